@@ -1,0 +1,1 @@
+//! What the measurements mean: ledger, sequential tests, verdicts.

@@ -1,0 +1,153 @@
+//! Names and numbers that must not be mistaken for one another.
+
+use alloc::string::String;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The two revisions of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arm {
+    /// The revision that serves.
+    Primary,
+    /// The revision under judgement.
+    Canary,
+}
+
+impl Arm {
+    /// Both arms, primary first.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Canary];
+
+    /// Returns the arm's name as it appears in outputs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Canary => "canary",
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of a Canary object. Shown as Flagger shows it: `backend.prod`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CanaryName {
+    /// The namespace that it lives in.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl CanaryName {
+    /// Returns the name made of both parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for CanaryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.namespace)
+    }
+}
+
+macro_rules! string_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Returns the identifier with this text.
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// Returns the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Returns the identifier with this number.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// Returns the number.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// Returns the next number; the last one stays where it is.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+string_id! {
+    /// A version of a workload: a key of `Workload.spec.revisions`, or a pod template hash.
+    Revision
+}
+string_id! {
+    /// An Envoy, by `node.id`.
+    NodeId
+}
+string_id! {
+    /// An Envoy cluster; ours are named per revision.
+    ClusterName
+}
+number_id! {
+    /// One attempt to replace the primary; never used twice for one canary.
+    RolloutId
+}
+number_id! {
+    /// A counter per canary, raised by every change of its routes; travels as route metadata.
+    Rev
+}
+number_id! {
+    /// The version of what the filters are told.
+    PolicyVersion
+}
+number_id! {
+    /// Drawn at random by an Envoy process: a restarted one counts from zero.
+    BootId
+}
+number_id! {
+    /// Drawn at random by each worker of an Envoy: context ids repeat across workers.
+    WorkerId
+}

@@ -1,0 +1,1 @@
+//! Which arm a request takes: rules, compiled automata, cookies, sticky buckets.

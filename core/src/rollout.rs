@@ -1,0 +1,1 @@
+//! What to do with a rollout: plan, state, events, and the step between states.

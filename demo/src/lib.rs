@@ -1,0 +1,1 @@
+//! A test web service, a load generator and the demo scenes.

@@ -1,0 +1,1 @@
+//! The proxy-wasm filter: matches, counts, reports.

@@ -1,0 +1,21 @@
+//! The messages between filters and control plane: generated types (package
+//! `wingbeat.report.v1`) and their conversion to and from the types of `wingbeat-core`.
+//!
+//! The generated files are checked in, so that building needs no protobuf compiler;
+//! `cargo xtask gen` writes them.
+
+/// Package `wingbeat.report.v1`.
+#[expect(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    unreachable_pub,
+    reason = "generated"
+)]
+pub mod v1 {
+    include!("gen/wingbeat.report.v1.rs");
+}

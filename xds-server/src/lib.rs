@@ -1,0 +1,1 @@
+//! xDS for Envoy, and the intake of reports.
