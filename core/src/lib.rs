@@ -27,4 +27,5 @@ pub mod outcome;
 #[cfg(feature = "rollout")]
 pub mod rollout;
 pub mod time;
+pub mod verdict;
 pub mod weight;

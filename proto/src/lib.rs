@@ -5,17 +5,6 @@
 //! `cargo xtask gen` writes them.
 
 /// Package `wingbeat.report.v1`.
-#[expect(
-    missing_docs,
-    missing_debug_implementations,
-    clippy::all,
-    clippy::pedantic,
-    clippy::restriction,
-    unused_qualifications,
-    elided_lifetimes_in_paths,
-    unreachable_pub,
-    reason = "generated"
-)]
 pub mod v1 {
     include!("gen/wingbeat.report.v1.rs");
 }

@@ -1,0 +1,39 @@
+//! What the judge says of a canary, and the rollout machine hears.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+/// The judge's word on a canary at one moment. Every variant says why, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", content = "reason", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The canary does harm: take it out of traffic.
+    Rollback(String),
+    /// Enough canary requests were seen that the declared regression would have been caught, and
+    /// no harm was.
+    Advance(String),
+    /// Neither yet; the reason says what is missing and how long it takes at the current rate.
+    Continue(String),
+    /// There is nothing to judge from; the reason says why. Never a success.
+    NoData(String),
+}
+
+impl Verdict {
+    /// Returns the verdict's name in outputs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Rollback(_) => "rollback",
+            Self::Advance(_) => "advance",
+            Self::Continue(_) => "continue",
+            Self::NoData(_) => "no-data",
+        }
+    }
+
+    /// Returns the reason in words.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Rollback(reason) | Self::Advance(reason) | Self::Continue(reason) | Self::NoData(reason) => reason,
+        }
+    }
+}
