@@ -46,10 +46,7 @@ pub struct CanaryName {
 impl CanaryName {
     /// Returns the name made of both parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 

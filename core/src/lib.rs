@@ -20,6 +20,7 @@ extern crate alloc;
 
 #[cfg(feature = "analysis")]
 pub mod analysis;
+pub mod counts;
 pub mod histogram;
 pub mod id;
 pub mod matching;

@@ -127,12 +127,7 @@ pub enum Stratum {
 
 impl Stratum {
     /// Every stratum, in the order of its number.
-    pub const ALL: [Self; 4] = [
-        Self::Judged,
-        Self::Direct,
-        Self::Shadow,
-        Self::NewConnection,
-    ];
+    pub const ALL: [Self; 4] = [Self::Judged, Self::Direct, Self::Shadow, Self::NewConnection];
 
     /// Returns the number of the stratum, which is its place in [`Stratum::ALL`].
     pub const fn index(self) -> usize {
@@ -146,17 +141,7 @@ mod tests {
 
     #[test]
     fn numbers_are_places() {
-        assert!(
-            Outcome::ALL
-                .iter()
-                .enumerate()
-                .all(|(place, outcome)| outcome.index() == place)
-        );
-        assert!(
-            Stratum::ALL
-                .iter()
-                .enumerate()
-                .all(|(place, stratum)| stratum.index() == place)
-        );
+        assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| outcome.index() == place));
+        assert!(Stratum::ALL.iter().enumerate().all(|(place, stratum)| stratum.index() == place));
     }
 }

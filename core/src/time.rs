@@ -7,16 +7,12 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A point in time: nanoseconds since the Unix epoch (reaches to the year 2554).
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
 /// A length of time in nanoseconds (up to 584 years).
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Span(u64);
 
@@ -113,10 +109,7 @@ impl Span {
     }
 
     /// Returns the span in seconds, rounded to the nearest float.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "53 bits hold 104 days of nanoseconds; longer spans are for people"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits hold 104 days of nanoseconds; longer spans are for people")]
     pub const fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
@@ -156,14 +149,8 @@ impl fmt::Display for Span {
         let (secs, rest) = (rest / 1_000_000_000, rest % 1_000_000_000);
         let (millis, rest) = (rest / 1_000_000, rest % 1_000_000);
         let (micros, nanos) = (rest / 1_000, rest % 1_000);
-        for (amount, unit) in [
-            (hours, "h"),
-            (minutes, "m"),
-            (secs, "s"),
-            (millis, "ms"),
-            (micros, "µs"),
-            (nanos, "ns"),
-        ] {
+        for (amount, unit) in [(hours, "h"), (minutes, "m"), (secs, "s"), (millis, "ms"), (micros, "µs"), (nanos, "ns")]
+        {
             if amount > 0 {
                 write!(f, "{amount}{unit}")?;
             }
@@ -180,37 +167,18 @@ mod tests {
 
     #[test]
     fn spans_read_as_in_flagger() {
-        let shown = [
-            Span::ZERO,
-            Span::from_secs(90),
-            Span::from_millis(1_500),
-            Span::from_secs(3_600),
-            Span::from_micros(5),
-        ]
-        .map(|span| span.to_string());
+        let shown =
+            [Span::ZERO, Span::from_secs(90), Span::from_millis(1_500), Span::from_secs(3_600), Span::from_micros(5)]
+                .map(|span| span.to_string());
         assert_eq!(shown, ["0s", "1m30s", "1s500ms", "1h", "5µs"]);
     }
 
     #[test]
     fn arithmetic_saturates_at_both_ends() {
         assert_eq!(Timestamp::EPOCH.minus(Span::from_secs(1)), Timestamp::EPOCH);
-        assert_eq!(
-            Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
-            Span::ZERO
-        );
-        assert_eq!(
-            Timestamp::from_nanos(u64::MAX)
-                .plus(Span::from_secs(1))
-                .as_nanos(),
-            u64::MAX
-        );
-        assert_eq!(
-            Timestamp::from_millis(1_234).window_start(Span::from_millis(200)),
-            Timestamp::from_millis(1_200)
-        );
-        assert_eq!(
-            Timestamp::from_millis(7).window_start(Span::ZERO),
-            Timestamp::from_millis(7)
-        );
+        assert_eq!(Timestamp::from_millis(5).since(Timestamp::from_millis(9)), Span::ZERO);
+        assert_eq!(Timestamp::from_nanos(u64::MAX).plus(Span::from_secs(1)).as_nanos(), u64::MAX);
+        assert_eq!(Timestamp::from_millis(1_234).window_start(Span::from_millis(200)), Timestamp::from_millis(1_200));
+        assert_eq!(Timestamp::from_millis(7).window_start(Span::ZERO), Timestamp::from_millis(7));
     }
 }

@@ -17,20 +17,12 @@ impl BasisPoints {
 
     /// Returns the share, if it is at most [`BasisPoints::FULL`].
     pub const fn new(basis_points: u16) -> Option<Self> {
-        if basis_points <= 10_000 {
-            Some(Self(basis_points))
-        } else {
-            None
-        }
+        if basis_points <= 10_000 { Some(Self(basis_points)) } else { None }
     }
 
     /// Returns a share of whole percents; more than 100 is 100.
     pub const fn from_percent(percent: u8) -> Self {
-        if percent >= 100 {
-            Self::FULL
-        } else {
-            Self(percent as u16 * 100)
-        }
+        if percent >= 100 { Self::FULL } else { Self(percent as u16 * 100) }
     }
 
     /// Returns the share in hundredths of a percent.
@@ -71,8 +63,7 @@ impl BasisPoints {
 impl<'de> Deserialize<'de> for BasisPoints {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = u16::deserialize(deserializer)?;
-        Self::new(raw)
-            .ok_or_else(|| serde::de::Error::custom("a share is at most 10,000 basis points"))
+        Self::new(raw).ok_or_else(|| serde::de::Error::custom("a share is at most 10,000 basis points"))
     }
 }
 
@@ -96,8 +87,7 @@ mod tests {
 
     #[test]
     fn shares_read_as_percent() {
-        let shown =
-            [0, 5, 50, 500, 1_250, 10_000].map(|raw| BasisPoints::new(raw).unwrap().to_string());
+        let shown = [0, 5, 50, 500, 1_250, 10_000].map(|raw| BasisPoints::new(raw).unwrap().to_string());
         assert_eq!(shown, ["0", "0.05", "0.5", "5", "12.5", "100"]);
     }
 
@@ -106,13 +96,7 @@ mod tests {
         assert_eq!(BasisPoints::new(10_001), None);
         assert!(serde_json::from_str::<BasisPoints>("10001").is_err());
         assert_eq!(BasisPoints::from_percent(200), BasisPoints::FULL);
-        assert_eq!(
-            BasisPoints::FULL.plus(BasisPoints::from_percent(1)),
-            BasisPoints::FULL
-        );
-        assert_eq!(
-            BasisPoints::from_percent(5).complement(),
-            BasisPoints::from_percent(95)
-        );
+        assert_eq!(BasisPoints::FULL.plus(BasisPoints::from_percent(1)), BasisPoints::FULL);
+        assert_eq!(BasisPoints::from_percent(5).complement(), BasisPoints::from_percent(95));
     }
 }

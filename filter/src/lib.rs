@@ -1,1 +1,21 @@
-//! The proxy-wasm filter: matches, counts, reports.
+//! The proxy-wasm filter: it counts, exactly, how the requests of primary and canary end.
+//!
+//! ```text
+//!  request starts ─► Worker::begin     in flight, with its start
+//!  Envoy logs it  ─► Worker::end       cluster, code, flags, duration ─► Store (cumulative)
+//!  tick           ─► Worker::tick      overdue requests in flight; a report, if there is news
+//!  reply          ─► Worker::reply     durable mark, policy, next tick
+//! ```
+//!
+//! There is one [`Worker`] per Envoy worker, held by the VM and not by a plugin context: a configuration push
+//! makes a new context but keeps the VM, and with it every count.
+//!
+//! Only `abi.rs` names `proxy_wasm`, and decides nothing. All else runs on any target against [`host::Host`].
+//! Nothing in here panics: one panic would disable a worker for good.
+
+#[cfg(target_arch = "wasm32")]
+mod abi;
+pub mod host;
+pub mod outcome;
+pub mod store;
+pub mod worker;

@@ -1,0 +1,30 @@
+//! What the filter asks of Envoy.
+
+/// The host calls that the filter needs. Each costs microseconds in Envoy: they are made where they matter.
+pub trait Host {
+    /// Returns an attribute of the current stream, or none if Envoy has no value for it.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+
+    /// Makes `stream` the one that [`Host::property`] reads from. False if it is gone.
+    fn enter(&self, stream: u32) -> bool;
+
+    /// Returns nanoseconds of a clock that never runs backwards.
+    fn monotonic_nanos(&self) -> u64;
+
+    /// Asks for the next tick, and all after it, this many milliseconds apart.
+    fn set_tick(&self, millis: u64);
+
+    /// Sends a serialized report. False if Envoy does not take it.
+    fn send(&self, report: &[u8]) -> bool;
+}
+
+/// Returns an attribute that is text; none also where it is not UTF-8.
+pub fn text(host: &dyn Host, path: &[&str]) -> Option<String> {
+    host.property(path).and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
+/// Returns an attribute that is a number: eight bytes, little-endian.
+pub fn number(host: &dyn Host, path: &[&str]) -> Option<u64> {
+    let bytes: [u8; 8] = host.property(path)?.try_into().ok()?;
+    Some(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,262 @@
+//! What a worker has counted, ready to be reported until the controller has written it down.
+//!
+//! Everything is cumulative. Each counter's latest change carries the sequence of the report that will tell it
+//! first; a report tells all that changed after the last durable mark. Lost, repeated and reordered reports then
+//! cost nothing.
+
+use std::collections::BTreeMap;
+
+use wingbeat_core::histogram::bin_of;
+use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_proto::v1;
+
+/// Clusters and strata that a worker has room for.
+const MAX_CLUSTERS: usize = 64;
+/// Upstream addresses that a cluster has room for.
+const MAX_PODS: usize = 32;
+
+/// All that a worker has counted.
+#[derive(Debug, Default)]
+pub struct Store {
+    clusters: BTreeMap<(String, Stratum), Cluster>,
+    dropped: u64,
+}
+
+/// A finished request, as it is counted.
+#[derive(Debug, Clone, Default)]
+pub struct Finished {
+    /// How it ended; `None` is not counted as an outcome.
+    pub outcome: Option<Outcome>,
+    /// How long it took.
+    pub micros: u64,
+    /// True if it had been counted as overdue before.
+    pub was_overdue: bool,
+    /// Attempts, where known.
+    pub attempts: Option<u64>,
+    /// gRPC status, where the traffic is gRPC.
+    pub grpc: Option<u32>,
+    /// Upstream address, where sampled.
+    pub pod: Option<String>,
+    /// Rev of its route, where read.
+    pub rev: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Cluster {
+    /// Sequence of the first report that tells the latest change.
+    changed: u64,
+    finished: u64,
+    overdue: u64,
+    overdue_finished: u64,
+    overdue_errors: u64,
+    outcomes: [u64; Outcome::ALL.len()],
+    grpc_statuses: BTreeMap<u32, u64>,
+    retried: u64,
+    extra_attempts: u64,
+    /// Count and latest change by bin.
+    latency: BTreeMap<u16, (u64, u64)>,
+    latency_sum_us: u64,
+    rev: u64,
+    rev_started: u64,
+    pods: BTreeMap<String, (Pod, u64)>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Pod {
+    finished: u64,
+    errors: u64,
+    slow: u64,
+}
+
+impl Store {
+    /// Counts a finished request; `sequence` is that of the next report.
+    pub fn finish(&mut self, cluster: &str, stratum: Stratum, request: &Finished, sequence: u64) {
+        if let Some(held) = self.cluster(cluster, stratum) {
+            held.finish(request, sequence);
+        }
+    }
+
+    /// Counts a request in flight as overdue. False if there is no room for its cluster.
+    pub fn overdue(&mut self, cluster: &str, stratum: Stratum, sequence: u64) -> bool {
+        let Some(held) = self.cluster(cluster, stratum) else { return false };
+        held.overdue = held.overdue.saturating_add(1);
+        held.changed = sequence;
+        true
+    }
+
+    /// Returns true if anything changed that no report up to `told` has told.
+    pub fn has_news(&self, told: u64) -> bool {
+        self.clusters.values().any(|cluster| cluster.changed > told)
+    }
+
+    /// Returns what changed after the report `durable`, which the controller has written down.
+    pub fn changes(&self, durable: u64) -> Vec<v1::ClusterReport> {
+        let changed = self.clusters.iter().filter(|(_, cluster)| cluster.changed > durable);
+        changed.map(|((name, stratum), cluster)| cluster.report(name, *stratum, durable)).collect()
+    }
+
+    /// Returns how many requests found no room.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn cluster(&mut self, name: &str, stratum: Stratum) -> Option<&mut Cluster> {
+        let key = (name.to_owned(), stratum);
+        if self.clusters.len() >= MAX_CLUSTERS && !self.clusters.contains_key(&key) {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        Some(self.clusters.entry(key).or_default())
+    }
+}
+
+impl Cluster {
+    fn finish(&mut self, request: &Finished, sequence: u64) {
+        self.changed = sequence;
+        raise(&mut self.finished, 1);
+        let error = request.outcome.is_some_and(Outcome::is_error);
+        if request.was_overdue {
+            raise(&mut self.overdue_finished, 1);
+            raise(&mut self.overdue_errors, u64::from(error));
+        }
+        if let Some(outcome) = request.outcome {
+            if let Some(count) = self.outcomes.get_mut(outcome.index()) {
+                raise(count, 1);
+            }
+            if outcome.is_judged() {
+                let (count, changed) = self.latency.entry(bin_of(request.micros)).or_default();
+                raise(count, 1);
+                *changed = sequence;
+                raise(&mut self.latency_sum_us, request.micros);
+            }
+        }
+        if let Some(status) = request.grpc {
+            // gRPC has 17 codes; what else a peer sends counts as one.
+            raise(self.grpc_statuses.entry(status.min(17)).or_default(), 1);
+        }
+        if let Some(attempts) = request.attempts.filter(|attempts| *attempts > 1) {
+            raise(&mut self.retried, 1);
+            raise(&mut self.extra_attempts, attempts.saturating_sub(1));
+        }
+        match request.rev {
+            Some(rev) if rev > self.rev => (self.rev, self.rev_started) = (rev, 1),
+            Some(rev) if rev == self.rev => raise(&mut self.rev_started, 1),
+            Some(_) | None => {}
+        }
+        if let Some(address) = &request.pod {
+            self.count_pod(address, error, request.was_overdue, sequence);
+        }
+    }
+
+    fn count_pod(&mut self, address: &str, error: bool, slow: bool, sequence: u64) {
+        if self.pods.len() >= MAX_PODS && !self.pods.contains_key(address) {
+            return;
+        }
+        let (pod, changed) = self.pods.entry(address.to_owned()).or_default();
+        raise(&mut pod.finished, 1);
+        raise(&mut pod.errors, u64::from(error));
+        raise(&mut pod.slow, u64::from(slow));
+        *changed = sequence;
+    }
+
+    fn report(&self, name: &str, stratum: Stratum, durable: u64) -> v1::ClusterReport {
+        v1::ClusterReport {
+            cluster: name.to_owned(),
+            stratum: u32::try_from(stratum.index()).unwrap_or_default(),
+            started: self.finished.saturating_add(self.overdue.saturating_sub(self.overdue_finished)),
+            finished: self.finished,
+            overdue: self.overdue,
+            overdue_finished: self.overdue_finished,
+            outcomes: self.outcomes.to_vec(),
+            overdue_errors: self.overdue_errors,
+            grpc_statuses: self
+                .grpc_statuses
+                .iter()
+                .map(|(key, count)| v1::Count { key: *key, count: *count })
+                .collect(),
+            retried: self.retried,
+            extra_attempts: self.extra_attempts,
+            latency: self
+                .latency
+                .iter()
+                .filter(|(_, (_, changed))| *changed > durable)
+                .map(|(bin, (count, _))| v1::Count { key: u32::from(*bin), count: *count })
+                .collect(),
+            latency_sum_us: self.latency_sum_us,
+            rev: self.rev,
+            rev_started: self.rev_started,
+            pods: self
+                .pods
+                .iter()
+                .filter(|(_, (_, changed))| *changed > durable)
+                .map(|(address, (pod, _))| v1::PodReport {
+                    address: address.clone(),
+                    finished: pod.finished,
+                    errors: pod.errors,
+                    slow: pod.slow,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn raise(count: &mut u64, by: u64) {
+    *count = count.saturating_add(by);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(outcome: Outcome, micros: u64) -> Finished {
+        Finished { outcome: Some(outcome), micros, ..Finished::default() }
+    }
+
+    #[test]
+    fn only_what_changed_after_the_durable_mark_is_told_again() {
+        let mut store = Store::default();
+        store.finish("a", Stratum::Judged, &finished(Outcome::Success, 10), 1);
+        store.finish("b", Stratum::Judged, &finished(Outcome::Success, 10), 1);
+        store.finish("a", Stratum::Judged, &finished(Outcome::ServerFault, 90), 2);
+        assert!(store.has_news(1) && !store.has_news(2));
+        assert_eq!(store.changes(0).len(), 2);
+        let changes = store.changes(1);
+        assert_eq!(changes.len(), 1);
+        // Counters are whole, bins only those that changed.
+        assert_eq!((changes[0].cluster.as_str(), changes[0].finished), ("a", 2));
+        assert_eq!(changes[0].latency, [v1::Count { key: 90, count: 1 }]);
+        assert_eq!(store.changes(2), []);
+    }
+
+    #[test]
+    fn room_is_bounded_and_what_finds_none_is_counted() {
+        let mut store = Store::default();
+        for n in 0..MAX_CLUSTERS + 3 {
+            store.finish(&n.to_string(), Stratum::Judged, &finished(Outcome::Success, 1), 1);
+        }
+        assert_eq!((store.changes(0).len(), store.dropped()), (MAX_CLUSTERS, 3));
+        for n in 0..100 {
+            let request = Finished { pod: Some(n.to_string()), ..finished(Outcome::Success, 1) };
+            store.finish("0", Stratum::Judged, &request, 1);
+        }
+        assert_eq!(store.changes(0)[0].pods.len(), MAX_PODS);
+    }
+
+    #[test]
+    fn clients_that_left_have_no_latency() {
+        let mut store = Store::default();
+        store.finish("a", Stratum::Judged, &finished(Outcome::DisconnectBeforeResponse, 500), 1);
+        store.finish("a", Stratum::Judged, &finished(Outcome::NotSent, 1), 1);
+        let report = &store.changes(0)[0];
+        assert_eq!((report.finished, report.latency.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_new_rev_starts_its_own_count() {
+        let mut store = Store::default();
+        for rev in [Some(3), Some(3), None, Some(4), Some(3)] {
+            store.finish("a", Stratum::Judged, &Finished { rev, ..finished(Outcome::Success, 1) }, 1);
+        }
+        assert_eq!((store.changes(0)[0].rev, store.changes(0)[0].rev_started), (4, 1));
+    }
+}

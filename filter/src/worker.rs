@@ -1,0 +1,289 @@
+//! One Envoy worker: requests in flight, what they come to, and when it is reported.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_proto::v1;
+
+use crate::host::{Host, number, text};
+use crate::outcome::{Logged, classify};
+use crate::store::{Finished, Store};
+
+/// How often a worker asks for policy when it has nothing to say. Jitter keeps workers apart.
+const IDLE_TICK_MS: u64 = 1_000;
+/// The controller may not ask for ticks shorter or longer than these.
+const TICK_BOUNDS_MS: (u64, u64) = (20, 60_000);
+/// A canary's error is reported at once, but at most this often.
+const URGENT_APART_NS: u64 = 20_000_000;
+/// Requests in flight that a worker keeps in view. Beyond it, new ones are counted only when they finish.
+const MAX_IN_FLIGHT: usize = 100_000;
+/// One in so many requests of the primary tells its pod; every one of the canary does.
+const PRIMARY_POD_SAMPLE: u64 = 16;
+/// Clusters of ours are named `NAMESPACE/WORKLOAD/REVISION`.
+const NAME_PARTS: usize = 3;
+
+/// What a worker knows and has counted. Lives as long as its VM.
+#[derive(Debug)]
+pub struct Worker {
+    /// Random numbers: of the Envoy process, and of this worker.
+    ids: (u64, u64),
+    node: Option<(String, String)>,
+    store: Store,
+    in_flight: BTreeMap<u32, InFlight>,
+    policy: v1::Policy,
+    clusters: BTreeMap<String, v1::ClusterPolicy>,
+    /// Sequence of the last report that was sent, and of the last that the controller has written down.
+    sent: u64,
+    durable: u64,
+    last_sent_ns: u64,
+    last_urgent_ns: u64,
+    tick_ms: u64,
+    urgent: bool,
+    /// The next logged request reads the rev of its route.
+    read_rev: bool,
+    logged: u64,
+}
+
+#[derive(Debug, Clone)]
+struct InFlight {
+    started_ns: u64,
+    seen: Seen,
+}
+
+/// What is known of a request in flight. Most finish before anyone looks.
+#[derive(Debug, Clone)]
+enum Seen {
+    NotYet,
+    /// It grew old enough to look at, and runs at this cluster.
+    At(String, Stratum),
+    /// Counted as overdue there.
+    Overdue(String, Stratum),
+}
+
+impl Worker {
+    /// Returns a worker that has counted nothing. The ids are random: they tell it from all others.
+    pub fn new(boot_id: u64, worker_id: u64) -> Self {
+        Self {
+            ids: (boot_id, worker_id),
+            node: None,
+            store: Store::default(),
+            in_flight: BTreeMap::new(),
+            policy: v1::Policy::default(),
+            clusters: BTreeMap::new(),
+            sent: 0,
+            durable: 0,
+            last_sent_ns: 0,
+            last_urgent_ns: 0,
+            tick_ms: IDLE_TICK_MS + worker_id % 128,
+            urgent: false,
+            read_rev: true,
+            logged: 0,
+        }
+    }
+
+    /// Starts ticking: called whenever Envoy makes a plugin context.
+    pub fn configure(&mut self, host: &dyn Host) {
+        // The first tick comes soon: until it does there is no policy.
+        host.set_tick(1);
+        self.urgent = true;
+    }
+
+    /// Notes that a request has started.
+    pub fn begin(&mut self, host: &dyn Host, stream: u32) {
+        if self.in_flight.len() < MAX_IN_FLIGHT {
+            self.in_flight.insert(stream, InFlight { started_ns: host.monotonic_nanos(), seen: Seen::NotYet });
+        }
+    }
+
+    /// Forgets a request that ends without being logged.
+    pub fn forget(&mut self, stream: u32) {
+        self.in_flight.remove(&stream);
+    }
+
+    /// Counts a request that Envoy logs.
+    pub fn end(&mut self, host: &dyn Host, stream: u32) {
+        let seen = self.in_flight.remove(&stream).map_or(Seen::NotYet, |request| request.seen);
+        let named = text(host, &["xds", "cluster_name"]);
+        let (cluster, stratum, was_overdue) = match (seen, named) {
+            // Counted as overdue at a cluster: it finishes there.
+            (Seen::Overdue(cluster, stratum), _) => (cluster, stratum, true),
+            (Seen::NotYet | Seen::At(..), Some(name)) => {
+                let Some(stratum) = self.stratum_of(host, &name) else { return };
+                (name, stratum, false)
+            }
+            (Seen::At(cluster, stratum), None) => (cluster, stratum, false),
+            (Seen::NotYet, None) => return,
+        };
+        let policy = self.clusters.get(&cluster).cloned().unwrap_or_default();
+        let finished = self.read(host, &policy, was_overdue);
+        let error = finished.outcome.is_some_and(Outcome::is_error);
+        self.store.finish(&cluster, stratum, &finished, self.next_sequence());
+        if error && policy.arm == 1 {
+            self.hurry(host);
+        }
+    }
+
+    /// Looks for overdue requests, and reports if there is news or it is time to ask for policy.
+    pub fn tick(&mut self, host: &dyn Host) {
+        let now = host.monotonic_nanos();
+        self.find_overdue(host, now);
+        self.read_rev = true;
+        let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
+        let due = self.store.has_news(self.sent) || now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
+        let urgent = std::mem::take(&mut self.urgent);
+        if due {
+            self.report(host, now, urgent);
+        }
+        if urgent {
+            self.last_urgent_ns = now;
+            host.set_tick(self.tick_ms);
+        }
+    }
+
+    /// Takes the controller's answer. What cannot be read changes nothing: the last good policy stays.
+    pub fn reply(&mut self, host: &dyn Host, body: &[u8]) {
+        let Ok(reply) = v1::ReportResponse::decode(body) else { return };
+        self.durable = self.durable.max(reply.durable.min(self.sent));
+        if let Some(policy) = reply.policy {
+            self.clusters = policy.clusters.iter().map(|cluster| (cluster.cluster.clone(), cluster.clone())).collect();
+            self.policy = policy;
+        }
+        let tick_ms = match reply.next_tick_ms {
+            0 => self.tick_ms,
+            millis => u64::from(millis).clamp(TICK_BOUNDS_MS.0, TICK_BOUNDS_MS.1),
+        };
+        if tick_ms != self.tick_ms {
+            self.tick_ms = tick_ms;
+            if !self.urgent {
+                host.set_tick(tick_ms);
+            }
+        }
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.sent.saturating_add(1)
+    }
+
+    /// Returns where a request of this cluster is counted, or none if it is not one of ours.
+    fn stratum_of(&self, host: &dyn Host, cluster: &str) -> Option<Stratum> {
+        match self.clusters.get(cluster) {
+            // Traffic that calls an arm by another name is not what is compared (P7).
+            Some(policy) if !policy.virtual_host.is_empty() => {
+                let host_name = text(host, &["xds", "virtual_host_name"]).unwrap_or_default();
+                Some(if host_name == policy.virtual_host { Stratum::Judged } else { Stratum::Direct })
+            }
+            Some(_) => Some(Stratum::Judged),
+            // Before the first policy nothing may be lost; after it, others are not our business.
+            None if self.policy.version == 0 && cluster.split('/').count() == NAME_PARTS => Some(Stratum::Judged),
+            None => None,
+        }
+    }
+
+    fn read(&mut self, host: &dyn Host, policy: &v1::ClusterPolicy, was_overdue: bool) -> Finished {
+        let grpc = if policy.grpc { number(host, &["response", "grpc_status"]) } else { None };
+        let logged = Logged {
+            code: number(host, &["response", "code"]),
+            flags: number(host, &["response", "flags"]).unwrap_or_default(),
+            grpc,
+        };
+        let nanos = number(host, &["request", "duration"]).unwrap_or_default();
+        self.logged = self.logged.wrapping_add(1);
+        let sampled = policy.arm == 1 || self.logged.is_multiple_of(PRIMARY_POD_SAMPLE);
+        let read_rev = std::mem::take(&mut self.read_rev);
+        Finished {
+            outcome: Some(classify(logged)),
+            micros: nanos / 1_000,
+            was_overdue,
+            attempts: if policy.retries { number(host, &["upstream", "request_attempt_count"]) } else { None },
+            grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
+            pod: if sampled { text(host, &["upstream", "address"]) } else { None },
+            rev: if read_rev { route_rev(host) } else { None },
+        }
+    }
+
+    /// Counts requests in flight that have grown too old (P1). Only they cost host calls, each once.
+    fn find_overdue(&mut self, host: &dyn Host, now: u64) {
+        let limits = self.clusters.values().filter(|cluster| cluster.overdue_ms > 0).map(overdue_ns);
+        let Some(soonest) = limits.min() else { return };
+        let sequence = self.next_sequence();
+        let old: Vec<u32> = self
+            .in_flight
+            .iter()
+            .filter(|(_, request)| {
+                !matches!(request.seen, Seen::Overdue(..)) && now.saturating_sub(request.started_ns) >= soonest
+            })
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in old {
+            let place = match self.in_flight.get(&stream).map(|request| request.seen.clone()) {
+                Some(Seen::At(cluster, stratum)) => Some((cluster, stratum)),
+                Some(Seen::NotYet) if host.enter(stream) => text(host, &["xds", "cluster_name"])
+                    .and_then(|cluster| self.stratum_of(host, &cluster).map(|stratum| (cluster, stratum))),
+                Some(Seen::NotYet | Seen::Overdue(..)) | None => None,
+            };
+            let Some((cluster, stratum)) = place else { continue };
+            let limit = self.clusters.get(&cluster).filter(|policy| policy.overdue_ms > 0).map(overdue_ns);
+            let Some(request) = self.in_flight.get_mut(&stream) else { continue };
+            let overdue = limit.is_some_and(|limit| now.saturating_sub(request.started_ns) >= limit);
+            request.seen = if overdue && self.store.overdue(&cluster, stratum, sequence) {
+                Seen::Overdue(cluster, stratum)
+            } else {
+                Seen::At(cluster, stratum)
+            };
+        }
+    }
+
+    /// Reports soon: by a tick, since a call made while logging never gets its reply.
+    fn hurry(&mut self, host: &dyn Host) {
+        if self.urgent {
+            return;
+        }
+        self.urgent = true;
+        let since = host.monotonic_nanos().saturating_sub(self.last_urgent_ns);
+        let wait_ms = URGENT_APART_NS.saturating_sub(since) / 1_000_000;
+        host.set_tick(wait_ms.max(1));
+    }
+
+    fn report(&mut self, host: &dyn Host, now: u64, urgent: bool) {
+        let (node_id, node_cluster) = self.node(host);
+        let sequence = self.next_sequence();
+        let request = v1::ReportRequest {
+            node_id,
+            node_cluster,
+            boot_id: self.ids.0,
+            worker_id: self.ids.1,
+            sequence,
+            policy_version: self.policy.version,
+            filter_version: env!("CARGO_PKG_VERSION").to_owned(),
+            automaton_format: 0,
+            clusters: self.store.changes(self.durable),
+            dropped: self.store.dropped(),
+            urgent,
+        };
+        // What Envoy does not take stays news: the sequence goes on only with a report that went out.
+        if host.send(&request.encode_to_vec()) {
+            self.sent = sequence;
+            self.last_sent_ns = now;
+        }
+    }
+
+    fn node(&mut self, host: &dyn Host) -> (String, String) {
+        if self.node.is_none() {
+            let id = text(host, &["xds", "node", "id"]);
+            self.node = id.map(|id| (id, text(host, &["xds", "node", "cluster"]).unwrap_or_default()));
+        }
+        self.node.clone().unwrap_or_default()
+    }
+}
+
+fn route_rev(host: &dyn Host) -> Option<u64> {
+    text(host, &["xds", "route_metadata", "filter_metadata", "wingbeat", "rev"])?.parse().ok()
+}
+
+fn overdue_ns(cluster: &v1::ClusterPolicy) -> u64 {
+    u64::from(cluster.overdue_ms).saturating_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+use std::cell::{Cell, RefCell};
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+/// Envoy, as far as the filter knows it.
+#[derive(Default)]
+struct FakeHost {
+    now: Cell<u64>,
+    current: Cell<u32>,
+    streams: RefCell<BTreeMap<u32, BTreeMap<String, Vec<u8>>>>,
+    ticks: RefCell<Vec<u64>>,
+    sent: RefCell<Vec<v1::ReportRequest>>,
+    refuses: Cell<bool>,
+    reads: Cell<usize>,
+}
+
+impl FakeHost {
+    fn set(&self, stream: u32, path: &str, value: &[u8]) {
+        self.streams.borrow_mut().entry(stream).or_default().insert(path.to_owned(), value.to_vec());
+    }
+
+    /// A request to `cluster` that is answered with `code` after `millis`.
+    fn request(&self, worker: &mut Worker, stream: u32, cluster: &str, code: u64, millis: u64) {
+        self.set(stream, "xds.cluster_name", cluster.as_bytes());
+        worker.begin(self, stream);
+        self.pass(millis);
+        self.answer(worker, stream, code, millis);
+    }
+
+    fn answer(&self, worker: &mut Worker, stream: u32, code: u64, millis: u64) {
+        self.set(stream, "response.code", &code.to_le_bytes());
+        self.set(stream, "request.duration", &(millis * MS).to_le_bytes());
+        self.current.set(stream);
+        worker.end(self, stream);
+    }
+
+    fn pass(&self, millis: u64) {
+        self.now.set(self.now.get() + millis * MS);
+    }
+
+    fn last(&self) -> v1::ReportRequest {
+        self.sent.borrow().last().cloned().unwrap()
+    }
+}
+
+impl Host for FakeHost {
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        self.reads.set(self.reads.get() + 1);
+        let path = path.join(".");
+        if path == "xds.node.id" {
+            return Some(b"edge-1".to_vec());
+        }
+        self.streams.borrow().get(&self.current.get())?.get(&path).cloned()
+    }
+
+    fn enter(&self, stream: u32) -> bool {
+        self.current.set(stream);
+        self.streams.borrow().contains_key(&stream)
+    }
+
+    fn monotonic_nanos(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn set_tick(&self, millis: u64) {
+        self.ticks.borrow_mut().push(millis);
+    }
+
+    fn send(&self, report: &[u8]) -> bool {
+        if self.refuses.get() {
+            return false;
+        }
+        self.sent.borrow_mut().push(v1::ReportRequest::decode(report).unwrap());
+        true
+    }
+}
+
+fn policy(version: u64) -> v1::Policy {
+    let cluster = |name: &str, arm| v1::ClusterPolicy {
+        cluster: name.to_owned(),
+        arm,
+        overdue_ms: 250,
+        ..v1::ClusterPolicy::default()
+    };
+    v1::Policy {
+        version,
+        clusters: vec![cluster("prod/backend/1", 0), cluster("prod/backend/2", 1)],
+        ..v1::Policy::default()
+    }
+}
+
+fn reply(durable: u64, policy: Option<v1::Policy>, next_tick_ms: u32) -> Vec<u8> {
+    v1::ReportResponse { received: durable, durable, policy, next_tick_ms }.encode_to_vec()
+}
+
+fn started() -> (FakeHost, Worker) {
+    let host = FakeHost::default();
+    host.pass(1);
+    let mut worker = Worker::new(7, 9);
+    worker.configure(&host);
+    worker.tick(&host);
+    worker.reply(&host, &reply(0, Some(policy(5)), 100));
+    (host, worker)
+}
+
+#[test]
+fn the_first_tick_asks_for_policy() {
+    let (host, mut worker) = started();
+    assert_eq!(host.sent.borrow().len(), 1);
+    assert_eq!((host.last().node_id.as_str(), host.last().sequence, host.last().policy_version), ("edge-1", 1, 0));
+    // Nothing new and not yet time: silence.
+    host.pass(100);
+    worker.tick(&host);
+    assert_eq!(host.sent.borrow().len(), 1);
+    host.pass(1_000);
+    worker.tick(&host);
+    assert_eq!((host.sent.borrow().len(), host.last().policy_version), (2, 5));
+}
+
+#[test]
+fn a_lost_report_is_told_again_and_a_durable_one_is_not() {
+    let (host, mut worker) = started();
+    host.request(&mut worker, 2, "prod/backend/1", 200, 3);
+    worker.tick(&host);
+    assert_eq!(host.last().clusters[0].finished, 1);
+    // Lost. The next one carries everything.
+    host.request(&mut worker, 3, "prod/backend/1", 200, 3);
+    worker.tick(&host);
+    assert_eq!((host.last().clusters[0].finished, host.last().clusters[0].latency[0].count), (2, 2));
+    worker.reply(&host, &reply(host.last().sequence, None, 0));
+    host.pass(2_000);
+    worker.tick(&host);
+    assert_eq!(host.last().clusters, []);
+}
+
+#[test]
+fn a_mark_beyond_what_was_sent_is_not_believed() {
+    let (host, mut worker) = started();
+    worker.reply(&host, &reply(1_000, None, 0));
+    host.request(&mut worker, 2, "prod/backend/1", 200, 3);
+    worker.tick(&host);
+    assert_eq!(host.last().clusters.len(), 1);
+}
+
+#[test]
+fn what_envoy_does_not_take_stays_news() {
+    let (host, mut worker) = started();
+    host.request(&mut worker, 2, "prod/backend/1", 200, 3);
+    host.refuses.set(true);
+    worker.tick(&host);
+    host.refuses.set(false);
+    worker.tick(&host);
+    assert_eq!((host.last().sequence, host.last().clusters.len()), (2, 1));
+}
+
+#[test]
+fn a_hanging_request_is_counted_once_and_then_as_what_it_becomes() {
+    let (host, mut worker) = started();
+    host.set(2, "xds.cluster_name", b"prod/backend/2");
+    worker.begin(&host, 2);
+    host.pass(200);
+    worker.tick(&host);
+    let reads = host.reads.get();
+    host.pass(100);
+    worker.tick(&host);
+    assert!(host.reads.get() > reads, "an old request is looked at");
+    assert_eq!(
+        (host.last().clusters[0].overdue, host.last().clusters[0].started, host.last().clusters[0].finished),
+        (1, 1, 0)
+    );
+    let (reports, reads) = (host.sent.borrow().len(), host.reads.get());
+    host.pass(100);
+    worker.tick(&host);
+    assert_eq!((host.sent.borrow().len(), host.reads.get()), (reports, reads), "looked at and counted once");
+    host.answer(&mut worker, 2, 503, 400);
+    worker.tick(&host);
+    let told = host.last().clusters[0].clone();
+    assert_eq!(
+        (told.overdue, told.overdue_finished, told.overdue_errors, told.finished, told.started),
+        (1, 1, 1, 1, 1)
+    );
+}
+
+#[test]
+fn young_requests_cost_no_host_calls() {
+    let (host, mut worker) = started();
+    for stream in 10..500 {
+        host.set(stream, "xds.cluster_name", b"prod/backend/1");
+        worker.begin(&host, stream);
+    }
+    host.pass(100);
+    let reads = host.reads.get();
+    worker.tick(&host);
+    assert_eq!(host.reads.get(), reads);
+}
+
+#[test]
+fn a_canary_error_is_reported_at_once_but_not_in_a_storm() {
+    let (host, mut worker) = started();
+    host.pass(100);
+    host.request(&mut worker, 2, "prod/backend/1", 500, 0);
+    assert_ne!(host.ticks.borrow().last(), Some(&1), "the primary's errors wait for the tick");
+    host.request(&mut worker, 3, "prod/backend/2", 500, 0);
+    assert_eq!(host.ticks.borrow().last(), Some(&1));
+    worker.tick(&host);
+    assert!(host.last().urgent);
+    assert_eq!(host.ticks.borrow().last(), Some(&100), "back to the granted tick");
+    host.pass(5);
+    host.request(&mut worker, 4, "prod/backend/2", 500, 0);
+    assert_eq!(host.ticks.borrow().last(), Some(&15), "at most every 20 ms");
+}
+
+#[test]
+fn clusters_of_others_are_not_counted_once_there_is_a_policy() {
+    let (host, mut worker) = started();
+    host.request(&mut worker, 2, "outbound|80||other", 200, 1);
+    host.request(&mut worker, 3, "prod/other/1", 200, 1);
+    assert!(!worker.store.has_news(0));
+}
+
+#[test]
+fn nothing_is_lost_before_the_first_policy() {
+    let host = FakeHost::default();
+    host.pass(1);
+    let mut worker = Worker::new(1, 1);
+    worker.configure(&host);
+    host.request(&mut worker, 2, "prod/backend/1", 200, 1);
+    host.request(&mut worker, 3, "outbound|80||other", 200, 1);
+    worker.tick(&host);
+    assert_eq!(host.last().clusters.len(), 1);
+}
+
+#[test]
+fn direct_traffic_is_a_stratum_of_its_own() {
+    let (host, mut worker) = started();
+    let mut judged = policy(6);
+    judged.clusters[1].virtual_host = "prod/backend".into();
+    worker.reply(&host, &reply(0, Some(judged), 0));
+    host.set(2, "xds.virtual_host_name", b"prod/backend");
+    host.request(&mut worker, 2, "prod/backend/2", 200, 1);
+    host.set(3, "xds.virtual_host_name", b"prod/backend-canary");
+    host.request(&mut worker, 3, "prod/backend/2", 200, 1);
+    worker.tick(&host);
+    let strata: Vec<u32> = host.last().clusters.iter().map(|cluster| cluster.stratum).collect();
+    assert_eq!(strata, [0, 1]);
+}
+
+#[test]
+fn an_unreadable_answer_changes_nothing() {
+    let (host, mut worker) = started();
+    worker.reply(&host, &[0xff, 0xff, 0xff]);
+    host.request(&mut worker, 2, "prod/backend/1", 200, 1);
+    worker.tick(&host);
+    assert_eq!(host.last().policy_version, 5);
+}
+
+#[test]
+fn ticks_are_granted_within_bounds() {
+    let (host, mut worker) = started();
+    assert_eq!(host.ticks.borrow().last(), Some(&100));
+    worker.reply(&host, &reply(0, None, 1));
+    assert_eq!(host.ticks.borrow().last(), Some(&20));
+    worker.reply(&host, &reply(0, None, u32::MAX));
+    assert_eq!(host.ticks.borrow().last(), Some(&60_000));
+}
