@@ -1,1 +1,17 @@
-//! xDS for Envoy, and the intake of reports.
+//! xDS for Envoy, and the intake of reports, on one port.
+//!
+//! ```text
+//!  Model ──render──► Snapshot ──publish──► Store ──watch──► Session (one a stream, pure) ──► Envoy
+//! ```
+//!
+//! [`model`] says what is to be served in words of routing, [`render`] puts it into Envoy's messages, [`session`]
+//! decides what to send when and knows no network, [`server`] is the thin glue to gRPC.
+
+pub mod bootstrap;
+pub mod model;
+pub mod render;
+pub mod resource;
+pub mod server;
+pub mod session;
+pub mod snapshot;
+pub mod store;

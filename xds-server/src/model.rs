@@ -1,0 +1,119 @@
+//! What is to be served, in words of routing.
+
+use std::sync::Arc;
+
+use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_core::time::Span;
+use wingbeat_core::weight::BasisPoints;
+
+/// Request header that A/B routes match on.
+pub const ARM_HEADER: &str = "x-wingbeat-arm";
+/// Request header that picks a bucket of a weighted split.
+pub const BUCKET_HEADER: &str = "x-wingbeat-bucket";
+/// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
+pub const FILTER: &str = "wingbeat";
+
+/// Everything that the Envoys are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Where the Envoys listen.
+    pub listeners: Vec<Listener>,
+    /// What is routed.
+    pub hosts: Vec<VirtualHost>,
+    /// Where it is routed to.
+    pub clusters: Vec<Cluster>,
+    /// The filter's module; without it, listeners have no filter.
+    pub filter: Option<Arc<[u8]>>,
+}
+
+/// A listener, with a route configuration of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, unique.
+    pub name: String,
+    /// IP address to bind.
+    pub address: String,
+    /// Port to bind.
+    pub port: u16,
+    /// Values of `node.cluster` that it is for; empty: all.
+    pub node_clusters: Vec<String>,
+}
+
+/// A host of one or more listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualHost {
+    /// `NAMESPACE/CANARY`.
+    pub name: String,
+    /// Domains that it answers to.
+    pub domains: Vec<String>,
+    /// Names of the listeners that it is part of.
+    pub listeners: Vec<String>,
+    /// Longest time for a request; none means no limit.
+    pub timeout: Option<Span>,
+    /// Whether failed requests are tried again.
+    pub retries: Option<Retries>,
+    /// How requests are divided.
+    pub split: Split,
+    /// Travels as metadata of every route.
+    pub rev: Rev,
+    /// True while a rollout runs: the filter sees the requests.
+    pub filter: bool,
+}
+
+/// When and how often a request is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// Tries beyond the first.
+    pub attempts: u32,
+    /// Longest time for one try.
+    pub per_try_timeout: Option<Span>,
+    /// Envoy's `retry_on`.
+    pub retry_on: String,
+}
+
+/// How requests are divided between the arms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Split {
+    /// All to one cluster.
+    Single(ClusterName),
+    /// By chance, or by the bucket header where the filter sets it.
+    Weighted {
+        /// Cluster of the primary.
+        primary: ClusterName,
+        /// Cluster of the canary.
+        canary: ClusterName,
+        /// Share of the canary.
+        weight: BasisPoints,
+        /// True if the bucket header decides.
+        by_bucket: bool,
+    },
+    /// Those that carry the arm header with this value to the canary.
+    Header {
+        /// Cluster of the primary.
+        primary: ClusterName,
+        /// Cluster of the canary.
+        canary: ClusterName,
+        /// A random token of the rollout.
+        value: String,
+    },
+    /// All to the primary, a share of them copied to the canary.
+    Mirror {
+        /// Cluster of the primary.
+        primary: ClusterName,
+        /// Cluster that gets the copies.
+        canary: ClusterName,
+        /// Share of requests that are copied.
+        share: BasisPoints,
+    },
+}
+
+/// A cluster: one revision of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// `NAMESPACE/WORKLOAD/REVISION`.
+    pub name: ClusterName,
+    /// Host (an IP address or a name) and port of each endpoint.
+    pub endpoints: Vec<(String, u16)>,
+    /// True if the upstream speaks HTTP/2.
+    pub http2: bool,
+}

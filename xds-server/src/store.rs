@@ -1,0 +1,38 @@
+//! The latest snapshot, watched by every stream.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::snapshot::Snapshot;
+
+/// Holds what is served. Nothing is answered before the first snapshot: a server that has forgotten its state
+/// must not overwrite what the Envoys still know.
+#[derive(Debug, Clone)]
+pub struct Store {
+    latest: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { latest: watch::Sender::new(None) }
+    }
+}
+
+impl Store {
+    /// Serves this from now on. The same content again wakes nobody.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.latest.send_if_modified(|held| {
+            let changed = held.as_deref() != Some(&snapshot);
+            if changed {
+                *held = Some(Arc::new(snapshot));
+            }
+            changed
+        });
+    }
+
+    /// Returns a receiver of every later snapshot; the newest wins.
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.latest.subscribe()
+    }
+}
