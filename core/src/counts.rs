@@ -1,4 +1,4 @@
-//! What one worker has counted of one cluster since it started.
+//! What a worker counts for one cluster and stratum, and the arithmetic on it.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -6,173 +6,382 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+use crate::id::Rev;
 use crate::outcome::Outcome;
 
-/// Cumulative counts of one cluster and stratum by one worker; also the difference between two of them. No
-/// counter ever goes down, so of two reports the one with the higher numbers is the later one.
+/// Requests of one cluster and stratum: cumulative since a worker started, or the difference of two
+/// such counts.
+///
+/// A cumulative value never falls, except for [`Counts::rev_started`], which starts again at a new
+/// rev. Bins and keys that a report leaves out have not changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
-    /// Requests that finished.
+    /// Requests attributed to the cluster: finished ones, and those in flight that were looked at.
+    pub started: u64,
+    /// Requests that ended, in whatever way.
     pub finished: u64,
-    /// Requests that grew older than the overdue limit while in flight, each counted once, when it did.
+    /// Requests that grew older than the policy allows, each counted once, when it did (P1).
     pub overdue: u64,
     /// Of these, how many have finished since.
     pub overdue_finished: u64,
-    /// Of these, how many finished with an error.
+    /// Errors among requests that had been counted as overdue before they finished.
     pub overdue_errors: u64,
-    /// Finished requests by the number of their [`Outcome`].
-    pub outcomes: [u64; Outcome::ALL.len()],
+    /// Finished requests by [`Outcome::index`].
+    pub outcomes: [u64; 12],
     /// gRPC statuses by code.
     pub grpc_statuses: BTreeMap<u32, u64>,
-    /// Requests that needed more than one attempt.
+    /// Requests that needed more than one attempt (P5).
     pub retried: u64,
-    /// Attempts beyond the first, of all requests.
+    /// Attempts beyond the first.
     pub extra_attempts: u64,
-    /// Latencies of requests that reached an upstream and whose client stayed.
+    /// Latencies of requests that reached an upstream and that the client waited for.
     pub latency: Histogram,
-    /// Sum of these latencies, in microseconds.
+    /// Their sum in microseconds.
     pub latency_sum_us: u64,
-    /// Sampled pods by upstream address.
+    /// The highest rev seen in a request's route.
+    pub rev: Rev,
+    /// How many requests carried it.
+    pub rev_started: u64,
+    /// Sampled requests by upstream address (P13).
     pub pods: BTreeMap<String, PodCounts>,
 }
 
-/// Cumulative counts of one upstream address, of sampled requests.
+/// Sampled requests of one upstream address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodCounts {
-    /// Requests that finished.
+    /// Requests that ended.
     pub finished: u64,
-    /// Those of them where the server is to blame.
+    /// Of these, the errors.
     pub errors: u64,
-    /// Those of them that were overdue.
+    /// Of these, the ones longer than the policy's threshold.
     pub slow: u64,
 }
 
+/// Counts that no worker can have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Absurd {
+    /// More ended than began.
+    #[error("{finished} requests finished, but only {started} started")]
+    FinishedAboveStarted {
+        /// Requests that began.
+        started: u64,
+        /// Requests that ended.
+        finished: u64,
+    },
+    /// The outcome classes do not add up.
+    #[error("outcomes add up to {outcomes}, but {finished} requests finished")]
+    OutcomesDoNotAddUp {
+        /// Sum over the classes.
+        outcomes: u64,
+        /// Requests that ended.
+        finished: u64,
+    },
+    /// The overdue requests contradict each other or the rest.
+    #[error(
+        "{overdue} overdue requests, {finished} of them finished and {errors} of them errors, do not fit together"
+    )]
+    Overdue {
+        /// Requests that grew too old.
+        overdue: u64,
+        /// Of these, finished since.
+        finished: u64,
+        /// Of these, errors.
+        errors: u64,
+    },
+    /// More latencies than finished requests.
+    #[error("{latencies} latencies, but only {finished} requests finished")]
+    LatenciesAboveFinished {
+        /// Count of the histogram.
+        latencies: u64,
+        /// Requests that ended.
+        finished: u64,
+    },
+    /// More requests at the current rev than requests.
+    #[error("{rev_started} requests at the current rev, but only {started} started")]
+    RevAboveStarted {
+        /// Requests at the rev.
+        rev_started: u64,
+        /// Requests that began.
+        started: u64,
+    },
+}
+
 impl Counts {
-    /// Returns how many finished requests ended this way.
+    /// Returns how many requests ended in this class.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes.get(outcome.index()).copied().unwrap_or(0)
     }
 
-    /// Counts a finished request.
-    pub fn count_outcome(&mut self, outcome: Outcome) {
-        if let Some(count) = self.outcomes.get_mut(outcome.index()) {
-            *count = count.saturating_add(1);
-        }
-    }
-
-    /// Returns how many finished requests say something about the upstream.
-    pub fn judged(&self) -> u64 {
-        sum_where(self, Outcome::is_judged)
-    }
-
-    /// Returns how many finished requests failed by the server's fault.
+    /// Returns the requests that ended in a way the server is to blame for.
     pub fn errors(&self) -> u64 {
-        sum_where(self, Outcome::is_error)
+        self.sum_of(Outcome::is_error)
     }
 
-    /// Returns how many clients left before their response was complete.
-    pub fn disconnects(&self) -> u64 {
-        let before = self.outcome(Outcome::DisconnectBeforeResponse);
-        before.saturating_add(self.outcome(Outcome::DisconnectMidResponse))
+    /// Returns the finished requests that say something about the upstream.
+    pub fn judged(&self) -> u64 {
+        self.sum_of(Outcome::is_judged)
     }
 
-    /// Returns overdue requests that are still in flight.
-    pub const fn hanging(&self) -> u64 {
-        self.overdue.saturating_sub(self.overdue_finished)
+    /// Returns errors with hangs among them, each request once: a request that grew overdue counts
+    /// at once, and not again if it ends in an error later (P1).
+    pub fn errors_and_hangs(&self) -> u64 {
+        self.errors()
+            .saturating_sub(self.overdue_errors)
+            .saturating_add(self.overdue)
+    }
+
+    /// Returns the requests that [`Counts::errors_and_hangs`] is a share of.
+    pub fn judged_and_hangs(&self) -> u64 {
+        self.judged()
+            .saturating_sub(self.overdue_finished)
+            .saturating_add(self.overdue)
     }
 
     /// Returns true if nothing was counted.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.started == 0 && self.finished == 0 && self.overdue == 0
     }
 
-    /// Adds all counts of another.
+    /// Checks what must hold in every cumulative count; a difference of two counts need not fulfil it.
+    pub fn check(&self) -> Result<(), Absurd> {
+        let (started, finished) = (self.started, self.finished);
+        if finished > started {
+            return Err(Absurd::FinishedAboveStarted { started, finished });
+        }
+        let outcomes = self.sum_of(|_| true);
+        if outcomes != finished {
+            return Err(Absurd::OutcomesDoNotAddUp { outcomes, finished });
+        }
+        let in_flight = started.saturating_sub(finished);
+        if self.overdue_finished > self.overdue
+            || self.overdue_errors > self.overdue_finished
+            || self.overdue_finished > finished
+            || self.overdue.saturating_sub(self.overdue_finished) > in_flight
+        {
+            return Err(Absurd::Overdue {
+                overdue: self.overdue,
+                finished: self.overdue_finished,
+                errors: self.overdue_errors,
+            });
+        }
+        let latencies = self.latency.count();
+        if latencies > finished {
+            return Err(Absurd::LatenciesAboveFinished {
+                latencies,
+                finished,
+            });
+        }
+        if self.rev_started > started {
+            return Err(Absurd::RevAboveStarted {
+                rev_started: self.rev_started,
+                started,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds the counts of `other`, of another worker or a later stretch of time.
     pub fn merge(&mut self, other: &Self) {
-        combine(self, other, u64::saturating_add);
+        self.combine(other, u64::saturating_add);
         self.latency.merge(&other.latency);
     }
 
-    /// Raises every count to that of a cumulative report, and returns what that added. A report that is older
-    /// than what is held adds nothing. Counts that a report leaves out stay as they are.
-    pub fn raise_to(&mut self, reported: &Self) -> Self {
-        let mut added = reported.clone();
-        combine(&mut added, self, u64::saturating_sub);
-        added.pods.retain(|_, pod| *pod != PodCounts::default());
-        added.grpc_statuses.retain(|_, count| *count > 0);
-        added.latency = reported
-            .latency
-            .bins()
-            .map(|(bin, count)| (bin, count.saturating_sub(self.latency.count_in(bin))))
-            .collect();
-        self.merge(&added);
-        added
+    /// Keeps the higher of both cumulative counts, everywhere: taking in the same report twice, or
+    /// an older one late, changes nothing.
+    pub fn max_merge(&mut self, other: &Self) {
+        self.combine(other, u64::max);
+        self.latency.max_merge(&other.latency);
+    }
+
+    /// Returns what is here and was not yet in `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut outcomes = self.outcomes;
+        for (count, before) in outcomes.iter_mut().zip(earlier.outcomes) {
+            *count = count.saturating_sub(before);
+        }
+        let before_at_rev = if earlier.rev == self.rev {
+            earlier.rev_started
+        } else {
+            0
+        };
+        Self {
+            started: self.started.saturating_sub(earlier.started),
+            finished: self.finished.saturating_sub(earlier.finished),
+            overdue: self.overdue.saturating_sub(earlier.overdue),
+            overdue_finished: self
+                .overdue_finished
+                .saturating_sub(earlier.overdue_finished),
+            overdue_errors: self.overdue_errors.saturating_sub(earlier.overdue_errors),
+            outcomes,
+            grpc_statuses: self
+                .grpc_statuses
+                .iter()
+                .map(|(&code, &count)| {
+                    let before = earlier.grpc_statuses.get(&code).copied().unwrap_or(0);
+                    (code, count.saturating_sub(before))
+                })
+                .filter(|&(_, count)| count > 0)
+                .collect(),
+            retried: self.retried.saturating_sub(earlier.retried),
+            extra_attempts: self.extra_attempts.saturating_sub(earlier.extra_attempts),
+            latency: self.latency.since(&earlier.latency),
+            latency_sum_us: self.latency_sum_us.saturating_sub(earlier.latency_sum_us),
+            rev: self.rev,
+            rev_started: self.rev_started.saturating_sub(before_at_rev),
+            pods: self
+                .pods
+                .iter()
+                .map(|(address, pod)| {
+                    let before = earlier.pods.get(address).copied().unwrap_or_default();
+                    (address.clone(), pod.join(before, u64::saturating_sub))
+                })
+                .filter(|(_, pod)| *pod != PodCounts::default())
+                .collect(),
+        }
+    }
+
+    fn sum_of(&self, wanted: fn(Outcome) -> bool) -> u64 {
+        Outcome::ALL
+            .into_iter()
+            .filter(|&outcome| wanted(outcome))
+            .fold(0, |sum, outcome| sum.saturating_add(self.outcome(outcome)))
+    }
+
+    /// Joins everything but the histogram, which knows a faster way.
+    fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
+        for (mine, theirs) in [
+            (&mut self.started, other.started),
+            (&mut self.finished, other.finished),
+            (&mut self.overdue, other.overdue),
+            (&mut self.overdue_finished, other.overdue_finished),
+            (&mut self.overdue_errors, other.overdue_errors),
+            (&mut self.retried, other.retried),
+            (&mut self.extra_attempts, other.extra_attempts),
+            (&mut self.latency_sum_us, other.latency_sum_us),
+        ] {
+            *mine = join(*mine, theirs);
+        }
+        for (mine, theirs) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *mine = join(*mine, theirs);
+        }
+        for (&code, &theirs) in &other.grpc_statuses {
+            let mine = self.grpc_statuses.entry(code).or_insert(0);
+            *mine = join(*mine, theirs);
+        }
+        for (address, &theirs) in &other.pods {
+            match self.pods.get_mut(address) {
+                Some(mine) => *mine = mine.join(theirs, join),
+                None => {
+                    self.pods.insert(address.clone(), theirs);
+                }
+            }
+        }
+        if other.rev > self.rev {
+            self.rev = other.rev;
+            self.rev_started = other.rev_started;
+        } else if other.rev == self.rev {
+            self.rev_started = join(self.rev_started, other.rev_started);
+        }
     }
 }
 
-fn sum_where(counts: &Counts, wanted: fn(Outcome) -> bool) -> u64 {
-    let wanted = Outcome::ALL.into_iter().filter(|outcome| wanted(*outcome));
-    wanted.fold(0, |sum, outcome| sum.saturating_add(counts.outcome(outcome)))
-}
-
-/// Replaces every plain count `a` by `f(a, b)`. The histogram is left to the caller.
-fn combine(into: &mut Counts, other: &Counts, f: impl Fn(u64, u64) -> u64) {
-    for (a, b) in [
-        (&mut into.finished, other.finished),
-        (&mut into.overdue, other.overdue),
-        (&mut into.overdue_finished, other.overdue_finished),
-        (&mut into.overdue_errors, other.overdue_errors),
-        (&mut into.retried, other.retried),
-        (&mut into.extra_attempts, other.extra_attempts),
-        (&mut into.latency_sum_us, other.latency_sum_us),
-    ] {
-        *a = f(*a, b);
-    }
-    for (a, b) in into.outcomes.iter_mut().zip(&other.outcomes) {
-        *a = f(*a, *b);
-    }
-    for (status, b) in &other.grpc_statuses {
-        let a = into.grpc_statuses.entry(*status).or_default();
-        *a = f(*a, *b);
-    }
-    for (address, b) in &other.pods {
-        let a = into.pods.entry(address.clone()).or_default();
-        a.finished = f(a.finished, b.finished);
-        a.errors = f(a.errors, b.errors);
-        a.slow = f(a.slow, b.slow);
+impl PodCounts {
+    fn join(self, other: Self, join: fn(u64, u64) -> u64) -> Self {
+        Self {
+            finished: join(self.finished, other.finished),
+            errors: join(self.errors, other.errors),
+            slow: join(self.slow, other.slow),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString as _;
+
     use super::*;
 
-    fn counts(successes: u64, errors: u64) -> Counts {
-        let mut counts = Counts { finished: successes + errors, ..Counts::default() };
-        counts.outcomes[Outcome::Success.index()] = successes;
-        counts.outcomes[Outcome::ServerFault.index()] = errors;
-        counts.latency.add(100, successes + errors);
-        counts.pods.insert("10.0.0.1:80".into(), PodCounts { finished: successes, errors, slow: 0 });
-        counts
+    fn counts(success: u64, faults: u64) -> Counts {
+        let mut outcomes = [0; 12];
+        outcomes[Outcome::Success.index()] = success;
+        outcomes[Outcome::ServerFault.index()] = faults;
+        Counts {
+            started: success + faults,
+            finished: success + faults,
+            outcomes,
+            ..Counts::default()
+        }
     }
 
     #[test]
-    fn repeated_and_older_reports_add_nothing() {
-        let mut held = Counts::default();
-        assert_eq!(held.raise_to(&counts(5, 1)), counts(5, 1));
-        assert_eq!(held.raise_to(&counts(8, 1)).finished, 3);
-        assert!(held.raise_to(&counts(8, 1)).is_empty());
-        assert!(held.raise_to(&counts(5, 1)).is_empty());
-        assert_eq!(held, counts(8, 1));
+    fn a_hang_is_one_error_however_it_ends() {
+        let mut hung = counts(8, 0);
+        hung.started = 10;
+        hung.overdue = 2;
+        assert_eq!((hung.errors_and_hangs(), hung.judged_and_hangs()), (2, 10));
+
+        let mut ended = counts(9, 1);
+        ended.overdue = 2;
+        ended.overdue_finished = 2;
+        ended.overdue_errors = 1;
+        assert_eq!(
+            (ended.errors_and_hangs(), ended.judged_and_hangs()),
+            (2, 10)
+        );
+        assert_eq!(ended.check(), Ok(()));
     }
 
     #[test]
-    fn what_a_report_leaves_out_stays() {
-        let mut held = counts(5, 1);
-        let mut partial = counts(6, 1);
-        partial.latency = Histogram::default();
-        partial.pods.clear();
-        assert_eq!(held.raise_to(&partial).judged(), 1);
-        assert_eq!(held.latency.total(), 6);
-        assert_eq!(held.pods.len(), 1);
+    fn counts_at_a_new_rev_start_again() {
+        let mut early = counts(10, 0);
+        early.rev = Rev::new(1);
+        early.rev_started = 10;
+        let mut late = counts(14, 0);
+        late.rev = Rev::new(2);
+        late.rev_started = 3;
+        let delta = late.since(&early);
+        assert_eq!(
+            (delta.started, delta.rev, delta.rev_started),
+            (4, Rev::new(2), 3)
+        );
+        early.max_merge(&late);
+        assert_eq!(early, late);
+    }
+
+    #[test]
+    fn taking_in_an_old_report_changes_nothing() {
+        let mut held = counts(100, 5);
+        let before = held.clone();
+        held.max_merge(&counts(80, 5));
+        held.max_merge(&before.clone());
+        assert_eq!(held, before);
+    }
+
+    #[test]
+    fn impossible_counts_say_what_is_wrong() {
+        let mut wrong = counts(5, 0);
+        wrong.finished = 9;
+        assert_eq!(
+            wrong.check().unwrap_err().to_string(),
+            "9 requests finished, but only 5 started"
+        );
+        let mut wrong = counts(5, 0);
+        wrong.outcomes[3] = 1;
+        assert!(matches!(
+            wrong.check(),
+            Err(Absurd::OutcomesDoNotAddUp { .. })
+        ));
+        let mut wrong = counts(5, 0);
+        wrong.overdue = 1;
+        assert!(matches!(wrong.check(), Err(Absurd::Overdue { .. })));
+        let mut wrong = counts(5, 0);
+        wrong.latency.add(3, 6);
+        assert!(matches!(
+            wrong.check(),
+            Err(Absurd::LatenciesAboveFinished { .. })
+        ));
     }
 }

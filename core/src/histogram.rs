@@ -1,100 +1,90 @@
 //! Latencies as exact counts in bins of at most 0.8 % width, the same in filter and controller.
 //!
-//! ```text
-//! value (µs)   0 … 127 | 128 … 255 | 256 … 511 | 512 … 1023 | …
-//! bin width       1    |     1     |     2     |     4      | …   128 bins an octave
-//! ```
-//!
-//! A bin holds the values `low ..= high`, so its middle is at most 0.4 % away from any of them. Values beyond
-//! [`HIGHEST`] (71 minutes) are counted in the last bin.
+//! The layout is log-linear: microseconds below 128 have a bin each, and every octave above is cut
+//! into 128 bins of equal width, so that a bin is never wider than 1/128 of its lower edge. Values
+//! from 2^32 µs (71 minutes) on share the last bin. Counts are exact; only values are rounded, and
+//! every answer comes as the bin's bounds, never as a point that was not measured.
 
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-/// Bins in an octave.
-const PER_OCTAVE: u32 = 128;
-/// log2 of [`PER_OCTAVE`].
-const PRECISION: u32 = 7;
-/// Number of bins.
-pub const BINS: u16 = 3_328;
-/// The highest value that has a bin of its own, in microseconds.
-pub const HIGHEST: u64 = (1 << 32) - 1;
+/// Bins per octave, as a power of two.
+const SUB_BITS: u32 = 7;
+
+/// Bins per octave.
+const SUB: u64 = 1 << SUB_BITS;
+
+/// Number of bins; the highest one also takes what is longer than 2^32 µs.
+pub const BINS: u16 = 26 * 128;
+
+/// The longest value with a bin of its own, in microseconds.
+pub const LONGEST_US: u64 = u32::MAX as u64;
 
 /// Returns the bin of a value in microseconds.
-pub fn bin_of(micros: u64) -> u16 {
-    let value = micros.min(HIGHEST);
-    // The number of low bits that the bin forgets.
-    let shift = (u64::BITS - value.leading_zeros()).saturating_sub(PRECISION + 1);
-    let bin = (u64::from(shift) << PRECISION) + (value >> shift);
-    u16::try_from(bin).unwrap_or(BINS - 1).min(BINS - 1)
+pub fn bin_of(value_us: u64) -> u16 {
+    let value = value_us.min(LONGEST_US);
+    let octave = u64::from((value | 1).ilog2().saturating_sub(SUB_BITS));
+    let bin = octave * SUB + (value >> octave);
+    u16::try_from(bin).unwrap_or(BINS - 1)
 }
 
-/// Returns the lowest and the highest value of a bin, both in it.
+/// Returns the values of a bin in microseconds: the lowest one, and the first one above it.
+///
+/// A bin that does not exist has the bounds of the last one.
 pub fn bounds(bin: u16) -> (u64, u64) {
-    let bin = u32::from(bin.min(BINS - 1));
-    if bin < 2 * PER_OCTAVE {
-        return (u64::from(bin), u64::from(bin));
+    let bin = u64::from(bin.min(BINS - 1));
+    if bin < 2 * SUB {
+        return (bin, bin + 1);
     }
-    let shift = bin / PER_OCTAVE - 1;
-    let low = u64::from(bin - shift * PER_OCTAVE) << shift;
-    (low, low + (1 << shift) - 1)
+    let octave = bin / SUB - 1;
+    let low = (bin - octave * SUB) << octave;
+    (low, low + (1 << octave))
 }
 
-/// Counts of values by bin. Merging is addition: associative, commutative, exact.
+/// A number of requests by the bin of their latency.
+///
+/// Sparse: a service uses a few hundred bins of 3,328. Recording into a known bin is a binary search.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
 pub struct Histogram {
-    /// `(bin, count)` by bin, no bin twice, no count of zero. An arm's latencies fill a few hundred of the bins.
+    /// By bin, ascending; no bin twice, none without a count.
     bins: Vec<(u16, u64)>,
 }
 
 impl Histogram {
-    /// Counts one value in microseconds.
-    pub fn record(&mut self, micros: u64) {
-        self.add(bin_of(micros), 1);
+    /// Returns a histogram of nothing.
+    pub const fn new() -> Self {
+        Self { bins: Vec::new() }
     }
 
-    /// Adds `count` values to a bin; a bin that does not exist is the last one.
+    /// Counts one request.
+    pub fn record(&mut self, value_us: u64) {
+        self.add(bin_of(value_us), 1);
+    }
+
+    /// Counts `count` requests in a bin; one that does not exist is taken for the last.
     pub fn add(&mut self, bin: u16, count: u64) {
-        if count == 0 {
-            return;
-        }
-        let bin = bin.min(BINS - 1);
-        match self.bins.binary_search_by_key(&bin, |(bin, _)| *bin) {
-            Ok(place) => {
-                if let Some((_, held)) = self.bins.get_mut(place) {
-                    *held = held.saturating_add(count);
-                }
-            }
-            Err(place) => self.bins.insert(place, (bin, count)),
-        }
+        self.update(bin, |held| held.saturating_add(count));
     }
 
-    /// Adds all of another histogram.
-    pub fn merge(&mut self, other: &Self) {
-        if self.bins.is_empty() {
-            self.bins.clone_from(&other.bins);
-            return;
-        }
-        for (bin, count) in &other.bins {
-            self.add(*bin, *count);
-        }
+    /// Raises a bin to `count` if it holds less: how cumulative reports are taken in.
+    pub fn raise(&mut self, bin: u16, count: u64) {
+        self.update(bin, |held| held.max(count));
     }
 
-    /// Returns the bins that hold anything, lowest first.
-    pub fn bins(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+    /// Returns the bins that hold something, ascending, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         self.bins.iter().copied()
     }
 
     /// Returns the count of one bin.
-    pub fn count_in(&self, bin: u16) -> u64 {
-        let place = self.bins.binary_search_by_key(&bin, |(bin, _)| *bin);
-        place.ok().and_then(|place| self.bins.get(place)).map_or(0, |(_, count)| *count)
-    }
-
-    /// Returns how many values were counted.
-    pub fn total(&self) -> u64 {
-        self.bins.iter().fold(0, |total: u64, (_, count)| total.saturating_add(*count))
+    pub fn get(&self, bin: u16) -> u64 {
+        self.bins
+            .binary_search_by_key(&bin, |&(bin, _)| bin)
+            .ok()
+            .and_then(|at| self.bins.get(at))
+            .map_or(0, |&(_, count)| count)
     }
 
     /// Returns true if nothing was counted.
@@ -102,118 +92,247 @@ impl Histogram {
         self.bins.is_empty()
     }
 
-    /// Returns how many values are certainly above `micros`: those of bins that lie above it as a whole.
-    pub fn certainly_above(&self, micros: u64) -> u64 {
-        self.count_where(|low, _| low > micros)
+    /// Returns how many requests were counted.
+    pub fn count(&self) -> u64 {
+        self.iter()
+            .fold(0, |sum: u64, (_, count)| sum.saturating_add(count))
     }
 
-    /// Returns how many values may be above `micros`: also those of the bin that it falls into.
-    pub fn possibly_above(&self, micros: u64) -> u64 {
-        self.count_where(|_, high| high > micros)
+    /// Returns how many requests lie in bins above `bin`: surely longer than all of its values.
+    pub fn count_above(&self, bin: u16) -> u64 {
+        self.bins
+            .iter()
+            .rev()
+            .take_while(|&&(other, _)| other > bin)
+            .fold(0, |sum: u64, &(_, count)| sum.saturating_add(count))
     }
 
-    /// Returns the bounds of the bin in which the `q`-quantile lies (the smallest value that at least a share of
-    /// `q` does not exceed), or none if nothing was counted. The exact quantile is within the bounds.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "53 bits hold nine quadrillion requests, and the share is clamped"
-    )]
-    pub fn quantile(&self, q: f64) -> Option<(u64, u64)> {
-        let total = self.total();
-        let rank = (libm::ceil(q.clamp(0.0, 1.0) * total as f64) as u64).clamp(1, total.max(1));
-        let mut below = 0_u64;
-        for (bin, count) in &self.bins {
-            below = below.saturating_add(*count);
-            if below >= rank {
-                return Some(bounds(*bin));
+    /// Returns how many requests lie in `bin` or above: all that may be longer than its lower edge.
+    pub fn count_from(&self, bin: u16) -> u64 {
+        self.count_above(bin).saturating_add(self.get(bin))
+    }
+
+    /// Returns the bin of the smallest value that at least the share `q` of all requests does not
+    /// exceed, or nothing if there are none. The true quantile lies within its [`bounds`].
+    pub fn quantile_bin(&self, q: f64) -> Option<u16> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        let wanted = rank(q, total);
+        let mut seen = 0_u64;
+        for (bin, count) in self.iter() {
+            seen = seen.saturating_add(count);
+            if seen >= wanted {
+                return Some(bin);
             }
         }
-        None
+        self.bins.last().map(|&(bin, _)| bin)
     }
 
-    fn count_where(&self, wanted: impl Fn(u64, u64) -> bool) -> u64 {
-        let counted = self.bins.iter().filter(|(bin, _)| {
-            let (low, high) = bounds(*bin);
-            wanted(low, high)
-        });
-        counted.fold(0, |total: u64, (_, count)| total.saturating_add(*count))
+    /// Returns bounds of a quantile in microseconds, as [`bounds`] gives them.
+    pub fn quantile(&self, q: f64) -> Option<(u64, u64)> {
+        self.quantile_bin(q).map(bounds)
+    }
+
+    /// Adds all counts of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.combine(other, u64::saturating_add);
+    }
+
+    /// Keeps the higher count of each bin.
+    pub fn max_merge(&mut self, other: &Self) {
+        self.combine(other, u64::max);
+    }
+
+    /// Returns what is here and was not yet in `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        self.iter()
+            .map(|(bin, count)| (bin, count.saturating_sub(earlier.get(bin))))
+            .collect()
+    }
+
+    fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
+        let mut joined = Vec::with_capacity(self.bins.len().max(other.bins.len()));
+        let mut ours = self.bins.iter().copied().peekable();
+        let mut theirs = other.iter().peekable();
+        loop {
+            let next = match (ours.peek().copied(), theirs.peek().copied()) {
+                (Some((a, count)), Some((b, more))) if a == b => {
+                    theirs.next();
+                    ours.next();
+                    (a, join(count, more))
+                }
+                (Some(mine), Some((b, _))) if mine.0 < b => {
+                    ours.next();
+                    mine
+                }
+                (_, Some(other)) => {
+                    theirs.next();
+                    other
+                }
+                (Some(mine), None) => {
+                    ours.next();
+                    mine
+                }
+                (None, None) => break,
+            };
+            joined.push(next);
+        }
+        self.bins = joined;
+    }
+
+    fn update(&mut self, bin: u16, change: impl FnOnce(u64) -> u64) {
+        let bin = bin.min(BINS - 1);
+        match self.bins.binary_search_by_key(&bin, |&(bin, _)| bin) {
+            Ok(at) => {
+                if let Some((_, held)) = self.bins.get_mut(at) {
+                    *held = change(*held);
+                }
+            }
+            Err(at) => match change(0) {
+                0 => {}
+                count => self.bins.insert(at, (bin, count)),
+            },
+        }
     }
 }
 
 impl FromIterator<(u16, u64)> for Histogram {
+    /// Adds up the counts, in any order.
     fn from_iter<I: IntoIterator<Item = (u16, u64)>>(bins: I) -> Self {
-        let mut histogram = Self::default();
-        bins.into_iter().for_each(|(bin, count)| histogram.add(bin, count));
+        let mut histogram = Self::new();
+        for (bin, count) in bins {
+            histogram.add(bin, count);
+        }
         histogram
     }
 }
 
+impl From<Vec<(u16, u64)>> for Histogram {
+    fn from(bins: Vec<(u16, u64)>) -> Self {
+        bins.into_iter().collect()
+    }
+}
+
+impl From<Histogram> for Vec<(u16, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        histogram.bins
+    }
+}
+
+/// Returns the rank of a quantile among `total` values, from 1 to `total`.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 1..=total, and a rank that is off by one in 2^53 is not seen"
+)]
+fn rank(q: f64, total: u64) -> u64 {
+    let rank = libm::ceil(q.clamp(0.0, 1.0) * total as f64);
+    (rank as u64).clamp(1, total)
+}
+
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn bins_tile_the_line() {
-        assert_eq!(bounds(0), (0, 0));
-        for bin in 1..BINS {
-            assert_eq!(bounds(bin).0, bounds(bin - 1).1 + 1, "bin {bin}");
+    fn bins_tile_all_values_without_gap() {
+        let mut expected = 0;
+        for bin in 0..BINS {
+            let (low, high) = bounds(bin);
+            assert_eq!(low, expected, "bin {bin}");
+            assert_eq!(bin_of(low), bin);
+            assert_eq!(bin_of(high - 1), bin);
+            assert!((high - low) * SUB <= low.max(SUB), "bin {bin} is too wide");
+            expected = high;
         }
-        assert_eq!(bounds(BINS - 1).1, HIGHEST);
+        assert_eq!(expected, LONGEST_US + 1);
         assert_eq!(bin_of(u64::MAX), BINS - 1);
     }
 
     #[test]
-    fn bins_are_narrow() {
-        for bin in 256..BINS {
-            let (low, high) = bounds(bin);
-            assert!((high - low + 1) * 128 <= low, "bin {bin} is wider than 1/128 of its values");
+    fn small_values_are_exact() {
+        for value in 0..256 {
+            assert_eq!(bounds(bin_of(value)), (value, value + 1));
         }
     }
 
     #[test]
-    fn nothing_has_no_quantile() {
-        assert_eq!(Histogram::default().quantile(0.5), None);
+    fn quantiles_of_nothing_do_not_exist() {
+        assert_eq!(Histogram::new().quantile(0.5), None);
+    }
+
+    #[test]
+    fn tails_exclude_and_include_the_bin() {
+        let histogram: Histogram = [(10, 3), (20, 5), (30, 7)].into_iter().collect();
+        assert_eq!(histogram.count_above(20), 7);
+        assert_eq!(histogram.count_from(20), 12);
+        assert_eq!(histogram.count_above(19), 12);
+        assert_eq!(histogram.count_from(31), 0);
+        assert_eq!(histogram.count_from(0), 15);
+    }
+
+    #[test]
+    fn unordered_and_repeated_bins_are_put_right() {
+        let histogram: Histogram = serde_json::from_str("[[9,1],[3,2],[9,4],[5,0]]").unwrap();
+        assert_eq!(Vec::from(histogram), vec![(3, 2), (9, 5)]);
     }
 
     proptest! {
         #[test]
-        fn a_value_lies_in_its_bin(value in prop_oneof![0..5_000_u64, 0..HIGHEST]) {
-            let (low, high) = bounds(bin_of(value));
-            prop_assert!(low <= value && value <= high);
-        }
-
-        #[test]
-        fn quantiles_hold_the_exact_value(mut values in prop::collection::vec(0..10_000_000_u64, 1..300), q in 0.0..1.0_f64) {
-            let mut histogram = Histogram::default();
-            values.iter().for_each(|value| histogram.record(*value));
+        fn quantiles_bound_the_exact_value(
+            mut values in proptest::collection::vec(0_u64..5_000_000_000, 1..200),
+            q in 0.0..=1.0,
+        ) {
+            let mut histogram = Histogram::new();
+            for &value in &values {
+                histogram.record(value);
+            }
             values.sort_unstable();
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
-            let rank = ((q * values.len() as f64).ceil() as usize).max(1);
-            let exact = values[rank - 1];
+            let at = usize::try_from(rank(q, values.len() as u64)).unwrap() - 1;
+            let exact = values[at].min(LONGEST_US);
             let (low, high) = histogram.quantile(q).unwrap();
-            prop_assert!(low <= exact && exact <= high);
+            prop_assert!(low <= exact && exact < high, "{exact} is not in {low}..{high}");
         }
 
         #[test]
-        fn merging_is_counting_together(a in prop::collection::vec(0..1_000_000_u64, 0..100), b in prop::collection::vec(0..1_000_000_u64, 0..100)) {
-            let of = |values: &[u64]| values.iter().map(|value| (bin_of(*value), 1)).collect::<Histogram>();
-            let (mut one, mut other) = (of(&a), of(&b));
-            let together = of(&[a.clone(), b.clone()].concat());
-            one.merge(&of(&b));
-            other.merge(&of(&a));
-            prop_assert_eq!(&one, &together);
-            prop_assert_eq!(&other, &together);
+        fn quantiles_agree_with_hdrhistogram(
+            values in proptest::collection::vec(1_u64..4_000_000_000, 1..200),
+            q in 0.01..=0.99,
+        ) {
+            let mut oracle = hdrhistogram::Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3).unwrap();
+            let mut histogram = Histogram::new();
+            for &value in &values {
+                histogram.record(value);
+                oracle.record(value).unwrap();
+            }
+            let theirs = oracle.value_at_quantile(q);
+            let (low, high) = histogram.quantile(q).unwrap();
+            let slack = theirs / 1_000 + 1;
+            prop_assert!(low <= theirs + slack && theirs <= high + slack);
         }
 
         #[test]
-        fn what_is_above_is_between_the_bounds(values in prop::collection::vec(0..1_000_000_u64, 0..200), limit in 0..1_000_000_u64) {
-            let histogram = values.iter().map(|value| (bin_of(*value), 1)).collect::<Histogram>();
-            let exact = values.iter().filter(|value| **value > limit).count() as u64;
-            prop_assert!(histogram.certainly_above(limit) <= exact && exact <= histogram.possibly_above(limit));
+        fn merging_and_telling_apart_are_inverse(
+            a in proptest::collection::vec((0..BINS, 0_u64..100), 0..40),
+            b in proptest::collection::vec((0..BINS, 0_u64..100), 0..40),
+        ) {
+            let (a, b): (Histogram, Histogram) =
+                (a.into_iter().collect(), b.into_iter().collect());
+            let mut both = a.clone();
+            both.merge(&b);
+            prop_assert_eq!(both.count(), a.count() + b.count());
+            prop_assert_eq!(both.since(&a), b.clone());
+            let mut highest = a.clone();
+            highest.max_merge(&both);
+            prop_assert_eq!(highest, both);
         }
     }
 }
