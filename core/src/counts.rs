@@ -79,9 +79,7 @@ pub enum Absurd {
         finished: u64,
     },
     /// The overdue requests contradict each other or the rest.
-    #[error(
-        "{overdue} overdue requests, {finished} of them finished and {errors} of them errors, do not fit together"
-    )]
+    #[error("{overdue} overdue requests, {finished} of them finished and {errors} of them errors, do not fit together")]
     Overdue {
         /// Requests that grew too old.
         overdue: u64,
@@ -127,16 +125,12 @@ impl Counts {
     /// Returns errors with hangs among them, each request once: a request that grew overdue counts
     /// at once, and not again if it ends in an error later (P1).
     pub fn errors_and_hangs(&self) -> u64 {
-        self.errors()
-            .saturating_sub(self.overdue_errors)
-            .saturating_add(self.overdue)
+        self.errors().saturating_sub(self.overdue_errors).saturating_add(self.overdue)
     }
 
     /// Returns the requests that [`Counts::errors_and_hangs`] is a share of.
     pub fn judged_and_hangs(&self) -> u64 {
-        self.judged()
-            .saturating_sub(self.overdue_finished)
-            .saturating_add(self.overdue)
+        self.judged().saturating_sub(self.overdue_finished).saturating_add(self.overdue)
     }
 
     /// Returns true if nothing was counted.
@@ -168,16 +162,10 @@ impl Counts {
         }
         let latencies = self.latency.count();
         if latencies > finished {
-            return Err(Absurd::LatenciesAboveFinished {
-                latencies,
-                finished,
-            });
+            return Err(Absurd::LatenciesAboveFinished { latencies, finished });
         }
         if self.rev_started > started {
-            return Err(Absurd::RevAboveStarted {
-                rev_started: self.rev_started,
-                started,
-            });
+            return Err(Absurd::RevAboveStarted { rev_started: self.rev_started, started });
         }
         Ok(())
     }
@@ -202,18 +190,12 @@ impl Counts {
         for (count, before) in outcomes.iter_mut().zip(earlier.outcomes) {
             *count = count.saturating_sub(before);
         }
-        let before_at_rev = if earlier.rev == self.rev {
-            earlier.rev_started
-        } else {
-            0
-        };
+        let before_at_rev = if earlier.rev == self.rev { earlier.rev_started } else { 0 };
         Self {
             started: self.started.saturating_sub(earlier.started),
             finished: self.finished.saturating_sub(earlier.finished),
             overdue: self.overdue.saturating_sub(earlier.overdue),
-            overdue_finished: self
-                .overdue_finished
-                .saturating_sub(earlier.overdue_finished),
+            overdue_finished: self.overdue_finished.saturating_sub(earlier.overdue_finished),
             overdue_errors: self.overdue_errors.saturating_sub(earlier.overdue_errors),
             outcomes,
             grpc_statuses: self
@@ -308,12 +290,7 @@ mod tests {
         let mut outcomes = [0; 12];
         outcomes[Outcome::Success.index()] = success;
         outcomes[Outcome::ServerFault.index()] = faults;
-        Counts {
-            started: success + faults,
-            finished: success + faults,
-            outcomes,
-            ..Counts::default()
-        }
+        Counts { started: success + faults, finished: success + faults, outcomes, ..Counts::default() }
     }
 
     #[test]
@@ -327,10 +304,7 @@ mod tests {
         ended.overdue = 2;
         ended.overdue_finished = 2;
         ended.overdue_errors = 1;
-        assert_eq!(
-            (ended.errors_and_hangs(), ended.judged_and_hangs()),
-            (2, 10)
-        );
+        assert_eq!((ended.errors_and_hangs(), ended.judged_and_hangs()), (2, 10));
         assert_eq!(ended.check(), Ok(()));
     }
 
@@ -343,10 +317,7 @@ mod tests {
         late.rev = Rev::new(2);
         late.rev_started = 3;
         let delta = late.since(&early);
-        assert_eq!(
-            (delta.started, delta.rev, delta.rev_started),
-            (4, Rev::new(2), 3)
-        );
+        assert_eq!((delta.started, delta.rev, delta.rev_started), (4, Rev::new(2), 3));
         early.max_merge(&late);
         assert_eq!(early, late);
     }
@@ -364,24 +335,15 @@ mod tests {
     fn impossible_counts_say_what_is_wrong() {
         let mut wrong = counts(5, 0);
         wrong.finished = 9;
-        assert_eq!(
-            wrong.check().unwrap_err().to_string(),
-            "9 requests finished, but only 5 started"
-        );
+        assert_eq!(wrong.check().unwrap_err().to_string(), "9 requests finished, but only 5 started");
         let mut wrong = counts(5, 0);
         wrong.outcomes[3] = 1;
-        assert!(matches!(
-            wrong.check(),
-            Err(Absurd::OutcomesDoNotAddUp { .. })
-        ));
+        assert!(matches!(wrong.check(), Err(Absurd::OutcomesDoNotAddUp { .. })));
         let mut wrong = counts(5, 0);
         wrong.overdue = 1;
         assert!(matches!(wrong.check(), Err(Absurd::Overdue { .. })));
         let mut wrong = counts(5, 0);
         wrong.latency.add(3, 6);
-        assert!(matches!(
-            wrong.check(),
-            Err(Absurd::LatenciesAboveFinished { .. })
-        ));
+        assert!(matches!(wrong.check(), Err(Absurd::LatenciesAboveFinished { .. })));
     }
 }

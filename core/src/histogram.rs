@@ -94,8 +94,7 @@ impl Histogram {
 
     /// Returns how many requests were counted.
     pub fn count(&self) -> u64 {
-        self.iter()
-            .fold(0, |sum: u64, (_, count)| sum.saturating_add(count))
+        self.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(count))
     }
 
     /// Returns how many requests lie in bins above `bin`: surely longer than all of its values.
@@ -148,9 +147,7 @@ impl Histogram {
     /// Returns what is here and was not yet in `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        self.iter()
-            .map(|(bin, count)| (bin, count.saturating_sub(earlier.get(bin))))
-            .collect()
+        self.iter().map(|(bin, count)| (bin, count.saturating_sub(earlier.get(bin)))).collect()
     }
 
     fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {

@@ -1,9 +1,7 @@
 //! The ledger against a network and a disk that lose, repeat and reorder everything.
 
 use proptest::prelude::*;
-use wingbeat_core::analysis::ledger::{
-    Checkpoint, FOLD_AFTER, Ledger, MAX_CLUSTERS, MAX_WORKERS, Refused,
-};
+use wingbeat_core::analysis::ledger::{Checkpoint, FOLD_AFTER, Ledger, MAX_CLUSTERS, MAX_WORKERS, Refused};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{BootId, ClusterName, NodeId, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
@@ -25,11 +23,7 @@ struct Worker {
 impl Worker {
     fn serve(&mut self, cluster: usize, latency_us: u64, failed: bool) {
         let counts = &mut self.truth[cluster];
-        let outcome = if failed {
-            Outcome::ServerFault
-        } else {
-            Outcome::Success
-        };
+        let outcome = if failed { Outcome::ServerFault } else { Outcome::Success };
         counts.started += 1;
         counts.finished += 1;
         counts.outcomes[outcome.index()] += 1;
@@ -39,11 +33,7 @@ impl Worker {
 
     fn report(&mut self) -> Report {
         self.sequence += 1;
-        let durable = self
-            .sent
-            .first()
-            .map(|(_, counts)| counts.clone())
-            .unwrap_or_default();
+        let durable = self.sent.first().map(|(_, counts)| counts.clone()).unwrap_or_default();
         if self.sent.is_empty() {
             self.sent.push((0, <[Counts; 2]>::default()));
         }
@@ -53,11 +43,7 @@ impl Worker {
             .zip(self.truth.iter().zip(&durable))
             .map(|(&name, (now, durable))| {
                 let mut counts = now.clone();
-                counts.latency = now
-                    .latency
-                    .iter()
-                    .filter(|&(bin, count)| durable.latency.get(bin) != count)
-                    .collect();
+                counts.latency = now.latency.iter().filter(|&(bin, count)| durable.latency.get(bin) != count).collect();
                 (ClusterName::new(name), Stratum::Judged, counts)
             })
             .collect();
@@ -116,22 +102,10 @@ struct Plane {
 
 impl Plane {
     fn take(&mut self, (sequence, clusters): &Report) -> u64 {
-        let ingested = self
-            .ledger
-            .ingest(
-                &node("a"),
-                BootId::new(1),
-                WorkerId::new(1),
-                *sequence,
-                clusters,
-                at(0),
-            )
-            .unwrap();
+        let ingested =
+            self.ledger.ingest(&node("a"), BootId::new(1), WorkerId::new(1), *sequence, clusters, at(0)).unwrap();
         for delta in ingested.deltas {
-            let place = CLUSTERS
-                .iter()
-                .position(|&name| name == delta.cluster.as_str())
-                .unwrap();
+            let place = CLUSTERS.iter().position(|&name| name == delta.cluster.as_str()).unwrap();
             self.totals[place].merge(&delta.counts);
         }
         ingested.durable
@@ -165,23 +139,12 @@ fn ingest(
 ) -> Result<usize, Refused> {
     let clusters = [(ClusterName::new("c"), Stratum::Judged, counts)];
     ledger
-        .ingest(
-            &node(from),
-            BootId::new(1),
-            WorkerId::new(worker),
-            sequence,
-            &clusters,
-            now,
-        )
+        .ingest(&node(from), BootId::new(1), WorkerId::new(worker), sequence, &clusters, now)
         .map(|ingested| ingested.deltas.len())
 }
 
 fn successes(count: u64) -> Counts {
-    let mut counts = Counts {
-        started: count,
-        finished: count,
-        ..Counts::default()
-    };
+    let mut counts = Counts { started: count, finished: count, ..Counts::default() };
     counts.outcomes[Outcome::Success.index()] = count;
     counts
 }
@@ -241,16 +204,12 @@ fn nothing_of_a_refused_report_counts() {
     let mut ledger = Ledger::new();
     let mut absurd = successes(5);
     absurd.finished = 6;
-    let clusters = [
-        (ClusterName::new("good"), Stratum::Judged, successes(5)),
-        (ClusterName::new("bad"), Stratum::Judged, absurd),
-    ];
+    let clusters =
+        [(ClusterName::new("good"), Stratum::Judged, successes(5)), (ClusterName::new("bad"), Stratum::Judged, absurd)];
     let (boot, worker) = (BootId::new(1), WorkerId::new(1));
     let refused = ledger.ingest(&node("a"), boot, worker, 1, &clusters, at(0));
     assert!(matches!(refused, Err(Refused::Absurd { cluster, .. }) if cluster.as_str() == "bad"));
-    let taken = ledger
-        .ingest(&node("a"), boot, worker, 2, &clusters[..1], at(0))
-        .unwrap();
+    let taken = ledger.ingest(&node("a"), boot, worker, 2, &clusters[..1], at(0)).unwrap();
     assert_eq!(taken.deltas[0].counts, successes(5));
 }
 
@@ -261,49 +220,23 @@ fn counts_that_fall_are_refused_but_late_reports_are_not() {
     assert_eq!(ingest(&mut ledger, "a", 1, 1, successes(4), at(0)), Ok(0));
     assert!(matches!(
         ingest(&mut ledger, "a", 1, 3, successes(9), at(0)),
-        Err(Refused::Backwards {
-            before: 10,
-            now: 9,
-            ..
-        })
+        Err(Refused::Backwards { before: 10, now: 9, .. })
     ));
-    assert!(matches!(
-        ingest(&mut ledger, "b", 1, 3, successes(11), at(0)),
-        Err(Refused::OtherNode { .. })
-    ));
+    assert!(matches!(ingest(&mut ledger, "b", 1, 3, successes(11), at(0)), Err(Refused::OtherNode { .. })));
 }
 
 #[test]
 fn a_worker_has_a_bounded_number_of_clusters() {
     let mut ledger = Ledger::new();
     let clusters: Vec<_> = (0..=MAX_CLUSTERS * 4)
-        .map(|number| {
-            (
-                ClusterName::new(number.to_string()),
-                Stratum::Judged,
-                successes(1),
-            )
-        })
+        .map(|number| (ClusterName::new(number.to_string()), Stratum::Judged, successes(1)))
         .collect();
     let mut take = |sequence, clusters: &[_]| {
-        ledger.ingest(
-            &node("a"),
-            BootId::new(1),
-            WorkerId::new(1),
-            sequence,
-            clusters,
-            at(0),
-        )
+        ledger.ingest(&node("a"), BootId::new(1), WorkerId::new(1), sequence, clusters, at(0))
     };
-    assert!(matches!(
-        take(1, &clusters),
-        Err(Refused::TooManyClusters { .. })
-    ));
+    assert!(matches!(take(1, &clusters), Err(Refused::TooManyClusters { .. })));
     assert!(take(2, &clusters[1..]).is_ok());
-    assert!(matches!(
-        take(3, &clusters[..1]),
-        Err(Refused::TooManyClusters { .. })
-    ));
+    assert!(matches!(take(3, &clusters[..1]), Err(Refused::TooManyClusters { .. })));
 }
 
 #[test]
@@ -315,22 +248,10 @@ fn room_is_made_at_the_cost_of_the_silent_only() {
     }
     let newcomer = MAX_WORKERS as u64;
     let early = at(0).plus(FOLD_AFTER);
-    assert_eq!(
-        ingest(&mut ledger, "b", newcomer, 1, successes(1), early),
-        Err(Refused::Full)
-    );
-    assert_eq!(
-        ingest(&mut ledger, "b", newcomer, 1, successes(1), at(701)),
-        Ok(1)
-    );
-    assert_eq!(
-        ingest(&mut ledger, "a", 7, 2, successes(2), at(701)),
-        Err(Refused::Folded)
-    );
-    assert_eq!(
-        ingest(&mut ledger, "b", newcomer + 1, 1, successes(1), at(702)),
-        Err(Refused::Full)
-    );
+    assert_eq!(ingest(&mut ledger, "b", newcomer, 1, successes(1), early), Err(Refused::Full));
+    assert_eq!(ingest(&mut ledger, "b", newcomer, 1, successes(1), at(701)), Ok(1));
+    assert_eq!(ingest(&mut ledger, "a", 7, 2, successes(2), at(701)), Err(Refused::Folded));
+    assert_eq!(ingest(&mut ledger, "b", newcomer + 1, 1, successes(1), at(702)), Err(Refused::Full));
 }
 
 #[test]
@@ -339,9 +260,6 @@ fn silence_is_listed() {
     ingest(&mut ledger, "a", 1, 1, successes(1), at(1)).unwrap();
     ingest(&mut ledger, "b", 2, 1, successes(1), at(8)).unwrap();
     ingest(&mut ledger, "a", 3, 1, successes(1), at(2)).unwrap();
-    assert_eq!(
-        ledger.silent(at(9), Span::from_secs(5)),
-        [(node("a"), at(2))]
-    );
+    assert_eq!(ledger.silent(at(9), Span::from_secs(5)), [(node("a"), at(2))]);
     assert_eq!(ledger.silent(at(7), Span::from_secs(5)), []);
 }

@@ -78,9 +78,7 @@ pub enum Refused {
         absurd: Absurd,
     },
     /// A later report counts less than an earlier one.
-    #[error(
-        "cluster {cluster}: {now} requests started, but an earlier report said {before}: counts never fall"
-    )]
+    #[error("cluster {cluster}: {now} requests started, but an earlier report said {before}: counts never fall")]
     Backwards {
         /// The cluster in question.
         cluster: ClusterName,
@@ -157,13 +155,7 @@ impl Ledger {
         for worker in workers.values() {
             *nodes.entry(worker.node.clone()).or_insert(0) += 1;
         }
-        Self {
-            workers,
-            nodes,
-            folded: checkpoint.folded,
-            last_checkpoint: checkpoint.id,
-            pending: VecDeque::new(),
-        }
+        Self { workers, nodes, folded: checkpoint.folded, last_checkpoint: checkpoint.id, pending: VecDeque::new() }
     }
 
     /// Takes in a report: all of it, or nothing if any part is refused.
@@ -204,41 +196,24 @@ impl Ledger {
             .iter()
             .filter_map(|(cluster, stratum, counts)| {
                 let counts = entry.take_in(cluster, *stratum, counts)?;
-                Some(Delta {
-                    cluster: cluster.clone(),
-                    stratum: *stratum,
-                    node: node.clone(),
-                    counts,
-                })
+                Some(Delta { cluster: cluster.clone(), stratum: *stratum, node: node.clone(), counts })
             })
             .collect();
-        Ok(Ingested {
-            deltas,
-            received: entry.received,
-            durable: entry.durable,
-        })
+        Ok(Ingested { deltas, received: entry.received, durable: entry.durable })
     }
 
     /// Returns the state to be written down. Call [`Ledger::mark_durable`] with its number when it
     /// is on disk; of checkpoints never confirmed the oldest are forgotten.
     pub fn checkpoint(&mut self) -> Checkpoint {
         self.last_checkpoint = self.last_checkpoint.saturating_add(1);
-        let contained = self
-            .workers
-            .iter()
-            .map(|(&key, worker)| (key, worker.received))
-            .collect();
+        let contained = self.workers.iter().map(|(&key, worker)| (key, worker.received)).collect();
         if self.pending.len() >= MAX_PENDING {
             self.pending.pop_front();
         }
         self.pending.push_back((self.last_checkpoint, contained));
         Checkpoint {
             id: self.last_checkpoint,
-            workers: self
-                .workers
-                .iter()
-                .map(|(&key, worker)| (key, worker.clone()))
-                .collect(),
+            workers: self.workers.iter().map(|(&key, worker)| (key, worker.clone())).collect(),
             folded: self.folded.clone(),
         }
     }
@@ -265,9 +240,7 @@ impl Ledger {
 
     /// Returns the highest sequence of a worker whose contents survive a restart; 0 if there is none.
     pub fn durable(&self, boot: BootId, worker: WorkerId) -> u64 {
-        self.workers
-            .get(&WorkerKey { boot, worker })
-            .map_or(0, |worker| worker.durable)
+        self.workers.get(&WorkerKey { boot, worker }).map_or(0, |worker| worker.durable)
     }
 
     /// Returns every node with the time of its last report.
@@ -292,9 +265,7 @@ impl Ledger {
 
     /// Makes room for one more worker of `node`, at the cost of those that are silent longest.
     fn make_room(&mut self, node: &NodeId, now: Timestamp) -> Result<(), Refused> {
-        while self.workers.len() >= MAX_WORKERS
-            || (self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(node))
-        {
+        while self.workers.len() >= MAX_WORKERS || (self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(node)) {
             let oldest = self
                 .workers
                 .iter()
@@ -324,16 +295,9 @@ impl Ledger {
 }
 
 impl Worker {
-    fn check(
-        &self,
-        node: &NodeId,
-        sequence: u64,
-        clusters: &[(ClusterName, Stratum, Counts)],
-    ) -> Result<(), Refused> {
+    fn check(&self, node: &NodeId, sequence: u64, clusters: &[(ClusterName, Stratum, Counts)]) -> Result<(), Refused> {
         if self.node != *node {
-            return Err(Refused::OtherNode {
-                owner: self.node.clone(),
-            });
+            return Err(Refused::OtherNode { owner: self.node.clone() });
         }
         let mut count = self.clusters.len();
         for (cluster, stratum, counts) in clusters {
@@ -356,27 +320,18 @@ impl Worker {
     }
 
     fn known(&self, cluster: &ClusterName, stratum: Stratum) -> Option<&Counts> {
-        self.clusters
-            .iter()
-            .find(|(name, known, _)| name == cluster && *known == stratum)
-            .map(|(_, _, counts)| counts)
+        self.clusters.iter().find(|(name, known, _)| name == cluster && *known == stratum).map(|(_, _, counts)| counts)
     }
 
     /// Returns what was not known before, if anything.
-    fn take_in(
-        &mut self,
-        cluster: &ClusterName,
-        stratum: Stratum,
-        counts: &Counts,
-    ) -> Option<Counts> {
+    fn take_in(&mut self, cluster: &ClusterName, stratum: Stratum, counts: &Counts) -> Option<Counts> {
         let held = self
             .clusters
             .iter_mut()
             .find(|(name, known, _)| name == cluster && *known == stratum)
             .map(|(_, _, counts)| counts);
         let Some(held) = held else {
-            self.clusters
-                .push((cluster.clone(), stratum, counts.clone()));
+            self.clusters.push((cluster.clone(), stratum, counts.clone()));
             return Some(counts.clone());
         };
         let before = held.clone();
@@ -388,21 +343,14 @@ impl Worker {
 /// Checks what needs no knowledge of earlier reports.
 fn check_report(clusters: &[(ClusterName, Stratum, Counts)]) -> Result<(), Refused> {
     if clusters.len() > MAX_CLUSTERS * Stratum::ALL.len() {
-        return Err(Refused::TooManyClusters {
-            count: clusters.len(),
-        });
+        return Err(Refused::TooManyClusters { count: clusters.len() });
     }
     let mut seen = BTreeSet::new();
     for (cluster, stratum, counts) in clusters {
         if !seen.insert((cluster, stratum)) {
-            return Err(Refused::Twice {
-                cluster: cluster.clone(),
-            });
+            return Err(Refused::Twice { cluster: cluster.clone() });
         }
-        counts.check().map_err(|absurd| Refused::Absurd {
-            cluster: cluster.clone(),
-            absurd,
-        })?;
+        counts.check().map_err(|absurd| Refused::Absurd { cluster: cluster.clone(), absurd })?;
     }
     Ok(())
 }
@@ -412,9 +360,5 @@ fn fell(before: &Counts, now: &Counts) -> bool {
     now.started < before.started
         || now.finished < before.finished
         || now.overdue < before.overdue
-        || now
-            .outcomes
-            .iter()
-            .zip(before.outcomes)
-            .any(|(&now, before)| now < before)
+        || now.outcomes.iter().zip(before.outcomes).any(|(&now, before)| now < before)
 }
