@@ -1,5 +1,4 @@
 //! The module that goes into every Envoy: what it exports and imports, and how large it is.
-#![expect(clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 

@@ -18,10 +18,7 @@ impl Clock {
     pub fn start(floor: Timestamp) -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let wall = Timestamp::from_nanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        Self {
-            started: Instant::now(),
-            at_start: wall.max(floor),
-        }
+        Self { started: Instant::now(), at_start: wall.max(floor) }
     }
 
     /// Returns the time.

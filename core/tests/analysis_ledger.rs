@@ -1,4 +1,5 @@
 //! The ledger against a network and a disk that lose, repeat and reorder everything.
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use wingbeat_core::analysis::ledger::{Checkpoint, FOLD_AFTER, Ledger, MAX_CLUSTERS, MAX_WORKERS, Refused};

@@ -1,5 +1,5 @@
 //! The rollout machine against Flagger's wording, and against random events.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::expect_used, reason = "tests")]
 
 use proptest::prelude::*;
 use wingbeat_core::id::{CanaryName, Rev, Revision};

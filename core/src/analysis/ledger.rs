@@ -176,12 +176,11 @@ impl Ledger {
         if self.folded.contains(&key) {
             return Err(Refused::Folded);
         }
-        match self.workers.get(&key) {
-            Some(known) => known.check(node, sequence, clusters)?,
-            None => {
-                self.make_room(node, now)?;
-                *self.nodes.entry(node.clone()).or_insert(0) += 1;
-            }
+        if let Some(known) = self.workers.get(&key) {
+            known.check(node, sequence, clusters)?;
+        } else {
+            self.make_room(node, now)?;
+            *self.nodes.entry(node.clone()).or_insert(0) += 1;
         }
         let entry = self.workers.entry(key).or_insert_with(|| Worker {
             node: node.clone(),
@@ -241,6 +240,11 @@ impl Ledger {
     /// Returns the highest sequence of a worker whose contents survive a restart; 0 if there is none.
     pub fn durable(&self, boot: BootId, worker: WorkerId) -> u64 {
         self.workers.get(&WorkerKey { boot, worker }).map_or(0, |worker| worker.durable)
+    }
+
+    /// Returns how many workers are known.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// Returns every node with the time of its last report.

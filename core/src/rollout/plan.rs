@@ -1,7 +1,7 @@
 //! A validated plan: what a Canary's spec asks for.
 
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -68,12 +68,12 @@ impl Plan {
         if interval < SHORTEST_INTERVAL {
             wrong("analysis.interval", format!("{interval} is too short"), "use 100ms or more");
         }
-        let mut percent = |field: &str, value: i64| match u8::try_from(value) {
-            Ok(percent @ 1..=100) => BasisPoints::from_percent(percent),
-            Ok(_) | Err(_) => {
-                wrong(field, format!("{value} is not a share of traffic"), "use a number from 1 to 100");
-                BasisPoints::ZERO
+        let mut percent = |field: &str, value: i64| {
+            if let Ok(percent @ 1..=100) = u8::try_from(value) {
+                return BasisPoints::from_percent(percent);
             }
+            wrong(field, format!("{value} is not a share of traffic"), "use a number from 1 to 100");
+            BasisPoints::ZERO
         };
         let max = input
             .max_weight

@@ -152,10 +152,8 @@ fn on_command(plan: &Plan, phase: &Phase, command: Command) -> (Phase, Vec<Effec
 
 fn refusal(plan: &Plan, phase: &Phase, command: Command) -> String {
     let name = plan.name();
-    let now = match phase {
-        Phase::Progressing(Progress { paused: true, .. }) => "Progressing and paused",
-        other => other.as_str(),
-    };
+    let paused = matches!(phase, Phase::Progressing(Progress { paused: true, .. }));
+    let now = if paused { "Progressing and paused" } else { phase.as_str() };
     match command {
         Command::Pause => format!("{name} is {now}: only a rollout in progress can be paused"),
         Command::Resume => format!("{name} is {now}: only a paused rollout can be resumed"),

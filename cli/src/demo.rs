@@ -1,0 +1,155 @@
+//! `wingbeat demo`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene};
+use wingbeat_demo::summary::Summary;
+
+use crate::output::{Format, Outcome, complain, say};
+
+/// Example: wingbeat demo --scenario errors --rps 1000 --weight 5
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: wingbeat demo --scenario errors --canary-errors 25% --primary-errors 1%")]
+pub(crate) struct Args {
+    /// What goes wrong
+    #[arg(long, value_enum, default_value = "errors")]
+    scenario: ScenarioName,
+    /// Requests a second
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    rps: u32,
+    /// Percent of traffic that the canary gets
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    weight: u8,
+    /// Share of the canary's requests that fail
+    #[arg(long, default_value = "100%", value_parser = share)]
+    canary_errors: f64,
+    /// Share of the primary's requests that fail
+    #[arg(long, default_value = "0%", value_parser = share)]
+    primary_errors: f64,
+    /// How much later a slow canary answers
+    #[arg(long, default_value_t = 1_000)]
+    latency_ms: u64,
+    /// Users give up after this time; without it they wait
+    #[arg(long, value_parser = duration)]
+    patience: Option<Duration>,
+    /// From the moment that the share flows to the fault; 0: broken from its first request
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    fault_after: Duration,
+    /// A rollout that takes longer is given up
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    max_duration: Duration,
+    /// Decides which requests fail
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// An Envoy to use instead of installing one
+    #[arg(long, env = "WINGBEAT_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// text or json
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScenarioName {
+    Errors,
+    Latency,
+    Hang,
+    Promote,
+    NoTraffic,
+}
+
+/// Plays the scene and says what it came to.
+pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    let scene = Scene {
+        scenario: match args.scenario {
+            ScenarioName::Errors => Scenario::Errors,
+            ScenarioName::Latency => Scenario::Latency,
+            ScenarioName::Hang => Scenario::Hang,
+            ScenarioName::Promote => Scenario::Promote,
+            ScenarioName::NoTraffic => Scenario::NoTraffic,
+        },
+        rps: args.rps,
+        weight: args.weight,
+        canary_errors: args.canary_errors,
+        primary_errors: args.primary_errors,
+        latency: Duration::from_millis(args.latency_ms),
+        patience: args.patience,
+        fault_after: args.fault_after,
+        max_duration: args.max_duration,
+        seed: args.seed,
+        envoy: args.envoy,
+    };
+    // For a script, standard output has the summary alone.
+    let tell = |text: &str| {
+        let _nobody_reads = match args.output {
+            Format::Text => say(text),
+            Format::Json => complain(text),
+        };
+    };
+    let played = scene.play(wingbeat::FILTER, &tell).await?;
+    match args.output {
+        Format::Text => say(&in_words(&played))?,
+        Format::Json => say(&serde_json::to_string(&played.summary)?)?,
+    }
+    Ok(if played.as_it_should { Outcome::Done } else { Outcome::NotSo })
+}
+
+fn in_words(played: &Played) -> String {
+    let Summary { fault_to_verdict_ms, fault_to_last_canary_request_ms, canary_requests_after_fault, .. } =
+        played.summary;
+    let mut lines = vec![String::new(), format!("{}", played.reason)];
+    if let (Some(verdict), Some(last), Some(requests)) =
+        (fault_to_verdict_ms, fault_to_last_canary_request_ms, canary_requests_after_fault)
+    {
+        lines.push(format!("from the fault to the verdict            {verdict:>6} ms"));
+        lines.push(format!("from the fault to the last canary request{last:>6} ms, {requests} requests"));
+    }
+    lines.push(format!(
+        "users lost {} of {} requests ({} to the canary, {} to the primary)",
+        played.summary.failed_requests,
+        played.summary.requests,
+        played.summary.failed_requests_canary,
+        played.summary.failed_requests_primary
+    ));
+    let verdict = if played.as_it_should { "as it should" } else { "NOT as it should" };
+    lines.push(format!("the scenario {} ended {verdict}", played.summary.scenario));
+    lines.join("\n")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        Some(_) | None => Err("write a share from 0% to 100%, for example 5%".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time like 500ms, 2s or 1m".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000)];
+    let found = units.into_iter().find_map(|(unit, millis)| Some((text.strip_suffix(unit)?, millis)));
+    let (number, millis) = found.ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_shares_are_read_as_people_write_them() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1m"), Ok(Duration::from_mins(1)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(duration("2").is_err() && duration("s").is_err() && duration("-1s").is_err());
+        assert!(share("5%").is_ok_and(|share| (share - 0.05).abs() < 1e-12));
+        assert!(share("5").is_err() && share("101%").is_err() && share("NaN%").is_err());
+    }
+}

@@ -1,0 +1,368 @@
+//! The engine: everything that happens to the managed canaries, one thing after another.
+//!
+//! It has no clock, no thread and no network. Each call takes what happened and the time, stores what must
+//! survive, and returns what is to be served and told. Rules that it keeps: state is stored before it is acted
+//! on, with one exception (an abort is served even if it cannot be stored, and stored later); what cannot be
+//! stored is not adopted; the routes are derived from the state anew after every change.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::judge::{Assessment, Flowing};
+use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
+use wingbeat_core::analysis::window::Windows;
+use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, WorkerId};
+use wingbeat_core::rollout::{Command, Effect, Event, Phase, Severity, State, step};
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_proto::convert;
+use wingbeat_proto::v1::{Policy, ReportRequest, ReportResponse};
+use wingbeat_xds_server::model::Model;
+
+use crate::engine::canary::Canary;
+use crate::setup::Setup;
+use crate::store::{Entries, Store, StoreError};
+use crate::view::Board;
+
+mod canary;
+mod policy;
+mod routes;
+mod show;
+
+pub(crate) use show::rfc3339;
+
+/// A node that said nothing for so long carries no traffic that counts.
+const NODE_SILENT: Span = Span::from_secs(5);
+/// What filters reported is written down at least this often while there is news.
+const CHECKPOINT_EVERY: Span = Span::from_secs(1);
+/// Reports a second that one engine grants; more workers report less often (P26).
+const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
+/// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
+const TICK_MS: (u64, u64) = (100, 5_000);
+const IDLE_TICK_MS: u32 = 1_000;
+/// The version of what is stored.
+const STORED_VERSION: u32 = 1;
+const LEDGER_KEY: &str = "ledger";
+
+/// The engine.
+pub struct Engine {
+    store: Box<dyn Store>,
+    setup: Setup,
+    canaries: BTreeMap<CanaryName, Canary>,
+    ledger: Ledger,
+    windows: Windows,
+    policy: Policy,
+    /// Stored states of canaries that are not configured at the moment; kept for their return.
+    dormant: BTreeMap<CanaryName, State>,
+    reported_since_checkpoint: bool,
+    last_checkpoint: Timestamp,
+    outbox: Vec<Told>,
+}
+
+/// Something that people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Whom it concerns.
+    pub canary: CanaryName,
+    /// How serious it is.
+    pub severity: Severity,
+    /// The text.
+    pub text: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored<T> {
+    version: u32,
+    content: T,
+}
+
+/// Why stored state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store itself.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry of it.
+    #[error(
+        "the stored entry {key} has version {found}, this program reads {STORED_VERSION}: use the program that wrote it, or a later one"
+    )]
+    Version {
+        /// The entry.
+        key: String,
+        /// Its version.
+        found: u32,
+    },
+    /// An entry that is not what it should be.
+    #[error(
+        "the stored entry {key} is damaged ({why}): restore the state from a backup, or move it away to start anew"
+    )]
+    Damaged {
+        /// The entry.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("canaries", &self.canaries).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens stored state.
+    pub fn open(mut store: Box<dyn Store>) -> Result<Self, OpenError> {
+        let entries = store.load()?;
+        let mut dormant = BTreeMap::new();
+        for key in entries.keys() {
+            let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
+                continue;
+            };
+            if let Some(state) = read(&entries, key)? {
+                dormant.insert(CanaryName::new(namespace, name), state);
+            }
+        }
+        let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
+        Ok(Self {
+            store,
+            setup: Setup::default(),
+            canaries: BTreeMap::new(),
+            ledger,
+            windows: Windows::new(),
+            policy: Policy::default(),
+            dormant,
+            reported_since_checkpoint: false,
+            last_checkpoint: Timestamp::EPOCH,
+            outbox: Vec::new(),
+        })
+    }
+
+    /// Returns the latest time that was stored: no clock may start before it.
+    pub fn latest_stored(&self) -> Timestamp {
+        self.dormant.values().map(|state| state.changed).max().unwrap_or_default()
+    }
+
+    /// Manages this from now on. Rollouts in progress go on by their new plans.
+    pub fn configure(&mut self, setup: Setup, now: Timestamp) {
+        let gone: Vec<CanaryName> =
+            self.canaries.keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
+        for name in gone {
+            if let Some(canary) = self.canaries.remove(&name) {
+                self.dormant.insert(name, canary.state);
+            }
+        }
+        self.setup = setup;
+        let managed = self.setup.canaries.clone();
+        for (name, managed) in managed {
+            let revision = managed.workload.revision.clone();
+            match self.canaries.get_mut(&name) {
+                Some(canary) => canary.managed = managed,
+                None => {
+                    let state = self.dormant.remove(&name).unwrap_or_default();
+                    self.canaries.insert(name.clone(), Canary::new(managed, state));
+                }
+            }
+            self.feed(&name, &Event::Revision(revision), now);
+        }
+        self.update_policy();
+    }
+
+    /// Takes a report of a filter. The error says why it was refused; then nothing of it counts.
+    pub fn report(&mut self, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+        let counts = request.clusters.iter().map(convert::counts).collect::<Result<Vec<_>, _>>();
+        let counts = counts.map_err(|error| error.to_string())?;
+        let node = NodeId::new(request.node_id.clone());
+        let (boot, worker) = (BootId::new(request.boot_id), WorkerId::new(request.worker_id));
+        let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &counts, now);
+        let ingested = ingested.map_err(|refused| refused.to_string())?;
+        self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        for delta in ingested.deltas {
+            let Some((name, arm)) = self.owner(&delta.cluster) else { continue };
+            self.windows.add(&name, arm, delta.stratum, &delta.counts, now);
+            let Some(canary) = self.canaries.get_mut(&name) else { continue };
+            let newer = canary.saw(&node, &delta.counts, now);
+            if let Some(rev) = newer {
+                self.feed(&name, &Event::RevSeen(rev), now);
+            }
+        }
+        let policy = (request.policy_version != self.policy.version).then(|| self.policy.clone());
+        Ok(ReportResponse {
+            received: ingested.received,
+            durable: ingested.durable,
+            policy,
+            next_tick_ms: self.granted_tick(),
+        })
+    }
+
+    /// Carries a command out, once per id. The error says why it cannot be.
+    pub fn command(&mut self, name: &CanaryName, command: Command, id: &str, now: Timestamp) -> Result<(), String> {
+        let Some(canary) = self.canaries.get_mut(name) else { return Err(format!("there is no canary {name}")) };
+        if !canary.is_first(id) {
+            return Ok(());
+        }
+        let refused = self.feed(name, &Event::Command(command), now);
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Does what is due: judges the windows that are over, writes down what was reported.
+    pub fn tick(&mut self, now: Timestamp) {
+        for (name, batch) in self.windows.close(now) {
+            if let Some(canary) = self.canaries.get_mut(&name) {
+                canary.observe(&batch);
+            }
+        }
+        let names: Vec<CanaryName> = self.canaries.keys().cloned().collect();
+        for name in names {
+            self.judge(&name, now);
+            self.finish_promotion(&name, now);
+            self.retry_store(&name);
+        }
+        if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
+            self.checkpoint(now);
+        }
+        self.update_policy();
+    }
+
+    /// Returns when [`Engine::tick`] is due next.
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let busy = self.canaries.values().any(|canary| canary.is_judged() || canary.unstored);
+        let soon = if busy { Span::from_millis(50) } else { Span::from_millis(500) };
+        let next = now.plus(soon);
+        self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
+    }
+
+    /// Returns what is to be served.
+    pub fn model(&self) -> Model {
+        routes::model(&self.setup, &self.canaries)
+    }
+
+    /// Returns what is shown.
+    pub fn board(&self, ready: bool, now: Timestamp) -> Board {
+        let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
+        Board {
+            ready,
+            canaries: self.canaries.iter().map(|(name, canary)| show::entry(name, canary, now)).collect(),
+            nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Returns what people are to be told, and forgets it.
+    pub fn told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Returns true while a rollout may be on whose routes an earlier run has served.
+    pub fn resumes_rollout(&self) -> bool {
+        let progressing = |state: &State| matches!(state.phase, Phase::Progressing(_) | Phase::Promoting { .. });
+        self.dormant.values().any(progressing) || self.canaries.values().any(|canary| progressing(&canary.state))
+    }
+
+    fn owner(&self, cluster: &ClusterName) -> Option<(CanaryName, Arm)> {
+        self.canaries.iter().find_map(|(name, canary)| Some((name.clone(), canary.arm_of(cluster)?)))
+    }
+
+    /// Takes one canary a step further. Returns why, if a command was refused.
+    fn feed(&mut self, name: &CanaryName, event: &Event, now: Timestamp) -> Option<String> {
+        let canary = self.canaries.get_mut(name)?;
+        let stepped = step(&canary.managed.plan, &canary.state, event, now);
+        if stepped.state != canary.state {
+            let abort = matches!(stepped.state.phase, Phase::Failed { .. });
+            let stored = store_state(self.store.as_mut(), name, &stepped.state);
+            if let Err(error) = &stored {
+                tracing::error!(canary = name.name, namespace = name.namespace, %error, "cannot store a state");
+                if !abort {
+                    // What cannot be written down is not begun.
+                    return Some(error.to_string());
+                }
+            }
+            canary.unstored = stored.is_err();
+            canary.adopt(stepped.state, now);
+        }
+        let mut refused = None;
+        for effect in stepped.effects {
+            match effect {
+                Effect::Emit(severity, text) => {
+                    self.outbox.push(Told { canary: name.clone(), severity, text, at: now });
+                }
+                Effect::Refuse(why) => refused = Some(why),
+                // The workload's revision is its own primary here: nothing is copied.
+                Effect::Promote(_) => {}
+            }
+        }
+        refused
+    }
+
+    fn judge(&mut self, name: &CanaryName, now: Timestamp) {
+        let Some(canary) = self.canaries.get_mut(name) else { return };
+        let flowing = canary.flowing(now, NODE_SILENT);
+        let Some(Assessment { verdict, .. }) = canary.assess(now, &flowing) else { return };
+        self.feed(name, &Event::Flowing(flowing == Flowing::Yes), now);
+        self.feed(name, &Event::Verdict(verdict), now);
+    }
+
+    /// Standing revisions are ready as soon as they are wanted.
+    fn finish_promotion(&mut self, name: &CanaryName, now: Timestamp) {
+        let promoting =
+            self.canaries.get(name).is_some_and(|canary| matches!(canary.state.phase, Phase::Promoting { .. }));
+        if promoting {
+            self.feed(name, &Event::PrimaryReady, now);
+        }
+    }
+
+    fn retry_store(&mut self, name: &CanaryName) {
+        if let Some(canary) = self.canaries.get_mut(name)
+            && canary.unstored
+        {
+            canary.unstored = store_state(self.store.as_mut(), name, &canary.state).is_err();
+        }
+    }
+
+    fn checkpoint(&mut self, now: Timestamp) {
+        let checkpoint = self.ledger.checkpoint();
+        let id = checkpoint.id;
+        self.last_checkpoint = now;
+        let Ok(bytes) = serde_json::to_vec(&Stored { version: STORED_VERSION, content: checkpoint }) else { return };
+        match self.store.put(&[(LEDGER_KEY.to_owned(), bytes)]) {
+            Ok(()) => {
+                self.ledger.mark_durable(id);
+                self.reported_since_checkpoint = false;
+            }
+            Err(error) => tracing::error!(%error, "cannot write down what the filters reported; they keep it"),
+        }
+    }
+
+    fn update_policy(&mut self) {
+        self.policy = policy::policy(&self.canaries);
+    }
+
+    fn granted_tick(&self) -> u32 {
+        if !self.canaries.values().any(Canary::is_judged) {
+            return IDLE_TICK_MS;
+        }
+        let workers = u64::try_from(self.ledger.workers()).unwrap_or(u64::MAX);
+        let millis = workers.saturating_mul(1_000) / REPORT_BUDGET_PER_SECOND;
+        u32::try_from(millis.clamp(TICK_MS.0, TICK_MS.1)).unwrap_or(IDLE_TICK_MS)
+    }
+}
+
+fn store_state(store: &mut dyn Store, name: &CanaryName, state: &State) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content: state })
+        .map_err(|error| StoreError::Write { path: name.to_string(), why: error.to_string() })?;
+    store.put(&[(format!("canary/{}/{}", name.namespace, name.name), bytes)])
+}
+
+fn read<T: for<'de> Deserialize<'de>>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
+    let Some(bytes) = entries.get(key) else { return Ok(None) };
+    let damaged = |error: serde_json::Error| OpenError::Damaged { key: key.to_owned(), why: error.to_string() };
+    // The version first: content of another version may have any shape.
+    let raw: Stored<serde_json::Value> = serde_json::from_slice(bytes).map_err(damaged)?;
+    if raw.version != STORED_VERSION {
+        return Err(OpenError::Version { key: key.to_owned(), found: raw.version });
+    }
+    serde_json::from_value(raw.content).map(Some).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! What is served: the routes that the states imply, with the clusters that they lead to.
+
+use std::collections::BTreeMap;
+
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Plan, Routes};
+use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
+
+use crate::engine::canary::Canary;
+use crate::setup::{Setup, Workload, cluster_name};
+
+/// Returns the model that serves these canaries.
+pub(super) fn model(setup: &Setup, canaries: &BTreeMap<CanaryName, Canary>) -> Model {
+    let mut model = Model { listeners: setup.listeners.clone(), filter: setup.filter.clone(), ..Model::default() };
+    for (name, canary) in canaries {
+        let plan = &canary.managed.plan;
+        model.clusters.extend(clusters(plan, &canary.managed.workload));
+        let (split, filter) = match canary.routes() {
+            Routes::Nowhere => continue,
+            Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), false),
+            Routes::Weighted { primary, canary, weight } => {
+                let (primary, canary) = (cluster_name(plan, &primary), cluster_name(plan, &canary));
+                (Split::Weighted { primary, canary, weight, by_bucket: false }, true)
+            }
+        };
+        model.hosts.push(VirtualHost {
+            name: format!("{}/{}", name.namespace, name.name),
+            domains: canary.managed.service.hosts.clone(),
+            listeners: canary.managed.service.listeners.clone(),
+            timeout: canary.managed.service.timeout,
+            retries: canary.managed.service.retries.clone(),
+            split,
+            rev: canary.state.rev,
+            filter,
+        });
+    }
+    model
+}
+
+/// Every revision has its cluster, also those without traffic: a route never waits for one.
+fn clusters<'a>(plan: &'a Plan, workload: &'a Workload) -> impl Iterator<Item = Cluster> + 'a {
+    workload.revisions.iter().map(|(revision, endpoints)| Cluster {
+        name: cluster_name(plan, revision),
+        endpoints: endpoints.clone(),
+        http2: workload.http2,
+    })
+}

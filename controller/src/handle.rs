@@ -1,0 +1,193 @@
+//! How the outside talks to the running control plane.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{broadcast, oneshot, watch};
+use wingbeat_core::id::CanaryName;
+use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+
+use crate::runtime::Mailbox;
+use crate::setup::Setup;
+use crate::view::{Board, EventView};
+
+/// Events that are kept for those who ask later.
+const EVENTS_KEPT: usize = 1_000;
+
+/// What a person or a script asks of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Freezes the weight; the hard guard stays on.
+    Pause,
+    /// Ends a pause.
+    Resume,
+    /// Opens the one gate that waits.
+    Approve,
+    /// Ends the rollout: back to the primary.
+    Abort,
+    /// Skips the remaining steps, not readiness.
+    Promote,
+    /// Starts a failed rollout again.
+    Retry,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 6] = [Self::Pause, Self::Resume, Self::Approve, Self::Abort, Self::Promote, Self::Retry];
+
+    /// Returns the verb of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == name)
+    }
+
+    /// Returns the verb's name on the command line and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve => "approve",
+            Self::Abort => "abort",
+            Self::Promote => "promote",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such canary.
+    #[error("there is no canary {0}")]
+    NotFound(CanaryName),
+    /// The rollout is in a phase in which this makes no sense.
+    #[error("{0}")]
+    Conflict(String),
+    /// The control plane is stopping, or has more to do than it can.
+    #[error("the server is stopping or overloaded")]
+    Unavailable,
+}
+
+/// What the runtime is told from outside.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Report {
+        principal: Option<String>,
+        request: Box<ReportRequest>,
+        reply: oneshot::Sender<Result<ReportResponse, String>>,
+    },
+    Command {
+        canary: CanaryName,
+        verb: Verb,
+        id: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Configure(Box<Setup>),
+    Stop,
+}
+
+/// A cheap, cloneable way to the running control plane.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    messages: Mailbox,
+    board: watch::Receiver<Arc<Board>>,
+    events: EventLog,
+}
+
+impl Handle {
+    pub(crate) const fn new(messages: Mailbox, board: watch::Receiver<Arc<Board>>, events: EventLog) -> Self {
+        Self { messages, board, events }
+    }
+
+    /// Returns what is shown at this moment.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.borrow().clone()
+    }
+
+    /// Returns a receiver that wakes whenever what is shown changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Board>> {
+        self.board.clone()
+    }
+
+    /// Returns the log of events.
+    pub const fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Carries a command out. The same id acts once, however often it is sent.
+    pub async fn command(&self, canary: CanaryName, verb: Verb, id: String) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Command { canary, verb, id, reply };
+        self.messages.try_send(message).map_err(|_| Refusal::Unavailable)?;
+        answer.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Manages this from now on.
+    pub fn configure(&self, setup: Setup) -> Result<(), Refusal> {
+        self.messages.try_send(Message::Configure(Box::new(setup))).map_err(|_| Refusal::Unavailable)
+    }
+
+    pub(crate) fn stop(&self) {
+        let _stopped = self.messages.send(Message::Stop);
+    }
+
+    /// Takes the report of a filter; the error says why it was refused.
+    pub async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Report { principal, request: Box::new(request), reply };
+        self.messages.try_send(message).map_err(|_| Refusal::Unavailable.to_string())?;
+        answer.await.unwrap_or_else(|_| Err(Refusal::Unavailable.to_string()))
+    }
+}
+
+/// The latest events, and a way to follow new ones. Bounded: who reads too slowly misses some.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    kept: Arc<Mutex<VecDeque<Arc<EventView>>>>,
+    live: broadcast::Sender<Arc<EventView>>,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { kept: Arc::default(), live: broadcast::Sender::new(EVENTS_KEPT) }
+    }
+}
+
+impl EventLog {
+    /// Returns the kept events, oldest first.
+    pub fn kept(&self) -> Vec<Arc<EventView>> {
+        self.lock().iter().cloned().collect()
+    }
+
+    /// Returns a receiver of events from now on.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<EventView>> {
+        self.live.subscribe()
+    }
+
+    /// Returns the kept events together with a receiver of all that come after them.
+    pub fn kept_and_follow(&self) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
+        let kept = self.lock();
+        (kept.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    pub(crate) fn push(&self, event: EventView) {
+        let event = Arc::new(event);
+        let mut kept = self.lock();
+        if kept.len() >= EVENTS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event.clone());
+        // Nobody following is fine.
+        let _followers = self.live.send(event).unwrap_or(0);
+    }
+
+    // A std mutex, never held across an await: pushes and copies of a short list are all there is.
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<EventView>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl wingbeat_xds_server::server::Intake for Handle {
+    async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
+        Self::report(self, principal, request).await
+    }
+}

@@ -1,0 +1,217 @@
+//! The HTTP API, health and metrics.
+//!
+//! Reading is open to whoever can reach the address. Commands are taken from loopback or with the
+//! bearer token, and never on behalf of a page of another origin.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use tokio_stream::wrappers::BroadcastStream;
+use wingbeat_core::id::CanaryName;
+
+use crate::handle::{Handle, Refusal, Verb};
+use crate::metrics;
+use crate::view::{CanaryView, EventView};
+
+/// What the API is built on.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The running control plane.
+    pub handle: Handle,
+    /// Lets commands in from beyond loopback.
+    pub token: Option<Arc<str>>,
+}
+
+/// Body of a command; the id makes repeating it harmless.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct CommandBody {
+    /// Anything that is unique for this command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong, for a person.
+    pub error: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    follow: bool,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+/// Returns the routes of the API.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "OK" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_text))
+        .route("/api/v1/canaries", get(list))
+        .route("/api/v1/canaries/{namespace}/{name}", get(one))
+        .route("/api/v1/canaries/{namespace}/{name}/{verb}", post(command))
+        .route("/api/v1/events", get(events))
+        .with_state(api)
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    if api.handle.board().ready {
+        "OK".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "state is not rebuilt yet").into_response()
+    }
+}
+
+async fn metrics_text(State(api): State<Api>) -> Response {
+    match metrics::render(&api.handle.board()) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
+    Json(api.handle.board().canaries.values().cloned().collect())
+}
+
+async fn one(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    match api.handle.board().canaries.get(&(namespace.clone(), name.clone())) {
+        Some(canary) => Json(canary.clone()).into_response(),
+        None => failure(StatusCode::NOT_FOUND, Refusal::NotFound(CanaryName::new(namespace, name)).to_string()),
+    }
+}
+
+async fn command(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path((namespace, name, verb)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Option<Json<CommandBody>>,
+) -> Response {
+    if let Err(why) = may_command(&headers, peer, api.token.as_deref()) {
+        return failure(StatusCode::FORBIDDEN, why);
+    }
+    let Some(verb) = Verb::parse(&verb) else {
+        let verbs = Verb::ALL.map(Verb::as_str).join(", ");
+        return failure(StatusCode::NOT_FOUND, format!("there is no verb {verb}; there are {verbs}"));
+    };
+    let Some(id) = body.and_then(|Json(body)| body.id) else {
+        return failure(StatusCode::BAD_REQUEST, "the body lacks an id: {\"id\": \"anything unique\"}".to_owned());
+    };
+    match api.handle.command(CanaryName::new(namespace, name), verb, id).await {
+        Ok(()) => Json(serde_json::json!({"done": verb.as_str()})).into_response(),
+        Err(refusal) => {
+            let status = match refusal {
+                Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+                Refusal::Conflict(_) => StatusCode::CONFLICT,
+                Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            failure(status, refusal.to_string())
+        }
+    }
+}
+
+/// Returns why the sender of these headers may not command, if so.
+fn may_command(headers: &HeaderMap, peer: SocketAddr, token: Option<&str>) -> Result<(), String> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(origin) = text(header::ORIGIN) {
+        // A browser adds this to every POST: only the page of this very server may command.
+        let host = text(header::HOST).unwrap_or_default();
+        if origin.split_once("://").is_none_or(|(_, authority)| authority != host) {
+            return Err(format!("a page of {origin} may not command this server"));
+        }
+    }
+    let sent = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    match (token, sent) {
+        (Some(token), Some(sent)) if equal_in_constant_time(token.as_bytes(), sent.as_bytes()) => Ok(()),
+        (_, None) if peer.ip().is_loopback() => Ok(()),
+        (_, Some(_)) => Err("the bearer token is not the server's".to_owned()),
+        (Some(_), None) => Err("commands from other machines need the server's bearer token".to_owned()),
+        (None, None) => {
+            Err("this server takes commands from its own machine only: it was started without a token".to_owned())
+        }
+    }
+}
+
+fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>) -> Response {
+    if query.follow {
+        let (kept, live) = api.handle.events().kept_and_follow();
+        let kept = kept.into_iter().filter(|event| query.wants(event)).map(to_sse).collect::<Vec<_>>();
+        let live = BroadcastStream::new(live).filter_map(move |event| {
+            // A reader that fell behind goes on with what comes next.
+            let event = event.ok().filter(|event| query.wants(event)).map(to_sse);
+            async move { event }
+        });
+        return Sse::new(endless(stream::iter(kept).chain(live))).keep_alive(KeepAlive::default()).into_response();
+    }
+    let events = api.handle.events().kept();
+    Json(events.into_iter().filter(|event| query.wants(event)).collect::<Vec<_>>()).into_response()
+}
+
+fn endless(events: impl Stream<Item = Event>) -> impl Stream<Item = Result<Event, Infallible>> {
+    events.map(Ok)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "mapped over values")]
+fn to_sse(event: Arc<EventView>) -> Event {
+    let data = serde_json::to_string(event.as_ref()).unwrap_or_default();
+    Event::default().id(event.id.to_string()).data(data)
+}
+
+impl EventsQuery {
+    fn wants(&self, event: &EventView) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == event.namespace)
+            && self.name.as_ref().is_none_or(|name| *name == event.name)
+    }
+}
+
+fn failure(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorBody { error })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn commands_come_from_loopback_or_with_the_token() {
+        let near: SocketAddr = "127.0.0.1:40000".parse().unwrap();
+        let far: SocketAddr = "10.0.0.9:40000".parse().unwrap();
+        let with = |token: &str| headers(&[(header::AUTHORIZATION, &format!("Bearer {token}"))]);
+        assert!(may_command(&headers(&[]), near, None).is_ok());
+        assert!(may_command(&headers(&[]), far, None).is_err());
+        assert!(may_command(&headers(&[]), far, Some("secret")).is_err());
+        assert!(may_command(&with("secret"), far, Some("secret")).is_ok());
+        assert!(may_command(&with("guess!"), far, Some("secret")).is_err());
+        assert!(may_command(&with("guess!"), near, Some("secret")).is_err());
+    }
+
+    #[test]
+    fn a_page_elsewhere_may_not_command() {
+        let near: SocketAddr = "127.0.0.1:40000".parse().unwrap();
+        let from = |origin: &str| headers(&[(header::ORIGIN, origin), (header::HOST, "127.0.0.1:8080")]);
+        assert!(may_command(&from("http://127.0.0.1:8080"), near, None).is_ok());
+        assert!(may_command(&from("https://elsewhere.example"), near, None).is_err());
+        assert!(may_command(&from("null"), near, None).is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! Prometheus metrics: Flagger's under their own names, so that dashboards and alerts go on
+//! working, and `wingbeat_*` for what is new.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::view::{ArmView, Board, CanaryView};
+
+/// The content type of what [`render`] returns.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Float = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCanary {
+    name: String,
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWorkload {
+    workload: String,
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfNamespace {
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMetric {
+    name: String,
+    namespace: String,
+    metric: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfArm {
+    name: String,
+    namespace: String,
+    arm: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQuantile {
+    name: String,
+    namespace: String,
+    arm: &'static str,
+    quantile: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Info {
+    version: &'static str,
+    mesh_provider: &'static str,
+}
+
+/// Returns all metrics in the OpenMetrics text format.
+pub fn render(board: &Board) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    let info = Family::<Info, Gauge>::default();
+    info.get_or_create(&Info { version: env!("CARGO_PKG_VERSION"), mesh_provider: "envoy" }).set(1);
+    registry.register("flagger_info", "Version and provider", info);
+    let nodes = Gauge::<i64>::default();
+    nodes.set(i64::try_from(board.nodes).unwrap_or(i64::MAX));
+    registry.register("wingbeat_reporting_nodes", "Envoys that reported within the last five seconds", nodes);
+    register_canaries(&mut registry, board);
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+fn register_canaries(registry: &mut Registry, board: &Board) {
+    let total = Family::<OfNamespace, Gauge>::default();
+    let status = Family::<OfCanary, Gauge>::default();
+    let weight = Family::<OfWorkload, Float>::default();
+    let analysis = Family::<OfMetric, Float>::default();
+    let requests = Family::<OfArm, Gauge>::default();
+    let errors = Family::<OfArm, Gauge>::default();
+    let latency = Family::<OfQuantile, Float>::default();
+    let rev = Family::<OfCanary, Gauge>::default();
+    let harm = Family::<OfCanary, Float>::default();
+    for canary in board.canaries.values() {
+        let of_canary = OfCanary { name: canary.target.clone(), namespace: canary.namespace.clone() };
+        total.get_or_create(&OfNamespace { namespace: canary.namespace.clone() }).inc();
+        status.get_or_create(&of_canary).set(status_number(canary));
+        for (workload, percent) in
+            [(canary.target.clone(), canary.weight), (format!("{}-primary", canary.target), 100.0 - canary.weight)]
+        {
+            weight.get_or_create(&OfWorkload { workload, namespace: canary.namespace.clone() }).set(percent);
+        }
+        for (metric, value) in [
+            ("request-success-rate", success_rate(&canary.canary)),
+            ("request-duration", canary.canary.p99_ms.map(|ms| ms / 1_000.0)),
+        ] {
+            if let Some(value) = value {
+                analysis
+                    .get_or_create(&OfMetric {
+                        name: of_canary.name.clone(),
+                        namespace: of_canary.namespace.clone(),
+                        metric,
+                    })
+                    .set(value);
+            }
+        }
+        for (arm, measured) in [("primary", &canary.primary), ("canary", &canary.canary)] {
+            let of_arm = OfArm { name: canary.target.clone(), namespace: canary.namespace.clone(), arm };
+            requests.get_or_create(&of_arm).set(i64::try_from(measured.requests).unwrap_or(i64::MAX));
+            errors.get_or_create(&of_arm).set(i64::try_from(measured.errors).unwrap_or(i64::MAX));
+            for (quantile, value) in [("0.5", measured.p50_ms), ("0.9", measured.p90_ms), ("0.99", measured.p99_ms)] {
+                if let Some(ms) = value {
+                    let of_quantile =
+                        OfQuantile { name: canary.target.clone(), namespace: canary.namespace.clone(), arm, quantile };
+                    latency.get_or_create(&of_quantile).set(ms / 1_000.0);
+                }
+            }
+        }
+        rev.get_or_create(&of_canary).set(i64::try_from(canary.rev).unwrap_or(i64::MAX));
+        if let Some(verdict) = &canary.verdict {
+            harm.get_or_create(&of_canary).set(verdict.harm);
+        }
+    }
+    registry.register("flagger_canary_total", "Canaries", total);
+    registry.register("flagger_canary_status", "0 progressing, 1 fine, 2 failed", status);
+    registry.register("flagger_canary_weight", "Percent of traffic that a workload is given", weight);
+    registry.register(
+        "flagger_canary_metric_analysis",
+        "Latest value of a metric of the canary: percent, or seconds",
+        analysis,
+    );
+    registry.register("wingbeat_rollout_requests", "Judged requests of the current rollout", requests);
+    registry.register(
+        "wingbeat_rollout_errors",
+        "Judged requests of the current rollout where the server is to blame",
+        errors,
+    );
+    registry.register("wingbeat_rollout_latency_seconds", "Latency of judged requests of the current rollout", latency);
+    registry.register("wingbeat_route_rev", "Raised by every change of a canary's routes", rev);
+    registry.register(
+        "wingbeat_evidence_of_harm",
+        "Natural logarithm of the judge's evidence against the canary",
+        harm,
+    );
+}
+
+/// Returns Flagger's number for the phase: an alert on `> 1` means a failed rollout.
+fn status_number(canary: &CanaryView) -> i64 {
+    match canary.status.as_str() {
+        "Progressing" => 0,
+        "Failed" => 2,
+        _ => 1,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "53 bits are more than a rollout's requests")]
+fn success_rate(arm: &ArmView) -> Option<f64> {
+    (arm.requests > 0).then(|| 100.0 * (1.0 - arm.errors as f64 / arm.requests as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn flaggers_names_and_values() {
+        let canary = CanaryView {
+            namespace: "prod".into(),
+            name: "backend".into(),
+            target: "backend".into(),
+            status: "Failed".into(),
+            weight: 5.0,
+            canary: ArmView { requests: 100, errors: 5, p99_ms: Some(250.0), ..ArmView::default() },
+            ..CanaryView::default()
+        };
+        let board =
+            Board { ready: true, canaries: [(("prod".into(), "backend".into()), Arc::new(canary))].into(), nodes: 2 };
+        let text = render(&board).unwrap();
+        for line in [
+            r#"flagger_canary_total{namespace="prod"} 1"#,
+            r#"flagger_canary_status{name="backend",namespace="prod"} 2"#,
+            r#"flagger_canary_weight{workload="backend",namespace="prod"} 5.0"#,
+            r#"flagger_canary_weight{workload="backend-primary",namespace="prod"} 95.0"#,
+            r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-success-rate"} 95.0"#,
+            r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-duration"} 0.25"#,
+            "wingbeat_reporting_nodes 2",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is missing in:\n{text}");
+        }
+    }
+}

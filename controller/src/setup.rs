@@ -1,0 +1,63 @@
+//! What is to be managed: canaries with their workloads, and where the Envoys listen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::id::{CanaryName, ClusterName, Revision};
+use wingbeat_core::rollout::Plan;
+use wingbeat_core::time::Span;
+use wingbeat_xds_server::model::{Listener, Retries};
+
+/// Everything that is managed.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The canaries, each with what it needs.
+    pub canaries: BTreeMap<CanaryName, Managed>,
+    /// Where the Envoys listen.
+    pub listeners: Vec<Listener>,
+    /// The filter's module.
+    pub filter: Option<Arc<[u8]>>,
+}
+
+/// A canary and its workload.
+#[derive(Debug, Clone)]
+pub struct Managed {
+    /// How its rollouts go.
+    pub plan: Plan,
+    /// How they are judged.
+    pub judge: JudgeConfig,
+    /// What is deployed.
+    pub workload: Workload,
+    /// How it is reached.
+    pub service: Service,
+}
+
+/// Named revisions with their endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// The revision that is wanted; changing it starts a rollout.
+    pub revision: Revision,
+    /// Host and port of the endpoints of every revision.
+    pub revisions: BTreeMap<Revision, Vec<(String, u16)>>,
+    /// True if the revisions speak HTTP/2.
+    pub http2: bool,
+}
+
+/// How requests reach a canary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Domains.
+    pub hosts: Vec<String>,
+    /// Listeners that serve them.
+    pub listeners: Vec<String>,
+    /// Longest time for a request.
+    pub timeout: Option<Span>,
+    /// Retries by Envoy.
+    pub retries: Option<Retries>,
+}
+
+/// Returns the name of a revision's cluster.
+pub fn cluster_name(plan: &Plan, revision: &Revision) -> ClusterName {
+    ClusterName::new(format!("{}/{}/{revision}", plan.name().namespace, plan.target()))
+}

@@ -1,0 +1,39 @@
+//! Where state survives a restart.
+
+use std::collections::BTreeMap;
+
+pub mod disk;
+pub mod memory;
+
+/// What is stored, by key.
+pub type Entries = BTreeMap<String, Vec<u8>>;
+
+/// Keeps entries. Writes are all or nothing.
+pub trait Store: Send {
+    /// Returns everything that is stored.
+    fn load(&mut self) -> Result<Entries, StoreError>;
+
+    /// Stores all of these, or none.
+    fn put(&mut self, entries: &[(String, Vec<u8>)]) -> Result<(), StoreError>;
+}
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is not a state of ours, or damaged.
+    #[error("{path} is not a state that this version can read ({why}): move it away, or restore it from a backup")]
+    Foreign {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file could not be written: most often the disk is full.
+    #[error("{path} cannot be written ({why}): is there room on the disk?")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system says.
+        why: String,
+    },
+}

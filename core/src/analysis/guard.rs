@@ -1,0 +1,51 @@
+//! The hard guard: a canary that is broken outright, from its first request.
+
+use serde::{Deserialize, Serialize};
+
+use super::sequential::{RatioTest, Split};
+use super::window::Arms;
+use crate::time::Span;
+
+/// The canary may be this much worse before the guard looks at it.
+pub const RATIO: f64 = 10.0;
+
+/// The error test with a wide tolerance, in which a hang is an error as soon as it is one (P1).
+///
+/// It is relative to the primary in the same window: "more than half of twenty" would fire on a
+/// healthy canary where base errors are high or come in bursts (P15). It runs in warm-up and in
+/// every kind of comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guard(RatioTest);
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self(RatioTest::harm(RATIO))
+    }
+}
+
+impl Guard {
+    /// Takes in a batch of one stratum.
+    pub fn observe(&mut self, arms: &Arms, span: Span) {
+        self.0.observe(with_hangs(arms), span);
+    }
+
+    /// Returns the test behind the guard.
+    pub(crate) const fn test(&self) -> &RatioTest {
+        &self.0
+    }
+
+    /// Returns ln E.
+    pub fn evidence(&self) -> f64 {
+        self.0.evidence()
+    }
+}
+
+/// Returns errors and hangs of both arms.
+pub(crate) fn with_hangs(arms: &Arms) -> Split {
+    Split {
+        canary_bad: arms.canary.errors_and_hangs(),
+        canary: arms.canary.judged_and_hangs(),
+        primary_bad: arms.primary.errors_and_hangs(),
+        primary: arms.primary.judged_and_hangs(),
+    }
+}

@@ -1,0 +1,258 @@
+//! Verdicts in words for a person, with the numbers that they rest on.
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::guard::with_hangs;
+use super::judge::JudgeConfig;
+use super::sequential::count;
+use super::window::Batch;
+use crate::histogram::Histogram;
+use crate::id::NodeId;
+use crate::time::Span;
+use crate::weight::BasisPoints;
+
+/// Nodes that a reason names before it only counts them.
+const NAMED: usize = 3;
+
+/// What was seen since the rollout began, as people count it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Observed {
+    canary: ArmTotals,
+    primary: ArmTotals,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct ArmTotals {
+    requests: u64,
+    errors: u64,
+    requests_and_hangs: u64,
+    errors_and_hangs: u64,
+    latency: Histogram,
+}
+
+impl Observed {
+    pub(crate) fn add(&mut self, batch: &Batch) {
+        for arms in [&batch.judged, &batch.new_connection] {
+            let split = with_hangs(arms);
+            self.canary.hangs(split.canary_bad, split.canary);
+            self.primary.hangs(split.primary_bad, split.primary);
+            if !batch.warmup {
+                self.canary.plain(arms.canary.errors(), arms.canary.judged());
+                self.primary.plain(arms.primary.errors(), arms.primary.judged());
+            }
+        }
+        self.canary.latency.merge(&batch.judged.canary.latency);
+        self.primary.latency.merge(&batch.judged.primary.latency);
+    }
+
+    pub(crate) const fn canary_requests(&self) -> u64 {
+        self.canary.requests
+    }
+
+    pub(crate) fn has_latency(&self) -> bool {
+        !self.canary.latency.is_empty() || !self.primary.latency.is_empty()
+    }
+
+    /// Returns an error rate of the primary that the true one is likely above: one and a quarter
+    /// standard deviations below what was counted.
+    pub(crate) fn cautious_primary_rate(&self) -> f64 {
+        let errors = count(self.primary.errors);
+        let low = errors - 1.25 * libm::sqrt(errors);
+        low.max(0.0) / count(self.primary.requests).max(1.0)
+    }
+}
+
+impl ArmTotals {
+    fn hangs(&mut self, bad: u64, all: u64) {
+        self.errors_and_hangs = self.errors_and_hangs.saturating_add(bad);
+        self.requests_and_hangs = self.requests_and_hangs.saturating_add(all);
+    }
+
+    fn plain(&mut self, bad: u64, all: u64) {
+        self.errors = self.errors.saturating_add(bad);
+        self.requests = self.requests.saturating_add(all);
+    }
+
+    fn quantiles(&self) -> String {
+        let shown: Vec<String> = [0.5, 0.9, 0.99]
+            .into_iter()
+            .map(|q| {
+                self.latency.quantile(q).map_or_else(|| "?".to_string(), |(low, _)| format!("{:.1}", count(low) / 1e3))
+            })
+            .collect();
+        format!("{} ms", shown.join("/"))
+    }
+}
+
+pub(crate) fn more_errors(seen: &Observed, ratio: (Option<f64>, Option<f64>)) -> String {
+    let times = match ratio {
+        (Some(low), Some(high)) => format!(": between {low:.1} and {high:.1} times as often"),
+        (Some(low), None) => format!(": at least {low:.1} times as often"),
+        (None, _) => String::new(),
+    };
+    format!(
+        "the canary fails {} of {} requests, the primary {} of {}{times}",
+        percent(seen.canary.errors, seen.canary.requests),
+        thousands(seen.canary.requests),
+        percent(seen.primary.errors, seen.primary.requests),
+        thousands(seen.primary.requests),
+    )
+}
+
+pub(crate) fn broken(seen: &Observed) -> String {
+    format!(
+        "hard guard: {} of {} canary requests fail or hang, {} of {} at the primary",
+        thousands(seen.canary.errors_and_hangs),
+        thousands(seen.canary.requests_and_hangs),
+        thousands(seen.primary.errors_and_hangs),
+        thousands(seen.primary.requests_and_hangs),
+    )
+}
+
+pub(crate) fn slower(seen: &Observed) -> String {
+    format!(
+        "the canary is slower: p50/p90/p99 {} in {} requests, the primary {} in {}",
+        seen.canary.quantiles(),
+        thousands(seen.canary.latency.count()),
+        seen.primary.quantiles(),
+        thousands(seen.primary.latency.count()),
+    )
+}
+
+pub(crate) fn above_limit(seen: &Observed, limit: Option<f64>) -> String {
+    format!(
+        "the canary fails {} of {} requests, above the limit of {}",
+        percent(seen.canary.errors, seen.canary.requests),
+        thousands(seen.canary.requests),
+        share(limit.unwrap_or_default()),
+    )
+}
+
+pub(crate) fn would_have_been_caught(seen: &Observed, config: &JudgeConfig) -> String {
+    format!(
+        "no harm in {} canary requests ({} errors; primary {} of {}): {} times the errors would have been caught",
+        thousands(seen.canary.requests),
+        percent(seen.canary.errors, seen.canary.requests),
+        percent(seen.primary.errors, seen.primary.requests),
+        thousands(seen.primary.requests),
+        config.must_detect.errors,
+    )
+}
+
+pub(crate) fn missing(seen: &Observed, requests: Option<u64>, eta: Option<Span>) -> String {
+    let seen = thousands(seen.canary.requests);
+    match (requests, eta) {
+        (Some(requests), Some(eta)) => format!(
+            "no harm in {seen} canary requests; {} more are needed, about {} s at this rate",
+            thousands(requests),
+            thousands(eta.as_millis().div_ceil(1_000)),
+        ),
+        (Some(requests), None) => format!("no harm in {seen} canary requests; {} more are needed", thousands(requests)),
+        (None, _) => {
+            format!("no harm in {seen} canary requests; too little is known of the primary to say how many are needed")
+        }
+    }
+}
+
+pub(crate) fn checks_decide(seen: &Observed) -> String {
+    format!(
+        "no harm in {} canary requests; the checks at each interval decide",
+        thousands(seen.canary.requests_and_hangs)
+    )
+}
+
+pub(crate) fn too_little(canary: u64, requests: Option<u64>, eta: Option<Span>) -> String {
+    format!(
+        "too little traffic: {} canary requests in this step, {} more take about {} h at this rate",
+        thousands(canary),
+        requests.map_or_else(|| "unknown".to_string(), thousands),
+        eta.map_or(0, |eta| eta.as_millis() / 3_600_000),
+    )
+}
+
+pub(crate) fn stale(age: Span) -> String {
+    format!("reports are stale: the last request was reported {} s ago", age.as_millis() / 1_000)
+}
+
+pub(crate) fn not_flowing(weight: BasisPoints, laggards: &[NodeId]) -> String {
+    if laggards.is_empty() {
+        return format!("not flowing: no node has served a request at weight {weight} % yet");
+    }
+    let named: Vec<&str> = laggards.iter().take(NAMED).map(NodeId::as_str).collect();
+    let more = match laggards.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("not flowing: still on older routes than weight {weight} %: {}{more}", named.join(", "))
+}
+
+pub(crate) fn no_traffic(direct: u64) -> String {
+    format!("no traffic at all in this step{}", beside(direct))
+}
+
+pub(crate) fn only_primary(primary: u64, direct: u64) -> String {
+    format!("the canary got no request in this step, the primary {}{}", thousands(primary), beside(direct))
+}
+
+pub(crate) fn only_canary(canary: u64) -> String {
+    format!("nothing to compare with: the primary got no request in this step, the canary {}", thousands(canary))
+}
+
+fn beside(direct: u64) -> String {
+    if direct == 0 {
+        String::new()
+    } else {
+        format!("; {} requests that called the canary by its own name are not compared", thousands(direct))
+    }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    share(count(part) / count(whole).max(1.0))
+}
+
+/// Writes a share in percent, with a digit more where it is small.
+fn share(fraction: f64) -> String {
+    let percent = fraction * 100.0;
+    if percent > 0.0 && percent < 0.1 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!(
+            [0, 12, 999, 1_000, 5_930, 1_234_567].map(thousands),
+            ["0", "12", "999", "1,000", "5,930", "1,234,567"]
+        );
+        assert_eq!(percent(1, 20), "5.0 %");
+        assert_eq!(percent(1, 2_000), "0.05 %");
+        assert_eq!(percent(0, 0), "0.0 %");
+    }
+
+    #[test]
+    fn laggards_are_named_up_to_a_point() {
+        let nodes: Vec<NodeId> = ["a", "b", "c", "d", "e"].map(NodeId::new).into();
+        assert_eq!(
+            not_flowing(BasisPoints::from_percent(5), &nodes),
+            "not flowing: still on older routes than weight 5 %: a, b, c and 2 more"
+        );
+    }
+}

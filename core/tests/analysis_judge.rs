@@ -1,0 +1,456 @@
+//! The judge in simulated rollouts: fixed seeds, drawn as counts, bounds computed.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test fails by panicking, and its counts are small"
+)]
+
+use wingbeat_core::analysis::guard;
+use wingbeat_core::analysis::judge::{Comparison, Flowing, Judge, JudgeConfig, Mode, MustDetect};
+use wingbeat_core::analysis::sequential::{RatioTest, Split};
+use wingbeat_core::analysis::window::{Arms, Batch};
+use wingbeat_core::counts::Counts;
+use wingbeat_core::id::NodeId;
+use wingbeat_core::outcome::Outcome;
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_core::verdict::Verdict;
+use wingbeat_core::weight::BasisPoints;
+
+const TICK: Span = Span::from_millis(200);
+
+/// SplitMix64 (Steele, Lea and Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// By the gaps between successes, so that rare events cost little.
+    fn binomial(&mut self, n: u64, p: f64) -> u64 {
+        if p >= 1.0 {
+            return n;
+        }
+        if p <= 0.0 {
+            return 0;
+        }
+        let scale = 1.0 / libm::log1p(-p);
+        let (mut at, mut hits) = (0.0, 0);
+        loop {
+            at += (libm::log(self.uniform().max(1e-300)) * scale).floor() + 1.0;
+            if at > n as f64 {
+                return hits;
+            }
+            hits += 1;
+        }
+    }
+
+    /// Log-normal latencies in microseconds.
+    fn latency(&mut self, median: f64, sigma: f64) -> f64 {
+        let (u, v) = (self.uniform().max(1e-300), self.uniform());
+        let normal = libm::sqrt(-2.0 * libm::log(u)) * libm::cos(std::f64::consts::TAU * v);
+        median * libm::exp(sigma * normal)
+    }
+}
+
+fn counts(requests: u64, errors: u64) -> Counts {
+    let mut outcomes = [0; 12];
+    outcomes[Outcome::Success.index()] = requests - errors;
+    outcomes[Outcome::ServerFault.index()] = errors;
+    Counts { started: requests, finished: requests, outcomes, ..Counts::default() }
+}
+
+fn batch(end: Timestamp, primary: Counts, canary: Counts) -> Batch {
+    Batch { end, span: TICK, judged: Arms { primary, canary }, ..Batch::default() }
+}
+
+fn percent(share: u8) -> BasisPoints {
+    BasisPoints::from_percent(share)
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// Traffic of both arms at fixed rates.
+struct World {
+    random: Random,
+    now: Timestamp,
+    rps: u64,
+    weight: u64,
+    primary: f64,
+    canary: f64,
+}
+
+impl World {
+    fn new(seed: u64, rps: u64, primary: f64, canary: f64) -> Self {
+        Self { random: Random(seed), now: Timestamp::from_millis(1_000_000), rps, weight: 5, primary, canary }
+    }
+
+    fn tick(&mut self) -> Batch {
+        self.now = self.now.plus(TICK);
+        let requests = self.rps / 5;
+        let canary = self.random.binomial(requests, self.weight as f64 / 100.0);
+        let primary = requests - canary;
+        let primary_bad = self.random.binomial(primary, self.primary);
+        let canary_bad = self.random.binomial(canary, self.canary);
+        batch(self.now, counts(primary, primary_bad), counts(canary, canary_bad))
+    }
+}
+
+/// Median canary requests until a bare test reaches `limit`, in batches of `canary` + `primary`.
+fn requests_until(test: &RatioTest, limit: f64, (canary, primary): (u64, u64), rates: (f64, f64)) -> u64 {
+    median(
+        (0..200)
+            .map(|seed| {
+                let mut random = Random(seed * 7_919 + 1);
+                let mut test = test.clone();
+                let mut seen = 0;
+                while test.evidence() < limit {
+                    test.observe(
+                        Split {
+                            canary_bad: random.binomial(canary, rates.1),
+                            canary,
+                            primary_bad: random.binomial(primary, rates.0),
+                            primary,
+                        },
+                        Span::from_millis(20 * canary),
+                    );
+                    seen += canary;
+                }
+                seen
+            })
+            .collect(),
+    )
+}
+
+#[test]
+fn detection_takes_what_the_reference_table_says() {
+    let limit = libm::log(1_000.0);
+    for (canary_rate, expected) in [(0.02, 4_595), (0.03, 1_075), (0.05, 300), (0.10, 90), (0.25, 30)] {
+        let taken = requests_until(&RatioTest::harm(1.25), limit, (10, 190), (0.01, canary_rate));
+        let slack = expected * 15 / 100 + 10;
+        assert!(taken.abs_diff(expected) <= slack, "1 % to {canary_rate}: {taken}, the table says {expected}");
+    }
+}
+
+#[test]
+fn the_guard_is_as_fast_as_promised() {
+    let limit = libm::log(4_000.0);
+    for (primary_rate, promised) in [(0.0, 10), (0.01, 17), (0.05, 92)] {
+        let taken = requests_until(&RatioTest::harm(guard::RATIO), limit, (1, 19), (primary_rate, 1.0));
+        assert!(taken <= promised, "{primary_rate}: {taken}, promised {promised}");
+    }
+}
+
+#[test]
+fn a_broken_canary_is_found_within_ten_requests() {
+    let mut world = World::new(1, 1_000, 0.01, 1.0);
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(5), world.now);
+    let mut seen = 0;
+    loop {
+        let batch = world.tick();
+        seen += batch.judged.canary.finished;
+        judge.observe(&batch);
+        if let Verdict::Rollback(reason) = judge.assess(world.now, &Flowing::Yes).verdict {
+            assert!(reason.contains("canary"), "{reason}");
+            break;
+        }
+        assert!(seen < 40);
+    }
+    assert!(seen <= 20, "{seen}");
+}
+
+#[test]
+fn with_all_defaults_on_one_to_five_percent_takes_nine_seconds_at_most() {
+    let seconds = median(
+        (0..200)
+            .map(|seed| {
+                let mut world = World::new(seed, 1_000, 0.01, 0.05);
+                let start = world.now;
+                let mut judge = Judge::new(JudgeConfig::default());
+                judge.step_started(percent(5), world.now);
+                loop {
+                    judge.observe(&world.tick());
+                    let evidence = judge.evidence();
+                    if evidence.errors.harm >= judge.config().decisive() {
+                        return world.now.since(start).as_millis();
+                    }
+                }
+            })
+            .collect(),
+    );
+    assert!(seconds <= 9_000, "{seconds} ms");
+}
+
+#[test]
+fn a_healthy_canary_is_not_rolled_back_in_three_hundred_rollouts() {
+    for seed in 0..300 {
+        let rate = [0.001, 0.01, 0.05, 0.2][usize::try_from(seed % 4).unwrap()];
+        let mut world = World::new(seed, 1_000, rate, rate);
+        let mut judge = Judge::new(JudgeConfig::default());
+        judge.step_started(percent(5), world.now);
+        for _ in 0..500 {
+            judge.observe(&world.tick());
+        }
+        let verdict = judge.assess(world.now, &Flowing::Yes).verdict;
+        assert!(!matches!(verdict, Verdict::Rollback(_)), "seed {seed}: {verdict:?}");
+    }
+}
+
+/// Runs steps of 5 to 50 % with an interval of one second; true if the canary is promoted.
+fn is_promoted(seed: u64, rps: u64, rates: (f64, f64), must: f64) -> bool {
+    let mut world = World::new(seed, rps, rates.0, rates.1);
+    let mut judge = Judge::new(JudgeConfig {
+        must_detect: MustDetect { errors: must, ..JudgeConfig::default().must_detect },
+        ..JudgeConfig::default()
+    });
+    for weight in (5..=50).step_by(5) {
+        world.weight = weight;
+        judge.step_started(percent(u8::try_from(weight).unwrap()), world.now);
+        loop {
+            for _ in 0..5 {
+                judge.observe(&world.tick());
+            }
+            match judge.assess(world.now, &Flowing::Yes).verdict {
+                Verdict::Rollback(_) => return false,
+                Verdict::Advance(_) => break,
+                Verdict::Continue(_) | Verdict::NoData(_) => {}
+            }
+        }
+    }
+    true
+}
+
+#[test]
+fn at_most_a_tenth_of_bad_canaries_is_promoted() {
+    for (rps, canary, must) in [(1_000, 0.02, 2.0), (1_000, 0.03, 3.0), (1_000, 0.05, 5.0), (100, 0.05, 5.0)] {
+        let promoted = (0..100).filter(|&seed| is_promoted(seed, rps, (0.01, canary), must)).count();
+        assert!(promoted <= 10, "1 % to {canary} at {rps} rps: {promoted} of 100");
+    }
+}
+
+#[test]
+fn healthy_canaries_are_promoted() {
+    let promoted = (0..20).filter(|&seed| is_promoted(seed, 1_000, (0.01, 0.01), 5.0)).count();
+    assert_eq!(promoted, 20);
+}
+
+fn with_latency(random: &mut Random, requests: u64, median_us: f64) -> Counts {
+    let mut counts = counts(requests, 0);
+    for _ in 0..requests {
+        let latency = random.latency(median_us, 0.7) as u64;
+        counts.latency.record(latency);
+    }
+    counts
+}
+
+fn slow_canary(seed: u64, primary_us: f64, canary_us: f64, ticks: usize) -> (usize, Judge) {
+    let mut random = Random(seed);
+    let mut judge = Judge::new(JudgeConfig::default());
+    let mut now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(5), now);
+    for tick in 0..ticks {
+        now = now.plus(TICK);
+        let primary = with_latency(&mut random, 190, primary_us);
+        let canary = with_latency(&mut random, 10, canary_us);
+        judge.observe(&batch(now, primary, canary));
+        if let Verdict::Rollback(reason) = judge.assess(now, &Flowing::Yes).verdict {
+            assert!(reason.contains("slower"), "{reason}");
+            return (tick, judge);
+        }
+    }
+    (ticks, judge)
+}
+
+#[test]
+fn a_canary_twice_as_slow_is_found_and_one_within_tolerance_is_not() {
+    let (tick, judge) = slow_canary(3, 100_000.0, 200_000.0, 200);
+    assert!(tick < 60, "{tick} windows");
+    assert!(judge.evidence().latency.harm >= judge.config().decisive());
+    assert_eq!(slow_canary(4, 100_000.0, 115_000.0, 200).0, 200);
+    // Twice as slow, but within the floor of 5 ms (P16).
+    assert_eq!(slow_canary(5, 800.0, 1_600.0, 200).0, 200);
+}
+
+#[test]
+fn constant_latency_exactly_at_the_tolerance_is_no_harm() {
+    let mut config = JudgeConfig::default();
+    config.latency.floor = Span::ZERO;
+    let mut judge = Judge::new(config);
+    let mut now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(5), now);
+    for _ in 0..200 {
+        now = now.plus(TICK);
+        let (mut primary, mut canary) = (counts(190, 0), counts(10, 0));
+        primary.latency.add(wingbeat_core::histogram::bin_of(1_000), 190);
+        canary.latency.add(wingbeat_core::histogram::bin_of(1_250), 10);
+        judge.observe(&batch(now, primary, canary));
+    }
+    assert!(judge.evidence().latency.harm < 0.0);
+}
+
+#[test]
+fn a_canary_that_hangs_is_found_without_a_single_response() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    let now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(5), now);
+    let hung = Counts { started: 12, overdue: 12, ..Counts::default() };
+    judge.observe(&batch(now, counts(230, 0), hung));
+    let verdict = judge.assess(now, &Flowing::Yes).verdict;
+    assert_eq!(
+        verdict,
+        Verdict::Rollback("hard guard: 12 of 12 canary requests fail or hang, 0 of 230 at the primary".into())
+    );
+}
+
+#[test]
+fn absence_is_told_apart_and_never_a_success() {
+    let start = Timestamp::from_millis(1_000_000);
+    let later = start.plus(TICK);
+    let fresh = || {
+        let mut judge = Judge::new(JudgeConfig::default());
+        judge.step_started(percent(5), start);
+        judge
+    };
+    let reason = |judge: &Judge, now, flowing: &Flowing| match judge.assess(now, flowing).verdict {
+        Verdict::NoData(reason) => reason,
+        Verdict::Rollback(other) | Verdict::Advance(other) | Verdict::Continue(other) => {
+            panic!("{other}")
+        }
+    };
+    assert_eq!(reason(&fresh(), later, &Flowing::Yes), "no traffic at all in this step");
+    let mut judge = fresh();
+    judge.observe(&batch(later, counts(200, 1), Counts::default()));
+    assert_eq!(reason(&judge, later, &Flowing::Yes), "the canary got no request in this step, the primary 200");
+    let laggards = Flowing::No { laggards: vec![NodeId::new("edge-1")] };
+    assert_eq!(reason(&judge, later, &laggards), "not flowing: still on older routes than weight 5 %: edge-1");
+    assert_eq!(
+        reason(&judge, later.plus(Span::from_secs(11)), &Flowing::Yes),
+        "reports are stale: the last request was reported 11 s ago"
+    );
+    let mut judge = fresh();
+    let mut slow = later;
+    for _ in 0..60 {
+        slow = slow.plus(Span::from_secs(9));
+        judge.observe(&batch(slow, counts(1, 0), Counts::default()));
+    }
+    judge.observe(&batch(slow, counts(1, 0), counts(1, 0)));
+    assert!(reason(&judge, slow, &Flowing::Yes).starts_with("too little traffic"));
+}
+
+#[test]
+fn users_of_different_kinds_are_not_compared() {
+    let mut world = World::new(9, 1_000, 0.01, 0.03);
+    let mut judge = Judge::new(JudgeConfig { comparison: Comparison::Absolute, ..JudgeConfig::default() });
+    judge.step_started(percent(5), world.now);
+    for _ in 0..1_000 {
+        judge.observe(&world.tick());
+    }
+    let verdict = judge.assess(world.now, &Flowing::Yes).verdict;
+    assert!(matches!(verdict, Verdict::Advance(_)), "{verdict:?}");
+}
+
+#[test]
+fn warm_up_and_other_modes_leave_the_guard_only() {
+    for (mode, warmup) in [(Mode::Sequential, true), (Mode::Guard, false)] {
+        let run = |canary_rate| {
+            let mut world = World::new(11, 1_000, 0.01, canary_rate);
+            let mut judge = Judge::new(JudgeConfig { mode, ..JudgeConfig::default() });
+            judge.step_started(percent(5), world.now);
+            for _ in 0..300 {
+                let mut batch = world.tick();
+                batch.warmup = warmup;
+                judge.observe(&batch);
+            }
+            judge.assess(world.now, &Flowing::Yes).verdict
+        };
+        assert!(matches!(run(1.0), Verdict::Rollback(_)));
+        assert!(matches!(run(0.05), Verdict::Continue(_)));
+    }
+}
+
+#[test]
+fn shares_of_alpha_never_exceed_the_whole() {
+    for mode in [Mode::Sequential, Mode::Guard, Mode::Thresholds] {
+        for comparison in [Comparison::Randomised, Comparison::Absolute] {
+            for error_limit in [None, Some(0.05)] {
+                let config = JudgeConfig { mode, comparison, error_limit, ..JudgeConfig::default() };
+                let whole: f64 = config.shares().iter().map(|(_, share)| share).sum();
+                assert!(whole <= 1.0);
+            }
+        }
+    }
+    let mut config = JudgeConfig::default();
+    let single = config.decisive();
+    config.attempt = std::num::NonZeroU32::new(2);
+    assert!((config.decisive() - single - libm::log(6.0)).abs() < 1e-12);
+}
+
+#[test]
+fn a_judge_goes_on_from_its_checkpoint_as_if_nothing_had_happened() {
+    let mut world = World::new(21, 1_000, 0.01, 0.02);
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(5), world.now);
+    for tick in 0..200 {
+        let batch = world.tick();
+        judge.observe(&batch);
+        if tick % 50 == 0 {
+            let text = serde_json::to_string(&judge).unwrap();
+            let restored: Judge = serde_json::from_str(&text).unwrap();
+            let (now, flowing) = (world.now, Flowing::Yes);
+            assert_eq!(restored.assess(now, &flowing), judge.assess(now, &flowing));
+            judge = restored;
+        }
+    }
+}
+
+#[test]
+fn evidence_of_safety_starts_anew_at_each_weight_and_harm_stays() {
+    let mut world = World::new(31, 1_000, 0.05, 0.05);
+    let mut judge = Judge::new(JudgeConfig { early_promotion: true, ..JudgeConfig::default() });
+    judge.step_started(percent(5), world.now);
+    for _ in 0..300 {
+        judge.observe(&world.tick());
+    }
+    let before = judge.evidence();
+    assert!(judge.assess(world.now, &Flowing::Yes).safe);
+    judge.step_started(percent(10), world.now);
+    let after = judge.evidence();
+    assert!(!judge.assess(world.now, &Flowing::Yes).safe);
+    assert!(before.errors.safe > 3.0 && after.errors.safe.abs() < 1e-9);
+    assert!((before.errors.harm - after.errors.harm).abs() < 1e-12);
+}
+
+#[test]
+fn a_fault_that_shows_under_load_is_never_taken_for_safe() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, 1_000, 0.05, 0.05);
+        let mut judge = Judge::new(JudgeConfig { early_promotion: true, ..JudgeConfig::default() });
+        judge.step_started(percent(20), world.now);
+        world.weight = 20;
+        for _ in 0..100 {
+            judge.observe(&world.tick());
+        }
+        assert!(judge.assess(world.now, &Flowing::Yes).safe);
+        judge.step_started(percent(25), world.now);
+        (world.weight, world.canary) = (25, 0.15);
+        for _ in 0..50 {
+            judge.observe(&world.tick());
+            assert!(!judge.assess(world.now, &Flowing::Yes).safe, "seed {seed}");
+        }
+    }
+}

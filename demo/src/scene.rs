@@ -1,0 +1,443 @@
+//! The scenes: two revisions behind a real Envoy, a rollout between them, and what becomes of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use wingbeat_controller::engine::Engine;
+use wingbeat_controller::handle::Handle;
+use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::setup::{Managed, Service as Route, Setup, Workload};
+use wingbeat_controller::store::memory::Memory;
+use wingbeat_controller::view::CanaryView;
+use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::rollout::{Plan, PlanInput};
+use wingbeat_core::time::Span;
+use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::server;
+use wingbeat_xds_server::store::Store as Snapshots;
+
+use crate::clock::now;
+use crate::envoy::{self, Binary, Envoy};
+use crate::load::{Load, LoadConfig, Tally};
+use crate::service::{Behaviour, Service};
+use crate::summary::{Ended, Summary};
+
+const NAMESPACE: &str = "demo";
+const NAME: &str = "backend";
+const HOST: &str = "backend.local";
+const LISTENER: &str = "public";
+const PRIMARY: &str = "1.4.0";
+const CANARY: &str = "1.4.1";
+/// The canary stays up so long after the verdict, so that stragglers are seen.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+/// Users who have waited so long when the demo ends have lost their request.
+const HOLD_WITHOUT_TRAFFIC: Duration = Duration::from_secs(20);
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// Time for the first answered request, and for a canary's first request.
+const STARTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// The canary answers with errors.
+    Errors,
+    /// The canary answers late.
+    Latency,
+    /// The canary takes requests and never answers.
+    Hang,
+    /// Nothing: the canary is promoted.
+    Promote,
+    /// Nobody sends anything: the canary is held.
+    NoTraffic,
+}
+
+/// A scene, in numbers.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// What goes wrong.
+    pub scenario: Scenario,
+    /// Requests a second.
+    pub rps: u32,
+    /// Percent of traffic in the canary's first step, and in each more.
+    pub weight: u8,
+    /// Share of the canary's requests that fail.
+    pub canary_errors: f64,
+    /// Share of the primary's requests that fail.
+    pub primary_errors: f64,
+    /// How much later a slow canary answers.
+    pub latency: Duration,
+    /// Users give up after this time; none means never.
+    pub patience: Option<Duration>,
+    /// From the moment that the share flows to the fault; zero: broken from the first request on.
+    pub fault_after: Duration,
+    /// A rollout that takes longer is given up.
+    pub max_duration: Duration,
+    /// Decides which requests fail.
+    pub seed: u64,
+    /// An Envoy to use.
+    pub envoy: Option<PathBuf>,
+}
+
+/// What a scene came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The figures.
+    pub summary: Summary,
+    /// The judge's last words.
+    pub reason: String,
+    /// True if it ended as the scenario should.
+    pub as_it_should: bool,
+}
+
+impl Scenario {
+    /// Every scenario.
+    pub const ALL: [Self; 5] = [Self::Errors, Self::Latency, Self::Hang, Self::Promote, Self::NoTraffic];
+
+    /// Returns its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::Latency => "latency",
+            Self::Hang => "hang",
+            Self::Promote => "promote",
+            Self::NoTraffic => "no-traffic",
+        }
+    }
+
+    const fn should_end(self) -> Ended {
+        match self {
+            Self::Errors | Self::Latency | Self::Hang => Ended::RolledBack,
+            Self::Promote => Ended::Promoted,
+            Self::NoTraffic => Ended::NoData,
+        }
+    }
+}
+
+impl Scene {
+    fn fault(&self) -> Option<Behaviour> {
+        match self.scenario {
+            Scenario::Errors => Some(Behaviour { error_share: self.canary_errors, ..Behaviour::default() }),
+            Scenario::Latency => Some(Behaviour { delay: self.latency, ..Behaviour::default() }),
+            Scenario::Hang => Some(Behaviour { hang: true, ..Behaviour::default() }),
+            Scenario::Promote | Scenario::NoTraffic => None,
+        }
+    }
+
+    /// Plays the scene; what happens is told to `say`, a line at a time.
+    pub async fn play(&self, filter: &'static [u8], say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Outcome> {
+        let binary = Binary::locate(self.envoy.as_deref(), envoy::DEFAULT_VERSION, say).await?;
+        let stage = Stage::build(self, &binary, filter).await?;
+        let load = (self.scenario != Scenario::NoTraffic).then(|| {
+            Load::start(LoadConfig {
+                target: stage.entry,
+                host: HOST.to_owned(),
+                rate: self.rps,
+                patience: self.patience,
+            })
+        });
+        if let Some(load) = &load {
+            within(STARTED_WITHIN, "no request was answered", || load.tally().finished > 0).await?;
+        }
+        say(&format!("revision {PRIMARY} serves at {} rps through Envoy on {}", self.rps, stage.entry));
+        self.rollout(&stage, load, filter, say).await
+    }
+
+    async fn rollout(
+        &self,
+        stage: &Stage,
+        load: Option<Load>,
+        filter: &'static [u8],
+        say: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Outcome> {
+        let began = now();
+        stage.handle().configure(stage.setup(self, CANARY, filter)?)?;
+        let mut board = stage.handle().watch();
+        let mut events = stage.handle().events().follow();
+        let mut shown = tokio::time::interval(SHOW_EVERY);
+        let mut fault = Fault::planned(self);
+        let ended = loop {
+            tokio::select! {
+                changed = board.changed() => changed.context("the control plane ended")?,
+                Ok(event) = events.recv() => {
+                    say(&format!("{:>8.3}s  {}", began.elapsed().as_secs_f64(), event.message));
+                    continue;
+                }
+                _ = shown.tick() => {
+                    if let Some(view) = stage.view() {
+                        say(&line(began, &view));
+                    }
+                }
+            }
+            let Some(view) = stage.view() else { continue };
+            fault.advance(self, stage, load.as_ref(), &view);
+            let idle_enough = began.elapsed() >= HOLD_WITHOUT_TRAFFIC;
+            match view.status.as_str() {
+                "Failed" => break Ended::RolledBack,
+                "Succeeded" => break Ended::Promoted,
+                _ if self.scenario == Scenario::NoTraffic && idle_enough => break Ended::NoData,
+                _ if began.elapsed() >= self.max_duration => {
+                    bail!("nothing was decided within {:?}: {}", self.max_duration, reason(&view));
+                }
+                _ => {}
+            }
+        };
+        let decided = now();
+        let duration = began.elapsed();
+        let why = stage.view().map(|view| reason(&view)).unwrap_or_default();
+        tokio::time::sleep(AFTERWARDS).await;
+        while let Ok(event) = events.try_recv() {
+            say(&format!("{:>8.3}s  {}", duration.as_secs_f64(), event.message));
+        }
+        let serves = stage.view().map(|view| view.primary_revision);
+        let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
+        let tally = load.map(Load::stop).unwrap_or_default();
+        let summary = fault.summary(self, stage, ended, decided, duration, &tally);
+        let as_it_should = ended == self.scenario.should_end() && summary.false_verdicts == 0 && promoted;
+        Ok(Outcome { summary, reason: why, as_it_should })
+    }
+}
+
+/// Everything that a scene is played on.
+struct Stage {
+    entry: SocketAddr,
+    primary: Service,
+    canary: Service,
+    runtime: Runtime,
+    _envoy: Envoy,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Stage {
+    async fn build(scene: &Scene, binary: &Binary, filter: &'static [u8]) -> anyhow::Result<Self> {
+        let healthy = Behaviour { error_share: scene.primary_errors, ..Behaviour::default() };
+        let primary = Service::start(PRIMARY, scene.seed, healthy).await?;
+        let from_start = scene.fault().filter(|_| scene.fault_after.is_zero());
+        let canary = Service::start(CANARY, scene.seed ^ 1, from_start.unwrap_or_default()).await?;
+        let entry = free_address().await?;
+        let control = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let control_address = control.local_addr()?;
+
+        let snapshots = Snapshots::default();
+        let engine = Engine::open(Box::new(Memory::default()))?;
+        let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
+        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let intake = Arc::new(runtime.handle().clone());
+        tokio::spawn(async move {
+            let until = async {
+                let _dropped = stopped.await;
+            };
+            if let Err(error) = server::serve(control, snapshots, intake, until).await {
+                tracing::error!(%error, "the xDS server ended");
+            }
+        });
+        let bootstrap = Bootstrap {
+            node_id: "demo-envoy".to_owned(),
+            node_cluster: "demo".to_owned(),
+            host: control_address.ip().to_string(),
+            port: control_address.port(),
+            admin: None,
+        };
+        let envoy = binary.start(bootstrap.render(), entry).await?;
+        Ok(Self { entry, primary, canary, runtime, _envoy: envoy, _stop: stop })
+    }
+
+    const fn handle(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    fn view(&self) -> Option<CanaryView> {
+        let board = self.handle().board();
+        board.canaries.get(&(NAMESPACE.to_owned(), NAME.to_owned())).map(|view| view.as_ref().clone())
+    }
+
+    fn setup(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<Setup> {
+        setup(scene, revision, filter, self.entry, [&self.primary, &self.canary])
+    }
+}
+
+fn setup(
+    scene: &Scene,
+    revision: &str,
+    filter: &'static [u8],
+    entry: SocketAddr,
+    [primary, canary]: [&Service; 2],
+) -> anyhow::Result<Setup> {
+    let name = CanaryName::new(NAMESPACE, NAME);
+    let interval = match scene.scenario {
+        Scenario::Promote => Span::from_millis(500),
+        // Long enough that the fault meets the first step.
+        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
+    };
+    let plan = Plan::try_new(&PlanInput {
+        name: Some(name.clone()),
+        target: NAME.to_owned(),
+        interval: Some(interval),
+        step_weight: Some(scene.weight.into()),
+        max_weight: Some(i64::from(scene.weight).max(50)),
+        ..PlanInput::default()
+    })
+    .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let endpoint = |service: &Service| vec![(service.address().ip().to_string(), service.address().port())];
+    let managed = Managed {
+        plan,
+        judge: JudgeConfig::default(),
+        workload: Workload {
+            revision: Revision::new(revision),
+            revisions: BTreeMap::from([
+                (Revision::new(PRIMARY), endpoint(primary)),
+                (Revision::new(CANARY), endpoint(canary)),
+            ]),
+            http2: false,
+        },
+        service: Route {
+            hosts: vec![HOST.to_owned()],
+            listeners: vec![LISTENER.to_owned()],
+            timeout: None,
+            retries: None,
+        },
+    };
+    Ok(Setup {
+        canaries: BTreeMap::from([(name, managed)]),
+        listeners: vec![Listener {
+            name: LISTENER.to_owned(),
+            address: entry.ip().to_string(),
+            port: entry.port(),
+            node_clusters: Vec::new(),
+        }],
+        filter: Some(Arc::from(filter)),
+    })
+}
+
+/// The fault on its way: when the share began to flow, and when the canary began to misbehave.
+enum Fault {
+    /// This scene has none.
+    None,
+    /// It waits for the share to flow.
+    Waiting,
+    /// The share has flowed since then.
+    Flowing(Instant),
+    /// The canary misbehaves since then.
+    On { since: Instant, weight: f64 },
+}
+
+impl Fault {
+    const fn planned(scene: &Scene) -> Self {
+        match scene.scenario {
+            Scenario::Errors | Scenario::Latency | Scenario::Hang => Self::Waiting,
+            Scenario::Promote | Scenario::NoTraffic => Self::None,
+        }
+    }
+
+    fn advance(&mut self, scene: &Scene, stage: &Stage, load: Option<&Load>, view: &CanaryView) {
+        match self {
+            Self::Waiting if scene.fault_after.is_zero() => {
+                // Broken all along: time zero is its first request.
+                if let Some(since) = stage.canary.first_request() {
+                    *self = Self::On { since, weight: view.weight };
+                }
+            }
+            Self::Waiting if view.canary.requests > 0 => *self = Self::Flowing(now()),
+            Self::Flowing(since) if since.elapsed() >= scene.fault_after => {
+                if let Some(behaviour) = scene.fault() {
+                    if let Some(load) = load {
+                        load.mark();
+                    }
+                    *self = Self::On { since: stage.canary.behave(behaviour), weight: view.weight };
+                }
+            }
+            Self::None | Self::Waiting | Self::Flowing(_) | Self::On { .. } => {}
+        }
+    }
+
+    fn summary(
+        &self,
+        scene: &Scene,
+        stage: &Stage,
+        ended: Ended,
+        decided: Instant,
+        duration: Duration,
+        tally: &Tally,
+    ) -> Summary {
+        let on = match self {
+            Self::On { since, weight } => Some((*since, *weight)),
+            Self::None | Self::Waiting | Self::Flowing(_) => None,
+        };
+        let after = on.map(|_| stage.canary.received_since_change());
+        let last = on.map(|(since, _)| match (after, stage.canary.last_request()) {
+            (Some(1..), Some(last)) => millis(last.saturating_duration_since(since)),
+            (Some(_) | None, _) => 0,
+        });
+        let primary = tally.failed.iter().filter(|revision| revision.as_deref() == Some(PRIMARY)).count();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Summary {
+            scenario: scene.scenario.as_str(),
+            result: ended,
+            rps: scene.rps,
+            weight_at_fault: on.map(|(_, weight)| weight),
+            fault_to_verdict_ms: on.map(|(since, _)| millis(decided.saturating_duration_since(since))),
+            fault_to_last_canary_request_ms: last,
+            canary_requests_after_fault: after,
+            requests: tally.sent,
+            failed_requests: count(tally.failed.len()),
+            failed_requests_canary: count(tally.failed.len().saturating_sub(primary)),
+            failed_requests_primary: count(primary),
+            misrouted: 0,
+            false_verdicts: u64::from(ended == Ended::RolledBack && on.is_none()),
+            duration_ms: millis(duration),
+        }
+    }
+}
+
+fn line(began: Instant, view: &CanaryView) -> String {
+    let arm = |arm: &wingbeat_controller::view::ArmView| {
+        let p99 = arm.p99_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let bad = arm.errors.saturating_add(arm.overdue);
+        format!("{:>5.0}/s {bad:>4} bad of {:<6} p99 {p99}", arm.rate, arm.requests)
+    };
+    let evidence = view
+        .verdict
+        .as_ref()
+        .map_or_else(String::new, |verdict| format!("  evidence {:.1} of {:.1}", verdict.harm, verdict.harm_limit));
+    format!(
+        "{:>8.3}s  {} {}%  primary {}  canary {}{evidence}",
+        began.elapsed().as_secs_f64(),
+        view.status,
+        view.weight,
+        arm(&view.primary),
+        arm(&view.canary)
+    )
+}
+
+fn reason(view: &CanaryView) -> String {
+    let failed = view.conditions.iter().find(|condition| condition.reason == "Failed");
+    let verdict = view.verdict.as_ref().map(|verdict| verdict.reason.clone());
+    failed.map(|condition| condition.message.clone()).or(verdict).unwrap_or_default()
+}
+
+/// Returns an address of loopback that was free a moment ago.
+async fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()
+}
+
+async fn within(limit: Duration, otherwise: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
+    let wait = async {
+        while !holds() {
+            poll.tick().await;
+        }
+    };
+    tokio::time::timeout(limit, wait).await.map_err(|_| anyhow::anyhow!("{otherwise} within {limit:?}"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

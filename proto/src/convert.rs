@@ -1,0 +1,89 @@
+//! From the wire to the kernel's types.
+
+use wingbeat_core::counts::{Counts, PodCounts};
+use wingbeat_core::histogram::BINS;
+use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_core::outcome::{Outcome, Stratum};
+
+use crate::v1;
+
+/// What a report may not contain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// A name that no cluster of ours has.
+    #[error("a cluster's name has {0} bytes: at most {MAX_NAME} are taken")]
+    Name(usize),
+    /// A stratum of a later version.
+    #[error("stratum {0} is unknown: the filter is newer than this server")]
+    Stratum(u32),
+    /// A bin that no histogram has.
+    #[error("latency bin {0} does not exist")]
+    Bin(u32),
+    /// More outcome classes than there are.
+    #[error("{0} outcome classes: the filter is newer than this server")]
+    Outcomes(usize),
+}
+
+/// Names longer than this are refused.
+const MAX_NAME: usize = 1_024;
+
+/// Returns what a report says of one cluster.
+pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Counts), ReportError> {
+    if report.cluster.len() > MAX_NAME {
+        return Err(ReportError::Name(report.cluster.len()));
+    }
+    let place = usize::try_from(report.stratum).unwrap_or(usize::MAX);
+    let stratum = Stratum::ALL.get(place).copied().ok_or(ReportError::Stratum(report.stratum))?;
+    if report.outcomes.len() > Outcome::ALL.len() {
+        return Err(ReportError::Outcomes(report.outcomes.len()));
+    }
+    let mut counts = Counts {
+        started: report.started,
+        finished: report.finished,
+        overdue: report.overdue,
+        overdue_finished: report.overdue_finished,
+        overdue_errors: report.overdue_errors,
+        grpc_statuses: report.grpc_statuses.iter().map(|status| (status.key, status.count)).collect(),
+        retried: report.retried,
+        extra_attempts: report.extra_attempts,
+        latency_sum_us: report.latency_sum_us,
+        rev: Rev::new(report.rev),
+        rev_started: report.rev_started,
+        ..Counts::default()
+    };
+    for (held, reported) in counts.outcomes.iter_mut().zip(&report.outcomes) {
+        *held = *reported;
+    }
+    for bin in &report.latency {
+        match u16::try_from(bin.key) {
+            Ok(key) if key < BINS => counts.latency.add(key, bin.count),
+            Ok(_) | Err(_) => return Err(ReportError::Bin(bin.key)),
+        }
+    }
+    for pod in &report.pods {
+        let held = PodCounts { finished: pod.finished, errors: pod.errors, slow: pod.slow };
+        counts.pods.insert(pod.address.clone(), held);
+    }
+    Ok((ClusterName::new(report.cluster.clone()), stratum, counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_reports_are_refused_with_a_reason() {
+        let report = v1::ClusterReport { cluster: "a".into(), ..Default::default() };
+        assert!(counts(&report).is_ok());
+        let bin = |key| v1::Count { key, count: 1 };
+        for (bad, why) in [
+            (v1::ClusterReport { cluster: "x".repeat(2_000), ..report.clone() }, ReportError::Name(2_000)),
+            (v1::ClusterReport { stratum: 9, ..report.clone() }, ReportError::Stratum(9)),
+            (v1::ClusterReport { outcomes: vec![0; 13], ..report.clone() }, ReportError::Outcomes(13)),
+            (v1::ClusterReport { latency: vec![bin(70_000)], ..report.clone() }, ReportError::Bin(70_000)),
+            (v1::ClusterReport { latency: vec![bin(BINS.into())], ..report.clone() }, ReportError::Bin(BINS.into())),
+        ] {
+            assert_eq!(counts(&bad), Err(why));
+        }
+    }
+}
