@@ -120,8 +120,8 @@ impl Engine {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            if let Some(state) = read(&entries, key)? {
-                dormant.insert(CanaryName::new(namespace, name), state);
+            if let Some(state) = read::<State>(&entries, key)? {
+                dormant.insert(CanaryName::new(namespace, name), state.resumed());
             }
         }
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
@@ -217,6 +217,8 @@ impl Engine {
         for name in names {
             self.judge(&name, now);
             self.finish_promotion(&name, now);
+            // Level-triggered: a revision that came while something else was under way is not lost.
+            self.see_revision(&name, now);
             self.retry_store(&name);
         }
         if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
@@ -308,6 +310,13 @@ impl Engine {
             self.canaries.get(name).is_some_and(|canary| matches!(canary.state.phase, Phase::Promoting { .. }));
         if promoting {
             self.feed(name, &Event::PrimaryReady, now);
+        }
+    }
+
+    fn see_revision(&mut self, name: &CanaryName, now: Timestamp) {
+        if let Some(canary) = self.canaries.get(name) {
+            let revision = canary.managed.workload.revision.clone();
+            self.feed(name, &Event::Revision(revision), now);
         }
     }
 

@@ -110,7 +110,7 @@ impl Worker {
     fn take(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Report { request, reply, .. } => {
+            Message::Report { request, reply } => {
                 let answer = self.engine.report(&request, now);
                 self.learning &= answer.is_err();
                 let _gone = reply.send(answer);

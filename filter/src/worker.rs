@@ -16,6 +16,8 @@ const IDLE_TICK_MS: u64 = 1_000;
 const TICK_BOUNDS_MS: (u64, u64) = (20, 60_000);
 /// A canary's error is reported at once, but at most this often.
 const URGENT_APART_NS: u64 = 20_000_000;
+/// A cluster of ours that the policy lacks makes a worker ask again, but at most this often.
+const ASK_APART_NS: u64 = 100_000_000;
 /// Requests in flight that a worker keeps in view. Beyond it, new ones are counted only when they finish.
 const MAX_IN_FLIGHT: usize = 100_000;
 /// One in so many requests of the primary tells its pod; every one of the canary does.
@@ -119,7 +121,8 @@ impl Worker {
         let finished = self.read(host, &policy, was_overdue);
         let error = finished.outcome.is_some_and(Outcome::is_error);
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
-        if error && policy.arm == 1 {
+        let unknown = policy.cluster.is_empty() && self.asks_for_policy(host);
+        if unknown || (error && policy.arm == 1) {
             self.hurry(host);
         }
     }
@@ -174,10 +177,17 @@ impl Worker {
                 Some(if host_name == policy.virtual_host { Stratum::Judged } else { Stratum::Direct })
             }
             Some(_) => Some(Stratum::Judged),
-            // Before the first policy nothing may be lost; after it, others are not our business.
-            None if self.policy.version == 0 && cluster.split('/').count() == NAME_PARTS => Some(Stratum::Judged),
+            // The filter is on where a rollout runs: one of ours without policy is a rollout that just began, and
+            // nothing of it may be lost. Others are not our business.
+            None if cluster.split('/').count() == NAME_PARTS => Some(Stratum::Judged),
             None => None,
         }
+    }
+
+    /// Returns true if the policy should be asked for before the tick: it is old, and lacks a cluster of ours.
+    fn asks_for_policy(&self, host: &dyn Host) -> bool {
+        let since = host.monotonic_nanos().saturating_sub(self.last_sent_ns);
+        since >= ASK_APART_NS
     }
 
     fn read(&mut self, host: &dyn Host, policy: &v1::ClusterPolicy, was_overdue: bool) -> Finished {

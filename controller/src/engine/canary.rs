@@ -69,7 +69,7 @@ impl Canary {
 
     /// Returns where requests go.
     pub(super) fn routes(&self) -> Routes {
-        project(&self.managed.plan, &self.state).routes
+        project(&self.state).routes
     }
 
     /// Returns the cluster of an arm, while there are two.

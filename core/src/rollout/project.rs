@@ -1,7 +1,6 @@
 //! What a state implies for the routes. Level-triggered: derived again whenever anything changes.
 
 use crate::id::{Rev, Revision};
-use crate::rollout::plan::Plan;
 use crate::rollout::state::{Phase, State};
 use crate::weight::BasisPoints;
 
@@ -43,7 +42,7 @@ impl Routes {
 }
 
 /// Returns what is to be served in this state.
-pub fn project(plan: &Plan, state: &State) -> Projection {
+pub fn project(state: &State) -> Projection {
     let routes = match &state.phase {
         Phase::Initializing => Routes::Nowhere,
         Phase::Initialized { primary } | Phase::Succeeded { primary } | Phase::Failed { primary, .. } => {
@@ -52,15 +51,11 @@ pub fn project(plan: &Plan, state: &State) -> Projection {
         Phase::Progressing(progress) => Routes::Weighted {
             primary: progress.primary.clone(),
             canary: progress.canary.clone(),
-            // A plan that became shorter in mid-run: stay where the last step is.
-            weight: plan.weight(progress.step.min(plan.steps().saturating_sub(1))).unwrap_or(BasisPoints::ZERO),
+            weight: progress.weight,
         },
-        // The weight of the last step, until the primary is ready to take everything.
-        Phase::Promoting { primary, canary } => Routes::Weighted {
-            primary: primary.clone(),
-            canary: canary.clone(),
-            weight: plan.weight(plan.steps().saturating_sub(1)).unwrap_or(BasisPoints::ZERO),
-        },
+        Phase::Promoting { primary, canary, weight } => {
+            Routes::Weighted { primary: primary.clone(), canary: canary.clone(), weight: *weight }
+        }
     };
     Projection { rev: state.rev, routes }
 }

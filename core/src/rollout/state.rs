@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Rev, Revision, RolloutId};
 use crate::time::{Span, Timestamp};
+use crate::weight::BasisPoints;
 
 /// What is stored of a canary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub enum Phase {
         primary: Revision,
         /// The revision that passed.
         canary: Revision,
+        /// Its share, which stays until the primary can take everything.
+        weight: BasisPoints,
     },
     /// The canary became the primary.
     Succeeded {
@@ -49,8 +52,10 @@ pub enum Phase {
     Failed {
         /// The revision that serves.
         primary: Revision,
-        /// The revision that failed; seeing it again starts nothing.
+        /// The revision that failed.
         canary: Revision,
+        /// The revision that the workload asked for last. As long as it asks for the same, nothing starts.
+        seen: Revision,
         /// Why.
         reason: String,
     },
@@ -65,6 +70,8 @@ pub struct Progress {
     pub canary: Revision,
     /// The step, by its place in the plan.
     pub step: usize,
+    /// The canary's share. A plan that changes in mid-run changes the next step, not this one.
+    pub weight: BasisPoints,
     /// How long the step has lasted.
     pub clock: StepClock,
     /// True while the weight is frozen by command.
@@ -104,6 +111,16 @@ impl StepClock {
 }
 
 impl State {
+    /// Returns the state as a restarted controller takes it up: the step's clock begins anew, since nobody saw
+    /// whether its share flowed in between.
+    #[must_use]
+    pub fn resumed(mut self) -> Self {
+        if let Phase::Progressing(progress) = &mut self.phase {
+            progress.clock = StepClock::Standing(Span::ZERO);
+        }
+        self
+    }
+
     /// Returns the revision that serves, if any was seen.
     pub const fn primary(&self) -> Option<&Revision> {
         match &self.phase {

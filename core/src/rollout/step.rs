@@ -30,19 +30,17 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
         Event::Flowing(flowing) => (on_flowing(&state.phase, *flowing, now), Vec::new()),
         Event::Command(command) => on_command(plan, &state.phase, *command),
         Event::PrimaryReady => on_primary_ready(plan, &state.phase),
-        Event::RevSeen(rev) if *rev > state.rev => on_later_rev(plan, &state.phase),
+        // An abort raises the rev by one: what is further ahead is no abort of ours, and a peer may make it up.
+        Event::RevSeen(rev) if *rev == state.rev.next() => on_later_rev(plan, &state.phase),
         Event::RevSeen(_) | Event::Tick => (state.phase.clone(), Vec::new()),
     };
     let mut next = State { phase, ..state.clone() };
-    if let Event::RevSeen(rev) = event {
-        next.rev = next.rev.max(*rev);
-    }
     if let (Phase::Progressing(new), old) = (&next.phase, &state.phase)
         && !matches!(old, Phase::Progressing(old) if old.canary == new.canary)
     {
         next.rollout = next.rollout.next();
     }
-    if project(plan, &next).routes != project(plan, state).routes {
+    if project(&next).routes != project(state).routes {
         next.rev = next.rev.next();
     }
     if next.phase.as_str() != state.phase.as_str() || next.rev != state.rev {
@@ -58,8 +56,14 @@ fn on_revision(plan: &Plan, state: &State, seen: &Revision) -> (Phase, Vec<Effec
             (Phase::Initialized { primary: seen.clone() }, vec![normal(format!("Initialization done! {name}"))])
         }
         Phase::Initialized { primary } | Phase::Succeeded { primary } if primary != seen => start(plan, primary, seen),
-        // A revision that failed is not tried again by itself; going back to the primary is no rollout.
-        Phase::Failed { primary, canary, .. } if primary != seen && canary != seen => start(plan, primary, seen),
+        // A revision that failed is not tried again by itself; once the workload went back, it may come again.
+        Phase::Failed { primary, canary, reason, seen: before } if before != seen => {
+            if primary != seen {
+                return start(plan, primary, seen);
+            }
+            let (primary, canary, reason) = (primary.clone(), canary.clone(), reason.clone());
+            (Phase::Failed { primary, canary, reason, seen: seen.clone() }, Vec::new())
+        }
         Phase::Progressing(progress) if progress.primary == *seen => (
             Phase::Succeeded { primary: seen.clone() },
             vec![normal(format!(
@@ -76,7 +80,7 @@ fn on_revision(plan: &Plan, state: &State, seen: &Revision) -> (Phase, Vec<Effec
             effects.splice(..1, [normal(restarting)]);
             (phase, effects)
         }
-        // Half of the primary may be the canary already: finish first.
+        // A promotion is finished first; the revision is seen again after it.
         Phase::Initialized { .. }
         | Phase::Succeeded { .. }
         | Phase::Failed { .. }
@@ -91,6 +95,7 @@ fn start(plan: &Plan, primary: &Revision, canary: &Revision) -> (Phase, Vec<Effe
         primary: primary.clone(),
         canary: canary.clone(),
         step: 0,
+        weight: plan.weight(0).unwrap_or_default(),
         clock: StepClock::Standing(Span::ZERO),
         paused: false,
     };
@@ -105,13 +110,14 @@ fn start(plan: &Plan, primary: &Revision, canary: &Revision) -> (Phase, Vec<Effe
 fn on_verdict(plan: &Plan, phase: &Phase, verdict: &Verdict, now: Timestamp) -> (Phase, Vec<Effect>) {
     let Phase::Progressing(progress) = phase else { return (phase.clone(), Vec::new()) };
     match verdict {
-        Verdict::Rollback(reason) => fail(plan, progress, reason),
+        Verdict::Rollback(reason) => fail(plan, &progress.primary, &progress.canary, reason),
         Verdict::Advance(_) if progress.paused || progress.clock.elapsed(now) < plan.interval() => {
             (phase.clone(), Vec::new())
         }
         Verdict::Advance(_) if progress.step.saturating_add(1) < plan.steps() => {
             let step = progress.step.saturating_add(1);
-            let next = Progress { step, clock: StepClock::Standing(Span::ZERO), ..progress.clone() };
+            let weight = plan.weight(step).unwrap_or(progress.weight);
+            let next = Progress { step, weight, clock: StepClock::Standing(Span::ZERO), ..progress.clone() };
             (Phase::Progressing(next), vec![advance(plan, step)])
         }
         Verdict::Advance(_) => promote(plan, progress),
@@ -141,7 +147,10 @@ fn on_command(plan: &Plan, phase: &Phase, command: Command) -> (Phase, Vec<Effec
         (Command::Resume, Phase::Progressing(progress)) if progress.paused => {
             (Phase::Progressing(Progress { paused: false, ..progress.clone() }), Vec::new())
         }
-        (Command::Abort, Phase::Progressing(progress)) => fail(plan, progress, "aborted by command"),
+        (
+            Command::Abort,
+            Phase::Progressing(Progress { primary, canary, .. }) | Phase::Promoting { primary, canary, .. },
+        ) => fail(plan, primary, canary, "aborted by command"),
         (Command::Promote, Phase::Progressing(progress)) => promote(plan, progress),
         (Command::Retry, Phase::Failed { primary, canary, .. }) => start(plan, primary, canary),
         (Command::Pause | Command::Resume | Command::Abort | Command::Promote | Command::Retry, _) => {
@@ -176,20 +185,21 @@ fn on_primary_ready(plan: &Plan, phase: &Phase) -> (Phase, Vec<Effect>) {
 /// An abort is served before it is stored; one that was not stored in time is found in what the proxies serve.
 fn on_later_rev(plan: &Plan, phase: &Phase) -> (Phase, Vec<Effect>) {
     match phase {
-        Phase::Progressing(progress) => fail(plan, progress, "an abort was served before it could be stored"),
-        Phase::Initializing
-        | Phase::Initialized { .. }
-        | Phase::Promoting { .. }
-        | Phase::Succeeded { .. }
-        | Phase::Failed { .. } => (phase.clone(), Vec::new()),
+        Phase::Progressing(Progress { primary, canary, .. }) | Phase::Promoting { primary, canary, .. } => {
+            fail(plan, primary, canary, "an abort was served before it could be stored")
+        }
+        Phase::Initializing | Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => {
+            (phase.clone(), Vec::new())
+        }
     }
 }
 
-fn fail(plan: &Plan, progress: &Progress, reason: &str) -> (Phase, Vec<Effect>) {
+fn fail(plan: &Plan, primary: &Revision, canary: &Revision, reason: &str) -> (Phase, Vec<Effect>) {
     let name = plan.name();
     let phase = Phase::Failed {
-        primary: progress.primary.clone(),
-        canary: progress.canary.clone(),
+        primary: primary.clone(),
+        canary: canary.clone(),
+        seen: canary.clone(),
         reason: reason.to_string(),
     };
     let effects =
@@ -203,7 +213,8 @@ fn promote(plan: &Plan, progress: &Progress) -> (Phase, Vec<Effect>) {
         normal(format!("Copying {target}.{namespace} template spec to {target}-primary.{namespace}")),
         Effect::Promote(progress.canary.clone()),
     ];
-    (Phase::Promoting { primary: progress.primary.clone(), canary: progress.canary.clone() }, effects)
+    let (primary, canary) = (progress.primary.clone(), progress.canary.clone());
+    (Phase::Promoting { primary, canary, weight: progress.weight }, effects)
 }
 
 fn advance(plan: &Plan, step: usize) -> Effect {

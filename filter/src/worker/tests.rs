@@ -213,11 +213,23 @@ fn a_canary_error_is_reported_at_once_but_not_in_a_storm() {
 }
 
 #[test]
-fn clusters_of_others_are_not_counted_once_there_is_a_policy() {
+fn clusters_of_others_are_not_counted() {
     let (host, mut worker) = started();
     host.request(&mut worker, 2, "outbound|80||other", 200, 1);
-    host.request(&mut worker, 3, "prod/other/1", 200, 1);
     assert!(!worker.store.has_news(0));
+}
+
+#[test]
+fn a_rollout_that_just_began_is_counted_and_asked_about_at_once() {
+    let (host, mut worker) = started();
+    host.pass(500);
+    host.request(&mut worker, 3, "prod/other/1", 200, 1);
+    assert_eq!(host.ticks.borrow().last(), Some(&1));
+    worker.tick(&host);
+    assert_eq!(host.last().clusters[0].finished, 1);
+    // Once asked, it does not ask for every request.
+    host.request(&mut worker, 4, "prod/other/1", 200, 1);
+    assert_eq!(host.ticks.borrow().last(), Some(&100));
 }
 
 #[test]
