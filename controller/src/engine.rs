@@ -55,6 +55,7 @@ pub struct Engine {
     dormant: BTreeMap<CanaryName, State>,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
+    reports: u64,
     outbox: Vec<Told>,
 }
 
@@ -135,6 +136,7 @@ impl Engine {
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
+            reports: 0,
             outbox: Vec::new(),
         })
     }
@@ -177,6 +179,7 @@ impl Engine {
         let (boot, worker) = (BootId::new(request.boot_id), WorkerId::new(request.worker_id));
         let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &counts, now);
         let ingested = ingested.map_err(|refused| refused.to_string())?;
+        self.reports = self.reports.saturating_add(1);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         for delta in ingested.deltas {
             let Some((name, arm)) = self.owner(&delta.cluster) else { continue };
@@ -247,6 +250,7 @@ impl Engine {
             ready,
             canaries: self.canaries.iter().map(|(name, canary)| show::entry(name, canary, now)).collect(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
+            reports: self.reports,
         }
     }
 

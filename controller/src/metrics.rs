@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -70,6 +71,9 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let nodes = Gauge::<i64>::default();
     nodes.set(i64::try_from(board.nodes).unwrap_or(i64::MAX));
     registry.register("wingbeat_reporting_nodes", "Envoys that reported within the last five seconds", nodes);
+    let reports = Counter::<u64>::default();
+    reports.inc_by(board.reports);
+    registry.register("wingbeat_reports", "Reports of filters that were taken", reports);
     register_canaries(&mut registry, board);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
@@ -180,8 +184,12 @@ mod tests {
             canary: ArmView { requests: 100, errors: 5, p99_ms: Some(250.0), ..ArmView::default() },
             ..CanaryView::default()
         };
-        let board =
-            Board { ready: true, canaries: [(("prod".into(), "backend".into()), Arc::new(canary))].into(), nodes: 2 };
+        let board = Board {
+            ready: true,
+            canaries: [(("prod".into(), "backend".into()), Arc::new(canary))].into(),
+            nodes: 2,
+            reports: 7,
+        };
         let text = render(&board).unwrap();
         for line in [
             r#"flagger_canary_total{namespace="prod"} 1"#,
@@ -191,6 +199,7 @@ mod tests {
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-success-rate"} 95.0"#,
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-duration"} 0.25"#,
             "wingbeat_reporting_nodes 2",
+            "wingbeat_reports_total 7",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in:\n{text}");
         }

@@ -16,6 +16,8 @@ pub struct Board {
     pub canaries: BTreeMap<(String, String), Arc<CanaryView>>,
     /// Envoys that reported within the last five seconds.
     pub nodes: u64,
+    /// Reports that were taken since the start.
+    pub reports: u64,
 }
 
 /// One canary.

@@ -8,4 +8,5 @@ pub mod envoy;
 pub mod load;
 pub mod scene;
 pub mod service;
+pub mod stage;
 pub mod summary;

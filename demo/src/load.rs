@@ -1,6 +1,7 @@
 //! Load at a constant rate, whatever the answers: users do not wait for each other.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,9 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    /// Nothing more is to be sent, and nothing more is.
+    paused: AtomicBool,
+    idle: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +87,16 @@ impl Load {
     /// Returns what came back so far.
     pub fn tally(&self) -> Tally {
         self.shared.lock().tally.clone()
+    }
+
+    /// Stops sending, waits for every answer, and returns what came back.
+    pub async fn stop_and_wait(self) -> Tally {
+        self.shared.paused.store(true, Ordering::Relaxed);
+        let mut poll = tokio::time::interval(Duration::from_millis(5));
+        while self.shared.lock().in_flight > 0 || !self.shared.idle.load(Ordering::Relaxed) {
+            poll.tick().await;
+        }
+        self.stop()
     }
 
     /// Stops sending and returns what came back; users who still wait have lost their request.
@@ -136,6 +150,11 @@ async fn pace(config: LoadConfig, shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(Duration::from_millis(1));
     loop {
         timer.tick().await;
+        if shared.paused.load(Ordering::Relaxed) {
+            while requests.join_next().await.is_some() {}
+            shared.idle.store(true, Ordering::Relaxed);
+            return;
+        }
         while sent < due(started, config.rate) {
             sent += 1;
             let (client, config, shared) = (client.clone(), config.clone(), shared.clone());

@@ -1,44 +1,21 @@
 //! The scenes: two revisions behind a real Envoy, a rollout between them, and what becomes of it.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use wingbeat_controller::engine::Engine;
-use wingbeat_controller::handle::Handle;
-use wingbeat_controller::runtime::Runtime;
-use wingbeat_controller::setup::{Managed, Service as Route, Setup, Workload};
-use wingbeat_controller::store::memory::Memory;
-use wingbeat_controller::view::CanaryView;
-use wingbeat_core::analysis::judge::JudgeConfig;
-use wingbeat_core::id::{CanaryName, Revision};
-use wingbeat_core::rollout::{Plan, PlanInput};
-use wingbeat_core::time::Span;
-use wingbeat_xds_server::bootstrap::Bootstrap;
-use wingbeat_xds_server::model::Listener;
-use wingbeat_xds_server::server;
-use wingbeat_xds_server::store::Store as Snapshots;
+use wingbeat_controller::view::{ArmView, CanaryView};
 
 use crate::clock::now;
-use crate::envoy::{self, Binary, Envoy};
+use crate::envoy::{self, Binary};
 use crate::load::{Load, LoadConfig, Tally};
-use crate::service::{Behaviour, Service};
+use crate::service::Behaviour;
+use crate::stage::{CANARY, HOST, PRIMARY, Stage};
 use crate::summary::{Ended, Summary};
 
-const NAMESPACE: &str = "demo";
-const NAME: &str = "backend";
-const HOST: &str = "backend.local";
-const LISTENER: &str = "public";
-const PRIMARY: &str = "1.4.0";
-const CANARY: &str = "1.4.1";
 /// The canary stays up so long after the verdict, so that stragglers are seen.
 const AFTERWARDS: Duration = Duration::from_secs(3);
-/// Users who have waited so long when the demo ends have lost their request.
+/// Without traffic, a canary that was held for so long was held.
 const HOLD_WITHOUT_TRAFFIC: Duration = Duration::from_secs(20);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time for the first answered request, and for a canary's first request.
@@ -122,7 +99,8 @@ impl Scenario {
 }
 
 impl Scene {
-    fn fault(&self) -> Option<Behaviour> {
+    /// Returns how a broken canary behaves.
+    pub(crate) fn fault(&self) -> Option<Behaviour> {
         match self.scenario {
             Scenario::Errors => Some(Behaviour { error_share: self.canary_errors, ..Behaviour::default() }),
             Scenario::Latency => Some(Behaviour { delay: self.latency, ..Behaviour::default() }),
@@ -137,7 +115,7 @@ impl Scene {
         let stage = Stage::build(self, &binary, filter).await?;
         let load = (self.scenario != Scenario::NoTraffic).then(|| {
             Load::start(LoadConfig {
-                target: stage.entry,
+                target: stage.entry(),
                 host: HOST.to_owned(),
                 rate: self.rps,
                 patience: self.patience,
@@ -146,7 +124,7 @@ impl Scene {
         if let Some(load) = &load {
             within(STARTED_WITHIN, "no request was answered", || load.tally().finished > 0).await?;
         }
-        say(&format!("revision {PRIMARY} serves at {} rps through Envoy on {}", self.rps, stage.entry));
+        say(&format!("revision {PRIMARY} serves at {} rps through Envoy on {}", self.rps, stage.entry()));
         self.rollout(&stage, load, filter, say).await
     }
 
@@ -205,118 +183,6 @@ impl Scene {
     }
 }
 
-/// Everything that a scene is played on.
-struct Stage {
-    entry: SocketAddr,
-    primary: Service,
-    canary: Service,
-    runtime: Runtime,
-    _envoy: Envoy,
-    _stop: oneshot::Sender<()>,
-}
-
-impl Stage {
-    async fn build(scene: &Scene, binary: &Binary, filter: &'static [u8]) -> anyhow::Result<Self> {
-        let healthy = Behaviour { error_share: scene.primary_errors, ..Behaviour::default() };
-        let primary = Service::start(PRIMARY, scene.seed, healthy).await?;
-        let from_start = scene.fault().filter(|_| scene.fault_after.is_zero());
-        let canary = Service::start(CANARY, scene.seed ^ 1, from_start.unwrap_or_default()).await?;
-        let entry = free_address().await?;
-        let control = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let control_address = control.local_addr()?;
-
-        let snapshots = Snapshots::default();
-        let engine = Engine::open(Box::new(Memory::default()))?;
-        let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
-        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let intake = Arc::new(runtime.handle().clone());
-        tokio::spawn(async move {
-            let until = async {
-                let _dropped = stopped.await;
-            };
-            if let Err(error) = server::serve(control, snapshots, intake, until).await {
-                tracing::error!(%error, "the xDS server ended");
-            }
-        });
-        let bootstrap = Bootstrap {
-            node_id: "demo-envoy".to_owned(),
-            node_cluster: "demo".to_owned(),
-            host: control_address.ip().to_string(),
-            port: control_address.port(),
-            admin: None,
-        };
-        let envoy = binary.start(bootstrap.render(), entry).await?;
-        Ok(Self { entry, primary, canary, runtime, _envoy: envoy, _stop: stop })
-    }
-
-    const fn handle(&self) -> &Handle {
-        self.runtime.handle()
-    }
-
-    fn view(&self) -> Option<CanaryView> {
-        let board = self.handle().board();
-        board.canaries.get(&(NAMESPACE.to_owned(), NAME.to_owned())).map(|view| view.as_ref().clone())
-    }
-
-    fn setup(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<Setup> {
-        setup(scene, revision, filter, self.entry, [&self.primary, &self.canary])
-    }
-}
-
-fn setup(
-    scene: &Scene,
-    revision: &str,
-    filter: &'static [u8],
-    entry: SocketAddr,
-    [primary, canary]: [&Service; 2],
-) -> anyhow::Result<Setup> {
-    let name = CanaryName::new(NAMESPACE, NAME);
-    let interval = match scene.scenario {
-        Scenario::Promote => Span::from_millis(500),
-        // Long enough that the fault meets the first step.
-        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
-    };
-    let plan = Plan::try_new(&PlanInput {
-        name: Some(name.clone()),
-        target: NAME.to_owned(),
-        interval: Some(interval),
-        step_weight: Some(scene.weight.into()),
-        max_weight: Some(i64::from(scene.weight).max(50)),
-        ..PlanInput::default()
-    })
-    .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    let endpoint = |service: &Service| vec![(service.address().ip().to_string(), service.address().port())];
-    let managed = Managed {
-        plan,
-        judge: JudgeConfig::default(),
-        workload: Workload {
-            revision: Revision::new(revision),
-            revisions: BTreeMap::from([
-                (Revision::new(PRIMARY), endpoint(primary)),
-                (Revision::new(CANARY), endpoint(canary)),
-            ]),
-            http2: false,
-        },
-        service: Route {
-            hosts: vec![HOST.to_owned()],
-            listeners: vec![LISTENER.to_owned()],
-            timeout: None,
-            retries: None,
-        },
-    };
-    Ok(Setup {
-        canaries: BTreeMap::from([(name, managed)]),
-        listeners: vec![Listener {
-            name: LISTENER.to_owned(),
-            address: entry.ip().to_string(),
-            port: entry.port(),
-            node_clusters: Vec::new(),
-        }],
-        filter: Some(Arc::from(filter)),
-    })
-}
-
 /// The fault on its way: when the share began to flow, and when the canary began to misbehave.
 enum Fault {
     /// This scene has none.
@@ -341,7 +207,7 @@ impl Fault {
         match self {
             Self::Waiting if scene.fault_after.is_zero() => {
                 // Broken all along: time zero is its first request.
-                if let Some(since) = stage.canary.first_request() {
+                if let Some(since) = stage.canary().first_request() {
                     *self = Self::On { since, weight: view.weight };
                 }
             }
@@ -351,7 +217,7 @@ impl Fault {
                     if let Some(load) = load {
                         load.mark();
                     }
-                    *self = Self::On { since: stage.canary.behave(behaviour), weight: view.weight };
+                    *self = Self::On { since: stage.canary().behave(behaviour), weight: view.weight };
                 }
             }
             Self::None | Self::Waiting | Self::Flowing(_) | Self::On { .. } => {}
@@ -371,8 +237,8 @@ impl Fault {
             Self::On { since, weight } => Some((*since, *weight)),
             Self::None | Self::Waiting | Self::Flowing(_) => None,
         };
-        let after = on.map(|_| stage.canary.received_since_change());
-        let last = on.map(|(since, _)| match (after, stage.canary.last_request()) {
+        let after = on.map(|_| stage.canary().received_since_change());
+        let last = on.map(|(since, _)| match (after, stage.canary().last_request()) {
             (Some(1..), Some(last)) => millis(last.saturating_duration_since(since)),
             (Some(_) | None, _) => 0,
         });
@@ -398,7 +264,7 @@ impl Fault {
 }
 
 fn line(began: Instant, view: &CanaryView) -> String {
-    let arm = |arm: &wingbeat_controller::view::ArmView| {
+    let arm = |arm: &ArmView| {
         let p99 = arm.p99_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
         let bad = arm.errors.saturating_add(arm.overdue);
         format!("{:>5.0}/s {bad:>4} bad of {:<6} p99 {p99}", arm.rate, arm.requests)
@@ -421,11 +287,6 @@ fn reason(view: &CanaryView) -> String {
     let failed = view.conditions.iter().find(|condition| condition.reason == "Failed");
     let verdict = view.verdict.as_ref().map(|verdict| verdict.reason.clone());
     failed.map(|condition| condition.message.clone()).or(verdict).unwrap_or_default()
-}
-
-/// Returns an address of loopback that was free a moment ago.
-async fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()
 }
 
 async fn within(limit: Duration, otherwise: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {

@@ -1,1 +1,2 @@
-//! What the end-to-end tests share.
+//! Tests against the real Envoy: see `tests/tests`. Their names begin with `envoy_`, so that the fast run can leave
+//! them out.

@@ -1,1 +1,283 @@
+use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::id::Revision;
+use wingbeat_core::outcome::Outcome;
+use wingbeat_core::rollout::{Plan, PlanInput};
+use wingbeat_core::weight::BasisPoints;
+use wingbeat_proto::v1::{ClusterReport, Count};
+use wingbeat_xds_server::model::Split;
 
+use super::*;
+use crate::setup::{Managed, Service, Workload};
+use crate::store::memory::Memory;
+
+/// An engine, a filter that reports to it, and a clock that only the test moves.
+struct World {
+    engine: Engine,
+    store: Memory,
+    now: Timestamp,
+    sequence: u64,
+    primary: (u64, u64),
+    canary: (u64, u64),
+    texts: Vec<String>,
+}
+
+fn name() -> CanaryName {
+    CanaryName::new("prod", "backend")
+}
+
+fn setup(revision: &str) -> Setup {
+    let plan = Plan::try_new(&PlanInput {
+        name: Some(name()),
+        target: "backend".into(),
+        interval: Some(Span::from_secs(1)),
+        step_weight: Some(10),
+        max_weight: Some(50),
+        ..PlanInput::default()
+    });
+    let endpoints = |port| vec![("127.0.0.1".to_owned(), port)];
+    let managed = Managed {
+        plan: plan.unwrap(),
+        judge: JudgeConfig::default(),
+        workload: Workload {
+            revision: Revision::new(revision),
+            revisions: BTreeMap::from([(Revision::new("1"), endpoints(1)), (Revision::new("2"), endpoints(2))]),
+            http2: false,
+        },
+        service: Service {
+            hosts: vec!["backend.local".into()],
+            listeners: vec!["public".into()],
+            timeout: None,
+            retries: None,
+        },
+    };
+    Setup { canaries: BTreeMap::from([(name(), managed)]), ..Setup::default() }
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self::over(Memory::default());
+        world.engine.configure(setup("1"), world.now);
+        world
+    }
+
+    fn over(store: Memory) -> Self {
+        Self {
+            engine: Engine::open(Box::new(store.clone())).unwrap(),
+            store,
+            now: Timestamp::from_millis(1_000_000),
+            sequence: 0,
+            primary: (0, 0),
+            canary: (0, 0),
+            texts: Vec::new(),
+        }
+    }
+
+    /// The control plane dies and comes back over what it has stored.
+    fn restart(self) -> Self {
+        Self { engine: Engine::open(Box::new(self.store.clone())).unwrap(), ..self }
+    }
+
+    fn rollout(&mut self) {
+        self.engine.configure(setup("2"), self.now);
+    }
+
+    /// A tenth of a second of traffic: `(requests, errors)` of both arms.
+    fn traffic(&mut self, primary: (u64, u64), canary: (u64, u64)) -> ReportResponse {
+        self.primary = (self.primary.0 + primary.0, self.primary.1 + primary.1);
+        self.canary = (self.canary.0 + canary.0, self.canary.1 + canary.1);
+        self.now = self.now.plus(Span::from_millis(100));
+        self.sequence += 1;
+        let request = self.request();
+        let response = self.engine.report(&request, self.now).unwrap();
+        self.tick();
+        response
+    }
+
+    fn tick(&mut self) {
+        self.engine.tick(self.now);
+        self.texts.extend(self.engine.told().into_iter().map(|told| told.text));
+    }
+
+    fn request(&self) -> ReportRequest {
+        let rev = self.engine.canaries[&name()].state.rev.get();
+        let cluster = |revision: &str, (requests, errors): (u64, u64)| {
+            let mut outcomes = vec![0; Outcome::ALL.len()];
+            outcomes[Outcome::Success.index()] = requests - errors;
+            outcomes[Outcome::ServerFault.index()] = errors;
+            ClusterReport {
+                cluster: format!("prod/backend/{revision}"),
+                started: requests,
+                finished: requests,
+                outcomes,
+                latency: vec![Count { key: 700, count: requests }],
+                rev,
+                rev_started: requests,
+                ..ClusterReport::default()
+            }
+        };
+        ReportRequest {
+            node_id: "edge-1".into(),
+            boot_id: 1,
+            worker_id: 2,
+            sequence: self.sequence,
+            clusters: vec![cluster("1", self.primary), cluster("2", self.canary)],
+            ..ReportRequest::default()
+        }
+    }
+
+    fn weight(&self) -> BasisPoints {
+        match self.engine.model().hosts.first().map(|host| host.split.clone()) {
+            Some(Split::Weighted { weight, .. }) => weight,
+            Some(Split::Single(_) | Split::Header { .. } | Split::Mirror { .. }) | None => BasisPoints::ZERO,
+        }
+    }
+
+    fn phase(&self) -> &'static str {
+        self.engine.canaries[&name()].state.phase.as_str()
+    }
+
+    fn counted(&self) -> u64 {
+        let board = self.engine.board(true, self.now);
+        board.canaries.values().next().map_or(0, |view| view.canary.requests)
+    }
+}
+
+#[test]
+fn a_canary_that_fails_everything_is_out_after_two_windows() {
+    let mut world = World::new();
+    world.rollout();
+    assert_eq!(world.weight(), BasisPoints::from_percent(10));
+    for _ in 0..4 {
+        world.traffic((95, 0), (5, 5));
+    }
+    assert_eq!((world.weight(), world.phase()), (BasisPoints::ZERO, "Failed"));
+    assert_eq!(world.texts.last().map(String::as_str), Some("Canary failed! Scaling down backend.prod"));
+}
+
+#[test]
+fn a_healthy_canary_is_promoted_in_the_end() {
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..3_000 {
+        world.traffic((90, 0), (10, 0));
+        if world.phase() == "Succeeded" {
+            break;
+        }
+    }
+    assert_eq!(world.phase(), "Succeeded");
+    assert_eq!(world.texts.last().map(String::as_str), Some("Promotion completed! Scaling down backend.prod"));
+}
+
+#[test]
+fn repeated_reports_count_once_and_none_is_lost_in_a_restart() {
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..3 {
+        world.traffic((95, 0), (5, 0));
+        let again = world.request();
+        world.engine.report(&again, world.now).unwrap();
+    }
+    world.now = world.now.plus(Span::from_secs(2));
+    world.tick();
+    assert_eq!(world.counted(), 15);
+    let durable = world.traffic((95, 0), (5, 0)).durable;
+    assert_eq!(durable, 3, "what was written down need not be sent again");
+    let mut world = world.restart();
+    world.rollout();
+    // The rollout's totals begin anew with the judge; what is not durable comes again, and nothing else.
+    let response = world.traffic((95, 0), (5, 0));
+    world.now = world.now.plus(Span::from_millis(400));
+    world.tick();
+    assert_eq!((response.durable, world.counted()), (3, 10));
+}
+
+#[test]
+fn a_restart_goes_on_with_the_rollout() {
+    let mut world = World::new();
+    world.rollout();
+    let rev = world.engine.canaries[&name()].state.rev;
+    let mut world = world.restart();
+    assert!(world.engine.resumes_rollout());
+    world.rollout();
+    assert_eq!((world.weight(), world.phase()), (BasisPoints::from_percent(10), "Progressing"));
+    assert_eq!(world.engine.canaries[&name()].state.rev, rev);
+}
+
+#[test]
+fn a_full_disk_freezes_steps_but_not_an_abort() {
+    let mut world = World::new();
+    world.store.set_full(true);
+    world.rollout();
+    assert_eq!(world.weight(), BasisPoints::ZERO, "what cannot be stored is not begun");
+    world.store.set_full(false);
+    world.tick();
+    assert_eq!(world.weight(), BasisPoints::from_percent(10));
+    world.store.set_full(true);
+    world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+    assert_eq!(world.weight(), BasisPoints::ZERO);
+    // Once there is room, it is stored, and a restart does not take it back.
+    world.store.set_full(false);
+    world.tick();
+    let mut world = world.restart();
+    world.rollout();
+    assert_eq!(world.phase(), "Failed");
+}
+
+#[test]
+fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
+    let mut world = World::new();
+    world.rollout();
+    world.store.set_full(true);
+    world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+    // A request of before still carries the route of the abort's rev when it is reported.
+    let request = world.request();
+    world.store.set_full(false);
+    let mut world = world.restart();
+    world.rollout();
+    assert_eq!(world.phase(), "Progressing");
+    world.sequence += 1;
+    let request = ReportRequest { sequence: world.sequence, ..request };
+    let one = ClusterReport { started: 1, finished: 1, rev_started: 1, ..request.clusters[0].clone() };
+    let mut outcomes = vec![0; Outcome::ALL.len()];
+    outcomes[0] = 1;
+    let request = ReportRequest { clusters: vec![ClusterReport { outcomes, latency: Vec::new(), ..one }], ..request };
+    world.engine.report(&request, world.now).unwrap();
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
+}
+
+#[test]
+fn a_command_acts_once() {
+    let mut world = World::new();
+    world.rollout();
+    assert_eq!(world.engine.command(&name(), Command::Abort, "same", world.now), Ok(()));
+    assert_eq!(world.engine.command(&name(), Command::Abort, "same", world.now), Ok(()));
+    let refused = world.engine.command(&name(), Command::Abort, "another", world.now);
+    assert_eq!(refused, Err("backend.prod is Failed: there is no rollout to abort".to_owned()));
+}
+
+#[test]
+fn absurd_reports_change_nothing() {
+    let mut world = World::new();
+    world.rollout();
+    world.traffic((95, 0), (5, 0));
+    let mut more_errors_than_requests = world.request();
+    more_errors_than_requests.clusters[1].outcomes[3] = u64::MAX;
+    more_errors_than_requests.sequence += 1;
+    assert!(world.engine.report(&more_errors_than_requests, world.now).is_err());
+    let mut backwards = world.request();
+    backwards.clusters[0].stratum = 77;
+    assert!(world.engine.report(&backwards, world.now).is_err());
+    assert_eq!(world.phase(), "Progressing");
+}
+
+#[test]
+fn state_of_a_later_version_is_refused_by_name() {
+    let mut store = Memory::default();
+    let later = br#"{"version": 9, "content": {"anything": true}}"#;
+    store.put(&[("canary/prod/backend".to_owned(), later.to_vec())]).unwrap();
+    let refused = Engine::open(Box::new(store.clone())).unwrap_err().to_string();
+    assert!(refused.contains("canary/prod/backend has version 9"), "{refused}");
+    store.put(&[("canary/prod/backend".to_owned(), b"{".to_vec())]).unwrap();
+    let damaged = Engine::open(Box::new(store)).unwrap_err().to_string();
+    assert!(damaged.contains("canary/prod/backend is damaged"), "{damaged}");
+}

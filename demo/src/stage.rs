@@ -1,0 +1,170 @@
+//! What a scene is played on: two revisions, a control plane, a real Envoy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use wingbeat_controller::engine::Engine;
+use wingbeat_controller::handle::Handle;
+use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::setup::{Managed, Service as Route, Setup, Workload};
+use wingbeat_controller::store::memory::Memory;
+use wingbeat_controller::view::CanaryView;
+use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::rollout::{Plan, PlanInput};
+use wingbeat_core::time::Span;
+use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::server;
+use wingbeat_xds_server::store::Store as Snapshots;
+
+use crate::envoy::{Binary, Envoy};
+use crate::scene::{Scenario, Scene};
+use crate::service::{Behaviour, Service};
+
+/// Namespace of the canary.
+pub const NAMESPACE: &str = "demo";
+/// Name of the canary and of its workload.
+pub const NAME: &str = "backend";
+/// Host of the requests.
+pub const HOST: &str = "backend.local";
+/// The revision that serves at first.
+pub const PRIMARY: &str = "1.4.0";
+/// The revision that is rolled out.
+pub const CANARY: &str = "1.4.1";
+const LISTENER: &str = "public";
+
+/// Everything that a scene is played on. Dropping it ends all of it.
+#[derive(Debug)]
+pub struct Stage {
+    entry: SocketAddr,
+    primary: Service,
+    canary: Service,
+    runtime: Runtime,
+    _envoy: Envoy,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Stage {
+    /// Starts both revisions, the control plane and Envoy; the primary serves.
+    pub async fn build(scene: &Scene, binary: &Binary, filter: &'static [u8]) -> anyhow::Result<Self> {
+        let healthy = Behaviour { error_share: scene.primary_errors, ..Behaviour::default() };
+        let primary = Service::start(PRIMARY, scene.seed, healthy).await?;
+        let from_start = scene.fault().filter(|_| scene.fault_after.is_zero());
+        let canary = Service::start(CANARY, scene.seed ^ 1, from_start.unwrap_or_default()).await?;
+        let entry = free_address().await?;
+        let control = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let control_address = control.local_addr()?;
+
+        let snapshots = Snapshots::default();
+        let engine = Engine::open(Box::new(Memory::default()))?;
+        let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
+        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let intake = Arc::new(runtime.handle().clone());
+        tokio::spawn(async move {
+            let until = async {
+                let _dropped = stopped.await;
+            };
+            if let Err(error) = server::serve(control, snapshots, intake, until).await {
+                tracing::error!(%error, "the xDS server ended");
+            }
+        });
+        let bootstrap = Bootstrap {
+            node_id: "demo-envoy".to_owned(),
+            node_cluster: "demo".to_owned(),
+            host: control_address.ip().to_string(),
+            port: control_address.port(),
+            admin: None,
+        };
+        let envoy = binary.start(bootstrap.render(), entry).await?;
+        Ok(Self { entry, primary, canary, runtime, _envoy: envoy, _stop: stop })
+    }
+
+    /// Returns where users connect.
+    pub const fn entry(&self) -> SocketAddr {
+        self.entry
+    }
+
+    /// Returns the new revision.
+    pub const fn canary(&self) -> &Service {
+        &self.canary
+    }
+
+    /// Returns the way to the control plane.
+    pub const fn handle(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Returns what is shown of the canary.
+    pub fn view(&self) -> Option<CanaryView> {
+        let board = self.handle().board();
+        board.canaries.get(&(NAMESPACE.to_owned(), NAME.to_owned())).map(|view| view.as_ref().clone())
+    }
+
+    /// Returns the setup that asks for this revision.
+    pub fn setup(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<Setup> {
+        setup(scene, revision, filter, self.entry, [&self.primary, &self.canary])
+    }
+}
+
+fn setup(
+    scene: &Scene,
+    revision: &str,
+    filter: &'static [u8],
+    entry: SocketAddr,
+    [primary, canary]: [&Service; 2],
+) -> anyhow::Result<Setup> {
+    let name = CanaryName::new(NAMESPACE, NAME);
+    let interval = match scene.scenario {
+        Scenario::Promote => Span::from_millis(500),
+        // Long enough that the fault meets the first step.
+        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
+    };
+    let plan = Plan::try_new(&PlanInput {
+        name: Some(name.clone()),
+        target: NAME.to_owned(),
+        interval: Some(interval),
+        step_weight: Some(scene.weight.into()),
+        max_weight: Some(i64::from(scene.weight).max(50)),
+        ..PlanInput::default()
+    })
+    .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let endpoint = |service: &Service| vec![(service.address().ip().to_string(), service.address().port())];
+    let managed = Managed {
+        plan,
+        judge: JudgeConfig::default(),
+        workload: Workload {
+            revision: Revision::new(revision),
+            revisions: BTreeMap::from([
+                (Revision::new(PRIMARY), endpoint(primary)),
+                (Revision::new(CANARY), endpoint(canary)),
+            ]),
+            http2: false,
+        },
+        service: Route {
+            hosts: vec![HOST.to_owned()],
+            listeners: vec![LISTENER.to_owned()],
+            timeout: None,
+            retries: None,
+        },
+    };
+    Ok(Setup {
+        canaries: BTreeMap::from([(name, managed)]),
+        listeners: vec![Listener {
+            name: LISTENER.to_owned(),
+            address: entry.ip().to_string(),
+            port: entry.port(),
+            node_clusters: Vec::new(),
+        }],
+        filter: Some(Arc::from(filter)),
+    })
+}
+
+/// Returns an address of loopback that was free a moment ago.
+async fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()
+}

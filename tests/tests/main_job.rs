@@ -1,0 +1,100 @@
+//! The main job, through a real Envoy: a bad canary leaves, a good one stays, and nothing is lost in counting.
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::time::Duration;
+
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::scene::{Outcome, Scenario, Scene};
+use wingbeat_demo::service::Behaviour;
+use wingbeat_demo::stage::{CANARY, HOST, Stage};
+use wingbeat_demo::summary::Ended;
+
+/// The promise is one second on a machine that does nothing else; a loaded one gets more.
+const LOADED: u64 = 2_000;
+
+fn scene(scenario: Scenario) -> Scene {
+    Scene {
+        scenario,
+        rps: 500,
+        weight: 10,
+        canary_errors: 1.0,
+        primary_errors: 0.0,
+        latency: Duration::from_secs(1),
+        patience: None,
+        fault_after: Duration::from_millis(500),
+        max_duration: Duration::from_mins(1),
+        seed: 3,
+        envoy: None,
+    }
+}
+
+fn quiet(_: &str) {}
+
+async fn play(scene: Scene) -> Outcome {
+    scene.play(wingbeat::FILTER, &quiet).await.expect("the scene is played to its end")
+}
+
+async fn rolled_back(scene: Scene) {
+    let played = play(scene).await;
+    assert!(played.as_it_should, "{played:?}");
+    assert_eq!(played.summary.result, Ended::RolledBack);
+    assert_eq!((played.summary.false_verdicts, played.summary.failed_requests_primary), (0, 0));
+    let last = played.summary.fault_to_last_canary_request_ms;
+    assert!(last.is_some_and(|millis| millis < LOADED), "{played:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_a_failing_canary_leaves() {
+    rolled_back(scene(Scenario::Errors)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_a_canary_that_was_broken_all_along_leaves() {
+    rolled_back(Scene { fault_after: Duration::ZERO, ..scene(Scenario::Errors) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_a_hanging_canary_leaves_however_patient_users_are() {
+    rolled_back(scene(Scenario::Hang)).await;
+    rolled_back(Scene { patience: Some(Duration::from_millis(500)), ..scene(Scenario::Hang) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_a_healthy_canary_is_promoted() {
+    let played = play(Scene { weight: 50, ..scene(Scenario::Promote) }).await;
+    assert!(played.as_it_should, "{played:?}");
+    assert_eq!((played.summary.result, played.summary.failed_requests), (Ended::Promoted, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_every_request_is_counted_once() {
+    let scene = Scene { weight: 50, ..scene(Scenario::NoTraffic) };
+    let binary = Binary::locate(None, DEFAULT_VERSION, &quiet).await.expect("an Envoy");
+    let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
+    let setup = stage.setup(&scene, CANARY, wingbeat::FILTER).expect("a setup");
+    stage.handle().configure(setup).expect("a rollout");
+    // A few errors, below what anyone would roll back, with the primary failing the same way.
+    stage.canary().behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
+    let load = Load::start(LoadConfig { target: stage.entry(), host: HOST.to_owned(), rate: 500, patience: None });
+    reached(|| stage.canary().received_since_change() >= 1_000).await;
+    let tally = load.stop_and_wait().await;
+    let received = stage.canary().received_since_change();
+    let counted = || stage.view().map_or(0, |view| view.canary.requests);
+    reached(|| counted() >= received).await;
+    // The next reports repeat what is not durable yet: nothing may be counted twice.
+    let reports = stage.handle().board().reports;
+    reached(|| stage.handle().board().reports >= reports + 10).await;
+    assert_eq!(counted(), received);
+    assert_eq!(tally.sent, tally.finished);
+}
+
+/// Waits until something holds, half a minute at most.
+async fn reached(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
+}
