@@ -1,10 +1,16 @@
 //! Everything that a developer or CI runs: `cargo xtask --help`.
+
 use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 mod generate;
+mod layers;
+mod lint;
+mod prove;
+mod run;
+mod test;
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", about = "Everything that a developer or CI runs")]
@@ -15,13 +21,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Writes the checked-in generated files anew.
-    Gen,
+    /// Runs all tests; what they need is prepared
+    Test {
+        /// Leaves out the tests that start a real Envoy
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Formatting, clippy, documentation, layers, generated files
+    Lint,
+    /// Checks that every crate depends on what it may, and nothing else
+    CheckLayers,
+    /// Writes the checked-in generated files anew
+    Gen {
+        /// Only checks that they are what would be written
+        #[arg(long)]
+        check: bool,
+    },
+    /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
+    Prove {
+        /// Which ones; all if none is named
+        names: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match Cli::parse().verb {
-        Verb::Gen => generate::generate(root),
+        Verb::Test { fast } => test::test(root, fast),
+        Verb::Lint => lint::lint(root),
+        Verb::CheckLayers => layers::check(root),
+        Verb::Gen { check: false } => generate::generate(root),
+        Verb::Gen { check: true } => generate::check(root),
+        Verb::Prove { names } => prove::prove(root, &names),
     }
 }

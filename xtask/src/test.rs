@@ -1,0 +1,29 @@
+//! `cargo xtask test`: all tests. Those that start a real Envoy have names that begin with `envoy_`; Envoy itself is
+//! installed by the first of them.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::run::{cargo, say, stage, succeed};
+
+/// Runs the tests.
+pub(crate) fn test(root: &Path, fast: bool) -> anyhow::Result<()> {
+    let command = ["test", "--workspace", "--locked"];
+    stage("tests without Envoy", || succeed(&mut cargo(root, &[&command[..], &["--", "--skip", "envoy_"]].concat())))?;
+    if fast {
+        return say("left out: the tests that start a real Envoy (cargo xtask test runs them)");
+    }
+    if !python3() {
+        bail!("the tests install Envoy by Python 3 with its module venv, and there is no python3");
+    }
+    // One after another: each measures time, and two Envoys would measure each other.
+    stage("tests with Envoy", || {
+        let only = ["--package", "wingbeat-e2e", "--test", "main_job", "--", "envoy_", "--test-threads", "1"];
+        succeed(&mut cargo(root, &[&["test", "--locked"][..], &only].concat()))
+    })
+}
+
+fn python3() -> bool {
+    std::process::Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success())
+}
