@@ -7,7 +7,7 @@
 //!  reply          ─► Worker::reply     durable mark, policy, next tick
 //! ```
 //!
-//! There is one [`Worker`] per Envoy worker, held by the VM and not by a plugin context: a configuration push
+//! There is one [`worker::Worker`] per Envoy worker, held by the VM and not by a plugin context: a configuration push
 //! makes a new context but keeps the VM, and with it every count.
 //!
 //! Only `abi.rs` names `proxy_wasm`, and decides nothing. All else runs on any target against [`host::Host`].
