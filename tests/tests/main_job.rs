@@ -45,30 +45,30 @@ async fn rolled_back(scene: Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_a_failing_canary_leaves() {
+async fn real_envoy_a_failing_canary_leaves() {
     rolled_back(scene(Scenario::Errors)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_a_canary_that_was_broken_all_along_leaves() {
+async fn real_envoy_a_canary_that_was_broken_all_along_leaves() {
     rolled_back(Scene { fault_after: Duration::ZERO, ..scene(Scenario::Errors) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_a_hanging_canary_leaves_however_patient_users_are() {
+async fn real_envoy_a_hanging_canary_leaves_however_patient_users_are() {
     rolled_back(scene(Scenario::Hang)).await;
     rolled_back(Scene { patience: Some(Duration::from_millis(500)), ..scene(Scenario::Hang) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_a_healthy_canary_is_promoted() {
+async fn real_envoy_a_healthy_canary_is_promoted() {
     let played = play(Scene { weight: 50, ..scene(Scenario::Promote) }).await;
     assert!(played.as_it_should, "{played:?}");
     assert_eq!((played.summary.result, played.summary.failed_requests), (Ended::Promoted, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn envoy_every_request_is_counted_once() {
+async fn real_envoy_every_request_is_counted_once() {
     let scene = Scene { weight: 50, ..scene(Scenario::NoTraffic) };
     let binary = Binary::locate(None, DEFAULT_VERSION, &quiet).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests. Those that start a real Envoy have names that begin with `envoy_`; Envoy itself is
+//! `cargo xtask test`: all tests. Those that start a real Envoy have names that begin with `real_envoy_`; Envoy itself is
 //! installed by the first of them.
 
 use std::path::Path;
@@ -10,7 +10,9 @@ use crate::run::{cargo, say, stage, succeed};
 /// Runs the tests.
 pub(crate) fn test(root: &Path, fast: bool) -> anyhow::Result<()> {
     let command = ["test", "--workspace", "--locked"];
-    stage("tests without Envoy", || succeed(&mut cargo(root, &[&command[..], &["--", "--skip", "envoy_"]].concat())))?;
+    stage("tests without Envoy", || {
+        succeed(&mut cargo(root, &[&command[..], &["--", "--skip", "real_envoy_"]].concat()))
+    })?;
     if fast {
         return say("left out: the tests that start a real Envoy (cargo xtask test runs them)");
     }
@@ -19,8 +21,8 @@ pub(crate) fn test(root: &Path, fast: bool) -> anyhow::Result<()> {
     }
     // One after another: each measures time, and two Envoys would measure each other.
     stage("tests with Envoy", || {
-        let only = ["--package", "wingbeat-e2e", "--test", "main_job", "--", "envoy_", "--test-threads", "1"];
-        succeed(&mut cargo(root, &[&["test", "--locked"][..], &only].concat()))
+        let only = ["--test", "main_job", "--", "real_envoy_", "--test-threads", "1"];
+        succeed(&mut cargo(root, &[&command[..], &only].concat()))
     })
 }
 
