@@ -89,18 +89,16 @@ impl Load {
         self.shared.lock().tally.clone()
     }
 
-    /// Stops sending, waits for every answer, and returns what came back.
-    pub async fn stop_and_wait(self) -> Tally {
+    /// Stops sending and returns what came back; users who still wait after the grace have lost their request.
+    pub async fn stop(self, grace: Duration) -> Tally {
         self.shared.paused.store(true, Ordering::Relaxed);
-        let mut poll = tokio::time::interval(Duration::from_millis(5));
-        while self.shared.lock().in_flight > 0 || !self.shared.idle.load(Ordering::Relaxed) {
-            poll.tick().await;
-        }
-        self.stop()
-    }
-
-    /// Stops sending and returns what came back; users who still wait have lost their request.
-    pub fn stop(self) -> Tally {
+        let answered = async {
+            let mut poll = tokio::time::interval(Duration::from_millis(5));
+            while !self.shared.idle.load(Ordering::Relaxed) {
+                poll.tick().await;
+            }
+        };
+        let _some_wait_for_ever = tokio::time::timeout(grace, answered).await;
         self.task.abort();
         let mut state = self.shared.lock();
         let waiting = usize::try_from(state.in_flight).unwrap_or(usize::MAX);

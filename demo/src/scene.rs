@@ -17,6 +17,8 @@ use crate::summary::{Ended, Summary};
 const AFTERWARDS: Duration = Duration::from_secs(3);
 /// Without traffic, a canary that was held for so long was held.
 const HOLD_WITHOUT_TRAFFIC: Duration = Duration::from_secs(20);
+/// Users who still wait so long after the last request was sent have lost theirs.
+const GRACE: Duration = Duration::from_secs(2);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time for the first answered request, and for a canary's first request.
 const STARTED_WITHIN: Duration = Duration::from_secs(30);
@@ -176,7 +178,10 @@ impl Scene {
         }
         let serves = stage.view().map(|view| view.primary_revision);
         let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
-        let tally = load.map(Load::stop).unwrap_or_default();
+        let tally = match load {
+            Some(load) => load.stop(GRACE).await,
+            None => Tally::default(),
+        };
         let summary = fault.summary(self, stage, ended, decided, duration, &tally);
         let as_it_should = ended == self.scenario.should_end() && summary.false_verdicts == 0 && promoted;
         Ok(Outcome { summary, reason: why, as_it_should })

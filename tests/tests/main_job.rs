@@ -78,7 +78,7 @@ async fn real_envoy_every_request_is_counted_once() {
     stage.canary().behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
     let load = Load::start(LoadConfig { target: stage.entry(), host: HOST.to_owned(), rate: 500, patience: None });
     reached(|| stage.canary().received_since_change() >= 1_000).await;
-    let tally = load.stop_and_wait().await;
+    let tally = load.stop(Duration::from_secs(10)).await;
     let received = stage.canary().received_since_change();
     let counted = || stage.view().map_or(0, |view| view.canary.requests);
     reached(|| counted() >= received).await;
