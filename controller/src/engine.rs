@@ -5,20 +5,22 @@
 //! on, with one exception (an abort is served even if it cannot be stored, and stored later); what cannot be
 //! stored is not adopted; the routes are derived from the state anew after every change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use wingbeat_core::analysis::judge::{Assessment, Flowing};
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
-use wingbeat_core::analysis::window::Windows;
+use wingbeat_core::analysis::window::{Batch, Windows};
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, WorkerId};
-use wingbeat_core::rollout::{Command, Effect, Event, Phase, Severity, State, step};
+use wingbeat_core::rollout::{
+    Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, State, Ticket, question, safety, step,
+};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 
-use crate::engine::canary::Canary;
+use crate::engine::canary::{Canary, Evidence};
+use crate::outbound::messenger::Call;
 use crate::setup::Setup;
 use crate::store::{Entries, Store, StoreError};
 use crate::view::Board;
@@ -42,6 +44,7 @@ const IDLE_TICK_MS: u32 = 1_000;
 /// The version of what is stored.
 const STORED_VERSION: u32 = 1;
 const LEDGER_KEY: &str = "ledger";
+const WINDOWS_KEY: &str = "windows";
 
 /// The engine.
 pub struct Engine {
@@ -51,12 +54,13 @@ pub struct Engine {
     ledger: Ledger,
     windows: Windows,
     policy: Policy,
-    /// Stored states of canaries that are not configured at the moment; kept for their return.
-    dormant: BTreeMap<CanaryName, State>,
+    /// What is stored of canaries that are not configured at the moment; kept for their return.
+    dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
     reports: u64,
     outbox: Vec<Told>,
+    alerts: Vec<Alerted>,
 }
 
 /// Something that people are told.
@@ -70,6 +74,29 @@ pub struct Told {
     pub text: String,
     /// When it happened.
     pub at: Timestamp,
+}
+
+/// A message to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alerted {
+    /// Whom it concerns.
+    pub canary: CanaryName,
+    /// The message.
+    pub alert: Alert,
+}
+
+/// A canary as it is stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Record {
+    state: State,
+    /// The ids of commands that were carried out.
+    commands: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Dormant {
+    record: Record,
+    evidence: Option<Evidence>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,29 +148,34 @@ impl Engine {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            if let Some(state) = read::<State>(&entries, key)? {
-                dormant.insert(CanaryName::new(namespace, name), state.resumed());
+            if let Some(Record { state, commands }) = read::<Record>(&entries, key)? {
+                let record = Record { state: state.resumed(), commands };
+                let evidence = read::<Evidence>(&entries, &format!("evidence/{namespace}/{name}"))?;
+                dormant.insert(CanaryName::new(namespace, name), Dormant { record, evidence });
             }
         }
+        let windows =
+            read::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.map_or_else(Windows::new, Windows::restore);
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
         Ok(Self {
             store,
             setup: Setup::default(),
             canaries: BTreeMap::new(),
             ledger,
-            windows: Windows::new(),
+            windows,
             policy: Policy::default(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
             reports: 0,
             outbox: Vec::new(),
+            alerts: Vec::new(),
         })
     }
 
     /// Returns the latest time that was stored: no clock may start before it.
     pub fn latest_stored(&self) -> Timestamp {
-        self.dormant.values().map(|state| state.changed).max().unwrap_or_default()
+        self.dormant.values().map(|dormant| dormant.record.state.changed).max().unwrap_or_default()
     }
 
     /// Manages this from now on. Rollouts in progress go on by their new plans.
@@ -152,7 +184,9 @@ impl Engine {
             self.canaries.keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
         for name in gone {
             if let Some(canary) = self.canaries.remove(&name) {
-                self.dormant.insert(name, canary.state);
+                let evidence = canary.evidence();
+                let record = Record { state: canary.state, commands: canary.commands };
+                self.dormant.insert(name, Dormant { record, evidence });
             }
         }
         self.setup = setup;
@@ -160,11 +194,14 @@ impl Engine {
         for (name, managed) in managed {
             let revision = managed.workload.revision.clone();
             match self.canaries.get_mut(&name) {
-                Some(canary) => canary.managed = managed,
-                None => {
-                    let state = self.dormant.remove(&name).unwrap_or_default();
-                    self.canaries.insert(name.clone(), Canary::new(managed, state));
+                Some(canary) => {
+                    let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
+                    canary.managed = managed;
+                    if suspended {
+                        self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
+                    }
                 }
+                None => self.wake(name.clone(), managed, now),
             }
             self.feed(&name, &Event::Revision(revision), now);
         }
@@ -199,14 +236,14 @@ impl Engine {
         })
     }
 
-    /// Carries a command out, once per id. The error says why it cannot be.
+    /// Carries a command out, once per id, also across restarts. The error says why it cannot be.
     pub fn command(&mut self, name: &CanaryName, command: Command, id: &str, now: Timestamp) -> Result<(), String> {
-        let Some(canary) = self.canaries.get_mut(name) else { return Err(format!("there is no canary {name}")) };
-        if !canary.is_first(id) {
+        let Some(canary) = self.canaries.get(name) else { return Err(format!("there is no canary {name}")) };
+        if canary.knows(id) {
             return Ok(());
         }
-        let refused = self.feed(name, &Event::Command(command), now);
-        refused.map_or(Ok(()), Err)
+        let commands = canary.commands_with(id);
+        self.feed_with(name, &Event::Command(command), Some(commands), now).map_or(Ok(()), Err)
     }
 
     /// Does what is due: judges the windows that are over, writes down what was reported.
@@ -218,10 +255,9 @@ impl Engine {
         }
         let names: Vec<CanaryName> = self.canaries.keys().cloned().collect();
         for name in names {
-            self.judge(&name, now);
-            self.finish_promotion(&name, now);
             // Level-triggered: a revision that came while something else was under way is not lost.
             self.see_revision(&name, now);
+            self.look(&name, now);
             self.retry_store(&name);
         }
         if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
@@ -230,9 +266,34 @@ impl Engine {
         self.update_policy();
     }
 
+    /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
+    pub fn calls(&self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for (name, canary) in &self.canaries {
+            let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
+            let Asked::Hook(place) = open.asked else { continue };
+            let Some(hook) = canary.managed.hooks.get(place) else { continue };
+            calls.push(Call {
+                canary: name.clone(),
+                ticket: open.ticket,
+                hook: hook.clone(),
+                phase: open.phase.to_owned(),
+                checksum: show::checksum(canary),
+            });
+        }
+        calls
+    }
+
+    /// Takes an answer. One that comes too late changes nothing.
+    pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
+        self.feed(name, &Event::Answer(ticket, answer), now);
+    }
+
     /// Returns when [`Engine::tick`] is due next.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
-        let busy = self.canaries.values().any(|canary| canary.is_judged() || canary.unstored);
+        let settled =
+            |phase: &Phase| matches!(phase, Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. });
+        let busy = self.canaries.values().any(|canary| canary.unstored || !settled(&canary.state.phase));
         let soon = if busy { Span::from_millis(50) } else { Span::from_millis(500) };
         let next = now.plus(soon);
         self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
@@ -259,23 +320,67 @@ impl Engine {
         std::mem::take(&mut self.outbox)
     }
 
+    /// Returns the alerts that are to be sent, and forgets them.
+    pub fn alerts(&mut self) -> Vec<Alerted> {
+        std::mem::take(&mut self.alerts)
+    }
+
+    /// Returns what is known of a managed canary's channels and hooks.
+    pub fn managed(&self, name: &CanaryName) -> Option<&crate::setup::Managed> {
+        self.canaries.get(name).map(|canary| &canary.managed)
+    }
+
+    /// Returns phase and checksum of a canary, as hooks are told them.
+    pub fn describe(&self, name: &CanaryName) -> Option<(String, String)> {
+        let canary = self.canaries.get(name)?;
+        Some((canary.state.phase.as_str().to_owned(), show::checksum(canary)))
+    }
+
     /// Returns true while a rollout may be on whose routes an earlier run has served.
     pub fn resumes_rollout(&self) -> bool {
-        let progressing = |state: &State| matches!(state.phase, Phase::Progressing(_) | Phase::Promoting { .. });
-        self.dormant.values().any(progressing) || self.canaries.values().any(|canary| progressing(&canary.state))
+        let progressing = |state: &State| matches!(state.phase, Phase::Progressing(_) | Phase::Promoting(_));
+        self.dormant.values().any(|dormant| progressing(&dormant.record.state))
+            || self.canaries.values().any(|canary| progressing(&canary.state))
     }
 
     fn owner(&self, cluster: &ClusterName) -> Option<(CanaryName, Arm)> {
         self.canaries.iter().find_map(|(name, canary)| Some((name.clone(), canary.arm_of(cluster)?)))
     }
 
+    /// Manages a canary from now on: a new one, or one that was stored.
+    fn wake(&mut self, name: CanaryName, managed: crate::setup::Managed, now: Timestamp) {
+        let dormant = self.dormant.remove(&name);
+        let (record, evidence) = dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence));
+        let mut canary = Canary::new(managed, record.state, record.commands, now);
+        if let Some(evidence) = evidence {
+            canary.restore(evidence, now);
+        }
+        self.canaries.insert(name, canary);
+    }
+
+    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl Into<String>, now: Timestamp) {
+        self.outbox.push(Told { canary: name.clone(), severity, text: text.into(), at: now });
+    }
+
     /// Takes one canary a step further. Returns why, if a command was refused.
     fn feed(&mut self, name: &CanaryName, event: &Event, now: Timestamp) -> Option<String> {
+        self.feed_with(name, event, None, now)
+    }
+
+    fn feed_with(
+        &mut self,
+        name: &CanaryName,
+        event: &Event,
+        commands: Option<VecDeque<String>>,
+        now: Timestamp,
+    ) -> Option<String> {
         let canary = self.canaries.get_mut(name)?;
         let stepped = step(&canary.managed.plan, &canary.state, event, now);
         if stepped.state != canary.state {
-            let abort = matches!(stepped.state.phase, Phase::Failed { .. });
-            let stored = store_state(self.store.as_mut(), name, &stepped.state);
+            let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
+            let commands = commands.unwrap_or_else(|| canary.commands.clone());
+            let record = Record { state: stepped.state, commands };
+            let stored = store_record(self.store.as_mut(), name, &record);
             if let Err(error) = &stored {
                 tracing::error!(canary = name.name, namespace = name.namespace, %error, "cannot store a state");
                 if !abort {
@@ -284,36 +389,34 @@ impl Engine {
                 }
             }
             canary.unstored = stored.is_err();
-            canary.adopt(stepped.state, now);
+            canary.commands = record.commands;
+            canary.adopt(record.state, now);
         }
         let mut refused = None;
         for effect in stepped.effects {
             match effect {
-                Effect::Emit(severity, text) => {
-                    self.outbox.push(Told { canary: name.clone(), severity, text, at: now });
-                }
+                Effect::Emit(severity, text) => self.say(name, severity, text, now),
+                Effect::Alert(alert) => self.alerts.push(Alerted { canary: name.clone(), alert }),
                 Effect::Refuse(why) => refused = Some(why),
-                // The workload's revision is its own primary here: nothing is copied.
-                Effect::Promote(_) => {}
             }
         }
         refused
     }
 
-    fn judge(&mut self, name: &CanaryName, now: Timestamp) {
+    /// Shows the machine how things stand, and answers what it asks about metrics.
+    fn look(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(canary) = self.canaries.get_mut(name) else { return };
-        let flowing = canary.flowing(now, NODE_SILENT);
-        let Some(Assessment { verdict, .. }) = canary.assess(now, &flowing) else { return };
-        self.feed(name, &Event::Flowing(flowing == Flowing::Yes), now);
-        self.feed(name, &Event::Verdict(verdict), now);
-    }
-
-    /// Standing revisions are ready as soon as they are wanted.
-    fn finish_promotion(&mut self, name: &CanaryName, now: Timestamp) {
-        let promoting =
-            self.canaries.get(name).is_some_and(|canary| matches!(canary.state.phase, Phase::Promoting { .. }));
-        if promoting {
-            self.feed(name, &Event::PrimaryReady, now);
+        let facts = canary.facts(now, NODE_SILENT);
+        self.feed(name, &Event::Tick(facts), now);
+        while let Some(canary) = self.canaries.get(name)
+            && let Some(open) = question(&canary.managed.plan, &canary.state)
+            && let Asked::Metric(place) = open.asked
+        {
+            let answer = canary.look(place, now);
+            if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
+                // It could not be stored; the question is still open, and the next tick asks again.
+                return;
+            }
         }
     }
 
@@ -328,7 +431,12 @@ impl Engine {
         if let Some(canary) = self.canaries.get_mut(name)
             && canary.unstored
         {
-            canary.unstored = store_state(self.store.as_mut(), name, &canary.state).is_err();
+            canary.unstored = store_record(
+                self.store.as_mut(),
+                name,
+                &Record { state: canary.state.clone(), commands: canary.commands.clone() },
+            )
+            .is_err();
         }
     }
 
@@ -336,8 +444,16 @@ impl Engine {
         let checkpoint = self.ledger.checkpoint();
         let id = checkpoint.id;
         self.last_checkpoint = now;
-        let Ok(bytes) = serde_json::to_vec(&Stored { version: STORED_VERSION, content: checkpoint }) else { return };
-        match self.store.put(&[(LEDGER_KEY.to_owned(), bytes)]) {
+        // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
+        let mut entries = Vec::new();
+        entries.extend(encode(LEDGER_KEY, &checkpoint));
+        entries.extend(encode(WINDOWS_KEY, &self.windows.open()));
+        for (name, canary) in &self.canaries {
+            if let Some(evidence) = canary.evidence() {
+                entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));
+            }
+        }
+        match self.store.put(&entries) {
             Ok(()) => {
                 self.ledger.mark_durable(id);
                 self.reported_since_checkpoint = false;
@@ -360,10 +476,16 @@ impl Engine {
     }
 }
 
-fn store_state(store: &mut dyn Store, name: &CanaryName, state: &State) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content: state })
-        .map_err(|error| StoreError::Write { path: name.to_string(), why: error.to_string() })?;
-    store.put(&[(format!("canary/{}/{}", name.namespace, name.name), bytes)])
+fn store_record(store: &mut dyn Store, name: &CanaryName, record: &Record) -> Result<(), StoreError> {
+    let key = format!("canary/{}/{}", name.namespace, name.name);
+    let entry = encode(&key, record);
+    let entry = entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })?;
+    store.put(&[entry])
+}
+
+fn encode<T: Serialize>(key: &str, content: &T) -> Option<(String, Vec<u8>)> {
+    let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content }).ok()?;
+    Some((key.to_owned(), bytes))
 }
 
 fn read<T: for<'de> Deserialize<'de>>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {

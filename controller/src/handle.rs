@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Answer, Ticket};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
 use crate::runtime::Mailbox;
@@ -72,6 +73,7 @@ pub enum Refusal {
 pub(crate) enum Message {
     Report { request: Box<ReportRequest>, reply: oneshot::Sender<Result<ReportResponse, String>> },
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
+    Answer { canary: CanaryName, ticket: Ticket, answer: Answer },
     Configure(Box<Setup>),
     Stop,
 }

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod handle;
 pub mod http;
 pub mod metrics;
+pub mod outbound;
 pub mod runtime;
 pub mod setup;
 pub mod store;

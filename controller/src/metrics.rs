@@ -91,6 +91,7 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
     let rev = Family::<OfCanary, Gauge>::default();
     let harm = Family::<OfCanary, Float>::default();
     for canary in board.canaries.values() {
+        let arms = canary.measured();
         let of_canary = OfCanary { name: canary.target.clone(), namespace: canary.namespace.clone() };
         total.get_or_create(&OfNamespace { namespace: canary.namespace.clone() }).inc();
         status.get_or_create(&of_canary).set(status_number(canary));
@@ -100,8 +101,8 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
             weight.get_or_create(&OfWorkload { workload, namespace: canary.namespace.clone() }).set(percent);
         }
         for (metric, value) in [
-            ("request-success-rate", success_rate(&canary.canary)),
-            ("request-duration", canary.canary.p99_ms.map(|ms| ms / 1_000.0)),
+            ("request-success-rate", success_rate(&arms.canary)),
+            ("request-duration", arms.canary.p99_ms.map(|ms| ms / 1_000.0)),
         ] {
             if let Some(value) = value {
                 analysis
@@ -113,7 +114,7 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
                     .set(value);
             }
         }
-        for (arm, measured) in [("primary", &canary.primary), ("canary", &canary.canary)] {
+        for (arm, measured) in [("primary", &arms.primary), ("canary", &arms.canary)] {
             let of_arm = OfArm { name: canary.target.clone(), namespace: canary.namespace.clone(), arm };
             requests.get_or_create(&of_arm).set(i64::try_from(measured.requests).unwrap_or(i64::MAX));
             errors.get_or_create(&of_arm).set(i64::try_from(measured.errors).unwrap_or(i64::MAX));
@@ -126,8 +127,8 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
             }
         }
         rev.get_or_create(&of_canary).set(i64::try_from(canary.rev).unwrap_or(i64::MAX));
-        if let Some(verdict) = &canary.verdict {
-            harm.get_or_create(&of_canary).set(verdict.harm);
+        if let Some(evidence) = &canary.evidence {
+            harm.get_or_create(&of_canary).set(evidence.errors.harm.max(evidence.latency.harm));
         }
     }
     registry.register("flagger_canary_total", "Canaries", total);
@@ -155,7 +156,7 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
 
 /// Returns Flagger's number for the phase: an alert on `> 1` means a failed rollout.
 fn status_number(canary: &CanaryView) -> i64 {
-    match canary.status.as_str() {
+    match canary.phase.as_str() {
         "Progressing" => 0,
         "Failed" => 2,
         _ => 1,
@@ -172,6 +173,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::view::ArmsView;
 
     #[test]
     fn flaggers_names_and_values() {
@@ -179,9 +181,12 @@ mod tests {
             namespace: "prod".into(),
             name: "backend".into(),
             target: "backend".into(),
-            status: "Failed".into(),
+            phase: "Failed".into(),
             weight: 5.0,
-            canary: ArmView { requests: 100, errors: 5, p99_ms: Some(250.0), ..ArmView::default() },
+            arms: Some(ArmsView {
+                canary: ArmView { requests: 100, errors: 5, p99_ms: Some(250.0), ..ArmView::default() },
+                ..ArmsView::default()
+            }),
             ..CanaryView::default()
         };
         let board = Board {

@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use wingbeat_core::rollout::{Command, Severity};
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::store::Store as Snapshots;
@@ -13,6 +14,8 @@ use wingbeat_xds_server::store::Store as Snapshots;
 use crate::clock::Clock;
 use crate::engine::{Engine, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Message, Refusal, Verb};
+use crate::outbound::alert::Field;
+use crate::outbound::messenger::Messenger;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
@@ -32,12 +35,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`.
+    /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`. Must be called on a tokio
+    /// runtime: hooks and alerts go out on it.
     pub fn start(engine: Engine, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
         let (mailbox, messages) = sync_channel(MAILBOX);
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
-        let handle = Handle::new(mailbox, shown, events.clone());
+        let handle = Handle::new(mailbox.clone(), shown, events.clone());
+        let messenger = Messenger::new(tokio::runtime::Handle::current());
         let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
             learning: engine.resumes_rollout(),
@@ -48,6 +53,9 @@ impl Runtime {
             board,
             events,
             told: 0,
+            messenger,
+            mailbox,
+            asked: Vec::new(),
             last_shown: Timestamp::EPOCH,
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -80,6 +88,10 @@ struct Worker {
     board: watch::Sender<Arc<Board>>,
     events: EventLog,
     told: u64,
+    messenger: Messenger,
+    mailbox: Mailbox,
+    /// Questions that are on their way.
+    asked: Vec<(CanaryName, Ticket)>,
     learning: bool,
     started: Timestamp,
     last_shown: Timestamp,
@@ -116,11 +128,16 @@ impl Worker {
                 let _gone = reply.send(answer);
             }
             Message::Command { canary, verb, id, reply } => {
-                let answer = match command(verb) {
-                    Some(command) => self.engine.command(&canary, command, &id, now).map_err(Refusal::Conflict),
-                    None => Err(Refusal::Conflict(format!("{canary} has no gate that waits for approval"))),
+                let answer = if self.engine.managed(&canary).is_some() {
+                    self.engine.command(&canary, command(verb), &id, now).map_err(Refusal::Conflict)
+                } else {
+                    Err(Refusal::NotFound(canary))
                 };
                 let _gone = reply.send(answer);
+            }
+            Message::Answer { canary, ticket, answer } => {
+                self.asked.retain(|asked| *asked != (canary.clone(), ticket));
+                self.engine.answer(&canary, ticket, answer, now);
             }
             Message::Configure(setup) => self.engine.configure(*setup, now),
             Message::Stop => {}
@@ -142,6 +159,37 @@ impl Worker {
         for told in told {
             self.tell(told);
         }
+        for alerted in self.engine.alerts() {
+            self.alert(&alerted.canary, &alerted.alert);
+        }
+        self.ask();
+    }
+
+    /// Puts the questions that are open and not on their way yet.
+    fn ask(&mut self) {
+        let calls = self.engine.calls();
+        // A question that is no longer open needs no answer; its ticket is not used again.
+        self.asked.retain(|(canary, ticket)| calls.iter().any(|call| call.canary == *canary && call.ticket == *ticket));
+        for call in calls {
+            let asked = (call.canary.clone(), call.ticket);
+            if self.asked.contains(&asked) {
+                continue;
+            }
+            self.asked.push(asked);
+            let mailbox = self.mailbox.clone();
+            self.messenger.ask(call, move |canary, ticket, answer| {
+                // Fails only if the engine has ended.
+                let _gone = mailbox.send(Message::Answer { canary, ticket, answer });
+            });
+        }
+    }
+
+    fn alert(&self, name: &CanaryName, alert: &Alert) {
+        let Some(managed) = self.engine.managed(name) else { return };
+        let fields = if alert.described { fields(&managed.plan) } else { Vec::new() };
+        for channel in managed.alerts.iter().filter(|channel| channel.takes(alert.level)) {
+            self.messenger.alert(channel, name, alert, &fields);
+        }
     }
 
     fn tell(&mut self, told: Told) {
@@ -152,27 +200,55 @@ impl Worker {
         };
         tracing::info!(canary = %canary, namespace = canary.namespace, kind, "{text}");
         self.told = self.told.saturating_add(1);
-        self.events.push(EventView {
+        let event = EventView {
             id: self.told,
-            time: rfc3339(at),
+            t: rfc3339(at),
             kind: kind.to_owned(),
             reason: "Synced".to_owned(),
-            namespace: canary.namespace,
-            name: canary.name,
             message: text,
-        });
+            namespace: canary.namespace.clone(),
+            name: canary.name.clone(),
+        };
+        if let Some(managed) = self.engine.managed(&canary) {
+            let (phase, checksum) = self.engine.describe(&canary).unwrap_or_default();
+            for (place, _) in managed.plan.hooks(HookKind::Event) {
+                if let Some(hook) = managed.hooks.get(place) {
+                    self.messenger.tell(hook.clone(), phase.clone(), checksum.clone(), &event, at.as_millis());
+                }
+            }
+        }
+        self.events.push(event);
     }
 }
 
-const fn command(verb: Verb) -> Option<Command> {
+/// Returns the plan in short, as Flagger puts it into alerts.
+fn fields(plan: &Plan) -> Vec<Field> {
+    let field = |name: &str, value: String| Field { name: name.to_owned(), value };
+    let routing = match plan.strategy() {
+        Strategy::AbTesting => "A/B Testing".to_owned(),
+        Strategy::BlueGreen => "Blue/Green".to_owned(),
+        Strategy::Weighted => {
+            let weights: Vec<String> =
+                (1..plan.positions()).filter_map(|place| Some(plan.share(place)?.shown().to_string())).collect();
+            format!("Weight steps: {} max: {}", weights.join(","), weights.last().map_or("", String::as_str))
+        }
+    };
+    vec![
+        field("Target", format!("{}/{}.{}", plan.kind(), plan.target(), plan.name().namespace)),
+        field("Failed checks threshold", plan.threshold().to_string()),
+        field("Progress deadline", format!("{}s", plan.deadline().as_millis() / 1_000)),
+        field("Traffic routing", routing),
+    ]
+}
+
+const fn command(verb: Verb) -> Command {
     match verb {
-        Verb::Pause => Some(Command::Pause),
-        Verb::Resume => Some(Command::Resume),
-        Verb::Abort => Some(Command::Abort),
-        Verb::Promote => Some(Command::Promote),
-        Verb::Retry => Some(Command::Retry),
-        // Plans have no gates yet.
-        Verb::Approve => None,
+        Verb::Pause => Command::Pause,
+        Verb::Resume => Command::Resume,
+        Verb::Approve => Command::Approve,
+        Verb::Abort => Command::Abort,
+        Verb::Promote => Command::Promote,
+        Verb::Retry => Command::Retry,
     }
 }
 

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::analysis::threshold::Check;
 use wingbeat_core::id::{CanaryName, ClusterName, Revision};
 use wingbeat_core::rollout::Plan;
 use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::{Listener, Retries};
+
+use crate::outbound::alert::Channel;
+use crate::outbound::webhook::Hook;
 
 /// Everything that is managed.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +35,12 @@ pub struct Managed {
     pub workload: Workload,
     /// How it is reached.
     pub service: Service,
+    /// The plan's hooks, in the same places.
+    pub hooks: Vec<Hook>,
+    /// The plan's metrics, in the same places.
+    pub checks: Vec<Check>,
+    /// Channels that people are alerted by.
+    pub alerts: Vec<Channel>,
 }
 
 /// Named revisions with their endpoints.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::judge::HarmSafe;
 
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +23,6 @@ pub struct Board {
 
 /// One canary.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct CanaryView {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -30,8 +30,8 @@ pub struct CanaryView {
     pub name: String,
     /// Name of the workload that the canary is of.
     pub target: String,
-    /// The phase, by Flagger's name for it.
-    pub status: String,
+    /// Flagger's name for the phase.
+    pub phase: String,
     /// Percent of traffic that the canary is given; 100 while an A/B test runs.
     pub weight: f64,
     /// RFC 3339, UTC.
@@ -39,25 +39,31 @@ pub struct CanaryView {
     /// Failed checks of this rollout; still there after it failed.
     pub failed_checks: u32,
     /// Iterations done, of A/B tests and blue/green.
-    pub iterations: u32,
-    /// True while the weight is frozen by command.
+    pub iterations: u64,
+    /// `canary`, `ab-testing` or `blue-green`.
+    pub strategy: String,
+    /// True while the share is frozen by command.
     pub paused: bool,
-    /// Conditions, as in a Kubernetes status.
-    pub conditions: Vec<ConditionView>,
     /// The revision that serves.
     pub primary_revision: String,
-    /// The revision under judgement.
+    /// The revision under judgement, or the one that failed.
     pub canary_revision: Option<String>,
+    /// Which attempt at the canary's revision this is.
+    pub attempt: u32,
     /// Raised by every change of the routes.
     pub rev: u64,
     /// How the judge works: `sequential`, `guard` or `thresholds`.
     pub mode: String,
+    /// Totals of this rollout on judged traffic; null before the first one.
+    pub arms: Option<ArmsView>,
     /// The judge's latest word.
     pub verdict: Option<VerdictView>,
-    /// Totals of this rollout on judged traffic.
-    pub primary: ArmView,
-    /// Totals of this rollout on judged traffic.
-    pub canary: ArmView,
+    /// What the verdict rests on.
+    pub evidence: Option<EvidenceView>,
+    /// Envoys that reported on this canary within the last five seconds.
+    pub nodes: Vec<NodeView>,
+    /// Conditions, as in a Kubernetes status.
+    pub conditions: Vec<ConditionView>,
 }
 
 /// A condition of a canary.
@@ -74,29 +80,43 @@ pub struct ConditionView {
     pub message: String,
 }
 
-/// The judge's word, with its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The judge's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerdictView {
     /// `rollback`, `advance`, `continue` or `no-data`.
-    pub verdict: String,
+    pub kind: String,
     /// Why, in words.
     pub reason: String,
     /// What was compared with what.
     pub comparison: String,
-    /// Natural logarithm of the evidence of harm.
-    pub harm: f64,
-    /// Where that evidence decides.
-    pub harm_limit: f64,
+}
+
+/// Evidence, as natural logarithms of e-values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceView {
+    /// On errors, hard guard and absolute limit included.
+    pub errors: HarmSafe,
+    /// On latency.
+    pub latency: HarmSafe,
+    /// Where the evidence of harm, both together, rolls the canary back.
+    pub decisive: f64,
     /// Interval of the ratio of error rates; open ends are null.
     pub rate_ratio: [Option<f64>; 2],
-    /// Canary requests that are still needed at the current rate.
+    /// Canary requests that are still needed until a step may end; null if no number is enough.
     pub eta_requests: Option<u64>,
+}
+
+/// What was measured of both arms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArmsView {
+    /// The revision that serves.
+    pub primary: ArmView,
+    /// The revision under judgement.
+    pub canary: ArmView,
 }
 
 /// What was measured of one arm in this rollout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct ArmView {
     /// Requests that count for the judge.
     pub requests: u64,
@@ -104,16 +124,27 @@ pub struct ArmView {
     pub errors: u64,
     /// Requests in flight that are older than they should be, counted since the rollout began.
     pub overdue: u64,
-    /// Clients that left before a response.
+    /// Clients that left before the response was complete.
     pub disconnects: u64,
     /// Requests a second over the last second.
     pub rate: f64,
-    /// Quantiles of the latency, in milliseconds.
+    /// Median of the latency, in milliseconds.
     pub p50_ms: Option<f64>,
-    /// See `p50_ms`.
+    /// The latency that nine of ten requests keep, in milliseconds.
     pub p90_ms: Option<f64>,
-    /// See `p50_ms`.
+    /// The latency that 99 of 100 requests keep, in milliseconds.
     pub p99_ms: Option<f64>,
+}
+
+/// An Envoy that reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: String,
+    /// The latest rev that it served a request by.
+    pub rev: u64,
+    /// How long ago it reported last.
+    pub last_report_ms: u64,
 }
 
 /// An event, worded as Flagger words it.
@@ -122,16 +153,23 @@ pub struct EventView {
     /// Counts events of this server; higher is later.
     pub id: u64,
     /// RFC 3339, UTC.
-    pub time: String,
+    pub t: String,
     /// `Normal` or `Warning`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Always `Synced`.
     pub reason: String,
+    /// The text.
+    pub message: String,
     /// Namespace of the canary.
     pub namespace: String,
     /// Name of the canary.
     pub name: String,
-    /// The text.
-    pub message: String,
+}
+
+impl CanaryView {
+    /// Returns what was measured, all zero before the first rollout.
+    pub fn measured(&self) -> ArmsView {
+        self.arms.unwrap_or_default()
+    }
 }

@@ -14,5 +14,6 @@ mod power;
 pub mod replay;
 pub mod sample_ratio;
 pub mod sequential;
+pub mod threshold;
 pub mod window;
 mod words;

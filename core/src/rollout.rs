@@ -1,27 +1,32 @@
 //! What to do with a rollout: a plan, a state, events, and the step between states.
 //!
 //! ```text
-//!              revision seen        new revision            weight steps …        last step passed
-//!  (nothing) ───────────► Initialized ───────────► Progressing ─────────► Promoting ─────► Succeeded
-//!                                          ▲            │ ▲                                   │
-//!                                          │   rollback │ │ new revision, retry               │
-//!                                          │   or abort ▼ │                                   │
-//!                                          │          Failed                                  │
-//!                                          └──────────────────────────────────────────────────┘
+//!  first revision ─► Initialized ──┐                     ┌─► Waiting (hooks confirm) ─┐
+//!                                  ├─ new revision ──────┤                            │
+//!  Succeeded ◄─ Finalising ◄─┐     │                     └────────────────────────────┴─► Progressing
+//!      │                     │     │                                                       │      │
+//!      └─────────────────────┼─────┘   retry, another revision ─► Failed ◄── rollback, abort      │
+//!                            │                                                                    │
+//!                            └──────────────── Promoting ◄── the last position passed ────────────┘
 //! ```
 //!
-//! [`step`](step::step) takes the state and an event to the next state and the effects that are due. The caller
-//! writes the state down, then acts. Routes are no effects: [`project`](project::project) derives them from the
-//! state, again and again, so that a crash anywhere loses nothing.
+//! [`step()`] takes the state and an event to the next state and what people are to be told. The caller writes the
+//! state down, then acts. Routes and calls of hooks are no effects: [`project()`] and [`question()`] derive them from
+//! the state, again and again, so that a crash anywhere loses nothing.
 
 pub mod event;
+pub mod invariant;
 pub mod plan;
 pub mod project;
+pub mod round;
+pub mod safety;
 pub mod state;
 pub mod step;
+mod words;
 
-pub use event::{Command, Effect, Event, Severity};
-pub use plan::{Plan, PlanError, PlanInput};
+pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Readiness, Severity};
+pub use plan::{Hook, HookInput, HookKind, Pace, Plan, PlanError, PlanInput, Share, Strategy};
 pub use project::{Projection, Routes, project};
-pub use state::{Phase, Progress, State, StepClock};
+pub use round::{Answer, Asked, Question, Round, Stage, Ticket, question};
+pub use state::{Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Step, step};

@@ -159,7 +159,7 @@ impl Scene {
             let Some(view) = stage.view() else { continue };
             fault.advance(self, stage, load.as_ref(), &view);
             let idle_enough = began.elapsed() >= HOLD_WITHOUT_TRAFFIC;
-            match view.status.as_str() {
+            match view.phase.as_str() {
                 "Failed" => break Ended::RolledBack,
                 "Succeeded" => break Ended::Promoted,
                 _ if self.scenario == Scenario::NoTraffic && idle_enough => break Ended::NoData,
@@ -216,7 +216,7 @@ impl Fault {
                     *self = Self::On { since, weight: view.weight };
                 }
             }
-            Self::Waiting if view.canary.requests > 0 => *self = Self::Flowing(now()),
+            Self::Waiting if view.measured().canary.requests > 0 => *self = Self::Flowing(now()),
             Self::Flowing(since) if since.elapsed() >= scene.fault_after => {
                 if let Some(behaviour) = scene.fault() {
                     if let Some(load) = load {
@@ -274,17 +274,17 @@ fn line(began: Instant, view: &CanaryView) -> String {
         let bad = arm.errors.saturating_add(arm.overdue);
         format!("{:>5.0}/s {bad:>4} bad of {:<6} p99 {p99}", arm.rate, arm.requests)
     };
-    let evidence = view
-        .verdict
-        .as_ref()
-        .map_or_else(String::new, |verdict| format!("  evidence {:.1} of {:.1}", verdict.harm, verdict.harm_limit));
+    let arms = view.measured();
+    let evidence = view.evidence.as_ref().map_or_else(String::new, |evidence| {
+        format!("  evidence {:.1} of {:.1}", evidence.errors.harm.max(evidence.latency.harm), evidence.decisive)
+    });
     format!(
         "{:>8.3}s  {} {}%  primary {}  canary {}{evidence}",
         began.elapsed().as_secs_f64(),
-        view.status,
+        view.phase,
         view.weight,
-        arm(&view.primary),
-        arm(&view.canary)
+        arm(&arms.primary),
+        arm(&arms.canary)
     )
 }
 

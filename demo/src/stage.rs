@@ -151,6 +151,9 @@ fn setup(
             timeout: None,
             retries: None,
         },
+        hooks: Vec::new(),
+        checks: Vec::new(),
+        alerts: Vec::new(),
     };
     Ok(Setup {
         canaries: BTreeMap::from([(name, managed)]),

@@ -80,7 +80,7 @@ async fn real_envoy_every_request_is_counted_once() {
     reached(|| stage.canary().received_since_change() >= 1_000).await;
     let tally = load.stop(Duration::from_secs(10)).await;
     let received = stage.canary().received_since_change();
-    let counted = || stage.view().map_or(0, |view| view.canary.requests);
+    let counted = || stage.view().map_or(0, |view| view.measured().canary.requests);
     reached(|| counted() >= received).await;
     // The next reports repeat what is not durable yet: nothing may be counted twice.
     let reports = stage.handle().board().reports;

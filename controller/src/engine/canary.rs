@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use wingbeat_core::analysis::judge::{Assessment, Flowing, Judge};
+use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::flow::Flow;
+use wingbeat_core::analysis::judge::{Assessment, Comparison, Flowing, Judge};
+use wingbeat_core::analysis::sample_ratio::SampleRatio;
+use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev};
-use wingbeat_core::rollout::{Phase, Routes, State, project};
+use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
+use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_core::weight::BasisPoints;
+use wingbeat_core::verdict::Verdict;
 
 use crate::setup::{Managed, cluster_name};
 
@@ -21,12 +25,16 @@ const OVERDUE_AT_FIRST: Span = Span::from_secs(1);
 /// … and later after so many times the primary's p99, within bounds.
 const OVERDUE_TIMES_P99: u64 = 4;
 const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30));
+/// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
+const RATIO_ALPHA: f64 = 1e-4;
 
 /// A managed canary.
 #[derive(Debug)]
 pub(super) struct Canary {
     pub(super) managed: Managed,
     pub(super) state: State,
+    /// The ids of the commands that were carried out, stored with the state.
+    pub(super) commands: VecDeque<String>,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
     pub(super) assessed: Option<Assessment>,
@@ -34,32 +42,74 @@ pub(super) struct Canary {
     pub(super) totals: Arms,
     pub(super) recent: VecDeque<Batch>,
     pub(super) overdue: Span,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
     judge: Judge,
-    nodes: BTreeMap<NodeId, Node>,
-    ids: VecDeque<String>,
+    flow: Flow,
+    ratio: Option<SampleRatio>,
+    /// What Flagger's checks look back at; kept only where they decide.
+    history: VecDeque<(Timestamp, Counts)>,
 }
 
+/// What is known of a node.
 #[derive(Debug, Clone, Copy)]
-struct Node {
-    rev: Rev,
-    last: Timestamp,
+pub(super) struct Node {
+    /// The latest rev that it served a request by.
+    pub(super) rev: Rev,
+    /// When it reported last.
+    pub(super) last: Timestamp,
+}
+
+/// What the judge has seen of a rollout, as it is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Evidence {
+    rollout: RolloutId,
+    judge: Judge,
+    totals: Arms,
+    overdue: Span,
 }
 
 impl Canary {
-    pub(super) fn new(managed: Managed, state: State) -> Self {
+    pub(super) fn new(managed: Managed, state: State, commands: VecDeque<String>, now: Timestamp) -> Self {
         let judge = Judge::new(managed.judge.clone());
-        Self {
+        let flow = Flow::new(state.rev, now);
+        let mut canary = Self {
             managed,
             state,
+            commands,
             unstored: false,
             assessed: None,
             totals: Arms::default(),
             recent: VecDeque::new(),
             overdue: OVERDUE_AT_FIRST,
-            judge,
             nodes: BTreeMap::new(),
-            ids: VecDeque::new(),
+            judge,
+            flow,
+            ratio: None,
+            history: VecDeque::new(),
+        };
+        canary.begin_judging();
+        canary.begin_step(now);
+        canary
+    }
+
+    /// Goes on from what was written down, if it is of this rollout.
+    pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) {
+        if evidence.rollout == self.state.rollout && self.is_judged() {
+            self.judge = evidence.judge;
+            self.totals = evidence.totals;
+            self.overdue = evidence.overdue;
+            self.begin_step(now);
         }
+    }
+
+    /// Returns what is to be written down, while a rollout is on.
+    pub(super) fn evidence(&self) -> Option<Evidence> {
+        self.is_judged().then(|| Evidence {
+            rollout: self.state.rollout,
+            judge: self.judge.clone(),
+            totals: self.totals.clone(),
+            overdue: self.overdue,
+        })
     }
 
     /// Returns true while a rollout is on.
@@ -75,7 +125,7 @@ impl Canary {
     /// Returns the cluster of an arm, while there are two.
     pub(super) fn cluster(&self, arm: Arm) -> Option<ClusterName> {
         match self.routes() {
-            Routes::Weighted { primary, canary, .. } => {
+            Routes::Shared { primary, canary, .. } => {
                 let revision = match arm {
                     Arm::Primary => primary,
                     Arm::Canary => canary,
@@ -91,19 +141,39 @@ impl Canary {
         Arm::ALL.into_iter().find(|arm| self.cluster(*arm).as_ref() == Some(cluster))
     }
 
-    /// Takes a new state over: a new rollout or a new weight begins to be judged.
+    /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
         if old.rollout != self.state.rollout {
-            self.judge = Judge::new(self.managed.judge.clone());
-            self.totals = Arms::default();
-            self.recent.clear();
-            self.assessed = None;
-            self.overdue = OVERDUE_AT_FIRST;
+            self.begin_judging();
         }
-        let weight = self.routes().canary_weight();
-        if old.rev != self.state.rev && weight > BasisPoints::ZERO {
-            self.judge.step_started(weight, now);
+        if old.rev != self.state.rev || old.rollout != self.state.rollout {
+            self.begin_step(now);
+        }
+    }
+
+    fn begin_judging(&mut self) {
+        let mut config = self.managed.judge.clone();
+        config.attempt = config.attempt.or_else(|| std::num::NonZeroU32::new(self.state.attempt()));
+        self.judge = Judge::new(config);
+        self.totals = Arms::default();
+        self.recent.clear();
+        self.history.clear();
+        self.assessed = None;
+        self.overdue = OVERDUE_AT_FIRST;
+    }
+
+    fn begin_step(&mut self, now: Timestamp) {
+        self.flow.changed(self.state.rev, now);
+        self.ratio = None;
+        let Routes::Shared { share, .. } = self.routes() else { return };
+        if share.has_users() {
+            self.judge.step_started(share.shown(), now);
+        }
+        match share {
+            Share::Weight(weight) => self.ratio = Some(SampleRatio::new(weight)),
+            Share::Everything => self.judge.switched(),
+            Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
     }
 
@@ -112,15 +182,20 @@ impl Canary {
         let held = self.nodes.entry(node.clone()).or_insert_with(|| Node { rev: Rev::default(), last: now });
         held.rev = held.rev.max(counts.rev);
         held.last = now;
+        self.flow.observe(node, counts, now);
         (counts.rev > self.state.rev).then_some(counts.rev)
     }
 
-    /// Returns whether every node that carries traffic serves the current routes.
-    pub(super) fn flowing(&mut self, now: Timestamp, silent: Span) -> Flowing {
+    /// Returns whether the share reaches the proxies.
+    fn flowing(&mut self, now: Timestamp, silent: Span) -> Flowing {
         self.nodes.retain(|_, node| now.since(node.last) <= silent);
-        let behind = self.nodes.iter().filter(|(_, node)| node.rev < self.state.rev);
-        let laggards: Vec<NodeId> = behind.map(|(name, _)| name.clone()).collect();
-        if laggards.is_empty() && !self.nodes.is_empty() { Flowing::Yes } else { Flowing::No { laggards } }
+        match self.flow.assess(now) {
+            // Chance alone decides between the arms, and the shares show that something else does too.
+            Flowing::Yes if self.ratio.as_ref().is_some_and(|ratio| ratio.objects(RATIO_ALPHA)) => {
+                Flowing::No { laggards: Vec::new() }
+            }
+            flowing @ (Flowing::Yes | Flowing::No { .. }) => flowing,
+        }
     }
 
     /// Takes a window that is over.
@@ -131,45 +206,113 @@ impl Canary {
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
+        // Before the share flows, requests of the routes before are still on their way in.
+        if let Some(ratio) = &mut self.ratio
+            && self.flow.since().is_some_and(|since| since <= batch.end.minus(batch.span))
+        {
+            ratio.observe(batch.judged.canary.started, batch.judged.primary.started);
+        }
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(batch.clone());
-        if let Some((_, p99_us)) = self.totals.primary.latency.quantile(0.99) {
-            let limit = Span::from_micros(p99_us.saturating_mul(OVERDUE_TIMES_P99));
-            let limit = limit.clamp(OVERDUE_BOUNDS.0, OVERDUE_BOUNDS.1);
-            // Every change is a new policy for all filters: small ones are not worth it.
-            let (small, large) = (self.overdue.min(limit), self.overdue.max(limit));
-            if large.as_nanos() > small.as_nanos().saturating_mul(3) / 2 {
-                self.overdue = limit;
-            }
+        if self.managed.plan.pace() == Pace::Checks {
+            self.remember(batch);
+        }
+        self.follow_primary();
+    }
+
+    fn remember(&mut self, batch: &Batch) {
+        let longest = self.managed.checks.iter().map(|check| check.interval).max().unwrap_or(Span::ZERO);
+        self.history.push_back((batch.end, batch.judged.canary.clone()));
+        while self.history.front().is_some_and(|(end, _)| batch.end.since(*end) > longest) {
+            self.history.pop_front();
         }
     }
 
-    /// Returns the judge's word, while there is something to judge.
-    pub(super) fn assess(&mut self, now: Timestamp, flowing: &Flowing) -> Option<Assessment> {
+    /// A request of the canary is overdue when it is much older than the primary's slowest.
+    fn follow_primary(&mut self) {
+        let Some((_, p99_us)) = self.totals.primary.latency.quantile(0.99) else { return };
+        let limit = Span::from_micros(p99_us.saturating_mul(OVERDUE_TIMES_P99));
+        let limit = limit.clamp(OVERDUE_BOUNDS.0, OVERDUE_BOUNDS.1);
+        // Every change is a new policy for all filters: small ones are not worth it.
+        let (small, large) = (self.overdue.min(limit), self.overdue.max(limit));
+        if large.as_nanos() > small.as_nanos().saturating_mul(3) / 2 {
+            self.overdue = limit;
+        }
+    }
+
+    /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
+    pub(super) fn facts(&mut self, now: Timestamp, silent: Span) -> Facts {
+        let mut facts = Facts::unmeasured();
         if !self.is_judged() {
-            return None;
+            return facts;
         }
-        let assessed = self.judge.assess(now, flowing);
-        self.assessed = Some(assessed.clone());
-        Some(assessed)
+        let flowing = self.flowing(now, silent);
+        let assessed = self.judge.assess(now, &flowing);
+        facts.flowing = flowing == Flowing::Yes && !matches!(assessed.verdict, Verdict::NoData(_));
+        facts.verdict = assessed.verdict.clone();
+        facts.safe = assessed.safe;
+        facts.canary = self.readiness();
+        self.assessed = Some(assessed);
+        facts
     }
 
-    /// Returns true the first time that it is asked for this id.
-    pub(super) fn is_first(&mut self, id: &str) -> bool {
-        if self.ids.iter().any(|known| known == id) {
-            return false;
+    fn readiness(&self) -> Readiness {
+        let endpoints = self.state.canary().and_then(|canary| self.managed.workload.revisions.get(canary));
+        match (endpoints, self.state.canary()) {
+            (Some(endpoints), _) if !endpoints.is_empty() => Readiness::Ready,
+            (_, Some(canary)) => {
+                let reason = format!("revision {canary} has no endpoints");
+                Readiness::NotReady { reason, hopeless: false }
+            }
+            (_, None) => Readiness::Ready,
         }
-        if self.ids.len() >= IDS_KEPT {
-            self.ids.pop_front();
+    }
+
+    /// Looks at the plan's metric in this place, over its interval up to now.
+    pub(super) fn look(&self, place: usize, now: Timestamp) -> Answer {
+        let Some(check) = self.managed.checks.get(place) else {
+            return Answer::Unknown(format!("Metric query failed for no usable metric in place {place}"));
+        };
+        let mut counts = Counts::default();
+        for (_, window) in self.history.iter().filter(|(end, _)| now.since(*end) < check.interval) {
+            counts.merge(window);
         }
-        self.ids.push_back(id.to_owned());
-        true
+        let plan = &self.managed.plan;
+        match check.passes(plan.name(), plan.target(), "envoy", &counts) {
+            Looked::Passed => Answer::Passed,
+            Looked::Failed(text) => Answer::Failed(text),
+            Looked::NoValues(text) => Answer::Unknown(text),
+        }
+    }
+
+    /// Returns true if a command of this id was carried out.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.commands.iter().any(|known| known == id)
+    }
+
+    /// Returns the ids of commands with one more.
+    pub(super) fn commands_with(&self, id: &str) -> VecDeque<String> {
+        let mut commands = self.commands.clone();
+        while commands.len() >= IDS_KEPT {
+            commands.pop_front();
+        }
+        commands.push_back(id.to_owned());
+        commands
     }
 
     /// Returns the evidence at which the judge decides, as a natural logarithm.
     pub(super) fn decisive(&self) -> f64 {
-        self.managed.judge.decisive()
+        self.judge.config().decisive()
+    }
+
+    /// Returns what the canary is compared by.
+    pub(super) fn comparison(&self) -> &'static str {
+        match (self.judge.config().comparison, self.routes()) {
+            (Comparison::Randomised, _) => "randomised",
+            (Comparison::Absolute, Routes::Shared { share: Share::Everything, .. }) => "before-after",
+            (Comparison::Absolute, _) => "absolute",
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use wingbeat_core::id::CanaryName;
-use wingbeat_core::rollout::{Plan, Routes};
+use wingbeat_core::id::{CanaryName, ClusterName};
+use wingbeat_core::rollout::{Plan, Routes, Share};
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
+use wingbeat_xds_server::resource::Version;
 
 use crate::engine::canary::Canary;
 use crate::setup::{Setup, Workload, cluster_name};
@@ -18,9 +20,8 @@ pub(super) fn model(setup: &Setup, canaries: &BTreeMap<CanaryName, Canary>) -> M
         let (split, filter) = match canary.routes() {
             Routes::Nowhere => continue,
             Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), false),
-            Routes::Weighted { primary, canary, weight } => {
-                let (primary, canary) = (cluster_name(plan, &primary), cluster_name(plan, &canary));
-                (Split::Weighted { primary, canary, weight, by_bucket: false }, true)
+            Routes::Shared { primary, canary: under_judgement, share } => {
+                (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
             }
         };
         model.hosts.push(VirtualHost {
@@ -35,6 +36,27 @@ pub(super) fn model(setup: &Setup, canaries: &BTreeMap<CanaryName, Canary>) -> M
         });
     }
     model
+}
+
+fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, share: Share) -> Split {
+    match share {
+        Share::Nothing => {
+            Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::ZERO, by_bucket: false }
+        }
+        Share::Weight(weight) => Split::Weighted { primary, canary: under_judgement, weight, by_bucket: false },
+        Share::Everything => {
+            Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::FULL, by_bucket: false }
+        }
+        Share::Mirrored(share) => Split::Mirror { primary, canary: under_judgement, share },
+        Share::Matched => Split::Header { primary, canary: under_judgement, value: arm_token(canary) },
+    }
+}
+
+/// Returns the value of the arm header in this rollout: one that clients of an earlier rollout do not know.
+pub(super) fn arm_token(canary: &Canary) -> String {
+    let name = canary.managed.plan.name();
+    let text = format!("{}/{}/{}", name.namespace, name.name, canary.state.rollout);
+    format!("{:016x}", Version::of([text.as_bytes()]).get())
 }
 
 /// Every revision has its cluster, also those without traffic: a route never waits for one.

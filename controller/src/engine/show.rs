@@ -2,39 +2,46 @@
 
 use std::sync::Arc;
 
-use wingbeat_core::analysis::judge::{Assessment, Comparison, Mode};
+use wingbeat_core::analysis::judge::{Assessment, Mode};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, CanaryName, Revision};
-use wingbeat_core::rollout::{Phase, Progress};
+use wingbeat_core::id::{Arm, CanaryName, NodeId, RolloutId};
+use wingbeat_core::outcome::Outcome;
+use wingbeat_core::rollout::{Gate, Phase, Plan, Progress, Unready};
 use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::resource::Version;
 
-use crate::engine::canary::Canary;
-use crate::view::{ArmView, CanaryView, ConditionView, VerdictView};
+use crate::engine::canary::{Canary, Node};
+use crate::view::{ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, VerdictView};
 
 /// Returns a canary as it is shown, with its key.
 pub(super) fn entry(name: &CanaryName, canary: &Canary, now: Timestamp) -> ((String, String), Arc<CanaryView>) {
-    let state = &canary.state;
+    let (state, plan) = (&canary.state, &canary.managed.plan);
     let progress = match &state.phase {
         Phase::Progressing(progress) => Some(progress),
         Phase::Initializing
         | Phase::Initialized { .. }
-        | Phase::Promoting { .. }
+        | Phase::Waiting(_)
+        | Phase::Promoting(_)
+        | Phase::Finalising { .. }
         | Phase::Succeeded { .. }
         | Phase::Failed { .. } => None,
     };
+    let iterations = progress.and_then(|progress| Some(plan.iterations()?.min(progress.position)));
+    let began = state.rollout != RolloutId::default();
     let view = CanaryView {
         namespace: name.namespace.clone(),
         name: name.name.clone(),
-        target: canary.managed.plan.target().to_owned(),
-        status: state.phase.as_str().to_owned(),
+        target: plan.target().to_owned(),
+        phase: state.phase.as_str().to_owned(),
         weight: canary.routes().canary_weight().fraction() * 100.0,
         last_transition_time: rfc3339(state.changed),
-        failed_checks: 0,
-        iterations: 0,
+        failed_checks: state.failed_checks(),
+        iterations: iterations.and_then(|done| u64::try_from(done).ok()).unwrap_or_default(),
+        strategy: plan.strategy().as_str().to_owned(),
         paused: progress.is_some_and(|progress| progress.paused),
-        conditions: conditions(&state.phase, progress),
         primary_revision: state.primary().map_or_else(String::new, ToString::to_string),
-        canary_revision: under_judgement(&state.phase).map(ToString::to_string),
+        canary_revision: state.canary().map(ToString::to_string),
+        attempt: state.attempt(),
         rev: state.rev.get(),
         mode: match canary.managed.judge.mode {
             Mode::Sequential => "sequential",
@@ -42,11 +49,20 @@ pub(super) fn entry(name: &CanaryName, canary: &Canary, now: Timestamp) -> ((Str
             Mode::Thresholds => "thresholds",
         }
         .to_owned(),
-        verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary.decisive())),
-        primary: arm(canary, Arm::Primary, now),
-        canary: arm(canary, Arm::Canary, now),
+        arms: began.then(|| ArmsView { primary: arm(canary, Arm::Primary), canary: arm(canary, Arm::Canary) }),
+        verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
+        evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
+        nodes: canary.nodes.iter().map(|(id, node)| node_view(id, node, now)).collect(),
+        conditions: conditions(plan, &state.phase, progress),
     };
     ((name.namespace.clone(), name.name.clone()), Arc::new(view))
+}
+
+/// Returns what hooks know a revision by: Flagger's checksum stays the same as long as the revision does.
+pub(super) fn checksum(canary: &Canary) -> String {
+    let revision = canary.state.canary().or_else(|| canary.state.primary());
+    let revision = revision.map_or_else(String::new, ToString::to_string);
+    format!("{:016x}", Version::of([revision.as_bytes()]).get())
 }
 
 /// Returns a time as people write it, in UTC.
@@ -55,66 +71,77 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-const fn under_judgement(phase: &Phase) -> Option<&Revision> {
-    match phase {
-        Phase::Progressing(progress) => Some(&progress.canary),
-        Phase::Promoting { canary, .. } | Phase::Failed { canary, .. } => Some(canary),
-        Phase::Initializing | Phase::Initialized { .. } | Phase::Succeeded { .. } => None,
-    }
-}
-
 /// The wording is Flagger's.
-fn conditions(phase: &Phase, progress: Option<&Progress>) -> Vec<ConditionView> {
+fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>) -> Vec<ConditionView> {
+    let kind = plan.kind();
     let (status, message) = match phase {
-        Phase::Initializing => ("Unknown", "New Workload detected, starting initialization.".to_owned()),
-        Phase::Initialized { .. } => ("True", "Workload initialization completed.".to_owned()),
+        Phase::Initializing => ("Unknown", format!("New {kind} detected, starting initialization.")),
+        Phase::Initialized { .. } => ("True", format!("{kind} initialization completed.")),
+        Phase::Waiting(_) | Phase::Progressing(Progress { gate: Some(Gate::Promotion), .. }) => {
+            ("Unknown", "Waiting for approval.".to_owned())
+        }
         Phase::Progressing(_) => ("Unknown", "New revision detected, progressing canary analysis.".to_owned()),
-        Phase::Promoting { .. } => {
-            ("Unknown", "Canary analysis completed, starting primary rolling update.".to_owned())
+        Phase::Promoting(_) => ("Unknown", "Canary analysis completed, starting primary rolling update.".to_owned()),
+        Phase::Finalising { .. } => {
+            ("Unknown", "Canary analysis completed, routing all traffic to primary.".to_owned())
         }
         Phase::Succeeded { .. } => ("True", "Canary analysis completed successfully, promotion finished.".to_owned()),
         Phase::Failed { reason, .. } => ("False", format!("Canary analysis failed: {reason}")),
     };
-    let promoted = ConditionView {
-        kind: "Promoted".to_owned(),
+    let condition = |kind: &str, status: &str, reason: &str, message: String| ConditionView {
+        kind: kind.to_owned(),
         status: status.to_owned(),
-        reason: phase.as_str().to_owned(),
+        reason: reason.to_owned(),
         message,
     };
-    let paused = progress.filter(|progress| progress.paused).map(|_| ConditionView {
-        kind: "Paused".to_owned(),
-        status: "True".to_owned(),
-        reason: "Command".to_owned(),
-        message: "The weight is frozen until the rollout is resumed.".to_owned(),
-    });
-    std::iter::once(promoted).chain(paused).collect()
+    let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
+    if progress.is_some_and(|progress| progress.paused) {
+        let message = "The share is frozen until the rollout is resumed.".to_owned();
+        conditions.push(condition("Paused", "True", "Command", message));
+    }
+    if plan.is_suspended() {
+        let message = "Nothing is started or moved on while the canary is suspended.".to_owned();
+        conditions.push(condition("Suspended", "True", "Spec", message));
+    }
+    if let Some(Progress { gate: Some(Gate::TrafficIncrease), .. }) = progress {
+        conditions.push(condition("Waiting", "True", "TrafficIncrease", "Waiting for approval.".to_owned()));
+    }
+    if let Some(Unready { reason, .. }) = progress.and_then(|progress| progress.unready.as_ref()) {
+        conditions.push(condition("Ready", "False", "CanaryNotReady", reason.clone()));
+    }
+    conditions
 }
 
-fn verdict(assessed: &Assessment, decisive: f64) -> VerdictView {
+fn verdict(assessed: &Assessment, canary: &Canary) -> VerdictView {
     VerdictView {
-        verdict: assessed.verdict.as_str().to_owned(),
+        kind: assessed.verdict.as_str().to_owned(),
         reason: assessed.verdict.reason().to_owned(),
-        comparison: match assessed.comparison {
-            Comparison::Randomised => "randomised",
-            Comparison::Absolute => "absolute",
-        }
-        .to_owned(),
-        harm: assessed.evidence.errors.harm.max(assessed.evidence.latency.harm),
-        harm_limit: decisive,
+        comparison: canary.comparison().to_owned(),
+    }
+}
+
+fn node_view(id: &NodeId, node: &Node, now: Timestamp) -> NodeView {
+    NodeView { id: id.to_string(), rev: node.rev.get(), last_report_ms: now.since(node.last).as_millis() }
+}
+
+fn evidence(assessed: &Assessment, canary: &Canary) -> EvidenceView {
+    EvidenceView {
+        errors: assessed.evidence.errors,
+        latency: assessed.evidence.latency,
+        decisive: canary.decisive(),
         rate_ratio: [assessed.rate_ratio.0, assessed.rate_ratio.1],
         eta_requests: assessed.eta_requests,
     }
 }
 
-fn arm(canary: &Canary, arm: Arm, _now: Timestamp) -> ArmView {
+fn arm(canary: &Canary, arm: Arm) -> ArmView {
     let totals = canary.totals.arm(arm);
     let quantile = |q| totals.latency.quantile(q).map(|(low, high)| millis(low, high));
     ArmView {
         requests: totals.judged(),
         errors: totals.errors(),
         overdue: totals.overdue,
-        disconnects: totals.outcome(wingbeat_core::outcome::Outcome::DisconnectBeforeResponse)
-            + totals.outcome(wingbeat_core::outcome::Outcome::DisconnectMidResponse),
+        disconnects: totals.outcome(Outcome::DisconnectBeforeResponse) + totals.outcome(Outcome::DisconnectMidResponse),
         rate: rate(canary, arm),
         p50_ms: quantile(0.5),
         p90_ms: quantile(0.9),

@@ -49,6 +49,9 @@ fn setup(revision: &str) -> Setup {
             timeout: None,
             retries: None,
         },
+        hooks: Vec::new(),
+        checks: Vec::new(),
+        alerts: Vec::new(),
     };
     Setup { canaries: BTreeMap::from([(name(), managed)]), ..Setup::default() }
 }
@@ -79,6 +82,7 @@ impl World {
 
     fn rollout(&mut self) {
         self.engine.configure(setup("2"), self.now);
+        self.tick();
     }
 
     /// A tenth of a second of traffic: `(requests, errors)` of both arms.
@@ -138,7 +142,7 @@ impl World {
 
     fn counted(&self) -> u64 {
         let board = self.engine.board(true, self.now);
-        board.canaries.values().next().map_or(0, |view| view.canary.requests)
+        board.canaries.values().next().map_or(0, |view| view.measured().canary.requests)
     }
 }
 
@@ -159,7 +163,8 @@ fn a_healthy_canary_is_promoted_in_the_end() {
     let mut world = World::new();
     world.rollout();
     for _ in 0..3_000 {
-        world.traffic((90, 0), (10, 0));
+        let canary = u64::from(world.weight().get() / 100);
+        world.traffic((100 - canary, 0), (canary, 0));
         if world.phase() == "Succeeded" {
             break;
         }
@@ -184,11 +189,11 @@ fn repeated_reports_count_once_and_none_is_lost_in_a_restart() {
     assert_eq!(durable, 3, "what was written down need not be sent again");
     let mut world = world.restart();
     world.rollout();
-    // The rollout's totals begin anew with the judge; what is not durable comes again, and nothing else.
+    // Totals and evidence go on where the mark is; what is not durable comes again, and nothing else.
     let response = world.traffic((95, 0), (5, 0));
     world.now = world.now.plus(Span::from_millis(400));
     world.tick();
-    assert_eq!((response.durable, world.counted()), (3, 10));
+    assert_eq!((response.durable, world.counted()), (3, 25));
 }
 
 #[test]
@@ -201,6 +206,22 @@ fn a_restart_goes_on_with_the_rollout() {
     world.rollout();
     assert_eq!((world.weight(), world.phase()), (BasisPoints::from_percent(10), "Progressing"));
     assert_eq!(world.engine.canaries[&name()].state.rev, rev);
+}
+
+#[test]
+fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..600 {
+        world.traffic((98, 0), (2, 0));
+    }
+    assert_eq!(world.weight(), BasisPoints::from_percent(10), "a fifth of what the routes say");
+    let verdict = world.engine.board(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
+    assert_eq!(verdict.kind, "no-data");
+    for _ in 0..20 {
+        world.traffic((98, 0), (2, 2));
+    }
+    assert_eq!(world.phase(), "Failed");
 }
 
 #[test]

@@ -34,8 +34,8 @@ pub struct Flow {
 struct Node {
     last: Timestamp,
     rev: Rev,
-    /// Requests started and those of them routed by the current rev, by bucket.
-    starts: BTreeMap<Timestamp, (u64, u64)>,
+    /// Requests started, by bucket: the node's weight, whatever routes they took.
+    starts: BTreeMap<Timestamp, u64>,
 }
 
 impl Flow {
@@ -49,14 +49,12 @@ impl Flow {
         self.rev = rev;
         self.changed = now;
         self.flowing = None;
-        for node in self.nodes.values_mut() {
-            node.starts.clear();
-        }
     }
 
-    /// Takes in new requests of a node, of either arm; they also count while they are in flight (P1).
+    /// Takes in new requests of a node, of either arm; they also count while they are in flight (P1). Filters read
+    /// the rev of one request per tick, since it costs: a node that has served one request by the current routes
+    /// serves all of them by these, but for the milliseconds in which its workers take them over.
     pub fn observe(&mut self, node: &NodeId, counts: &Counts, now: Timestamp) {
-        let current = if counts.rev >= self.rev { counts.rev_started.min(counts.started) } else { 0 };
         let entry = match self.nodes.get_mut(node) {
             Some(entry) => entry,
             None => self.nodes.entry(node.clone()).or_default(),
@@ -64,9 +62,8 @@ impl Flow {
         entry.last = entry.last.max(now);
         entry.rev = entry.rev.max(counts.rev);
         if counts.started > 0 {
-            let (all, at_rev) = entry.starts.entry(now.window_start(BUCKET)).or_default();
-            *all = all.saturating_add(counts.started);
-            *at_rev = at_rev.saturating_add(current);
+            let started = entry.starts.entry(now.window_start(BUCKET)).or_default();
+            *started = started.saturating_add(counts.started);
         }
         entry.starts = entry.starts.split_off(&now.minus(WINDOW));
         if self.flowing.is_none() && self.share(now).is_some_and(|share| share >= ENOUGH) {
@@ -93,16 +90,14 @@ impl Flow {
         self.flowing.is_none() && now.since(self.changed) > deadline
     }
 
-    /// Returns the share of recent requests routed by the current rev, if there were any.
+    /// Returns the share of traffic that goes through nodes which serve the current rev, if there is any.
     fn share(&self, now: Timestamp) -> Option<f64> {
         let from = now.minus(WINDOW);
-        let (all, current) = self
-            .nodes
-            .values()
-            .flat_map(|node| node.starts.range(from..).map(|(_, &starts)| starts))
-            .fold((0_u64, 0_u64), |(all, current), (started, at_rev)| {
-                (all.saturating_add(started), current.saturating_add(at_rev))
-            });
+        let (all, current) = self.nodes.values().fold((0_u64, 0_u64), |(all, current), node| {
+            let started = node.starts.range(from..).fold(0, |sum: u64, (_, starts)| sum.saturating_add(*starts));
+            let at_rev = if node.rev >= self.rev { started } else { 0 };
+            (all.saturating_add(started), current.saturating_add(at_rev))
+        });
         (all > 0).then(|| count(current) / count(all))
     }
 
@@ -120,8 +115,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    fn starts(count: u64, rev: u64, at_rev: u64) -> Counts {
-        Counts { started: count, rev: Rev::new(rev), rev_started: at_rev, ..Counts::default() }
+    fn starts(count: u64, rev: u64) -> Counts {
+        Counts { started: count, rev: Rev::new(rev), rev_started: count.min(1), ..Counts::default() }
     }
 
     const fn at(millis: u64) -> Timestamp {
@@ -129,27 +124,33 @@ mod tests {
     }
 
     #[test]
-    fn a_share_flows_when_nearly_all_traffic_carries_the_rev() {
+    fn a_share_flows_when_nearly_all_traffic_goes_through_nodes_that_serve_it() {
         let (a, b) = (NodeId::new("a"), NodeId::new("b"));
         let mut flow = Flow::new(Rev::new(2), at(0));
         assert_eq!(flow.assess(at(0)), Flowing::No { laggards: Vec::new() });
-        flow.observe(&a, &starts(100, 2, 60), at(100));
-        flow.observe(&b, &starts(50, 1, 50), at(100));
+        flow.observe(&b, &starts(50, 1), at(100));
+        flow.observe(&a, &starts(100, 2), at(100));
         assert_eq!(flow.assess(at(200)), Flowing::No { laggards: [b.clone()].into() });
-        // Old requests leave the window; what is new is all at the current rev.
-        flow.observe(&a, &starts(100, 2, 100), at(1_500));
+        // What the laggard served leaves the window.
+        flow.observe(&a, &starts(100, 2), at(1_500));
         assert_eq!(flow.assess(at(1_500)), Flowing::Yes);
         assert_eq!(flow.since(), Some(at(1_500)));
+        // A node that had traffic just before the change counts from the first moment on.
+        flow.observe(&b, &starts(50, 2), at(1_900));
         flow.changed(Rev::new(3), at(2_000));
         assert!(matches!(flow.assess(at(2_000)), Flowing::No { .. }));
+        flow.observe(&a, &starts(100, 3), at(2_010));
+        assert_eq!(flow.assess(at(2_010)), Flowing::No { laggards: [b.clone()].into() });
         assert!(flow.is_late(at(40_000), Span::from_secs(30)));
+        flow.observe(&b, &starts(1, 3), at(2_020));
+        assert_eq!(flow.assess(at(2_020)), Flowing::Yes);
     }
 
     #[test]
     fn an_idle_or_silent_node_holds_nothing_up() {
         let mut flow = Flow::new(Rev::new(2), at(0));
-        flow.observe(&NodeId::new("idle"), &starts(0, 1, 0), at(10));
-        flow.observe(&NodeId::new("busy"), &starts(1_000, 2, 995), at(10));
+        flow.observe(&NodeId::new("idle"), &starts(0, 1), at(10));
+        flow.observe(&NodeId::new("busy"), &starts(1_000, 2), at(10));
         assert_eq!(flow.assess(at(10)), Flowing::Yes);
         flow.changed(Rev::new(3), at(20));
         assert_eq!(flow.assess(at(9_000)), Flowing::No { laggards: Vec::new() });

@@ -29,6 +29,12 @@ const INTERVAL_ALPHA: f64 = 0.05;
 /// Without a request for so long, what was seen is old news.
 const STALE: Span = Span::from_secs(10);
 
+/// Without a primary beside it, a canary may fail so many times as often as the primary did before …
+const GUARD_RATIO: f64 = 10.0;
+
+/// … and never more often than this.
+const MOST_BEARABLE: f64 = 0.5;
+
 /// A step that would take longer than this for want of requests has no data to speak of.
 const TOO_LONG: Span = Span::from_secs(3_600);
 
@@ -58,6 +64,8 @@ pub struct JudgeConfig {
     pub min_requests: u64,
     /// A step may end before its interval when harm is ruled out at its weight.
     pub early_promotion: bool,
+    /// So long after its first request, a canary is compared by the hard guard only: caches and pools are cold.
+    pub warmup: Span,
 }
 
 /// What decides.
@@ -174,6 +182,8 @@ pub struct Judge {
     observed: Observed,
     step: Step,
     last_traffic: Option<Timestamp>,
+    /// When the first request of the canary was seen.
+    first_request: Option<Timestamp>,
     /// Why the canary was found harmful: evidence that crossed once is not taken back.
     crossed: Option<alloc::string::String>,
 }
@@ -201,6 +211,7 @@ impl Default for JudgeConfig {
             must_detect: MustDetect { errors: 5.0, errors_at_least: 0.01, latency: 2.0 },
             min_requests: 20,
             early_promotion: false,
+            warmup: Span::ZERO,
         }
     }
 }
@@ -258,6 +269,7 @@ impl Judge {
             observed: Observed::default(),
             step: Step::default(),
             last_traffic: None,
+            first_request: None,
             crossed: None,
             config,
         }
@@ -276,6 +288,17 @@ impl Judge {
         self.latency.restart_safety();
     }
 
+    /// Notes that every request goes to the canary from now on: what the primary did before is the measure, with
+    /// the hard guard's ratio (P12: before-after is no randomised comparison).
+    pub fn switched(&mut self) {
+        let before = self.observed.incautious_primary_rate();
+        let limit = (GUARD_RATIO * before).max(self.config.must_detect.errors_at_least).min(MOST_BEARABLE);
+        let limit = self.config.error_limit.map_or(limit, |range| range.min(limit));
+        self.config.comparison = Comparison::Absolute;
+        self.config.error_limit = Some(limit);
+        self.limit = Some(LimitTest::above(limit));
+    }
+
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
         let strata = [&batch.judged, &batch.new_connection];
@@ -285,7 +308,8 @@ impl Judge {
             self.note_traffic(arms, batch.end);
         }
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
-        if !batch.warmup {
+        let warmup = self.warms_up(batch);
+        if !warmup {
             for (place, arms) in strata.into_iter().enumerate() {
                 // Both strata belong to the same stretch of time, which passes once.
                 let span = if place == 0 { batch.span } else { Span::ZERO };
@@ -293,7 +317,7 @@ impl Judge {
             }
             self.latency.observe(&batch.judged, self.config.must_detect.latency, batch.span);
         }
-        self.observed.add(batch);
+        self.observed.add(batch, warmup);
         if self.crossed.is_none() && self.total_harm() >= self.config.decisive() {
             self.crossed = Some(self.accuse());
         }
@@ -314,6 +338,14 @@ impl Judge {
             comparison: self.config.comparison,
             safe: safe && self.config.early_promotion,
         }
+    }
+
+    fn warms_up(&mut self, batch: &Batch) -> bool {
+        let began = batch.end.minus(batch.span);
+        if self.first_request.is_none() && batch.judged.canary.started > 0 {
+            self.first_request = Some(began);
+        }
+        batch.warmup || self.first_request.is_none_or(|first| began < first.plus(self.config.warmup))
     }
 
     fn observe_errors(&mut self, arms: &Arms, span: Span) {
@@ -387,6 +419,9 @@ impl Judge {
         let least = count(self.config.min_requests.saturating_sub(self.step.canary));
         let factor = match self.config.comparison {
             Comparison::Randomised => self.comparison_missing()?,
+            Comparison::Absolute if self.step.primary == 0 && self.limit.is_some() => {
+                return Some(least.max(self.until_limit_speaks() - count(self.step.canary)));
+            }
             Comparison::Absolute => self.guard_power.requests_missing(
                 self.guard.test().first_weight(),
                 self.limit_of(Signal::Guard),
@@ -394,6 +429,13 @@ impl Judge {
             )?,
         };
         Some((seen * (factor - 1.0)).max(least))
+    }
+
+    /// Returns the requests after which a canary that fails all of them is known to be above its limit.
+    fn until_limit_speaks(&self) -> f64 {
+        let Some(limit) = &self.limit else { return 0.0 };
+        let decisive = self.limit_of(Signal::Limit);
+        (1..=1_000_u64).map(count).find(|&n| limit.first_copy(n, n) >= decisive).unwrap_or(1_000.0)
     }
 
     /// Returns the factor by which requests must grow until the declared regression would have been

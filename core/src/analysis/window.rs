@@ -3,6 +3,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::counts::Counts;
 use crate::id::{Arm, CanaryName};
 use crate::outcome::Stratum;
@@ -13,7 +15,7 @@ pub const WINDOW: Span = Span::from_millis(200);
 
 /// Requests of both arms that arrived within one window, summed over all nodes: pairing the arms
 /// node by node would cost most of the power where there are many (P23).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// The end of the window.
     pub end: Timestamp,
@@ -31,7 +33,7 @@ pub struct Batch {
 }
 
 /// Counts of both arms.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms {
     /// What the primary served.
     pub primary: Counts,
@@ -95,6 +97,18 @@ impl Windows {
             closed.push((canary, batch));
         }
         closed
+    }
+
+    /// Returns the windows that are open, to be written down with the ledger: what is in one is in neither the
+    /// judge's evidence nor, after the ledger's mark, in any report to come.
+    pub fn open(&self) -> Vec<(CanaryName, Batch)> {
+        self.open.iter().map(|((_, canary), batch)| (canary.clone(), batch.clone())).collect()
+    }
+
+    /// Returns windows with what was written down.
+    pub fn restore(open: Vec<(CanaryName, Batch)>) -> Self {
+        let open = open.into_iter().map(|(canary, batch)| ((batch.end.minus(batch.span), canary), batch));
+        Self { open: open.collect() }
     }
 
     /// Returns when the next window is over, if one is open.

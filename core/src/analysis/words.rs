@@ -35,12 +35,12 @@ struct ArmTotals {
 }
 
 impl Observed {
-    pub(crate) fn add(&mut self, batch: &Batch) {
+    pub(crate) fn add(&mut self, batch: &Batch, warmup: bool) {
         for arms in [&batch.judged, &batch.new_connection] {
             let split = with_hangs(arms);
             self.canary.hangs(split.canary_bad, split.canary);
             self.primary.hangs(split.primary_bad, split.primary);
-            if !batch.warmup {
+            if !warmup {
                 self.canary.plain(arms.canary.errors(), arms.canary.judged());
                 self.primary.plain(arms.primary.errors(), arms.primary.judged());
             }
@@ -63,6 +63,15 @@ impl Observed {
         let errors = count(self.primary.errors);
         let low = errors - 1.25 * libm::sqrt(errors);
         low.max(0.0) / count(self.primary.requests).max(1.0)
+    }
+}
+
+impl Observed {
+    /// Returns an error rate of the primary that the true one is likely below: two standard deviations above what
+    /// was counted.
+    pub(crate) fn incautious_primary_rate(&self) -> f64 {
+        let errors = count(self.primary.errors_and_hangs);
+        (errors + 2.0 * libm::sqrt(errors + 1.0)) / count(self.primary.requests_and_hangs).max(1.0)
     }
 }
 

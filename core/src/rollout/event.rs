@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use super::round::{Answer, Ticket};
 use crate::id::{Rev, Revision};
 use crate::verdict::Verdict;
 
@@ -12,44 +13,85 @@ use crate::verdict::Verdict;
 pub enum Event {
     /// The workload asks for this revision.
     Revision(Revision),
-    /// Whether the current share reaches the proxies (every one of them serves the current rev).
-    Flowing(bool),
-    /// The judge's word.
-    Verdict(Verdict),
+    /// Time has passed, and this is how things stand.
+    Tick(Facts),
     /// Someone commands.
     Command(Command),
-    /// The new primary's workload is complete.
-    PrimaryReady,
+    /// A question was answered. An answer to anything but the question that is open is dropped.
+    Answer(Ticket, Answer),
     /// A proxy serves a later rev than the one that was stored: an abort was served but not written down.
     RevSeen(Rev),
-    /// Time has passed.
-    Tick,
+}
+
+/// How things stand. Given anew at every tick, so that nothing depends on having heard of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The workload of the revision that serves; in a promotion, of the one that it becomes.
+    pub primary: Readiness,
+    /// The workload of the revision under judgement.
+    pub canary: Readiness,
+    /// True while every proxy that carries traffic serves the current routes.
+    pub flowing: bool,
+    /// The judge's word.
+    pub verdict: Verdict,
+    /// True if the judge has ruled out harm at this share and the plan lets a step end early for it.
+    pub safe: bool,
+    /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
+    /// and as large as it was (P27).
+    pub intact: bool,
+}
+
+/// Whether a workload can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// It cannot yet.
+    NotReady {
+        /// Why.
+        reason: String,
+        /// True if waiting longer will not help.
+        hopeless: bool,
+    },
 }
 
 /// What can be commanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Freezes the weight; harm is still acted on.
+    /// Freezes the share; harm is still acted on.
     Pause,
     /// Ends a pause.
     Resume,
+    /// Opens the one gate that waits.
+    Approve,
     /// Ends the rollout: back to the primary.
     Abort,
-    /// Skips the remaining steps.
+    /// Skips the remaining steps, not readiness.
     Promote,
     /// Starts the failed revision again.
     Retry,
 }
 
-/// What is to be done once the state is stored. Losing one loses a message, never a route.
+/// What is to be told once the state is stored. Losing one loses a message, never a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Tells people, in Flagger's words.
+    /// Goes to the log of events, in Flagger's words.
     Emit(Severity, String),
-    /// Makes the canary's revision the primary's.
-    Promote(Revision),
+    /// Goes to the channels that people are alerted by.
+    Alert(Alert),
     /// Says why a command was not carried out.
     Refuse(String),
+}
+
+/// A message to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// How serious it is.
+    pub level: AlertLevel,
+    /// The text.
+    pub text: String,
+    /// True if the plan in short goes with it.
+    pub described: bool,
 }
 
 /// How an event is shown.
@@ -59,4 +101,37 @@ pub enum Severity {
     Normal,
     /// Someone should look.
     Warning,
+}
+
+/// How serious an alert is. Channels are set to a lowest level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertLevel {
+    /// As planned.
+    Info,
+    /// Someone is waited for.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+impl Facts {
+    /// Returns the facts of a workload that stands, of which nothing was measured.
+    pub fn unmeasured() -> Self {
+        Self {
+            primary: Readiness::Ready,
+            canary: Readiness::Ready,
+            flowing: false,
+            verdict: Verdict::NoData(String::new()),
+            safe: false,
+            intact: true,
+        }
+    }
+}
+
+impl Readiness {
+    /// Returns true if the workload can serve.
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready)
+    }
 }

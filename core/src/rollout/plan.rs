@@ -1,7 +1,16 @@
 //! A validated plan: what a Canary's spec asks for.
+//!
+//! Whatever the strategy, a rollout walks along positions `0, 1, …, last`, and every position has a [`Share`]: what
+//! the canary is given there. Position 0 comes before any traffic. A position that passes leads to the next one, the
+//! last one to promotion.
+//!
+//! | strategy | position 0 | then | last |
+//! |---|---|---|---|
+//! | weighted | nothing | (mirrored,) rising weights | the highest weight |
+//! | A/B | nothing | what the rules match, once per iteration | the same |
+//! | blue/green | nothing | nothing or mirrored, once per iteration | everything |
 
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -10,109 +19,172 @@ use crate::id::CanaryName;
 use crate::time::Span;
 use crate::weight::BasisPoints;
 
-/// The shortest interval that is taken; Flagger's floor is 10 s.
-pub const SHORTEST_INTERVAL: Span = Span::from_millis(100);
-/// Flagger's default interval.
-pub const DEFAULT_INTERVAL: Span = Span::from_secs(60);
+mod input;
 
-/// The numbers of a spec as they were written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PlanInput {
-    /// `metadata`.
-    pub name: Option<CanaryName>,
-    /// `targetRef.name`.
-    pub target: String,
-    /// `analysis.interval`.
-    pub interval: Option<Span>,
-    /// `analysis.stepWeight`.
-    pub step_weight: Option<i64>,
-    /// `analysis.stepWeights`.
-    pub step_weights: Vec<i64>,
-    /// `analysis.maxWeight`.
-    pub max_weight: Option<i64>,
-}
+pub use input::{DEFAULT_INTERVAL, HookInput, PlanError, PlanInput, SHORTEST_INTERVAL};
 
 /// A plan that cannot be wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     name: CanaryName,
     target: String,
+    kind: String,
     interval: Span,
-    /// Rising, none zero, at least one.
-    weights: Vec<BasisPoints>,
+    threshold: u32,
+    pace: Pace,
+    strategy: Strategy,
+    /// What the canary is given at every position; at least two, the first without traffic.
+    shares: Vec<Share>,
+    promotion_step: Option<BasisPoints>,
+    deadline: Span,
+    skip_analysis: bool,
+    suspended: bool,
+    hooks: Vec<Hook>,
+    metrics: Vec<String>,
 }
 
-/// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {wrong}, {mend}")]
-pub struct PlanError {
-    /// Path of the field below `spec`.
-    pub field: String,
-    /// What is wrong.
-    pub wrong: String,
-    /// What would be right.
-    pub mend: String,
+/// What moves a rollout on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Pace {
+    /// The judge's evidence; the interval is the shortest length of a step.
+    #[default]
+    Evidence,
+    /// One look per interval, as in Flagger: checks that pass move the rollout on, checks that fail are counted.
+    Checks,
+}
+
+/// The shape of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// The canary's share of all requests rises.
+    Weighted,
+    /// Requests that match get the canary.
+    AbTesting,
+    /// The canary gets no requests of users, then all.
+    BlueGreen,
+}
+
+/// What the canary is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Share {
+    /// No request.
+    #[default]
+    Nothing,
+    /// Copies of this share of all requests, whose answers nobody gets.
+    Mirrored(BasisPoints),
+    /// This share of all requests, by chance.
+    Weight(BasisPoints),
+    /// The requests that match.
+    Matched,
+    /// Every request.
+    Everything,
+}
+
+/// A hook of the spec: something outside that is asked or told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its name in events.
+    pub name: String,
+    /// When it is called.
+    pub kind: HookKind,
+    /// True if waiting for it alerts nobody.
+    pub muted: bool,
+}
+
+/// When a hook is called, by Flagger's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookKind {
+    /// Before a rollout begins, until it agrees.
+    ConfirmRollout,
+    /// Before the first traffic.
+    PreRollout,
+    /// At every look.
+    Rollout,
+    /// Before the weight rises, until it agrees.
+    ConfirmTrafficIncrease,
+    /// Before promotion, until it agrees.
+    ConfirmPromotion,
+    /// After the end.
+    PostRollout,
+    /// At every look; agreeing means: roll back.
+    Rollback,
+    /// On every event.
+    Event,
+}
+
+impl Share {
+    /// Returns the percent of traffic shown for it: an A/B test shows 100.
+    pub const fn shown(self) -> BasisPoints {
+        match self {
+            Self::Nothing | Self::Mirrored(_) => BasisPoints::ZERO,
+            Self::Weight(weight) => weight,
+            Self::Matched | Self::Everything => BasisPoints::FULL,
+        }
+    }
+
+    /// Returns true if users' requests reach the canary, which is what the judge judges from. Copies pass no filter
+    /// on their way (P8).
+    pub const fn has_users(self) -> bool {
+        match self {
+            Self::Nothing | Self::Mirrored(_) => false,
+            Self::Weight(weight) => !weight.is_zero(),
+            Self::Matched | Self::Everything => true,
+        }
+    }
+}
+
+impl HookKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::ConfirmRollout,
+        Self::PreRollout,
+        Self::Rollout,
+        Self::ConfirmTrafficIncrease,
+        Self::ConfirmPromotion,
+        Self::PostRollout,
+        Self::Rollback,
+        Self::Event,
+    ];
+
+    /// Returns the name of the kind in a spec.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfirmRollout => "confirm-rollout",
+            Self::PreRollout => "pre-rollout",
+            Self::Rollout => "rollout",
+            Self::ConfirmTrafficIncrease => "confirm-traffic-increase",
+            Self::ConfirmPromotion => "confirm-promotion",
+            Self::PostRollout => "post-rollout",
+            Self::Rollback => "rollback",
+            Self::Event => "event",
+        }
+    }
+
+    /// Returns the kind of this name; no name is a rollout hook.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "" => Some(Self::Rollout),
+            name => Self::ALL.into_iter().find(|kind| kind.as_str() == name),
+        }
+    }
+}
+
+impl Strategy {
+    /// Returns Flagger's name for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Weighted => "canary",
+            Self::AbTesting => "ab-testing",
+            Self::BlueGreen => "blue-green",
+        }
+    }
 }
 
 impl Plan {
     /// Returns the plan, or everything that is wrong with the spec.
     pub fn try_new(input: &PlanInput) -> Result<Self, Vec<PlanError>> {
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, wrong: String, mend: &str| {
-            errors.push(PlanError { field: field.to_string(), wrong, mend: mend.to_string() });
-        };
-        if input.target.is_empty() {
-            wrong("targetRef.name", "is missing".to_string(), "name the workload");
-        }
-        let interval = input.interval.unwrap_or(DEFAULT_INTERVAL);
-        if interval < SHORTEST_INTERVAL {
-            wrong("analysis.interval", format!("{interval} is too short"), "use 100ms or more");
-        }
-        let mut percent = |field: &str, value: i64| {
-            if let Ok(percent @ 1..=100) = u8::try_from(value) {
-                return BasisPoints::from_percent(percent);
-            }
-            wrong(field, format!("{value} is not a share of traffic"), "use a number from 1 to 100");
-            BasisPoints::ZERO
-        };
-        let max = input
-            .max_weight
-            .filter(|max| *max != 0)
-            .map_or(BasisPoints::FULL, |max| percent("analysis.maxWeight", max));
-        let step = input.step_weight.map(|step| percent("analysis.stepWeight", step));
-        let listed: Vec<BasisPoints> = input
-            .step_weights
-            .iter()
-            .enumerate()
-            .map(|(place, weight)| percent(&format!("analysis.stepWeights[{place}]"), *weight))
-            .collect();
-        if listed.windows(2).any(|pair| matches!(pair, [a, b] if a >= b)) {
-            wrong("analysis.stepWeights", "does not rise".to_string(), "list the weights in rising order");
-        }
-        let weights = match (step, listed.is_empty()) {
-            (Some(_), false) => {
-                wrong("analysis", "has stepWeight and stepWeights".to_string(), "use one of them");
-                Vec::new()
-            }
-            (None, true) => {
-                wrong("analysis", "has no steps".to_string(), "set stepWeight or stepWeights");
-                Vec::new()
-            }
-            (Some(step), true) => up_to(step, max),
-            (None, false) => listed,
-        };
-        match (&input.name, errors.is_empty()) {
-            (Some(name), true) => Ok(Self { name: name.clone(), target: input.target.clone(), interval, weights }),
-            (Some(_), false) => Err(errors),
-            (None, _) => {
-                errors.push(PlanError {
-                    field: "metadata.name".to_string(),
-                    wrong: "is missing".to_string(),
-                    mend: "name the canary".to_string(),
-                });
-                Err(errors)
-            }
-        }
+        input::parse(input)
     }
 
     /// Returns the canary's name.
@@ -125,89 +197,77 @@ impl Plan {
         &self.target
     }
 
-    /// Returns the shortest length of a step.
+    /// Returns the kind of the workload.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Returns the shortest length of a step, or the time between two looks.
     pub const fn interval(&self) -> Span {
         self.interval
     }
 
-    /// Returns the canary's share in a step, or none past the last one.
-    pub fn weight(&self, step: usize) -> Option<BasisPoints> {
-        self.weights.get(step).copied()
+    /// Returns how many failed checks end a rollout.
+    pub const fn threshold(&self) -> u32 {
+        self.threshold
     }
 
-    /// Returns the number of steps, at least one.
-    pub fn steps(&self) -> usize {
-        self.weights.len()
+    /// Returns what moves a rollout on.
+    pub const fn pace(&self) -> Pace {
+        self.pace
     }
-}
 
-/// Returns `step`, twice `step`, … up to `max`, which is the last one: Flagger goes beyond it, this does not.
-fn up_to(step: BasisPoints, max: BasisPoints) -> Vec<BasisPoints> {
-    let mut weights = Vec::new();
-    let mut weight = step;
-    while weight < max && !step.is_zero() {
-        weights.push(weight);
-        weight = weight.plus(step);
+    /// Returns the shape of a rollout.
+    pub const fn strategy(&self) -> Strategy {
+        self.strategy
     }
-    weights.push(max);
-    weights
-}
 
-#[cfg(test)]
-mod tests {
-    use alloc::vec;
+    /// Returns what the canary is given at a position, or none past the last one.
+    pub fn share(&self, position: usize) -> Option<Share> {
+        self.shares.get(position).copied()
+    }
 
-    use super::*;
+    /// Returns the number of positions, at least two.
+    pub fn positions(&self) -> usize {
+        self.shares.len()
+    }
 
-    fn input() -> PlanInput {
-        PlanInput {
-            name: Some(CanaryName::new("prod", "backend")),
-            target: "backend".into(),
-            interval: Some(Span::from_secs(1)),
-            step_weight: Some(5),
-            max_weight: Some(50),
-            ..PlanInput::default()
+    /// Returns the number of iterations, of strategies that have them.
+    pub fn iterations(&self) -> Option<usize> {
+        match self.strategy {
+            Strategy::Weighted => None,
+            Strategy::AbTesting => Some(self.shares.len().saturating_sub(1)),
+            Strategy::BlueGreen => Some(self.shares.len().saturating_sub(2)),
         }
     }
 
-    fn percents(input: &PlanInput) -> Vec<u16> {
-        let plan = Plan::try_new(input).unwrap();
-        (0..plan.steps()).map(|step| plan.weight(step).unwrap().get() / 100).collect()
+    /// Returns by how much the share of the promoted revision rises per interval; nothing: all at once.
+    pub const fn promotion_step(&self) -> Option<BasisPoints> {
+        self.promotion_step
     }
 
-    #[test]
-    fn steps_end_at_the_highest_weight_and_never_beyond() {
-        assert_eq!(percents(&input()), [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]);
-        assert_eq!(percents(&PlanInput { step_weight: Some(20), ..input() }), [20, 40, 50]);
-        assert_eq!(percents(&PlanInput { step_weight: Some(80), ..input() }), [50]);
-        assert_eq!(percents(&PlanInput { step_weight: Some(40), max_weight: Some(0), ..input() }), [40, 80, 100]);
-        let listed = PlanInput { step_weight: None, step_weights: vec![1, 5, 60], ..input() };
-        assert_eq!(percents(&listed), [1, 5, 60]);
+    /// Returns how long a workload may take to become ready.
+    pub const fn deadline(&self) -> Span {
+        self.deadline
     }
 
-    #[test]
-    fn all_mistakes_are_told_at_once() {
-        let bad = PlanInput {
-            name: None,
-            target: String::new(),
-            interval: Some(Span::from_millis(1)),
-            step_weight: Some(0),
-            step_weights: vec![5, 5, 101],
-            max_weight: Some(-1),
-        };
-        let errors: Vec<String> = Plan::try_new(&bad).unwrap_err().iter().map(ToString::to_string).collect();
-        assert_eq!(
-            errors,
-            [
-                "targetRef.name: is missing, name the workload",
-                "analysis.interval: 1ms is too short, use 100ms or more",
-                "analysis.maxWeight: -1 is not a share of traffic, use a number from 1 to 100",
-                "analysis.stepWeight: 0 is not a share of traffic, use a number from 1 to 100",
-                "analysis.stepWeights[2]: 101 is not a share of traffic, use a number from 1 to 100",
-                "analysis.stepWeights: does not rise, list the weights in rising order",
-                "analysis: has stepWeight and stepWeights, use one of them",
-                "metadata.name: is missing, name the canary",
-            ]
-        );
+    /// Returns true if a new revision is promoted without analysis.
+    pub const fn skips_analysis(&self) -> bool {
+        self.skip_analysis
+    }
+
+    /// Returns true if nothing is to be started or moved on.
+    pub const fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Returns the hooks of a kind, each with its place in the spec.
+    pub fn hooks(&self, kind: HookKind) -> impl Iterator<Item = (usize, &Hook)> {
+        self.hooks.iter().enumerate().filter(move |(_, hook)| hook.kind == kind)
+    }
+
+    /// Returns the metrics that are looked at, in order.
+    pub fn metrics(&self) -> &[String] {
+        &self.metrics
     }
 }

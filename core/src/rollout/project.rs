@@ -1,7 +1,8 @@
 //! What a state implies for the routes. Level-triggered: derived again whenever anything changes.
 
+use super::plan::Share;
+use super::state::{Phase, State};
 use crate::id::{Rev, Revision};
-use crate::rollout::state::{Phase, State};
 use crate::weight::BasisPoints;
 
 /// What is to be served.
@@ -20,23 +21,23 @@ pub enum Routes {
     Nowhere,
     /// All to this revision, and nobody counts.
     Settled(Revision),
-    /// By chance, judged.
-    Weighted {
+    /// Shared, and judged.
+    Shared {
         /// The revision that serves.
         primary: Revision,
         /// The revision under judgement.
         canary: Revision,
-        /// Its share.
-        weight: BasisPoints,
+        /// What the canary is given.
+        share: Share,
     },
 }
 
 impl Routes {
-    /// Returns the canary's share.
+    /// Returns the canary's share as it is shown.
     pub const fn canary_weight(&self) -> BasisPoints {
         match self {
             Self::Nowhere | Self::Settled(_) => BasisPoints::ZERO,
-            Self::Weighted { weight, .. } => *weight,
+            Self::Shared { share, .. } => share.shown(),
         }
     }
 }
@@ -45,17 +46,20 @@ impl Routes {
 pub fn project(state: &State) -> Projection {
     let routes = match &state.phase {
         Phase::Initializing => Routes::Nowhere,
-        Phase::Initialized { primary } | Phase::Succeeded { primary } | Phase::Failed { primary, .. } => {
-            Routes::Settled(primary.clone())
+        Phase::Failed { canary, on_canary: true, .. } => Routes::Settled(canary.clone()),
+        Phase::Initialized { primary }
+        | Phase::Finalising { primary, .. }
+        | Phase::Succeeded { primary, .. }
+        | Phase::Failed { primary, on_canary: false, .. } => Routes::Settled(primary.clone()),
+        Phase::Waiting(waiting) => Routes::Settled(waiting.primary.clone()),
+        Phase::Progressing(progress) => {
+            Routes::Shared { primary: progress.primary.clone(), canary: progress.canary.clone(), share: progress.share }
         }
-        Phase::Progressing(progress) => Routes::Weighted {
-            primary: progress.primary.clone(),
-            canary: progress.canary.clone(),
-            weight: progress.weight,
+        Phase::Promoting(promotion) => Routes::Shared {
+            primary: promotion.primary.clone(),
+            canary: promotion.canary.clone(),
+            share: promotion.share,
         },
-        Phase::Promoting { primary, canary, weight } => {
-            Routes::Weighted { primary: primary.clone(), canary: canary.clone(), weight: *weight }
-        }
     };
     Projection { rev: state.rev, routes }
 }

@@ -4,6 +4,9 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Readiness;
+use super::plan::Share;
+use super::round::{Round, Stage};
 use crate::id::{Rev, Revision, RolloutId};
 use crate::time::{Span, Timestamp};
 use crate::weight::BasisPoints;
@@ -15,7 +18,7 @@ pub struct State {
     pub rev: Rev,
     /// The latest rollout; the next one gets the next number.
     pub rollout: RolloutId,
-    /// When the phase or the weight changed last.
+    /// When the phase or the routes changed last.
     pub changed: Timestamp,
     /// Where the canary stands.
     pub phase: Phase,
@@ -32,25 +35,29 @@ pub enum Phase {
         /// The revision that serves.
         primary: Revision,
     },
+    /// A rollout is asked for and waits for the hooks that confirm it.
+    Waiting(Waiting),
     /// A canary is under judgement.
     Progressing(Progress),
     /// The canary passed and becomes the primary.
-    Promoting {
-        /// The revision that served so far.
+    Promoting(Promotion),
+    /// The promoted revision has all requests; the canary's workload is about to go.
+    Finalising {
+        /// The revision that serves.
         primary: Revision,
-        /// The revision that passed.
-        canary: Revision,
-        /// Its share, which stays until the primary can take everything.
-        weight: BasisPoints,
+        /// When this ends.
+        due: Timestamp,
     },
     /// The canary became the primary.
     Succeeded {
         /// The revision that serves.
         primary: Revision,
+        /// What is still to be told to hooks.
+        ended: Ended,
     },
-    /// The canary was taken out of traffic.
+    /// The rollout failed.
     Failed {
-        /// The revision that serves.
+        /// The revision that served before.
         primary: Revision,
         /// The revision that failed.
         canary: Revision,
@@ -58,7 +65,30 @@ pub enum Phase {
         seen: Revision,
         /// Why.
         reason: String,
+        /// Failed checks, for people to see.
+        failed_checks: u32,
+        /// Which attempt at this revision it was.
+        attempt: u32,
+        /// True if the canary keeps all requests, since the primary was already being replaced and cannot serve.
+        on_canary: bool,
+        /// What is still to be told to hooks.
+        ended: Ended,
     },
+}
+
+/// A rollout that was not confirmed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The revision that serves.
+    pub primary: Revision,
+    /// The revision to come.
+    pub canary: Revision,
+    /// Which attempt at this revision it will be.
+    pub attempt: u32,
+    /// Asks the hooks.
+    pub round: Round,
+    /// True once people were told that it waits.
+    pub announced: bool,
 }
 
 /// A rollout in progress.
@@ -68,14 +98,83 @@ pub struct Progress {
     pub primary: Revision,
     /// The revision under judgement.
     pub canary: Revision,
-    /// The step, by its place in the plan.
-    pub step: usize,
-    /// The canary's share. A plan that changes in mid-run changes the next step, not this one.
-    pub weight: BasisPoints,
-    /// How long the step has lasted.
+    /// Which attempt at this revision it is: each has its own part of the error budget (P21).
+    pub attempt: u32,
+    /// The position in the plan.
+    pub position: usize,
+    /// What the canary is given. A plan that changes in mid-run changes the next position, not this one.
+    pub share: Share,
+    /// How long the position has lasted.
     pub clock: StepClock,
-    /// True while the weight is frozen by command.
+    /// The look that is under way.
+    pub round: Round,
+    /// Checks that failed so far; successes take none of them back.
+    pub failed_checks: u32,
+    /// True while the share is frozen by command.
     pub paused: bool,
+    /// The gate that was found closed.
+    pub gate: Option<Gate>,
+    /// The gate that was opened by command.
+    pub approved: Option<Gate>,
+    /// Since when, and why, the canary's workload cannot serve.
+    pub unready: Option<Unready>,
+    /// Why the primary's workload cannot serve.
+    pub primary_unready: Option<String>,
+}
+
+/// A gate of a rollout in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gate {
+    /// Before the weight rises.
+    TrafficIncrease,
+    /// Before promotion.
+    Promotion,
+}
+
+/// A workload that cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unready {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// The revision that served so far.
+    pub primary: Revision,
+    /// The revision that passed.
+    pub canary: Revision,
+    /// Which attempt it was.
+    pub attempt: u32,
+    /// Failed checks of the rollout.
+    pub failed_checks: u32,
+    /// What the canary was given last.
+    pub share: Share,
+    /// The share that the promoted revision was moved to by steps.
+    pub moved: BasisPoints,
+    /// When the next step is due.
+    pub due: Timestamp,
+    /// True if there was no analysis.
+    pub skipped: bool,
+    /// Since when, and why, the primary's workload cannot serve.
+    pub unready: Option<Unready>,
+    /// True once people were told that both revisions look bad.
+    pub frozen: bool,
+    /// True while the revision that served before is complete.
+    pub intact: bool,
+}
+
+/// What is left to do after the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Ended {
+    /// Nothing.
+    #[default]
+    Quiet,
+    /// The post-rollout hook in this place is to be called.
+    Asking(usize),
 }
 
 /// The time of a step: it starts when the new share flows, and stands while nothing does.
@@ -117,6 +216,9 @@ impl State {
     pub fn resumed(mut self) -> Self {
         if let Phase::Progressing(progress) = &mut self.phase {
             progress.clock = StepClock::Standing(Span::ZERO);
+            if progress.round.stage == Stage::Judge {
+                progress.round.stage = Stage::Over;
+            }
         }
         self
     }
@@ -126,10 +228,50 @@ impl State {
         match &self.phase {
             Phase::Initializing => None,
             Phase::Initialized { primary }
-            | Phase::Succeeded { primary }
-            | Phase::Promoting { primary, .. }
+            | Phase::Finalising { primary, .. }
+            | Phase::Succeeded { primary, .. }
             | Phase::Failed { primary, .. } => Some(primary),
+            Phase::Waiting(waiting) => Some(&waiting.primary),
             Phase::Progressing(progress) => Some(&progress.primary),
+            Phase::Promoting(promotion) => Some(&promotion.primary),
+        }
+    }
+
+    /// Returns the revision under judgement, or the one that failed.
+    pub const fn canary(&self) -> Option<&Revision> {
+        match &self.phase {
+            Phase::Initializing | Phase::Initialized { .. } | Phase::Finalising { .. } | Phase::Succeeded { .. } => {
+                None
+            }
+            Phase::Waiting(waiting) => Some(&waiting.canary),
+            Phase::Progressing(progress) => Some(&progress.canary),
+            Phase::Promoting(promotion) => Some(&promotion.canary),
+            Phase::Failed { canary, .. } => Some(canary),
+        }
+    }
+
+    /// Returns which attempt at the canary's revision this is, counted from one.
+    pub const fn attempt(&self) -> u32 {
+        match &self.phase {
+            Phase::Waiting(Waiting { attempt, .. })
+            | Phase::Progressing(Progress { attempt, .. })
+            | Phase::Promoting(Promotion { attempt, .. })
+            | Phase::Failed { attempt, .. } => *attempt,
+            Phase::Initializing | Phase::Initialized { .. } | Phase::Finalising { .. } | Phase::Succeeded { .. } => 1,
+        }
+    }
+
+    /// Returns the failed checks of the rollout; they stay visible after it failed.
+    pub const fn failed_checks(&self) -> u32 {
+        match &self.phase {
+            Phase::Progressing(Progress { failed_checks, .. })
+            | Phase::Promoting(Promotion { failed_checks, .. })
+            | Phase::Failed { failed_checks, .. } => *failed_checks,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. } => 0,
         }
     }
 }
@@ -140,10 +282,26 @@ impl Phase {
         match self {
             Self::Initializing => "Initializing",
             Self::Initialized { .. } => "Initialized",
+            Self::Waiting(_) => "Waiting",
+            Self::Progressing(Progress { gate: Some(Gate::Promotion), .. }) => "WaitingPromotion",
             Self::Progressing(_) => "Progressing",
-            Self::Promoting { .. } => "Promoting",
+            Self::Promoting(_) => "Promoting",
+            Self::Finalising { .. } => "Finalising",
             Self::Succeeded { .. } => "Succeeded",
             Self::Failed { .. } => "Failed",
+        }
+    }
+}
+
+impl Unready {
+    /// Returns the note of a workload: since when it cannot serve, and why by now.
+    pub(super) fn note(before: Option<&Self>, readiness: &Readiness, now: Timestamp) -> Option<Self> {
+        match readiness {
+            Readiness::Ready => None,
+            Readiness::NotReady { reason, .. } => {
+                let since = before.map_or(now, |before| before.since);
+                Some(Self { since, reason: reason.clone() })
+            }
         }
     }
 }

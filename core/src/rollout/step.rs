@@ -1,17 +1,21 @@
 //! The step from one state to the next. Total: no event in no state is a surprise.
 
-use alloc::format;
-use alloc::string::{String, ToString as _};
-use alloc::vec;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::event::{Alert, AlertLevel, Command, Effect, Event, Severity};
+use super::plan::{HookKind, Plan};
+use super::project::project;
+use super::state::{Ended, Phase, State};
+use super::words;
 use crate::id::Revision;
-use crate::rollout::event::{Command, Effect, Event, Severity};
-use crate::rollout::plan::Plan;
-use crate::rollout::project::project;
-use crate::rollout::state::{Phase, Progress, State, StepClock};
-use crate::time::{Span, Timestamp};
-use crate::verdict::Verdict;
+use crate::time::Timestamp;
+
+mod answer;
+mod begin;
+mod command;
+mod progress;
+mod promotion;
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,22 +28,17 @@ pub struct Step {
 
 /// Takes an event. An event that changes nothing returns the same state and no effects.
 pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
-    let (phase, effects) = match event {
-        Event::Revision(revision) => on_revision(plan, state, revision),
-        Event::Verdict(verdict) => on_verdict(plan, &state.phase, verdict, now),
-        Event::Flowing(flowing) => (on_flowing(&state.phase, *flowing, now), Vec::new()),
-        Event::Command(command) => on_command(plan, &state.phase, *command),
-        Event::PrimaryReady => on_primary_ready(plan, &state.phase),
+    let mut taken = Taking { plan, now, state: state.clone(), effects: Vec::new() };
+    match event {
+        Event::Revision(revision) => taken.revision(revision),
+        Event::Tick(facts) => taken.tick(facts),
+        Event::Command(command) => taken.command(*command),
+        Event::Answer(ticket, answer) => taken.answer(ticket, answer),
         // An abort raises the rev by one: what is further ahead is no abort of ours, and a peer may make it up.
-        Event::RevSeen(rev) if *rev == state.rev.next() => on_later_rev(plan, &state.phase),
-        Event::RevSeen(_) | Event::Tick => (state.phase.clone(), Vec::new()),
-    };
-    let mut next = State { phase, ..state.clone() };
-    if let (Phase::Progressing(new), old) = (&next.phase, &state.phase)
-        && !matches!(old, Phase::Progressing(old) if old.canary == new.canary)
-    {
-        next.rollout = next.rollout.next();
+        Event::RevSeen(rev) if *rev == state.rev.next() => taken.later_rev(),
+        Event::RevSeen(_) => {}
     }
+    let Taking { state: mut next, effects, .. } = taken;
     if project(&next).routes != project(state).routes {
         next.rev = next.rev.next();
     }
@@ -49,183 +48,96 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
     Step { state: next, effects }
 }
 
-fn on_revision(plan: &Plan, state: &State, seen: &Revision) -> (Phase, Vec<Effect>) {
-    let name = plan.name();
-    match &state.phase {
-        Phase::Initializing => {
-            (Phase::Initialized { primary: seen.clone() }, vec![normal(format!("Initialization done! {name}"))])
-        }
-        Phase::Initialized { primary } | Phase::Succeeded { primary } if primary != seen => start(plan, primary, seen),
-        // A revision that failed is not tried again by itself; once the workload went back, it may come again.
-        Phase::Failed { primary, canary, reason, seen: before } if before != seen => {
-            if primary != seen {
-                return start(plan, primary, seen);
+/// A step that is being taken.
+struct Taking<'a> {
+    plan: &'a Plan,
+    now: Timestamp,
+    state: State,
+    effects: Vec<Effect>,
+}
+
+impl Taking<'_> {
+    fn normal(&mut self, text: impl Into<String>) {
+        self.effects.push(Effect::Emit(Severity::Normal, text.into()));
+    }
+
+    fn warning(&mut self, text: impl Into<String>) {
+        self.effects.push(Effect::Emit(Severity::Warning, text.into()));
+    }
+
+    fn alert(&mut self, level: AlertLevel, text: impl Into<String>) {
+        self.effects.push(Effect::Alert(Alert { level, text: text.into(), described: false }));
+    }
+
+    fn described_alert(&mut self, level: AlertLevel, text: impl Into<String>) {
+        self.effects.push(Effect::Alert(Alert { level, text: text.into(), described: true }));
+    }
+
+    fn refuse(&mut self, why: String) {
+        self.effects.push(Effect::Refuse(why));
+    }
+
+    /// Ends the rollout in favour of the revision that served before.
+    fn fail(&mut self, reason: &str, level: AlertLevel, alert: impl Into<String>) {
+        let (plan, Some(primary), Some(canary)) =
+            (self.plan, self.state.primary().cloned(), self.state.canary().cloned())
+        else {
+            return;
+        };
+        self.warning(words::rolling_back(plan, reason));
+        self.alert(level, alert);
+        self.warning(words::failed(plan));
+        self.failed(primary, canary, reason, false);
+    }
+
+    fn failed(&mut self, primary: Revision, canary: Revision, reason: &str, on_canary: bool) {
+        self.state.phase = Phase::Failed {
+            seen: canary.clone(),
+            failed_checks: self.state.failed_checks(),
+            attempt: self.state.attempt(),
+            primary,
+            canary,
+            reason: reason.into(),
+            on_canary,
+            ended: self.ended(),
+        };
+    }
+
+    /// What is left to do at the end of a rollout.
+    fn ended(&self) -> Ended {
+        self.plan.hooks(HookKind::PostRollout).next().map_or(Ended::Quiet, |_| Ended::Asking(0))
+    }
+
+    /// An abort is served before it is stored; one that was not stored in time is found in what the proxies serve.
+    fn later_rev(&mut self) {
+        match &self.state.phase {
+            Phase::Progressing(_) | Phase::Promoting(_) => {
+                let reason = "an abort was served before it could be stored";
+                self.fail(reason, AlertLevel::Error, "An abort was served before it could be stored.");
             }
-            let (primary, canary, reason) = (primary.clone(), canary.clone(), reason.clone());
-            (Phase::Failed { primary, canary, reason, seen: seen.clone() }, Vec::new())
-        }
-        Phase::Progressing(progress) if progress.primary == *seen => (
-            Phase::Succeeded { primary: seen.clone() },
-            vec![normal(format!(
-                "Rollout of {}.{} ended: the workload went back to its primary",
-                plan.target(),
-                name.namespace
-            ))],
-        ),
-        Phase::Progressing(progress) if progress.canary != *seen => {
-            let restarting =
-                format!("New revision detected! Restarting analysis for {}.{}", plan.target(), name.namespace);
-            let (phase, mut effects) = start(plan, &progress.primary, seen);
-            // One text for it, as in Flagger, and the start of the analysis after it.
-            effects.splice(..1, [normal(restarting)]);
-            (phase, effects)
-        }
-        // A promotion is finished first; the revision is seen again after it.
-        Phase::Initialized { .. }
-        | Phase::Succeeded { .. }
-        | Phase::Failed { .. }
-        | Phase::Progressing(_)
-        | Phase::Promoting { .. } => (state.phase.clone(), Vec::new()),
-    }
-}
-
-fn start(plan: &Plan, primary: &Revision, canary: &Revision) -> (Phase, Vec<Effect>) {
-    let target = format!("{}.{}", plan.target(), plan.name().namespace);
-    let progress = Progress {
-        primary: primary.clone(),
-        canary: canary.clone(),
-        step: 0,
-        weight: plan.weight(0).unwrap_or_default(),
-        clock: StepClock::Standing(Span::ZERO),
-        paused: false,
-    };
-    let effects = vec![
-        normal(format!("New revision detected! Scaling up {target}")),
-        normal(format!("Starting canary analysis for {target}")),
-        advance(plan, 0),
-    ];
-    (Phase::Progressing(progress), effects)
-}
-
-fn on_verdict(plan: &Plan, phase: &Phase, verdict: &Verdict, now: Timestamp) -> (Phase, Vec<Effect>) {
-    let Phase::Progressing(progress) = phase else { return (phase.clone(), Vec::new()) };
-    match verdict {
-        Verdict::Rollback(reason) => fail(plan, &progress.primary, &progress.canary, reason),
-        Verdict::Advance(_) if progress.paused || progress.clock.elapsed(now) < plan.interval() => {
-            (phase.clone(), Vec::new())
-        }
-        Verdict::Advance(_) if progress.step.saturating_add(1) < plan.steps() => {
-            let step = progress.step.saturating_add(1);
-            let weight = plan.weight(step).unwrap_or(progress.weight);
-            let next = Progress { step, weight, clock: StepClock::Standing(Span::ZERO), ..progress.clone() };
-            (Phase::Progressing(next), vec![advance(plan, step)])
-        }
-        Verdict::Advance(_) => promote(plan, progress),
-        // Absence is not success, and neither is "not yet".
-        Verdict::Continue(_) | Verdict::NoData(_) => (phase.clone(), Vec::new()),
-    }
-}
-
-fn on_flowing(phase: &Phase, flowing: bool, now: Timestamp) -> Phase {
-    match phase {
-        Phase::Progressing(progress) => {
-            Phase::Progressing(Progress { clock: progress.clock.run(flowing, now), ..progress.clone() })
-        }
-        Phase::Initializing
-        | Phase::Initialized { .. }
-        | Phase::Promoting { .. }
-        | Phase::Succeeded { .. }
-        | Phase::Failed { .. } => phase.clone(),
-    }
-}
-
-fn on_command(plan: &Plan, phase: &Phase, command: Command) -> (Phase, Vec<Effect>) {
-    match (command, phase) {
-        (Command::Pause, Phase::Progressing(progress)) if !progress.paused => {
-            (Phase::Progressing(Progress { paused: true, ..progress.clone() }), Vec::new())
-        }
-        (Command::Resume, Phase::Progressing(progress)) if progress.paused => {
-            (Phase::Progressing(Progress { paused: false, ..progress.clone() }), Vec::new())
-        }
-        (
-            Command::Abort,
-            Phase::Progressing(Progress { primary, canary, .. }) | Phase::Promoting { primary, canary, .. },
-        ) => fail(plan, primary, canary, "aborted by command"),
-        (Command::Promote, Phase::Progressing(progress)) => promote(plan, progress),
-        (Command::Retry, Phase::Failed { primary, canary, .. }) => start(plan, primary, canary),
-        (Command::Pause | Command::Resume | Command::Abort | Command::Promote | Command::Retry, _) => {
-            (phase.clone(), vec![Effect::Refuse(refusal(plan, phase, command))])
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => {}
         }
     }
-}
 
-fn refusal(plan: &Plan, phase: &Phase, command: Command) -> String {
-    let name = plan.name();
-    let paused = matches!(phase, Phase::Progressing(Progress { paused: true, .. }));
-    let now = if paused { "Progressing and paused" } else { phase.as_str() };
-    match command {
-        Command::Pause => format!("{name} is {now}: only a rollout in progress can be paused"),
-        Command::Resume => format!("{name} is {now}: only a paused rollout can be resumed"),
-        Command::Abort => format!("{name} is {now}: there is no rollout to abort"),
-        Command::Promote => format!("{name} is {now}: there is no rollout to promote"),
-        Command::Retry => format!("{name} is {now}: only a failed rollout can be retried"),
-    }
-}
-
-fn on_primary_ready(plan: &Plan, phase: &Phase) -> (Phase, Vec<Effect>) {
-    let Phase::Promoting { canary, .. } = phase else { return (phase.clone(), Vec::new()) };
-    let target = format!("{}.{}", plan.target(), plan.name().namespace);
-    let effects = vec![
-        normal("Routing all traffic to primary".to_string()),
-        normal(format!("Promotion completed! Scaling down {target}")),
-    ];
-    (Phase::Succeeded { primary: canary.clone() }, effects)
-}
-
-/// An abort is served before it is stored; one that was not stored in time is found in what the proxies serve.
-fn on_later_rev(plan: &Plan, phase: &Phase) -> (Phase, Vec<Effect>) {
-    match phase {
-        Phase::Progressing(Progress { primary, canary, .. }) | Phase::Promoting { primary, canary, .. } => {
-            fail(plan, primary, canary, "an abort was served before it could be stored")
-        }
-        Phase::Initializing | Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => {
-            (phase.clone(), Vec::new())
+    fn command(&mut self, command: Command) {
+        match self.state.phase.clone() {
+            Phase::Progressing(progress) => self.command_in_progress(command, progress),
+            Phase::Waiting(waiting) => self.command_while_waiting(command, waiting),
+            Phase::Promoting(promotion) if command == Command::Abort => self.abort_promotion(&promotion),
+            Phase::Failed { primary, canary, attempt, .. } if command == Command::Retry => {
+                self.begin(primary, canary, attempt.saturating_add(1));
+            }
+            phase @ (Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. }) => self.refuse(command::refusal(self.plan, &phase, command)),
         }
     }
-}
-
-fn fail(plan: &Plan, primary: &Revision, canary: &Revision, reason: &str) -> (Phase, Vec<Effect>) {
-    let name = plan.name();
-    let phase = Phase::Failed {
-        primary: primary.clone(),
-        canary: canary.clone(),
-        seen: canary.clone(),
-        reason: reason.to_string(),
-    };
-    let effects =
-        vec![warning(format!("Rolling back {name} {reason}")), warning(format!("Canary failed! Scaling down {name}"))];
-    (phase, effects)
-}
-
-fn promote(plan: &Plan, progress: &Progress) -> (Phase, Vec<Effect>) {
-    let (target, namespace) = (plan.target(), &plan.name().namespace);
-    let effects = vec![
-        normal(format!("Copying {target}.{namespace} template spec to {target}-primary.{namespace}")),
-        Effect::Promote(progress.canary.clone()),
-    ];
-    let (primary, canary) = (progress.primary.clone(), progress.canary.clone());
-    (Phase::Promoting { primary, canary, weight: progress.weight }, effects)
-}
-
-fn advance(plan: &Plan, step: usize) -> Effect {
-    let weight = plan.weight(step).unwrap_or_default();
-    normal(format!("Advance {} canary weight {weight}", plan.name()))
-}
-
-fn normal(text: String) -> Effect {
-    Effect::Emit(Severity::Normal, text)
-}
-
-fn warning(text: String) -> Effect {
-    Effect::Emit(Severity::Warning, text)
 }

@@ -1,0 +1,7 @@
+//! What goes out: hooks that are asked, channels that are told.
+//!
+//! Plain input, plain output; what follows from an answer is decided in `core::rollout`.
+
+pub mod alert;
+pub mod messenger;
+pub mod webhook;

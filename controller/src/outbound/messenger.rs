@@ -1,0 +1,89 @@
+//! Carries questions and messages out, away from the engine's thread.
+
+use std::collections::BTreeMap;
+
+use reqwest::Client;
+use tokio::runtime::Handle as Tokio;
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Alert, Answer, Ticket};
+
+use super::alert::{Channel, Field};
+use super::webhook::{self, Hook, Payload};
+use crate::view::EventView;
+
+/// Goes out on a runtime of its own accord; what comes back is told by a callback.
+#[derive(Debug, Clone)]
+pub struct Messenger {
+    tokio: Tokio,
+    client: Client,
+}
+
+/// A question to a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Whose rollout it is.
+    pub canary: CanaryName,
+    /// Comes back with the answer.
+    pub ticket: Ticket,
+    /// Who is asked.
+    pub hook: Hook,
+    /// Flagger's name for the phase.
+    pub phase: String,
+    /// Stays the same as long as the revision does.
+    pub checksum: String,
+}
+
+impl Messenger {
+    /// Returns a messenger that works on this runtime.
+    pub fn new(tokio: Tokio) -> Self {
+        Self { tokio, client: webhook::client() }
+    }
+
+    /// Asks a hook. The callback may block.
+    pub fn ask(&self, call: Call, answered: impl FnOnce(CanaryName, Ticket, Answer) + Send + 'static) {
+        let client = self.client.clone();
+        self.tokio.spawn(async move {
+            let payload = Payload {
+                name: call.canary.name.clone(),
+                namespace: call.canary.namespace.clone(),
+                phase: call.phase,
+                checksum: call.checksum,
+                metadata: call.hook.metadata.clone(),
+            };
+            let answer = webhook::ask(&client, &call.hook, &payload).await;
+            tokio::task::spawn_blocking(move || answered(call.canary, call.ticket, answer));
+        });
+    }
+
+    /// Tells an event hook what happened. Its own metadata cannot override that.
+    pub fn tell(&self, hook: Hook, phase: String, checksum: String, event: &EventView, at_ms: u64) {
+        let client = self.client.clone();
+        let mut metadata: BTreeMap<String, String> = hook.metadata.clone();
+        metadata.insert("eventMessage".to_owned(), event.message.clone());
+        metadata.insert("eventType".to_owned(), event.kind.clone());
+        metadata.insert("timestamp".to_owned(), at_ms.to_string());
+        let (name, namespace) = (event.name.clone(), event.namespace.clone());
+        self.tokio.spawn(async move {
+            let payload = Payload { name, namespace, phase, checksum, metadata };
+            match webhook::ask(&client, &hook, &payload).await {
+                Answer::Passed => {}
+                Answer::Failed(why) | Answer::Unknown(why) => tracing::warn!(why, "an event hook was not told"),
+            }
+        });
+    }
+
+    /// Sends an alert, once.
+    pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
+        let (client, url) = (self.client.clone(), channel.url.clone());
+        let body = channel.body(&canary.namespace, &canary.name, alert, fields);
+        self.tokio.spawn(async move {
+            let sent = client.post(&url).timeout(std::time::Duration::from_secs(5)).json(&body).send().await;
+            let host = webhook::shown(&url);
+            match sent {
+                Ok(response) if response.status().is_success() => {}
+                Ok(response) => tracing::warn!(host, status = %response.status(), "an alert was refused"),
+                Err(error) => tracing::warn!(host, error = %error.without_url(), "an alert could not be sent"),
+            }
+        });
+    }
+}

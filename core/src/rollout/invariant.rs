@@ -1,0 +1,79 @@
+//! What holds across every step, whatever happens. Written once; checked by tests on random histories.
+
+use super::event::{Command, Event};
+use super::plan::{Plan, Share};
+use super::project::{Routes, project};
+use super::round::question;
+use super::state::{Phase, State};
+
+/// Returns the rule that a step broke, if any.
+pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Option<&'static str> {
+    let (old, new) = (project(before), project(after));
+    let rules = [
+        (after.rev >= before.rev, "the rev never falls"),
+        (after.rollout >= before.rollout, "the number of the rollout never falls"),
+        (after.changed >= before.changed, "time never runs backwards"),
+        ((new.rev == old.rev) == (new.routes == old.routes), "routes change with the rev, and only with it"),
+        (
+            new.rev == old.rev || new.rev == old.rev.next(),
+            "a step raises the rev by one: an abort that was not stored is known by it",
+        ),
+        (
+            !matches!(event, Event::Command(Command::Abort)) || !has_canary(&new.routes) || is_refused(before, after),
+            "an abort takes everything from the canary at once, or is refused",
+        ),
+        (!rises(&old.routes, &new.routes) || may_rise(event), "only time and answers raise the canary's share"),
+        (skips_nothing(plan, before, after), "a rollout goes one position at a time"),
+        (
+            after.failed_checks() >= before.failed_checks() || after.rollout != before.rollout || has_ended(after),
+            "failed checks are not forgotten within a rollout",
+        ),
+        (
+            question(plan, after).is_none_or(|asked| {
+                question(plan, before).is_none_or(|open| open == asked || open.ticket != asked.ticket)
+            }),
+            "one ticket names one question",
+        ),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule)
+}
+
+const fn has_canary(routes: &Routes) -> bool {
+    match routes {
+        Routes::Nowhere | Routes::Settled(_) => false,
+        Routes::Shared { share, .. } => share.has_users() || matches!(share, Share::Mirrored(_)),
+    }
+}
+
+fn is_refused(before: &State, after: &State) -> bool {
+    before == after
+}
+
+fn rises(old: &Routes, new: &Routes) -> bool {
+    match new {
+        Routes::Shared { share, .. } => share.shown() > old.canary_weight(),
+        Routes::Nowhere | Routes::Settled(_) => false,
+    }
+}
+
+const fn may_rise(event: &Event) -> bool {
+    match event {
+        Event::Tick(_) | Event::Answer(..) => true,
+        Event::Revision(_) | Event::Command(_) | Event::RevSeen(_) => false,
+    }
+}
+
+fn skips_nothing(plan: &Plan, before: &State, after: &State) -> bool {
+    match (&before.phase, &after.phase) {
+        (Phase::Progressing(old), Phase::Progressing(new)) if before.rollout == after.rollout => {
+            let next = old.position.saturating_add(1);
+            new.position == old.position || (new.position == next && plan.share(next) == Some(new.share))
+        }
+        (_, Phase::Progressing(new)) => new.position == 0 && new.share == Share::Nothing,
+        _ => true,
+    }
+}
+
+const fn has_ended(state: &State) -> bool {
+    matches!(state.phase, Phase::Finalising { .. } | Phase::Succeeded { .. } | Phase::Waiting(_))
+}

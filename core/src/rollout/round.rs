@@ -1,0 +1,145 @@
+//! Rounds: one look at a rollout, as a list of things to be asked one after another.
+//!
+//! What is asked is no effect of a step but a [`question`] of the state, which the caller derives as often as it
+//! likes and puts to hooks and metrics. After a crash the same question is simply put again; hooks must bear that, as
+//! they must with Flagger. An answer carries the [`Ticket`] of its question, and late ones are dropped.
+//!
+//! ```text
+//!  rollback hooks ► failed checks? ► pre-rollout or rollout hooks ► metrics ► the judge ► gate ► next position
+//! ```
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{HookKind, Pace, Plan};
+use super::state::{Ended, Phase, State};
+use crate::id::RolloutId;
+use crate::time::Timestamp;
+
+/// One look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// Counts the rounds of a rollout.
+    pub number: u64,
+    /// How far it is.
+    pub stage: Stage,
+    /// When the next one may begin.
+    pub due: Timestamp,
+}
+
+/// How far a round is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// Over; the next one begins when it is due.
+    Over,
+    /// A hook is asked: the one in this place among those of its kind.
+    Hook(HookKind, usize),
+    /// A metric is looked at.
+    Metric(usize),
+    /// The judge's word is waited for.
+    Judge,
+}
+
+/// What is asked at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Comes back with the answer.
+    pub ticket: Ticket,
+    /// What is asked.
+    pub asked: Asked,
+    /// The phase that hooks are told.
+    pub phase: &'static str,
+}
+
+/// Whom a question goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The hook in this place of the spec's list.
+    Hook(usize),
+    /// The metric in this place of the plan's list.
+    Metric(usize),
+}
+
+/// Names a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    rollout: RolloutId,
+    round: u64,
+    stage: Stage,
+}
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes; for a rollback hook: roll back.
+    Passed,
+    /// No, with the reason. For metrics: the text of the event.
+    Failed(String),
+    /// There is no answer, with the reason: what cannot be asked has not failed. Counted as failed where Flagger's
+    /// checks decide.
+    Unknown(String),
+}
+
+/// Returns what is asked in this state, if anything.
+pub fn question(plan: &Plan, state: &State) -> Option<Question> {
+    let (round, stage) = match &state.phase {
+        Phase::Waiting(waiting) => (waiting.round.number, waiting.round.stage),
+        Phase::Progressing(progress) if progress.paused || plan.is_suspended() => return None,
+        Phase::Progressing(progress) => (progress.round.number, progress.round.stage),
+        Phase::Succeeded { ended, .. } | Phase::Failed { ended, .. } => match ended {
+            Ended::Asking(place) => (u64::MAX, Stage::Hook(HookKind::PostRollout, *place)),
+            Ended::Quiet => return None,
+        },
+        Phase::Initializing | Phase::Initialized { .. } | Phase::Promoting(_) | Phase::Finalising { .. } => {
+            return None;
+        }
+    };
+    let asked = match stage {
+        Stage::Over | Stage::Judge => return None,
+        Stage::Hook(kind, place) => Asked::Hook(plan.hooks(kind).nth(place)?.0),
+        Stage::Metric(place) => Asked::Metric(plan.metrics().get(place).map(|_| place)?),
+    };
+    let ticket = Ticket { rollout: state.rollout, round, stage };
+    Some(Question { ticket, asked, phase: state.phase.as_str() })
+}
+
+impl Round {
+    /// Returns the round before the first one.
+    pub const fn new(due: Timestamp) -> Self {
+        Self { number: 0, stage: Stage::Over, due }
+    }
+
+    /// Returns the round that begins now. A round that lasts longer than an interval delays the next one: two looks
+    /// never overlap.
+    #[must_use]
+    pub(super) fn next(&self, plan: &Plan, now: Timestamp) -> Self {
+        Self { number: self.number.saturating_add(1), stage: self.stage, due: now.plus(plan.interval()) }
+    }
+
+    /// Returns the same round at another stage.
+    #[must_use]
+    pub(super) const fn at(&self, stage: Stage) -> Self {
+        Self { number: self.number, stage, due: self.due }
+    }
+}
+
+impl Stage {
+    /// Returns the first of these stages, in their order, that the plan has something to do at.
+    pub(super) fn hooks(plan: &Plan, kind: HookKind, from: usize) -> Option<Self> {
+        plan.hooks(kind).nth(from).map(|_| Self::Hook(kind, from))
+    }
+
+    /// Returns the metric from this place on. Evidence needs none: the judge has the ranges of the metrics.
+    pub(super) fn metrics(plan: &Plan, from: usize) -> Option<Self> {
+        plan.metrics().get(from).map(|_| Self::Metric(from))
+    }
+
+    /// Returns where a round goes once its hooks and metrics have passed.
+    pub(super) const fn last(plan: &Plan) -> Option<Self> {
+        match plan.pace() {
+            Pace::Evidence => Some(Self::Judge),
+            Pace::Checks => None,
+        }
+    }
+}

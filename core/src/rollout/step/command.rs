@@ -1,0 +1,82 @@
+//! Commands, and why they are refused.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::super::event::{AlertLevel, Command};
+use super::super::plan::Plan;
+use super::super::state::{Phase, Progress, Promotion, Waiting};
+use super::Taking;
+
+impl Taking<'_> {
+    pub(super) fn command_in_progress(&mut self, command: Command, mut progress: Progress) {
+        match command {
+            Command::Pause if !progress.paused => progress.paused = true,
+            Command::Resume if progress.paused => progress.paused = false,
+            Command::Abort => {
+                self.fail("aborted by command", AlertLevel::Warn, "Rolling back by command.");
+                return;
+            }
+            Command::Approve if progress.gate.is_some() => {
+                progress.approved = progress.gate.take();
+                progress.round.stage = super::super::round::Stage::Over;
+                progress.round.due = self.now;
+            }
+            Command::Promote if progress.unready.is_none() => {
+                self.promote(progress, false);
+                return;
+            }
+            Command::Pause | Command::Resume | Command::Approve | Command::Promote | Command::Retry => {
+                self.refuse(refusal(self.plan, &Phase::Progressing(progress), command));
+                return;
+            }
+        }
+        self.state.phase = Phase::Progressing(progress);
+    }
+
+    pub(super) fn command_while_waiting(&mut self, command: Command, waiting: Waiting) {
+        match command {
+            Command::Approve => self.confirmed(waiting.primary, waiting.canary, waiting.attempt),
+            Command::Abort => self.fail("aborted by command", AlertLevel::Warn, "Rolling back by command."),
+            Command::Pause | Command::Resume | Command::Promote | Command::Retry => {
+                self.refuse(refusal(self.plan, &Phase::Waiting(waiting), command));
+            }
+        }
+    }
+
+    pub(super) fn abort_promotion(&mut self, promotion: &Promotion) {
+        if promotion.intact {
+            self.fail("aborted by command", AlertLevel::Warn, "Rolling back by command.");
+        } else {
+            let name = self.plan.name();
+            self.refuse(format!("{name} is Promoting: its primary is already being replaced, there is no way back"));
+        }
+    }
+}
+
+/// Returns why a command makes no sense in a phase.
+pub(super) fn refusal(plan: &Plan, phase: &Phase, command: Command) -> String {
+    let name = plan.name();
+    let paused = matches!(phase, Phase::Progressing(Progress { paused: true, .. }));
+    let now = if paused { "Progressing and paused" } else { phase.as_str() };
+    let unready = match phase {
+        Phase::Progressing(Progress { unready: Some(unready), .. }) => Some(&unready.reason),
+        Phase::Progressing(_)
+        | Phase::Initializing
+        | Phase::Initialized { .. }
+        | Phase::Waiting(_)
+        | Phase::Promoting(_)
+        | Phase::Finalising { .. }
+        | Phase::Succeeded { .. }
+        | Phase::Failed { .. } => None,
+    };
+    match (command, unready) {
+        (Command::Promote, Some(reason)) => format!("{name} cannot be promoted: its canary is not ready: {reason}"),
+        (Command::Promote, None) => format!("{name} is {now}: there is no rollout to promote"),
+        (Command::Pause, _) => format!("{name} is {now}: only a rollout in progress can be paused"),
+        (Command::Resume, _) => format!("{name} is {now}: only a paused rollout can be resumed"),
+        (Command::Approve, _) => format!("{name} is {now}: no gate waits for approval"),
+        (Command::Abort, _) => format!("{name} is {now}: there is no rollout to abort"),
+        (Command::Retry, _) => format!("{name} is {now}: only a failed rollout can be retried"),
+    }
+}

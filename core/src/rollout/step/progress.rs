@@ -1,0 +1,242 @@
+//! A rollout in progress: harm first, then readiness, then the round.
+
+use alloc::format;
+
+use super::super::event::{AlertLevel, Facts, Readiness};
+use super::super::plan::{HookKind, Pace, Plan, Share};
+use super::super::round::Stage;
+use super::super::safety::{Action, Health, Moment, act};
+use super::super::state::{Gate, Phase, Progress, StepClock, Unready};
+use super::super::words;
+use super::Taking;
+use crate::time::{Span, Timestamp};
+use crate::verdict::Verdict;
+
+impl Taking<'_> {
+    pub(super) fn tick(&mut self, facts: &Facts) {
+        match self.state.phase.clone() {
+            Phase::Waiting(mut waiting) => {
+                if waiting.round.stage == Stage::Over && waiting.round.due <= self.now {
+                    waiting.round = waiting.round.next(self.plan, self.now);
+                    match Stage::hooks(self.plan, HookKind::ConfirmRollout, 0) {
+                        Some(first) => waiting.round.stage = first,
+                        // The plan has lost its hooks meanwhile.
+                        None => return self.confirmed(waiting.primary, waiting.canary, waiting.attempt),
+                    }
+                    self.state.phase = Phase::Waiting(waiting);
+                }
+            }
+            Phase::Progressing(progress) => self.progress(progress, facts),
+            Phase::Promoting(promotion) => self.promotion(promotion, facts),
+            Phase::Finalising { primary, due } => {
+                if due <= self.now {
+                    self.succeed(primary, false);
+                }
+            }
+            Phase::Initializing | Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => {}
+        }
+    }
+
+    fn progress(&mut self, mut progress: Progress, facts: &Facts) {
+        let (plan, now) = (self.plan, self.now);
+        progress.clock = progress.clock.run(facts.flowing, now);
+        let hopeless = self.note_readiness(&mut progress, facts);
+        self.state.phase = Phase::Progressing(progress.clone());
+        let primary = if facts.primary.is_ready() { Health::Good } else { Health::Bad };
+        if let Verdict::Rollback(reason) = &facts.verdict {
+            // The judge compares with the primary: its word counts however the primary's workload looks.
+            return self.fail(reason, AlertLevel::Error, format!("Canary rolled back: {reason}"));
+        }
+        if let Some(reason) = hopeless {
+            match act(Moment::Judging, primary, Health::Bad) {
+                Action::Rollback => {
+                    let text = format!("progress deadline exceeded {reason}");
+                    return self.fail(&text, AlertLevel::Error, format!("Progress deadline exceeded {reason}"));
+                }
+                Action::GoOn | Action::StayOnCanary | Action::Freeze => return,
+            }
+        }
+        // The canary has no way up while either workload is incomplete; that is no failed check.
+        if !facts.canary.is_ready() || !facts.primary.is_ready() || progress.paused || plan.is_suspended() {
+            return;
+        }
+        match progress.round.stage {
+            Stage::Over if progress.round.due <= now || (facts.safe && plan.pace() == Pace::Evidence) => {
+                self.begin_round(progress);
+                self.move_on(facts);
+            }
+            Stage::Judge if may_move(plan, &progress, facts, now) => self.after(progress, Stage::Judge),
+            // The judge takes longer than an interval: hooks and checks are asked again meanwhile.
+            Stage::Judge if progress.round.due <= now && looks(plan) => self.begin_round(progress),
+            Stage::Over | Stage::Judge | Stage::Hook(..) | Stage::Metric(_) => {}
+        }
+    }
+
+    /// A round without hooks is at the judge at once, who may have spoken already.
+    fn move_on(&mut self, facts: &Facts) {
+        if let Phase::Progressing(progress) = &self.state.phase
+            && progress.round.stage == Stage::Judge
+            && may_move(self.plan, progress, facts, self.now)
+        {
+            let progress = progress.clone();
+            self.after(progress, Stage::Judge);
+        }
+    }
+
+    /// Notes why a workload cannot serve, and says so once per reason. Returns the reason if the canary's has had its
+    /// time.
+    fn note_readiness(&mut self, progress: &mut Progress, facts: &Facts) -> Option<alloc::string::String> {
+        let (plan, now) = (self.plan, self.now);
+        let unready = Unready::note(progress.unready.as_ref(), &facts.canary, now);
+        if let Some(Unready { reason, .. }) = &unready
+            && progress.unready.as_ref().is_none_or(|before| before.reason != *reason)
+        {
+            self.warning(words::canary_not_ready(plan, reason));
+        }
+        progress.unready = unready;
+        let primary = match &facts.primary {
+            Readiness::Ready => None,
+            Readiness::NotReady { reason, .. } => Some(reason.clone()),
+        };
+        if let Some(reason) = &primary
+            && progress.primary_unready != primary
+        {
+            self.warning(words::primary_not_ready(plan, reason));
+            if progress.unready.is_some() {
+                self.warning(words::frozen(plan));
+                self.alert(AlertLevel::Error, "Neither primary nor canary is healthy.");
+            }
+        }
+        progress.primary_unready = primary;
+        let Readiness::NotReady { reason, hopeless } = &facts.canary else { return None };
+        let late = progress.unready.as_ref().is_some_and(|unready| now.since(unready.since) >= plan.deadline());
+        (*hopeless || late).then(|| reason.clone())
+    }
+
+    fn begin_round(&mut self, mut progress: Progress) {
+        let plan = self.plan;
+        let first = progress.round.number == 0;
+        progress.round = progress.round.next(plan, self.now);
+        if plan.skips_analysis() {
+            return self.promote(progress, true);
+        }
+        if first {
+            self.normal(words::starting(plan));
+        }
+        match Stage::hooks(plan, HookKind::Rollback, 0) {
+            Some(stage) => self.at(progress, stage),
+            None => self.check_threshold(progress),
+        }
+    }
+
+    fn at(&mut self, mut progress: Progress, stage: Stage) {
+        progress.round = progress.round.at(stage);
+        self.state.phase = Phase::Progressing(progress);
+    }
+
+    fn check_threshold(&mut self, progress: Progress) {
+        let (plan, failed) = (self.plan, progress.failed_checks);
+        if failed >= plan.threshold() {
+            self.state.phase = Phase::Progressing(progress);
+            let reason = format!("failed checks threshold reached {failed}");
+            return self.fail(&reason, AlertLevel::Error, format!("Failed checks threshold reached {failed}"));
+        }
+        let kind = if progress.position == 0 { HookKind::PreRollout } else { HookKind::Rollout };
+        match Stage::hooks(plan, kind, 0) {
+            Some(stage) => self.at(progress, stage),
+            None => self.check_metrics(progress, 0),
+        }
+    }
+
+    fn check_metrics(&mut self, progress: Progress, from: usize) {
+        // Before the first traffic there is nothing to measure.
+        let metric = (progress.position > 0).then(|| Stage::metrics(self.plan, from)).flatten();
+        match metric {
+            Some(stage) if self.plan.pace() == Pace::Checks => self.at(progress, stage),
+            Some(_) | None => self.judge(progress),
+        }
+    }
+
+    fn judge(&mut self, progress: Progress) {
+        match Stage::last(self.plan) {
+            Some(stage) if progress.share.has_users() => self.at(progress, stage),
+            Some(_) | None => self.pass_gate(progress, 0),
+        }
+    }
+
+    /// Goes on after a stage of the round that has passed.
+    pub(super) fn after(&mut self, progress: Progress, stage: Stage) {
+        match stage {
+            Stage::Over => {}
+            Stage::Judge => self.pass_gate(progress, 0),
+            Stage::Metric(place) => self.check_metrics(progress, place.saturating_add(1)),
+            Stage::Hook(kind, place) => {
+                let next = place.saturating_add(1);
+                match (kind, Stage::hooks(self.plan, kind, next)) {
+                    (HookKind::ConfirmTrafficIncrease | HookKind::ConfirmPromotion, _) => {
+                        self.pass_gate(progress, next);
+                    }
+                    (_, Some(stage)) => self.at(progress, stage),
+                    (HookKind::Rollback, None) => self.check_threshold(progress),
+                    (HookKind::PreRollout | HookKind::Rollout, None) => self.check_metrics(progress, 0),
+                    (HookKind::ConfirmRollout | HookKind::PostRollout | HookKind::Event, None) => {}
+                }
+            }
+        }
+    }
+
+    /// Asks whoever guards the way to the next position, then goes there.
+    fn pass_gate(&mut self, progress: Progress, from: usize) {
+        let gate = gate(self.plan, &progress);
+        let open = gate.is_none() || progress.approved == gate;
+        let hook = gate.and_then(|gate| Stage::hooks(self.plan, hook_of(gate), from));
+        match hook {
+            Some(stage) if !open => self.at(progress, stage),
+            Some(_) | None => self.advance(progress),
+        }
+    }
+
+    fn advance(&mut self, mut progress: Progress) {
+        let position = progress.position.saturating_add(1);
+        let Some(share) = self.plan.share(position) else { return self.promote(progress, false) };
+        self.normal(words::advance(self.plan, position, progress.share, share));
+        progress.position = position;
+        progress.share = share;
+        progress.clock = StepClock::Standing(Span::ZERO);
+        progress.round = progress.round.at(Stage::Over);
+        progress.round.due = self.now.plus(self.plan.interval());
+        progress.gate = None;
+        progress.approved = None;
+        self.state.phase = Phase::Progressing(progress);
+    }
+}
+
+/// Returns the gate before the next position.
+pub(super) fn gate(plan: &Plan, progress: &Progress) -> Option<Gate> {
+    match plan.share(progress.position.saturating_add(1)) {
+        None | Some(Share::Everything) => Some(Gate::Promotion),
+        Some(Share::Weight(_)) => Some(Gate::TrafficIncrease),
+        Some(Share::Nothing | Share::Mirrored(_) | Share::Matched) => None,
+    }
+}
+
+pub(super) const fn hook_of(gate: Gate) -> HookKind {
+    match gate {
+        Gate::TrafficIncrease => HookKind::ConfirmTrafficIncrease,
+        Gate::Promotion => HookKind::ConfirmPromotion,
+    }
+}
+
+/// Returns true if the evidence lets the step end: enough of it, over an interval of flowing time.
+fn may_move(plan: &Plan, progress: &Progress, facts: &Facts, now: Timestamp) -> bool {
+    match facts.verdict {
+        Verdict::Advance(_) => facts.safe || progress.clock.elapsed(now) >= plan.interval(),
+        // Absence is not success, and neither is "not yet".
+        Verdict::Rollback(_) | Verdict::Continue(_) | Verdict::NoData(_) => false,
+    }
+}
+
+/// Returns true if a round asks anything before the judge.
+fn looks(plan: &Plan) -> bool {
+    [HookKind::Rollback, HookKind::Rollout].into_iter().any(|kind| plan.hooks(kind).next().is_some())
+}
