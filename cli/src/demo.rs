@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene};
 use wingbeat_demo::summary::Summary;
 
-use crate::output::{Format, Outcome, complain, say};
+use crate::output::{Format, Outcome, complain, emit, say};
 
 /// Example: wingbeat demo --scenario errors --rps 1000 --weight 5
 #[derive(Debug, clap::Args)]
@@ -85,13 +85,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let tell = |text: &str| {
         let _nobody_reads = match args.output {
             Format::Text => say(text),
-            Format::Json => complain(text),
+            Format::Json | Format::Yaml => complain(text),
         };
     };
     let played = scene.play(wingbeat::FILTER, &tell).await?;
     match args.output {
         Format::Text => say(&in_words(&played))?,
-        Format::Json => say(&serde_json::to_string(&played.summary)?)?,
+        Format::Json | Format::Yaml => emit(args.output, &played.summary)?,
     }
     Ok(if played.as_it_should { Outcome::Done } else { Outcome::NotSo })
 }

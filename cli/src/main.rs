@@ -3,9 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use wingbeat_controller::handle::Verb as Command;
 
+mod bootstrap;
+mod check;
+mod client;
 mod demo;
+mod files;
 mod output;
+mod serve;
 
 /// Progressive delivery judged in the data path.
 #[derive(Debug, Parser)]
@@ -19,6 +25,32 @@ struct Cli {
 enum Verb {
     /// Shows the main job: a broken canary leaves a real Envoy in under a second
     Demo(demo::Args),
+    /// Runs the control plane for plain Envoys, from files
+    Serve(serve::Args),
+    /// Prints an Envoy's bootstrap
+    Bootstrap(bootstrap::Args),
+    /// Says everything that is wrong with documents
+    Check(check::Args),
+    /// Lists canaries
+    Get(client::ShowArgs),
+    /// Shows everything about canaries
+    Describe(client::ShowArgs),
+    /// Lists canaries whenever they change
+    Watch(client::ShowArgs),
+    /// Lists events
+    Events(client::EventsArgs),
+    /// Freezes the share of a canary; harm is still acted on
+    Pause(client::CommandArgs),
+    /// Ends a pause
+    Resume(client::CommandArgs),
+    /// Opens the gate that waits
+    Approve(client::CommandArgs),
+    /// Ends a rollout: back to the primary
+    Abort(client::CommandArgs),
+    /// Skips the remaining steps of a rollout, not readiness
+    Promote(client::CommandArgs),
+    /// Starts a failed rollout again
+    Retry(client::CommandArgs),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +64,19 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             match cli.verb {
                 Verb::Demo(args) => demo::run(args).await,
+                Verb::Serve(args) => serve::run(args).await,
+                Verb::Bootstrap(args) => bootstrap::run(args),
+                Verb::Check(args) => check::run(&args),
+                Verb::Get(args) => client::get(args).await,
+                Verb::Describe(args) => client::describe(args).await,
+                Verb::Watch(args) => client::watch(args).await,
+                Verb::Events(args) => client::events(args).await,
+                Verb::Pause(args) => client::command(Command::Pause, args).await,
+                Verb::Resume(args) => client::command(Command::Resume, args).await,
+                Verb::Approve(args) => client::command(Command::Approve, args).await,
+                Verb::Abort(args) => client::command(Command::Abort, args).await,
+                Verb::Promote(args) => client::command(Command::Promote, args).await,
+                Verb::Retry(args) => client::command(Command::Retry, args).await,
             }
         }),
         Err(error) => Err(error.into()),

@@ -5,23 +5,29 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
 
 /// The form of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For a person
     Text,
-    /// For a script: the last line is one JSON value
+    /// One JSON value, or one a line where the verb streams; of `demo`, the last line
     Json,
+    /// YAML documents
+    Yaml,
 }
 
-/// How a verb ended; becomes the exit code. Wrong usage is 2 and found before.
+/// How a verb ended; becomes the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// 0
     Done,
     /// 1: what was asked for did not come about
     NotSo,
+    /// 2: bad input
+    BadInput,
 }
 
 impl From<Outcome> for ExitCode {
@@ -29,6 +35,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => Self::SUCCESS,
             Outcome::NotSo => Self::FAILURE,
+            Outcome::BadInput => Self::from(2),
         }
     }
 }
@@ -41,4 +48,101 @@ pub(crate) fn say(text: &str) -> anyhow::Result<()> {
 /// Writes a line to standard error.
 pub(crate) fn complain(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stderr().lock(), "{text}").context("cannot write to standard error")
+}
+
+/// Writes text as it is to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// Writes a value to standard output.
+pub(crate) fn emit<T: Serialize>(format: Format, value: &T) -> anyhow::Result<()> {
+    match format {
+        Format::Text | Format::Json => say(&serde_json::to_string(value)?),
+        // Every JSON value is a YAML value; blocks make it one that people read.
+        Format::Yaml => print(&format!("---\n{}", yaml(&serde_json::to_value(value)?))),
+    }
+}
+
+/// Lays rows out in columns, three spaces apart, as kubectl does.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect::<Vec<_>>();
+        out.push_str(cells.join("   ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn yaml(value: &Value) -> String {
+    let mut out = String::new();
+    write_yaml(value, 0, &mut out);
+    out
+}
+
+/// Block style for maps and lists, JSON (which YAML reads) for everything inside a line.
+fn write_yaml(value: &Value, indent: usize, out: &mut String) {
+    let pad = " ".repeat(indent);
+    let pad = pad.as_str();
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                out.extend([pad, &quoted(key), ":"]);
+                write_nested(value, indent + 2, out);
+            }
+        }
+        Value::Array(list) if !list.is_empty() => {
+            for value in list {
+                out.extend([pad, "-"]);
+                write_nested(value, indent + 2, out);
+            }
+        }
+        flat @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_)) => out.extend([pad, flat.to_string().as_str(), "\n"]),
+    }
+}
+
+/// A key that is no plain word is written as JSON writes it.
+fn quoted(key: &str) -> String {
+    let plain = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if plain { key.to_owned() } else { Value::from(key).to_string() }
+}
+
+fn write_nested(value: &Value, indent: usize, out: &mut String) {
+    let nested =
+        value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|list| !list.is_empty());
+    if nested {
+        out.push('\n');
+        write_yaml(value, indent, out);
+    } else {
+        out.extend([" ", value.to_string().as_str(), "\n"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_is_in_blocks() {
+        let value = serde_json::json!({"name": "a: b", "list": [1, {"@x": null}], "none": {}});
+        insta::assert_snapshot!(yaml(&value), @r#"
+        list:
+          - 1
+          -
+            "@x": null
+        name: "a: b"
+        none: {}
+        "#);
+    }
 }

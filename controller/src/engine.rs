@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
-use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, WorkerId};
+use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{
     Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, State, Ticket, question, safety, step,
 };
@@ -176,6 +176,12 @@ impl Engine {
     /// Returns the latest time that was stored: no clock may start before it.
     pub fn latest_stored(&self) -> Timestamp {
         self.dormant.values().map(|dormant| dormant.record.state.changed).max().unwrap_or_default()
+    }
+
+    /// Returns the revisions that served when the state was stored.
+    pub fn serving(&self) -> BTreeMap<CanaryName, Revision> {
+        let stored = self.dormant.iter();
+        stored.filter_map(|(name, dormant)| Some((name.clone(), dormant.record.state.primary()?.clone()))).collect()
     }
 
     /// Manages this from now on. Rollouts in progress go on by their new plans.

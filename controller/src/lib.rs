@@ -10,6 +10,7 @@
 //! thread, a clock and a mailbox.
 
 pub mod clock;
+pub mod document;
 pub mod engine;
 pub mod handle;
 pub mod http;

@@ -1,5 +1,4 @@
 use wingbeat_core::analysis::judge::JudgeConfig;
-use wingbeat_core::id::Revision;
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;

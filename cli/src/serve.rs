@@ -1,0 +1,169 @@
+//! `wingbeat serve`: the standalone control plane.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use notify::{RecursiveMode, Watcher as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use wingbeat_controller::document::Files;
+use wingbeat_controller::engine::Engine;
+use wingbeat_controller::handle::Handle;
+use wingbeat_controller::http::{Api, router};
+use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::store::Store;
+use wingbeat_controller::store::disk::Disk;
+use wingbeat_controller::store::memory::Memory;
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_xds_server::server;
+use wingbeat_xds_server::store::Store as Snapshots;
+
+use crate::check::tell;
+use crate::files;
+use crate::output::{Outcome, complain, say};
+
+/// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// What is served, and where.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: wingbeat serve --config deploy/examples/backend.yaml --state /var/lib/wingbeat")]
+pub(crate) struct Args {
+    /// Files or folders of documents; changes are taken over as they are written
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// Folder that keeps the state; without it, a restart forgets
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Where Envoys connect, for xDS and reports
+    #[arg(long, default_value = "127.0.0.1:18000", value_name = "ADDR")]
+    listen_xds: SocketAddr,
+    /// Where the HTTP API, metrics and health are
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    listen_http: SocketAddr,
+    /// Lets commands in from other machines
+    #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Serves plain text beyond this machine
+    #[arg(long)]
+    allow_plaintext: bool,
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    if !args.allow_plaintext && !args.listen_xds.ip().is_loopback() {
+        bail!("--listen-xds {} would serve plain text beyond this machine: add --allow-plaintext", args.listen_xds);
+    }
+    let store: Box<dyn Store> = match &args.state {
+        Some(folder) => Box::new(Disk::open(folder)?),
+        None => {
+            complain("no --state: a restart forgets all rollouts")?;
+            Box::new(Memory::default())
+        }
+    };
+    let engine = Engine::open(store)?;
+    let mut files = Files::default();
+    let (set, report) = files.update(&files::read(&args.config)?, &engine.serving());
+    tell(&report)?;
+    if !report.errors.is_empty() {
+        return Ok(Outcome::BadInput);
+    }
+    let filter: Arc<[u8]> = Arc::from(wingbeat::FILTER);
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}: choose another port, or 0"))
+    };
+    let (xds, http) = (bind(args.listen_xds).await?, bind(args.listen_http).await?);
+    say(&serde_json::json!({"xds": xds.local_addr()?.to_string(), "http": http.local_addr()?.to_string()}).to_string())?;
+
+    let snapshots = Snapshots::default();
+    let runtime = Runtime::start(engine, set.setup(Some(filter.clone())), snapshots.clone())?;
+    let handle = runtime.handle().clone();
+    let (stop_xds, xds_stopped) = oneshot::channel::<()>();
+    let xds = server::serve(xds, snapshots, Arc::new(handle.clone()), async {
+        let _stopped = xds_stopped.await;
+    });
+    let api = Api { handle: handle.clone(), token: args.token.map(Arc::from) };
+    let http = axum::serve(http, router(api).into_make_service_with_connect_info::<SocketAddr>()).into_future();
+    let (xds, http) = (tokio::spawn(xds), tokio::spawn(http));
+    tokio::select! {
+        ended = xds => ended?.context("the xDS server ended")?,
+        ended = http => ended?.context("the HTTP server ended")?,
+        followed = follow(&args.config, files, &handle, &filter) => followed?,
+        () = told_to_stop() => {}
+    }
+    // Envoys keep what they have; the state is stored already.
+    drop(stop_xds);
+    drop(runtime);
+    Ok(Outcome::Done)
+}
+
+/// Takes changes of the files over. One that is wrong is told and changes nothing.
+async fn follow(paths: &[PathBuf], mut files: Files, handle: &Handle, filter: &Arc<[u8]>) -> anyhow::Result<()> {
+    let (changed, mut changes) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // One that waits stands for all.
+        let _one_waits = changed.try_send(());
+    })
+    .context("cannot watch the configuration")?;
+    for path in paths {
+        // A file that is replaced is another file: its folder is what stays.
+        let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+        let folder =
+            folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| std::path::Path::new("."));
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .with_context(|| format!("cannot watch {}", folder.display()))?;
+    }
+    let mut last = files::read(paths)?;
+    while changes.recv().await.is_some() {
+        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
+        let texts = match files::read(paths) {
+            Ok(texts) => texts,
+            Err(error) => {
+                complain(&format!("{error:#}; what it said before goes on"))?;
+                continue;
+            }
+        };
+        if texts == last {
+            continue;
+        }
+        let (set, report) = files.update(&texts, &serving(handle));
+        last = texts;
+        tell(&report)?;
+        if !report.errors.is_empty() {
+            complain("what was right before goes on")?;
+        }
+        handle.configure(set.setup(Some(filter.clone())))?;
+    }
+    Ok(())
+}
+
+/// The revisions that have users now.
+fn serving(handle: &Handle) -> BTreeMap<CanaryName, Revision> {
+    let board = handle.board();
+    let canaries = board.canaries.values().filter(|canary| !canary.primary_revision.is_empty());
+    canaries
+        .map(|canary| {
+            let name = CanaryName::new(canary.namespace.clone(), canary.name.clone());
+            (name, Revision::new(canary.primary_revision.clone()))
+        })
+        .collect()
+}
+
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        let _interrupted = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,14 @@
+//! Documents: what users write, with everything that is wrong told at once and by its place.
+//!
+//! ```text
+//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► Setup
+//! ```
+
+mod canary;
+mod decoder;
+pub mod set;
+pub mod yaml;
+
+pub use canary::CanaryDocument;
+pub use decoder::{Problem, Report};
+pub use set::{Files, Set};

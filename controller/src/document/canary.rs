@@ -1,0 +1,469 @@
+//! The Canary document: Flagger's spec and what we add to it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
+use wingbeat_core::analysis::threshold::{Check, Metric, Range};
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
+use wingbeat_core::time::Span;
+use wingbeat_xds_server::model::Retries;
+
+use super::decoder::{Decoder, Fields};
+use super::yaml::{Node, Place};
+use crate::outbound::webhook::Hook;
+use crate::setup::Service;
+
+/// Flagger's default window of a metric.
+const METRIC_INTERVAL: Duration = Duration::from_mins(1);
+/// Flagger's default timeout of a hook.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A pod's first seconds are not compared.
+const WARMUP: Duration = Duration::from_secs(15);
+
+/// A Canary that is right in itself.
+#[derive(Debug, Clone)]
+pub struct CanaryDocument {
+    /// How its rollouts go.
+    pub plan: Plan,
+    /// How they are judged.
+    pub judge: JudgeConfig,
+    /// How it is reached.
+    pub service: Service,
+    /// The plan's hooks.
+    pub hooks: Vec<Hook>,
+    /// The plan's metrics.
+    pub checks: Vec<Check>,
+    /// Names of `AlertProvider`s, with the least serious alerts that they get.
+    pub alerts: Vec<(String, AlertLevel)>,
+    /// Where its fields are, for what is found wrong later.
+    pub(super) hosts_at: Place,
+    pub(super) target_at: Place,
+}
+
+/// Which API a document is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    Wingbeat,
+    Flagger,
+}
+
+/// What the fields of `analysis` say, before they are put together.
+#[derive(Debug, Default)]
+struct Analysis {
+    input: PlanInput,
+    judge: JudgeConfig,
+    mode: Option<Mode>,
+    hooks: Vec<Hook>,
+    checks: Vec<Check>,
+    alerts: Vec<(String, AlertLevel)>,
+}
+
+/// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
+pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: Api) -> Option<CanaryDocument> {
+    let mut fields = decoder.fields(spec, "spec")?;
+    let mut input = PlanInput { name: Some(name), ..PlanInput::default() };
+    let target = fields.need("targetRef", "name the workload", decoder);
+    let target_at = target.as_ref().map_or(spec.at, |(node, _)| node.at);
+    if let Some((node, path)) = target {
+        (input.kind, input.target) = target_ref(decoder, node, &path);
+    }
+    if let Some((node, path)) = fields.take("provider") {
+        let provider = decoder.text(node, &path).unwrap_or_default();
+        if provider != "envoy" {
+            decoder.wrong(
+                node.at,
+                &path,
+                format!("{provider} is not what this server serves, use envoy or leave it out"),
+            );
+        }
+    }
+    let seconds = fields.take("progressDeadlineSeconds").and_then(|(node, path)| decoder.number(node, &path));
+    input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
+    input.skip_analysis =
+        fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
+    input.suspend = fields.take("suspend").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
+    fields.ignore(&["autoscalerRef", "revertOnDeletion"], "workloads of this server are not scaled", decoder);
+    fields.ignore(
+        &["ingressRef", "routeRef", "upstreamRef", "metricsServer"],
+        "this server routes and measures itself",
+        decoder,
+    );
+    let mut service = None;
+    let mut hosts_at = spec.at;
+    if let Some((node, path)) = fields.need("service", "say which hosts it answers to", decoder) {
+        service = decode_service(decoder, node, &path);
+        hosts_at = decoder.place("spec.service.hosts");
+    }
+    // The guide's v1alpha3 calls it canaryAnalysis.
+    let analysis = fields.take("analysis").or_else(|| fields.take("canaryAnalysis"));
+    let mut decoded = Analysis { input, ..Analysis::default() };
+    decoded.judge.warmup = span(WARMUP);
+    match analysis {
+        Some((node, path)) => decode_analysis(decoder, node, &path, &mut decoded),
+        None if decoded.input.skip_analysis => {}
+        None => decoder.wrong(spec.at, "spec.analysis", "is missing, say how rollouts go"),
+    }
+    decoder.done(fields);
+    finish(decoder, decoded, service?, api).map(|document| CanaryDocument { hosts_at, target_at, ..document })
+}
+
+fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
+    let Analysis { mut input, mut judge, mode, hooks, checks, alerts } = analysis;
+    judge.mode = mode.unwrap_or(match api {
+        Api::Wingbeat => Mode::Sequential,
+        Api::Flagger => Mode::Guard,
+    });
+    input.pace = match judge.mode {
+        Mode::Sequential => Pace::Evidence,
+        Mode::Guard | Mode::Thresholds => Pace::Checks,
+    };
+    let rate = checks.iter().find(|check| check.metric == Metric::SuccessRate).and_then(|check| check.range.min);
+    if judge.mode == Mode::Sequential {
+        // A range is an absolute limit there, tested within the judge's α (P20).
+        judge.error_limit = rate.map(|percent| 1.0 - percent / 100.0).filter(|limit| *limit > 0.0);
+    }
+    if input.matches || input.iterations.is_some() {
+        judge.comparison = Comparison::Absolute;
+    }
+    let plan = match Plan::try_new(&input) {
+        Ok(plan) => plan,
+        Err(errors) => {
+            for error in errors {
+                let field = format!("spec.{}", error.field);
+                let at = decoder.place(&field);
+                decoder.wrong(at, &field, format!("{}, {}", error.wrong, error.mend));
+            }
+            return None;
+        }
+    };
+    let nowhere = Place::default();
+    let (hosts_at, target_at) = (nowhere, nowhere);
+    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, hosts_at, target_at })
+}
+
+fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
+    let Some(mut fields) = decoder.fields(node, path) else { return (None, String::new()) };
+    fields.take("apiVersion");
+    let kind = fields.need("kind", "use Workload", decoder).and_then(|(node, path)| {
+        let kind = decoder.text(node, &path)?;
+        if kind != "Workload" {
+            decoder.wrong(node.at, &path, format!("{kind} is not what this server has, use Workload"));
+        }
+        Some(kind)
+    });
+    let name = fields.need("name", "name the workload", decoder);
+    let name = name.and_then(|(node, path)| decoder.reference("Workload", node, &path)).unwrap_or_default();
+    decoder.done(fields);
+    (kind, name)
+}
+
+fn decode_service(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Service> {
+    let mut fields = decoder.fields(node, path)?;
+    let hosts = match fields.need("hosts", "list the hosts that it answers to, like backend.local", decoder) {
+        Some((node, path)) => decoder.texts(node, &path),
+        None => Vec::new(),
+    };
+    let listeners = match fields.need("listeners", "list the listeners that serve it", decoder) {
+        Some((node, path)) => {
+            let listed = decoder.list(node, &path);
+            listed.into_iter().filter_map(|(node, path)| decoder.reference("Listener", node, &path)).collect()
+        }
+        None => Vec::new(),
+    };
+    let timeout = fields.take("timeout").and_then(|(node, path)| decoder.duration(node, &path)).map(span);
+    let retries = fields.take("retries").and_then(|(node, path)| decode_retries(decoder, node, &path));
+    if let Some((node, path)) = fields.take("port") {
+        decoder.number(node, &path);
+    }
+    fields.ignore(
+        &[
+            "name",
+            "portName",
+            "targetPort",
+            "appProtocol",
+            "trafficDistribution",
+            "portDiscovery",
+            "headless",
+            "gateways",
+            "gatewayRefs",
+            "delegation",
+            "backendTimeout",
+            "meshName",
+            "backends",
+            "trafficPolicy",
+            "apex",
+            "primary",
+            "canary",
+            "unmanagedMetadata",
+        ],
+        "it is for Services of Kubernetes and for Istio",
+        decoder,
+    );
+    for name in ["match", "rewrite", "headers", "mirror", "corsPolicy"] {
+        if let Some((node, path)) = fields.take(name) {
+            decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
+        }
+    }
+    decoder.done(fields);
+    Some(Service { hosts, listeners, timeout, retries })
+}
+
+fn decode_retries(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retries> {
+    let mut fields = decoder.fields(node, path)?;
+    let attempts = fields.need("attempts", "say how often", decoder).and_then(|(node, path)| {
+        let number = decoder.number(node, &path)?;
+        let attempts = u32::try_from(number).ok().filter(|attempts| *attempts <= 100);
+        if attempts.is_none() {
+            decoder.wrong(node.at, &path, format!("{number} is out of range, use a number from 0 to 100"));
+        }
+        attempts
+    });
+    let per_try_timeout = fields.take("perTryTimeout").and_then(|(node, path)| decoder.duration(node, &path)).map(span);
+    let retry_on = fields.take("retryOn").and_then(|(node, path)| decoder.text(node, &path));
+    decoder.done(fields);
+    let retry_on = retry_on.unwrap_or_else(|| "connect-failure,refused-stream,unavailable,cancelled,503".to_owned());
+    Some(Retries { attempts: attempts?, per_try_timeout, retry_on })
+}
+
+fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Analysis) {
+    let Some(mut fields) = decoder.fields(node, path) else { return };
+    let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
+    out.input.interval = interval.map(span);
+    for (name, number) in [
+        ("threshold", &mut out.input.threshold),
+        ("iterations", &mut out.input.iterations),
+        ("maxWeight", &mut out.input.max_weight),
+        ("stepWeight", &mut out.input.step_weight),
+        ("stepWeightPromotion", &mut out.input.step_weight_promotion),
+        ("mirrorWeight", &mut out.input.mirror_weight),
+    ] {
+        *number = fields.take(name).and_then(|(node, path)| decoder.number(node, &path));
+    }
+    if let Some((node, path)) = fields.take("stepWeights") {
+        let weights = decoder.list(node, &path);
+        out.input.step_weights = weights.into_iter().filter_map(|(node, path)| decoder.number(node, &path)).collect();
+    }
+    out.input.mirror = fields.take("mirror").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
+    fields.ignore(
+        &["primaryReadyThreshold", "canaryReadyThreshold"],
+        "revisions of a Workload are ready at once",
+        decoder,
+    );
+    for name in ["match", "sessionAffinity", "holdback", "affinity"] {
+        if let Some((node, path)) = fields.take(name) {
+            decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
+        }
+    }
+    if let Some((node, path)) = fields.take("metrics") {
+        for (node, path) in decoder.list(node, &path) {
+            if let Some((name, check)) = decode_metric(decoder, node, &path) {
+                out.input.metrics.push(name);
+                out.checks.push(check);
+            }
+        }
+    }
+    if let Some((node, path)) = fields.take("webhooks") {
+        for (node, path) in decoder.list(node, &path) {
+            if let Some((input, hook)) = decode_hook(decoder, node, &path) {
+                out.input.hooks.push(input);
+                out.hooks.push(hook);
+            }
+        }
+    }
+    if let Some((node, path)) = fields.take("alerts") {
+        for (node, path) in decoder.list(node, &path) {
+            out.alerts.extend(decode_alert(decoder, node, &path));
+        }
+    }
+    if let Some((node, path)) = fields.take("judge") {
+        out.mode = decode_judge(decoder, node, &path, &mut out.judge);
+    }
+    decoder.done(fields);
+}
+
+fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, Check)> {
+    let mut fields = decoder.fields(node, path)?;
+    let name = fields.need("name", "use request-success-rate or request-duration", decoder);
+    let name = name.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?, path)));
+    let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
+    let threshold = fields.take("threshold").and_then(|(node, path)| decoder.float(node, &path));
+    let mut range = Range::default();
+    if let Some((node, path)) = fields.take("thresholdRange")
+        && let Some(mut bounds) = decoder.fields(node, &path)
+    {
+        range.min = bounds.take("min").and_then(|(node, path)| decoder.float(node, &path));
+        range.max = bounds.take("max").and_then(|(node, path)| decoder.float(node, &path));
+        decoder.done(bounds);
+    }
+    for name in ["query", "templateRef", "templateVariables"] {
+        if let Some((node, path)) = fields.take(name) {
+            decoder.wrong(node.at, &path, "is not carried out by this server yet: it measures requests itself");
+        }
+    }
+    decoder.done(fields);
+    let (at, name, path) = name?;
+    let Some(metric) = Metric::parse(&name) else {
+        decoder.wrong(at, &path, format!("there is no metric {name}, use request-success-rate or request-duration"));
+        return None;
+    };
+    // The guide's one number means the lowest rate, or the longest duration.
+    match (threshold, metric) {
+        (Some(number), Metric::SuccessRate) => range.min = range.min.or(Some(number)),
+        (Some(number), Metric::Duration) => range.max = range.max.or(Some(number)),
+        (None, _) => {}
+    }
+    Some((name, Check { metric, range, interval: span(interval.unwrap_or(METRIC_INTERVAL)) }))
+}
+
+fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {
+    let mut fields = decoder.fields(node, path)?;
+    let name = fields.need("name", "name the hook", decoder).and_then(|(node, path)| decoder.text(node, &path));
+    let kind = fields.take("type").and_then(|(node, path)| decoder.text(node, &path)).unwrap_or_default();
+    let url = fields.need("url", "say where it is", decoder).and_then(|(node, path)| {
+        let url = decoder.text(node, &path)?;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            decoder.wrong(node.at, &path, "is not a URL of http or https, write one like http://127.0.0.1:8090/");
+        }
+        Some(url)
+    });
+    let timeout = fields.take("timeout").and_then(|(node, path)| decoder.duration(node, &path));
+    let retries = fields.take("retries").and_then(|(node, path)| decoder.number(node, &path)).unwrap_or(0);
+    let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
+    let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
+    if let Some((node, path)) = fields.take("disableTLS") {
+        decoder.wrong(
+            node.at,
+            &path,
+            "is not carried out: certificates are always checked; use http or a trusted certificate",
+        );
+    }
+    decoder.done(fields);
+    let retries = u32::try_from(retries).unwrap_or(0);
+    let hook = Hook { url: url?, timeout: timeout.unwrap_or(HOOK_TIMEOUT), retries, metadata };
+    Some((HookInput { name: name?, kind, mute_alert }, hook))
+}
+
+fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, AlertLevel)> {
+    let mut fields = decoder.fields(node, path)?;
+    fields.take("name");
+    let severity = fields.take("severity").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        one_of(
+            decoder,
+            node.at,
+            &path,
+            &text,
+            &[("info", AlertLevel::Info), ("warn", AlertLevel::Warn), ("error", AlertLevel::Error)],
+        )
+    });
+    let provider = fields.need("providerRef", "name the AlertProvider", decoder).and_then(|(node, path)| {
+        let mut fields = decoder.fields(node, &path)?;
+        fields.take("namespace");
+        let name = fields.need("name", "name the AlertProvider", decoder);
+        let name = name.and_then(|(node, path)| decoder.reference("AlertProvider", node, &path));
+        decoder.done(fields);
+        name
+    });
+    decoder.done(fields);
+    Some((provider?, severity.unwrap_or(AlertLevel::Info)))
+}
+
+fn decode_judge(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) -> Option<Mode> {
+    let mut fields = decoder.fields(node, path)?;
+    let mode = fields.take("mode").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        let modes = [("sequential", Mode::Sequential), ("guard", Mode::Guard), ("thresholds", Mode::Thresholds)];
+        one_of(decoder, node.at, &path, &text, &modes)
+    });
+    let mut between = |fields: &mut Fields<'_>, name: &'static str, low: f64, high: f64, into: &mut f64| {
+        let Some((node, path)) = fields.take(name) else { return };
+        match decoder.float(node, &path) {
+            Some(value) if (low..=high).contains(&value) => *into = value,
+            Some(value) => decoder.wrong(node.at, &path, format!("{value} is out of range, use {low} to {high}")),
+            None => {}
+        }
+    };
+    between(&mut fields, "alpha", 1e-9, 0.5, &mut judge.alpha);
+    between(&mut fields, "errorRatio", 1.0, 100.0, &mut judge.error_ratio);
+    if let Some((node, path)) = fields.take("mustDetect")
+        && let Some(mut must) = decoder.fields(node, &path)
+    {
+        let mut factor = |must: &mut Fields<'_>, name: &'static str, into: &mut f64| {
+            let Some((node, path)) = must.take(name) else { return };
+            match decoder.float(node, &path) {
+                Some(value) if value > 1.0 => *into = value,
+                Some(value) => decoder.wrong(node.at, &path, format!("{value} is no regression, use more than 1")),
+                None => {}
+            }
+        };
+        factor(&mut must, "errors", &mut judge.must_detect.errors);
+        factor(&mut must, "latency", &mut judge.must_detect.latency);
+        if let Some((node, path)) = must.take("errorsAtLeast") {
+            judge.must_detect.errors_at_least =
+                decoder.percent(node, &path).unwrap_or(judge.must_detect.errors_at_least);
+        }
+        decoder.done(must);
+    }
+    if let Some((node, path)) = fields.take("errorFloor") {
+        judge.error_floor = decoder.percent(node, &path).unwrap_or(judge.error_floor);
+    }
+    if let Some((node, path)) = fields.take("latency") {
+        decode_latency(decoder, node, &path, judge);
+    }
+    if let Some((node, path)) = fields.take("minRequests") {
+        judge.min_requests =
+            decoder.number(node, &path).and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
+    }
+    if let Some((node, path)) = fields.take("warmup") {
+        judge.warmup = decoder.duration(node, &path).map_or(judge.warmup, span);
+    }
+    if let Some((node, path)) = fields.take("earlyPromotion") {
+        judge.early_promotion = decoder.truth(node, &path).unwrap_or(false);
+    }
+    for (name, only) in [("noData", "hold"), ("onOnePod", "rollback")] {
+        if let Some((node, path)) = fields.take(name)
+            && let Some(text) = decoder.text(node, &path)
+            && text != only
+        {
+            decoder.wrong(node.at, &path, format!("{text} is not carried out yet, use {only}"));
+        }
+    }
+    decoder.done(fields);
+    mode
+}
+
+fn decode_latency(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) {
+    let Some(mut fields) = decoder.fields(node, path) else { return };
+    if let Some((node, path)) = fields.take("quantiles") {
+        let listed = decoder.list(node, &path);
+        let quantiles: Vec<f64> = listed.into_iter().filter_map(|(node, path)| decoder.float(node, &path)).collect();
+        if quantiles.is_empty() || quantiles.iter().any(|q| *q <= 0.0 || *q >= 1.0) {
+            decoder.wrong(node.at, &path, "has to list numbers between 0 and 1, like [0.5, 0.99]");
+        } else {
+            judge.latency.quantiles = quantiles;
+        }
+    }
+    if let Some((node, path)) = fields.take("tolerance") {
+        judge.latency.tolerance = decoder.percent(node, &path).unwrap_or(judge.latency.tolerance);
+    }
+    if let Some((node, path)) = fields.take("floor") {
+        judge.latency.floor = decoder.duration(node, &path).map_or(judge.latency.floor, span);
+    }
+    decoder.done(fields);
+}
+
+fn one_of<T: Copy>(decoder: &mut Decoder, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
+    let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    if found.is_none() {
+        let names: BTreeMap<usize, &str> = values.iter().enumerate().map(|(place, (name, _))| (place, *name)).collect();
+        let names = names.into_values().collect::<Vec<_>>().join(", ");
+        decoder.wrong(at, path, format!("there is no {text}, use one of {names}"));
+    }
+    found
+}
+
+pub(super) fn span(duration: Duration) -> Span {
+    Span::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,344 @@
+//! From nodes to typed values, collecting everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::yaml::{Node, Place, Value};
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// Counted from one; 0 if it concerns the file as a whole.
+    pub line: usize,
+    /// Counted from one.
+    pub column: usize,
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// What was found in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What must be mended.
+    pub errors: Vec<Problem>,
+    /// What is taken all the same.
+    pub warnings: Vec<Problem>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, field, message } = self;
+        if field.is_empty() {
+            write!(f, "{file}:{line}:{column}: {message}")
+        } else {
+            write!(f, "{file}:{line}:{column}: {field}: {message}")
+        }
+    }
+}
+
+/// Decodes one document.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    file: String,
+    /// True if unknown fields are errors.
+    pub(super) strict: bool,
+    pub(super) report: Report,
+    /// Documents that this one names.
+    pub(super) references: Vec<Reference>,
+    /// Places of the fields that were read.
+    places: BTreeMap<String, Place>,
+}
+
+/// A document that another one names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reference {
+    /// Its kind.
+    pub(super) kind: &'static str,
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is named.
+    pub(super) at: Place,
+    /// The field that names it.
+    pub(super) field: String,
+}
+
+/// The fields of a mapping that were not read yet.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    path: String,
+    at: Place,
+    left: BTreeMap<&'a str, (Place, &'a Node)>,
+    known: Vec<&'static str>,
+}
+
+impl Decoder {
+    pub(super) fn new(file: &str, strict: bool) -> Self {
+        Self {
+            file: file.to_owned(),
+            strict,
+            report: Report::default(),
+            references: Vec::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn wrong(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        let problem = self.problem(at, field, message.into());
+        self.report.errors.push(problem);
+    }
+
+    pub(super) fn warn(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        let problem = self.problem(at, field, message.into());
+        self.report.warnings.push(problem);
+    }
+
+    /// Reads a text that names a document.
+    pub(super) fn reference(&mut self, kind: &'static str, node: &Node, path: &str) -> Option<String> {
+        let name = self.text(node, path)?;
+        self.references.push(Reference { kind, name: name.clone(), at: node.at, field: path.to_owned() });
+        Some(name)
+    }
+
+    fn problem(&self, at: Place, field: &str, message: String) -> Problem {
+        Problem { file: self.file.clone(), line: at.line, column: at.column, field: field.to_owned(), message }
+    }
+
+    /// Returns the place of a field, or of the nearest one around it that was written.
+    pub(super) fn place(&self, field: &str) -> Place {
+        let mut path = field;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return *place;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = path.get(..end).unwrap_or_default(),
+                None => return Place { line: 1, column: 1 },
+            }
+        }
+    }
+
+    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Option<Fields<'a>> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Mapping(entries) = &node.value else {
+            self.wrong(node.at, path, "is not a mapping, write its fields below it");
+            return None;
+        };
+        let mut left: BTreeMap<&str, (Place, &Node)> = BTreeMap::new();
+        for (name, at, value) in entries {
+            if left.insert(name, (*at, value)).is_some() {
+                self.wrong(*at, &join(path, name), "is there twice, keep one of them");
+            }
+        }
+        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new() })
+    }
+
+    /// Reports the fields that nobody asked for.
+    pub(super) fn done(&mut self, fields: Fields<'_>) {
+        for (name, (at, _)) in fields.left {
+            let near = fields
+                .known
+                .iter()
+                .filter(|known| distance(known, name) <= 2)
+                .min_by_key(|known| distance(known, name));
+            let hint = match near {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("the fields here are {}", fields.known.join(", ")),
+            };
+            let (field, message) = (join(&fields.path, name), format!("is unknown, {hint}"));
+            if self.strict {
+                self.wrong(at, &field, message);
+            } else {
+                self.warn(at, &field, message);
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, node: &Node, path: &str) -> Option<String> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Scalar { text, .. } = &node.value else {
+            self.wrong(node.at, path, "is not a text, write one value");
+            return None;
+        };
+        Some(text.clone())
+    }
+
+    pub(super) fn number(&mut self, node: &Node, path: &str) -> Option<i64> {
+        let text = self.text(node, path)?;
+        let number = text.parse().ok();
+        if number.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a whole number, write one like 5"));
+        }
+        number
+    }
+
+    pub(super) fn float(&mut self, node: &Node, path: &str) -> Option<f64> {
+        let text = self.text(node, path)?;
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        if number.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a number, write one like 0.5"));
+        }
+        number
+    }
+
+    pub(super) fn truth(&mut self, node: &Node, path: &str) -> Option<bool> {
+        match self.text(node, path)?.as_str() {
+            "true" => Some(true),
+            "false" => Some(false),
+            text => {
+                self.wrong(node.at, path, format!("{text:?} is not true or false"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
+        let text = self.text(node, path)?;
+        let duration = parse_duration(&text);
+        if duration.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a duration, write one like 500ms, 10s or 1m30s"));
+        }
+        duration
+    }
+
+    /// Takes `0.1%` and returns 0.001.
+    pub(super) fn percent(&mut self, node: &Node, path: &str) -> Option<f64> {
+        let text = self.text(node, path)?;
+        let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let share = number.filter(|number| (0.0..=100.0).contains(number)).map(|number| number / 100.0);
+        if share.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a share, write one like 0.1%"));
+        }
+        share
+    }
+
+    pub(super) fn list<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a Node, String)> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Sequence(items) = &node.value else {
+            self.wrong(node.at, path, "is not a list, begin each entry with -");
+            return Vec::new();
+        };
+        items.iter().enumerate().map(|(place, item)| (item, format!("{path}[{place}]"))).collect()
+    }
+
+    pub(super) fn texts(&mut self, node: &Node, path: &str) -> Vec<String> {
+        self.list(node, path).into_iter().filter_map(|(item, path)| self.text(item, &path)).collect()
+    }
+
+    pub(super) fn text_map(&mut self, node: &Node, path: &str) -> BTreeMap<String, String> {
+        let Some(fields) = self.fields(node, path) else { return BTreeMap::new() };
+        let entries = fields.left.into_iter();
+        entries.filter_map(|(name, (_, value))| Some((name.to_owned(), self.text(value, &join(path, name))?))).collect()
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Returns a field with its path, unless it is absent or null.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<(&'a Node, String)> {
+        self.known.push(name);
+        let (_, node) = self.left.remove(name)?;
+        (!node.is_null()).then(|| (node, join(&self.path, name)))
+    }
+
+    /// Returns a field that must be there.
+    pub(super) fn need(&mut self, name: &'static str, mend: &str, decoder: &mut Decoder) -> Option<(&'a Node, String)> {
+        let taken = self.take(name);
+        if taken.is_none() {
+            decoder.wrong(self.at, &join(&self.path, name), format!("is missing, {mend}"));
+        }
+        taken
+    }
+
+    /// Takes every field whatever its name.
+    pub(super) fn rest(&mut self) -> Vec<(&'a str, Place, &'a Node, String)> {
+        let path = self.path.clone();
+        std::mem::take(&mut self.left)
+            .into_iter()
+            .map(|(name, (at, node))| (name, at, node, join(&path, name)))
+            .collect()
+    }
+
+    /// Takes fields that have no effect here, and says so.
+    pub(super) fn ignore(&mut self, names: &[&'static str], why: &str, decoder: &mut Decoder) {
+        for name in names {
+            self.known.push(name);
+            if let Some((at, _)) = self.left.remove(name) {
+                decoder.warn(at, &join(&self.path, name), format!("has no effect here: {why}"));
+            }
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Takes `1m30s`, `500ms`, `10s`, `1h`.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0)?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(unit_end)?;
+        let number: u64 = number.parse().ok()?;
+        let part = match unit {
+            "ms" => Duration::from_millis(number),
+            "s" => Duration::from_secs(number),
+            "m" => Duration::from_secs(number.checked_mul(60)?),
+            "h" => Duration::from_secs(number.checked_mul(3_600)?),
+            _ => return None,
+        };
+        total = total.checked_add(part)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Edits between two words, for hints. Quadratic in short words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (cb, above) in b.iter().zip(row.iter().skip(1)) {
+            let same = usize::from(!ca.eq_ignore_ascii_case(cb));
+            left = (diagonal + same).min(above + 1).min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, millis) in [("500ms", 500), ("10s", 10_000), ("1m30s", 90_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "1.5s", "-1s", "99999999999999999999s", "9999999999999999999h", "1s "] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn near_names_are_near() {
+        assert_eq!(distance("stepWeight", "stepweigth"), 2);
+        assert_eq!(distance("", "abc"), 3);
+        assert!(distance("threshold", "interval") > 2);
+    }
+}

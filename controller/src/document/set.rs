@@ -1,0 +1,388 @@
+//! All documents together: what must be right between them, and what is managed because of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_xds_server::model::Listener;
+
+use super::canary::{self, Api, CanaryDocument};
+use super::decoder::{Decoder, Problem, Reference, Report};
+use super::yaml::{self, Node, Place};
+use crate::outbound::alert::{Channel, Format};
+use crate::setup::{Managed, Setup, Workload};
+
+/// Kinds of Flagger's that need something that this server has not.
+const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
+
+/// What files say, with what is wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Set {
+    canaries: BTreeMap<CanaryName, (At, CanaryDocument)>,
+    workloads: BTreeMap<CanaryName, (At, Workload)>,
+    listeners: BTreeMap<String, (At, Listener)>,
+    channels: BTreeMap<(String, String), (At, Channel)>,
+    /// Every document by kind and name, right or wrong: one mistake is not told as another one too.
+    declared: BTreeSet<(String, CanaryName)>,
+    references: Vec<(Arc<str>, CanaryName, Reference)>,
+    /// What was found.
+    pub report: Report,
+}
+
+/// Where a document is.
+#[derive(Debug, Clone)]
+struct At {
+    file: Arc<str>,
+    place: Place,
+}
+
+/// The last good text of every file: one that breaks is refused, and what it said before goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    good: BTreeMap<String, String>,
+}
+
+impl Files {
+    /// Takes the present text of all files. Returns what is managed and what is wrong; files with errors keep their
+    /// last good text, new ones with errors are left out. `serving` names the revisions that have users now: none of
+    /// them may go.
+    pub fn update(
+        &mut self,
+        texts: &BTreeMap<String, String>,
+        serving: &BTreeMap<CanaryName, Revision>,
+    ) -> (Set, Report) {
+        let mut report = Report::default();
+        let mut candidate: BTreeMap<String, String> = BTreeMap::new();
+        for (file, text) in texts {
+            let alone = Set::read([(file.as_str(), text.as_str())]);
+            if alone.report.errors.is_empty() {
+                candidate.insert(file.clone(), text.clone());
+            } else {
+                report.errors.extend(alone.report.errors);
+                if let Some(good) = self.good.get(file) {
+                    candidate.insert(file.clone(), good.clone());
+                }
+            }
+        }
+        let mut set = Set::of(&candidate);
+        set.keep(serving);
+        if set.report.errors.is_empty() {
+            self.good = candidate;
+        } else {
+            // Right alone, wrong together: what was good together goes on.
+            report.errors.extend(set.report.errors);
+            set = Set::of(&self.good);
+        }
+        report.warnings.clone_from(&set.report.warnings);
+        (set, report)
+    }
+}
+
+impl Set {
+    /// Reads files and checks what they say together.
+    pub fn of(texts: &BTreeMap<String, String>) -> Self {
+        let mut set = Self::read(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+        set.check();
+        set.report.errors.sort();
+        set
+    }
+
+    /// Reads files; what must be right between documents is not looked at.
+    fn read<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut set = Self::default();
+        for (file, text) in texts {
+            match yaml::parse(text) {
+                Ok(documents) => {
+                    let file: Arc<str> = file.into();
+                    documents.iter().for_each(|document| set.document(&file, document));
+                }
+                Err(broken) => {
+                    let message = format!("this is no YAML that can be read: {}", broken.why);
+                    set.report.errors.push(problem(&At { file: file.into(), place: broken.at }, "", &message));
+                }
+            }
+        }
+        set.report.errors.sort();
+        set
+    }
+
+    /// Returns what is managed.
+    pub fn setup(&self, filter: Option<Arc<[u8]>>) -> Setup {
+        let mut canaries = BTreeMap::new();
+        for (name, (_, document)) in &self.canaries {
+            let target = CanaryName::new(name.namespace.clone(), document.plan.target());
+            let Some((_, workload)) = self.workloads.get(&target) else { continue };
+            let alerts = document.alerts.iter().filter_map(|(provider, level)| {
+                let (_, channel) = self.channels.get(&(name.namespace.clone(), provider.clone()))?;
+                Some(Channel { level: *level, ..channel.clone() })
+            });
+            let managed = Managed {
+                plan: document.plan.clone(),
+                judge: document.judge.clone(),
+                workload: workload.clone(),
+                service: document.service.clone(),
+                hooks: document.hooks.clone(),
+                checks: document.checks.clone(),
+                alerts: alerts.collect(),
+            };
+            canaries.insert(name.clone(), managed);
+        }
+        let listeners = self.listeners.values().map(|(_, listener)| listener.clone()).collect();
+        Setup { canaries, listeners, filter }
+    }
+
+    fn keep(&mut self, serving: &BTreeMap<CanaryName, Revision>) {
+        for (name, revision) in serving {
+            let Some((_, document)) = self.canaries.get(name) else { continue };
+            let target = CanaryName::new(name.namespace.clone(), document.plan.target());
+            if let Some((at, workload)) = self.workloads.get(&target)
+                && !workload.revisions.contains_key(revision)
+            {
+                let message = format!("{revision} serves {name} and is gone, keep it until another one is promoted");
+                self.report.errors.push(problem(at, "spec.revisions", &message));
+            }
+        }
+    }
+
+    fn document(&mut self, file: &Arc<str>, node: &Node) {
+        let at = At { file: file.clone(), place: node.at };
+        let mut decoder = Decoder::new(file, true);
+        self.decode(&mut decoder, &at, node);
+        self.report.errors.append(&mut decoder.report.errors);
+        self.report.warnings.append(&mut decoder.report.warnings);
+    }
+
+    fn decode(&mut self, decoder: &mut Decoder, at: &At, node: &Node) {
+        let Some(mut fields) = decoder.fields(node, "") else { return };
+        let api = fields.need("apiVersion", "use wingbeat.dev/v1alpha1", decoder);
+        let kind = fields.need("kind", "use Canary, Workload, Listener or AlertProvider", decoder);
+        let metadata = fields.need("metadata", "name the document", decoder);
+        let spec = fields.need("spec", "say what is wanted", decoder);
+        let api = api.and_then(|(node, path)| {
+            let text = decoder.text(node, &path)?;
+            match text.as_str() {
+                "wingbeat.dev/v1alpha1" => Some(Api::Wingbeat),
+                "flagger.app/v1beta1" | "flagger.app/v1alpha3" => Some(Api::Flagger),
+                _ => {
+                    decoder.wrong(node.at, &path, format!("there is no {text}, use wingbeat.dev/v1alpha1"));
+                    None
+                }
+            }
+        });
+        decoder.strict = api != Some(Api::Flagger);
+        fields.take("status");
+        decoder.done(fields);
+        let name = metadata.and_then(|(node, path)| self::metadata(decoder, node, &path));
+        let (Some(api), Some((kind, path)), Some(name), Some((spec, _))) = (api, kind, name, spec) else { return };
+        let Some(kind_text) = decoder.text(kind, &path) else { return };
+        self.declared.insert((kind_text.clone(), name.clone()));
+        let owner = name.clone();
+        let twice = match kind_text.as_str() {
+            "Canary" => canary::decode(decoder, name.clone(), spec, api)
+                .and_then(|document| self.canaries.insert(name, (at.clone(), document)).map(|(at, _)| at)),
+            "Workload" => workload(decoder, spec)
+                .and_then(|workload| self.workloads.insert(name, (at.clone(), workload)).map(|(at, _)| at)),
+            "Listener" => listener(decoder, spec, &name.name)
+                .and_then(|listener| self.listeners.insert(name.name, (at.clone(), listener)).map(|(at, _)| at)),
+            "AlertProvider" => channel(decoder, spec).and_then(|channel| {
+                self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
+            }),
+            "MetricTemplate" => {
+                decoder.wrong(kind.at, &path, NOT_CARRIED_OUT);
+                None
+            }
+            other => {
+                let message = format!("there is no {other}, use Canary, Workload, Listener or AlertProvider");
+                decoder.wrong(kind.at, &path, message);
+                None
+            }
+        };
+        let named = std::mem::take(&mut decoder.references).into_iter();
+        self.references.extend(named.map(|reference| (at.file.clone(), owner.clone(), reference)));
+        if let Some(before) = twice {
+            let message = format!("is also in {}:{}, give each its own name", before.file, before.place.line);
+            decoder.wrong(at.place, "metadata.name", message);
+        }
+    }
+
+    /// What must be right between documents.
+    fn check(&mut self) {
+        let mut errors = Vec::new();
+        for (file, owner, reference) in &self.references {
+            let Reference { kind, name, at, field } = reference;
+            // Listeners serve all namespaces.
+            let is_it = |(k, n): &(String, CanaryName)| {
+                k == kind && n.name == *name && (*kind == "Listener" || n.namespace == owner.namespace)
+            };
+            if !self.declared.iter().any(is_it) {
+                let message = format!("there is no {kind} {name}, add it or name another");
+                errors.push(problem(&At { file: file.clone(), place: *at }, field, &message));
+            }
+        }
+        let mut hosts: BTreeMap<(&str, &str), &CanaryName> = BTreeMap::new();
+        let mut targets: BTreeMap<CanaryName, &CanaryName> = BTreeMap::new();
+        for (name, (at, document)) in &self.canaries {
+            let mut wrong = |place: Place, field: &str, message: String| {
+                errors.push(problem(&At { file: at.file.clone(), place }, field, &message));
+            };
+            let target = CanaryName::new(name.namespace.clone(), document.plan.target());
+            if let Some(other) = targets.insert(target, name) {
+                let message = format!("{other} has the same target, give each canary its own");
+                wrong(document.target_at, "spec.targetRef.name", message);
+            }
+            for listener in &document.service.listeners {
+                for host in &document.service.hosts {
+                    if let Some(other) = hosts.insert((listener, host), name) {
+                        let message = format!("{other} answers to {host} on {listener} already, use another host");
+                        wrong(document.hosts_at, "spec.service.hosts", message);
+                    }
+                }
+            }
+        }
+        let mut ports: BTreeMap<(&str, u16), &str> = BTreeMap::new();
+        for (name, (at, listener)) in &self.listeners {
+            // Listeners of different nodes do not meet.
+            if let Some(other) = ports.insert((&listener.address, listener.port), name)
+                && listener.node_clusters.is_empty()
+            {
+                let message = format!("Listener {other} has {}:{} already", listener.address, listener.port);
+                errors.push(problem(at, "spec.port", &message));
+            }
+        }
+        self.report.errors.append(&mut errors);
+    }
+}
+
+fn problem(at: &At, field: &str, message: &str) -> Problem {
+    let (line, column) = (at.place.line, at.place.column);
+    Problem { file: at.file.to_string(), line, column, field: field.to_owned(), message: message.to_owned() }
+}
+
+fn metadata(decoder: &mut Decoder, node: &Node, path: &str) -> Option<CanaryName> {
+    let mut fields = decoder.fields(node, path)?;
+    let name = fields.need("name", "name the document", decoder);
+    let namespace = fields.take("namespace");
+    for ignored in ["labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid", "finalizers"]
+    {
+        fields.take(ignored);
+    }
+    let label = |decoder: &mut Decoder, taken: Option<(&Node, String)>| {
+        let (node, path) = taken?;
+        let text = decoder.text(node, &path)?;
+        let right = !text.is_empty()
+            && text.len() <= 253
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+        if !right {
+            decoder.wrong(node.at, &path, format!("{text:?} is not a name, use lower case letters, digits, - and ."));
+        }
+        right.then_some(text)
+    };
+    let name = label(decoder, name);
+    let namespace = if namespace.is_some() { label(decoder, namespace) } else { Some("default".to_owned()) };
+    decoder.done(fields);
+    Some(CanaryName::new(namespace?, name?))
+}
+
+fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
+    let mut fields = decoder.fields(node, "spec")?;
+    let revision = fields.need("revision", "name the one that is wanted", decoder);
+    let revision = revision.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?)));
+    let http2 = fields.take("http2").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
+    let mut revisions = BTreeMap::new();
+    if let Some((node, path)) = fields.need("revisions", "list them with their endpoints", decoder)
+        && let Some(mut named) = decoder.fields(node, &path)
+    {
+        for (name, _, node, path) in named.rest() {
+            let Some(mut fields) = decoder.fields(node, &path) else { continue };
+            let listed = fields.need("endpoints", "list them like [\"127.0.0.1:9001\"]", decoder);
+            let listed = listed.map(|(node, path)| decoder.list(node, &path)).unwrap_or_default();
+            let endpoints = listed.into_iter().filter_map(|(node, path)| endpoint(decoder, node, &path)).collect();
+            decoder.done(fields);
+            revisions.insert(Revision::new(name), endpoints);
+        }
+    }
+    decoder.done(fields);
+    let (at, revision) = revision?;
+    let revision = Revision::new(revision);
+    if !revisions.contains_key(&revision) {
+        let message = format!("{revision} is not among the revisions, add it there");
+        decoder.wrong(at, "spec.revision", message);
+        return None;
+    }
+    Some(Workload { revision, revisions, http2 })
+}
+
+/// Takes `host:port`, `1.2.3.4:80` or `[::1]:80`.
+fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u16)> {
+    let text = decoder.text(node, path)?;
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+        let good = host.parse::<IpAddr>().is_ok()
+            || (!host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
+        good.then(|| (host.to_owned(), port))
+    });
+    if parsed.is_none() {
+        decoder.wrong(node.at, path, format!("{text:?} is not an endpoint, write host:port, like 127.0.0.1:9001"));
+    }
+    parsed
+}
+
+fn listener(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
+    let mut fields = decoder.fields(node, "spec")?;
+    let address = fields.need("address", "use an IP address, like 127.0.0.1", decoder).and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        if text.parse::<IpAddr>().is_err() {
+            decoder.wrong(node.at, &path, format!("{text:?} is not an IP address, use one like 127.0.0.1"));
+        }
+        Some(text)
+    });
+    let port = fields.need("port", "use a port from 1 to 65535", decoder).and_then(|(node, path)| {
+        let number = decoder.number(node, &path)?;
+        let port = u16::try_from(number).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            decoder.wrong(node.at, &path, format!("{number} is not a port, use one from 1 to 65535"));
+        }
+        port
+    });
+    let node_clusters = fields.take("nodes").map(|(node, path)| decoder.texts(node, &path)).unwrap_or_default();
+    decoder.done(fields);
+    Some(Listener { name: name.to_owned(), address: address?, port: port?, node_clusters })
+}
+
+fn channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {
+    let mut fields = decoder.fields(node, "spec")?;
+    let format = fields.need("type", "use slack or generic", decoder).and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        let format = Format::parse(&text);
+        if format.is_none() {
+            decoder.wrong(
+                node.at,
+                &path,
+                format!("{text} is not carried out by this server yet, use slack or generic"),
+            );
+        }
+        format
+    });
+    let url =
+        fields.need("address", "say where messages go", decoder).and_then(|(node, path)| decoder.text(node, &path));
+    let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
+    let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
+    for name in ["secretRef", "proxy"] {
+        if let Some((node, path)) = fields.take(name) {
+            decoder.wrong(node.at, &path, NOT_CARRIED_OUT);
+        }
+    }
+    decoder.done(fields);
+    Some(Channel {
+        format: format?,
+        url: url?,
+        channel: channel.unwrap_or_else(|| "general".to_owned()),
+        username: username.unwrap_or_else(|| "wingbeat".to_owned()),
+        level: wingbeat_core::rollout::AlertLevel::Info,
+    })
+}

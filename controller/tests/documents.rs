@@ -1,0 +1,169 @@
+//! What users write, and what they are told.
+
+use std::collections::BTreeMap;
+
+use wingbeat_controller::document::{Files, Report, Set};
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::rollout::Pace;
+
+const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
+const GATED: &str = include_str!("../../deploy/examples/gated.yaml");
+
+fn read(text: &str) -> Set {
+    Set::of(&BTreeMap::from([("canary.yaml".to_owned(), text.to_owned())]))
+}
+
+fn errors(text: &str) -> String {
+    let told: Vec<String> = read(text).report.errors.iter().map(ToString::to_string).collect();
+    told.join("\n")
+}
+
+#[test]
+fn the_examples_are_right() {
+    let texts = BTreeMap::from([("a".to_owned(), BACKEND.to_owned()), ("b".to_owned(), GATED.to_owned())]);
+    let set = Set::of(&texts);
+    assert_eq!(set.report.errors, []);
+    assert_eq!(set.report.warnings, []);
+    let setup = set.setup(None);
+    let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
+    assert_eq!((backend.plan.positions(), backend.plan.pace()), (11, Pace::Evidence));
+    assert_eq!(backend.workload.revision, Revision::new("1.4.0"));
+    let frontend = &setup.canaries[&CanaryName::new("prod", "frontend")];
+    assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.checks.len()), (Pace::Checks, 2, 2));
+    assert_eq!(frontend.alerts.len(), 1);
+    assert_eq!(setup.listeners.len(), 2);
+}
+
+#[test]
+fn six_mistakes_are_told_at_once_each_by_its_place() {
+    let text = BACKEND
+        .replace("address: 127.0.0.1", "address: localhost")
+        .replace("127.0.0.1:9002", "127.0.0.1")
+        .replace("listeners: [public]", "listeners: [private]")
+        .replace("interval: 1s", "interval: 1 second")
+        .replace("threshold: 2", "treshold: 2")
+        .replace("stepWeight: 5}", "stepWeight: 500}");
+    insta::assert_snapshot!(errors(&text), @r#"
+    canary.yaml:5:17: spec.address: "localhost" is not an IP address, use one like 127.0.0.1
+    canary.yaml:14:27: spec.revisions.1.4.1.endpoints[0]: "127.0.0.1" is not an endpoint, write host:port, like 127.0.0.1:9001
+    canary.yaml:21:61: spec.service.listeners[0]: there is no Listener private, add it or name another
+    canary.yaml:22:24: spec.analysis.interval: "1 second" is not a duration, write one like 500ms, 10s or 1m30s
+    canary.yaml:22:34: spec.analysis.treshold: is unknown, did you mean threshold?
+    canary.yaml:22:74: spec.analysis.stepWeight: 500 is not a share of traffic, use a number from 1 to 100
+    "#);
+}
+
+#[test]
+fn what_is_wrong_between_documents_is_told_too() {
+    let second = r"
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: Canary
+metadata: {name: other, namespace: prod}
+spec:
+  targetRef: {apiVersion: wingbeat.dev/v1alpha1, kind: Workload, name: backend}
+  service: {port: 1, hosts: [backend.local], listeners: [public, missing]}
+  analysis: {interval: 1s, stepWeight: 5, alerts: [{name: a, providerRef: {name: nobody}}]}
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: Listener
+metadata: {name: again}
+spec: {address: 127.0.0.1, port: 10000}
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: Listener
+metadata: {name: public}
+spec: {address: 127.0.0.1, port: 10002}
+";
+    insta::assert_snapshot!(errors(&format!("{BACKEND}{second}")), @"
+    canary.yaml:29:14: spec.targetRef.name: backend.prod has the same target, give each canary its own
+    canary.yaml:30:29: spec.service.hosts: backend.prod answers to backend.local on public already, use another host
+    canary.yaml:30:66: spec.service.listeners[1]: there is no Listener missing, add it or name another
+    canary.yaml:31:82: spec.analysis.alerts[0].providerRef.name: there is no AlertProvider nobody, add it or name another
+    canary.yaml:38:1: metadata.name: is also in canary.yaml:2, give each its own name
+    ");
+}
+
+#[test]
+fn what_is_no_yaml_is_told_by_its_place() {
+    let first = |text: &str| read(text).report.errors.first().map(ToString::to_string).unwrap_or_default();
+    assert_eq!(
+        first("apiVersion: wingbeat.dev/v1alpha1\nkind: [Canary\n"),
+        "canary.yaml:3:1: this is no YAML that can be read: while parsing a flow sequence, expected ',' or ']'"
+    );
+    assert_eq!(first("just text"), "canary.yaml:1:1: is not a mapping, write its fields below it");
+    assert_eq!(
+        first("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {}\n"),
+        "canary.yaml:1:13: apiVersion: there is no v1, use wingbeat.dev/v1alpha1"
+    );
+}
+
+#[test]
+fn flaggers_documents_are_taken_with_warnings() {
+    let guide = r#"
+apiVersion: flagger.app/v1alpha3
+kind: Canary
+metadata: {name: backend, namespace: prod}
+spec:
+  targetRef: {apiVersion: wingbeat.dev/v1alpha1, kind: Workload, name: backend}
+  progressDeadlineSeconds: 60
+  autoscalerRef: {apiVersion: autoscaling/v2beta1, kind: HorizontalPodAutoscaler, name: backend}
+  service: {port: 9898, hosts: [backend.local], listeners: [public], trafficPolicy: {tls: {mode: DISABLE}}}
+  canaryAnalysis:
+    interval: 10s
+    threshold: 10
+    maxWeight: 50
+    stepWeight: 5
+    metrics:
+    - {name: request-success-rate, threshold: 99, interval: 1m}
+    - {name: request-duration, threshold: 500, interval: 30s}
+    webhooks:
+    - {name: load-test, url: "http://127.0.0.1:8090/", timeout: 5s, metadata: {cmd: "true"}}
+"#;
+    let (around, _) = BACKEND.rsplit_once("---").expect("three documents");
+    let set = read(&format!("{around}---{guide}"));
+    assert_eq!(set.report.errors, []);
+    let fields: Vec<&str> = set.report.warnings.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["spec.autoscalerRef", "spec.service.trafficPolicy"]);
+    let setup = set.setup(None);
+    let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
+    assert_eq!((backend.plan.pace(), backend.plan.threshold()), (Pace::Checks, 10));
+    assert_eq!(backend.checks[0].range.min, Some(99.0));
+    assert_eq!(backend.checks[1].range.max, Some(500.0));
+}
+
+#[test]
+fn a_revision_that_serves_is_not_removed() {
+    let mut files = Files::default();
+    let serving = BTreeMap::from([(CanaryName::new("prod", "backend"), Revision::new("1.4.0"))]);
+    let text = BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"");
+    let without = text.replace("    \"1.4.0\": {endpoints: [\"127.0.0.1:9001\"]}\n", "");
+    let of = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
+    assert_eq!(files.update(&of(&text), &serving).1.errors, []);
+    let (set, report) = files.update(&of(&without), &serving);
+    assert!(report.errors[0].message.contains("1.4.0 serves backend.prod"), "{report:?}");
+    assert_eq!(set.setup(None).canaries.len(), 1);
+}
+
+fn update(files: &mut Files, texts: &BTreeMap<String, String>) -> (Set, Report) {
+    files.update(texts, &BTreeMap::new())
+}
+
+#[test]
+fn a_file_that_breaks_keeps_what_it_said_before() {
+    let mut files = Files::default();
+    let text =
+        |backend: &str| BTreeMap::from([("a".to_owned(), backend.to_owned()), ("b".to_owned(), GATED.to_owned())]);
+    let (set, report) = update(&mut files, &text(BACKEND));
+    assert_eq!((set.setup(None).canaries.len(), report.errors.len()), (2, 0));
+    let (set, report) = update(&mut files, &text("kind: [\n"));
+    assert_eq!((set.setup(None).canaries.len(), report.errors.len()), (2, 1));
+    // Right alone, wrong together with another file.
+    let (set, report) = update(&mut files, &text(&BACKEND.replace("name: public", "name: elsewhere")));
+    assert_eq!(set.setup(None).canaries.len(), 2);
+    assert_eq!(report.errors[0].field, "spec.service.listeners[0]");
+    let (set, report) = update(&mut files, &text(&BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"")));
+    assert_eq!(report.errors, []);
+    let setup = set.setup(None);
+    assert_eq!(setup.canaries[&CanaryName::new("prod", "backend")].workload.revision, Revision::new("1.4.1"));
+}
