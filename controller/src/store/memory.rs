@@ -14,12 +14,41 @@ pub struct Memory {
 struct Held {
     entries: Entries,
     full: bool,
+    writes: u64,
+    crash: Option<Crash>,
+    dead: bool,
+}
+
+/// The end of a process at one of its writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// The write at which it dies, counted from zero.
+    pub at: u64,
+    /// True if the write was completed.
+    pub after: bool,
 }
 
 impl Memory {
     /// Makes every write fail, or succeed again.
     pub fn set_full(&self, full: bool) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).full = full;
+    }
+}
+
+impl Memory {
+    /// Plans the end of the process that writes here.
+    pub fn crash(&self, crash: Option<Crash>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).crash = crash;
+    }
+
+    /// Returns true if the process has died; the next one writes again.
+    pub fn take_dead(&self) -> bool {
+        std::mem::take(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner).dead)
+    }
+
+    /// Returns the number of writes so far.
+    pub fn writes(&self) -> u64 {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).writes
     }
 }
 
@@ -33,7 +62,14 @@ impl Store for Memory {
         if held.full {
             return Err(StoreError::Write { path: "memory".to_owned(), why: "it was told to fail".to_owned() });
         }
-        held.entries.extend(entries.iter().cloned());
+        let write = held.writes;
+        held.writes = write.saturating_add(1);
+        let crash = held.crash.filter(|crash| crash.at == write);
+        held.dead |= crash.is_some();
+        // Whatever a dead process still tries has no effect.
+        if !held.dead || crash.is_some_and(|crash| crash.after) {
+            held.entries.extend(entries.iter().cloned());
+        }
         Ok(())
     }
 }
