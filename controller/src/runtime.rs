@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
@@ -26,6 +26,9 @@ const MAILBOX: usize = 4_096;
 const LEARN_FIRST: Span = Span::from_secs(1);
 /// What is shown is renewed at most this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
+
+/// What came of a command.
+type Done = Result<(), Refusal>;
 
 /// A running engine. Dropping it ends its thread.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Runtime {
             messenger,
             mailbox,
             asked: Vec::new(),
+            answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -92,6 +96,8 @@ struct Worker {
     mailbox: Mailbox,
     /// Questions that are on their way.
     asked: Vec<(CanaryName, Ticket)>,
+    /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
+    answers: Vec<(oneshot::Sender<Done>, Done)>,
     learning: bool,
     started: Timestamp,
     last_shown: Timestamp,
@@ -133,7 +139,7 @@ impl Worker {
                 } else {
                     Err(Refusal::NotFound(canary))
                 };
-                let _gone = reply.send(answer);
+                self.answers.push((reply, answer));
             }
             Message::Answer { canary, ticket, answer } => {
                 self.asked.retain(|asked| *asked != (canary.clone(), ticket));
@@ -152,9 +158,12 @@ impl Worker {
             self.snapshots.publish(render(&self.engine.model()));
         }
         let told = self.engine.told();
-        if !told.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
+        if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
             self.board.send_replace(Arc::new(self.engine.board(!self.learning, now)));
+        }
+        for (reply, answer) in self.answers.drain(..) {
+            let _gone = reply.send(answer);
         }
         for told in told {
             self.tell(told);
