@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::bail;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
-use crate::output::{Format, Outcome, emit};
+use crate::output::{Format, Outcome, Wrong, emit};
 
 /// Whose bootstrap.
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,8 @@ pub(crate) struct Args {
 /// Prints the bootstrap.
 pub(crate) fn run(args: Args) -> anyhow::Result<Outcome> {
     let Some((host, port)) = args.xds.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) else {
-        bail!("--xds {} is not an address, write host:port, like 127.0.0.1:18000", args.xds);
+        let why = format!("--xds {} is not an address, write host:port, like 127.0.0.1:18000", args.xds);
+        return Err(Wrong(why).into());
     };
     let bootstrap = Bootstrap {
         node_id: args.node,

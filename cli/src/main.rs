@@ -11,6 +11,7 @@ mod client;
 mod demo;
 mod files;
 mod output;
+mod replay;
 mod serve;
 
 /// Progressive delivery judged in the data path.
@@ -31,6 +32,8 @@ enum Verb {
     Bootstrap(bootstrap::Args),
     /// Says everything that is wrong with documents
     Check(check::Args),
+    /// Runs the judge over a recording
+    Replay(replay::Args),
     /// Lists canaries
     Get(client::ShowArgs),
     /// Shows everything about canaries
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
                 Verb::Serve(args) => serve::run(args).await,
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args),
+                Verb::Replay(args) => replay::run(&args),
                 Verb::Get(args) => client::get(args).await,
                 Verb::Describe(args) => client::describe(args).await,
                 Verb::Watch(args) => client::watch(args).await,
@@ -85,7 +89,7 @@ fn main() -> ExitCode {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             let _nobody_reads = output::complain(&format!("wingbeat: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<output::Wrong>() { output::Outcome::BadInput.into() } else { ExitCode::FAILURE }
         }
     }
 }

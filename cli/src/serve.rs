@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +24,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::check::tell;
 use crate::files;
-use crate::output::{Outcome, complain, say};
+use crate::output::{Outcome, Wrong, complain, say};
 
 /// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -56,16 +56,18 @@ pub(crate) struct Args {
 /// Serves until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     if !args.allow_plaintext && !args.listen_xds.ip().is_loopback() {
-        bail!("--listen-xds {} would serve plain text beyond this machine: add --allow-plaintext", args.listen_xds);
+        let address = args.listen_xds;
+        let why = format!("--listen-xds {address} would serve plain text beyond this machine: add --allow-plaintext");
+        return Err(Wrong(why).into());
     }
     let store: Box<dyn Store> = match &args.state {
-        Some(folder) => Box::new(Disk::open(folder)?),
+        Some(folder) => Box::new(Disk::open(folder).map_err(|error| Wrong(error.to_string()))?),
         None => {
             complain("no --state: a restart forgets all rollouts")?;
             Box::new(Memory::default())
         }
     };
-    let engine = Engine::open(store)?;
+    let engine = Engine::open(store).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
     let (set, report) = files.update(&files::read(&args.config)?, &engine.serving());
     tell(&report)?;

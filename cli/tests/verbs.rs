@@ -1,0 +1,94 @@
+//! Verbs that need no server, as a script runs them.
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn wingbeat(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_wingbeat")).args(args).output().expect("the program runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn example(name: &str) -> String {
+    format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn check_takes_the_examples() {
+    let (code, out, err) = wingbeat(&["check", &example("backend.yaml"), &example("gated.yaml")]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "2 files are right\n", ""));
+}
+
+#[test]
+fn check_tells_mistakes_by_their_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bad.yaml");
+    let text = std::fs::read_to_string(example("backend.yaml")).expect("an example");
+    std::fs::write(&file, text.replace("stepWeight: 5", "stepWeight: 500, stepweight: 5")).expect("a file");
+    let name = file.display().to_string();
+    let (code, _, err) = wingbeat(&["check", &name]);
+    assert_eq!(code, Some(2));
+    assert_eq!(err.lines().count(), 2, "{err}");
+    let (code, out, _) = wingbeat(&["check", "--output", "json", &name]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, Some(2));
+    let first = report.get("errors").and_then(|errors| errors.get(0)).expect("an error");
+    assert_eq!(first.get("field").and_then(Value::as_str), Some("spec.analysis.stepWeight"));
+    assert_eq!(first.get("line").and_then(Value::as_u64), Some(22));
+}
+
+#[test]
+fn replay_judges_a_recording_and_goes_on_after_bad_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("recorded.jsonl");
+    let mut lines: Vec<String> = (1..=10)
+        .map(|n| {
+            format!(
+                r#"{{"t_ms":{},"weight":5.0,"primary":{{"requests":950,"errors":0}},"canary":{{"requests":50,"errors":50}}}}"#,
+                n * 1_000
+            )
+        })
+        .collect();
+    lines.insert(
+        1,
+        r#"{"t_ms":1,"weight":500,"primary":{"requests":1,"errors":2},"canary":{"requests":0,"errors":0}}"#.into(),
+    );
+    lines.insert(1, "no JSON".into());
+    std::fs::write(&file, lines.join("\n")).expect("a file");
+    let (code, out, err) = wingbeat(&["replay", &file.display().to_string()]);
+    assert_eq!((code, err.as_str()), (Some(2), ""));
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 12);
+    assert_eq!(rows.iter().filter(|row| row.get("error").is_some()).count(), 2);
+    let last = rows.last().expect("rows");
+    assert_eq!(last.get("verdict").and_then(Value::as_str), Some("rollback"));
+    assert_eq!(last.get("first").and_then(|first| first.get("t_ms")).and_then(Value::as_u64), Some(1_000));
+}
+
+#[test]
+fn bootstrap_prints_what_envoy_reads() {
+    let (code, out, _) = wingbeat(&["bootstrap", "--node", "edge-1", "--xds", "[::1]:18000"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("id: \"edge-1\"") && out.contains("port_value: 18000"), "{out}");
+    let (code, _, err) = wingbeat(&["bootstrap", "--xds", "nowhere"]);
+    assert!(code == Some(2) && err.contains("write host:port"), "{err}");
+}
+
+#[test]
+fn serve_refuses_what_is_wrong_before_it_begins() {
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--listen-xds", "0.0.0.0:0"]);
+    assert!(code == Some(2) && err.contains("--allow-plaintext"), "{err}");
+    let (code, _, err) = wingbeat(&["serve", "--config", "missing.yaml"]);
+    assert!(code == Some(2) && err.contains("cannot read missing.yaml"), "{err}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--listen-xds", &address]);
+    assert!(code == Some(1) && err.contains(&format!("cannot listen on {address}")), "{err}");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("state.redb"), "something else").expect("a file");
+    let state = folder.path().display().to_string();
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--state", &state]);
+    assert!(code == Some(2) && err.contains("move it away"), "{err}");
+}
