@@ -48,6 +48,11 @@ impl Binary {
         Ok(Self { path })
     }
 
+    /// Returns where the binary is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Starts Envoy with this bootstrap (whose `admin` is set here) and waits until it is live and `listener`
     /// accepts connections.
     pub async fn start(&self, mut bootstrap: Value, listener: SocketAddr) -> anyhow::Result<Envoy> {

@@ -49,6 +49,17 @@ async fn real_envoy_a_failing_canary_leaves() {
     rolled_back(scene(Scenario::Errors)).await;
 }
 
+/// Envoys of about Istio 1.28 and 1.31; every other test runs on the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_a_failing_canary_leaves_on_older_versions() {
+    for version in ["1.36.4", "1.39.3"] {
+        let binary = Binary::locate(None, version, &quiet).await.expect("an Envoy");
+        let envoy = Some(binary.path().to_owned());
+        rolled_back(Scene { envoy: envoy.clone(), ..scene(Scenario::Errors) }).await;
+        rolled_back(Scene { envoy, ..scene(Scenario::Hang) }).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_a_canary_that_was_broken_all_along_leaves() {
     rolled_back(Scene { fault_after: Duration::ZERO, ..scene(Scenario::Errors) }).await;

@@ -21,7 +21,7 @@ pub(crate) fn test(root: &Path, fast: bool) -> anyhow::Result<()> {
     }
     // One after another: each measures time, and two Envoys would measure each other.
     stage("tests with Envoy", || {
-        let only = ["--test", "main_job", "--", "real_envoy_", "--test-threads", "1"];
+        let only = ["--tests", "--", "real_envoy_", "--test-threads", "1"];
         succeed(&mut cargo(root, &[&command[..], &only].concat()))
     })
 }

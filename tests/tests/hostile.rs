@@ -1,0 +1,162 @@
+//! What clients may send, through a real Envoy: no worker is lost, and every request is in one class.
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::scene::{Scenario, Scene};
+use wingbeat_demo::service::Behaviour;
+use wingbeat_demo::stage::{CANARY, HOST, Stage};
+
+const WEIGHT: u8 = 50;
+/// How often each kind of request is sent.
+const EACH: u64 = 40;
+
+async fn stage() -> Stage {
+    let scene = Scene {
+        scenario: Scenario::NoTraffic,
+        rps: 100,
+        weight: WEIGHT,
+        canary_errors: 1.0,
+        primary_errors: 0.0,
+        latency: Duration::ZERO,
+        patience: None,
+        fault_after: Duration::ZERO,
+        max_duration: Duration::from_mins(1),
+        seed: 5,
+        envoy: None,
+    };
+    let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+    let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
+    let setup = stage.setup(&scene, CANARY, wingbeat::FILTER).expect("a setup");
+    stage.handle().configure(setup).expect("a rollout");
+    // The filter counts from the first request that Envoy serves by the rollout's routes.
+    reached(|| stage.view().is_some_and(|view| view.weight > 0.0)).await;
+    let mut tries = 0;
+    while stage.canary().first_request().is_none() {
+        send(stage.entry(), &request(b"")).await.expect("an answer");
+        tries += 1;
+        assert!(tries < 1_000, "the canary gets a share");
+    }
+    let before = counted(&stage);
+    reached(|| counted(&stage) > before).await;
+    stage
+}
+
+/// A request with more header lines.
+fn request(headers: &[u8]) -> Vec<u8> {
+    let mut request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n").into_bytes();
+    request.extend_from_slice(headers);
+    request.extend_from_slice(b"\r\n");
+    request
+}
+
+/// Sends a request on a connection of its own and returns the status.
+async fn send(entry: SocketAddr, request: &[u8]) -> Option<u16> {
+    let mut connection = TcpStream::connect(entry).await.expect("Envoy accepts");
+    connection.write_all(request).await.expect("Envoy reads");
+    let mut answer = Vec::new();
+    let _reset = connection.read_to_end(&mut answer).await;
+    let line = answer.get(9..12)?;
+    std::str::from_utf8(line).ok()?.parse().ok()
+}
+
+/// Requests in any class, of both arms.
+fn counted(stage: &Stage) -> u64 {
+    let arms = stage.view().map(|view| view.measured()).unwrap_or_default();
+    [arms.primary, arms.canary].iter().map(|arm| arm.requests + arm.disconnects).sum()
+}
+
+async fn settled(stage: &Stage) -> u64 {
+    // Silent workers report nothing: what has not come within ten ticks is not on its way.
+    let mut before = counted(stage);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = counted(stage);
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
+async fn reached(holds: impl Fn() -> bool) {
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
+    let wait = async {
+        while !holds() {
+            poll.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_strange_headers_cost_no_worker_and_no_count() {
+    let stage = stage().await;
+    let start = settled(&stage).await;
+    let long = format!("cookie: a={}\r\n", "x".repeat(50_000)).into_bytes();
+    let many = "cookie: a=b; c=d\r\n".repeat(90).into_bytes();
+    let kinds: [&[u8]; 7] = [
+        b"x-text: caf\xe9 \xff\xfe\r\n",
+        b"cookie: \xff\xfe=\x80; a=\xc3\r\n",
+        &long,
+        &many,
+        b"x-empty:\r\ncookie:\r\nuser-agent: \r\n",
+        b"x-wingbeat-arm: canary\r\nx-wingbeat-bucket: 9999\r\n",
+        b"x-wingbeat-arm: \xff\r\nx-wingbeat-arm: canary\r\nx-wingbeat-bucket: -1\r\n",
+    ];
+    let mut sent = 0;
+    for headers in kinds {
+        for _ in 0..EACH {
+            assert_eq!(
+                send(stage.entry(), &request(headers)).await,
+                Some(200),
+                "{:?}",
+                String::from_utf8_lossy(headers)
+            );
+            sent += 1;
+        }
+    }
+    assert_eq!(settled(&stage).await, start + sent, "every request is in one class");
+    // Both workers still count.
+    for _ in 0..100 {
+        assert_eq!(send(stage.entry(), &request(b"")).await, Some(200));
+    }
+    assert_eq!(settled(&stage).await, start + sent + 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_forged_headers_steer_nobody() {
+    let stage = stage().await;
+    stage.canary().behave(Behaviour::default());
+    let forged = request(b"x-wingbeat-arm: canary\r\nx-wingbeat-bucket: 9999\r\n");
+    for _ in 0..400 {
+        assert_eq!(send(stage.entry(), &forged).await, Some(200));
+    }
+    let canary = stage.canary().received_since_change();
+    // Half of 400 by chance: five standard deviations are 50.
+    assert!((150..=250).contains(&canary), "{canary} of 400 forged requests reached the canary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_clients_that_leave_are_counted_apart() {
+    let stage = stage().await;
+    let before = stage.view().map(|view| view.measured()).unwrap_or_default();
+    stage.canary().behave(Behaviour { delay: Duration::from_millis(400), ..Behaviour::default() });
+    for _ in 0..EACH {
+        let mut connection = TcpStream::connect(stage.entry()).await.expect("Envoy accepts");
+        connection.write_all(&request(b"")).await.expect("Envoy reads");
+        // The primary answers at once; the canary does not in this time.
+        let mut first = [0; 1];
+        let _late = tokio::time::timeout(Duration::from_millis(100), connection.read(&mut first)).await;
+    }
+    let left = stage.canary().received_since_change();
+    assert!(left > 0, "some went to the canary");
+    let now = || stage.view().map(|view| view.measured()).unwrap_or_default();
+    reached(|| now().canary.disconnects - before.canary.disconnects >= left).await;
+    assert_eq!(now().canary.disconnects - before.canary.disconnects, left);
+    assert_eq!(now().canary.errors, before.canary.errors, "a client that leaves is no error of the server");
+}
