@@ -25,7 +25,7 @@ pub struct Counts {
     pub overdue: u64,
     /// Of these, how many have finished since.
     pub overdue_finished: u64,
-    /// Errors among requests that had been counted as overdue before they finished.
+    /// Requests without an answer among those that had been counted as overdue before they finished.
     pub overdue_errors: u64,
     /// Finished requests by [`Outcome::index`].
     pub outcomes: [u64; 12],
@@ -123,14 +123,16 @@ impl Counts {
     }
 
     /// Returns errors with hangs among them, each request once: a request that grew overdue counts
-    /// at once, and not again if it ends in an error later (P1).
+    /// at once, and not again if it ends without an answer later. A client that gives up before an answer counts too:
+    /// impatient clients end a hang before it grows overdue (P1).
     pub fn errors_and_hangs(&self) -> u64 {
-        self.errors().saturating_sub(self.overdue_errors).saturating_add(self.overdue)
+        self.sum_of(Outcome::is_no_answer).saturating_sub(self.overdue_errors).saturating_add(self.overdue)
     }
 
     /// Returns the requests that [`Counts::errors_and_hangs`] is a share of.
     pub fn judged_and_hangs(&self) -> u64 {
-        self.judged().saturating_sub(self.overdue_finished).saturating_add(self.overdue)
+        let gave_up = self.outcome(Outcome::DisconnectBeforeResponse);
+        self.judged().saturating_add(gave_up).saturating_sub(self.overdue_finished).saturating_add(self.overdue)
     }
 
     /// Returns true if nothing was counted.
@@ -306,6 +308,18 @@ mod tests {
         ended.overdue_errors = 1;
         assert_eq!((ended.errors_and_hangs(), ended.judged_and_hangs()), (2, 10));
         assert_eq!(ended.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_client_that_gives_up_got_no_answer() {
+        let mut left = counts(7, 0);
+        left.outcomes[Outcome::DisconnectBeforeResponse.index()] = 3;
+        (left.started, left.finished) = (10, 10);
+        assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (3, 10));
+        assert_eq!((left.errors(), left.judged()), (0, 7), "the server is not to blame by this alone");
+        // Two of them had grown overdue before: each counts once.
+        (left.overdue, left.overdue_finished, left.overdue_errors) = (2, 2, 2);
+        assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (3, 10));
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl Cluster {
         let error = request.outcome.is_some_and(Outcome::is_error);
         if request.was_overdue {
             raise(&mut self.overdue_finished, 1);
-            raise(&mut self.overdue_errors, u64::from(error));
+            let no_answer = request.outcome.is_some_and(Outcome::is_no_answer);
+            raise(&mut self.overdue_errors, u64::from(no_answer));
         }
         if let Some(outcome) = request.outcome {
             if let Some(count) = self.outcomes.get_mut(outcome.index()) {

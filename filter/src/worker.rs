@@ -119,10 +119,10 @@ impl Worker {
         };
         let policy = self.clusters.get(&cluster).cloned().unwrap_or_default();
         let finished = self.read(host, &policy, was_overdue);
-        let error = finished.outcome.is_some_and(Outcome::is_error);
+        let no_answer = finished.outcome.is_some_and(Outcome::is_no_answer);
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
         let unknown = policy.cluster.is_empty() && self.asks_for_policy(host);
-        if unknown || (error && policy.arm == 1) {
+        if unknown || (no_answer && policy.arm == 1) {
             self.hurry(host);
         }
     }

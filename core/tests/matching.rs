@@ -1,0 +1,192 @@
+//! Matching: one corpus of rows, and the guide's patterns against an engine that backtracks.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use wingbeat_core::matching::pattern::Regex;
+use wingbeat_core::matching::rule::{Entries, EntryInput, Request, StringMatch};
+
+#[derive(Debug, Deserialize)]
+struct Corpus {
+    test: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    rules: Vec<Rule>,
+    request: Sent,
+    rule: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Rule {
+    headers: BTreeMap<String, Test>,
+    without_headers: BTreeMap<String, Test>,
+    query_params: BTreeMap<String, Test>,
+    uri: Option<Test>,
+    method: Option<Test>,
+    scheme: Option<Test>,
+    authority: Option<Test>,
+    ignore_uri_case: bool,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Test {
+    exact: Option<String>,
+    prefix: Option<String>,
+    suffix: Option<String>,
+    regex: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Sent {
+    method: Option<String>,
+    path: Option<String>,
+    authority: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl From<Test> for StringMatch {
+    fn from(Test { exact, prefix, suffix, regex }: Test) -> Self {
+        Self { exact, prefix, suffix, regex }
+    }
+}
+
+fn tests(tests: BTreeMap<String, Test>) -> BTreeMap<String, StringMatch> {
+    tests.into_iter().map(|(name, test)| (name, test.into())).collect()
+}
+
+impl From<Rule> for EntryInput {
+    fn from(rule: Rule) -> Self {
+        Self {
+            headers: tests(rule.headers),
+            without_headers: tests(rule.without_headers),
+            query: tests(rule.query_params),
+            uri: rule.uri.map(Into::into),
+            method: rule.method.map(Into::into),
+            scheme: rule.scheme.map(Into::into),
+            authority: rule.authority.map(Into::into),
+            ignore_uri_case: rule.ignore_uri_case,
+        }
+    }
+}
+
+impl From<Sent> for Request {
+    fn from(sent: Sent) -> Self {
+        let bytes = |text: Option<String>, otherwise: &str| text.unwrap_or_else(|| otherwise.to_owned()).into_bytes();
+        Self {
+            method: bytes(sent.method, "GET"),
+            path: bytes(sent.path, "/"),
+            scheme: b"https".to_vec(),
+            authority: bytes(sent.authority, "shop.example"),
+            headers: sent.headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
+        }
+    }
+}
+
+#[test]
+fn corpus() {
+    let text = include_str!("../testdata/matching/rules.toml");
+    let corpus: Corpus = toml::from_str(text).expect("the corpus is TOML");
+    assert!(corpus.test.len() >= 40, "{} rows", corpus.test.len());
+    for row in corpus.test {
+        let inputs: Vec<EntryInput> = row.rules.into_iter().map(Into::into).collect();
+        let entries = Entries::try_new(&inputs).unwrap_or_else(|errors| unreachable_errors(&row.name, &errors));
+        assert_eq!(entries.first_match(&row.request.into()), row.rule, "{}", row.name);
+    }
+}
+
+#[expect(clippy::panic, reason = "tests")]
+fn unreachable_errors(name: &str, errors: &[impl std::fmt::Display]) -> Entries {
+    panic!("{name}: {}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+const GUIDE: [&str; 4] = [
+    r"^(?!.*Chrome)(?=.*\bSafari\b).*$",
+    r"^(.*?;)?(type=insider)(;.*)?$",
+    r".*Firefox.*",
+    r"^(.*?;)?\s*(canary=always)(;.*)?$",
+];
+
+#[test]
+fn the_guides_patterns_agree_with_an_engine_that_backtracks() {
+    let mut agents = Vec::new();
+    for system in [
+        "Macintosh; Intel Mac OS X 10_15_7",
+        "X11; Linux x86_64",
+        "Windows NT 10.0; Win64; x64",
+        "iPhone; CPU iPhone OS 17_0 like Mac OS X",
+        "Linux; Android 14; Pixel 8",
+    ] {
+        for browser in [
+            "Safari/605.1.15",
+            "Chrome/120.0.0.0 Safari/537.36",
+            "Firefox/121.0",
+            "CriOS/120.0 Mobile Safari/604.1",
+            "Edg/120.0",
+            "OPR/106",
+            "SafariBot",
+            "Chromium/119 Safari/537",
+        ] {
+            for version in
+                ["", "Version/17.1 ", "HeadlessChrome/1 ", "Gecko/20100101 ", "like Gecko ", "\tMobile/15E148 "]
+            {
+                agents.push(format!("Mozilla/5.0 ({system}) AppleWebKit/605.1.15 {version}{browser}"));
+            }
+        }
+    }
+    assert!(agents.len() >= 200, "{}", agents.len());
+    // ASCII only: the oracle's `\b` and `.` know letters beyond it, ours are bytes.
+    // A generator without randomness of its own: every piece in every order that a counter gives.
+    let pieces = [
+        "Safari",
+        "Chrome",
+        "Firefox",
+        "type=insider",
+        ";",
+        " ",
+        "; ",
+        "canary=always",
+        "x",
+        "\n",
+        "type=",
+        "_",
+        "Saf",
+        "\t",
+    ];
+    let mut state = 1_u64;
+    for _ in 0..10_000 {
+        let mut text = String::new();
+        for _ in 0..state % 7 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let place = usize::try_from((state >> 33) % 14).expect("small");
+            text.push_str(pieces.get(place).expect("a piece"));
+        }
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        agents.push(text);
+    }
+    for pattern in GUIDE {
+        let ours = Regex::compile(pattern).expect("the guide's pattern");
+        let theirs = fancy_regex::Regex::new(&format!(r"^(?:{pattern})\z")).expect("the guide's pattern");
+        assert!(ours.size() < 8 * 1_024, "{pattern}: {}", ours.size());
+        for text in &agents {
+            let expected = theirs.is_match(text).expect("it ends");
+            assert_eq!(ours.matches(text.as_bytes()), expected, "{pattern} on {text:?}");
+        }
+    }
+}
+
+#[test]
+fn an_explosion_is_found_out_quickly() {
+    #[expect(clippy::disallowed_methods, reason = "the time of a refusal is what is tested")]
+    let began = std::time::Instant::now();
+    let why = Regex::compile("(a|b)*a(a|b){20}").expect_err("too many cases");
+    let took = began.elapsed();
+    println!("(a|b)*a(a|b){{20}} refused after {took:?}: {why}");
+    assert!(took.as_millis() < 100, "{took:?}");
+}
