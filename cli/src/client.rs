@@ -28,6 +28,13 @@ pub(crate) struct Name {
     name: String,
 }
 
+impl Name {
+    /// Returns true if these are its parts.
+    pub(crate) fn is(&self, namespace: &str, name: &str) -> bool {
+        self.namespace == namespace && self.name == name
+    }
+}
+
 impl std::str::FromStr for Name {
     type Err = String;
 

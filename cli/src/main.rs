@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod demo;
 mod files;
+mod matching;
 mod output;
 mod replay;
 mod serve;
@@ -32,6 +33,8 @@ enum Verb {
     Bootstrap(bootstrap::Args),
     /// Says everything that is wrong with documents
     Check(check::Args),
+    /// Says which arm requests would take, and by which rule
+    Match(matching::Args),
     /// Runs the judge over a recording
     Replay(replay::Args),
     /// Lists canaries
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
                 Verb::Serve(args) => serve::run(args).await,
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args),
+                Verb::Match(args) => matching::run(&args),
                 Verb::Replay(args) => replay::run(&args),
                 Verb::Get(args) => client::get(args).await,
                 Verb::Describe(args) => client::describe(args).await,

@@ -92,3 +92,53 @@ fn serve_refuses_what_is_wrong_before_it_begins() {
     let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--state", &state]);
     assert!(code == Some(2) && err.contains("move it away"), "{err}");
 }
+
+#[test]
+fn match_says_which_arm_and_by_which_rule() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let canary = folder.path().join("canary.yaml");
+    let text = std::fs::read_to_string(example("backend.yaml")).expect("an example");
+    let rules = r"iterations: 10, match: [
+      {headers: {user-agent: {regex: '^(?!.*Chrome)(?=.*\bSafari\b).*$'}}},
+      {headers: {cookie: {regex: '^(.*?;)?(type=insider)(;.*)?$'}}}]}";
+    std::fs::write(&canary, text.replace("maxWeight: 50, stepWeight: 5}", rules)).expect("a file");
+    let canary = canary.display().to_string();
+    let requests = folder.path().join("requests.jsonl");
+    std::fs::write(
+        &requests,
+        r#"{"headers":[["user-agent","Version/17 Safari/605"]]}
+{"headers":[["Cookie","type=insider"]]}
+{"headers":[["cookie",{"base64":"/w=="}]]}
+{"path":"/x"}
+"#,
+    )
+    .expect("a file");
+    let requests = requests.display().to_string();
+    let (code, out, _) = wingbeat(&["match", "--canary", &canary, "--requests", &requests]);
+    let expected = [
+        r#"{"arm":"canary","rule":0}"#,
+        r#"{"arm":"canary","rule":1}"#,
+        r#"{"arm":"primary","rule":null}"#,
+        r#"{"arm":"primary","rule":null}"#,
+    ];
+    assert_eq!((code, out.lines().collect::<Vec<_>>()), (Some(0), expected.to_vec()));
+    let insider = ["match", "--canary", &canary, "--header", "cookie: type=insider", "--expect", "canary"];
+    assert_eq!(wingbeat(&insider).0, Some(0));
+    assert_eq!(wingbeat(&[&insider[..], &["--weight", "0"]].concat()).0, Some(1));
+    // Rules are checked, and refused where nothing carries them out.
+    assert_eq!(wingbeat(&["check", &canary]).0, Some(0));
+    let (code, _, err) = wingbeat(&["serve", "--config", &canary]);
+    assert!(code == Some(2) && err.contains("spec.analysis.match: is not carried out by this server yet"), "{err}");
+}
+
+#[test]
+fn a_pattern_that_cannot_be_run_is_told_by_its_field() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("canary.yaml");
+    let text = std::fs::read_to_string(example("backend.yaml")).expect("an example");
+    let rules = r#"iterations: 10, match: [{headers: {user-agent: {regex: "\bSafari"}}}]}"#;
+    std::fs::write(&file, text.replace("maxWeight: 50, stepWeight: 5}", rules)).expect("a file");
+    let (code, _, err) = wingbeat(&["check", &file.display().to_string()]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("spec.analysis.match[0].headers.user-agent.regex: holds a backspace"), "{err}");
+}

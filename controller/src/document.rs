@@ -9,6 +9,6 @@ mod decoder;
 pub mod set;
 pub mod yaml;
 
-pub use canary::CanaryDocument;
+pub use canary::{CanaryDocument, Rules};
 pub use decoder::{Problem, Report};
 pub use set::{Files, Set};

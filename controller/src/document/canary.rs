@@ -6,6 +6,7 @@ use std::time::Duration;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::threshold::{Check, Metric, Range};
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::matching::rule::{Entries, EntryInput, Request, StringMatch};
 use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::Retries;
@@ -37,9 +38,33 @@ pub struct CanaryDocument {
     pub checks: Vec<Check>,
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
     pub alerts: Vec<(String, AlertLevel)>,
+    /// Which requests an A/B test gives to the canary.
+    pub rules: Rules,
     /// Where its fields are, for what is found wrong later.
     pub(super) hosts_at: Place,
     pub(super) target_at: Place,
+}
+
+/// Which requests of an A/B test get the canary.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// `service.match`: one of these must hold, if there are any.
+    service: Entries,
+    /// `analysis.match`: the first that holds.
+    analysis: Entries,
+}
+
+impl Rules {
+    /// Returns the place of the rule in `analysis.match` that gives this request to the canary.
+    pub fn canary(&self, request: &Request) -> Option<usize> {
+        let served = self.service.is_empty() || self.service.first_match(request).is_some();
+        served.then(|| self.analysis.first_match(request)).flatten()
+    }
+
+    /// Returns true if there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.analysis.is_empty()
+    }
 }
 
 /// Which API a document is written for.
@@ -58,6 +83,7 @@ struct Analysis {
     hooks: Vec<Hook>,
     checks: Vec<Check>,
     alerts: Vec<(String, AlertLevel)>,
+    rules: Rules,
 }
 
 /// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
@@ -91,14 +117,15 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         decoder,
     );
     let mut service = None;
+    let mut rules = Rules::default();
     let mut hosts_at = spec.at;
     if let Some((node, path)) = fields.need("service", "say which hosts it answers to", decoder) {
-        service = decode_service(decoder, node, &path);
+        service = decode_service(decoder, node, &path, &mut rules.service);
         hosts_at = decoder.place("spec.service.hosts");
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
     let analysis = fields.take("analysis").or_else(|| fields.take("canaryAnalysis"));
-    let mut decoded = Analysis { input, ..Analysis::default() };
+    let mut decoded = Analysis { input, rules, ..Analysis::default() };
     decoded.judge.warmup = span(WARMUP);
     match analysis {
         Some((node, path)) => decode_analysis(decoder, node, &path, &mut decoded),
@@ -110,7 +137,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
 }
 
 fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
-    let Analysis { mut input, mut judge, mode, hooks, checks, alerts } = analysis;
+    let Analysis { mut input, mut judge, mode, hooks, checks, alerts, rules } = analysis;
     judge.mode = mode.unwrap_or(match api {
         Api::Wingbeat => Mode::Sequential,
         Api::Flagger => Mode::Guard,
@@ -140,7 +167,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
     };
     let nowhere = Place::default();
     let (hosts_at, target_at) = (nowhere, nowhere);
-    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, hosts_at, target_at })
+    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, rules, hosts_at, target_at })
 }
 
 fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
@@ -159,7 +186,7 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
     (kind, name)
 }
 
-fn decode_service(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Service> {
+fn decode_service(decoder: &mut Decoder, node: &Node, path: &str, rules: &mut Entries) -> Option<Service> {
     let mut fields = decoder.fields(node, path)?;
     let hosts = match fields.need("hosts", "list the hosts that it answers to, like backend.local", decoder) {
         Some((node, path)) => decoder.texts(node, &path),
@@ -201,7 +228,10 @@ fn decode_service(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Serv
         "it is for Services of Kubernetes and for Istio",
         decoder,
     );
-    for name in ["match", "rewrite", "headers", "mirror", "corsPolicy"] {
+    if let Some((node, path)) = fields.take("match") {
+        *rules = decode_rules(decoder, node, &path);
+    }
+    for name in ["rewrite", "headers", "mirror", "corsPolicy"] {
         if let Some((node, path)) = fields.take(name) {
             decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
         }
@@ -251,7 +281,11 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         "revisions of a Workload are ready at once",
         decoder,
     );
-    for name in ["match", "sessionAffinity", "holdback", "affinity"] {
+    if let Some((node, path)) = fields.take("match") {
+        out.rules.analysis = decode_rules(decoder, node, &path);
+        out.input.matches = true;
+    }
+    for name in ["sessionAffinity", "holdback", "affinity"] {
         if let Some((node, path)) = fields.take(name) {
             decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
         }
@@ -281,6 +315,62 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         out.mode = decode_judge(decoder, node, &path, &mut out.judge);
     }
     decoder.done(fields);
+}
+
+/// Decodes a list of rules; errors of patterns are told by their fields.
+fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
+    let listed = decoder.list(node, path);
+    let inputs: Vec<EntryInput> =
+        listed.into_iter().filter_map(|(node, path)| decode_rule(decoder, node, &path)).collect();
+    Entries::try_new(&inputs).unwrap_or_else(|errors| {
+        for error in errors {
+            let field = format!("{path}{}", error.field);
+            let at = decoder.place(&field);
+            decoder.wrong(at, &field, error.wrong);
+        }
+        Entries::default()
+    })
+}
+
+fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryInput> {
+    let mut fields = decoder.fields(node, path)?;
+    let mut rule = EntryInput::default();
+    for (name, tests) in [
+        ("headers", &mut rule.headers),
+        ("withoutHeaders", &mut rule.without_headers),
+        ("queryParams", &mut rule.query),
+    ] {
+        if let Some((node, path)) = fields.take(name)
+            && let Some(mut named) = decoder.fields(node, &path)
+        {
+            for (name, _, node, path) in named.rest() {
+                tests.extend(decode_test(decoder, node, &path).map(|test| (name.to_owned(), test)));
+            }
+        }
+    }
+    for (name, test) in [
+        ("uri", &mut rule.uri),
+        ("method", &mut rule.method),
+        ("scheme", &mut rule.scheme),
+        ("authority", &mut rule.authority),
+    ] {
+        *test = fields.take(name).and_then(|(node, path)| decode_test(decoder, node, &path));
+    }
+    let ignore = fields.take("ignoreUriCase").and_then(|(node, path)| decoder.truth(node, &path));
+    rule.ignore_uri_case = ignore.unwrap_or(false);
+    fields.take("name");
+    fields.ignore(&["port", "gateways", "sourceLabels", "sourceNamespace"], "it is for Istio", decoder);
+    decoder.done(fields);
+    Some(rule)
+}
+
+fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
+    let mut fields = decoder.fields(node, path)?;
+    let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
+    let test =
+        StringMatch { exact: text("exact"), prefix: text("prefix"), suffix: text("suffix"), regex: text("regex") };
+    decoder.done(fields);
+    Some(test)
 }
 
 fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, Check)> {

@@ -56,7 +56,7 @@ pub struct ClusterReport {
     /// Outcome classes by the number of `wingbeat_core::outcome::Outcome`, all of them.
     #[prost(uint64, repeated, tag = "7")]
     pub outcomes: ::prost::alloc::vec::Vec<u64>,
-    /// Errors among requests that had been counted as overdue before they finished.
+    /// Requests without an answer among those that had been counted as overdue before they finished.
     #[prost(uint64, tag = "8")]
     pub overdue_errors: u64,
     /// gRPC statuses by code, where the policy says gRPC.
