@@ -6,9 +6,12 @@
 
 mod canary;
 mod decoder;
+mod judge;
+mod rules;
 pub mod set;
 pub mod yaml;
 
-pub use canary::{CanaryDocument, Rules};
+pub use canary::CanaryDocument;
 pub use decoder::{Problem, Report};
+pub use rules::Rules;
 pub use set::{Files, Set};

@@ -45,7 +45,7 @@ impl Runtime {
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
         let handle = Handle::new(mailbox.clone(), shown, events.clone());
-        let messenger = Messenger::new(tokio::runtime::Handle::current());
+        let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
             learning: engine.resumes_rollout(),

@@ -1,17 +1,18 @@
 //! The Canary document: Flagger's spec and what we add to it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::threshold::{Check, Metric, Range};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::matching::rule::{Entries, EntryInput, Request, StringMatch};
+use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::Retries;
 
-use super::decoder::{Decoder, Fields};
+use super::decoder::Decoder;
+use super::judge;
+use super::rules::{self, Rules};
 use super::yaml::{Node, Place};
 use crate::outbound::webhook::Hook;
 use crate::setup::Service;
@@ -43,28 +44,6 @@ pub struct CanaryDocument {
     /// Where its fields are, for what is found wrong later.
     pub(super) hosts_at: Place,
     pub(super) target_at: Place,
-}
-
-/// Which requests of an A/B test get the canary.
-#[derive(Debug, Clone, Default)]
-pub struct Rules {
-    /// `service.match`: one of these must hold, if there are any.
-    service: Entries,
-    /// `analysis.match`: the first that holds.
-    analysis: Entries,
-}
-
-impl Rules {
-    /// Returns the place of the rule in `analysis.match` that gives this request to the canary.
-    pub fn canary(&self, request: &Request) -> Option<usize> {
-        let served = self.service.is_empty() || self.service.first_match(request).is_some();
-        served.then(|| self.analysis.first_match(request)).flatten()
-    }
-
-    /// Returns true if there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.analysis.is_empty()
-    }
 }
 
 /// Which API a document is written for.
@@ -229,7 +208,7 @@ fn decode_service(decoder: &mut Decoder, node: &Node, path: &str, rules: &mut En
         decoder,
     );
     if let Some((node, path)) = fields.take("match") {
-        *rules = decode_rules(decoder, node, &path);
+        *rules = rules::decode(decoder, node, &path);
     }
     for name in ["rewrite", "headers", "mirror", "corsPolicy"] {
         if let Some((node, path)) = fields.take(name) {
@@ -282,7 +261,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         decoder,
     );
     if let Some((node, path)) = fields.take("match") {
-        out.rules.analysis = decode_rules(decoder, node, &path);
+        out.rules.analysis = rules::decode(decoder, node, &path);
         out.input.matches = true;
     }
     for name in ["sessionAffinity", "holdback", "affinity"] {
@@ -312,65 +291,9 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         }
     }
     if let Some((node, path)) = fields.take("judge") {
-        out.mode = decode_judge(decoder, node, &path, &mut out.judge);
+        out.mode = judge::decode(decoder, node, &path, &mut out.judge);
     }
     decoder.done(fields);
-}
-
-/// Decodes a list of rules; errors of patterns are told by their fields.
-fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
-    let listed = decoder.list(node, path);
-    let inputs: Vec<EntryInput> =
-        listed.into_iter().filter_map(|(node, path)| decode_rule(decoder, node, &path)).collect();
-    Entries::try_new(&inputs).unwrap_or_else(|errors| {
-        for error in errors {
-            let field = format!("{path}{}", error.field);
-            let at = decoder.place(&field);
-            decoder.wrong(at, &field, error.wrong);
-        }
-        Entries::default()
-    })
-}
-
-fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryInput> {
-    let mut fields = decoder.fields(node, path)?;
-    let mut rule = EntryInput::default();
-    for (name, tests) in [
-        ("headers", &mut rule.headers),
-        ("withoutHeaders", &mut rule.without_headers),
-        ("queryParams", &mut rule.query),
-    ] {
-        if let Some((node, path)) = fields.take(name)
-            && let Some(mut named) = decoder.fields(node, &path)
-        {
-            for (name, _, node, path) in named.rest() {
-                tests.extend(decode_test(decoder, node, &path).map(|test| (name.to_owned(), test)));
-            }
-        }
-    }
-    for (name, test) in [
-        ("uri", &mut rule.uri),
-        ("method", &mut rule.method),
-        ("scheme", &mut rule.scheme),
-        ("authority", &mut rule.authority),
-    ] {
-        *test = fields.take(name).and_then(|(node, path)| decode_test(decoder, node, &path));
-    }
-    let ignore = fields.take("ignoreUriCase").and_then(|(node, path)| decoder.truth(node, &path));
-    rule.ignore_uri_case = ignore.unwrap_or(false);
-    fields.take("name");
-    fields.ignore(&["port", "gateways", "sourceLabels", "sourceNamespace"], "it is for Istio", decoder);
-    decoder.done(fields);
-    Some(rule)
-}
-
-fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
-    let mut fields = decoder.fields(node, path)?;
-    let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
-    let test =
-        StringMatch { exact: text("exact"), prefix: text("prefix"), suffix: text("suffix"), regex: text("regex") };
-    decoder.done(fields);
-    Some(test)
 }
 
 fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, Check)> {
@@ -440,8 +363,7 @@ fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Strin
     fields.take("name");
     let severity = fields.take("severity").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        one_of(
-            decoder,
+        decoder.one_of(
             node.at,
             &path,
             &text,
@@ -458,100 +380,6 @@ fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Strin
     });
     decoder.done(fields);
     Some((provider?, severity.unwrap_or(AlertLevel::Info)))
-}
-
-fn decode_judge(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) -> Option<Mode> {
-    let mut fields = decoder.fields(node, path)?;
-    let mode = fields.take("mode").and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        let modes = [("sequential", Mode::Sequential), ("guard", Mode::Guard), ("thresholds", Mode::Thresholds)];
-        one_of(decoder, node.at, &path, &text, &modes)
-    });
-    let mut between = |fields: &mut Fields<'_>, name: &'static str, low: f64, high: f64, into: &mut f64| {
-        let Some((node, path)) = fields.take(name) else { return };
-        match decoder.float(node, &path) {
-            Some(value) if (low..=high).contains(&value) => *into = value,
-            Some(value) => decoder.wrong(node.at, &path, format!("{value} is out of range, use {low} to {high}")),
-            None => {}
-        }
-    };
-    between(&mut fields, "alpha", 1e-9, 0.5, &mut judge.alpha);
-    between(&mut fields, "errorRatio", 1.0, 100.0, &mut judge.error_ratio);
-    if let Some((node, path)) = fields.take("mustDetect")
-        && let Some(mut must) = decoder.fields(node, &path)
-    {
-        let mut factor = |must: &mut Fields<'_>, name: &'static str, into: &mut f64| {
-            let Some((node, path)) = must.take(name) else { return };
-            match decoder.float(node, &path) {
-                Some(value) if value > 1.0 => *into = value,
-                Some(value) => decoder.wrong(node.at, &path, format!("{value} is no regression, use more than 1")),
-                None => {}
-            }
-        };
-        factor(&mut must, "errors", &mut judge.must_detect.errors);
-        factor(&mut must, "latency", &mut judge.must_detect.latency);
-        if let Some((node, path)) = must.take("errorsAtLeast") {
-            judge.must_detect.errors_at_least =
-                decoder.percent(node, &path).unwrap_or(judge.must_detect.errors_at_least);
-        }
-        decoder.done(must);
-    }
-    if let Some((node, path)) = fields.take("errorFloor") {
-        judge.error_floor = decoder.percent(node, &path).unwrap_or(judge.error_floor);
-    }
-    if let Some((node, path)) = fields.take("latency") {
-        decode_latency(decoder, node, &path, judge);
-    }
-    if let Some((node, path)) = fields.take("minRequests") {
-        judge.min_requests =
-            decoder.number(node, &path).and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
-    }
-    if let Some((node, path)) = fields.take("warmup") {
-        judge.warmup = decoder.duration(node, &path).map_or(judge.warmup, span);
-    }
-    if let Some((node, path)) = fields.take("earlyPromotion") {
-        judge.early_promotion = decoder.truth(node, &path).unwrap_or(false);
-    }
-    for (name, only) in [("noData", "hold"), ("onOnePod", "rollback")] {
-        if let Some((node, path)) = fields.take(name)
-            && let Some(text) = decoder.text(node, &path)
-            && text != only
-        {
-            decoder.wrong(node.at, &path, format!("{text} is not carried out yet, use {only}"));
-        }
-    }
-    decoder.done(fields);
-    mode
-}
-
-fn decode_latency(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) {
-    let Some(mut fields) = decoder.fields(node, path) else { return };
-    if let Some((node, path)) = fields.take("quantiles") {
-        let listed = decoder.list(node, &path);
-        let quantiles: Vec<f64> = listed.into_iter().filter_map(|(node, path)| decoder.float(node, &path)).collect();
-        if quantiles.is_empty() || quantiles.iter().any(|q| *q <= 0.0 || *q >= 1.0) {
-            decoder.wrong(node.at, &path, "has to list numbers between 0 and 1, like [0.5, 0.99]");
-        } else {
-            judge.latency.quantiles = quantiles;
-        }
-    }
-    if let Some((node, path)) = fields.take("tolerance") {
-        judge.latency.tolerance = decoder.percent(node, &path).unwrap_or(judge.latency.tolerance);
-    }
-    if let Some((node, path)) = fields.take("floor") {
-        judge.latency.floor = decoder.duration(node, &path).map_or(judge.latency.floor, span);
-    }
-    decoder.done(fields);
-}
-
-fn one_of<T: Copy>(decoder: &mut Decoder, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
-    let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    if found.is_none() {
-        let names: BTreeMap<usize, &str> = values.iter().enumerate().map(|(place, (name, _))| (place, *name)).collect();
-        let names = names.into_values().collect::<Vec<_>>().join(", ");
-        decoder.wrong(at, path, format!("there is no {text}, use one of {names}"));
-    }
-    found
 }
 
 pub(super) fn span(duration: Duration) -> Span {

@@ -198,6 +198,16 @@ impl Decoder {
         }
     }
 
+    /// Takes one of these words.
+    pub(super) fn one_of<T: Copy>(&mut self, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
+        let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let names = values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            self.wrong(at, path, format!("there is no {text}, use one of {names}"));
+        }
+        found
+    }
+
     pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let text = self.text(node, path)?;
         let duration = parse_duration(&text);
