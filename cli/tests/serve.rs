@@ -182,6 +182,10 @@ async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
     ] {
         assert!(events.contains(text), "{text} is missing in:\n{events}");
     }
+    for (path, holds) in [("/", "<title>Wingbeat</title>"), ("/readyz", "OK"), ("/metrics", "flagger_canary_status")] {
+        let body = reqwest::get(format!("http://{}{path}", server.http)).await.expect("an answer").text().await;
+        assert!(body.expect("a text").contains(holds), "{path}");
+    }
     let (_, listed) = server.client(&["get", "-A"]);
     assert!(listed.starts_with("NAMESPACE   NAME      STATUS      WEIGHT   LASTTRANSITIONTIME\n"), "{listed}");
     // The next revision fails everything, and is taken back.

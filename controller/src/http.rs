@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
@@ -21,6 +21,13 @@ use wingbeat_core::id::CanaryName;
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
 use crate::view::{CanaryView, EventView};
+
+/// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
+const PAGE: &str = include_str!("page.html");
+const PAGE_POLICY: [(header::HeaderName, &str); 1] = [(
+    header::CONTENT_SECURITY_POLICY,
+    "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+)];
 
 /// What the API is built on.
 #[derive(Debug, Clone)]
@@ -57,6 +64,7 @@ struct EventsQuery {
 /// Returns the routes of the API.
 pub fn router(api: Api) -> Router {
     Router::new()
+        .route("/", get(|| async { (PAGE_POLICY, Html(PAGE)) }))
         .route("/healthz", get(|| async { "OK" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
