@@ -56,6 +56,7 @@ enum ScenarioName {
     Errors,
     Latency,
     Hang,
+    Ab,
     Promote,
     NoTraffic,
 }
@@ -67,6 +68,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             ScenarioName::Errors => Scenario::Errors,
             ScenarioName::Latency => Scenario::Latency,
             ScenarioName::Hang => Scenario::Hang,
+            ScenarioName::Ab => Scenario::Ab,
             ScenarioName::Promote => Scenario::Promote,
             ScenarioName::NoTraffic => Scenario::NoTraffic,
         },

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use wingbeat_controller::document::{CanaryDocument, Set};
-use wingbeat_core::matching::rule::Request;
+use wingbeat_controller::setup::Audience;
+use wingbeat_core::matching::request::Request;
 
 use crate::client::Name;
 use crate::files;
@@ -105,15 +106,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 fn take(document: &CanaryDocument, weight: Option<u8>, request: &Request) -> Taken {
-    let on = |otherwise: u8| weight.unwrap_or(otherwise) > 0;
     let primary = Taken { arm: Arm::Primary, rule: None };
-    if document.rules.is_empty() {
-        // By chance: only the ends are certain, and in between most take the primary.
-        return if weight == Some(100) { Taken { arm: Arm::Canary, rule: None } } else { primary };
-    }
-    match document.rules.canary(request) {
-        Some(rule) if on(100) => Taken { arm: Arm::Canary, rule: Some(rule) },
-        Some(_) | None => primary,
+    match &document.audience {
+        // Shares: only the ends are certain, and in between most take the primary.
+        Audience::Chance | Audience::Users(_) if weight == Some(100) => Taken { arm: Arm::Canary, rule: None },
+        Audience::Chance | Audience::Users(_) => primary,
+        Audience::Rules { .. } if weight == Some(0) => primary,
+        Audience::Rules { rules, .. } => match rules.first_match(request) {
+            Some(rule) => Taken { arm: Arm::Canary, rule: Some(rule) },
+            None => primary,
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::service::{Behaviour, Service};
+use wingbeat_demo::visitor::ANYONE;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
@@ -137,7 +138,7 @@ spec:
 
     fn users(&self) -> Load {
         let host = "backend.local".to_owned();
-        Load::start(LoadConfig { target: self.entry, host, rate: 300, patience: None })
+        Load::start(LoadConfig { target: self.entry, host, rate: 300, patience: None, visitors: ANYONE })
     }
 }
 

@@ -13,5 +13,4 @@ pub mod yaml;
 
 pub use canary::CanaryDocument;
 pub use decoder::{Problem, Report};
-pub use rules::Rules;
 pub use set::{Files, Set};

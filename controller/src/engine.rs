@@ -16,10 +16,11 @@ use wingbeat_core::rollout::{
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
-use wingbeat_proto::v1::{Policy, ReportRequest, ReportResponse};
+use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 
 use crate::engine::canary::{Canary, Evidence};
+use crate::engine::policy::Policies;
 use crate::outbound::messenger::Call;
 use crate::setup::Setup;
 use crate::store::{Entries, Store, StoreError};
@@ -53,7 +54,7 @@ pub struct Engine {
     canaries: BTreeMap<CanaryName, Canary>,
     ledger: Ledger,
     windows: Windows,
-    policy: Policy,
+    policies: Policies,
     /// What is stored of canaries that are not configured at the moment; kept for their return.
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
@@ -163,7 +164,7 @@ impl Engine {
             canaries: BTreeMap::new(),
             ledger,
             windows,
-            policy: Policy::default(),
+            policies: Policies::default(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
@@ -233,7 +234,8 @@ impl Engine {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }
-        let policy = (request.policy_version != self.policy.version).then(|| self.policy.clone());
+        self.policies.saw(&node, boot, worker, request.policy_version, now);
+        let policy = self.policies.news(request.policy_version, request.automaton_format);
         Ok(ReportResponse {
             received: ingested.received,
             durable: ingested.durable,
@@ -412,7 +414,8 @@ impl Engine {
     /// Shows the machine how things stand, and answers what it asks about metrics.
     fn look(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(canary) = self.canaries.get_mut(name) else { return };
-        let facts = canary.facts(now, NODE_SILENT);
+        let unaware = if canary.division().is_some() { self.policies.unaware(now, NODE_SILENT) } else { Vec::new() };
+        let facts = canary.facts(now, NODE_SILENT, &unaware);
         self.feed(name, &Event::Tick(facts), now);
         while let Some(canary) = self.canaries.get(name)
             && let Some(open) = question(&canary.managed.plan, &canary.state)
@@ -469,7 +472,7 @@ impl Engine {
     }
 
     fn update_policy(&mut self) {
-        self.policy = policy::policy(&self.canaries);
+        self.policies.update(&self.canaries);
     }
 
     fn granted_tick(&self) -> u32 {

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::threshold::Check;
 use wingbeat_core::id::{CanaryName, ClusterName, Revision};
+use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::rule::Rules;
 use wingbeat_core::rollout::Plan;
 use wingbeat_core::time::Span;
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Listener, Retries};
 
 use crate::outbound::alert::Channel;
@@ -35,12 +38,31 @@ pub struct Managed {
     pub workload: Workload,
     /// How it is reached.
     pub service: Service,
+    /// Who gets the canary.
+    pub audience: Audience,
     /// The plan's hooks, in the same places.
     pub hooks: Vec<Hook>,
     /// The plan's metrics, in the same places.
     pub checks: Vec<Check>,
     /// Channels that people are alerted by.
     pub alerts: Vec<Channel>,
+}
+
+/// Who gets the canary, of those that its share is for.
+#[derive(Debug, Clone, Default)]
+pub enum Audience {
+    /// Chance decides, request by request.
+    #[default]
+    Chance,
+    /// Requests that match.
+    Rules {
+        /// Which ones do.
+        rules: Rules,
+        /// This share of them stays with the primary, by chance.
+        holdback: BasisPoints,
+    },
+    /// Users, who keep their arm.
+    Users(Identity),
 }
 
 /// Named revisions with their endpoints.

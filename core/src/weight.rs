@@ -25,6 +25,12 @@ impl BasisPoints {
         if percent >= 100 { Self::FULL } else { Self(percent as u16 * 100) }
     }
 
+    /// Returns the nearest share to a fraction of one, if it is at most the whole.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, and whole")]
+    pub fn from_fraction(fraction: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&fraction).then(|| Self(libm::round(fraction * 10_000.0) as u16))
+    }
+
     /// Returns the share in hundredths of a percent.
     pub const fn get(self) -> u16 {
         self.0

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::Regex;
-use wingbeat_core::matching::rule::{Entries, EntryInput, Request, StringMatch};
+use wingbeat_core::matching::request::Request;
+use wingbeat_core::matching::rule::Entries;
 
 #[derive(Debug, Deserialize)]
 struct Corpus {

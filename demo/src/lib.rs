@@ -10,3 +10,4 @@ pub mod scene;
 pub mod service;
 pub mod stage;
 pub mod summary;
+pub mod visitor;

@@ -1,7 +1,7 @@
 //! Load at a constant rate, whatever the answers: users do not wait for each other.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::now;
 use crate::service::REVISION_HEADER;
+use crate::stage::{CANARY, PRIMARY};
+use crate::visitor::{FAILING_PATH, Visitor};
 
 /// What is sent.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub struct LoadConfig {
     pub rate: u32,
     /// Users give up after this time; none means never.
     pub patience: Option<Duration>,
+    /// Who sends them, in turn.
+    pub visitors: &'static [Visitor],
 }
 
 /// What came back. Counts since the start, or since [`Load::mark`].
@@ -40,6 +44,18 @@ pub struct Tally {
     pub failed: Vec<Option<String>>,
 }
 
+/// Whom the rules concern, as far as the load watches it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rules {
+    /// Nobody: chance decides.
+    #[default]
+    Off,
+    /// Routes may be on their way: nobody who does not match may reach the canary.
+    Changing,
+    /// They are in force: also, all who match reach the canary.
+    On,
+}
+
 /// Running load.
 #[derive(Debug)]
 pub struct Load {
@@ -50,6 +66,10 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    /// Requests that were answered by an arm that is not theirs.
+    misrouted: AtomicU64,
+    /// Testers ask for errors.
+    failing: AtomicBool,
     /// Nothing more is to be sent, and nothing more is.
     paused: AtomicBool,
     idle: AtomicBool,
@@ -61,11 +81,13 @@ struct State {
     in_flight: u64,
     /// Requests that were sent before the mark do not count after it.
     generation: u64,
+    rules: Rules,
 }
 
-enum Ended {
-    Fine,
-    Failed(Option<String>),
+/// What became of a request, and who answered.
+struct Ended {
+    fine: bool,
+    revision: Option<String>,
 }
 
 impl Load {
@@ -82,6 +104,21 @@ impl Load {
         state.generation += 1;
         state.tally = Tally::default();
         state.in_flight = 0;
+    }
+
+    /// Watches from now on whether requests get the arm that is theirs.
+    pub fn watch(&self, rules: Rules) {
+        self.shared.lock().rules = rules;
+    }
+
+    /// Returns how many requests were answered by an arm that is not theirs.
+    pub fn misrouted(&self) -> u64 {
+        self.shared.misrouted.load(Ordering::Relaxed)
+    }
+
+    /// Lets testers ask for errors, or not.
+    pub fn ask_for_errors(&self, ask: bool) {
+        self.shared.failing.store(ask, Ordering::Relaxed);
     }
 
     /// Returns what came back so far.
@@ -114,22 +151,30 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) -> u64 {
+    fn begin(&self) -> (u64, Rules) {
         let mut state = self.lock();
         state.tally.sent += 1;
         state.in_flight += 1;
-        state.generation
+        (state.generation, state.rules)
     }
 
-    fn end(&self, generation: u64, ended: Ended) {
+    /// Takes a request that ended, with what held when it was sent.
+    fn end(&self, (generation, rules): (u64, Rules), visitor: &Visitor, ended: Ended) {
         let mut state = self.lock();
+        let astray = match (rules, visitor.matches, ended.revision.as_deref()) {
+            (Rules::Changing | Rules::On, false, Some(CANARY)) => true,
+            // What was sent by rules that have changed since is not held against them.
+            (Rules::On, true, Some(PRIMARY)) => state.rules == Rules::On,
+            _ => false,
+        };
+        self.misrouted.fetch_add(astray.into(), Ordering::Relaxed);
         if state.generation != generation {
             return;
         }
         state.in_flight = state.in_flight.saturating_sub(1);
         state.tally.finished += 1;
-        if let Ended::Failed(revision) = ended {
-            state.tally.failed.push(revision);
+        if !ended.fine {
+            state.tally.failed.push(ended.revision);
         }
     }
 }
@@ -145,6 +190,7 @@ async fn pace(config: LoadConfig, shared: Arc<Shared>) {
     let mut requests = JoinSet::new();
     let started = now();
     let mut sent = 0_u64;
+    let mut visitors = config.visitors.iter().cycle();
     let mut timer = tokio::time::interval(Duration::from_millis(1));
     loop {
         timer.tick().await;
@@ -155,11 +201,13 @@ async fn pace(config: LoadConfig, shared: Arc<Shared>) {
         }
         while sent < due(started, config.rate) {
             sent += 1;
+            let Some(visitor) = visitors.next() else { continue };
             let (client, config, shared) = (client.clone(), config.clone(), shared.clone());
             requests.spawn(async move {
-                let generation = shared.begin();
-                let ended = send(&client, &config).await;
-                shared.end(generation, ended);
+                let began = shared.begin();
+                let path = if visitor.tester && shared.failing.load(Ordering::Relaxed) { FAILING_PATH } else { "/" };
+                let ended = send(&client, &config, visitor, path).await;
+                shared.end(began, visitor, ended);
             });
         }
         while requests.try_join_next().is_some() {}
@@ -171,24 +219,24 @@ fn due(started: Instant, rate: u32) -> u64 {
     micros.saturating_mul(rate.into()) / 1_000_000
 }
 
-async fn send(client: &Http, config: &LoadConfig) -> Ended {
-    let request = Request::builder().uri(format!("http://{}/", config.target)).header("host", &config.host);
-    let Ok(request) = request.body(Empty::new()) else { return Ended::Failed(None) };
+async fn send(client: &Http, config: &LoadConfig, visitor: &Visitor, path: &str) -> Ended {
+    let lost = Ended { fine: false, revision: None };
+    let mut request = Request::builder().uri(format!("http://{}{path}", config.target)).header("host", &config.host);
+    for (name, value) in visitor.headers {
+        request = request.header(*name, *value);
+    }
+    let Ok(request) = request.body(Empty::new()) else { return lost };
     let exchange = async {
         let response = client.request(request).await.ok()?;
         let (status, revision) = (response.status(), revision(&response));
         response.into_body().collect().await.ok()?;
-        Some((status, revision))
+        Some(Ended { fine: status < StatusCode::INTERNAL_SERVER_ERROR, revision })
     };
     let exchanged = match config.patience {
         Some(patience) => tokio::time::timeout(patience, exchange).await.ok().flatten(),
         None => exchange.await,
     };
-    match exchanged {
-        Some((status, revision)) if status >= StatusCode::INTERNAL_SERVER_ERROR => Ended::Failed(revision),
-        Some(_) => Ended::Fine,
-        None => Ended::Failed(None),
-    }
+    exchanged.unwrap_or(lost)
 }
 
 fn revision<B>(response: &hyper::Response<B>) -> Option<String> {

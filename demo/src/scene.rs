@@ -8,10 +8,11 @@ use wingbeat_controller::view::{ArmView, CanaryView};
 
 use crate::clock::now;
 use crate::envoy::{self, Binary};
-use crate::load::{Load, LoadConfig, Tally};
+use crate::load::{Load, LoadConfig, Rules, Tally};
 use crate::service::Behaviour;
 use crate::stage::{CANARY, HOST, PRIMARY, Stage};
 use crate::summary::{Ended, Summary};
+use crate::visitor::{ANYONE, AUDIENCE};
 
 /// The canary stays up so long after the verdict, so that stragglers are seen.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -32,6 +33,8 @@ pub enum Scenario {
     Latency,
     /// The canary takes requests and never answers.
     Hang,
+    /// Nothing until testers ask for errors; only they and Safari have the canary.
+    Ab,
     /// Nothing: the canary is promoted.
     Promote,
     /// Nobody sends anything: the canary is held.
@@ -78,7 +81,7 @@ pub struct Outcome {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 5] = [Self::Errors, Self::Latency, Self::Hang, Self::Promote, Self::NoTraffic];
+    pub const ALL: [Self; 6] = [Self::Errors, Self::Latency, Self::Hang, Self::Ab, Self::Promote, Self::NoTraffic];
 
     /// Returns its name.
     pub const fn as_str(self) -> &'static str {
@@ -86,6 +89,7 @@ impl Scenario {
             Self::Errors => "errors",
             Self::Latency => "latency",
             Self::Hang => "hang",
+            Self::Ab => "ab",
             Self::Promote => "promote",
             Self::NoTraffic => "no-traffic",
         }
@@ -93,7 +97,7 @@ impl Scenario {
 
     const fn should_end(self) -> Ended {
         match self {
-            Self::Errors | Self::Latency | Self::Hang => Ended::RolledBack,
+            Self::Errors | Self::Latency | Self::Hang | Self::Ab => Ended::RolledBack,
             Self::Promote => Ended::Promoted,
             Self::NoTraffic => Ended::NoData,
         }
@@ -107,6 +111,8 @@ impl Scene {
             Scenario::Errors => Some(Behaviour { error_share: self.canary_errors, ..Behaviour::default() }),
             Scenario::Latency => Some(Behaviour { delay: self.latency, ..Behaviour::default() }),
             Scenario::Hang => Some(Behaviour { hang: true, ..Behaviour::default() }),
+            // The canary is as good as the primary; it is what testers ask for that fails.
+            Scenario::Ab => Some(Behaviour::default()),
             Scenario::Promote | Scenario::NoTraffic => None,
         }
     }
@@ -121,6 +127,7 @@ impl Scene {
                 host: HOST.to_owned(),
                 rate: self.rps,
                 patience: self.patience,
+                visitors: if self.scenario == Scenario::Ab { AUDIENCE } else { ANYONE },
             })
         });
         if let Some(load) = &load {
@@ -170,6 +177,9 @@ impl Scene {
             }
         };
         let decided = now();
+        if let Some(load) = &load {
+            load.ask_for_errors(false);
+        }
         let duration = began.elapsed();
         let why = stage.view().map(|view| reason(&view)).unwrap_or_default();
         tokio::time::sleep(AFTERWARDS).await;
@@ -178,12 +188,16 @@ impl Scene {
         }
         let serves = stage.view().map(|view| view.primary_revision);
         let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
-        let tally = match load {
-            Some(load) => load.stop(GRACE).await,
-            None => Tally::default(),
+        let (tally, misrouted) = match load {
+            Some(load) => {
+                let misrouted = load.misrouted();
+                (load.stop(GRACE).await, misrouted)
+            }
+            None => (Tally::default(), 0),
         };
-        let summary = fault.summary(self, stage, ended, decided, duration, &tally);
-        let as_it_should = ended == self.scenario.should_end() && summary.false_verdicts == 0 && promoted;
+        let summary = Summary { misrouted, ..fault.summary(self, stage, ended, decided, duration, &tally) };
+        let good = summary.false_verdicts == 0 && summary.misrouted == 0;
+        let as_it_should = ended == self.scenario.should_end() && good && promoted;
         Ok(Outcome { summary, reason: why, as_it_should })
     }
 }
@@ -203,7 +217,7 @@ enum Fault {
 impl Fault {
     const fn planned(scene: &Scene) -> Self {
         match scene.scenario {
-            Scenario::Errors | Scenario::Latency | Scenario::Hang => Self::Waiting,
+            Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Ab => Self::Waiting,
             Scenario::Promote | Scenario::NoTraffic => Self::None,
         }
     }
@@ -216,11 +230,22 @@ impl Fault {
                     *self = Self::On { since, weight: view.weight };
                 }
             }
-            Self::Waiting if view.measured().canary.requests > 0 => *self = Self::Flowing(now()),
+            Self::Waiting if flows(view) => {
+                if let Some(load) = load
+                    && scene.scenario == Scenario::Ab
+                {
+                    load.watch(Rules::On);
+                }
+                *self = Self::Flowing(now());
+            }
             Self::Flowing(since) if since.elapsed() >= scene.fault_after => {
                 if let Some(behaviour) = scene.fault() {
                     if let Some(load) = load {
                         load.mark();
+                        if scene.scenario == Scenario::Ab {
+                            load.watch(Rules::Changing);
+                            load.ask_for_errors(true);
+                        }
                     }
                     *self = Self::On { since: stage.canary().behave(behaviour), weight: view.weight };
                 }
@@ -266,6 +291,12 @@ impl Fault {
             duration_ms: millis(duration),
         }
     }
+}
+
+/// Returns true once the share reaches the proxies: the judge has data.
+fn flows(view: &CanaryView) -> bool {
+    let judged = view.verdict.as_ref().is_some_and(|verdict| verdict.kind != "no-data");
+    judged && view.measured().canary.requests > 0
 }
 
 fn line(began: Instant, view: &CanaryView) -> String {

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use wingbeat_core::matching::bucket::mix;
 
 use crate::clock::now;
 
@@ -161,13 +162,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     Ok(response)
 }
 
-/// Returns a number in `0..1` that depends on nothing but its arguments (splitmix64).
+/// Returns a number in `0..1` that depends on nothing but its arguments.
 #[expect(clippy::cast_precision_loss, reason = "53 bits are kept")]
 pub(crate) fn chance(seed: u64, n: u64) -> f64 {
-    let mut z = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    (mix(seed, n) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

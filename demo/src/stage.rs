@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::Runtime;
-use wingbeat_controller::setup::{Managed, Service as Route, Setup, Workload};
+use wingbeat_controller::setup::{Audience, Managed, Service as Route, Setup, Workload};
 use wingbeat_controller::store::memory::Memory;
 use wingbeat_controller::view::CanaryView;
-use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::analysis::judge::{Comparison, JudgeConfig};
 use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::time::Span;
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::server;
@@ -24,6 +26,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 use crate::envoy::{Binary, Envoy};
 use crate::scene::{Scenario, Scene};
 use crate::service::{Behaviour, Service};
+use crate::visitor;
 
 /// Namespace of the canary.
 pub const NAMESPACE: &str = "demo";
@@ -36,6 +39,8 @@ pub const PRIMARY: &str = "1.4.0";
 /// The revision that is rolled out.
 pub const CANARY: &str = "1.4.1";
 const LISTENER: &str = "public";
+/// Steps of an A/B test.
+const ITERATIONS: i64 = 10;
 
 /// Everything that a scene is played on. Dropping it ends all of it.
 #[derive(Debug)]
@@ -122,21 +127,36 @@ fn setup(
     let interval = match scene.scenario {
         Scenario::Promote => Span::from_millis(500),
         // Long enough that the fault meets the first step.
-        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
+        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Ab | Scenario::NoTraffic => {
+            Span::from_secs(60)
+        }
     };
+    let by_rules = scene.scenario == Scenario::Ab;
+    let weighted = (!by_rules).then(|| i64::from(scene.weight));
     let plan = Plan::try_new(&PlanInput {
         name: Some(name.clone()),
         target: NAME.to_owned(),
         interval: Some(interval),
-        step_weight: Some(scene.weight.into()),
-        max_weight: Some(i64::from(scene.weight).max(50)),
+        step_weight: weighted,
+        max_weight: weighted.map(|weight| weight.max(50)),
+        matches: by_rules,
+        iterations: by_rules.then_some(ITERATIONS),
         ..PlanInput::default()
     })
-    .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    .map_err(complaint)?;
+    let audience = if by_rules {
+        let canary = Entries::try_new(&visitor::rules()).map_err(complaint)?;
+        Audience::Rules { rules: Rules { served: Entries::default(), canary }, holdback: BasisPoints::ZERO }
+    } else {
+        Audience::Chance
+    };
     let endpoint = |service: &Service| vec![(service.address().ip().to_string(), service.address().port())];
     let managed = Managed {
         plan,
-        judge: JudgeConfig::default(),
+        judge: JudgeConfig {
+            comparison: if by_rules { Comparison::Absolute } else { Comparison::Randomised },
+            ..JudgeConfig::default()
+        },
         workload: Workload {
             revision: Revision::new(revision),
             revisions: BTreeMap::from([
@@ -151,6 +171,7 @@ fn setup(
             timeout: None,
             retries: None,
         },
+        audience,
         hooks: Vec::new(),
         checks: Vec::new(),
         alerts: Vec::new(),
@@ -165,6 +186,11 @@ fn setup(
         }],
         filter: Some(Arc::from(filter)),
     })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn complaint(errors: Vec<impl ToString>) -> anyhow::Error {
+    anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 /// Returns an address of loopback that was free a moment ago.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
 
 use crate::host::Host;
 use crate::worker::Worker;
@@ -115,6 +115,17 @@ impl HttpContext for Stream {
 impl Host for Envoy<'_> {
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         hostcalls::get_property(path.to_vec()).ok().flatten()
+    }
+
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    }
+
+    fn set_request_header(&self, name: &str, value: Option<&[u8]>) {
+        let _refused = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, value);
+        // Envoy does so by itself for this version of the ABI, and says that it will not for later ones; one
+        // that lacks the function answers "not found".
+        let _not_found = hostcalls::call_foreign_function("clear_route_cache", None);
     }
 
     fn enter(&self, stream: u32) -> bool {

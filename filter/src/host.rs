@@ -5,6 +5,13 @@ pub trait Host {
     /// Returns an attribute of the current stream, or none if Envoy has no value for it.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
 
+    /// Returns the header lines of the current request, those that begin with a colon included. Only while its headers
+    /// are at hand.
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
+
+    /// Sets a header of the current request, or removes it, and has its route chosen anew.
+    fn set_request_header(&self, name: &str, value: Option<&[u8]>);
+
     /// Makes `stream` the one that [`Host::property`] reads from. False if it is gone.
     fn enter(&self, stream: u32) -> bool;
 

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
+use wingbeat_core::matching::bucket::mix;
+use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Division, Mark};
+use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
+use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::{Outcome, Stratum};
-use wingbeat_proto::v1;
+use wingbeat_proto::{convert, v1};
 
 use crate::host::{Host, number, text};
 use crate::outcome::{Logged, classify};
@@ -33,8 +37,12 @@ pub struct Worker {
     node: Option<(String, String)>,
     store: Store,
     in_flight: BTreeMap<u32, InFlight>,
-    policy: v1::Policy,
+    policy_version: u64,
     clusters: BTreeMap<String, v1::ClusterPolicy>,
+    /// How virtual hosts are divided, where chance alone does not do it.
+    divisions: BTreeMap<String, Division>,
+    /// Random numbers drawn so far.
+    drawn: u64,
     /// Sequence of the last report that was sent, and of the last that the controller has written down.
     sent: u64,
     durable: u64,
@@ -51,6 +59,8 @@ pub struct Worker {
 struct InFlight {
     started_ns: u64,
     seen: Seen,
+    /// A rule matches, and it stays with the primary to be compared with the canary.
+    held_back: bool,
 }
 
 /// What is known of a request in flight. Most finish before anyone looks.
@@ -71,8 +81,10 @@ impl Worker {
             node: None,
             store: Store::default(),
             in_flight: BTreeMap::new(),
-            policy: v1::Policy::default(),
+            policy_version: 0,
             clusters: BTreeMap::new(),
+            divisions: BTreeMap::new(),
+            drawn: 0,
             sent: 0,
             durable: 0,
             last_sent_ns: 0,
@@ -91,10 +103,12 @@ impl Worker {
         self.urgent = true;
     }
 
-    /// Notes that a request has started.
+    /// Notes that a request has started, and marks it for the routes where rules or users decide.
     pub fn begin(&mut self, host: &dyn Host, stream: u32) {
+        let held_back = !self.divisions.is_empty() && self.mark(host);
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight.insert(stream, InFlight { started_ns: host.monotonic_nanos(), seen: Seen::NotYet });
+            let started_ns = host.monotonic_nanos();
+            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, held_back });
         }
     }
 
@@ -105,13 +119,14 @@ impl Worker {
 
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
-        let seen = self.in_flight.remove(&stream).map_or(Seen::NotYet, |request| request.seen);
+        let (seen, held_back) =
+            self.in_flight.remove(&stream).map_or((Seen::NotYet, false), |request| (request.seen, request.held_back));
         let named = text(host, &["xds", "cluster_name"]);
         let (cluster, stratum, was_overdue) = match (seen, named) {
             // Counted as overdue at a cluster: it finishes there.
             (Seen::Overdue(cluster, stratum), _) => (cluster, stratum, true),
             (Seen::NotYet | Seen::At(..), Some(name)) => {
-                let Some(stratum) = self.stratum_of(host, &name) else { return };
+                let Some(stratum) = self.stratum_of(host, &name, held_back) else { return };
                 (name, stratum, false)
             }
             (Seen::At(cluster, stratum), None) => (cluster, stratum, false),
@@ -148,9 +163,12 @@ impl Worker {
     pub fn reply(&mut self, host: &dyn Host, body: &[u8]) {
         let Ok(reply) = v1::ReportResponse::decode(body) else { return };
         self.durable = self.durable.max(reply.durable.min(self.sent));
-        if let Some(policy) = reply.policy {
-            self.clusters = policy.clusters.iter().map(|cluster| (cluster.cluster.clone(), cluster.clone())).collect();
-            self.policy = policy;
+        if let Some(policy) = reply.policy
+            && let Ok(divisions) = convert::policy::divisions(&policy)
+        {
+            self.divisions = divisions.into_iter().collect();
+            self.policy_version = policy.version;
+            self.clusters = policy.clusters.into_iter().map(|cluster| (cluster.cluster.clone(), cluster)).collect();
         }
         let tick_ms = match reply.next_tick_ms {
             0 => self.tick_ms,
@@ -168,20 +186,45 @@ impl Worker {
         self.sent.saturating_add(1)
     }
 
+    /// Sets the headers that the routes decide by. Returns true if the request is held back from the canary.
+    fn mark(&mut self, host: &dyn Host) -> bool {
+        let Some(division) = text(host, &["xds", "virtual_host_name"]).and_then(|name| self.divisions.get(&name))
+        else {
+            return false;
+        };
+        self.drawn = self.drawn.wrapping_add(1);
+        let request = Request::from_pairs(host.request_headers());
+        let mark = division.mark(&request, mix(self.ids.1, self.drawn));
+        let (name, value) = match mark {
+            Mark::Canary(token) => (ARM_HEADER, Some(token.to_owned())),
+            Mark::Primary | Mark::HeldBack => (ARM_HEADER, None),
+            Mark::Bucket(bucket) => (BUCKET_HEADER, Some(bucket.to_string())),
+            Mark::Nobody => (BUCKET_HEADER, None),
+        };
+        // What a client sent in its place is overwritten; nothing is removed that is not there, which would cost a
+        // call for nothing.
+        if value.is_some() || request.headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name)) {
+            host.set_request_header(name, value.as_deref().map(str::as_bytes));
+        }
+        mark == Mark::HeldBack
+    }
+
     /// Returns where a request of this cluster is counted, or none if it is not one of ours.
-    fn stratum_of(&self, host: &dyn Host, cluster: &str) -> Option<Stratum> {
-        match self.clusters.get(cluster) {
-            // Traffic that calls an arm by another name is not what is compared (P7).
-            Some(policy) if !policy.virtual_host.is_empty() => {
-                let host_name = text(host, &["xds", "virtual_host_name"]).unwrap_or_default();
-                Some(if host_name == policy.virtual_host { Stratum::Judged } else { Stratum::Direct })
-            }
-            Some(_) => Some(Stratum::Judged),
+    fn stratum_of(&self, host: &dyn Host, cluster: &str, held_back: bool) -> Option<Stratum> {
+        let Some(policy) = self.clusters.get(cluster) else {
             // The filter is on where a rollout runs: one of ours without policy is a rollout that just began, and
             // nothing of it may be lost. Others are not our business.
-            None if cluster.split('/').count() == NAME_PARTS => Some(Stratum::Judged),
-            None => None,
+            return (cluster.split('/').count() == NAME_PARTS).then_some(Stratum::Judged);
+        };
+        if policy.virtual_host.is_empty() {
+            return Some(Stratum::Judged);
         }
+        let name = text(host, &["xds", "virtual_host_name"]).unwrap_or_default();
+        // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
+        // are held back, the primary's traffic that matches nothing (P12).
+        let only_held_back = policy.arm == 0 && self.divisions.get(&name).is_some_and(Division::holds_back);
+        let compared = name == policy.virtual_host && (held_back || !only_held_back);
+        Some(if compared { Stratum::Judged } else { Stratum::Direct })
     }
 
     /// Returns true if the policy should be asked for before the tick: it is old, and lacks a cluster of ours.
@@ -226,11 +269,13 @@ impl Worker {
             .map(|(stream, _)| *stream)
             .collect();
         for stream in old {
-            let place = match self.in_flight.get(&stream).map(|request| request.seen.clone()) {
-                Some(Seen::At(cluster, stratum)) => Some((cluster, stratum)),
-                Some(Seen::NotYet) if host.enter(stream) => text(host, &["xds", "cluster_name"])
-                    .and_then(|cluster| self.stratum_of(host, &cluster).map(|stratum| (cluster, stratum))),
-                Some(Seen::NotYet | Seen::Overdue(..)) | None => None,
+            let Some(request) = self.in_flight.get(&stream).cloned() else { continue };
+            let place = match request.seen {
+                Seen::At(cluster, stratum) => Some((cluster, stratum)),
+                Seen::NotYet if host.enter(stream) => text(host, &["xds", "cluster_name"]).and_then(|cluster| {
+                    self.stratum_of(host, &cluster, request.held_back).map(|stratum| (cluster, stratum))
+                }),
+                Seen::NotYet | Seen::Overdue(..) => None,
             };
             let Some((cluster, stratum)) = place else { continue };
             let limit = self.clusters.get(&cluster).filter(|policy| policy.overdue_ms > 0).map(overdue_ns);
@@ -264,9 +309,9 @@ impl Worker {
             boot_id: self.ids.0,
             worker_id: self.ids.1,
             sequence,
-            policy_version: self.policy.version,
+            policy_version: self.policy_version,
             filter_version: env!("CARGO_PKG_VERSION").to_owned(),
-            automaton_format: 0,
+            automaton_format: AUTOMATON_FORMAT,
             clusters: self.store.changes(self.durable),
             dropped: self.store.dropped(),
             urgent,

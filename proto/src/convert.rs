@@ -7,6 +7,8 @@ use wingbeat_core::outcome::{Outcome, Stratum};
 
 use crate::v1;
 
+pub mod policy;
+
 /// What a report may not contain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {

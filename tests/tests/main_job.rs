@@ -9,6 +9,7 @@ use wingbeat_demo::scene::{Outcome, Scenario, Scene};
 use wingbeat_demo::service::Behaviour;
 use wingbeat_demo::stage::{CANARY, HOST, Stage};
 use wingbeat_demo::summary::Ended;
+use wingbeat_demo::visitor::ANYONE;
 
 /// The promise is one second on a machine that does nothing else; a loaded one gets more.
 const LOADED: u64 = 2_000;
@@ -87,7 +88,13 @@ async fn real_envoy_every_request_is_counted_once() {
     stage.handle().configure(setup).expect("a rollout");
     // A few errors, below what anyone would roll back, with the primary failing the same way.
     stage.canary().behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
-    let load = Load::start(LoadConfig { target: stage.entry(), host: HOST.to_owned(), rate: 500, patience: None });
+    let load = Load::start(LoadConfig {
+        target: stage.entry(),
+        host: HOST.to_owned(),
+        rate: 500,
+        patience: None,
+        visitors: ANYONE,
+    });
     reached(|| stage.canary().received_since_change() >= 1_000).await;
     let tally = load.stop(Duration::from_secs(10)).await;
     let received = stage.canary().received_since_change();

@@ -6,10 +6,6 @@ use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
-/// Request header that A/B routes match on.
-pub const ARM_HEADER: &str = "x-wingbeat-arm";
-/// Request header that picks a bucket of a weighted split.
-pub const BUCKET_HEADER: &str = "x-wingbeat-bucket";
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
 

@@ -5,17 +5,19 @@ use std::time::Duration;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::threshold::{Check, Metric, Range};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::matching::rule::Entries;
+use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::Retries;
 
 use super::decoder::Decoder;
 use super::judge;
-use super::rules::{self, Rules};
+use super::rules;
 use super::yaml::{Node, Place};
 use crate::outbound::webhook::Hook;
-use crate::setup::Service;
+use crate::setup::{Audience, Service};
 
 /// Flagger's default window of a metric.
 const METRIC_INTERVAL: Duration = Duration::from_mins(1);
@@ -39,8 +41,8 @@ pub struct CanaryDocument {
     pub checks: Vec<Check>,
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
     pub alerts: Vec<(String, AlertLevel)>,
-    /// Which requests an A/B test gives to the canary.
-    pub rules: Rules,
+    /// Who gets the canary.
+    pub audience: Audience,
     /// Where its fields are, for what is found wrong later.
     pub(super) hosts_at: Place,
     pub(super) target_at: Place,
@@ -63,6 +65,8 @@ struct Analysis {
     checks: Vec<Check>,
     alerts: Vec<(String, AlertLevel)>,
     rules: Rules,
+    holdback: BasisPoints,
+    affinity: Option<Identity>,
 }
 
 /// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
@@ -99,7 +103,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     let mut rules = Rules::default();
     let mut hosts_at = spec.at;
     if let Some((node, path)) = fields.need("service", "say which hosts it answers to", decoder) {
-        service = decode_service(decoder, node, &path, &mut rules.service);
+        service = decode_service(decoder, node, &path, &mut rules.served);
         hosts_at = decoder.place("spec.service.hosts");
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -116,7 +120,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
 }
 
 fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
-    let Analysis { mut input, mut judge, mode, hooks, checks, alerts, rules } = analysis;
+    let Analysis { mut input, mut judge, mode, hooks, checks, alerts, rules, holdback, affinity } = analysis;
     judge.mode = mode.unwrap_or(match api {
         Api::Wingbeat => Mode::Sequential,
         Api::Flagger => Mode::Guard,
@@ -130,9 +134,25 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         // A range is an absolute limit there, tested within the judge's α (P20).
         judge.error_limit = rate.map(|percent| 1.0 - percent / 100.0).filter(|limit| *limit > 0.0);
     }
-    if input.matches || input.iterations.is_some() {
+    // Only chance makes arms comparable (P12).
+    if (input.matches && holdback.is_zero()) || (!input.matches && input.iterations.is_some()) || affinity.is_some() {
         judge.comparison = Comparison::Absolute;
     }
+    if !holdback.is_zero() && !input.matches {
+        let field = "spec.analysis.holdback";
+        let at = decoder.place(field);
+        decoder.wrong(at, field, "is for A/B tests, add match or leave it out");
+    }
+    if affinity.is_some() && (input.matches || input.iterations.is_some()) {
+        let field = "spec.analysis.affinity";
+        let at = decoder.place(field);
+        decoder.wrong(at, field, "is for rollouts by weight, leave out match and iterations, or this");
+    }
+    let audience = match (affinity, rules.is_empty()) {
+        (Some(identity), _) => Audience::Users(identity),
+        (None, false) => Audience::Rules { rules, holdback },
+        (None, true) => Audience::Chance,
+    };
     let plan = match Plan::try_new(&input) {
         Ok(plan) => plan,
         Err(errors) => {
@@ -146,7 +166,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
     };
     let nowhere = Place::default();
     let (hosts_at, target_at) = (nowhere, nowhere);
-    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, rules, hosts_at, target_at })
+    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, audience, hosts_at, target_at })
 }
 
 fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
@@ -209,6 +229,7 @@ fn decode_service(decoder: &mut Decoder, node: &Node, path: &str, rules: &mut En
     );
     if let Some((node, path)) = fields.take("match") {
         *rules = rules::decode(decoder, node, &path);
+        decoder.warn(node.at, &path, "limits who may get the canary; requests that match nothing are still served");
     }
     for name in ["rewrite", "headers", "mirror", "corsPolicy"] {
         if let Some((node, path)) = fields.take(name) {
@@ -261,13 +282,17 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         decoder,
     );
     if let Some((node, path)) = fields.take("match") {
-        out.rules.analysis = rules::decode(decoder, node, &path);
+        out.rules.canary = rules::decode(decoder, node, &path);
         out.input.matches = true;
     }
-    for name in ["sessionAffinity", "holdback", "affinity"] {
-        if let Some((node, path)) = fields.take(name) {
-            decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
-        }
+    if let Some((node, path)) = fields.take("sessionAffinity") {
+        decoder.wrong(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
+    }
+    if let Some((node, path)) = fields.take("holdback") {
+        out.holdback = rules::decode_holdback(decoder, node, &path).unwrap_or_default();
+    }
+    if let Some((node, path)) = fields.take("affinity") {
+        out.affinity = rules::decode_affinity(decoder, node, &path);
     }
     if let Some((node, path)) = fields.take("metrics") {
         for (node, path) in decoder.list(node, &path) {

@@ -1,31 +1,12 @@
 //! Rules of A/B tests in documents.
 
-use wingbeat_core::matching::rule::{Entries, EntryInput, Request, StringMatch};
+use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::input::{EntryInput, StringMatch};
+use wingbeat_core::matching::rule::Entries;
+use wingbeat_core::weight::BasisPoints;
 
 use super::decoder::Decoder;
 use super::yaml::Node;
-
-/// Which requests of an A/B test get the canary.
-#[derive(Debug, Clone, Default)]
-pub struct Rules {
-    /// `service.match`: one of these must hold, if there are any.
-    pub(super) service: Entries,
-    /// `analysis.match`: the first that holds.
-    pub(super) analysis: Entries,
-}
-
-impl Rules {
-    /// Returns the place of the rule in `analysis.match` that gives this request to the canary.
-    pub fn canary(&self, request: &Request) -> Option<usize> {
-        let served = self.service.is_empty() || self.service.first_match(request).is_some();
-        served.then(|| self.analysis.first_match(request)).flatten()
-    }
-
-    /// Returns true if there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.analysis.is_empty()
-    }
-}
 
 /// Decodes a list of rules; errors of patterns are told by their fields.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
@@ -40,6 +21,32 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Entries 
         }
         Entries::default()
     })
+}
+
+/// Decodes the share of matching requests that stays with the primary.
+pub(super) fn decode_holdback(decoder: &mut Decoder, node: &Node, path: &str) -> Option<BasisPoints> {
+    let share = BasisPoints::from_fraction(decoder.percent(node, path)?)?;
+    if share == BasisPoints::FULL {
+        decoder.wrong(node.at, path, "has to leave something for the canary, use a share below 100%");
+        return None;
+    }
+    Some(share)
+}
+
+/// Decodes where requests name their user.
+pub(super) fn decode_affinity(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Identity> {
+    let mut fields = decoder.fields(node, path)?;
+    let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
+    let (cookie, header) = (text("cookie"), text("header"));
+    decoder.done(fields);
+    match (cookie, header) {
+        (Some(name), None) if !name.is_empty() => Some(Identity::Cookie(name)),
+        (None, Some(name)) if !name.is_empty() => Some(Identity::Header(name.to_ascii_lowercase())),
+        _ => {
+            decoder.wrong(node.at, path, "has to name one cookie or one header, like {cookie: uid}");
+            None
+        }
+    }
 }
 
 fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryInput> {

@@ -67,7 +67,6 @@ impl Files {
         }
         let mut set = Set::of(&candidate);
         set.keep(serving);
-        set.refuse_what_is_not_served();
         if set.report.errors.is_empty() {
             self.good = candidate;
         } else {
@@ -123,6 +122,7 @@ impl Set {
                 judge: document.judge.clone(),
                 workload: workload.clone(),
                 service: document.service.clone(),
+                audience: document.audience.clone(),
                 hooks: document.hooks.clone(),
                 checks: document.checks.clone(),
                 alerts: alerts.collect(),
@@ -136,15 +136,6 @@ impl Set {
     /// Returns the documents of canaries.
     pub fn canaries(&self) -> impl Iterator<Item = (&CanaryName, &CanaryDocument)> {
         self.canaries.iter().map(|(name, (_, document))| (name, document))
-    }
-
-    /// Rules can be checked and tried, but no filter carries them out yet.
-    fn refuse_what_is_not_served(&mut self) {
-        for (at, document) in self.canaries.values() {
-            if !document.rules.is_empty() {
-                self.report.errors.push(problem(at, "spec.analysis.match", NOT_CARRIED_OUT));
-            }
-        }
     }
 
     fn keep(&mut self, serving: &BTreeMap<CanaryName, Revision>) {

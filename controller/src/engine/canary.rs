@@ -10,11 +10,13 @@ use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
+use wingbeat_core::matching::division::Division;
 use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
+use wingbeat_xds_server::resource::Version;
 
-use crate::setup::{Managed, cluster_name};
+use crate::setup::{Audience, Managed, cluster_name};
 
 /// Command ids that are remembered, so that a repeated command acts once.
 const IDS_KEPT: usize = 256;
@@ -136,6 +138,32 @@ impl Canary {
         }
     }
 
+    /// Returns how the host's requests find their arm, where not chance alone decides.
+    pub(super) fn division(&self) -> Option<Division> {
+        let Routes::Shared { share: Share::Nothing | Share::Weight(_) | Share::Matched, .. } = self.routes() else {
+            return None;
+        };
+        match &self.managed.audience {
+            Audience::Chance => None,
+            Audience::Rules { rules, holdback } => {
+                Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback: *holdback })
+            }
+            Audience::Users(identity) => Some(Division::Users { identity: identity.clone(), key: self.key() }),
+        }
+    }
+
+    /// Returns the value of the arm header in this rollout: one that clients of an earlier rollout do not know.
+    pub(super) fn arm_token(&self) -> String {
+        format!("{:016x}", self.key())
+    }
+
+    /// Returns a number that every rollout has for itself.
+    fn key(&self) -> u64 {
+        let name = self.managed.plan.name();
+        let text = format!("{}/{}/{}", name.namespace, name.name, self.state.rollout);
+        Version::of([text.as_bytes()]).get()
+    }
+
     /// Returns the arm that a cluster is of.
     pub(super) fn arm_of(&self, cluster: &ClusterName) -> Option<Arm> {
         Arm::ALL.into_iter().find(|arm| self.cluster(*arm).as_ref() == Some(cluster))
@@ -171,9 +199,12 @@ impl Canary {
             self.judge.step_started(share.shown(), now);
         }
         match share {
-            Share::Weight(weight) => self.ratio = Some(SampleRatio::new(weight)),
+            // Users with very different activity make the requests of few a large share (P12).
+            Share::Weight(weight) if matches!(self.managed.audience, Audience::Chance) => {
+                self.ratio = Some(SampleRatio::new(weight));
+            }
             Share::Everything => self.judge.switched(),
-            Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
+            Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
     }
 
@@ -186,14 +217,16 @@ impl Canary {
         (counts.rev > self.state.rev).then_some(counts.rev)
     }
 
-    /// Returns whether the share reaches the proxies.
-    fn flowing(&mut self, now: Timestamp, silent: Span) -> Flowing {
+    /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
+    /// whom to mark.
+    fn flowing(&mut self, now: Timestamp, silent: Span, unaware: &[NodeId]) -> Flowing {
         self.nodes.retain(|_, node| now.since(node.last) <= silent);
         match self.flow.assess(now) {
             // Chance alone decides between the arms, and the shares show that something else does too.
             Flowing::Yes if self.ratio.as_ref().is_some_and(|ratio| ratio.objects(RATIO_ALPHA)) => {
                 Flowing::No { laggards: Vec::new() }
             }
+            Flowing::Yes if !unaware.is_empty() => Flowing::No { laggards: unaware.to_vec() },
             flowing @ (Flowing::Yes | Flowing::No { .. }) => flowing,
         }
     }
@@ -243,12 +276,12 @@ impl Canary {
     }
 
     /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
-    pub(super) fn facts(&mut self, now: Timestamp, silent: Span) -> Facts {
+    pub(super) fn facts(&mut self, now: Timestamp, silent: Span, unaware: &[NodeId]) -> Facts {
         let mut facts = Facts::unmeasured();
         if !self.is_judged() {
             return facts;
         }
-        let flowing = self.flowing(now, silent);
+        let flowing = self.flowing(now, silent, unaware);
         let assessed = self.judge.assess(now, &flowing);
         facts.flowing = flowing == Flowing::Yes && !matches!(assessed.verdict, Verdict::NoData(_));
         facts.verdict = assessed.verdict.clone();
@@ -310,6 +343,7 @@ impl Canary {
     /// Returns what the canary is compared by.
     pub(super) fn comparison(&self) -> &'static str {
         match (self.judge.config().comparison, self.routes()) {
+            (Comparison::Randomised, _) if self.division().is_some_and(|division| division.holds_back()) => "holdback",
             (Comparison::Randomised, _) => "randomised",
             (Comparison::Absolute, Routes::Shared { share: Share::Everything, .. }) => "before-after",
             (Comparison::Absolute, _) => "absolute",

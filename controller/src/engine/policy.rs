@@ -1,18 +1,80 @@
-//! What the filters are told: which clusters to count, and how long is too long.
+//! What the filters are told: which clusters to count, how long is too long, and how hosts are divided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use prost::Message as _;
-use wingbeat_core::id::{Arm, CanaryName};
+use wingbeat_core::id::{Arm, BootId, CanaryName, NodeId, WorkerId};
+use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_proto::convert::policy::write::{Automata, host};
 use wingbeat_proto::v1::{ClusterPolicy, Policy};
 use wingbeat_xds_server::resource::Version;
 
 use crate::engine::canary::Canary;
 
+/// Earlier policies whose divisions are remembered. A worker with an older one counts as one that knows nothing.
+const REMEMBERED: usize = 64;
+
+/// The policy in force, and who knows how hosts are divided.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    current: Policy,
+    /// The same without divisions, for filters that cannot run our automata.
+    plain: Policy,
+    /// Versions that were in force, each with the version of its divisions.
+    known: VecDeque<(u64, Divisions)>,
+    workers: BTreeMap<(NodeId, BootId, WorkerId), (Divisions, Timestamp)>,
+}
+
+/// Names how all hosts are divided. Equal ones are the same; nothing for a policy that is not known.
+type Divisions = Option<u64>;
+
+impl Policies {
+    /// Makes the policy that these canaries need the one in force.
+    pub(super) fn update(&mut self, canaries: &BTreeMap<CanaryName, Canary>) {
+        let policy = policy(canaries);
+        if policy.version == self.current.version {
+            return;
+        }
+        self.known.push_back((policy.version, Some(divisions(&policy))));
+        while self.known.len() > REMEMBERED {
+            self.known.pop_front();
+        }
+        self.plain = versioned(Policy { hosts: Vec::new(), automata: Vec::new(), ..policy.clone() });
+        self.current = policy;
+    }
+
+    /// Returns the policy for a filter that has `version` and runs automata of `format`, if it is another one.
+    pub(super) fn news(&self, version: u64, format: u32) -> Option<Policy> {
+        let right = if format == AUTOMATON_FORMAT { &self.current } else { &self.plain };
+        (right.version != version).then(|| right.clone())
+    }
+
+    /// Notes which policy a worker has.
+    pub(super) fn saw(&mut self, node: &NodeId, boot: BootId, worker: WorkerId, version: u64, now: Timestamp) {
+        let known = self.known.iter().rev().find(|(known, _)| *known == version);
+        let divisions = known.and_then(|(_, divisions)| *divisions);
+        self.workers.insert((node.clone(), boot, worker), (divisions, now));
+    }
+
+    /// Returns the nodes with a worker that divides hosts in another way than the policy in force, among those that
+    /// were heard of in the last `silent`.
+    pub(super) fn unaware(&mut self, now: Timestamp, silent: Span) -> Vec<NodeId> {
+        self.workers.retain(|_, (_, last)| now.since(*last) <= silent);
+        let wanted = Some(divisions(&self.current));
+        let behind = self.workers.iter().filter(|(_, (divisions, _))| *divisions != wanted);
+        let mut nodes: Vec<NodeId> = behind.map(|((node, ..), _)| node.clone()).collect();
+        nodes.dedup();
+        nodes
+    }
+}
+
 /// Returns the policy. Its version is made from its content: after a restart nobody needs to be told again.
-pub(super) fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
+fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
     let mut policy = Policy::default();
+    let mut automata = Automata::default();
     for (name, canary) in canaries {
+        let virtual_host = format!("{}/{}", name.namespace, name.name);
         for arm in Arm::ALL {
             let Some(cluster) = canary.cluster(arm) else { continue };
             policy.clusters.push(ClusterPolicy {
@@ -23,11 +85,25 @@ pub(super) fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                 },
                 overdue_ms: u32::try_from(canary.overdue.as_millis()).unwrap_or(u32::MAX),
                 retries: canary.managed.service.retries.is_some(),
-                virtual_host: format!("{}/{}", name.namespace, name.name),
+                virtual_host: virtual_host.clone(),
                 ..ClusterPolicy::default()
             });
         }
+        if let Some(division) = canary.division() {
+            policy.hosts.push(host(virtual_host, &division, &mut automata));
+        }
     }
-    policy.version = Version::of([policy.encode_to_vec().as_slice()]).get().max(1);
-    policy
+    policy.automata = automata.into_wire();
+    versioned(policy)
+}
+
+fn versioned(policy: Policy) -> Policy {
+    let content = Policy { version: 0, ..policy };
+    let version = Version::of([content.encode_to_vec().as_slice()]).get().max(1);
+    Policy { version, ..content }
+}
+
+fn divisions(policy: &Policy) -> u64 {
+    let alone = Policy { hosts: policy.hosts.clone(), automata: policy.automata.clone(), ..Policy::default() };
+    Version::of([alone.encode_to_vec().as_slice()]).get()
 }

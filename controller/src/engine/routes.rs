@@ -6,10 +6,9 @@ use wingbeat_core::id::{CanaryName, ClusterName};
 use wingbeat_core::rollout::{Plan, Routes, Share};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
-use wingbeat_xds_server::resource::Version;
 
 use crate::engine::canary::Canary;
-use crate::setup::{Setup, Workload, cluster_name};
+use crate::setup::{Audience, Setup, Workload, cluster_name};
 
 /// Returns the model that serves these canaries.
 pub(super) fn model(setup: &Setup, canaries: &BTreeMap<CanaryName, Canary>) -> Model {
@@ -43,20 +42,16 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
         Share::Nothing => {
             Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::ZERO, by_bucket: false }
         }
-        Share::Weight(weight) => Split::Weighted { primary, canary: under_judgement, weight, by_bucket: false },
+        Share::Weight(weight) => {
+            let by_bucket = matches!(canary.managed.audience, Audience::Users(_));
+            Split::Weighted { primary, canary: under_judgement, weight, by_bucket }
+        }
         Share::Everything => {
             Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::FULL, by_bucket: false }
         }
         Share::Mirrored(share) => Split::Mirror { primary, canary: under_judgement, share },
-        Share::Matched => Split::Header { primary, canary: under_judgement, value: arm_token(canary) },
+        Share::Matched => Split::Header { primary, canary: under_judgement, value: canary.arm_token() },
     }
-}
-
-/// Returns the value of the arm header in this rollout: one that clients of an earlier rollout do not know.
-pub(super) fn arm_token(canary: &Canary) -> String {
-    let name = canary.managed.plan.name();
-    let text = format!("{}/{}/{}", name.namespace, name.name, canary.state.rollout);
-    format!("{:016x}", Version::of([text.as_bytes()]).get())
 }
 
 /// Every revision has its cluster, also those without traffic: a route never waits for one.

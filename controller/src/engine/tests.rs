@@ -6,7 +6,7 @@ use wingbeat_proto::v1::{ClusterReport, Count};
 use wingbeat_xds_server::model::Split;
 
 use super::*;
-use crate::setup::{Managed, Service, Workload};
+use crate::setup::{Audience, Managed, Service, Workload};
 use crate::store::memory::{Crash, Memory};
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
@@ -48,6 +48,7 @@ fn setup(revision: &str) -> Setup {
             timeout: None,
             retries: None,
         },
+        audience: Audience::Chance,
         hooks: Vec::new(),
         checks: Vec::new(),
         alerts: Vec::new(),

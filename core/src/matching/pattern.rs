@@ -1,26 +1,20 @@
-//! Patterns: tests of one value.
+//! Patterns: tests of one value, ready to run.
 //!
-//! A regex becomes sparse automata. What the syntax of automata lacks is look-around; the one use of it that the field
-//! knows, look-ahead at the very beginning (`^(?!.*Chrome)(?=.*\bSafari\b).*$`), is a boolean combination of whole
-//! patterns and compiled as that. `\b`, `\d`, `\w` are ASCII, `.` is any byte but a newline.
+//! A regex is a combination of sparse automata, which run in time linear in the value, without allocation and
+//! without `std`: the filter runs the same code as everyone else. They are made where there is time, by
+//! [`Regex::compile`] (feature `compile`), and travel as bytes.
 
-use alloc::format;
-use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use regex_automata::dfa::Automaton as _;
-use regex_automata::dfa::dense;
 use regex_automata::dfa::sparse::DFA;
-use regex_automata::nfa::thompson;
-use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 
-/// Longest pattern, in bytes.
-pub const LONGEST: usize = 1_024;
+/// The form of automata in bytes. Raised with every version of `regex-automata` that writes another one; a filter
+/// that reads another form is not sent any.
+pub const AUTOMATON_FORMAT: u32 = 1;
 /// Largest automaton, in bytes: a filter has to carry it.
 pub const LARGEST: usize = 64 * 1_024;
-/// What determinising may use: a pattern whose automaton explodes is found out in milliseconds.
-const DETERMINISING: usize = 1_024 * 1_024;
 
 /// A test of one value.
 #[derive(Debug, Clone)]
@@ -40,9 +34,18 @@ pub enum Pattern {
 /// A compiled regex: automata that must accept the value, and such that must not.
 #[derive(Debug, Clone)]
 pub struct Regex {
-    all: Vec<DFA<Vec<u8>>>,
-    none: Vec<DFA<Vec<u8>>>,
+    all: Vec<Automaton>,
+    none: Vec<Automaton>,
 }
+
+/// One automaton. It accepts or refuses a value as a whole.
+#[derive(Debug, Clone)]
+pub struct Automaton(DFA<Vec<u8>>);
+
+/// Bytes that are no automaton.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} bytes are no automaton of format {AUTOMATON_FORMAT}")]
+pub struct NoAutomaton(usize);
 
 impl Pattern {
     /// Returns true if the value passes.
@@ -59,200 +62,77 @@ impl Pattern {
             Self::Regex(regex) => regex.matches(value),
         }
     }
+
+    /// Returns how many bytes of automata it has.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Regex(regex) => regex.size(),
+            Self::Present | Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) => 0,
+        }
+    }
 }
 
 impl Regex {
-    /// Compiles a pattern; the error says what is wrong with it and what would be right.
-    pub fn compile(pattern: &str) -> Result<Self, String> {
-        if pattern.len() > LONGEST {
-            return Err(format!("is {} bytes long, write at most {LONGEST}", pattern.len()));
-        }
-        if pattern.contains('\u{8}') {
-            return Err("holds a backspace, which is what YAML makes of \\b in double quotes: use single quotes".into());
-        }
-        let (mut all, mut none) = (Vec::new(), Vec::new());
-        let rest = match ahead(pattern)? {
-            Some((lookaheads, rest)) => {
-                for (positive, inner) in lookaheads {
-                    // What is looked at ahead may be followed by anything.
-                    let automaton = determinise(&format!("(?:{inner})(?s:.*)"))?;
-                    if positive { all.push(automaton) } else { none.push(automaton) }
-                }
-                rest
-            }
-            None => pattern,
-        };
-        all.push(determinise(rest)?);
-        Ok(Self { all, none })
+    /// Returns a regex of these automata: every one of `all` must accept, none of `none` may.
+    pub const fn new(all: Vec<Automaton>, none: Vec<Automaton>) -> Self {
+        Self { all, none }
     }
 
     /// Returns true if the whole value matches. Linear in its length.
     pub fn matches(&self, value: &[u8]) -> bool {
-        self.all.iter().all(|dfa| accepts(dfa, value)) && !self.none.iter().any(|dfa| accepts(dfa, value))
+        self.all.iter().all(|automaton| automaton.accepts(value))
+            && !self.none.iter().any(|automaton| automaton.accepts(value))
+    }
+
+    /// Returns the automata that must accept.
+    pub fn all(&self) -> &[Automaton] {
+        &self.all
+    }
+
+    /// Returns the automata that must not.
+    pub fn none(&self) -> &[Automaton] {
+        &self.none
     }
 
     /// Returns the size of all automata, in bytes.
     pub fn size(&self) -> usize {
-        self.all.iter().chain(&self.none).map(DFA::memory_usage).sum()
+        self.all.iter().chain(&self.none).map(|automaton| automaton.0.memory_usage()).sum()
     }
 }
 
-fn accepts(dfa: &DFA<Vec<u8>>, value: &[u8]) -> bool {
-    let input = Input::new(value).anchored(Anchored::Yes);
-    // Without Unicode there is no byte at which the search gives up.
-    matches!(dfa.try_search_fwd(&input), Ok(Some(_)))
-}
-
-/// One look-ahead: whether it must match, and its pattern.
-type Lookahead<'a> = (bool, &'a str);
-
-/// Splits look-ahead off the beginning of a pattern, if it begins so.
-fn ahead(pattern: &str) -> Result<Option<(Vec<Lookahead<'_>>, &str)>, String> {
-    let mut rest = pattern.strip_prefix('^').unwrap_or(pattern);
-    let mut lookaheads = Vec::new();
-    loop {
-        let (positive, inside) = match (rest.strip_prefix("(?="), rest.strip_prefix("(?!")) {
-            (Some(inside), _) => (true, inside),
-            (None, Some(inside)) => (false, inside),
-            (None, None) => break,
-        };
-        let Some(end) = closing(inside) else { return Err("has a parenthesis that is not closed".into()) };
-        let (inner, after) = inside.split_at_checked(end).unwrap_or((inside, ""));
-        lookaheads.push((positive, inner));
-        rest = after.strip_prefix(')').unwrap_or(after);
-    }
-    if lookaheads.is_empty() {
-        return Ok(None);
-    }
-    if has_alternatives(rest) {
-        return Err("has look-ahead in one of several alternatives: write one pattern for each".into());
-    }
-    Ok(Some((lookaheads, rest)))
-}
-
-/// Returns the place of the parenthesis that closes what begins here.
-fn closing(text: &str) -> Option<usize> {
-    let mut walk = Walk::default();
-    text.bytes().position(|byte| walk.step(byte) < 0)
-}
-
-/// Returns true for `a|b`, outside of parentheses.
-fn has_alternatives(text: &str) -> bool {
-    let mut walk = Walk::default();
-    text.bytes().any(|byte| {
-        let outside = walk.depth == 0 && !walk.in_class && !walk.escaped;
-        walk.step(byte);
-        outside && byte == b'|'
-    })
-}
-
-/// A walk through a pattern that knows what is escaped or in a class.
-#[derive(Default)]
-struct Walk {
-    depth: i32,
-    in_class: bool,
-    escaped: bool,
-}
-
-impl Walk {
-    /// Returns how many parentheses are open after this byte.
-    const fn step(&mut self, byte: u8) -> i32 {
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' => self.escaped = true,
-            b'[' if !self.in_class => self.in_class = true,
-            b']' if self.in_class => self.in_class = false,
-            b'(' if !self.in_class => self.depth = self.depth.saturating_add(1),
-            b')' if !self.in_class => self.depth = self.depth.saturating_sub(1),
-            _ => {}
+impl Automaton {
+    /// Reads an automaton. The bytes may come from anywhere: they are checked, and what passes cannot make a search
+    /// panic or run on.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NoAutomaton> {
+        let wrong = NoAutomaton(bytes.len());
+        if bytes.len() > LARGEST {
+            return Err(wrong);
         }
-        self.depth
+        let (dfa, read) = DFA::from_bytes(bytes).map_err(|_| wrong)?;
+        if read == bytes.len() { Ok(Self(dfa.to_owned())) } else { Err(wrong) }
     }
-}
 
-/// Compiles a pattern without look-around to an automaton that accepts whole values.
-fn determinise(pattern: &str) -> Result<DFA<Vec<u8>>, String> {
-    // On its own first: `a)|(b` must not become whole by what is put around it.
-    regex_syntax::ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .build()
-        .parse(pattern)
-        .map_err(|error| refused(&error))?;
-    let built = dense::Builder::new()
-        .syntax(syntax::Config::new().unicode(false).utf8(false))
-        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING)))
-        .configure(
-            dense::Config::new()
-                .start_kind(regex_automata::dfa::StartKind::Anchored)
-                .dfa_size_limit(Some(DETERMINISING))
-                .determinize_size_limit(Some(DETERMINISING)),
-        )
-        .build(&format!(r"(?:{pattern})\z"));
-    let too_large = || "has too many cases to keep apart: make it shorter, or less of `{n}` after `*`".to_string();
-    let sparse = built.map_err(|_| too_large())?.to_sparse().map_err(|_| too_large())?;
-    if sparse.memory_usage() > LARGEST {
-        return Err(too_large());
+    /// Returns the automaton as bytes, little-endian.
+    #[cfg(feature = "compile")]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes_little_endian()
     }
-    Ok(sparse)
-}
 
-fn refused(error: &regex_syntax::Error) -> String {
-    let text = error.to_string();
-    if text.contains("look-around") {
-        return "has look-around that is not at the beginning, which no proxy can run in bounded time".into();
+    #[cfg(feature = "compile")]
+    pub(super) const fn new(dfa: DFA<Vec<u8>>) -> Self {
+        Self(dfa)
     }
-    if text.contains("backreference") {
-        return "has a back-reference, which no proxy can run in bounded time".into();
+
+    fn accepts(&self, value: &[u8]) -> bool {
+        let input = Input::new(value).anchored(Anchored::Yes);
+        // Without Unicode there is no byte at which the search gives up.
+        matches!(self.0.try_search_fwd(&input), Ok(Some(_)))
     }
-    // The last line of the parser's message is what is wrong; those before draw the pattern.
-    let last = text.lines().last().unwrap_or_default();
-    format!("is no regex: {}", last.strip_prefix("error: ").unwrap_or(last))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_regex_matches_the_whole_value() {
-        let matches = |pattern: &str, value: &[u8]| Regex::compile(pattern).unwrap().matches(value);
-        assert!(matches("a|ab", b"ab"));
-        assert!(!matches("a|ab", b"abc"));
-        assert!(!matches("bc", b"abc"));
-        assert!(matches("^abc$", b"abc"));
-        assert!(matches(r"\d+", b"42"));
-        assert!(!matches("a.b", b"a\nb"));
-        assert!(matches("a.b", b"a\xffb"), "any byte");
-        assert!(matches(r".*\bSafari\b.*", b"x Safari/1"));
-        assert!(matches("", b""));
-    }
-
-    #[test]
-    fn look_ahead_at_the_beginning_is_a_combination() {
-        let safari = Regex::compile(r"^(?!.*Chrome)(?=.*\bSafari\b).*$").unwrap();
-        assert!(safari.matches(b"Mozilla/5.0 (Macintosh) AppleWebKit/605 Version/17 Safari/605"));
-        assert!(!safari.matches(b"Mozilla/5.0 (X11) AppleWebKit/537 Chrome/120 Safari/537"));
-        assert!(!safari.matches(b"Firefox"));
-        assert!(safari.size() < 8 * 1_024, "{}", safari.size());
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_refused_with_a_reason() {
-        for (pattern, says) in [
-            ("a(?!b)c", "look-around that is not at the beginning"),
-            (r"(a)\1", "back-reference"),
-            ("(?!a)b|c", "one of several alternatives"),
-            ("a)|(b", "is no regex"),
-            ("(?=a", "not closed"),
-            ("x\u{8}y", "backspace"),
-            ("(a|b)*a(a|b){20}", "too many cases"),
-        ] {
-            let why = Regex::compile(pattern).unwrap_err();
-            assert!(why.contains(says), "{pattern}: {why}");
-        }
-        assert!(Regex::compile(&"a".repeat(LONGEST + 1)).is_err());
-    }
 
     #[test]
     fn plain_tests_and_their_case() {
@@ -262,5 +142,24 @@ mod tests {
         assert!(!Pattern::Suffix(b".PNG".to_vec()).matches(b"/a.png", false));
         assert!(Pattern::Exact(b"\xff".to_vec()).matches(b"\xff", false));
         assert!(Pattern::Present.matches(b"", false));
+    }
+
+    #[test]
+    fn any_bytes_may_come_for_an_automaton() {
+        let regex = Regex::compile(r"^(.*?;)?(type=insider)(;.*)?$").unwrap();
+        let good = regex.all()[0].to_bytes();
+        assert!(Automaton::from_bytes(&good).is_ok_and(|read| read.accepts(b"a=b;type=insider")));
+        assert!(Automaton::from_bytes(&[]).is_err());
+        assert!(Automaton::from_bytes(&good[..good.len() - 1]).is_err());
+        assert!(Automaton::from_bytes(&[&good[..], b"x"].concat()).is_err());
+        assert!(Automaton::from_bytes(&alloc::vec![0; LARGEST + 1]).is_err());
+        // Whatever a byte is changed to, reading and running it ends.
+        for place in 0..good.len() {
+            let mut bad = good.clone();
+            bad[place] ^= 0x55;
+            if let Ok(read) = Automaton::from_bytes(&bad) {
+                read.accepts(b"type=insider; a=b");
+            }
+        }
     }
 }

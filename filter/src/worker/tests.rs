@@ -14,6 +14,10 @@ struct FakeHost {
     sent: RefCell<Vec<v1::ReportRequest>>,
     refuses: Cell<bool>,
     reads: Cell<usize>,
+    /// Header lines of the request at hand.
+    headers: RefCell<Vec<(String, Vec<u8>)>>,
+    /// Calls that change one.
+    changed: Cell<usize>,
 }
 
 impl FakeHost {
@@ -24,6 +28,7 @@ impl FakeHost {
     /// A request to `cluster` that is answered with `code` after `millis`.
     fn request(&self, worker: &mut Worker, stream: u32, cluster: &str, code: u64, millis: u64) {
         self.set(stream, "xds.cluster_name", cluster.as_bytes());
+        self.current.set(stream);
         worker.begin(self, stream);
         self.pass(millis);
         self.answer(worker, stream, code, millis);
@@ -53,6 +58,17 @@ impl Host for FakeHost {
             return Some(b"edge-1".to_vec());
         }
         self.streams.borrow().get(&self.current.get())?.get(&path).cloned()
+    }
+
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        self.headers.borrow().clone()
+    }
+
+    fn set_request_header(&self, name: &str, value: Option<&[u8]>) {
+        self.changed.set(self.changed.get() + 1);
+        let mut headers = self.headers.borrow_mut();
+        headers.retain(|(header, _)| !header.eq_ignore_ascii_case(name));
+        headers.extend(value.map(|value| (name.to_owned(), value.to_vec())));
     }
 
     fn enter(&self, stream: u32) -> bool {
@@ -276,4 +292,121 @@ fn ticks_are_granted_within_bounds() {
     assert_eq!(host.ticks.borrow().last(), Some(&20));
     worker.reply(&host, &reply(0, None, u32::MAX));
     assert_eq!(host.ticks.borrow().last(), Some(&60_000));
+}
+
+/// A policy by which the group of insiders gets the canary.
+fn insiders(holdback: u32) -> v1::Policy {
+    let insider = v1::Condition {
+        subject: Some(v1::condition::Subject::Header("x-group".to_owned())),
+        pattern: Some(v1::condition::Pattern::Exact(b"insider".to_vec())),
+        ..Default::default()
+    };
+    let canary = vec![v1::Rule { conditions: vec![insider] }];
+    let rules = v1::Rules { arm_value: "token".to_owned(), canary, holdback, ..Default::default() };
+    let division = Some(v1::host_policy::Division::Rules(rules));
+    let hosts = vec![v1::HostPolicy { virtual_host: "prod/a".to_owned(), division }];
+    let mut policy = v1::Policy { hosts, ..policy(2) };
+    for cluster in &mut policy.clusters {
+        cluster.virtual_host = "prod/a".to_owned();
+    }
+    policy
+}
+
+/// A worker with this policy, and an Envoy with one request to the host that it is about.
+fn divided(policy: v1::Policy) -> (Worker, FakeHost) {
+    let (mut worker, host) = (Worker::new(1, 2), FakeHost::default());
+    let reply = v1::ReportResponse { policy: Some(policy), ..Default::default() };
+    worker.reply(&host, &reply.encode_to_vec());
+    host.set(7, "xds.virtual_host_name", b"prod/a");
+    host.current.set(7);
+    (worker, host)
+}
+
+fn header(name: &str, value: &[u8]) -> (String, Vec<u8>) {
+    (name.to_owned(), value.to_vec())
+}
+
+#[test]
+fn requests_that_match_carry_the_token_and_others_carry_none() {
+    let (mut worker, host) = divided(insiders(0));
+    let forged = || header("X-Wingbeat-Arm", b"token");
+    let insider = || header("x-group", b"insider");
+    let other = || header("x-group", b"\xff");
+    for (sent, marked, changes) in [
+        (vec![insider()], vec![insider(), header("x-wingbeat-arm", b"token")], 1),
+        (vec![insider(), forged()], vec![insider(), header("x-wingbeat-arm", b"token")], 1),
+        (vec![other(), forged()], vec![other()], 1),
+        (vec![other()], vec![other()], 0),
+    ] {
+        host.headers.replace(sent);
+        host.changed.set(0);
+        worker.begin(&host, 7);
+        assert_eq!((host.headers.borrow().clone(), host.changed.get()), (marked, changes));
+    }
+}
+
+#[test]
+fn hosts_without_division_cost_nothing() {
+    let (mut worker, host) = divided(policy(1));
+    host.reads.set(0);
+    worker.begin(&host, 7);
+    assert_eq!((host.reads.get(), host.changed.get()), (0, 0));
+}
+
+#[test]
+fn another_host_is_left_alone() {
+    let (mut worker, host) = divided(insiders(0));
+    host.set(7, "xds.virtual_host_name", b"prod/b");
+    host.headers.replace(vec![header("x-group", b"insider")]);
+    worker.begin(&host, 7);
+    assert_eq!(host.changed.get(), 0);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_changes_nothing() {
+    let (mut worker, host) = divided(insiders(0));
+    let bad = v1::Policy { hosts: vec![v1::HostPolicy::default()], ..policy(3) };
+    worker.reply(&host, &v1::ReportResponse { policy: Some(bad), ..Default::default() }.encode_to_vec());
+    host.headers.replace(vec![header("x-group", b"insider")]);
+    worker.begin(&host, 7);
+    assert_eq!(host.changed.get(), 1);
+    worker.tick(&host);
+    assert_eq!(host.last().policy_version, 2, "the last good one");
+}
+
+#[test]
+fn users_carry_their_bucket() {
+    let identity = Some(v1::users::Identity::Cookie("uid".to_owned()));
+    let users = v1::Users { identity, key: 1 };
+    let division = Some(v1::host_policy::Division::Users(users));
+    let hosts = vec![v1::HostPolicy { virtual_host: "prod/a".to_owned(), division }];
+    let (mut worker, host) = divided(v1::Policy { hosts, ..policy(2) });
+    let cookie = || header("cookie", b"uid=alice");
+    host.headers.replace(vec![cookie()]);
+    worker.begin(&host, 7);
+    assert_eq!(*host.headers.borrow(), [cookie(), header("x-wingbeat-bucket", b"1825")]);
+    host.headers.replace(vec![header("x-wingbeat-bucket", b"9999")]);
+    worker.begin(&host, 7);
+    assert_eq!(*host.headers.borrow(), [], "a user without a name gets no bucket of his choice");
+}
+
+#[test]
+fn where_requests_are_held_back_only_they_are_compared_with_the_canary() {
+    let (mut worker, host) = divided(insiders(10_000));
+    let strata = |worker: &mut Worker| {
+        worker.tick(&host);
+        let mut counted: Vec<_> =
+            host.last().clusters.iter().map(|it| (it.cluster.clone(), it.stratum, it.finished)).collect();
+        counted.sort();
+        counted
+    };
+    let cluster = policy(1).clusters.iter().find(|cluster| cluster.arm == 0).unwrap().cluster.clone();
+    let mut send = |headers: Vec<(String, Vec<u8>)>| {
+        host.headers.replace(headers);
+        host.request(&mut worker, 7, &cluster, 200, 5);
+    };
+    send(vec![header("x-group", b"insider")]);
+    send(vec![header("x-group", b"other")]);
+    send(vec![]);
+    assert_eq!(strata(&mut worker), [(cluster.clone(), 0, 1), (cluster, 1, 2)]);
 }

@@ -161,20 +161,34 @@ pub struct HostPolicy {
     /// Name of the virtual host.
     #[prost(string, tag = "1")]
     pub virtual_host: ::prost::alloc::string::String,
-    /// Request header that routes match on, and its value for the canary: a random token of the rollout.
-    #[prost(string, tag = "2")]
-    pub arm_header: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
+    #[prost(oneof = "host_policy::Division", tags = "2, 3")]
+    pub division: ::core::option::Option<host_policy::Division>,
+}
+/// Nested message and enum types in `HostPolicy`.
+pub mod host_policy {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Division {
+        #[prost(message, tag = "2")]
+        Rules(super::Rules),
+        #[prost(message, tag = "3")]
+        Users(super::Users),
+    }
+}
+/// Requests that match get the canary: they carry the arm header.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rules {
+    /// Its value: a token of the rollout that clients do not know.
+    #[prost(string, tag = "1")]
     pub arm_value: ::prost::alloc::string::String,
-    /// A request takes the canary if any rule matches (they are alternatives, in order).
-    #[prost(message, repeated, tag = "4")]
-    pub rules: ::prost::alloc::vec::Vec<Rule>,
-    /// Share of the matched kept on the primary, in basis points (0: none).
-    #[prost(uint32, tag = "5")]
+    /// One of these must match, if there are any …
+    #[prost(message, repeated, tag = "2")]
+    pub served: ::prost::alloc::vec::Vec<Rule>,
+    /// … and one of these.
+    #[prost(message, repeated, tag = "3")]
+    pub canary: ::prost::alloc::vec::Vec<Rule>,
+    /// Share of the matched that is kept on the primary, in basis points.
+    #[prost(uint32, tag = "4")]
     pub holdback: u32,
-    /// Keeps users with their arm. Empty source: none.
-    #[prost(message, optional, tag = "6")]
-    pub affinity: ::core::option::Option<Affinity>,
 }
 /// All conditions must hold.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -185,38 +199,38 @@ pub struct Rule {
 /// One property of a request against one pattern.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Condition {
-    /// The condition holds if the pattern does not match (or the subject is absent).
-    #[prost(bool, tag = "13")]
-    pub negate: bool,
     /// ASCII case does not matter (exact, prefix, suffix).
-    #[prost(bool, tag = "14")]
+    #[prost(bool, tag = "13")]
     pub ignore_case: bool,
-    /// What is looked at.
-    #[prost(oneof = "condition::Subject", tags = "1, 2, 3, 4, 5, 6")]
+    /// What is looked at. One that is absent matches nothing.
+    #[prost(oneof = "condition::Subject", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub subject: ::core::option::Option<condition::Subject>,
-    /// How it is compared; a header, cookie or query parameter that is absent matches nothing.
+    /// How it is compared.
     #[prost(oneof = "condition::Pattern", tags = "8, 9, 10, 11, 12")]
     pub pattern: ::core::option::Option<condition::Pattern>,
 }
 /// Nested message and enum types in `Condition`.
 pub mod condition {
-    /// What is looked at.
+    /// What is looked at. One that is absent matches nothing.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Subject {
         #[prost(string, tag = "1")]
         Header(::prost::alloc::string::String),
+        /// No value of this header may match.
         #[prost(string, tag = "2")]
-        Cookie(::prost::alloc::string::String),
+        WithoutHeader(::prost::alloc::string::String),
         #[prost(string, tag = "3")]
         Query(::prost::alloc::string::String),
         #[prost(bool, tag = "4")]
-        Method(bool),
-        #[prost(bool, tag = "5")]
         Path(bool),
+        #[prost(bool, tag = "5")]
+        Method(bool),
         #[prost(bool, tag = "6")]
+        Scheme(bool),
+        #[prost(bool, tag = "7")]
         Authority(bool),
     }
-    /// How it is compared; a header, cookie or query parameter that is absent matches nothing.
+    /// How it is compared.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Pattern {
         #[prost(bytes, tag = "8")]
@@ -226,35 +240,34 @@ pub mod condition {
         #[prost(bytes, tag = "10")]
         Suffix(::prost::alloc::vec::Vec<u8>),
         #[prost(message, tag = "11")]
-        Automaton(super::Automaton),
+        Regex(super::Regex),
         #[prost(bool, tag = "12")]
         Present(bool),
     }
 }
-/// A boolean combination of full matches: every one of `all`, none of `none`.
+/// A boolean combination of full matches: every one of `all`, none of `none`. Places in the policy's automata.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Automaton {
+pub struct Regex {
     #[prost(uint32, repeated, tag = "1")]
     pub all: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, repeated, tag = "2")]
     pub none: ::prost::alloc::vec::Vec<u32>,
 }
-/// Where a user's identity is found, and how it becomes a bucket.
+/// Users keep their arm: their requests carry the bucket header.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Affinity {
-    /// Key of the bucket hash: the rollout.
-    #[prost(uint64, tag = "3")]
-    pub rollout: u64,
-    /// Request header that carries the bucket to the route (`weighted_clusters.header_name`).
-    #[prost(string, tag = "4")]
-    pub bucket_header: ::prost::alloc::string::String,
-    #[prost(oneof = "affinity::Source", tags = "1, 2")]
-    pub source: ::core::option::Option<affinity::Source>,
+pub struct Users {
+    /// Key of the bucket hash: another one in every rollout.
+    #[prost(fixed64, tag = "3")]
+    pub key: u64,
+    /// Where a request names its user.
+    #[prost(oneof = "users::Identity", tags = "1, 2")]
+    pub identity: ::core::option::Option<users::Identity>,
 }
-/// Nested message and enum types in `Affinity`.
-pub mod affinity {
+/// Nested message and enum types in `Users`.
+pub mod users {
+    /// Where a request names its user.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Source {
+    pub enum Identity {
         #[prost(string, tag = "1")]
         Cookie(::prost::alloc::string::String),
         #[prost(string, tag = "2")]

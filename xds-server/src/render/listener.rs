@@ -10,9 +10,10 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
 
-use crate::model::{ARM_HEADER, BUCKET_HEADER, FILTER, Listener};
+use crate::model::{FILTER, Listener};
 use crate::render::cluster::{ads, socket};
 use crate::resource::any;
+use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 

@@ -18,10 +18,11 @@ use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value};
 use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
-use crate::model::{ARM_HEADER, BUCKET_HEADER, FILTER, Retries, Split, VirtualHost};
+use crate::model::{FILTER, Retries, Split, VirtualHost};
 use crate::render::duration;
 use crate::resource::any;
 
