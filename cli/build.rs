@@ -85,7 +85,10 @@ fn build(root: &Path, target_dir: &Path) -> anyhow::Result<PathBuf> {
         // Small and without unwinding: the module is sent to every Envoy.
         .args(["--config", "profile.release.opt-level='s'", "--config", "profile.release.lto=true"])
         .args(["--config", "profile.release.codegen-units=1", "--config", "profile.release.panic='abort'"])
-        .args(["--config", "profile.release.strip=true"]);
+        .args(["--config", "profile.release.strip=true"])
+        // Of what we depend on, only automata run for long.
+        .args(["--config", "profile.release.package.'*'.opt-level='z'"])
+        .args(["--config", "profile.release.package.regex-automata.opt-level='s'"]);
     // What the outer cargo set for its own compilation is wrong for this one.
     for (name, _) in env::vars_os() {
         if is_of_outer_cargo(&name) {

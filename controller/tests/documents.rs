@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use wingbeat_controller::document::{Files, Report, Set};
+use wingbeat_controller::setup::Audience;
+use wingbeat_core::analysis::judge::Comparison;
 use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::matching::division::Identity;
 use wingbeat_core::rollout::Pace;
+use wingbeat_core::weight::BasisPoints;
 
 const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
 const GATED: &str = include_str!("../../deploy/examples/gated.yaml");
+const INSIDERS: &str = include_str!("../../deploy/examples/insiders.yaml");
 
 fn read(text: &str) -> Set {
     Set::of(&BTreeMap::from([("canary.yaml".to_owned(), text.to_owned())]))
@@ -20,8 +25,8 @@ fn errors(text: &str) -> String {
 
 #[test]
 fn the_examples_are_right() {
-    let texts = BTreeMap::from([("a".to_owned(), BACKEND.to_owned()), ("b".to_owned(), GATED.to_owned())]);
-    let set = Set::of(&texts);
+    let texts = [("a", BACKEND), ("b", GATED), ("c", INSIDERS)].map(|(file, text)| (file.to_owned(), text.to_owned()));
+    let set = Set::of(&BTreeMap::from(texts));
     assert_eq!(set.report.errors, []);
     assert_eq!(set.report.warnings, []);
     let setup = set.setup(None);
@@ -31,7 +36,33 @@ fn the_examples_are_right() {
     let frontend = &setup.canaries[&CanaryName::new("prod", "frontend")];
     assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.checks.len()), (Pace::Checks, 2, 2));
     assert_eq!(frontend.alerts.len(), 1);
-    assert_eq!(setup.listeners.len(), 2);
+    assert_eq!(setup.listeners.len(), 3);
+    let shop = &setup.canaries[&CanaryName::new("prod", "shop")];
+    assert_eq!((shop.plan.iterations(), shop.judge.comparison), (Some(10), Comparison::Randomised));
+    assert!(matches!(&shop.audience, Audience::Rules { holdback, .. } if *holdback == BasisPoints::from_percent(10)));
+}
+
+#[test]
+fn who_gets_the_canary_is_told_in_one_way() {
+    let with = |analysis: &str| BACKEND.replace("stepWeight: 5}", &format!("stepWeight: 5, {analysis}}}"));
+    let set = read(&with("affinity: {cookie: uid}"));
+    assert_eq!(set.report.errors, []);
+    let canary = &set.setup(None).canaries[&CanaryName::new("prod", "backend")];
+    assert!(matches!(&canary.audience, Audience::Users(Identity::Cookie(name)) if name == "uid"));
+    assert_eq!(canary.judge.comparison, Comparison::Absolute, "users are not drawn by chance");
+    insta::assert_snapshot!(errors(&with("affinity: {cookie: uid, header: x-user}, holdback: 10%")), @"
+    canary.yaml:22:82: spec.analysis.affinity: has to name one cookie or one header, like {cookie: uid}
+    canary.yaml:22:123: spec.analysis.holdback: is for A/B tests, add match or leave it out
+    ");
+    insta::assert_snapshot!(errors(&with("sessionAffinity: {cookieName: c}, holdback: 100%")), @"
+    canary.yaml:22:89: spec.analysis.sessionAffinity: is not carried out by this server yet, use affinity or leave it out
+    canary.yaml:22:116: spec.analysis.holdback: has to leave something for the canary, use a share below 100%
+    ");
+    let both = with("affinity: {header: X-User}, iterations: 5, match: [{headers: {a: {exact: b}}}]");
+    insta::assert_snapshot!(errors(&both), @"
+    canary.yaml:22:13: spec.analysis: has iterations and step weights, use iterations, stepWeight or stepWeights
+    canary.yaml:22:82: spec.analysis.affinity: is for rollouts by weight, leave out match and iterations, or this
+    ");
 }
 
 #[test]

@@ -1,105 +1,16 @@
 //! Matching: one corpus of rows, and the guide's patterns against an engine that backtracks.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::Regex;
-use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::Entries;
-
-#[derive(Debug, Deserialize)]
-struct Corpus {
-    test: Vec<Row>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
-    rules: Vec<Rule>,
-    request: Sent,
-    rule: Option<usize>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-struct Rule {
-    headers: BTreeMap<String, Test>,
-    without_headers: BTreeMap<String, Test>,
-    query_params: BTreeMap<String, Test>,
-    uri: Option<Test>,
-    method: Option<Test>,
-    scheme: Option<Test>,
-    authority: Option<Test>,
-    ignore_uri_case: bool,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Test {
-    exact: Option<String>,
-    prefix: Option<String>,
-    suffix: Option<String>,
-    regex: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Sent {
-    method: Option<String>,
-    path: Option<String>,
-    authority: Option<String>,
-    headers: Vec<(String, String)>,
-}
-
-impl From<Test> for StringMatch {
-    fn from(Test { exact, prefix, suffix, regex }: Test) -> Self {
-        Self { exact, prefix, suffix, regex }
-    }
-}
-
-fn tests(tests: BTreeMap<String, Test>) -> BTreeMap<String, StringMatch> {
-    tests.into_iter().map(|(name, test)| (name, test.into())).collect()
-}
-
-impl From<Rule> for EntryInput {
-    fn from(rule: Rule) -> Self {
-        Self {
-            headers: tests(rule.headers),
-            without_headers: tests(rule.without_headers),
-            query: tests(rule.query_params),
-            uri: rule.uri.map(Into::into),
-            method: rule.method.map(Into::into),
-            scheme: rule.scheme.map(Into::into),
-            authority: rule.authority.map(Into::into),
-            ignore_uri_case: rule.ignore_uri_case,
-        }
-    }
-}
-
-impl From<Sent> for Request {
-    fn from(sent: Sent) -> Self {
-        let bytes = |text: Option<String>, otherwise: &str| text.unwrap_or_else(|| otherwise.to_owned()).into_bytes();
-        Self {
-            method: bytes(sent.method, "GET"),
-            path: bytes(sent.path, "/"),
-            scheme: b"https".to_vec(),
-            authority: bytes(sent.authority, "shop.example"),
-            headers: sent.headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect(),
-        }
-    }
-}
+use wingbeat_test_support::corpus::{self, Row};
 
 #[test]
 fn corpus() {
-    let text = include_str!("../testdata/matching/rules.toml");
-    let corpus: Corpus = toml::from_str(text).expect("the corpus is TOML");
-    assert!(corpus.test.len() >= 40, "{} rows", corpus.test.len());
-    for row in corpus.test {
-        let inputs: Vec<EntryInput> = row.rules.into_iter().map(Into::into).collect();
-        let entries = Entries::try_new(&inputs).unwrap_or_else(|errors| unreachable_errors(&row.name, &errors));
-        assert_eq!(entries.first_match(&row.request.into()), row.rule, "{}", row.name);
+    let rows = corpus::rows();
+    assert!(rows.len() >= 57, "{} rows", rows.len());
+    for Row { name, rules, request, rule } in rows {
+        let entries = Entries::try_new(&rules).unwrap_or_else(|errors| unreachable_errors(&name, &errors));
+        assert_eq!(entries.first_match(&request), rule, "{name}");
     }
 }
 

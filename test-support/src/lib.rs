@@ -1,1 +1,4 @@
-//! What tests share: a real Envoy, virtual time.
+//! What tests share.
+#![expect(clippy::expect_used, reason = "tests")]
+
+pub mod corpus;

@@ -1,2 +1,42 @@
 //! Tests against the real Envoy: see `tests/tests`. Their names begin with `real_envoy_`, so that the fast run can leave
-//! them out.
+//! them out. Here is what they share.
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What came back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The status, if there was one.
+    pub status: Option<u16>,
+    /// The revision that answered.
+    pub revision: Option<String>,
+}
+
+/// Sends the bytes of a request on a connection of its own. It has to ask for the connection's end.
+pub async fn send(entry: SocketAddr, request: &[u8]) -> Answer {
+    let mut connection = TcpStream::connect(entry).await.expect("Envoy accepts");
+    connection.write_all(request).await.expect("Envoy reads");
+    let mut answer = Vec::new();
+    let _reset = connection.read_to_end(&mut answer).await;
+    let text = String::from_utf8_lossy(&answer);
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let revision = lines.find_map(|line| line.strip_prefix("x-revision: ").map(str::to_owned));
+    Answer { status, revision }
+}
+
+/// Waits until something holds, half a minute at most.
+pub async fn reached(holds: impl Fn() -> bool) {
+    let mut poll = tokio::time::interval(Duration::from_millis(5));
+    let wait = async {
+        while !holds() {
+            poll.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
+}

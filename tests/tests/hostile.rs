@@ -1,7 +1,6 @@
 //! What clients may send, through a real Envoy: no worker is lost, and every request is in one class.
 #![expect(clippy::expect_used, reason = "tests")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,6 +9,7 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::service::Behaviour;
 use wingbeat_demo::stage::{CANARY, HOST, Stage};
+use wingbeat_e2e::{reached, send};
 
 const WEIGHT: u8 = 50;
 /// How often each kind of request is sent.
@@ -37,7 +37,7 @@ async fn stage() -> Stage {
     reached(|| stage.view().is_some_and(|view| view.weight > 0.0)).await;
     let mut tries = 0;
     while stage.canary().first_request().is_none() {
-        send(stage.entry(), &request(b"")).await.expect("an answer");
+        send(stage.entry(), &request(b"")).await;
         tries += 1;
         assert!(tries < 1_000, "the canary gets a share");
     }
@@ -52,16 +52,6 @@ fn request(headers: &[u8]) -> Vec<u8> {
     request.extend_from_slice(headers);
     request.extend_from_slice(b"\r\n");
     request
-}
-
-/// Sends a request on a connection of its own and returns the status.
-async fn send(entry: SocketAddr, request: &[u8]) -> Option<u16> {
-    let mut connection = TcpStream::connect(entry).await.expect("Envoy accepts");
-    connection.write_all(request).await.expect("Envoy reads");
-    let mut answer = Vec::new();
-    let _reset = connection.read_to_end(&mut answer).await;
-    let line = answer.get(9..12)?;
-    std::str::from_utf8(line).ok()?.parse().ok()
 }
 
 /// Requests in any class, of both arms.
@@ -83,16 +73,6 @@ async fn settled(stage: &Stage) -> u64 {
     }
 }
 
-async fn reached(holds: impl Fn() -> bool) {
-    let mut poll = tokio::time::interval(Duration::from_millis(5));
-    let wait = async {
-        while !holds() {
-            poll.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_strange_headers_cost_no_worker_and_no_count() {
     let stage = stage().await;
@@ -112,7 +92,7 @@ async fn real_envoy_strange_headers_cost_no_worker_and_no_count() {
     for headers in kinds {
         for _ in 0..EACH {
             assert_eq!(
-                send(stage.entry(), &request(headers)).await,
+                send(stage.entry(), &request(headers)).await.status,
                 Some(200),
                 "{:?}",
                 String::from_utf8_lossy(headers)
@@ -123,7 +103,7 @@ async fn real_envoy_strange_headers_cost_no_worker_and_no_count() {
     assert_eq!(settled(&stage).await, start + sent, "every request is in one class");
     // Both workers still count.
     for _ in 0..100 {
-        assert_eq!(send(stage.entry(), &request(b"")).await, Some(200));
+        assert_eq!(send(stage.entry(), &request(b"")).await.status, Some(200));
     }
     assert_eq!(settled(&stage).await, start + sent + 100);
 }
@@ -134,7 +114,7 @@ async fn real_envoy_forged_headers_steer_nobody() {
     stage.canary().behave(Behaviour::default());
     let forged = request(b"x-wingbeat-arm: canary\r\nx-wingbeat-bucket: 9999\r\n");
     for _ in 0..400 {
-        assert_eq!(send(stage.entry(), &forged).await, Some(200));
+        assert_eq!(send(stage.entry(), &forged).await.status, Some(200));
     }
     let canary = stage.canary().received_since_change();
     // Half of 400 by chance: five standard deviations are 50.

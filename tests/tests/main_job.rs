@@ -10,6 +10,7 @@ use wingbeat_demo::service::Behaviour;
 use wingbeat_demo::stage::{CANARY, HOST, Stage};
 use wingbeat_demo::summary::Ended;
 use wingbeat_demo::visitor::ANYONE;
+use wingbeat_e2e::reached;
 
 /// The promise is one second on a machine that does nothing else; a loaded one gets more.
 const LOADED: u64 = 2_000;
@@ -105,14 +106,4 @@ async fn real_envoy_every_request_is_counted_once() {
     reached(|| stage.handle().board().reports >= reports + 10).await;
     assert_eq!(counted(), received);
     assert_eq!(tally.sent, tally.finished);
-}
-
-/// Waits until something holds, half a minute at most.
-async fn reached(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
 }

@@ -19,7 +19,7 @@ struct Proof {
     result: &'static str,
 }
 
-const PROOFS: [Proof; 8] = [
+const PROOFS: [Proof; 9] = [
     Proof { last_request_ms: Some((999, 999)), lost: Some(60), ..proof("errors-1000", &["--rps", "1000"], 10) },
     Proof { last_request_ms: Some((999, 999)), lost: Some(60), ..proof("errors-at-once", &["--fault-after", "0"], 10) },
     Proof { last_request_ms: Some((3_000, 6_000)), ..proof("errors-100", &["--rps", "100"], 10) },
@@ -29,6 +29,7 @@ const PROOFS: [Proof; 8] = [
         ..proof("hang-impatient", &["--scenario", "hang", "--patience", "500ms"], 5)
     },
     Proof { last_request_ms: Some((3_000, u64::MAX)), ..proof("latency", &["--scenario", "latency"], 5) },
+    Proof { last_request_ms: Some((999, 999)), ..proof("ab", &["--scenario", "ab"], 5) },
     Proof { result: "promoted", ..proof("promote", &["--scenario", "promote"], 1) },
     Proof { result: "no-data", ..proof("no-traffic", &["--scenario", "no-traffic"], 1) },
 ];
@@ -68,7 +69,7 @@ fn play(root: &Path, proof: &Proof) -> anyhow::Result<bool> {
         let summary: Value = serde_json::from_str(line).context("the demo's last line is no JSON")?;
         let number = |field: &str| summary.get(field).and_then(Value::as_u64);
         as_claimed &= summary.get("result").and_then(Value::as_str) == Some(proof.result);
-        as_claimed &= number("false_verdicts") == Some(0);
+        as_claimed &= number("false_verdicts") == Some(0) && number("misrouted") == Some(0);
         most_lost = most_lost.max(number("failed_requests_canary").unwrap_or(u64::MAX));
         last.extend(number("fault_to_last_canary_request_ms"));
     }

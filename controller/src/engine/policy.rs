@@ -84,9 +84,9 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                     Arm::Canary => 1,
                 },
                 overdue_ms: u32::try_from(canary.overdue.as_millis()).unwrap_or(u32::MAX),
+                grpc: canary.managed.workload.http2,
                 retries: canary.managed.service.retries.is_some(),
                 virtual_host: virtual_host.clone(),
-                ..ClusterPolicy::default()
             });
         }
         if let Some(division) = canary.division() {

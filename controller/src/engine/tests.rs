@@ -1,4 +1,8 @@
-use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::analysis::judge::{Comparison, JudgeConfig};
+use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::input::{EntryInput, StringMatch};
+use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
+use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
@@ -366,4 +370,69 @@ fn crash_matrix() {
     }
     println!("crash matrix: {points} points, all converge");
     assert!(points > 50, "{points}");
+}
+
+/// The wanted revision goes to insiders only.
+fn by_rules(revision: &str) -> Setup {
+    let plan = Plan::try_new(&PlanInput {
+        name: Some(name()),
+        target: "backend".into(),
+        interval: Some(Span::from_secs(1)),
+        matches: true,
+        iterations: Some(3),
+        ..PlanInput::default()
+    });
+    let regex = StringMatch { regex: Some(".*insider.*".to_owned()), ..StringMatch::default() };
+    let entry = EntryInput { headers: [("cookie".to_owned(), regex)].into(), ..EntryInput::default() };
+    let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[entry]).unwrap() };
+    let mut setup = setup(revision);
+    let managed = setup.canaries.get_mut(&name()).unwrap();
+    managed.plan = plan.unwrap();
+    managed.judge.comparison = Comparison::Absolute;
+    managed.audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
+    setup
+}
+
+#[test]
+fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
+    let mut world = World::new();
+    world.engine.configure(by_rules("1"), world.now);
+    world.engine.configure(by_rules("2"), world.now);
+    world.tick();
+    let split = world.engine.model().hosts[0].split.clone();
+    let Split::Header { value: token, .. } = split else { panic!("{split:?}") };
+    world.primary.0 += 50;
+    let report = |world: &mut World, worker_id, version, format| {
+        world.now = world.now.plus(Span::from_millis(100));
+        world.sequence += 1;
+        world.canary.0 += 50;
+        let request = ReportRequest { worker_id, policy_version: version, automaton_format: format, ..world.request() };
+        let response = world.engine.report(&request, world.now).unwrap();
+        world.tick();
+        let board = world.engine.board(true, world.now);
+        let view = board.canaries.values().next().unwrap().clone();
+        (response.policy, view.verdict.clone().map(|verdict| (verdict.kind, verdict.reason)).unwrap_or_default())
+    };
+    // A filter that runs other automata is told what to count, and no rules.
+    let (plain, (kind, why)) = report(&mut world, 2, 0, AUTOMATON_FORMAT + 1);
+    let plain = plain.unwrap();
+    assert_eq!((plain.hosts.len(), plain.clusters.len(), kind.as_str()), (0, 2, "no-data"));
+    assert!(why.contains("edge-1"), "{why}");
+    let (same, _) = report(&mut world, 2, plain.version, AUTOMATON_FORMAT + 1);
+    assert_eq!(same, None, "nor is it told again");
+    // The right one gets them, once.
+    let (policy, (kind, _)) = report(&mut world, 2, plain.version, AUTOMATON_FORMAT);
+    let policy = policy.unwrap();
+    let read = convert::policy::divisions(&policy).unwrap();
+    assert!(
+        matches!(&read[..], [(host, Division::Rules { token: sent, .. })] if host == "prod/backend" && *sent == token)
+    );
+    assert_eq!(kind, "no-data");
+    let (none, (kind, why)) = report(&mut world, 2, policy.version, AUTOMATON_FORMAT);
+    assert!(none.is_none() && kind != "no-data", "{why}");
+    // Another worker comes without: the clock stands until it has them, or is gone.
+    let (_, (kind, _)) = report(&mut world, 3, 0, AUTOMATON_FORMAT);
+    assert_eq!(kind, "no-data");
+    let (_, (kind, _)) = report(&mut world, 3, policy.version, AUTOMATON_FORMAT);
+    assert_ne!(kind, "no-data");
 }
