@@ -1,4 +1,4 @@
-//! Divisions of hosts: from the wire to the kernel's types, and back where rules are compiled ([`write`]).
+//! Divisions of hosts: from the wire to the kernel's types, and back where rules are compiled ([`mod@write`]).
 //!
 //! What comes from the wire is checked as a whole: a policy that cannot be read changes nothing.
 
