@@ -107,7 +107,7 @@ pub struct EvidenceView {
 }
 
 /// What was measured of both arms.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmsView {
     /// The revision that serves.
     pub primary: ArmView,
@@ -116,7 +116,7 @@ pub struct ArmsView {
 }
 
 /// What was measured of one arm in this rollout.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmView {
     /// Requests that count for the judge.
     pub requests: u64,
@@ -126,6 +126,10 @@ pub struct ArmView {
     pub overdue: u64,
     /// Clients that left before the response was complete.
     pub disconnects: u64,
+    /// How all of them ended, by class; classes that did not occur are left out.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Requests that needed more than one attempt, where the route retries.
+    pub retried: u64,
     /// Requests a second over the last second.
     pub rate: f64,
     /// Median of the latency, in milliseconds.
@@ -170,6 +174,6 @@ pub struct EventView {
 impl CanaryView {
     /// Returns what was measured, all zero before the first rollout.
     pub fn measured(&self) -> ArmsView {
-        self.arms.unwrap_or_default()
+        self.arms.clone().unwrap_or_default()
     }
 }

@@ -2,6 +2,8 @@
 //! them out. Here is what they share.
 #![expect(clippy::expect_used, reason = "tests")]
 
+pub mod lab;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -30,6 +32,9 @@ pub async fn send(entry: SocketAddr, request: &[u8]) -> Answer {
     Answer { status, revision }
 }
 
+/// Longest time to wait for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Waits until something holds, half a minute at most.
 pub async fn reached(holds: impl Fn() -> bool) {
     let mut poll = tokio::time::interval(Duration::from_millis(5));
@@ -38,5 +43,5 @@ pub async fn reached(holds: impl Fn() -> bool) {
             poll.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to hold");
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes to hold");
 }

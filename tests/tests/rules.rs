@@ -1,111 +1,16 @@
 //! A/B rules and sticky users, carried out by the filter in a real Envoy.
-#![expect(clippy::expect_used, reason = "tests")]
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use wingbeat_controller::setup::{Audience, Managed, Setup};
-use wingbeat_core::analysis::judge::Comparison;
-use wingbeat_core::id::CanaryName;
+use wingbeat_controller::setup::Audience;
 use wingbeat_core::matching::division::Identity;
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{Plan, PlanInput};
-use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
-use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
-use wingbeat_demo::scene::{Scenario, Scene};
-use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
+use wingbeat_demo::scene::Scenario;
+use wingbeat_demo::stage::{CANARY, PRIMARY};
 use wingbeat_demo::summary::Ended;
+use wingbeat_e2e::lab::{Lab, Test, answered_by, bytes, scene};
 use wingbeat_e2e::{Answer, send};
 use wingbeat_test_support::corpus::{self, Row};
-
-fn scene(scenario: Scenario) -> Scene {
-    Scene {
-        scenario,
-        rps: 400,
-        weight: 50,
-        canary_errors: 1.0,
-        primary_errors: 0.0,
-        latency: Duration::ZERO,
-        patience: None,
-        fault_after: Duration::from_millis(500),
-        max_duration: Duration::from_mins(1),
-        seed: 4,
-        envoy: None,
-    }
-}
-
-async fn stage() -> Stage {
-    let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-    Stage::build(&scene(Scenario::NoTraffic), &binary, wingbeat::FILTER).await.expect("a stage")
-}
-
-/// What differs between canaries that share two revisions.
-struct Test {
-    name: String,
-    host: String,
-    audience: Audience,
-}
-
-/// Manages these canaries, each at its own host; the wanted revision is `revision`.
-fn setup(stage: &Stage, tests: &[Test], revision: &str) -> Setup {
-    let template = stage.setup(&scene(Scenario::NoTraffic), revision, wingbeat::FILTER).expect("a setup");
-    let shared = template.canaries.values().next().expect("one").clone();
-    let canaries = tests.iter().map(|test| {
-        let name = CanaryName::new(NAMESPACE, &test.name);
-        let by_rules = matches!(test.audience, Audience::Rules { .. });
-        let input = PlanInput {
-            name: Some(name.clone()),
-            target: test.name.clone(),
-            interval: Some(Span::from_secs(60)),
-            step_weight: (!by_rules).then_some(50),
-            max_weight: (!by_rules).then_some(50),
-            matches: by_rules,
-            iterations: by_rules.then_some(10),
-            ..PlanInput::default()
-        };
-        let mut managed =
-            Managed { plan: Plan::try_new(&input).expect("a plan"), audience: test.audience.clone(), ..shared.clone() };
-        managed.judge.comparison = Comparison::Absolute;
-        managed.service.hosts = vec![test.host.clone()];
-        (name, managed)
-    });
-    Setup { canaries: canaries.collect::<BTreeMap<_, _>>(), ..template.clone() }
-}
-
-/// Rolls the canaries out and waits until all workers know whom to mark, which `probe` finds out.
-async fn rolled_out(stage: &Stage, tests: &[Test], probe: (&str, &[u8])) {
-    stage.handle().configure(setup(stage, tests, PRIMARY)).expect("they are managed");
-    stage.handle().configure(setup(stage, tests, CANARY)).expect("they are rolled out");
-    let flows = || {
-        let board = stage.handle().board();
-        let view = board.canaries.get(&(NAMESPACE.to_owned(), probe.0.to_owned()));
-        view.and_then(|view| view.verdict.as_ref()).is_some_and(|verdict| verdict.kind != "no-data")
-    };
-    for _ in 0..2_000 {
-        if flows() {
-            return;
-        }
-        send(stage.entry(), probe.1).await;
-    }
-    assert!(flows(), "{:?}", stage.handle().board());
-}
-
-/// Returns the bytes of a request.
-fn bytes(request: &Request, host: &str) -> Vec<u8> {
-    let mut bytes = [&request.method[..], b" ", &request.path, b" HTTP/1.1\r\nconnection: close\r\nhost: "].concat();
-    bytes.extend_from_slice(host.as_bytes());
-    for (name, value) in &request.headers {
-        bytes.extend_from_slice(&[b"\r\n", name.as_bytes(), b": ", value].concat());
-    }
-    bytes.extend_from_slice(b"\r\n\r\n");
-    bytes
-}
-
-fn answered_by(revision: &str) -> Answer {
-    Answer { status: Some(200), revision: Some(revision.to_owned()) }
-}
 
 /// Every row has a host of its own; those that are about the host or the scheme are left to the native engine, and so
 /// is what Envoy refuses by itself: a fragment in a path.
@@ -123,19 +28,18 @@ async fn real_envoy_the_corpus_holds_in_the_filter() {
         .map(|(number, row)| {
             let rules = Rules { served: Entries::default(), canary: Entries::try_new(&row.rules).expect("rules") };
             let audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
-            Test { name: format!("row-{number}"), host: host(number), audience }
+            Test::new(&format!("row-{number}"), audience)
         })
         .collect();
-    let stage = stage().await;
     let first = rows.iter().position(|row| row.rule.is_some()).expect("one matches");
     let probe = rows.get(first).map(|row| bytes(&row.request, &host(first))).expect("it is there");
-    rolled_out(&stage, &tests, (&format!("row-{first}"), &probe)).await;
+    let lab = Lab::open(&tests, (&format!("row-{first}"), &probe)).await;
     let mut wrong = Vec::new();
     for (number, row) in rows.iter().enumerate() {
         let expected = answered_by(if row.rule.is_some() { CANARY } else { PRIMARY });
         // Several connections, so that both workers answer.
         for _ in 0..4 {
-            let answer = send(stage.entry(), &bytes(&row.request, &host(number))).await;
+            let answer = send(lab.entry(), &bytes(&row.request, &host(number))).await;
             if answer != expected {
                 wrong.push((row.name.clone(), answer));
             }
@@ -147,20 +51,16 @@ async fn real_envoy_the_corpus_holds_in_the_filter() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_users_keep_their_arm() {
-    let test = |name: &str, identity| Test {
-        name: name.to_owned(),
-        host: format!("{name}.local"),
-        audience: Audience::Users(identity),
-    };
-    let tests =
-        [test("cookie", Identity::Cookie("uid".to_owned())), test("header", Identity::Header("x-user".to_owned()))];
-    let stage = stage().await;
+    let tests = [
+        Test::new("cookie", Audience::Users(Identity::Cookie("uid".to_owned()))),
+        Test::new("header", Audience::Users(Identity::Header("x-user".to_owned()))),
+    ];
     let by = |host: &str, header: (&str, String)| {
         let headers = vec![(header.0.to_owned(), header.1.into_bytes())];
         bytes(&Request { method: b"GET".to_vec(), path: b"/".to_vec(), headers, ..Request::default() }, host)
     };
     // Whoever has no name falls to either arm, and so makes the share flow.
-    rolled_out(&stage, &tests, ("cookie", &by("cookie.local", ("x-none", String::new())))).await;
+    let lab = Lab::open(&tests, ("cookie", &by("cookie.local", ("x-none", String::new())))).await;
     let mut shares = Vec::new();
     for name in ["cookie", "header"] {
         let mut canary = 0;
@@ -170,9 +70,9 @@ async fn real_envoy_users_keep_their_arm() {
                 _ => ("x-user", format!("user-{user}")),
             };
             let request = by(&format!("{name}.local"), header);
-            let first = send(stage.entry(), &request).await;
+            let first = send(lab.entry(), &request).await;
             for _ in 0..3 {
-                assert_eq!(send(stage.entry(), &request).await, first, "user {user}");
+                assert_eq!(send(lab.entry(), &request).await, first, "user {user}");
             }
             canary += u32::from(first == answered_by(CANARY));
         }
@@ -194,10 +94,9 @@ async fn real_envoy_strange_headers_do_not_disturb_rules() {
     let [_, cookie] = wingbeat_demo::visitor::rules();
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
     let audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
-    let tests = [Test { name: "insiders".to_owned(), host: "insiders.local".to_owned(), audience }];
-    let stage = stage().await;
+    let tests = [Test::new("insiders", audience)];
     let probe = bytes(&insider(), "insiders.local");
-    rolled_out(&stage, &tests, ("insiders", &probe)).await;
+    let lab = Lab::open(&tests, ("insiders", &probe)).await;
     let long = format!("cookie: a={}", "x".repeat(50_000)).into_bytes();
     let many = ["cookie: a=b; c=d"; 90].join("\r\n").into_bytes();
     let kinds: [(&[u8], Option<&str>); 9] = [
@@ -216,13 +115,13 @@ async fn real_envoy_strange_headers_do_not_disturb_rules() {
         let request = [b"GET / HTTP/1.1\r\nhost: insiders.local\r\nconnection: close\r\n", lines, b"\r\n\r\n"].concat();
         let shown = String::from_utf8_lossy(lines.get(..lines.len().min(60)).unwrap_or_default());
         for _ in 0..8 {
-            let answer = send(stage.entry(), &request).await;
+            let answer = send(lab.entry(), &request).await;
             let expected = revision.map_or(Answer { status: Some(400), revision: None }, answered_by);
             assert_eq!(answer, expected, "{shown}");
         }
     }
     for _ in 0..8 {
-        assert_eq!(send(stage.entry(), &probe).await, answered_by(CANARY), "both workers still match");
+        assert_eq!(send(lab.entry(), &probe).await, answered_by(CANARY), "both workers still match");
     }
 }
 

@@ -142,6 +142,12 @@ fn arm(canary: &Canary, arm: Arm) -> ArmView {
         errors: totals.errors(),
         overdue: totals.overdue,
         disconnects: totals.outcome(Outcome::DisconnectBeforeResponse) + totals.outcome(Outcome::DisconnectMidResponse),
+        outcomes: Outcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome.as_str().to_owned(), totals.outcome(outcome)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        retried: totals.retried,
         rate: rate(canary, arm),
         p50_ms: quantile(0.5),
         p90_ms: quantile(0.9),

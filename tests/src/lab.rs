@@ -1,0 +1,154 @@
+//! Canaries on trial: each with a host of its own, all behind one Envoy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use wingbeat_controller::setup::{Audience, Managed, Setup};
+use wingbeat_controller::view::ArmView;
+use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::matching::request::Request;
+use wingbeat_core::rollout::{Plan, PlanInput};
+use wingbeat_core::time::Span;
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::scene::{Scenario, Scene};
+use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
+use wingbeat_xds_server::model::Retries;
+
+use crate::{Answer, PATIENCE, send};
+
+/// A canary on trial. Nobody rolls it back, whatever it does.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// Its name. Its host is this with `.local`.
+    pub name: String,
+    /// Who gets the canary.
+    pub audience: Audience,
+    /// Where the new revision is, if it is not the demo's service.
+    pub canary: Option<SocketAddr>,
+    /// Longest time for a request.
+    pub timeout: Option<Span>,
+    /// Retries by Envoy.
+    pub retries: Option<Retries>,
+    /// True if both revisions speak HTTP/2.
+    pub http2: bool,
+}
+
+/// An Envoy with canaries on trial.
+#[derive(Debug)]
+pub struct Lab(Stage);
+
+/// Returns a scene to be changed.
+pub fn scene(scenario: Scenario) -> Scene {
+    Scene {
+        scenario,
+        rps: 400,
+        weight: 50,
+        canary_errors: 1.0,
+        primary_errors: 0.0,
+        latency: Duration::ZERO,
+        patience: None,
+        fault_after: Duration::from_millis(500),
+        max_duration: Duration::from_mins(1),
+        seed: 4,
+        envoy: None,
+    }
+}
+
+/// Returns the bytes of a request.
+pub fn bytes(request: &Request, host: &str) -> Vec<u8> {
+    let mut bytes = [&request.method[..], b" ", &request.path, b" HTTP/1.1\r\nconnection: close\r\nhost: "].concat();
+    bytes.extend_from_slice(host.as_bytes());
+    for (name, value) in &request.headers {
+        bytes.extend_from_slice(&[b"\r\n", name.as_bytes(), b": ", value].concat());
+    }
+    bytes.extend_from_slice(b"\r\n\r\n");
+    bytes
+}
+
+/// Returns what a revision of the demo answers.
+pub fn answered_by(revision: &str) -> Answer {
+    Answer { status: Some(200), revision: Some(revision.to_owned()) }
+}
+
+impl Test {
+    /// Returns a trial of the demo's new revision.
+    pub fn new(name: &str, audience: Audience) -> Self {
+        Self { name: name.to_owned(), audience, canary: None, timeout: None, retries: None, http2: false }
+    }
+
+    fn managed(&self, shared: &Managed) -> Managed {
+        let by_rules = matches!(self.audience, Audience::Rules { .. });
+        let input = PlanInput {
+            name: Some(CanaryName::new(NAMESPACE, &self.name)),
+            target: self.name.clone(),
+            interval: Some(Span::from_secs(60)),
+            step_weight: (!by_rules).then_some(50),
+            max_weight: (!by_rules).then_some(50),
+            matches: by_rules,
+            iterations: by_rules.then_some(10),
+            ..PlanInput::default()
+        };
+        let mut managed = Managed {
+            plan: Plan::try_new(&input).expect("a plan"),
+            judge: JudgeConfig { mode: Mode::Thresholds, comparison: Comparison::Absolute, ..JudgeConfig::default() },
+            audience: self.audience.clone(),
+            ..shared.clone()
+        };
+        managed.service.hosts = vec![format!("{}.local", self.name)];
+        managed.service.timeout = self.timeout;
+        managed.service.retries.clone_from(&self.retries);
+        managed.workload.http2 = self.http2;
+        if let Some(address) = self.canary {
+            let endpoint = (address.ip().to_string(), address.port());
+            managed.workload.revisions.insert(Revision::new(CANARY), vec![endpoint]);
+        }
+        managed
+    }
+}
+
+impl Lab {
+    /// Starts an Envoy, rolls the canaries out, and waits until all workers know whom to mark; the test named in
+    /// `probe` finds that out by its request, which has to reach the canary.
+    pub async fn open(tests: &[Test], probe: (&str, &[u8])) -> Self {
+        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+        let scene = scene(Scenario::NoTraffic);
+        let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
+        for revision in [PRIMARY, CANARY] {
+            let template = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
+            let shared = template.canaries.values().next().expect("one");
+            let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(shared)));
+            let canaries: BTreeMap<_, _> = managed.collect();
+            stage.handle().configure(Setup { canaries, ..template.clone() }).expect("they are managed");
+        }
+        let lab = Self(stage);
+        // By time, not by number: what the workers learn comes on their tick, however fast the requests are.
+        let probing = async {
+            while !lab.flows(probe.0) {
+                send(lab.entry(), probe.1).await;
+            }
+        };
+        let _late = tokio::time::timeout(PATIENCE, probing).await;
+        assert!(lab.flows(probe.0), "{:?}", lab.0.handle().board());
+        lab
+    }
+
+    /// Returns where users connect.
+    pub const fn entry(&self) -> SocketAddr {
+        self.0.entry()
+    }
+
+    /// Returns what was measured of a canary.
+    pub fn canary(&self, name: &str) -> ArmView {
+        let board = self.0.handle().board();
+        let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
+        view.map(|view| view.measured().canary).unwrap_or_default()
+    }
+
+    fn flows(&self, name: &str) -> bool {
+        let board = self.0.handle().board();
+        let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
+        view.and_then(|view| view.verdict.as_ref()).is_some_and(|verdict| verdict.kind != "no-data")
+    }
+}
