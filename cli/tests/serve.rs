@@ -1,167 +1,24 @@
 //! `wingbeat serve` with a real Envoy: a rollout from a file, and a control plane that is killed again and again.
 #![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
-use wingbeat_demo::load::{Load, LoadConfig};
-use wingbeat_demo::service::{Behaviour, Service};
-use wingbeat_demo::visitor::ANYONE;
-use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_demo::service::Behaviour;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
-/// The plan's shares: 5 steps of a tenth.
+use crate::site::{Server, Site, until};
+
+mod site;
+
+/// 5 steps of a tenth.
 const STEP: u64 = 10;
-
-/// A running `wingbeat serve`; killed when dropped.
-struct Server {
-    process: Child,
-    http: String,
-    xds: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
-    }
-}
-
-impl Server {
-    fn start(folder: &Path, xds: SocketAddr) -> Self {
-        let mut process = Command::new(PROGRAM)
-            .args(["serve", "--config"])
-            .arg(folder.join("canary.yaml"))
-            .arg("--state")
-            .arg(folder.join("state"))
-            .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("standard output");
-        BufReader::new(stdout).read_line(&mut line).expect("a first line");
-        let addresses: Value = serde_json::from_str(&line).expect("the first line is JSON");
-        let text = |name: &str| addresses.get(name).and_then(Value::as_str).expect("an address").to_owned();
-        Self { process, http: text("http"), xds: text("xds").parse().expect("an address") }
-    }
-
-    /// Runs a verb of a client.
-    fn client(&self, args: &[&str]) -> (Option<i32>, String) {
-        let output =
-            Command::new(PROGRAM).args(args).args(["--server", &self.http]).output().expect("the program runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code(), said)
-    }
-
-    fn canary(&self) -> Option<Value> {
-        let (code, said) = self.client(&["get", "--output", "json"]);
-        let all: Value = (code == Some(0)).then(|| serde_json::from_str(&said).expect("get prints JSON"))?;
-        all.as_array()?.first().cloned()
-    }
-
-    fn phase(&self) -> String {
-        self.canary().and_then(|canary| Some(canary.get("phase")?.as_str()?.to_owned())).unwrap_or_default()
-    }
-}
-
-/// Two revisions, a folder with their documents, and users.
-struct Site {
-    folder: tempfile::TempDir,
-    entry: SocketAddr,
-    old: Service,
-    new: Service,
-}
-
-impl Site {
-    async fn build() -> Self {
-        let old = Service::start("1", 1, Behaviour::default()).await.expect("a service");
-        let new = Service::start("2", 2, Behaviour::default()).await.expect("a service");
-        let site = Self { folder: tempfile::tempdir().expect("a folder"), entry: free().await, old, new };
-        site.write("1");
-        site
-    }
-
-    /// Asks for a revision. Editors replace files, and so does this.
-    fn write(&self, revision: &str) {
-        let (old, new, port) = (self.old.address(), self.new.address(), self.entry.port());
-        let text = format!(
-            r#"
-apiVersion: wingbeat.dev/v1alpha1
-kind: Listener
-metadata: {{name: public}}
-spec: {{address: 127.0.0.1, port: {port}}}
----
-apiVersion: wingbeat.dev/v1alpha1
-kind: Workload
-metadata: {{name: backend, namespace: prod}}
-spec:
-  revision: "{revision}"
-  revisions:
-    "1": {{endpoints: ["{old}"]}}
-    "2": {{endpoints: ["{new}"]}}
----
-apiVersion: wingbeat.dev/v1alpha1
-kind: Canary
-metadata: {{name: backend, namespace: prod}}
-spec:
-  targetRef: {{apiVersion: wingbeat.dev/v1alpha1, kind: Workload, name: backend}}
-  service: {{port: 80, hosts: [backend.local], listeners: [public]}}
-  analysis: {{interval: 300ms, stepWeight: {STEP}, maxWeight: 50, judge: {{mode: guard}}}}
-"#
-        );
-        let (written, file) = (self.path().join("next"), self.path().join("canary.yaml"));
-        std::fs::write(&written, text).expect("the file is written");
-        std::fs::rename(written, file).expect("the file is replaced");
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().to_owned()
-    }
-
-    async fn envoy(&self, server: &Server) -> Envoy {
-        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        let bootstrap = Bootstrap {
-            node_id: "edge-1".to_owned(),
-            node_cluster: "edge".to_owned(),
-            host: server.xds.ip().to_string(),
-            port: server.xds.port(),
-            admin: None,
-        };
-        binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
-    }
-
-    fn users(&self) -> Load {
-        let host = "backend.local".to_owned();
-        Load::start(LoadConfig { target: self.entry, host, rate: 300, patience: None, visitors: ANYONE })
-    }
-}
-
-async fn free() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address")
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let mut poll = tokio::time::interval(Duration::from_millis(50));
-    let wait = async {
-        while !holds() {
-            poll.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(2), wait).await.unwrap_or_else(|_| panic!("{what}: it never came about"));
-}
+const ANALYSIS: &str = "interval: 300ms, stepWeight: 10, maxWeight: 50, judge: {mode: guard}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
-    let site = Site::build().await;
+    let site = Site::build(ANALYSIS).await;
     let server = Server::start(&site.path(), "127.0.0.1:0".parse().expect("an address"));
-    let _envoy = site.envoy(&server).await;
+    let _envoy = site.envoy(server.xds).await;
     let users = site.users();
     until("the first revision serves", || server.phase() == "Initialized").await;
     // A broken file changes nothing.
@@ -201,10 +58,10 @@ async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     const KILLS: u64 = 20;
-    let site = Site::build().await;
+    let site = Site::build(ANALYSIS).await;
     let mut server = Server::start(&site.path(), "127.0.0.1:0".parse().expect("an address"));
     let xds = server.xds;
-    let _envoy = site.envoy(&server).await;
+    let _envoy = site.envoy(server.xds).await;
     let users = site.users();
     until("the first revision serves", || server.phase() == "Initialized").await;
     let mut asked = "1";
