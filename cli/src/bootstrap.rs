@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
 
 use crate::output::{Format, Outcome, Wrong, emit};
 
@@ -22,6 +22,18 @@ pub(crate) struct Args {
     /// Where Envoy's own administration interface listens, if at all
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Asks for changes instead of whole sets
+    #[arg(long)]
+    delta: bool,
+    /// Who signs the server's certificate: a PEM file on Envoy's machine. Without it, plain text
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<String>,
+    /// Envoy's own certificate: a PEM file on its machine
+    #[arg(long, requires = "tls_ca", requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Its key: a PEM file on its machine
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<String>,
 }
 
 /// Prints the bootstrap.
@@ -36,6 +48,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Outcome> {
         host: host.trim_matches(['[', ']']).to_owned(),
         port,
         admin: args.admin,
+        delta: args.delta,
+        tls: args.tls_ca.map(|ca| ClientTls { ca, identity: args.tls_cert.zip(args.tls_key) }),
     };
     emit(Format::Yaml, &bootstrap.render())?;
     Ok(Outcome::Done)

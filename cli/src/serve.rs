@@ -19,7 +19,7 @@ use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
 use wingbeat_controller::store::memory::Memory;
 use wingbeat_core::id::{CanaryName, Revision};
-use wingbeat_xds_server::server;
+use wingbeat_xds_server::server::{self, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::check::tell;
@@ -48,16 +48,29 @@ pub(crate) struct Args {
     /// Lets commands in from other machines
     #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// The certificate that Envoys are shown: a PEM file
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its key: a PEM file
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Who signs the certificates of Envoys: a PEM file. With it, only Envoys with a certificate are served, and each
+    /// may report only for the nodes as which it takes configuration
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// Serves plain text beyond this machine
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tls_cert")]
     allow_plaintext: bool,
 }
 
 /// Serves until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
-    if !args.allow_plaintext && !args.listen_xds.ip().is_loopback() {
+    let tls = tls(&args)?;
+    if tls.is_none() && !args.allow_plaintext && !args.listen_xds.ip().is_loopback() {
         let address = args.listen_xds;
-        let why = format!("--listen-xds {address} would serve plain text beyond this machine: add --allow-plaintext");
+        let why = format!(
+            "--listen-xds {address} would serve plain text beyond this machine: add --tls-cert and --tls-key, or --allow-plaintext"
+        );
         return Err(Wrong(why).into());
     }
     let store: Box<dyn Store> = match &args.state {
@@ -87,7 +100,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let runtime = Runtime::start(engine, set.setup(Some(filter.clone())), snapshots.clone())?;
     let handle = runtime.handle().clone();
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();
-    let xds = server::serve(xds, snapshots, Arc::new(handle.clone()), async {
+    let xds = server::serve(xds, tls, snapshots, Arc::new(handle.clone()), async {
         let _stopped = xds_stopped.await;
     });
     let api = Api { handle: handle.clone(), token: args.token.map(Arc::from) };
@@ -103,6 +116,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     drop(stop_xds);
     drop(runtime);
     Ok(Outcome::Done)
+}
+
+/// Reads the certificates.
+fn tls(args: &Args) -> anyhow::Result<Option<Tls>> {
+    let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
+    let read = |option: &str, path: &PathBuf| {
+        let pem = std::fs::read(path).map_err(|error| Wrong(format!("{option} {}: {error}", path.display())))?;
+        if pem.windows(b"-----BEGIN ".len()).any(|window| window == b"-----BEGIN ") {
+            return Ok(pem);
+        }
+        Err(Wrong(format!("{option} {}: this is no PEM file, it has no -----BEGIN line", path.display())))
+    };
+    let tls = Tls {
+        certificate: read("--tls-cert", certificate)?,
+        key: read("--tls-key", key)?,
+        client_ca: args.client_ca.as_ref().map(|path| read("--client-ca", path)).transpose()?,
+    };
+    let fits = tls.check();
+    fits.map_err(|why| Wrong(format!("--tls-cert {} and its key cannot be used: {why}", certificate.display())))?;
+    Ok(Some(tls))
 }
 
 /// Takes changes of the files over. One that is wrong is told and changes nothing.

@@ -28,8 +28,7 @@ use crate::site::{Server, Site, until};
 mod site;
 
 /// One long step, whatever happens in it.
-const ANALYSIS: &str =
-    "interval: 10m, stepWeight: 40, maxWeight: 40, threshold: 100, judge: {mode: thresholds}";
+const ANALYSIS: &str = "interval: 10m, stepWeight: 40, maxWeight: 40, threshold: 100, judge: {mode: thresholds}";
 const KILLS: u64 = 5;
 /// Both revisions fail so often: errors at the canary are reported at once.
 const ERRORS: f64 = 0.05;

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, Revision, WorkerId};
@@ -18,19 +17,25 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
+use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
+use crate::engine::clients::Clients;
 use crate::engine::policy::Policies;
+use crate::engine::record::{Record, encode, read, store_record};
 use crate::outbound::messenger::Call;
 use crate::setup::Setup;
-use crate::store::{Entries, Store, StoreError};
+use crate::store::Store;
 use crate::view::Board;
 
 mod canary;
+mod clients;
 mod policy;
+mod record;
 mod routes;
 mod show;
 
+pub use record::OpenError;
 pub(crate) use show::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.
@@ -42,8 +47,6 @@ const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
 /// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
 const TICK_MS: (u64, u64) = (100, 5_000);
 const IDLE_TICK_MS: u32 = 1_000;
-/// The version of what is stored.
-const STORED_VERSION: u32 = 1;
 const LEDGER_KEY: &str = "ledger";
 const WINDOWS_KEY: &str = "windows";
 
@@ -55,6 +58,7 @@ pub struct Engine {
     ledger: Ledger,
     windows: Windows,
     policies: Policies,
+    clients: Clients,
     /// What is stored of canaries that are not configured at the moment; kept for their return.
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
@@ -86,52 +90,10 @@ pub struct Alerted {
     pub alert: Alert,
 }
 
-/// A canary as it is stored.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Record {
-    state: State,
-    /// The ids of commands that were carried out.
-    commands: VecDeque<String>,
-}
-
 #[derive(Debug)]
 struct Dormant {
     record: Record,
     evidence: Option<Evidence>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Stored<T> {
-    version: u32,
-    content: T,
-}
-
-/// Why stored state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The store itself.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An entry of it.
-    #[error(
-        "the stored entry {key} has version {found}, this program reads {STORED_VERSION}: use the program that wrote it, or a later one"
-    )]
-    Version {
-        /// The entry.
-        key: String,
-        /// Its version.
-        found: u32,
-    },
-    /// An entry that is not what it should be.
-    #[error(
-        "the stored entry {key} is damaged ({why}): restore the state from a backup, or move it away to start anew"
-    )]
-    Damaged {
-        /// The entry.
-        key: String,
-        /// What is wrong.
-        why: String,
-    },
 }
 
 impl std::fmt::Debug for Engine {
@@ -165,6 +127,7 @@ impl Engine {
             ledger,
             windows,
             policies: Policies::default(),
+            clients: Clients::default(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
@@ -244,6 +207,13 @@ impl Engine {
         })
     }
 
+    /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
+    pub fn heard(&mut self, news: &News, now: Timestamp) {
+        for (name, text) in self.clients.heard(news, &self.canaries) {
+            self.say(&name, Severity::Warning, text, now);
+        }
+    }
+
     /// Carries a command out, once per id, also across restarts. The error says why it cannot be.
     pub fn command(&mut self, name: &CanaryName, command: Command, id: &str, now: Timestamp) -> Result<(), String> {
         let Some(canary) = self.canaries.get(name) else { return Err(format!("there is no canary {name}")) };
@@ -317,7 +287,12 @@ impl Engine {
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
         Board {
             ready,
-            canaries: self.canaries.iter().map(|(name, canary)| show::entry(name, canary, now)).collect(),
+            canaries: self
+                .canaries
+                .iter()
+                .map(|(name, canary)| show::entry(name, canary, self.clients.refusal(canary), now))
+                .collect(),
+            clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
         }
@@ -483,29 +458,6 @@ impl Engine {
         let millis = workers.saturating_mul(1_000) / REPORT_BUDGET_PER_SECOND;
         u32::try_from(millis.clamp(TICK_MS.0, TICK_MS.1)).unwrap_or(IDLE_TICK_MS)
     }
-}
-
-fn store_record(store: &mut dyn Store, name: &CanaryName, record: &Record) -> Result<(), StoreError> {
-    let key = format!("canary/{}/{}", name.namespace, name.name);
-    let entry = encode(&key, record);
-    let entry = entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })?;
-    store.put(&[entry])
-}
-
-fn encode<T: Serialize>(key: &str, content: &T) -> Option<(String, Vec<u8>)> {
-    let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content }).ok()?;
-    Some((key.to_owned(), bytes))
-}
-
-fn read<T: for<'de> Deserialize<'de>>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
-    let Some(bytes) = entries.get(key) else { return Ok(None) };
-    let damaged = |error: serde_json::Error| OpenError::Damaged { key: key.to_owned(), why: error.to_string() };
-    // The version first: content of another version may have any shape.
-    let raw: Stored<serde_json::Value> = serde_json::from_slice(bytes).map_err(damaged)?;
-    if raw.version != STORED_VERSION {
-        return Err(OpenError::Version { key: key.to_owned(), found: raw.version });
-    }
-    serde_json::from_value(raw.content).map(Some).map_err(damaged)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Answer, Ticket};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::server::{Intake, News};
 
 use crate::runtime::Mailbox;
 use crate::setup::Setup;
@@ -82,13 +83,40 @@ pub(crate) enum Message {
 #[derive(Debug, Clone)]
 pub struct Handle {
     messages: Mailbox,
+    news: Newsbox,
     board: watch::Receiver<Arc<Board>>,
     events: EventLog,
 }
 
+/// News of clients, until the engine looks. None may get lost, or a client that left would stay for ever; there are
+/// few: a client answers one response of a type at a time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Newsbox(Arc<Mutex<Vec<News>>>);
+
+impl Newsbox {
+    /// Returns what came since it was looked at last, oldest first.
+    pub(crate) fn take(&self) -> Vec<News> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn put(&self, news: News) {
+        self.lock().push(news);
+    }
+
+    // A std mutex, never held across an await: a push and a take are all there is.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<News>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Handle {
-    pub(crate) const fn new(messages: Mailbox, board: watch::Receiver<Arc<Board>>, events: EventLog) -> Self {
-        Self { messages, board, events }
+    pub(crate) const fn new(
+        messages: Mailbox,
+        news: Newsbox,
+        board: watch::Receiver<Arc<Board>>,
+        events: EventLog,
+    ) -> Self {
+        Self { messages, news, board, events }
     }
 
     /// Returns what is shown at this moment.
@@ -179,9 +207,13 @@ impl EventLog {
     }
 }
 
-impl wingbeat_xds_server::server::Intake for Handle {
-    /// Peers are not authenticated yet, so that there is no principal to hold a report against.
+impl Intake for Handle {
+    /// The server has checked that the principal may speak for the node.
     async fn report(&self, _principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
         Self::report(self, request).await
+    }
+
+    fn news(&self, news: News) {
+        self.news.put(news);
     }
 }

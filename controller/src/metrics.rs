@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::view::{ArmView, Board, CanaryView};
+use crate::view::{ArmView, Board, CanaryView, ClientsView};
 
 /// The content type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,6 +57,11 @@ struct OfQuantile {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfType {
+    type_url: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Info {
     version: &'static str,
     mesh_provider: &'static str,
@@ -74,10 +79,30 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let reports = Counter::<u64>::default();
     reports.inc_by(board.reports);
     registry.register("wingbeat_reports", "Reports of filters that were taken", reports);
+    register_clients(&mut registry, &board.clients);
     register_canaries(&mut registry, board);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
+}
+
+fn register_clients(registry: &mut Registry, clients: &ClientsView) {
+    let gauge = |value: u64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge
+    };
+    registry.register("wingbeat_xds_streams", "Open xDS streams", gauge(clients.streams));
+    registry.register(
+        "wingbeat_xds_refusals",
+        "Types that an xDS stream refused and has not accepted since",
+        gauge(clients.refusals),
+    );
+    let nacks = Family::<OfType, Counter>::default();
+    for (type_url, count) in &clients.nacks {
+        nacks.get_or_create(&OfType { type_url }).inc_by(*count);
+    }
+    registry.register("wingbeat_xds_nacks", "Configurations that xDS clients refused", nacks);
 }
 
 fn register_canaries(registry: &mut Registry, board: &Board) {
@@ -194,6 +219,7 @@ mod tests {
             canaries: [(("prod".into(), "backend".into()), Arc::new(canary))].into(),
             nodes: 2,
             reports: 7,
+            clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
         };
         let text = render(&board).unwrap();
         for line in [
@@ -205,6 +231,9 @@ mod tests {
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-duration"} 0.25"#,
             "wingbeat_reporting_nodes 2",
             "wingbeat_reports_total 7",
+            "wingbeat_xds_streams 3",
+            "wingbeat_xds_refusals 1",
+            r#"wingbeat_xds_nacks_total{type_url="type/Cluster"} 4"#,
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in:\n{text}");
         }

@@ -13,7 +13,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Told, rfc3339};
-use crate::handle::{EventLog, Handle, Message, Refusal, Verb};
+use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, Verb};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::Messenger;
 use crate::setup::Setup;
@@ -44,7 +44,8 @@ impl Runtime {
         let (mailbox, messages) = sync_channel(MAILBOX);
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
-        let handle = Handle::new(mailbox.clone(), shown, events.clone());
+        let news = Newsbox::default();
+        let handle = Handle::new(mailbox.clone(), news.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
@@ -58,6 +59,7 @@ impl Runtime {
             told: 0,
             messenger,
             mailbox,
+            news,
             asked: Vec::new(),
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
@@ -94,6 +96,7 @@ struct Worker {
     told: u64,
     messenger: Messenger,
     mailbox: Mailbox,
+    news: Newsbox,
     /// Questions that are on their way.
     asked: Vec<(CanaryName, Ticket)>,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
@@ -121,7 +124,11 @@ impl Worker {
                 }
                 self.take(message);
             }
-            self.engine.tick(self.clock.now());
+            let now = self.clock.now();
+            for news in self.news.take() {
+                self.engine.heard(&news, now);
+            }
+            self.engine.tick(now);
         }
     }
 

@@ -19,6 +19,19 @@ pub struct Board {
     pub nodes: u64,
     /// Reports that were taken since the start.
     pub reports: u64,
+    /// Clients of xDS.
+    pub clients: ClientsView,
+}
+
+/// Clients of xDS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientsView {
+    /// Open streams.
+    pub streams: u64,
+    /// Types that a stream refused and has not accepted since.
+    pub refusals: u64,
+    /// Refusals since the start, by type URL.
+    pub nacks: Vec<(&'static str, u64)>,
 }
 
 /// One canary.

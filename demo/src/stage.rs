@@ -74,7 +74,7 @@ impl Stage {
             let until = async {
                 let _dropped = stopped.await;
             };
-            if let Err(error) = server::serve(control, snapshots, intake, until).await {
+            if let Err(error) = server::serve(control, None, snapshots, intake, until).await {
                 tracing::error!(%error, "the xDS server ended");
             }
         });
@@ -84,6 +84,8 @@ impl Stage {
             host: control_address.ip().to_string(),
             port: control_address.port(),
             admin: None,
+            delta: false,
+            tls: None,
         };
         let envoy = binary.start(bootstrap.render(), entry).await?;
         Ok(Self { entry, primary, canary, runtime, _envoy: envoy, _stop: stop })

@@ -1,6 +1,6 @@
 //! The bootstrap of a plain Envoy: it only says where we are.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,19 @@ pub struct Bootstrap {
     pub port: u16,
     /// Where Envoy's own administration interface listens, if at all.
     pub admin: Option<SocketAddr>,
+    /// True for the delta form of xDS.
+    pub delta: bool,
+    /// How the control plane is reached; none means plain text.
+    pub tls: Option<ClientTls>,
+}
+
+/// What Envoy needs for TLS, as paths of PEM files on its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Who signs the certificate of the control plane.
+    pub ca: String,
+    /// Envoy's own certificate and key, if the control plane asks for them.
+    pub identity: Option<(String, String)>,
 }
 
 impl Bootstrap {
@@ -28,7 +41,7 @@ impl Bootstrap {
             "node": {"id": self.node_id, "cluster": self.node_cluster},
             "dynamic_resources": {
                 "ads_config": {
-                    "api_type": "GRPC",
+                    "api_type": if self.delta { "DELTA_GRPC" } else { "GRPC" },
                     "transport_api_version": "V3",
                     // A node message is 61 KB: once a stream is enough.
                     "set_node_on_first_message_only": true,
@@ -58,10 +71,40 @@ impl Bootstrap {
                 },
             }]},
         });
+        let cluster = bootstrap.pointer_mut("/static_resources/clusters/0").and_then(Value::as_object_mut);
+        if let (Some(tls), Some(cluster)) = (&self.tls, cluster) {
+            cluster.insert("transport_socket".to_owned(), tls.render(&self.host));
+        }
         if let (Some(admin), Some(fields)) = (self.admin, bootstrap.as_object_mut()) {
             let socket = json!({"address": admin.ip().to_string(), "port_value": admin.port()});
             fields.insert("admin".to_owned(), json!({"address": {"socket_address": socket}}));
         }
         bootstrap
+    }
+}
+
+impl ClientTls {
+    /// Returns the transport socket of the cluster that leads to `host`, whose certificate must bear this name.
+    fn render(&self, host: &str) -> Value {
+        let san_type = if host.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
+        let mut common = json!({
+            "alpn_protocols": ["h2"],
+            "validation_context": {
+                "trusted_ca": {"filename": self.ca},
+                "match_typed_subject_alt_names": [{"san_type": san_type, "matcher": {"exact": host}}],
+            },
+        });
+        if let (Some((certificate, key)), Some(fields)) = (&self.identity, common.as_object_mut()) {
+            let files = json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}});
+            fields.insert("tls_certificates".to_owned(), json!([files]));
+        }
+        json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": common,
+                "sni": if san_type == "DNS" { host } else { "" },
+            },
+        })
     }
 }

@@ -103,6 +103,18 @@ pub enum Split {
     },
 }
 
+impl Split {
+    /// Returns the clusters that requests may go to.
+    pub fn clusters(&self) -> Vec<&ClusterName> {
+        match self {
+            Self::Single(cluster) => vec![cluster],
+            Self::Weighted { primary, canary, .. }
+            | Self::Header { primary, canary, .. }
+            | Self::Mirror { primary, canary, .. } => vec![primary, canary],
+        }
+    }
+}
+
 /// A cluster: one revision of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {

@@ -30,12 +30,14 @@ pub fn render(model: &Model) -> Snapshot {
     let names: BTreeSet<&str> = model.listeners.iter().map(|listener| listener.name.as_str()).collect();
     for listener in &model.listeners {
         let message = listener::listener(listener, model.filter.is_some());
-        snapshot.add_listener(Resource::new(&listener.name, &message), listener.node_clusters.clone());
+        let node_clusters = listener.node_clusters.clone();
+        snapshot.add(Kind::Listener, Resource { node_clusters, ..Resource::new(&listener.name, &message) });
     }
     for name in names {
         let on_listener = |host: &&VirtualHost| host.listeners.iter().any(|listener| listener == name);
         let hosts: Vec<&VirtualHost> = model.hosts.iter().filter(on_listener).collect();
-        snapshot.add(Kind::Routes, Resource::new(name, &route::routes(name, &hosts)));
+        let refers_to = hosts.iter().flat_map(|host| host.split.clusters()).map(ToString::to_string).collect();
+        snapshot.add(Kind::Routes, Resource { refers_to, ..Resource::new(name, &route::routes(name, &hosts)) });
     }
     if let Some(module) = &model.filter {
         snapshot.add(Kind::Extension, Resource::new(FILTER, &extension::filter(module)));

@@ -42,11 +42,21 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.type_url() == url)
     }
 
-    /// Returns true where a client that names nothing wants everything (xDS protocol, "Wildcard").
+    /// Returns true where a client that names nothing wants everything (xDS protocol, "Wildcard"). In state of the
+    /// world, responses of these types carry all that is wanted: what is left out is gone.
     pub const fn has_wildcard(self) -> bool {
         match self {
             Self::Cluster | Self::Listener => true,
             Self::Endpoints | Self::Routes | Self::Extension => false,
+        }
+    }
+
+    /// Returns the type whose resources refer to those of this one. What refers must go first.
+    pub const fn referred_by(self) -> Option<Self> {
+        match self {
+            Self::Cluster | Self::Endpoints => Some(Self::Routes),
+            Self::Routes | Self::Extension => Some(Self::Listener),
+            Self::Listener => None,
         }
     }
 }
@@ -60,14 +70,18 @@ pub struct Resource {
     pub body: Any,
     /// A hash of the content.
     pub version: Version,
+    /// Names of the clusters that it needs.
+    pub refers_to: Vec<String>,
+    /// Values of `node.cluster` that it is for; empty: all.
+    pub node_clusters: Vec<String>,
 }
 
 impl Resource {
-    /// Encodes a message.
-    pub fn new<M: Message + Name>(name: &str, message: &M) -> Arc<Self> {
+    /// Encodes a message that is for all nodes and needs no cluster.
+    pub fn new<M: Message + Name>(name: &str, message: &M) -> Self {
         let body = any(message);
         let version = Version::of([body.value.as_slice()]);
-        Arc::new(Self { name: name.to_owned(), body, version })
+        Self { name: name.to_owned(), body, version, refers_to: Vec::new(), node_clusters: Vec::new() }
     }
 }
 
@@ -94,6 +108,12 @@ impl Version {
     pub fn of_all<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Self {
         let versions: Vec<[u8; 8]> = resources.into_iter().map(|resource| resource.version.0).collect();
         Self::of(versions.iter().map(<[u8; 8]>::as_slice))
+    }
+
+    /// Reads what [`Version`] displays as.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())??;
+        Some(Self(number.to_be_bytes()))
     }
 
     /// Returns the version as a number.

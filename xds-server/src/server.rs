@@ -1,36 +1,65 @@
-//! xDS and reports over gRPC: thin glue around [`Session`].
+//! xDS and reports over gRPC, on one port: thin glue around [`Session`].
+//!
+//! ADS and one service per type, each in state of the world and in delta: `stream.rs` feeds them all.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use futures::Stream;
+use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_server::ClusterDiscoveryServiceServer;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::EndpointDiscoveryServiceServer;
+use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server::ExtensionConfigDiscoveryServiceServer;
+use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryServiceServer;
+use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server::RouteDiscoveryServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
 use crate::resource::Kind;
-use crate::session::{self, Session};
+use crate::session::Nack;
 use crate::store::Store;
+
+use principal::{Principals, principal};
+use stream::Discovery;
+
+mod principal;
+mod services;
+mod stream;
 
 /// A report is at most this large; so is anything else that a client sends, but for its node message.
 const MAX_REPORT: usize = 256 * 1024;
 const MAX_REQUEST: usize = 1024 * 1024;
-/// Responses that wait for a client that reads slowly: one a type is outstanding, so it never needs more.
-const QUEUE: usize = Kind::ALL.len();
+/// Streams and calls at a time on one connection.
+const MAX_CONCURRENT: u32 = 256;
 
-/// Takes reports of filters.
+/// What happened to a client of xDS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// `node.id` of the client.
+    pub node: String,
+    /// Its stream, by a number that is not used again.
+    pub stream: u64,
+    /// What happened.
+    pub what: Happened,
+}
+
+/// See [`News`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// It opened a stream.
+    Connected,
+    /// It refused a configuration, and keeps the one before.
+    Refused(Nack),
+    /// It holds all that it wants of a type, as it is.
+    Settled(Kind),
+    /// Its stream ended.
+    Left,
+}
+
+/// Takes what proxies have to say.
 pub trait Intake: Send + Sync + 'static {
     /// Takes one report of an authenticated peer, if peers are; the error says why it was refused.
     fn report(
@@ -38,131 +67,99 @@ pub trait Intake: Send + Sync + 'static {
         principal: Option<String>,
         request: ReportRequest,
     ) -> impl Future<Output = Result<ReportResponse, String>> + Send;
+
+    /// Takes news of a client. Must not block.
+    fn news(&self, news: News);
+}
+
+/// How connections are secured. All in PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The certificate of the server, with its chain.
+    pub certificate: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+    /// Who signs the certificates of clients; without it, clients need none.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("client_ca", &self.client_ca.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Returns why these files cannot be used, if they cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let tried = self.clone().on(Server::builder());
+        tried
+            .map(drop)
+            .map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+    }
+
+    fn on(self, server: Server) -> Result<Server, tonic::transport::Error> {
+        // More than one is compiled in by libraries; one that was chosen before stays.
+        let _chosen = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(self.certificate, self.key));
+        if let Some(ca) = self.client_ca {
+            config = config.client_ca_root(Certificate::from_pem(ca));
+        }
+        server.tls_config(config)
+    }
 }
 
 /// Serves xDS and takes reports until `stop` resolves.
 pub async fn serve<I: Intake>(
     listener: TcpListener,
+    tls: Option<Tls>,
     store: Store,
     intake: Arc<I>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
-    let reports = ReportServiceServer::new(Reports(intake)).max_decoding_message_size(MAX_REPORT);
-    let discovery = AggregatedDiscoveryServiceServer::new(Discovery { store }).max_decoding_message_size(MAX_REQUEST);
-    tonic::transport::Server::builder()
+    let authenticated = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let mut server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .tcp_nodelay(true)
-        .add_service(discovery)
-        .add_service(reports)
+        .max_concurrent_streams(MAX_CONCURRENT)
+        .tcp_nodelay(true);
+    if let Some(tls) = tls {
+        server = tls.on(server)?;
+    }
+    let principals = Principals::default();
+    let discovery = Arc::new(Discovery::new(store, intake.clone(), principals.clone()));
+    let reports = Reports { intake, principals, authenticated };
+    let limit = MAX_REQUEST;
+    server
+        .add_service(AggregatedDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
+        .add_service(ClusterDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
+        .add_service(EndpointDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
+        .add_service(ListenerDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
+        .add_service(RouteDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
+        .add_service(ExtensionConfigDiscoveryServiceServer::from_arc(discovery).max_decoding_message_size(limit))
+        .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MAX_REPORT))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await
 }
 
-struct Reports<I>(Arc<I>);
+struct Reports<I> {
+    intake: Arc<I>,
+    principals: Principals,
+    authenticated: bool,
+}
 
 #[tonic::async_trait]
 impl<I: Intake> ReportService for Reports<I> {
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        let reply = self.0.report(None, request.into_inner()).await;
+        let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
+        let report = request.into_inner();
+        // Who is authenticated speaks only for the nodes as which it takes configuration. It is asked to come again:
+        // after a restart, a report may be faster than the stream.
+        if self.authenticated && !self.principals.speaks_for(principal.as_deref(), &report.node_id) {
+            let who = principal.unwrap_or_default();
+            return Err(Status::permission_denied(format!("{who} has no xDS stream as node {}", report.node_id)));
+        }
+        let reply = self.intake.report(principal, report).await;
         reply.map(Response::new).map_err(Status::invalid_argument)
-    }
-}
-
-struct Discovery {
-    store: Store,
-}
-
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let peer = request.remote_addr();
-        let (responses, stream) = mpsc::channel(QUEUE);
-        tokio::spawn(drive(self.store.clone(), request.into_inner(), responses, peer));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        _request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("use api_type: GRPC; `wingbeat bootstrap` prints a bootstrap that does"))
-    }
-}
-
-/// Feeds one stream's session until the client leaves. The session bounds what is in flight.
-async fn drive(
-    store: Store,
-    mut requests: Streaming<DiscoveryRequest>,
-    responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
-    peer: Option<SocketAddr>,
-) {
-    let mut snapshots = store.watch();
-    let Ok(Some(first)) = requests.message().await else { return };
-    let node = first.node.clone().unwrap_or_default();
-    let mut session = Session::new(&node.cluster);
-    tracing::info!(node = node.id, ?peer, "Envoy connected");
-    let known = snapshots.borrow_and_update().clone();
-    let mut due = known.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
-    due.extend(react(&mut session, first, &node));
-    loop {
-        for response in due.drain(..) {
-            if responses.send(Ok(encode(response))).await.is_err() {
-                return;
-            }
-        }
-        tokio::select! {
-            request = requests.message() => match request {
-                Ok(Some(request)) => due = react(&mut session, request, &node),
-                Ok(None) | Err(_) => break,
-            },
-            changed = snapshots.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                let snapshot = snapshots.borrow_and_update().clone();
-                due = snapshot.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
-            }
-        }
-    }
-    tracing::info!(node = node.id, "Envoy disconnected");
-}
-
-fn react(session: &mut Session, request: DiscoveryRequest, node: &Node) -> Vec<session::Response> {
-    let Some(kind) = Kind::from_type_url(&request.type_url) else {
-        tracing::debug!(node = node.id, type_url = request.type_url, "asked for a type that is not served");
-        return Vec::new();
-    };
-    let reaction = session.request(
-        kind,
-        &session::Request {
-            names: request.resource_names,
-            nonce: request.response_nonce,
-            version: request.version_info,
-            error: request.error_detail.map(|status| status.message),
-        },
-    );
-    if let Some(nack) = &reaction.nack {
-        tracing::warn!(node = node.id, kind = ?nack.kind, version = %nack.version, error = nack.error, "Envoy refused a configuration and keeps the one before it");
-    }
-    reaction.responses
-}
-
-fn encode(response: session::Response) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: response.version.to_string(),
-        resources: response.resources.iter().map(|resource| resource.body.clone()).collect(),
-        type_url: response.kind.type_url().to_owned(),
-        nonce: response.nonce,
-        control_plane: Some(ControlPlane { identifier: concat!("wingbeat/", env!("CARGO_PKG_VERSION")).to_owned() }),
-        ..DiscoveryResponse::default()
     }
 }

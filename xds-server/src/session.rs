@@ -1,30 +1,80 @@
-//! One state-of-the-world stream, as a machine: requests and snapshots in, responses out. It knows no network.
+//! One xDS stream, as a machine: requests and snapshots in, responses out. It knows no network.
 //!
 //! ```text
 //!  request ─► Session::request ─┐
 //!  snapshot ► Session::snapshot ┼─► responses, in an order in which nothing refers to what is not there yet
 //! ```
 //!
-//! Rules of the [xDS protocol](https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol) are named where
-//! they apply. Memory is bounded: one response per type is outstanding, and the newest snapshot wins.
+//! State of the world and delta are two [`Dialect`]s of the same machine: they differ in how a request changes what
+//! is wanted, and in what a response carries. Rules of the
+//! [xDS protocol](https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol) are named where they apply, and
+//! `session/protocol.toml` plays them as scripts.
+//!
+//! - One response per type is outstanding; the newest snapshot wins. So memory is bounded by what a client names.
+//! - What is referred to is sent before what refers to it, and taken away only after the client has accepted a
+//!   configuration that no longer refers to it.
+//! - A refused resource is not sent again until it changes. What was refused along with others is sent once more
+//!   alone, so that the innocent get through.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::resource::{Kind, Resource, Version};
+use crate::session::holding::{Holding, Outstanding};
+use crate::session::wanted::Wanted;
 use crate::snapshot::{Resources, Snapshot};
+
+mod holding;
+mod wanted;
+
+/// Names that a client may ask for, of one type.
+pub const MAX_NAMES: usize = 10_000;
+
+/// The two forms of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Responses carry whole sets (of clusters and listeners) or whole resources (of the other types).
+    StateOfTheWorld,
+    /// Responses carry what changed, and the names of what is gone.
+    Delta,
+}
 
 /// What a client sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Names that it wants; none may mean all.
-    pub names: Vec<String>,
-    /// Nonce of the response that this answers; empty in the first request of a type.
+    /// How it changes what it wants.
+    pub names: Names,
+    /// Nonce of the response that this answers; empty if it answers none.
     pub nonce: String,
-    /// Version that the client holds.
-    pub version: String,
     /// Set if the client rejects the response.
     pub error: Option<String>,
+}
+
+/// What a client says it wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// State of the world: these and no others; none may mean all.
+    All {
+        /// The names.
+        names: Vec<String>,
+        /// Version that the client holds, from an earlier stream if this is its first request.
+        version: String,
+    },
+    /// Delta: more of these and less of those.
+    Change {
+        /// Names that it wants from now on.
+        subscribe: Vec<String>,
+        /// Names that it wants no longer.
+        unsubscribe: Vec<String>,
+        /// Names and versions that it holds from an earlier stream.
+        initial: Vec<(String, String)>,
+    },
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::All { names: Vec::new(), version: String::new() }
+    }
 }
 
 /// What is sent back.
@@ -32,12 +82,14 @@ pub struct Request {
 pub struct Response {
     /// Type of the resources.
     pub kind: Kind,
-    /// Version of the set.
+    /// Version of all that the client holds of this type once it accepts this.
     pub version: Version,
     /// To be repeated by the client.
     pub nonce: String,
     /// The resources.
     pub resources: Vec<Arc<Resource>>,
+    /// Delta: names of resources that are gone.
+    pub removed: Vec<String>,
 }
 
 /// A client's refusal of what it was sent.
@@ -45,8 +97,8 @@ pub struct Response {
 pub struct Nack {
     /// Type of the resources.
     pub kind: Kind,
-    /// The version that was refused; it is not sent again.
-    pub version: Version,
+    /// Names of what was refused together.
+    pub names: Vec<String>,
     /// Why, in the client's words.
     pub error: String,
 }
@@ -58,156 +110,267 @@ pub struct Reaction {
     pub responses: Vec<Response>,
     /// Set if the client refused something.
     pub nack: Option<Nack>,
+    /// Set if the client now holds all that it wants of a type, as it is.
+    pub settled: Option<Kind>,
 }
+
+/// A client named more than [`MAX_NAMES`] resources of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {MAX_NAMES} names of one type")]
+pub struct TooManyNames;
 
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Session {
+    dialect: Dialect,
     node_cluster: String,
     snapshot: Option<Arc<Snapshot>>,
     types: [Subscription; Kind::ALL.len()],
-    /// Clusters that are gone, and their endpoints, until routes that may refer to them are replaced.
-    lingering: [Resources; 2],
     nonce: u64,
 }
 
 #[derive(Debug, Default)]
 struct Subscription {
+    /// None until the first request.
     wanted: Option<Wanted>,
-    /// The response that is not answered yet, or was answered last.
-    sent: Option<Sent>,
-    /// Names came that were not subscribed before: they must be sent even if nothing changed.
-    forced: bool,
-    accepted: Option<Version>,
-    refused: Option<Version>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Wanted {
-    All,
-    Names(BTreeSet<String>),
-}
-
-#[derive(Debug)]
-struct Sent {
-    nonce: String,
-    version: Version,
-    outstanding: bool,
+    holding: Holding,
+    /// What is gone from the snapshot, until nothing that the client holds refers to it.
+    lingering: Resources,
+    /// Must be sent even if nothing changed.
+    forced: BTreeSet<String>,
+    /// The first request of this type is not answered yet.
+    unanswered: bool,
+    /// Version of all that the client held on its last stream, until it is looked at.
+    resumed: Option<Version>,
+    /// Something happened since it was looked at last.
+    dirty: bool,
 }
 
 impl Session {
     /// Returns the machine of a new stream, of a node of this cluster.
-    pub fn new(node_cluster: &str) -> Self {
-        Self {
-            node_cluster: node_cluster.to_owned(),
-            snapshot: None,
-            types: Default::default(),
-            lingering: Default::default(),
-            nonce: 0,
-        }
+    pub fn new(dialect: Dialect, node_cluster: &str) -> Self {
+        Self { dialect, node_cluster: node_cluster.to_owned(), snapshot: None, types: Default::default(), nonce: 0 }
     }
 
     /// Takes a request.
-    pub fn request(&mut self, kind: Kind, request: &Request) -> Reaction {
-        let subscription = self.subscription(kind);
-        let mut nack = None;
-        if let Some(sent) = &mut subscription.sent {
-            // "Stale nonces": the client has not seen the latest response yet; its answer to that will come.
-            if request.nonce != sent.nonce {
-                return Reaction::default();
-            }
-            if sent.outstanding {
-                sent.outstanding = false;
-                // "ACK and NACK": told apart by error_detail, not by the version.
-                if let Some(error) = &request.error {
-                    subscription.refused = Some(sent.version);
-                    nack = Some(Nack { kind, version: sent.version, error: error.clone() });
-                } else {
-                    subscription.accepted = Some(sent.version);
-                    subscription.refused = None;
-                }
-            }
+    pub fn request(&mut self, kind: Kind, request: &Request) -> Result<Reaction, TooManyNames> {
+        let dialect = self.dialect;
+        let subscription = self.of_mut(kind);
+        // "ACK and NACK": told apart by error_detail, not by the version.
+        let answered = subscription.holding.answer(&request.nonce, request.error.is_some());
+        // "Stale nonces": in state of the world, the client has not seen the latest response yet, and its answer to
+        // that will say what it wants. In delta, each request is a change of its own and always counts.
+        if dialect == Dialect::StateOfTheWorld && subscription.holding.is_stale(&request.nonce) {
+            return Ok(Reaction::default());
         }
-        subscription.subscribe(kind, &request.names);
+        let nack = request.error.as_ref().and_then(|error| {
+            let names = answered.clone()?;
+            Some(Nack { kind, names, error: error.clone() })
+        });
+        subscription.dirty = true;
+        self.subscribe(kind, &request.names)?;
         self.release();
-        Reaction { responses: self.pump(), nack }
+        let responses = self.pump();
+        let settled = (answered.is_some() && nack.is_none() && self.is_settled(kind)).then_some(kind);
+        Ok(Reaction { responses, nack, settled })
     }
 
     /// Takes a new snapshot.
     pub fn snapshot(&mut self, snapshot: &Arc<Snapshot>) -> Vec<Response> {
-        if let Some(old) = self.snapshot.replace(snapshot.clone()) {
-            for (held, kind) in self.lingering.iter_mut().zip([Kind::Cluster, Kind::Endpoints]) {
-                let new = snapshot.resources(kind, &self.node_cluster);
-                held.extend(old.resources(kind, &self.node_cluster));
-                held.retain(|name, _| !new.contains_key(name));
+        let old = self.snapshot.replace(snapshot.clone());
+        for kind in Kind::ALL {
+            let new = snapshot.of(kind);
+            let held = old.as_ref().map(|old| old.of(kind));
+            if held.is_some_and(|held| Arc::ptr_eq(held, new)) {
+                continue;
+            }
+            let subscription = self.of_mut(kind);
+            subscription.dirty = true;
+            if kind.referred_by().is_some() {
+                let gone = held.into_iter().flat_map(|held| held.iter());
+                subscription.lingering.extend(gone.map(|(name, resource)| (name.clone(), resource.clone())));
+                subscription.lingering.retain(|name, _| !new.contains_key(name));
             }
         }
         self.release();
         self.pump()
     }
 
-    /// Returns the version of a type that the client has accepted.
-    pub fn accepted(&self, kind: Kind) -> Option<Version> {
-        self.types.get(kind as usize).and_then(|subscription| subscription.accepted)
+    /// Returns true if the client has accepted all that it wants of a type, as it is.
+    pub fn is_settled(&self, kind: Kind) -> bool {
+        let subscription = self.of(kind);
+        let current = self.snapshot.as_ref().map(|snapshot| snapshot.of(kind));
+        current
+            .into_iter()
+            .flat_map(|all| all.values())
+            .all(|resource| !self.is_wanted(subscription, resource) || subscription.holding.has_accepted(resource))
     }
 
-    /// Lets go of clusters that are gone once the routes without them are accepted: a route to a cluster that
-    /// does not exist answers 503 ("Eventual consistency considerations").
-    fn release(&mut self) {
-        let routes = self.types.get(Kind::Routes as usize);
-        let replaced = match routes {
-            Some(Subscription { wanted: Some(_), accepted, .. }) => {
-                self.content(Kind::Routes).is_none_or(|(version, _)| *accepted == Some(version))
+    fn subscribe(&mut self, kind: Kind, names: &Names) -> Result<(), TooManyNames> {
+        let first = self.of(kind).wanted.is_none();
+        let subscription = self.of_mut(kind);
+        let wanted = subscription.wanted.get_or_insert_default();
+        match names {
+            Names::All { names, version } => {
+                let new = wanted.replace(kind, names);
+                subscription.holding.forget(|name| !wanted.covers(name));
+                // "Newly requested names must always be sent", even if nothing changed.
+                subscription.forced.extend(new);
+                if first {
+                    subscription.unanswered = kind.has_wildcard();
+                    subscription.resumed = Version::parse(version);
+                }
             }
-            // No routes, nothing that refers.
-            Some(_) | None => true,
-        };
-        if replaced {
-            self.lingering = Default::default();
+            Names::Change { subscribe, unsubscribe, initial } => {
+                // Only a stream's first request says what is held.
+                for (name, version) in initial.iter().filter(|_| first) {
+                    subscription.holding.assume(name, Version::parse(version));
+                }
+                let forced = wanted.change(kind, first, subscribe, unsubscribe);
+                subscription.holding.forget(|name| !wanted.covers(name));
+                // A subscription is answered even if the client holds the resource, unless it has just said so.
+                subscription.forced.extend(forced.into_iter().filter(|name| !first || !subscription.holding.has(name)));
+                subscription.unanswered |= first && kind.has_wildcard() && initial.is_empty();
+            }
+        }
+        if self.of(kind).wanted.as_ref().is_some_and(|wanted| wanted.len() > MAX_NAMES) {
+            return Err(TooManyNames);
+        }
+        Ok(())
+    }
+
+    /// Lets go of what is gone once nothing that the client holds refers to it: a route to a cluster that does not
+    /// exist answers 503 ("Eventual consistency considerations").
+    fn release(&mut self) {
+        for kind in Kind::ALL {
+            let Some(referrer) = kind.referred_by() else { continue };
+            if self.of(kind).lingering.is_empty() || !self.is_settled(referrer) {
+                continue;
+            }
+            let subscription = self.of_mut(kind);
+            subscription.lingering.clear();
+            subscription.dirty = true;
         }
     }
 
     fn pump(&mut self) -> Vec<Response> {
         let mut responses = Vec::new();
+        if self.snapshot.is_none() {
+            return responses;
+        }
         for kind in Kind::ALL {
-            let Some((version, resources)) = self.content(kind) else { continue };
-            let subscription = self.subscription(kind);
-            if !subscription.is_due(version) {
+            let subscription = self.of(kind);
+            if subscription.wanted.is_none() || !subscription.dirty || subscription.holding.is_outstanding() {
                 continue;
             }
-            subscription.forced = false;
-            self.nonce = self.nonce.saturating_add(1);
-            let nonce = self.nonce.to_string();
-            self.subscription(kind).sent = Some(Sent { nonce: nonce.clone(), version, outstanding: true });
-            if kind == Kind::Cluster {
-                // A cluster that changed warms anew and waits for endpoints, changed or not.
-                self.subscription(Kind::Endpoints).forced = true;
-            }
-            responses.push(Response { kind, version, nonce, resources });
+            self.of_mut(kind).dirty = false;
+            responses.extend(self.due(kind));
         }
         responses
     }
 
-    /// Returns what the client is to hold of a type, or none if it asked for nothing or nothing is known yet.
-    fn content(&self, kind: Kind) -> Option<(Version, Vec<Arc<Resource>>)> {
-        let wanted = self.types.get(kind as usize)?.wanted.as_ref()?;
-        let mut resources = self.snapshot.as_ref()?.resources(kind, &self.node_cluster);
-        let [clusters, endpoints] = &self.lingering;
+    /// Returns the response of a type that is due, if one is, and notes it as sent.
+    fn due(&mut self, kind: Kind) -> Option<Response> {
+        let target = self.target(kind);
+        let all = Version::of_all(target.values());
+        let blocked: BTreeSet<String> = target
+            .values()
+            .filter(|resource| !self.may_go(kind, resource))
+            .map(|resource| resource.name.clone())
+            .collect();
+        let whole = self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard();
+        let delta = self.dialect == Dialect::Delta;
+        let subscription = self.of_mut(kind);
+        let mut forced = std::mem::take(&mut subscription.forced);
+        // A client that held this very set on its last stream needs no answer: versions are made from the content of
+        // all that a client holds.
+        if subscription.resumed.take() == Some(all) && !target.is_empty() {
+            target.values().for_each(|held| subscription.holding.assume(&held.name, Some(held.version)));
+            forced.clear();
+            subscription.unanswered = false;
+        }
+        let is_due = |resource: &&Arc<Resource>| {
+            !blocked.contains(&resource.name)
+                && (forced.contains(&resource.name) || subscription.holding.lacks(resource))
+        };
+        let mut changed: Vec<Arc<Resource>> = target.values().filter(is_due).cloned().collect();
+        let mut removed = subscription.holding.without(&target);
+        if let (false, Some(suspect)) = (whole, subscription.holding.suspect(&target)) {
+            // The others wait until this one is answered.
+            subscription.forced = forced;
+            subscription.dirty = true;
+            changed = vec![suspect];
+            removed.clear();
+        } else if delta {
+            // A name that does not exist is answered by its removal, so that nobody waits for it.
+            removed.extend(forced.into_iter().filter(|name| !target.contains_key(name)));
+            removed.sort();
+            removed.dedup();
+        }
+        subscription.holding.drop_names(&removed);
+        let news = !changed.is_empty() || ((whole || delta) && !removed.is_empty());
+        if !news && !subscription.unanswered {
+            return None;
+        }
+        subscription.unanswered = false;
         match kind {
-            Kind::Cluster => resources.extend(clusters.clone()),
-            Kind::Endpoints => resources.extend(endpoints.clone()),
+            Kind::Cluster => self.warm(&changed),
+            // Routes may have waited for a cluster that was not warm.
+            Kind::Endpoints => self.of_mut(Kind::Routes).dirty = true,
             Kind::Listener | Kind::Routes | Kind::Extension => {}
         }
-        if let Wanted::Names(names) = wanted {
-            resources.retain(|name, _| names.contains(name));
-        }
-        let resources: Vec<Arc<Resource>> = resources.into_values().collect();
-        Some((Version::of_all(&resources), resources))
+        self.nonce = self.nonce.saturating_add(1);
+        let nonce = self.nonce.to_string();
+        let holding = &self.of(kind).holding;
+        let version = Version::of_all(target.values().filter(|resource| {
+            whole || holding.has_accepted(resource) || changed.iter().any(|changed| changed.name == resource.name)
+        }));
+        let resources = if whole { target.into_values().collect() } else { changed };
+        let sent = resources.iter().map(|resource| (resource.name.clone(), resource.version)).collect();
+        self.of_mut(kind).holding.sent(Outstanding { nonce: nonce.clone(), resources: sent }, whole);
+        Some(Response { kind, version, nonce, resources, removed: if delta { removed } else { Vec::new() } })
     }
 
-    fn subscription(&mut self, kind: Kind) -> &mut Subscription {
-        // Both lists have the length of `Kind::ALL`.
-        let [clusters, endpoints, listeners, routes, extensions] = &mut self.types;
+    /// A cluster that changed warms anew and waits for its endpoints, changed or not; routes may have waited for it too.
+    fn warm(&mut self, clusters: &[Arc<Resource>]) {
+        let Subscription { wanted, forced, dirty, .. } = self.of_mut(Kind::Endpoints);
+        let covered = |name: &str| wanted.as_ref().is_some_and(|wanted| wanted.covers(name));
+        forced.extend(clusters.iter().map(|cluster| cluster.name.clone()).filter(|name| covered(name)));
+        *dirty = true;
+        self.of_mut(Kind::Routes).dirty = true;
+    }
+
+    /// Returns what the client is to hold of a type.
+    fn target(&self, kind: Kind) -> Resources {
+        let subscription = self.of(kind);
+        let current = self.snapshot.as_ref().map(|snapshot| snapshot.of(kind));
+        let all = current.into_iter().flat_map(|all| all.iter()).chain(&subscription.lingering);
+        all.filter(|(_, resource)| self.is_wanted(subscription, resource))
+            .map(|(name, resource)| (name.clone(), resource.clone()))
+            .collect()
+    }
+
+    fn is_wanted(&self, subscription: &Subscription, resource: &Resource) -> bool {
+        let here = resource.node_clusters.is_empty() || resource.node_clusters.contains(&self.node_cluster);
+        here && subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
+    }
+
+    /// Returns false for routes to clusters that this client was not sent, with their endpoints, or has refused: it
+    /// goes on with the routes that it has. Where clusters come by another stream, nothing is known of them.
+    fn may_go(&self, kind: Kind, resource: &Resource) -> bool {
+        let (clusters, endpoints) = (self.of(Kind::Cluster), self.of(Kind::Endpoints));
+        let by_eds = |cluster: &String| {
+            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.of(Kind::Endpoints).contains_key(cluster))
+        };
+        kind != Kind::Routes
+            || clusters.wanted.is_none()
+            || resource.refers_to.iter().all(|cluster| {
+                clusters.holding.may_be_used(cluster) && (!by_eds(cluster) || endpoints.holding.may_be_used(cluster))
+            })
+    }
+
+    fn of(&self, kind: Kind) -> &Subscription {
+        let [clusters, endpoints, listeners, routes, extensions] = &self.types;
         match kind {
             Kind::Cluster => clusters,
             Kind::Endpoints => endpoints,
@@ -216,27 +379,15 @@ impl Session {
             Kind::Extension => extensions,
         }
     }
-}
 
-impl Subscription {
-    fn subscribe(&mut self, kind: Kind, names: &[String]) {
-        let named: BTreeSet<String> = names.iter().filter(|name| *name != "*").cloned().collect();
-        let star = names.iter().any(|name| name == "*");
-        // "Wildcard": no names at all mean everything, unless the client has named something before.
-        let legacy = names.is_empty() && kind.has_wildcard() && !matches!(self.wanted, Some(Wanted::Names(_)));
-        let wanted = if star || legacy { Wanted::All } else { Wanted::Names(named) };
-        if let (Wanted::Names(new), Some(Wanted::Names(old))) = (&wanted, &self.wanted) {
-            self.forced |= !new.is_subset(old);
-        }
-        self.wanted = Some(wanted);
-    }
-
-    fn is_due(&self, version: Version) -> bool {
-        match &self.sent {
-            None => true,
-            Some(sent) if sent.outstanding => false,
-            Some(_) if self.refused == Some(version) => false,
-            Some(sent) => self.forced || sent.version != version,
+    fn of_mut(&mut self, kind: Kind) -> &mut Subscription {
+        let [clusters, endpoints, listeners, routes, extensions] = &mut self.types;
+        match kind {
+            Kind::Cluster => clusters,
+            Kind::Endpoints => endpoints,
+            Kind::Listener => listeners,
+            Kind::Routes => routes,
+            Kind::Extension => extensions,
         }
     }
 }

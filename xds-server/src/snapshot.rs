@@ -11,44 +11,49 @@ pub type Resources = BTreeMap<String, Arc<Resource>>;
 /// Everything that is served at one moment. What refers to something refers to what is in here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    clusters: Resources,
-    endpoints: Resources,
-    listeners: BTreeMap<String, (Arc<Resource>, Vec<String>)>,
-    routes: Resources,
-    extensions: Resources,
+    clusters: Arc<Resources>,
+    endpoints: Arc<Resources>,
+    listeners: Arc<Resources>,
+    routes: Arc<Resources>,
+    extensions: Arc<Resources>,
 }
 
 impl Snapshot {
-    /// Adds a resource. Listeners go through [`Snapshot::add_listener`].
-    pub(crate) fn add(&mut self, kind: Kind, resource: Arc<Resource>) {
-        let name = resource.name.clone();
+    /// Adds a resource, or replaces the one of this name.
+    pub fn add(&mut self, kind: Kind, resource: Resource) {
+        Arc::make_mut(self.of_mut(kind)).insert(resource.name.clone(), Arc::new(resource));
+    }
+
+    /// Returns the resources of a type.
+    pub const fn of(&self, kind: Kind) -> &Arc<Resources> {
         match kind {
-            Kind::Cluster => drop(self.clusters.insert(name, resource)),
-            Kind::Endpoints => drop(self.endpoints.insert(name, resource)),
-            Kind::Listener => self.add_listener(resource, Vec::new()),
-            Kind::Routes => drop(self.routes.insert(name, resource)),
-            Kind::Extension => drop(self.extensions.insert(name, resource)),
+            Kind::Cluster => &self.clusters,
+            Kind::Endpoints => &self.endpoints,
+            Kind::Listener => &self.listeners,
+            Kind::Routes => &self.routes,
+            Kind::Extension => &self.extensions,
         }
     }
 
-    /// Adds a listener for nodes of these clusters; of all, if there are none.
-    pub(crate) fn add_listener(&mut self, resource: Arc<Resource>, node_clusters: Vec<String>) {
-        self.listeners.insert(resource.name.clone(), (resource, node_clusters));
+    /// Returns the same snapshot, which shares with an earlier one the types that are the same in both: so that a
+    /// stream sees at a glance what did not change.
+    #[must_use]
+    pub fn sharing(mut self, earlier: &Self) -> Self {
+        for kind in Kind::ALL {
+            if self.of(kind) == earlier.of(kind) {
+                *self.of_mut(kind) = earlier.of(kind).clone();
+            }
+        }
+        self
     }
 
-    /// Returns the resources of a type that are for a node of this cluster.
-    pub fn resources(&self, kind: Kind, node_cluster: &str) -> Resources {
+    const fn of_mut(&mut self, kind: Kind) -> &mut Arc<Resources> {
         match kind {
-            Kind::Cluster => self.clusters.clone(),
-            Kind::Endpoints => self.endpoints.clone(),
-            Kind::Routes => self.routes.clone(),
-            Kind::Extension => self.extensions.clone(),
-            Kind::Listener => {
-                let meant =
-                    |clusters: &Vec<String>| clusters.is_empty() || clusters.iter().any(|name| name == node_cluster);
-                let meant = self.listeners.iter().filter(|(_, (_, clusters))| meant(clusters));
-                meant.map(|(name, (resource, _))| (name.clone(), resource.clone())).collect()
-            }
+            Kind::Cluster => &mut self.clusters,
+            Kind::Endpoints => &mut self.endpoints,
+            Kind::Listener => &mut self.listeners,
+            Kind::Routes => &mut self.routes,
+            Kind::Extension => &mut self.extensions,
         }
     }
 }

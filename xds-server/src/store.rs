@@ -25,7 +25,11 @@ impl Store {
         self.latest.send_if_modified(|held| {
             let changed = held.as_deref() != Some(&snapshot);
             if changed {
-                *held = Some(Arc::new(snapshot));
+                let shared = match held.as_deref() {
+                    Some(earlier) => snapshot.sharing(earlier),
+                    None => snapshot,
+                };
+                *held = Some(Arc::new(shared));
             }
             changed
         });

@@ -133,6 +133,8 @@ spec:
             host: xds.ip().to_string(),
             port: xds.port(),
             admin: None,
+            delta: false,
+            tls: None,
         };
         binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
     }

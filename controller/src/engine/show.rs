@@ -14,7 +14,12 @@ use crate::engine::canary::{Canary, Node};
 use crate::view::{ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, VerdictView};
 
 /// Returns a canary as it is shown, with its key.
-pub(super) fn entry(name: &CanaryName, canary: &Canary, now: Timestamp) -> ((String, String), Arc<CanaryView>) {
+pub(super) fn entry(
+    name: &CanaryName,
+    canary: &Canary,
+    refusal: Option<&str>,
+    now: Timestamp,
+) -> ((String, String), Arc<CanaryView>) {
     let (state, plan) = (&canary.state, &canary.managed.plan);
     let progress = match &state.phase {
         Phase::Progressing(progress) => Some(progress),
@@ -53,7 +58,7 @@ pub(super) fn entry(name: &CanaryName, canary: &Canary, now: Timestamp) -> ((Str
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         nodes: canary.nodes.iter().map(|(id, node)| node_view(id, node, now)).collect(),
-        conditions: conditions(plan, &state.phase, progress),
+        conditions: conditions(plan, &state.phase, progress, refusal),
     };
     ((name.namespace.clone(), name.name.clone()), Arc::new(view))
 }
@@ -72,7 +77,7 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 }
 
 /// The wording is Flagger's.
-fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>) -> Vec<ConditionView> {
+fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, refusal: Option<&str>) -> Vec<ConditionView> {
     let kind = plan.kind();
     let (status, message) = match phase {
         Phase::Initializing => ("Unknown", format!("New {kind} detected, starting initialization.")),
@@ -95,6 +100,10 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>) -> Vec<Co
         message,
     };
     let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
+    if let Some(refusal) = refusal {
+        // The word of the Gateway API for what has reached the data plane.
+        conditions.push(condition("Programmed", "False", "Refused", refusal.to_owned()));
+    }
     if progress.is_some_and(|progress| progress.paused) {
         let message = "The share is frozen until the rollout is resumed.".to_owned();
         conditions.push(condition("Paused", "True", "Command", message));

@@ -8,6 +8,9 @@ use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::v1::{ClusterReport, Count};
 use wingbeat_xds_server::model::Split;
+use wingbeat_xds_server::resource::Kind;
+use wingbeat_xds_server::server::Happened;
+use wingbeat_xds_server::session::Nack;
 
 use super::*;
 use crate::setup::{Audience, Managed, Service, Workload};
@@ -435,4 +438,39 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     assert_eq!(kind, "no-data");
     let (_, (kind, _)) = report(&mut world, 3, policy.version, AUTOMATON_FORMAT);
     assert_ne!(kind, "no-data");
+}
+
+fn refused(stream: u64, kind: Kind, name: &str) -> News {
+    let nack = Nack { kind, names: vec![name.to_owned()], error: "no".to_owned() };
+    News { node: format!("edge-{stream}"), stream, what: Happened::Refused(nack) }
+}
+
+/// A hundred Envoys that refuse the same are told once; the condition stays until the last of them accepts or leaves.
+#[test]
+fn refusals_are_told_once_and_shown_as_long_as_they_last() {
+    let mut world = World::new();
+    let cluster = "prod/backend/1";
+    let programmed = |engine: &Engine| {
+        let board = engine.board(true, Timestamp::EPOCH);
+        let view = &board.canaries[&("prod".to_owned(), "backend".to_owned())];
+        let found = view.conditions.iter().find(|condition| condition.kind == "Programmed");
+        (found.map(|condition| condition.message.clone()), board.clients.refusals)
+    };
+    world.engine.told();
+    for stream in 1..=100 {
+        world.engine.heard(&refused(stream, Kind::Cluster, cluster), world.now);
+    }
+    let told: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
+    let text = "Envoy edge-1 refuses clusters and goes on with the last good ones: no";
+    assert_eq!(told, [text]);
+    assert_eq!(programmed(&world.engine), (Some(text.to_owned()), 100));
+    for stream in 1..=100 {
+        assert!(programmed(&world.engine).0.is_some());
+        let what = if stream % 2 == 0 { Happened::Left } else { Happened::Settled(Kind::Cluster) };
+        world.engine.heard(&News { node: String::new(), stream, what }, world.now);
+    }
+    assert_eq!(programmed(&world.engine), (None, 0));
+    // What another canary needs is not told of this one.
+    world.engine.heard(&refused(1, Kind::Cluster, "prod/other/1"), world.now);
+    assert_eq!((world.engine.told().len(), programmed(&world.engine).0), (0, None));
 }

@@ -1,191 +1,213 @@
+use std::collections::BTreeMap;
+
 use envoy_types::pb::google::protobuf::Any;
+use serde::Deserialize;
 
 use super::*;
 
-fn resource(name: &str, content: &str) -> Arc<Resource> {
+#[derive(Deserialize)]
+struct Protocol {
+    script: Vec<Script>,
+}
+
+#[derive(Deserialize)]
+struct Script {
+    rule: String,
+    only: Option<String>,
+    steps: Vec<String>,
+}
+
+/// A client and the snapshots that it sees.
+struct Player {
+    session: Session,
+    dialect: Dialect,
+    names: BTreeMap<Kind, Vec<String>>,
+    /// Nonces of the responses of each type, oldest first.
+    nonces: BTreeMap<Kind, Vec<String>>,
+}
+
+fn name_of(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::StateOfTheWorld => "sow",
+        Dialect::Delta => "delta",
+    }
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "CDS" => Kind::Cluster,
+        "EDS" => Kind::Endpoints,
+        "LDS" => Kind::Listener,
+        "RDS" => Kind::Routes,
+        "ECDS" => Kind::Extension,
+        other => panic!("there is no type {other}"),
+    }
+}
+
+fn resource(kind: Kind, text: &str) -> Resource {
+    let (name, content) = text.split_once('=').expect("name=content");
     let body = Any { type_url: String::new(), value: content.as_bytes().to_vec() };
+    let refers_to = if kind == Kind::Routes { content.split(',').map(str::to_owned).collect() } else { Vec::new() };
     let version = Version::of([name.as_bytes(), content.as_bytes()]);
-    Arc::new(Resource { name: name.into(), body, version })
+    Resource { name: name.to_owned(), body, version, refers_to, node_clusters: Vec::new() }
 }
 
-/// A snapshot of `(type, name, content)`.
-fn snapshot(resources: &[(Kind, &str, &str)]) -> Arc<Snapshot> {
-    let mut snapshot = Snapshot::default();
-    for (kind, name, content) in resources {
-        snapshot.add(*kind, resource(name, content));
+fn shown(responses: &[Response]) -> String {
+    let show = |response: &Response| {
+        let kinds = ["CDS", "EDS", "LDS", "RDS", "ECDS"].into_iter().find(|name| kind(name) == response.kind);
+        let content = |resource: &Resource| String::from_utf8_lossy(&resource.body.value).into_owned();
+        let resources = response.resources.iter().map(|resource| format!(" {}={}", resource.name, content(resource)));
+        let removed = response.removed.iter().map(|name| format!(" -{name}"));
+        kinds.unwrap_or_default().to_owned() + &resources.chain(removed).collect::<String>()
+    };
+    responses.iter().map(show).collect::<Vec<_>>().join("; ")
+}
+
+impl Player {
+    fn new(dialect: Dialect) -> Self {
+        Self { session: Session::new(dialect, ""), dialect, names: BTreeMap::new(), nonces: BTreeMap::new() }
     }
-    Arc::new(snapshot)
-}
 
-fn first(names: &[&str]) -> Request {
-    Request { names: names.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() }
-}
-
-fn ack(response: &Response, names: &[&str]) -> Request {
-    Request { nonce: response.nonce.clone(), version: response.version.to_string(), ..first(names) }
-}
-
-fn nack(response: &Response, names: &[&str]) -> Request {
-    Request { error: Some("no".into()), ..ack(response, names) }
-}
-
-fn names(response: &Response) -> Vec<&str> {
-    response.resources.iter().map(|resource| resource.name.as_str()).collect()
-}
-
-fn kinds(responses: &[Response]) -> Vec<Kind> {
-    responses.iter().map(|response| response.kind).collect()
-}
-
-#[test]
-fn nothing_is_answered_before_the_first_snapshot() {
-    let mut session = Session::new("");
-    assert_eq!(session.request(Kind::Cluster, &first(&[])), Reaction::default());
-    let responses = session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1")]));
-    assert_eq!(kinds(&responses), [Kind::Cluster]);
-}
-
-#[test]
-fn an_acknowledged_version_is_not_sent_again() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Listener, "a", "1")]));
-    let sent = session.request(Kind::Listener, &first(&[])).responses;
-    assert_eq!(session.request(Kind::Listener, &ack(&sent[0], &[])), Reaction::default());
-    assert_eq!(session.accepted(Kind::Listener), Some(sent[0].version));
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "1")])), []);
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "2")])).len(), 1);
-}
-
-#[test]
-fn one_response_is_outstanding_and_the_newest_wins() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Listener, "a", "1")]));
-    let sent = session.request(Kind::Listener, &first(&[])).responses;
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "2")])), []);
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "3")])), []);
-    let next = session.request(Kind::Listener, &ack(&sent[0], &[])).responses;
-    assert_eq!(next[0].resources[0].body.value, b"3");
-}
-
-#[test]
-fn a_refused_version_is_reported_once_and_not_sent_again() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Listener, "a", "1")]));
-    let sent = session.request(Kind::Listener, &first(&[])).responses;
-    let reaction = session.request(Kind::Listener, &nack(&sent[0], &[]));
-    assert_eq!(reaction.nack, Some(Nack { kind: Kind::Listener, version: sent[0].version, error: "no".into() }));
-    assert_eq!((reaction.responses.len(), session.accepted(Kind::Listener)), (0, None));
-    assert_eq!(session.request(Kind::Listener, &nack(&sent[0], &[])), Reaction::default());
-    // Something new may be better.
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "2")])).len(), 1);
-}
-
-#[test]
-fn a_stale_nonce_changes_nothing() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Listener, "a", "1")]));
-    let sent = session.request(Kind::Listener, &first(&[])).responses;
-    let stale = Request { nonce: "another".into(), ..ack(&sent[0], &[]) };
-    assert_eq!(session.request(Kind::Listener, &stale), Reaction::default());
-    assert_eq!(session.snapshot(&snapshot(&[(Kind::Listener, "a", "2")])), [], "still outstanding");
-}
-
-#[test]
-fn names_that_do_not_exist_yet_are_remembered() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[]));
-    let sent = session.request(Kind::Routes, &first(&["r"])).responses;
-    assert_eq!(names(&sent[0]), Vec::<&str>::new());
-    session.request(Kind::Routes, &ack(&sent[0], &["r"]));
-    let later = session.snapshot(&snapshot(&[(Kind::Routes, "r", "1"), (Kind::Routes, "s", "1")]));
-    assert_eq!(names(&later[0]), ["r"]);
-}
-
-#[test]
-fn newly_named_resources_are_sent_even_if_unchanged() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Routes, "r", "1"), (Kind::Routes, "s", "1")]));
-    let sent = session.request(Kind::Routes, &first(&["r"])).responses;
-    let more = session.request(Kind::Routes, &ack(&sent[0], &["r", "s"])).responses;
-    assert_eq!(names(&more[0]), ["r", "s"]);
-    session.request(Kind::Routes, &ack(&more[0], &["r", "s"]));
-    // Fewer names are a smaller set, hence another version; nobody needs to be told twice.
-    let fewer = session.request(Kind::Routes, &ack(&more[0], &["s"])).responses;
-    assert_eq!(names(&fewer[0]), ["s"]);
-}
-
-#[test]
-fn no_names_mean_all_until_something_was_named() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1"), (Kind::Cluster, "b", "1")]));
-    let all = session.request(Kind::Cluster, &first(&[])).responses;
-    assert_eq!(names(&all[0]), ["a", "b"]);
-    let one = session.request(Kind::Cluster, &ack(&all[0], &["a"])).responses;
-    assert_eq!(names(&one[0]), ["a"]);
-    let none = session.request(Kind::Cluster, &ack(&one[0], &[])).responses;
-    assert_eq!(names(&none[0]), Vec::<&str>::new());
-}
-
-#[test]
-fn clusters_come_before_what_refers_to_them_and_endpoints_with_them() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1"), (Kind::Endpoints, "a", "1"), (Kind::Routes, "r", "a")]));
-    let mut sent = Vec::new();
-    for (kind, names) in [(Kind::Routes, &["r"][..]), (Kind::Endpoints, &["a"]), (Kind::Cluster, &[])] {
-        sent.extend(session.request(kind, &first(names)).responses);
-    }
-    for response in &sent {
-        let names: &[&str] = match response.kind {
-            Kind::Routes => &["r"],
-            Kind::Endpoints => &["a"],
-            Kind::Cluster | Kind::Listener | Kind::Extension => &[],
+    /// Plays a step and returns what was sent.
+    fn play(&mut self, step: &str) -> String {
+        let mut words = step.split_whitespace();
+        let action = words.next().expect("an action");
+        let responses = if action == "snapshot" {
+            self.session.snapshot(&self.read_snapshot(step.trim_start_matches("snapshot")))
+        } else {
+            let kind = kind(words.next().expect("a type"));
+            let rest: Vec<String> = words.map(str::to_owned).collect();
+            self.request(kind, action, &rest)
         };
-        for response in session.request(response.kind, &ack(response, names)).responses {
-            session.request(response.kind, &ack(&response, names));
+        for response in &responses {
+            self.nonces.entry(response.kind).or_default().push(response.nonce.clone());
+        }
+        shown(&responses)
+    }
+
+    /// What is the same as before is shared, as the store does it.
+    fn read_snapshot(&self, text: &str) -> Arc<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for of_type in text.split('|').map(str::trim).filter(|text| !text.is_empty()) {
+            let (name, resources) = of_type.split_once(' ').expect("a type and resources");
+            for text in resources.split_whitespace() {
+                snapshot.add(kind(name), resource(kind(name), text));
+            }
+        }
+        Arc::new(match &self.session.snapshot {
+            Some(earlier) => snapshot.sharing(earlier),
+            None => snapshot,
+        })
+    }
+
+    fn request(&mut self, kind: Kind, action: &str, rest: &[String]) -> Vec<Response> {
+        let (mut more, mut less, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        match action {
+            "want" => more = rest.to_vec(),
+            "drop" => less = rest.to_vec(),
+            "reconnect" => {
+                let at = rest.iter().position(|word| word == "held").unwrap_or(rest.len());
+                more = rest[..at].to_vec();
+                held = rest[at..].iter().skip(1).map(|text| Arc::new(resource(kind, text))).collect();
+            }
+            "ack" | "nack" | "stale" => {}
+            other => panic!("there is no action {other}"),
+        }
+        let wanted = self.names.entry(kind).or_default();
+        wanted.extend(more.iter().cloned());
+        wanted.retain(|name| !less.contains(name));
+        let names = match self.dialect {
+            Dialect::StateOfTheWorld => {
+                let version = if held.is_empty() { String::new() } else { Version::of_all(&held).to_string() };
+                Names::All { names: wanted.clone(), version }
+            }
+            Dialect::Delta => {
+                let initial = held.iter().map(|held| (held.name.clone(), held.version.to_string())).collect();
+                Names::Change { subscribe: more, unsubscribe: less, initial }
+            }
+        };
+        let nonces = self.nonces.get(&kind).map(Vec::as_slice).unwrap_or_default();
+        let answers = match action {
+            "ack" | "nack" => nonces.last().expect("a response to answer").clone(),
+            "stale" => nonces.iter().rev().nth(1).expect("an earlier response").clone(),
+            // State of the world: every request repeats the nonce; in delta, only answers do.
+            _ if self.dialect == Dialect::StateOfTheWorld => nonces.last().cloned().unwrap_or_default(),
+            _ => String::new(),
+        };
+        let refuses = matches!(action, "nack" | "stale");
+        let request = Request { names, nonce: answers, error: refuses.then(|| "no".to_owned()) };
+        let reaction = self.session.request(kind, &request).expect("few names");
+        assert_eq!(reaction.nack.is_some(), action == "nack", "a refusal is reported once");
+        reaction.responses
+    }
+}
+
+#[test]
+fn the_protocol_is_kept() {
+    let protocol: Protocol = toml::from_str(include_str!("protocol.toml")).expect("scripts");
+    let mut played = 0;
+    for script in &protocol.script {
+        for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+            let name = name_of(dialect);
+            if script.only.as_deref().is_some_and(|only| only != name) {
+                continue;
+            }
+            let mut player = Player::new(dialect);
+            for step in &script.steps {
+                let (step, expected) = step.split_once("=>").unwrap_or((step, ""));
+                let mine = |text: &str| match text.trim().split_once(": ") {
+                    Some((of, text)) => (of == name).then(|| text.trim().to_owned()),
+                    None => Some(text.trim().to_owned()),
+                };
+                let Some(action) = mine(step) else { continue };
+                let expected: Vec<String> =
+                    expected.split(';').filter_map(mine).filter(|text| !text.is_empty()).collect();
+                assert_eq!(player.play(&action), expected.join("; "), "{name}: {}: {step}", script.rule);
+            }
+            played += 1;
         }
     }
-    let changed = snapshot(&[(Kind::Cluster, "a", "2"), (Kind::Endpoints, "a", "1"), (Kind::Routes, "r", "b")]);
-    assert_eq!(kinds(&session.snapshot(&changed)), [Kind::Cluster, Kind::Endpoints, Kind::Routes]);
-}
-
-#[test]
-fn a_cluster_stays_until_the_routes_without_it_are_accepted() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1"), (Kind::Cluster, "b", "1"), (Kind::Routes, "r", "a b")]));
-    let clusters = session.request(Kind::Cluster, &first(&[])).responses;
-    session.request(Kind::Cluster, &ack(&clusters[0], &[]));
-    let routes = session.request(Kind::Routes, &first(&["r"])).responses;
-    session.request(Kind::Routes, &ack(&routes[0], &["r"]));
-
-    let changed = session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1"), (Kind::Routes, "r", "a")]));
-    assert_eq!(kinds(&changed), [Kind::Routes], "b is still there");
-    let after = session.request(Kind::Routes, &ack(&changed[0], &["r"])).responses;
-    assert_eq!(names(&after[0]), ["a"]);
-}
-
-#[test]
-fn a_refused_route_keeps_its_clusters() {
-    let mut session = Session::new("");
-    session.snapshot(&snapshot(&[(Kind::Cluster, "a", "1"), (Kind::Routes, "r", "a")]));
-    let clusters = session.request(Kind::Cluster, &first(&[])).responses;
-    session.request(Kind::Cluster, &ack(&clusters[0], &[]));
-    let routes = session.request(Kind::Routes, &first(&["r"])).responses;
-    session.request(Kind::Routes, &ack(&routes[0], &["r"]));
-    let changed = session.snapshot(&snapshot(&[(Kind::Cluster, "b", "1"), (Kind::Routes, "r", "b")]));
-    assert_eq!(names(&changed[0]), ["a", "b"]);
-    session.request(Kind::Cluster, &ack(&changed[0], &[]));
-    assert_eq!(session.request(Kind::Routes, &nack(&changed[1], &["r"])).responses, [], "a stays in use");
+    assert!(played > 40, "{played} scripts");
 }
 
 #[test]
 fn listeners_go_to_the_nodes_that_they_are_for() {
     let mut content = Snapshot::default();
-    content.add_listener(resource("edge", "1"), vec!["edge".into()]);
-    content.add_listener(resource("all", "1"), Vec::new());
+    content.add(Kind::Listener, Resource { node_clusters: vec!["edge".into()], ..resource(Kind::Listener, "edge=1") });
+    content.add(Kind::Listener, resource(Kind::Listener, "all=1"));
     let content = Arc::new(content);
-    for (cluster, expected) in [("edge", vec!["all", "edge"]), ("other", vec!["all"])] {
-        let mut session = Session::new(cluster);
+    for (cluster, expected) in [("edge", "LDS all=1 edge=1"), ("other", "LDS all=1")] {
+        let mut session = Session::new(Dialect::StateOfTheWorld, cluster);
         session.snapshot(&content);
-        assert_eq!(names(&session.request(Kind::Listener, &first(&[])).responses[0]), expected);
+        let reaction = session.request(Kind::Listener, &Request::default()).expect("no names");
+        assert_eq!(shown(&reaction.responses), expected);
     }
+}
+
+#[test]
+fn too_many_names_end_a_stream() {
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let mut session = Session::new(dialect, "");
+        let names: Vec<String> = (0..=MAX_NAMES).map(|number| number.to_string()).collect();
+        let names = match dialect {
+            Dialect::StateOfTheWorld => Names::All { names, version: String::new() },
+            Dialect::Delta => Names::Change { subscribe: names, unsubscribe: Vec::new(), initial: Vec::new() },
+        };
+        assert_eq!(session.request(Kind::Routes, &Request { names, ..Request::default() }), Err(TooManyNames));
+    }
+}
+
+#[test]
+fn a_client_settles_when_it_has_accepted_all() {
+    let mut player = Player::new(Dialect::Delta);
+    player.play("snapshot RDS a=1 b=bad");
+    player.play("want RDS a b");
+    player.play("nack RDS");
+    assert!(!player.session.is_settled(Kind::Routes));
+    player.play("ack RDS");
+    assert!(!player.session.is_settled(Kind::Routes), "b is refused");
+    player.play("nack RDS");
+    player.play("snapshot RDS a=1 b=2");
+    player.play("ack RDS");
+    assert!(player.session.is_settled(Kind::Routes));
 }

@@ -1,0 +1,80 @@
+//! What is stored, and how it is read again.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::State;
+
+use crate::store::{Entries, Store, StoreError};
+
+/// The version of what is stored.
+const STORED_VERSION: u32 = 1;
+
+/// A canary as it is stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) state: State,
+    /// The ids of commands that were carried out.
+    pub(super) commands: VecDeque<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored<T> {
+    version: u32,
+    content: T,
+}
+
+/// Why stored state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store itself.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry of it.
+    #[error(
+        "the stored entry {key} has version {found}, this program reads {STORED_VERSION}: use the program that wrote it, or a later one"
+    )]
+    Version {
+        /// The entry.
+        key: String,
+        /// Its version.
+        found: u32,
+    },
+    /// An entry that is not what it should be.
+    #[error(
+        "the stored entry {key} is damaged ({why}): restore the state from a backup, or move it away to start anew"
+    )]
+    Damaged {
+        /// The entry.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Stores a canary.
+pub(super) fn store_record(store: &mut dyn Store, name: &CanaryName, record: &Record) -> Result<(), StoreError> {
+    let key = format!("canary/{}/{}", name.namespace, name.name);
+    let entry = encode(&key, record);
+    let entry = entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })?;
+    store.put(&[entry])
+}
+
+/// Returns an entry of the store.
+pub(super) fn encode<T: Serialize>(key: &str, content: &T) -> Option<(String, Vec<u8>)> {
+    let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content }).ok()?;
+    Some((key.to_owned(), bytes))
+}
+
+/// Reads an entry of the store, if it is there.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
+    let Some(bytes) = entries.get(key) else { return Ok(None) };
+    let damaged = |error: serde_json::Error| OpenError::Damaged { key: key.to_owned(), why: error.to_string() };
+    // The version first: content of another version may have any shape.
+    let raw: Stored<serde_json::Value> = serde_json::from_slice(bytes).map_err(damaged)?;
+    if raw.version != STORED_VERSION {
+        return Err(OpenError::Version { key: key.to_owned(), found: raw.version });
+    }
+    serde_json::from_value(raw.content).map(Some).map_err(damaged)
+}

@@ -1,0 +1,257 @@
+//! One stream of xDS: feeds its session until the client leaves.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use crate::resource::Kind;
+use crate::server::principal::{Principals, Speaker, principal};
+use crate::server::{Happened, Intake, News};
+use crate::session::{self, Dialect, Names, Session};
+use crate::store::Store;
+
+/// Streams at a time: 10,000 nodes, each with a stream for every type.
+const MAX_STREAMS: usize = 60_000;
+/// A client says who it is within this time.
+const INTRODUCTION: Duration = Duration::from_secs(30);
+/// Responses that wait for a client that reads slowly: one a type is outstanding, so it never needs more.
+const QUEUE: usize = Kind::ALL.len();
+
+/// Responses of a stream.
+pub(super) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The discovery services.
+pub(super) struct Discovery<I> {
+    store: Store,
+    intake: Arc<I>,
+    principals: Principals,
+    streams: Arc<Semaphore>,
+    /// Number of the latest stream.
+    latest: AtomicU64,
+}
+
+impl<I: Intake> Discovery<I> {
+    pub(super) fn new(store: Store, intake: Arc<I>, principals: Principals) -> Self {
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
+        Self { store, intake, principals, streams, latest: AtomicU64::new(0) }
+    }
+
+    /// Opens a stream of one type, or of all.
+    pub(super) fn open<M: Dialogue>(
+        &self,
+        only: Option<Kind>,
+        request: tonic::Request<Streaming<M>>,
+    ) -> Result<Response<Responses<M::Response>>, Status> {
+        let full = || Status::resource_exhausted(format!("there are {MAX_STREAMS} streams already: come again later"));
+        let permit = self.streams.clone().try_acquire_owned().map_err(|_| full())?;
+        let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
+        let (responses, stream) = mpsc::channel(QUEUE);
+        let number = self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let open = Open {
+            store: self.store.clone(),
+            intake: self.intake.clone(),
+            principals: self.principals.clone(),
+            principal,
+            only,
+            number,
+            responses,
+            _permit: permit,
+        };
+        tokio::spawn(open.converse(request.into_inner()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// A stream that was opened.
+struct Open<M: Dialogue, I> {
+    store: Store,
+    intake: Arc<I>,
+    principals: Principals,
+    principal: Option<String>,
+    only: Option<Kind>,
+    number: u64,
+    responses: mpsc::Sender<Result<M::Response, Status>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<M: Dialogue, I: Intake> Open<M, I> {
+    /// Converses until the client leaves, or says what it must not say.
+    async fn converse(self, mut requests: Streaming<M>) {
+        let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
+        let node = first.node();
+        let _speaker: Option<Speaker> =
+            self.principal.as_deref().map(|principal| self.principals.enter(principal, &node.id));
+        let tell = |what| self.intake.news(News { node: node.id.clone(), stream: self.number, what });
+        tracing::info!(node = node.id, stream = self.number, only = ?self.only, "Envoy connected");
+        tell(Happened::Connected);
+        let mut session = Session::new(M::DIALECT, &node.cluster);
+        let ended = self.feed(&mut session, first, &mut requests, &tell).await;
+        if let Err(status) = ended {
+            tracing::warn!(node = node.id, stream = self.number, error = status.message(), "Envoy's stream is ended");
+            // Nobody there to hear it is fine.
+            let _gone = self.responses.try_send(Err(status));
+        }
+        tracing::info!(node = node.id, stream = self.number, "Envoy disconnected");
+        tell(Happened::Left);
+    }
+
+    async fn feed(
+        &self,
+        session: &mut Session,
+        first: M,
+        requests: &mut Streaming<M>,
+        tell: &impl Fn(Happened),
+    ) -> Result<(), Status> {
+        let mut snapshots = self.store.watch();
+        let known = snapshots.borrow_and_update().clone();
+        // Nobody wants anything yet.
+        let _nothing = known.map(|snapshot| session.snapshot(&snapshot));
+        let mut due = self.react(session, first, tell)?;
+        loop {
+            for response in due.drain(..) {
+                if self.responses.send(Ok(M::write(response))).await.is_err() {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => due = self.react(session, request, tell)?,
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    due = snapshot.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
+                }
+            }
+        }
+    }
+
+    fn react(
+        &self,
+        session: &mut Session,
+        request: M,
+        tell: &impl Fn(Happened),
+    ) -> Result<Vec<session::Response>, Status> {
+        let (type_url, request) = request.read();
+        // "type_url": implied where a service has one type.
+        let kind = if type_url.is_empty() { self.only } else { Kind::from_type_url(&type_url) };
+        let Some(kind) = kind.filter(|kind| self.only.is_none_or(|only| only == *kind)) else {
+            tracing::debug!(stream = self.number, type_url, "asked for a type that is not served");
+            return Ok(Vec::new());
+        };
+        let reaction = session.request(kind, &request);
+        let reaction = reaction.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        if let Some(nack) = reaction.nack {
+            tell(Happened::Refused(nack));
+        }
+        if let Some(kind) = reaction.settled {
+            tell(Happened::Settled(kind));
+        }
+        Ok(reaction.responses)
+    }
+}
+
+/// A dialect as it is on the wire.
+pub(super) trait Dialogue: Send + 'static {
+    /// The dialect.
+    const DIALECT: Dialect;
+    /// What is answered.
+    type Response: Send + 'static;
+
+    /// Takes the node out of the first request.
+    fn node(&mut self) -> Node;
+    /// Returns the type's URL, and the rest for the session.
+    fn read(self) -> (String, session::Request);
+    /// Returns a response as it is sent.
+    fn write(response: session::Response) -> Self::Response;
+}
+
+impl Dialogue for DiscoveryRequest {
+    type Response = DiscoveryResponse;
+
+    const DIALECT: Dialect = Dialect::StateOfTheWorld;
+
+    fn node(&mut self) -> Node {
+        self.node.take().unwrap_or_default()
+    }
+
+    fn read(self) -> (String, session::Request) {
+        let request = session::Request {
+            names: Names::All { names: self.resource_names, version: self.version_info },
+            nonce: self.response_nonce,
+            error: self.error_detail.map(|status| status.message),
+        };
+        (self.type_url, request)
+    }
+
+    fn write(response: session::Response) -> DiscoveryResponse {
+        DiscoveryResponse {
+            version_info: response.version.to_string(),
+            resources: response.resources.iter().map(|resource| resource.body.clone()).collect(),
+            type_url: response.kind.type_url().to_owned(),
+            nonce: response.nonce,
+            control_plane: Some(control_plane()),
+            ..DiscoveryResponse::default()
+        }
+    }
+}
+
+impl Dialogue for DeltaDiscoveryRequest {
+    type Response = DeltaDiscoveryResponse;
+
+    const DIALECT: Dialect = Dialect::Delta;
+
+    fn node(&mut self) -> Node {
+        self.node.take().unwrap_or_default()
+    }
+
+    fn read(self) -> (String, session::Request) {
+        let mut initial: Vec<(String, String)> = self.initial_resource_versions.into_iter().collect();
+        initial.sort();
+        let request = session::Request {
+            names: Names::Change {
+                subscribe: self.resource_names_subscribe,
+                unsubscribe: self.resource_names_unsubscribe,
+                initial,
+            },
+            nonce: self.response_nonce,
+            error: self.error_detail.map(|status| status.message),
+        };
+        (self.type_url, request)
+    }
+
+    fn write(response: session::Response) -> DeltaDiscoveryResponse {
+        let resource = |resource: &Arc<crate::resource::Resource>| Resource {
+            name: resource.name.clone(),
+            version: resource.version.to_string(),
+            resource: Some(resource.body.clone()),
+            ..Resource::default()
+        };
+        DeltaDiscoveryResponse {
+            system_version_info: response.version.to_string(),
+            resources: response.resources.iter().map(resource).collect(),
+            type_url: response.kind.type_url().to_owned(),
+            removed_resources: response.removed,
+            nonce: response.nonce,
+            control_plane: Some(control_plane()),
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+}
+
+fn control_plane() -> ControlPlane {
+    ControlPlane { identifier: concat!("wingbeat/", env!("CARGO_PKG_VERSION")).to_owned() }
+}

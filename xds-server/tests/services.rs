@@ -1,0 +1,154 @@
+//! The services over a real socket: each type by ADS and by its own, in both dialects; and what clients must not do.
+#![expect(clippy::expect_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_client::EndpointDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_client::ListenerDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::route::v3::route_discovery_service_client::RouteDiscoveryServiceClient;
+use tokio::net::TcpListener;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::render::render;
+use wingbeat_xds_server::resource::Kind;
+use wingbeat_xds_server::server::{self, Intake, News};
+use wingbeat_xds_server::session::MAX_NAMES;
+use wingbeat_xds_server::store::Store;
+
+/// Has nothing to say.
+struct Mute;
+
+impl Intake for Mute {
+    async fn report(&self, _principal: Option<String>, _request: ReportRequest) -> Result<ReportResponse, String> {
+        Err("nobody listens".to_owned())
+    }
+
+    fn news(&self, _news: News) {}
+}
+
+fn model() -> Model {
+    let cluster = ClusterName::new("c");
+    Model {
+        listeners: vec![Listener {
+            name: "l".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: 80,
+            node_clusters: Vec::new(),
+        }],
+        hosts: vec![VirtualHost {
+            name: "h".to_owned(),
+            domains: vec!["h".to_owned()],
+            listeners: vec!["l".to_owned()],
+            timeout: None,
+            retries: None,
+            split: Split::Single(cluster.clone()),
+            rev: Rev::new(1),
+            filter: false,
+        }],
+        clusters: vec![Cluster { name: cluster, endpoints: vec![("127.0.0.1".to_owned(), 81)], http2: false }],
+        filter: Some(Arc::from(&b"module"[..])),
+    }
+}
+
+async fn connect() -> Channel {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let store = Store::default();
+    store.publish(render(&model()));
+    tokio::spawn(server::serve(listener, None, store, Arc::new(Mute), std::future::pending()));
+    Endpoint::from_shared(format!("http://{address}")).expect("an address").connect().await.expect("a connection")
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cluster | Kind::Endpoints => "c",
+        Kind::Listener | Kind::Routes => "l",
+        Kind::Extension => FILTER,
+    }
+}
+
+fn whole(kind: Kind, type_url: &str) -> DiscoveryRequest {
+    DiscoveryRequest {
+        node: Some(Node { id: "n".to_owned(), ..Node::default() }),
+        type_url: type_url.to_owned(),
+        resource_names: vec![name(kind).to_owned()],
+        ..DiscoveryRequest::default()
+    }
+}
+
+fn change(kind: Kind, type_url: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        node: Some(Node { id: "n".to_owned(), ..Node::default() }),
+        type_url: type_url.to_owned(),
+        resource_names_subscribe: vec![name(kind).to_owned()],
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+/// Asks once, and keeps the stream open.
+fn once<T: Send + 'static>(request: T) -> impl futures::Stream<Item = T> + Send + 'static {
+    futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending())
+}
+
+/// Asks both methods of a service for a type, and checks what comes.
+macro_rules! answers {
+    ($client:expr, $kind:expr, $type_url:expr, $whole:ident, $change:ident) => {{
+        let (kind, type_url) = ($kind, $type_url);
+        let mut client = $client;
+        let mut stream = client.$whole(once(whole(kind, type_url))).await.expect("a stream").into_inner();
+        let response = stream.message().await.expect("a response").expect("a response");
+        assert_eq!((response.type_url.as_str(), response.resources.len()), (kind.type_url(), 1));
+        let mut stream = client.$change(once(change(kind, type_url))).await.expect("a stream").into_inner();
+        let response = stream.message().await.expect("a response").expect("a response");
+        let names: Vec<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+        assert_eq!((response.type_url.as_str(), names), (kind.type_url(), vec![name(kind)]));
+    }};
+}
+
+#[tokio::test]
+async fn each_type_comes_by_ads_and_by_its_own_service() {
+    let channel = connect().await;
+    for kind in Kind::ALL {
+        let client = AggregatedDiscoveryServiceClient::new(channel.clone());
+        answers!(client, kind, kind.type_url(), stream_aggregated_resources, delta_aggregated_resources);
+    }
+    let at = || channel.clone();
+    // A service of one type does not need to be told which.
+    answers!(ClusterDiscoveryServiceClient::new(at()), Kind::Cluster, "", stream_clusters, delta_clusters);
+    answers!(EndpointDiscoveryServiceClient::new(at()), Kind::Endpoints, "", stream_endpoints, delta_endpoints);
+    answers!(ListenerDiscoveryServiceClient::new(at()), Kind::Listener, "", stream_listeners, delta_listeners);
+    answers!(RouteDiscoveryServiceClient::new(at()), Kind::Routes, "", stream_routes, delta_routes);
+    let extensions = ExtensionConfigDiscoveryServiceClient::new(at());
+    answers!(extensions, Kind::Extension, "", stream_extension_configs, delta_extension_configs);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_too_much_is_refused() {
+    let channel = connect().await;
+    let names = (0..=MAX_NAMES).map(|number| number.to_string()).collect();
+    let request = DiscoveryRequest { resource_names: names, ..whole(Kind::Routes, Kind::Routes.type_url()) };
+    let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
+    let mut stream = client.stream_aggregated_resources(once(request)).await.expect("a stream").into_inner();
+    let refused = stream.message().await.expect_err("an error");
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "more than 10000 names of one type"));
+
+    let polled = ClusterDiscoveryServiceClient::new(channel.clone()).fetch_clusters(DiscoveryRequest::default()).await;
+    assert_eq!(polled.expect_err("an error").code(), Code::Unimplemented);
+
+    // The connection goes on.
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let garbage = DiscoveryRequest { type_url: "type.googleapis.com/garbage".to_owned(), ..whole(Kind::Cluster, "") };
+    let then = whole(Kind::Cluster, Kind::Cluster.type_url());
+    let requests = futures::StreamExt::chain(futures::stream::iter([garbage, then]), futures::stream::pending());
+    let mut stream = client.stream_aggregated_resources(requests).await.expect("a stream").into_inner();
+    let response = stream.message().await.expect("a response").expect("a response");
+    assert_eq!(response.type_url, Kind::Cluster.type_url(), "what is not served is not answered");
+}
