@@ -12,11 +12,10 @@ use anyhow::{Context as _, bail};
 
 const TARGET: &str = "wasm32-wasip1";
 /// Callbacks that the filter implements. The SDK exports all there are, and Envoy calls each that exists.
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 10] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_delete",
-    "proxy_on_done",
     "proxy_on_grpc_close",
     "proxy_on_grpc_receive",
     "proxy_on_log",

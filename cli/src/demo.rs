@@ -9,6 +9,12 @@ use wingbeat_demo::summary::Summary;
 
 use crate::output::{Format, Outcome, complain, emit, say};
 
+use lines::Lines;
+use screen::Screen;
+
+mod lines;
+mod screen;
+
 /// Example: wingbeat demo --scenario errors --rps 1000 --weight 5
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: wingbeat demo --scenario errors --canary-errors 25% --primary-errors 1%")]
@@ -83,14 +89,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         seed: args.seed,
         envoy: args.envoy,
     };
-    // For a script, standard output has the summary alone.
-    let tell = |text: &str| {
-        let _nobody_reads = match args.output {
-            Format::Text => say(text),
-            Format::Json | Format::Yaml => complain(text),
-        };
+    let title = format!("{} at {} requests a second", scene.scenario.as_str(), scene.rps);
+    let played = match args.output {
+        Format::Text if let Some(screen) = Screen::open(title) => {
+            let played = scene.play(wingbeat::FILTER, &|sight| screen.show(sight)).await;
+            screen.close();
+            played?
+        }
+        Format::Text => scene.play(wingbeat::FILTER, &Lines::new(say).spectator()).await?,
+        // For a script, standard output has the summary alone.
+        Format::Json | Format::Yaml => scene.play(wingbeat::FILTER, &Lines::new(complain).spectator()).await?,
     };
-    let played = scene.play(wingbeat::FILTER, &tell).await?;
     match args.output {
         Format::Text => say(&in_words(&played))?,
         Format::Json | Format::Yaml => emit(args.output, &played.summary)?,

@@ -174,26 +174,34 @@ fn a_broken_canary_is_found_within_ten_requests() {
     assert!(seen <= 20, "{seen}");
 }
 
+/// Median and 95 % quantile of the time to a verdict in 200 runs at 1,000 rps and 5 %, in milliseconds.
+fn time_to_verdict(primary: f64, canary: f64) -> [u64; 2] {
+    let run = |seed| {
+        let mut world = World::new(seed, 1_000, primary, canary);
+        let start = world.now;
+        let mut judge = Judge::new(JudgeConfig::default());
+        judge.step_started(percent(5), world.now);
+        loop {
+            judge.observe(&world.tick());
+            if judge.evidence().errors.harm >= judge.config().decisive() {
+                return world.now.since(start).as_millis();
+            }
+        }
+    };
+    let mut millis: Vec<u64> = (0..200).map(run).collect();
+    millis.sort_unstable();
+    let [median, late] = [millis[100], millis[190]];
+    println!("{primary} -> {canary} with all defaults on: median {median} ms, 95 % quantile {late} ms");
+    [median, late]
+}
+
+/// `cargo xtask prove` holds real runs against these quantiles, and half a second.
 #[test]
-fn with_all_defaults_on_one_to_five_percent_takes_nine_seconds_at_most() {
-    let seconds = median(
-        (0..200)
-            .map(|seed| {
-                let mut world = World::new(seed, 1_000, 0.01, 0.05);
-                let start = world.now;
-                let mut judge = Judge::new(JudgeConfig::default());
-                judge.step_started(percent(5), world.now);
-                loop {
-                    judge.observe(&world.tick());
-                    let evidence = judge.evidence();
-                    if evidence.errors.harm >= judge.config().decisive() {
-                        return world.now.since(start).as_millis();
-                    }
-                }
-            })
-            .collect(),
-    );
-    assert!(seconds <= 9_000, "{seconds} ms");
+fn with_all_defaults_on_regressions_are_found_as_fast_as_promised() {
+    let [median, late] = time_to_verdict(0.01, 0.05);
+    assert!(median <= 9_000 && late <= 14_500, "{median} {late} ms");
+    let [median, late] = time_to_verdict(0.01, 0.25);
+    assert!(median <= 2_000 && late <= 2_500, "{median} {late} ms");
 }
 
 #[test]

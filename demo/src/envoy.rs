@@ -101,6 +101,11 @@ impl Envoy {
         self.admin
     }
 
+    /// Returns the id of its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Returns its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default()

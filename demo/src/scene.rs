@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use wingbeat_controller::view::{ArmView, CanaryView};
+use wingbeat_controller::view::CanaryView;
 
 use crate::clock::now;
 use crate::envoy::{self, Binary};
@@ -20,7 +20,7 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 const HOLD_WITHOUT_TRAFFIC: Duration = Duration::from_secs(20);
 /// Users who still wait so long after the last request was sent have lost theirs.
 const GRACE: Duration = Duration::from_secs(2);
-const SHOW_EVERY: Duration = Duration::from_millis(500);
+const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// Time for the first answered request, and for a canary's first request.
 const STARTED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -67,6 +67,18 @@ pub struct Scene {
     /// An Envoy to use.
     pub envoy: Option<PathBuf>,
 }
+
+/// What spectators get to see.
+#[derive(Debug, Clone, Copy)]
+pub enum Sight<'a> {
+    /// Something happened: since the rollout began, or before it.
+    Line(Option<Duration>, &'a str),
+    /// How things stand, ten times a second while the rollout runs.
+    View(Duration, &'a CanaryView),
+}
+
+/// Whom the scene is played to.
+pub type Spectator<'a> = &'a (dyn Fn(Sight<'_>) + Sync);
 
 /// What a scene came to.
 #[derive(Debug, Clone)]
@@ -117,9 +129,10 @@ impl Scene {
         }
     }
 
-    /// Plays the scene; what happens is told to `say`, a line at a time.
-    pub async fn play(&self, filter: &'static [u8], say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Outcome> {
-        let binary = Binary::locate(self.envoy.as_deref(), envoy::DEFAULT_VERSION, say).await?;
+    /// Plays the scene to a spectator.
+    pub async fn play(&self, filter: &'static [u8], spectator: Spectator<'_>) -> anyhow::Result<Outcome> {
+        let say = |text: &str| spectator(Sight::Line(None, text));
+        let binary = Binary::locate(self.envoy.as_deref(), envoy::DEFAULT_VERSION, &say).await?;
         let stage = Stage::build(self, &binary, filter).await?;
         let load = (self.scenario != Scenario::NoTraffic).then(|| {
             Load::start(LoadConfig {
@@ -134,7 +147,7 @@ impl Scene {
             within(STARTED_WITHIN, "no request was answered", || load.tally().finished > 0).await?;
         }
         say(&format!("revision {PRIMARY} serves at {} rps through Envoy on {}", self.rps, stage.entry()));
-        self.rollout(&stage, load, filter, say).await
+        self.rollout(&stage, load, filter, spectator).await
     }
 
     async fn rollout(
@@ -142,7 +155,7 @@ impl Scene {
         stage: &Stage,
         load: Option<Load>,
         filter: &'static [u8],
-        say: &(dyn Fn(&str) + Sync),
+        spectator: Spectator<'_>,
     ) -> anyhow::Result<Outcome> {
         let began = now();
         stage.handle().configure(stage.setup(self, CANARY, filter)?)?;
@@ -154,12 +167,12 @@ impl Scene {
             tokio::select! {
                 changed = board.changed() => changed.context("the control plane ended")?,
                 Ok(event) = events.recv() => {
-                    say(&format!("{:>8.3}s  {}", began.elapsed().as_secs_f64(), event.message));
+                    spectator(Sight::Line(Some(began.elapsed()), &event.message));
                     continue;
                 }
                 _ = shown.tick() => {
                     if let Some(view) = stage.view() {
-                        say(&line(began, &view));
+                        spectator(Sight::View(began.elapsed(), &view));
                     }
                 }
             }
@@ -184,7 +197,10 @@ impl Scene {
         let why = stage.view().map(|view| reason(&view)).unwrap_or_default();
         tokio::time::sleep(AFTERWARDS).await;
         while let Ok(event) = events.try_recv() {
-            say(&format!("{:>8.3}s  {}", duration.as_secs_f64(), event.message));
+            spectator(Sight::Line(Some(duration), &event.message));
+        }
+        if let Some(view) = stage.view() {
+            spectator(Sight::View(duration, &view));
         }
         let serves = stage.view().map(|view| view.primary_revision);
         let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
@@ -297,26 +313,6 @@ impl Fault {
 fn flows(view: &CanaryView) -> bool {
     let judged = view.verdict.as_ref().is_some_and(|verdict| verdict.kind != "no-data");
     judged && view.measured().canary.requests > 0
-}
-
-fn line(began: Instant, view: &CanaryView) -> String {
-    let arm = |arm: &ArmView| {
-        let p99 = arm.p99_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
-        let bad = arm.errors.saturating_add(arm.overdue);
-        format!("{:>5.0}/s {bad:>4} bad of {:<6} p99 {p99}", arm.rate, arm.requests)
-    };
-    let arms = view.measured();
-    let evidence = view.evidence.as_ref().map_or_else(String::new, |evidence| {
-        format!("  evidence {:.1} of {:.1}", evidence.errors.harm.max(evidence.latency.harm), evidence.decisive)
-    });
-    format!(
-        "{:>8.3}s  {} {}%  primary {}  canary {}{evidence}",
-        began.elapsed().as_secs_f64(),
-        view.phase,
-        view.weight,
-        arm(&arms.primary),
-        arm(&arms.canary)
-    )
 }
 
 fn reason(view: &CanaryView) -> String {

@@ -52,6 +52,7 @@ struct State {
     behaviour: Behaviour,
     received: u64,
     first: Option<Instant>,
+    first_since: Option<Instant>,
     last: Option<Instant>,
     marked: u64,
 }
@@ -77,6 +78,7 @@ impl Service {
         let mut state = self.shared.lock();
         state.behaviour = behaviour;
         state.marked = state.received;
+        state.first_since = None;
         now()
     }
 
@@ -84,6 +86,11 @@ impl Service {
     pub fn received_since_change(&self) -> u64 {
         let state = self.shared.lock();
         state.received.saturating_sub(state.marked)
+    }
+
+    /// Returns when the first request came since the behaviour changed.
+    pub fn first_since_change(&self) -> Option<Instant> {
+        self.shared.lock().first_since
     }
 
     /// Returns when the first request came.
@@ -114,6 +121,7 @@ impl Shared {
         let at = now();
         state.received += 1;
         state.first.get_or_insert(at);
+        state.first_since.get_or_insert(at);
         state.last = Some(at);
         let fails = chance(self.seed, state.received) < state.behaviour.error_share;
         (state.behaviour, fails)

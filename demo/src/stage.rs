@@ -49,7 +49,7 @@ pub struct Stage {
     primary: Service,
     canary: Service,
     runtime: Runtime,
-    _envoy: Envoy,
+    envoy: Envoy,
     _stop: oneshot::Sender<()>,
 }
 
@@ -88,7 +88,7 @@ impl Stage {
             tls: None,
         };
         let envoy = binary.start(bootstrap.render(), entry).await?;
-        Ok(Self { entry, primary, canary, runtime, _envoy: envoy, _stop: stop })
+        Ok(Self { entry, primary, canary, runtime, envoy, _stop: stop })
     }
 
     /// Returns where users connect.
@@ -99,6 +99,11 @@ impl Stage {
     /// Returns the new revision.
     pub const fn canary(&self) -> &Service {
         &self.canary
+    }
+
+    /// Returns the Envoy.
+    pub const fn envoy(&self) -> &Envoy {
+        &self.envoy
     }
 
     /// Returns the way to the control plane.

@@ -91,12 +91,14 @@ impl Root {
     }
 }
 
-impl Context for Stream {
-    fn on_done(&mut self) -> bool {
+impl Context for Stream {}
+
+/// Envoy deletes the context of a stream when it is over; a callback less than `on_done`, which would tell the same.
+impl Drop for Stream {
+    fn drop(&mut self) {
         if !self.ended {
             with_worker(|worker| worker.forget(self.context));
         }
-        true
     }
 }
 

@@ -73,6 +73,20 @@ enum Seen {
     Overdue(String, Stratum),
 }
 
+/// What to read of a request, by its cluster.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    canary: bool,
+    grpc: bool,
+    retries: bool,
+}
+
+impl Reading {
+    const fn of(policy: &v1::ClusterPolicy) -> Self {
+        Self { canary: policy.arm == 1, grpc: policy.grpc, retries: policy.retries }
+    }
+}
+
 impl Worker {
     /// Returns a worker that has counted nothing. The ids are random: they tell it from all others.
     pub fn new(boot_id: u64, worker_id: u64) -> Self {
@@ -132,12 +146,13 @@ impl Worker {
             (Seen::At(cluster, stratum), None) => (cluster, stratum, false),
             (Seen::NotYet, None) => return,
         };
-        let policy = self.clusters.get(&cluster).cloned().unwrap_or_default();
-        let finished = self.read(host, &policy, was_overdue);
+        let known = self.clusters.get(&cluster).map(Reading::of);
+        let reading = known.unwrap_or_default();
+        let finished = self.read(host, reading, was_overdue);
         let no_answer = finished.outcome.is_some_and(Outcome::is_no_answer);
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
-        let unknown = policy.cluster.is_empty() && self.asks_for_policy(host);
-        if unknown || (no_answer && policy.arm == 1) {
+        let unknown = known.is_none() && self.asks_for_policy(host);
+        if unknown || (no_answer && reading.canary) {
             self.hurry(host);
         }
     }
@@ -233,8 +248,8 @@ impl Worker {
         since >= ASK_APART_NS
     }
 
-    fn read(&mut self, host: &dyn Host, policy: &v1::ClusterPolicy, was_overdue: bool) -> Finished {
-        let grpc = if policy.grpc { number(host, &["response", "grpc_status"]) } else { None };
+    fn read(&mut self, host: &dyn Host, reading: Reading, was_overdue: bool) -> Finished {
+        let grpc = if reading.grpc { number(host, &["response", "grpc_status"]) } else { None };
         let logged = Logged {
             code: number(host, &["response", "code"]),
             flags: number(host, &["response", "flags"]).unwrap_or_default(),
@@ -242,13 +257,13 @@ impl Worker {
         };
         let nanos = number(host, &["request", "duration"]).unwrap_or_default();
         self.logged = self.logged.wrapping_add(1);
-        let sampled = policy.arm == 1 || self.logged.is_multiple_of(PRIMARY_POD_SAMPLE);
+        let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_POD_SAMPLE);
         let read_rev = std::mem::take(&mut self.read_rev);
         Finished {
             outcome: Some(classify(logged)),
             micros: nanos / 1_000,
             was_overdue,
-            attempts: if policy.retries { number(host, &["upstream", "request_attempt_count"]) } else { None },
+            attempts: if reading.retries { number(host, &["upstream", "request_attempt_count"]) } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled { text(host, &["upstream", "address"]) } else { None },
             rev: if read_rev { route_rev(host) } else { None },

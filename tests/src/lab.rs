@@ -11,7 +11,7 @@ use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::time::Span;
-use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
 use wingbeat_xds_server::model::Retries;
@@ -33,6 +33,8 @@ pub struct Test {
     pub retries: Option<Retries>,
     /// True if both revisions speak HTTP/2.
     pub http2: bool,
+    /// Percent of the requests that the canary gets, where chance decides.
+    pub weight: i64,
 }
 
 /// An Envoy with canaries on trial.
@@ -75,7 +77,7 @@ pub fn answered_by(revision: &str) -> Answer {
 impl Test {
     /// Returns a trial of the demo's new revision.
     pub fn new(name: &str, audience: Audience) -> Self {
-        Self { name: name.to_owned(), audience, canary: None, timeout: None, retries: None, http2: false }
+        Self { name: name.to_owned(), audience, canary: None, timeout: None, retries: None, http2: false, weight: 50 }
     }
 
     fn managed(&self, shared: &Managed) -> Managed {
@@ -83,9 +85,9 @@ impl Test {
         let input = PlanInput {
             name: Some(CanaryName::new(NAMESPACE, &self.name)),
             target: self.name.clone(),
-            interval: Some(Span::from_secs(60)),
-            step_weight: (!by_rules).then_some(50),
-            max_weight: (!by_rules).then_some(50),
+            interval: Some(Span::from_secs(3_600)),
+            step_weight: (!by_rules).then_some(self.weight),
+            max_weight: (!by_rules).then_some(self.weight),
             matches: by_rules,
             iterations: by_rules.then_some(10),
             ..PlanInput::default()
@@ -132,6 +134,11 @@ impl Lab {
         let _late = tokio::time::timeout(PATIENCE, probing).await;
         assert!(lab.flows(probe.0), "{:?}", lab.0.handle().board());
         lab
+    }
+
+    /// Returns the Envoy.
+    pub const fn envoy(&self) -> &Envoy {
+        self.0.envoy()
     }
 
     /// Returns where users connect.

@@ -2,6 +2,7 @@
 //! them out. Here is what they share.
 #![expect(clippy::expect_used, reason = "tests")]
 
+pub mod control;
 pub mod lab;
 
 use std::net::SocketAddr;

@@ -34,7 +34,7 @@ fn scene(scenario: Scenario) -> Scene {
 fn quiet(_: &str) {}
 
 async fn play(scene: Scene) -> Outcome {
-    scene.play(wingbeat::FILTER, &quiet).await.expect("the scene is played to its end")
+    scene.play(wingbeat::FILTER, &|_| {}).await.expect("the scene is played to its end")
 }
 
 async fn rolled_back(scene: Scene) {

@@ -127,7 +127,7 @@ async fn real_envoy_strange_headers_do_not_disturb_rules() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_an_ab_test_that_testers_break_is_rolled_back() {
-    let played = scene(Scenario::Ab).play(wingbeat::FILTER, &|_: &str| {}).await.expect("the scene is played");
+    let played = scene(Scenario::Ab).play(wingbeat::FILTER, &|_| {}).await.expect("the scene is played");
     assert!(played.as_it_should, "{played:?}");
     assert_eq!((played.summary.result, played.summary.misrouted), (Ended::RolledBack, 0));
 }

@@ -2,117 +2,26 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
 };
-use tokio::net::TcpListener;
-use wingbeat_core::id::{CanaryName, ClusterName, Rev};
-use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_core::id::CanaryName;
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::scene::Scenario;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_demo::stage::{HOST, NAME, NAMESPACE, PRIMARY, Stage};
 use wingbeat_demo::visitor::ANYONE;
+use wingbeat_e2e::control::{Control, free, model};
 use wingbeat_e2e::lab::scene;
 use wingbeat_e2e::{reached, send};
-use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
-use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::bootstrap::ClientTls;
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
-use wingbeat_xds_server::store::Store;
-
-/// Keeps what it is told.
-#[derive(Default)]
-struct Notes {
-    news: Mutex<Vec<News>>,
-    reports: Mutex<Vec<(Option<String>, String)>>,
-}
-
-impl Intake for Notes {
-    async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
-        self.reports.lock().expect("not poisoned").push((principal, request.node_id));
-        Ok(ReportResponse::default())
-    }
-
-    fn news(&self, news: News) {
-        self.news.lock().expect("not poisoned").push(news);
-    }
-}
-
-impl Notes {
-    fn count(&self, what: impl Fn(&Happened) -> bool) -> usize {
-        self.news.lock().expect("not poisoned").iter().filter(|news| what(&news.what)).count()
-    }
-}
-
-/// A server of xDS that the test feeds.
-struct Control {
-    address: SocketAddr,
-    store: Store,
-    notes: Arc<Notes>,
-}
-
-impl Control {
-    async fn start(tls: Option<Tls>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (store, notes) = (Store::default(), Arc::<Notes>::default());
-        tokio::spawn(server::serve(listener, tls, store.clone(), notes.clone(), std::future::pending()));
-        Self { address, store, notes }
-    }
-
-    async fn envoy(&self, delta: bool, tls: Option<ClientTls>, entry: SocketAddr) -> anyhow::Result<Envoy> {
-        let bootstrap = Bootstrap {
-            node_id: "edge-1".to_owned(),
-            node_cluster: "edge".to_owned(),
-            host: self.address.ip().to_string(),
-            port: self.address.port(),
-            admin: None,
-            delta,
-            tls,
-        };
-        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        binary.start(bootstrap.render(), entry).await
-    }
-}
-
-async fn free() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    listener.local_addr().expect("an address")
-}
-
-/// All requests to one cluster, whose name tells the generation.
-fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool) -> Model {
-    let name = ClusterName::new(format!("prod/backend/{generation}"));
-    let endpoint = (service.address().ip().to_string(), service.address().port());
-    Model {
-        listeners: vec![Listener {
-            name: "public".to_owned(),
-            address: entry.ip().to_string(),
-            port: entry.port(),
-            node_clusters: Vec::new(),
-        }],
-        hosts: vec![VirtualHost {
-            name: "prod/backend".to_owned(),
-            domains: vec!["backend.local".to_owned()],
-            listeners: vec!["public".to_owned()],
-            timeout: None,
-            retries: None,
-            split: Split::Single(name.clone()),
-            rev: Rev::new(generation),
-            filter,
-        }],
-        clusters: vec![Cluster { name, endpoints: vec![endpoint], http2: false }],
-        filter: filter.then(|| Arc::from(wingbeat::FILTER)),
-    }
-}
+use wingbeat_xds_server::server::{Happened, Tls};
 
 /// Every generation has a cluster of its own, and the one before is gone: nobody may notice.
 #[tokio::test(flavor = "multi_thread")]
@@ -121,22 +30,22 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
     for delta in [false, true] {
         let service = Service::start("1", 1, Behaviour::default()).await.expect("a service");
         let (control, entry) = (Control::start(None).await, free().await);
-        control.store.publish(render(&model(entry, &service, 1, false)));
+        control.store().publish(render(&model(entry, &service, 1, false)));
         let _envoy = control.envoy(delta, None, entry).await.expect("Envoy starts");
         let host = "backend.local".to_owned();
         let users = Load::start(LoadConfig { target: entry, host, rate: 500, patience: None, visitors: ANYONE });
         for generation in 2..=GENERATIONS {
             let settled = |what: &Happened| matches!(what, Happened::Settled(Kind::Routes));
-            let before = control.notes.count(settled);
-            control.store.publish(render(&model(entry, &service, generation, false)));
-            reached(|| control.notes.count(settled) > before).await;
+            let before = control.notes().count(settled);
+            control.store().publish(render(&model(entry, &service, generation, false)));
+            reached(|| control.notes().count(settled) > before).await;
             let before = users.tally().finished;
             reached(|| users.tally().finished > before + 10).await;
         }
         let tally = users.stop(Duration::from_secs(5)).await;
         assert_eq!((tally.failed.len(), tally.finished), (0, tally.sent), "delta: {delta}");
         assert!(tally.sent > 10 * GENERATIONS);
-        assert_eq!(control.notes.count(|what| matches!(what, Happened::Refused(_))), 0);
+        assert_eq!(control.notes().count(|what| matches!(what, Happened::Refused(_))), 0);
     }
 }
 
@@ -209,18 +118,18 @@ async fn real_envoy_only_clients_with_a_certificate_are_served() {
     let (server, client) = certificates(folder.path());
     let service = Service::start("1", 1, Behaviour::default()).await.expect("a service");
     let (control, entry) = (Control::start(Some(server)).await, free().await);
-    control.store.publish(render(&model(entry, &service, 1, true)));
+    control.store().publish(render(&model(entry, &service, 1, true)));
 
     // Without a certificate, nothing is served: Envoy tries, and stays without a listener.
     let nobody = free().await;
     let stranger = control.envoy(false, Some(ClientTls { identity: None, ..client.clone() }), nobody);
     assert!(tokio::time::timeout(Duration::from_secs(5), stranger).await.is_err(), "it waits for its configuration");
-    assert_eq!(control.notes.count(|_| true), 0);
+    assert_eq!(control.notes().count(|_| true), 0);
 
     let _envoy = control.envoy(true, Some(client), entry).await.expect("Envoy starts");
     let request = b"GET / HTTP/1.1\r\nhost: backend.local\r\nconnection: close\r\n\r\n";
     assert_eq!(send(entry, request).await.revision.as_deref(), Some("1"));
-    let reports = || control.notes.reports.lock().expect("not poisoned").clone();
+    let reports = || control.notes().reports();
     reached(|| !reports().is_empty()).await;
     let expected = (Some("spiffe://example.com/edge".to_owned()), "edge-1".to_owned());
     assert_eq!(reports().into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([expected]));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use prost::Message as _;
 use wingbeat_core::id::{Arm, BootId, CanaryName, NodeId, WorkerId};
+use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::policy::write::{Automata, host};
@@ -75,6 +76,12 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
     let mut automata = Automata::default();
     for (name, canary) in canaries {
         let virtual_host = format!("{}/{}", name.namespace, name.name);
+        let division = canary.division();
+        // Each name that a filter has to look up costs it a call per request. Where a cluster serves one host only and
+        // all of its requests are compared, none is needed.
+        let workload = |of: &Canary| (of.managed.plan.name().namespace.clone(), of.managed.plan.target().to_owned());
+        let shared = canaries.values().filter(|other| workload(other) == workload(canary)).count() > 1;
+        let told_apart = shared || division.as_ref().is_some_and(Division::holds_back);
         for arm in Arm::ALL {
             let Some(cluster) = canary.cluster(arm) else { continue };
             policy.clusters.push(ClusterPolicy {
@@ -86,10 +93,10 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                 overdue_ms: u32::try_from(canary.overdue.as_millis()).unwrap_or(u32::MAX),
                 grpc: canary.managed.workload.http2,
                 retries: canary.managed.service.retries.is_some(),
-                virtual_host: virtual_host.clone(),
+                virtual_host: if told_apart { virtual_host.clone() } else { String::new() },
             });
         }
-        if let Some(division) = canary.division() {
+        if let Some(division) = division {
             policy.hosts.push(host(virtual_host, &division, &mut automata));
         }
     }

@@ -151,7 +151,7 @@ pub struct ClusterPolicy {
     /// The route retries: attempts are worth reading.
     #[prost(bool, tag = "5")]
     pub retries: bool,
-    /// The virtual host whose traffic is judged; requests of others are direct.
+    /// The virtual host whose traffic is judged; requests of others are direct. Empty: all is judged.
     #[prost(string, tag = "6")]
     pub virtual_host: ::prost::alloc::string::String,
 }

@@ -1,0 +1,189 @@
+//! The demo in a terminal: events scroll by, and below them stands how things are.
+
+use std::io::{IsTerminal as _, Stdout, stdout};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ratatui::backend::{Backend, CrosstermBackend};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style, Stylize as _};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Table, Widget as _, Wrap};
+use ratatui::{Terminal, TerminalOptions, Viewport};
+use wingbeat_controller::view::{ArmView, CanaryView};
+use wingbeat_demo::scene::Sight;
+
+use super::lines::event;
+
+/// Lines of the part that stands still.
+const HEIGHT: u16 = 10;
+
+/// A terminal that shows the scene.
+pub(crate) struct Screen<B: Backend = CrosstermBackend<Stdout>> {
+    title: String,
+    terminal: Mutex<Terminal<B>>,
+}
+
+impl Screen {
+    /// Opens the screen; none where there is no terminal, or one that cannot say where its cursor is.
+    pub(crate) fn open(title: String) -> Option<Self> {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        if dumb || !stdout().is_terminal() {
+            return None;
+        }
+        let options = TerminalOptions { viewport: Viewport::Inline(HEIGHT) };
+        let terminal = Terminal::with_options(CrosstermBackend::new(stdout()), options).ok()?;
+        Some(Self { title, terminal: Mutex::new(terminal) })
+    }
+}
+
+impl<B: Backend> Screen<B> {
+    /// Shows what there is to see. The scene goes on if it cannot be shown.
+    pub(crate) fn show(&self, sight: Sight<'_>) {
+        let mut terminal = self.lock();
+        match sight {
+            Sight::Line(since, text) => {
+                let text = event(since, text);
+                let width = usize::from(terminal.size().map_or(80, |size| size.width)).max(1);
+                let height = u16::try_from(text.chars().count().div_ceil(width)).unwrap_or(1).max(1);
+                let _unseen = terminal.insert_before(height, |buffer| {
+                    Paragraph::new(text).wrap(Wrap { trim: false }).render(buffer.area, buffer);
+                });
+            }
+            Sight::View(since, view) => {
+                let _unseen = terminal.draw(|frame| draw(&self.title, since, view, frame.area(), frame.buffer_mut()));
+            }
+        }
+    }
+
+    /// Leaves the last picture where it is, and the cursor below it.
+    pub(crate) fn close(&self) {
+        let mut terminal = self.lock();
+        let _unseen = terminal.insert_before(0, |_| {});
+        let _unseen = terminal.show_cursor();
+        drop(terminal);
+        let _unseen = crate::output::say("");
+    }
+
+    // A std mutex, never held across an await.
+    fn lock(&self) -> MutexGuard<'_, Terminal<B>> {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn draw(title: &str, since: Duration, view: &CanaryView, area: Rect, buffer: &mut Buffer) {
+    let title = Line::from(vec![Span::raw(" "), Span::raw(title).bold(), Span::raw(" ")]);
+    let time = format!(" {:.1} s ", since.as_secs_f64());
+    let block = Block::bordered().title(title).title_top(Line::from(time).right_aligned());
+    let inside = block.inner(area);
+    block.render(area, buffer);
+    let [weight, arms, evidence, verdict] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(3), Constraint::Length(1), Constraint::Min(2)])
+            .areas(inside);
+    let progress = format!("{:<12} canary gets {:>3} %", view.phase, view.weight);
+    gauge(&progress, view.weight / 100.0, Color::Cyan, weight, buffer);
+    draw_arms(view, arms, buffer);
+    if let Some(held) = &view.evidence {
+        let harm = held.errors.harm.max(held.latency.harm).max(0.0);
+        let text = format!("evidence of harm {harm:>4.1}, decisive at {:.1}", held.decisive);
+        gauge(&text, harm / held.decisive, Color::Red, evidence, buffer);
+    }
+    let said = view.verdict.as_ref().map_or_else(String::new, |said| format!("{}: {}", said.kind, said.reason));
+    Paragraph::new(said).wrap(Wrap { trim: true }).render(verdict, buffer);
+}
+
+fn gauge(label: &str, share: f64, color: Color, area: Rect, buffer: &mut Buffer) {
+    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    LineGauge::default()
+        .label(format!("{label:<38}"))
+        .ratio(share)
+        .filled_symbol("█")
+        .unfilled_symbol("░")
+        .filled_style(Style::new().fg(color))
+        .render(area, buffer);
+}
+
+fn draw_arms(view: &CanaryView, area: Rect, buffer: &mut Buffer) {
+    let measured = view.measured();
+    let millis = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+    let row = |name: &str, revision: &str, arm: &ArmView| {
+        let bad = arm.errors.saturating_add(arm.overdue);
+        let color = if bad > 0 { Color::Red } else { Color::Reset };
+        let cells = [
+            Line::from(format!("{name} {revision}")),
+            Line::from(format!("{:.0}/s", arm.rate)).right_aligned(),
+            Line::from(arm.requests.to_string()).right_aligned(),
+            Line::from(bad.to_string()).style(Style::new().fg(color)).right_aligned(),
+            Line::from(millis(arm.p50_ms)).right_aligned(),
+            Line::from(millis(arm.p90_ms)).right_aligned(),
+            Line::from(millis(arm.p99_ms)).right_aligned(),
+        ];
+        Row::new(cells)
+    };
+    let heads = ["", "rate", "requests", "bad", "p50", "p90", "p99"];
+    let head = Row::new(heads.map(|head| Line::from(head).right_aligned())).style(Style::new().dim());
+    let canary = view.canary_revision.as_deref().unwrap_or_default();
+    let rows =
+        [head, row("primary", &view.primary_revision, &measured.primary), row("canary", canary, &measured.canary)];
+    let widths = [16, 8, 9, 7, 10, 10, 10].map(Constraint::Length);
+    ratatui::widgets::Widget::render(Table::new(rows, widths).column_spacing(1), area, buffer);
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::backend::TestBackend;
+    use wingbeat_controller::view::{ArmsView, EvidenceView, VerdictView};
+    use wingbeat_core::analysis::judge::HarmSafe;
+
+    use super::*;
+
+    fn view() -> CanaryView {
+        let arm = |requests, errors, rate| ArmView {
+            requests,
+            errors,
+            rate,
+            p50_ms: Some(0.31),
+            p90_ms: Some(0.44),
+            p99_ms: (requests > 100).then_some(1_204.0),
+            ..ArmView::default()
+        };
+        CanaryView {
+            phase: "Progressing".into(),
+            weight: 5.0,
+            primary_revision: "1.4.0".into(),
+            canary_revision: Some("1.4.1".into()),
+            arms: Some(ArmsView { primary: arm(2_850, 0, 950.0), canary: arm(61, 3, 50.2) }),
+            verdict: Some(VerdictView {
+                kind: "continue".into(),
+                reason: "no harm was seen, but too little to tell: about 23 more canary requests, 0.5 s".into(),
+                comparison: "randomised".into(),
+            }),
+            evidence: Some(EvidenceView {
+                errors: HarmSafe { harm: 3.8, safe: 0.0 },
+                latency: HarmSafe { harm: -0.5, safe: 0.0 },
+                decisive: 7.6,
+                rate_ratio: [None, None],
+                eta_requests: None,
+            }),
+            ..CanaryView::default()
+        }
+    }
+
+    #[test]
+    fn the_picture_fits_eighty_columns() {
+        let mut terminal = Terminal::new(TestBackend::new(80, HEIGHT)).unwrap();
+        let since = Duration::from_millis(3_240);
+        terminal
+            .draw(|frame| draw("errors at 1000 requests a second", since, &view(), frame.area(), frame.buffer_mut()))
+            .unwrap();
+        insta::assert_snapshot!(terminal.backend());
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_drawn_too() {
+        let mut terminal = Terminal::new(TestBackend::new(40, 4)).unwrap();
+        let view = CanaryView { weight: f64::NAN, ..CanaryView::default() };
+        terminal.draw(|frame| draw("x", Duration::ZERO, &view, frame.area(), frame.buffer_mut())).unwrap();
+    }
+}

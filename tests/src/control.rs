@@ -1,0 +1,125 @@
+//! A server of xDS without a controller.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::TcpListener;
+use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::service::Service;
+use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
+use wingbeat_xds_server::store::Store;
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+pub struct Notes {
+    news: Mutex<Vec<News>>,
+    reports: Mutex<Vec<(Option<String>, String)>>,
+}
+
+impl Intake for Notes {
+    async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
+        self.reports.lock().expect("not poisoned").push((principal, request.node_id));
+        Ok(ReportResponse::default())
+    }
+
+    fn news(&self, news: News) {
+        self.news.lock().expect("not poisoned").push(news);
+    }
+}
+
+impl Notes {
+    /// Returns the reports that came: principal and node.
+    pub fn reports(&self) -> Vec<(Option<String>, String)> {
+        self.reports.lock().expect("not poisoned").clone()
+    }
+
+    /// Returns how often this happened.
+    pub fn count(&self, what: impl Fn(&Happened) -> bool) -> usize {
+        self.news.lock().expect("not poisoned").iter().filter(|news| what(&news.what)).count()
+    }
+}
+
+/// A server of xDS that a test feeds.
+#[derive(Debug)]
+pub struct Control {
+    address: SocketAddr,
+    store: Store,
+    notes: Arc<Notes>,
+}
+
+impl Control {
+    /// Returns where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns what is served.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns what it was told.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Starts it on a free port.
+    pub async fn start(tls: Option<Tls>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (store, notes) = (Store::default(), Arc::<Notes>::default());
+        tokio::spawn(server::serve(listener, tls, store.clone(), notes.clone(), std::future::pending()));
+        Self { address, store, notes }
+    }
+
+    /// Starts an Envoy that takes its configuration from here.
+    pub async fn envoy(&self, delta: bool, tls: Option<ClientTls>, entry: SocketAddr) -> anyhow::Result<Envoy> {
+        let bootstrap = Bootstrap {
+            node_id: "edge-1".to_owned(),
+            node_cluster: "edge".to_owned(),
+            host: self.address.ip().to_string(),
+            port: self.address.port(),
+            admin: None,
+            delta,
+            tls,
+        };
+        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+        binary.start(bootstrap.render(), entry).await
+    }
+}
+
+/// Returns an address that was free a moment ago.
+pub async fn free() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Returns a model that sends all requests to one cluster, whose name tells the generation.
+pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool) -> Model {
+    let name = ClusterName::new(format!("prod/backend/{generation}"));
+    let endpoint = (service.address().ip().to_string(), service.address().port());
+    Model {
+        listeners: vec![Listener {
+            name: "public".to_owned(),
+            address: entry.ip().to_string(),
+            port: entry.port(),
+            node_clusters: Vec::new(),
+        }],
+        hosts: vec![VirtualHost {
+            name: "prod/backend".to_owned(),
+            domains: vec!["backend.local".to_owned()],
+            listeners: vec!["public".to_owned()],
+            timeout: None,
+            retries: None,
+            split: Split::Single(name.clone()),
+            rev: Rev::new(generation),
+            filter,
+        }],
+        clusters: vec![Cluster { name, endpoints: vec![endpoint], http2: false }],
+        filter: filter.then(|| Arc::from(wingbeat::FILTER)),
+    }
+}

@@ -1,0 +1,41 @@
+//! Claims that a bench measures.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::prove::told;
+use crate::run::output;
+
+/// A program of `benches/`, and what its figures may be at most.
+pub(super) struct Bench {
+    pub(super) name: &'static str,
+    program: &'static str,
+    at_most: &'static [(&'static str, f64)],
+}
+
+pub(super) const BENCHES: [Bench; 3] = [
+    Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
+    Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
+    Bench { name: "cpu", program: "cpu", at_most: &[("ratio_off", 1.02), ("ratio_judged", 1.25), ("ratio_ab", 1.5)] },
+];
+
+impl Bench {
+    /// Runs it; true if every figure is within its bound.
+    pub(super) fn run(&self, root: &Path) -> anyhow::Result<bool> {
+        let mut program = std::process::Command::new(root.join("target/release").join(self.program));
+        let printed = output(program.current_dir(root))?;
+        let line = printed.lines().last().with_context(|| format!("{} printed nothing", self.program))?;
+        let figures: Value = serde_json::from_str(line).with_context(|| format!("{line} is no JSON"))?;
+        let figure = |name: &str| figures.get(name).and_then(Value::as_f64);
+        let holds = self.at_most.iter().all(|(name, bound)| figure(name).is_some_and(|figure| figure <= *bound));
+        let bounds: Vec<String> = self.at_most.iter().map(|(name, bound)| format!("{name} ≤ {bound}")).collect();
+        let shown = figures.as_object().into_iter().flatten().map(|(name, figure)| match figure.as_f64() {
+            Some(figure) => format!("{name} {}", (figure * 1e3).round() / 1e3),
+            None => format!("{name} {figure}"),
+        });
+        let shown: Vec<String> = shown.collect();
+        told(self.name, &format!("benches: {}", self.program), &shown.join(", "), &bounds.join(", "), holds)
+    }
+}

@@ -1,0 +1,112 @@
+//! Claims that tests show.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::prove::told;
+use crate::run::cargo;
+
+/// Tests of one target, by parts of their names.
+pub(super) struct Suite {
+    pub(super) name: &'static str,
+    claim: &'static str,
+    package: &'static str,
+    target: &'static [&'static str],
+    tests: &'static [&'static str],
+}
+
+pub(super) const SUITES: [Suite; 13] = [
+    Suite {
+        name: "hostile",
+        claim: "hostile requests: no worker lost, all counted",
+        ..suite("wingbeat-e2e", &["--test", "hostile"])
+    },
+    Suite {
+        name: "outcomes",
+        claim: "requests sent = sum of the outcome classes",
+        ..suite("wingbeat-e2e", &["--test", "outcomes"])
+    },
+    Suite {
+        name: "exactly-once",
+        claim: "final counts = requests sent",
+        ..suite("wingbeat", &["--test", "exactly_once"])
+    },
+    Suite {
+        name: "kills",
+        claim: "20 SIGKILLs: the plan's weights, repeats only, nobody loses a request",
+        tests: &["killed"],
+        ..suite("wingbeat", &["--test", "serve"])
+    },
+    Suite {
+        name: "served-abort",
+        claim: "an abort that was served is never taken back",
+        tests: &["abort"],
+        ..suite("wingbeat-controller", &["--lib"])
+    },
+    Suite {
+        name: "crash-matrix",
+        claim: "killed before and after every write, all converge",
+        tests: &["crash_matrix"],
+        ..suite("wingbeat-controller", &["--lib"])
+    },
+    Suite {
+        name: "step",
+        claim: "the rollout's machine under random histories",
+        ..suite("wingbeat-core", &["--test", "rollout"])
+    },
+    Suite { name: "xds", claim: "no request lost, no refusal", ..suite("wingbeat-e2e", &["--test", "xds"]) },
+    Suite {
+        name: "xds-protocol",
+        claim: "the scripts of protocol.toml in both dialects",
+        ..suite("wingbeat-xds-server", &["--lib"])
+    },
+    Suite {
+        name: "wasm", claim: "≤ 200 KB; exports and imports as listed", ..suite("wingbeat", &["--test", "wasm"])
+    },
+    Suite {
+        name: "regex",
+        claim: "the guide's patterns agree with a backtracking engine; explosions refused in 100 ms",
+        ..suite("wingbeat-core", &["--test", "matching"])
+    },
+    Suite {
+        name: "check",
+        claim: "six mistakes, each with line, column and field",
+        tests: &["six_mistakes"],
+        ..suite("wingbeat-controller", &["--test", "documents"])
+    },
+    Suite {
+        name: "judge",
+        claim: "detection as the reference; bad ones promoted ≤ 10 %; 300 healthy rollouts, none rolled back",
+        ..suite("wingbeat-core", &["--test", "analysis_judge"])
+    },
+];
+
+const fn suite(package: &'static str, target: &'static [&'static str]) -> Suite {
+    Suite { name: "", claim: "", package, target, tests: &[] }
+}
+
+impl Suite {
+    /// Runs the tests; true if there were some and all passed. What they print are the figures.
+    pub(super) fn run(&self, root: &Path) -> anyhow::Result<bool> {
+        let args = [&["test", "--quiet", "--locked", "--package", self.package], self.target, &["--"], self.tests];
+        let args: Vec<&str> = args.concat();
+        let shown = format!("cargo {}", args.join(" "));
+        let run = cargo(root, &args)
+            .args(["--nocapture", "--test-threads", "1"])
+            .output()
+            .with_context(|| format!("cannot run {shown}"))?;
+        let printed = String::from_utf8_lossy(&run.stdout);
+        let passed = printed.lines().find_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
+        let passed: u64 = passed.and_then(|passed| passed.parse().ok()).unwrap_or_default();
+        let noise = |line: &&str| !line.is_empty() && !line.starts_with("running ") && !line.starts_with("test result");
+        let figures: Vec<&str> = printed
+            .lines()
+            .filter(noise)
+            .map(|line| line.trim_start_matches('.').trim())
+            .filter(|line| line.contains(' ') && !line.starts_with('/'))
+            .collect();
+        let figures = [&[format!("{passed} tests passed").as_str()], figures.as_slice()].concat().join("; ");
+        told(self.name, &shown, &figures, self.claim, run.status.success() && passed > 0)
+    }
+}
