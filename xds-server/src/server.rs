@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_s
 use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryServiceServer;
 use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server::RouteDiscoveryServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
@@ -121,8 +121,7 @@ pub async fn serve<I: Intake>(
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(MAX_CONCURRENT)
-        .tcp_nodelay(true);
+        .max_concurrent_streams(MAX_CONCURRENT);
     if let Some(tls) = tls {
         server = tls.on(server)?;
     }
@@ -138,7 +137,8 @@ pub async fn serve<I: Intake>(
         .add_service(RouteDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
         .add_service(ExtensionConfigDiscoveryServiceServer::from_arc(discovery).max_decoding_message_size(limit))
         .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MAX_REPORT))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        // Without it, a push waits up to 40 ms for the acknowledgement of what was written before.
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
         .await
 }
 
