@@ -14,7 +14,7 @@ use wingbeat_controller::document::Files;
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::handle::Handle;
 use wingbeat_controller::http::{Api, router};
-use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
 use wingbeat_controller::store::memory::Memory;
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             Box::new(Memory::default())
         }
     };
-    let engine = Engine::open(store).map_err(|error| Wrong(error.to_string()))?;
+    let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
     let (set, report) = files.update(&files::read(&args.config)?, &engine.serving());
     tell(&report)?;

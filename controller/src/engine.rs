@@ -17,6 +17,7 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
+use wingbeat_xds_server::resource::Version;
 use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
@@ -53,6 +54,7 @@ const WINDOWS_KEY: &str = "windows";
 /// The engine.
 pub struct Engine {
     store: Box<dyn Store>,
+    random: [u8; 32],
     setup: Setup,
     canaries: BTreeMap<CanaryName, Canary>,
     ledger: Ledger,
@@ -103,16 +105,16 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Opens stored state.
-    pub fn open(mut store: Box<dyn Store>) -> Result<Self, OpenError> {
+    /// Opens stored state. Secrets are made from `random`, which nobody else may know.
+    pub fn open(mut store: Box<dyn Store>, random: [u8; 32]) -> Result<Self, OpenError> {
         let entries = store.load()?;
         let mut dormant = BTreeMap::new();
         for key in entries.keys() {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            if let Some(Record { state, commands }) = read::<Record>(&entries, key)? {
-                let record = Record { state: state.resumed(), commands };
+            if let Some(record) = read::<Record>(&entries, key)? {
+                let record = Record { state: record.state.resumed(), ..record };
                 let evidence = read::<Evidence>(&entries, &format!("evidence/{namespace}/{name}"))?;
                 dormant.insert(CanaryName::new(namespace, name), Dormant { record, evidence });
             }
@@ -122,6 +124,7 @@ impl Engine {
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
         Ok(Self {
             store,
+            random,
             setup: Setup::default(),
             canaries: BTreeMap::new(),
             ledger,
@@ -155,7 +158,7 @@ impl Engine {
         for name in gone {
             if let Some(canary) = self.canaries.remove(&name) {
                 let evidence = canary.evidence();
-                let record = Record { state: canary.state, commands: canary.commands };
+                let record = canary.record();
                 self.dormant.insert(name, Dormant { record, evidence });
             }
         }
@@ -333,8 +336,13 @@ impl Engine {
     /// Manages a canary from now on: a new one, or one that was stored.
     fn wake(&mut self, name: CanaryName, managed: crate::setup::Managed, now: Timestamp) {
         let dormant = self.dormant.remove(&name);
-        let (record, evidence) = dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence));
-        let mut canary = Canary::new(managed, record.state, record.commands, now);
+        let (mut record, evidence): (Record, _) =
+            dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence));
+        if record.secret.is_empty() {
+            let place = format!("{}/{}", name.namespace, name.name);
+            record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
+        }
+        let mut canary = Canary::new(managed, record, now);
         if let Some(evidence) = evidence {
             canary.restore(evidence, now);
         }
@@ -362,7 +370,7 @@ impl Engine {
         if stepped.state != canary.state {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
-            let record = Record { state: stepped.state, commands };
+            let record = Record { state: stepped.state, commands, ..canary.record() };
             let stored = store_record(self.store.as_mut(), name, &record);
             if let Err(error) = &stored {
                 tracing::error!(canary = name.name, namespace = name.namespace, %error, "cannot store a state");
@@ -415,12 +423,7 @@ impl Engine {
         if let Some(canary) = self.canaries.get_mut(name)
             && canary.unstored
         {
-            canary.unstored = store_record(
-                self.store.as_mut(),
-                name,
-                &Record { state: canary.state.clone(), commands: canary.commands.clone() },
-            )
-            .is_err();
+            canary.unstored = store_record(self.store.as_mut(), name, &canary.record()).is_err();
         }
     }
 

@@ -30,6 +30,13 @@ const SHOW_EVERY: Span = Span::from_millis(50);
 /// What came of a command.
 type Done = Result<(), Refusal>;
 
+/// Returns what an engine makes its secrets from.
+pub fn random() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
+}
+
 /// A running engine. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Runtime {

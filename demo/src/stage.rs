@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::handle::Handle;
-use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::setup::{Audience, Managed, Service as Route, Setup, Workload};
 use wingbeat_controller::store::memory::Memory;
 use wingbeat_controller::view::CanaryView;
@@ -65,7 +65,7 @@ impl Stage {
         let control_address = control.local_addr()?;
 
         let snapshots = Snapshots::default();
-        let engine = Engine::open(Box::new(Memory::default()))?;
+        let engine = Engine::open(Box::new(Memory::default()), random()?)?;
         let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
         let runtime = Runtime::start(engine, setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();

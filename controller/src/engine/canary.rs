@@ -16,6 +16,7 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::record::Record;
 use crate::setup::{Audience, Managed, cluster_name};
 
 /// Command ids that are remembered, so that a repeated command acts once.
@@ -37,6 +38,7 @@ pub(super) struct Canary {
     pub(super) state: State,
     /// The ids of the commands that were carried out, stored with the state.
     pub(super) commands: VecDeque<String>,
+    secret: String,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
     pub(super) assessed: Option<Assessment>,
@@ -71,13 +73,15 @@ pub(super) struct Evidence {
 }
 
 impl Canary {
-    pub(super) fn new(managed: Managed, state: State, commands: VecDeque<String>, now: Timestamp) -> Self {
+    pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
+        let Record { state, commands, secret } = record;
         let judge = Judge::new(managed.judge.clone());
         let flow = Flow::new(state.rev, now);
         let mut canary = Self {
             managed,
             state,
             commands,
+            secret,
             unstored: false,
             assessed: None,
             totals: Arms::default(),
@@ -152,9 +156,14 @@ impl Canary {
         }
     }
 
-    /// Returns the value of the arm header in this rollout: one that clients of an earlier rollout do not know.
+    /// Returns the value of the arm header in this rollout: one that no client can know.
     pub(super) fn arm_token(&self) -> String {
-        format!("{:016x}", self.key())
+        Version::of([self.secret.as_bytes(), &self.key().to_le_bytes()]).to_string()
+    }
+
+    /// Returns the canary as it is stored.
+    pub(super) fn record(&self) -> Record {
+        Record { state: self.state.clone(), commands: self.commands.clone(), secret: self.secret.clone() }
     }
 
     /// Returns a number that every rollout has for itself.

@@ -17,6 +17,9 @@ pub(super) struct Record {
     pub(super) state: State,
     /// The ids of commands that were carried out.
     pub(super) commands: VecDeque<String>,
+    /// Arm headers are made from it: who does not know it cannot forge one.
+    #[serde(default)]
+    pub(super) secret: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

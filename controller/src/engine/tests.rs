@@ -72,7 +72,7 @@ impl World {
 
     fn over(store: Memory) -> Self {
         Self {
-            engine: Engine::open(Box::new(store.clone())).unwrap(),
+            engine: Engine::open(Box::new(store.clone()), [1; 32]).unwrap(),
             store,
             now: Timestamp::from_millis(1_000_000),
             sequence: 0,
@@ -84,7 +84,7 @@ impl World {
 
     /// The control plane dies and comes back over what it has stored.
     fn restart(self) -> Self {
-        Self { engine: Engine::open(Box::new(self.store.clone())).unwrap(), ..self }
+        Self { engine: Engine::open(Box::new(self.store.clone()), [2; 32]).unwrap(), ..self }
     }
 
     fn rollout(&mut self) {
@@ -303,10 +303,10 @@ fn state_of_a_later_version_is_refused_by_name() {
     let mut store = Memory::default();
     let later = br#"{"version": 9, "content": {"anything": true}}"#;
     store.put(&[("canary/prod/backend".to_owned(), later.to_vec())]).unwrap();
-    let refused = Engine::open(Box::new(store.clone())).unwrap_err().to_string();
+    let refused = Engine::open(Box::new(store.clone()), [1; 32]).unwrap_err().to_string();
     assert!(refused.contains("canary/prod/backend has version 9"), "{refused}");
     store.put(&[("canary/prod/backend".to_owned(), b"{".to_vec())]).unwrap();
-    let damaged = Engine::open(Box::new(store)).unwrap_err().to_string();
+    let damaged = Engine::open(Box::new(store), [1; 32]).unwrap_err().to_string();
     assert!(damaged.contains("canary/prod/backend is damaged"), "{damaged}");
 }
 
@@ -438,6 +438,31 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     assert_eq!(kind, "no-data");
     let (_, (kind, _)) = report(&mut world, 3, policy.version, AUTOMATON_FORMAT);
     assert_ne!(kind, "no-data");
+}
+
+/// Who knows everything but the random numbers cannot forge an arm header; a restart, which draws others, keeps it.
+#[test]
+fn the_arm_header_is_a_secret_that_survives() {
+    let token = |world: &World| {
+        let split = world.engine.model().hosts[0].split.clone();
+        let Split::Header { value, .. } = split else { panic!("{split:?}") };
+        value
+    };
+    let begin = |random: u8| {
+        let mut world = World::over(Memory::default());
+        world.engine = Engine::open(Box::new(world.store.clone()), [random; 32]).unwrap();
+        for revision in ["1", "2"] {
+            world.engine.configure(by_rules(revision), world.now);
+        }
+        world.tick();
+        world
+    };
+    let world = begin(7);
+    let before = token(&world);
+    assert_ne!(before, token(&begin(8)));
+    let mut world = world.restart();
+    world.engine.configure(by_rules("2"), world.now);
+    assert_eq!(token(&world), before);
 }
 
 fn refused(stream: u64, kind: Kind, name: &str) -> News {
