@@ -1,4 +1,4 @@
-//! xDS and reports over gRPC, on one port: thin glue around [`Session`].
+//! xDS and reports over gRPC, on one port: thin glue around [`Session`](crate::session::Session).
 //!
 //! ADS and one service per type, each in state of the world and in delta: `stream.rs` feeds them all.
 
