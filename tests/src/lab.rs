@@ -1,7 +1,7 @@
 //! Canaries on trial: each with a host of its own, all behind one Envoy.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wingbeat_controller::setup::{Audience, Managed, Setup};
@@ -35,11 +35,16 @@ pub struct Test {
     pub http2: bool,
     /// Percent of the requests that the canary gets, where chance decides.
     pub weight: i64,
+    /// True if there is no rollout: the primary serves.
+    pub settled: bool,
 }
 
 /// An Envoy with canaries on trial.
 #[derive(Debug)]
-pub struct Lab(Stage);
+pub struct Lab {
+    stage: Stage,
+    setup: Setup,
+}
 
 /// Returns a scene to be changed.
 pub fn scene(scenario: Scenario) -> Scene {
@@ -77,7 +82,16 @@ pub fn answered_by(revision: &str) -> Answer {
 impl Test {
     /// Returns a trial of the demo's new revision.
     pub fn new(name: &str, audience: Audience) -> Self {
-        Self { name: name.to_owned(), audience, canary: None, timeout: None, retries: None, http2: false, weight: 50 }
+        Self {
+            name: name.to_owned(),
+            audience,
+            canary: None,
+            timeout: None,
+            retries: None,
+            http2: false,
+            weight: 50,
+            settled: false,
+        }
     }
 
     fn managed(&self, shared: &Managed) -> Managed {
@@ -102,6 +116,9 @@ impl Test {
         managed.service.timeout = self.timeout;
         managed.service.retries.clone_from(&self.retries);
         managed.workload.http2 = self.http2;
+        if self.settled {
+            managed.workload.revision = Revision::new(PRIMARY);
+        }
         if let Some(address) = self.canary {
             let endpoint = (address.ip().to_string(), address.port());
             managed.workload.revisions.insert(Revision::new(CANARY), vec![endpoint]);
@@ -117,14 +134,16 @@ impl Lab {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         let scene = scene(Scenario::NoTraffic);
         let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
-        for revision in [PRIMARY, CANARY] {
+        let setup = |revision: &str| {
             let template = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
-            let shared = template.canaries.values().next().expect("one");
-            let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(shared)));
-            let canaries: BTreeMap<_, _> = managed.collect();
-            stage.handle().configure(Setup { canaries, ..template.clone() }).expect("they are managed");
-        }
-        let lab = Self(stage);
+            let shared = template.canaries.values().next().expect("one").clone();
+            let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(&shared)));
+            Setup { canaries: managed.collect(), ..template }
+        };
+        stage.handle().configure(setup(PRIMARY)).expect("they are managed");
+        let setup = setup(CANARY);
+        stage.handle().configure(setup.clone()).expect("they are managed");
+        let lab = Self { stage, setup };
         // By time, not by number: what the workers learn comes on their tick, however fast the requests are.
         let probing = async {
             while !lab.flows(probe.0) {
@@ -132,29 +151,35 @@ impl Lab {
             }
         };
         let _late = tokio::time::timeout(PATIENCE, probing).await;
-        assert!(lab.flows(probe.0), "{:?}", lab.0.handle().board());
+        assert!(lab.flows(probe.0), "{:?}", lab.stage.handle().board());
         lab
+    }
+
+    /// Has the filter installed, or taken away.
+    pub fn install(&self, filter: Option<&'static [u8]>) {
+        let setup = Setup { filter: filter.map(Arc::from), ..self.setup.clone() };
+        self.stage.handle().configure(setup).expect("they are managed");
     }
 
     /// Returns the Envoy.
     pub const fn envoy(&self) -> &Envoy {
-        self.0.envoy()
+        self.stage.envoy()
     }
 
     /// Returns where users connect.
     pub const fn entry(&self) -> SocketAddr {
-        self.0.entry()
+        self.stage.entry()
     }
 
     /// Returns what was measured of a canary.
     pub fn canary(&self, name: &str) -> ArmView {
-        let board = self.0.handle().board();
+        let board = self.stage.handle().board();
         let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
         view.map(|view| view.measured().canary).unwrap_or_default()
     }
 
     fn flows(&self, name: &str) -> bool {
-        let board = self.0.handle().board();
+        let board = self.stage.handle().board();
         let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
         view.and_then(|view| view.verdict.as_ref()).is_some_and(|verdict| verdict.kind != "no-data")
     }

@@ -1,23 +1,25 @@
 //! What the filter costs: CPU time of Envoy per proxied request, side by side.
 //!
-//! Five Envoys with the same load in turn, round by round: two without the filter (what they differ by is noise); with
-//! the filter installed and no rollout; judged by weight; divided by the guide's two rules.
+//! The same load on one host after the other, round by round: twice without the filter, which shows the noise; with the
+//! filter installed, on a host without a rollout; on one that is judged by weight; and, in a second Envoy, without the
+//! filter and on a host that is divided by the guide's two rules. Ratios are of one Envoy: two differ by more than what
+//! is measured.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use wingbeat_benches::{print, quantile};
-use wingbeat_controller::setup::{Audience, Setup};
+use wingbeat_controller::setup::Audience;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
-use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::envoy::Envoy;
 use wingbeat_demo::load::{Load, LoadConfig};
-use wingbeat_demo::scene::Scenario;
-use wingbeat_demo::stage::{HOST, PRIMARY, Stage};
 use wingbeat_demo::visitor;
-use wingbeat_e2e::lab::{Lab, Test, scene};
+use wingbeat_e2e::lab::{Lab, Test};
 use wingbeat_e2e::reached;
 
 const ROUNDS: usize = 15;
@@ -51,54 +53,64 @@ async fn round(envoy: &Envoy, entry: SocketAddr, host: &str) -> anyhow::Result<f
     Ok((after - before) as f64 / (ended - started) as f64)
 }
 
+/// Installs the filter or takes it away, and waits until Envoy has done so.
+async fn install(lab: &Lab, filter: bool) -> anyhow::Result<()> {
+    lab.install(filter.then_some(wingbeat::FILTER));
+    let admin = lab.envoy().admin().context("Envoy has an administration interface")?;
+    let request = b"GET /config_dump?resource=dynamic_listeners HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n";
+    let installed = async {
+        loop {
+            let mut connection = TcpStream::connect(admin).await?;
+            connection.write_all(request).await?;
+            let mut dump = Vec::new();
+            connection.read_to_end(&mut dump).await?;
+            if String::from_utf8_lossy(&dump).contains("config_discovery") == filter {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), installed).await?
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?;
-    let scene = scene(Scenario::NoTraffic);
-    let off = Stage::build(&scene, &binary, wingbeat::FILTER).await?;
-    let none = Stage::build(&scene, &binary, wingbeat::FILTER).await?;
-    let control = Stage::build(&scene, &binary, wingbeat::FILTER).await?;
-    for stage in [&none, &control] {
-        let without = Setup { filter: None, ..stage.setup(&scene, PRIMARY, wingbeat::FILTER)? };
-        stage.handle().configure(without)?;
-    }
-
-    let weighted = Test { weight: 5, ..Test::new("weighted", Audience::Chance) };
-    let request = |name: &str| {
-        format!("GET / HTTP/1.1\r\nhost: {name}.local\r\ncookie: type=insider\r\nconnection: close\r\n\r\n")
-    };
-    let judged = Lab::open(&[weighted], ("weighted", request("weighted").as_bytes())).await;
     let canary = Entries::try_new(&visitor::rules()).ok().context("the guide's rules")?;
     let rules = Rules { served: Entries::default(), canary };
-    let matched = Test::new("matched", Audience::Rules { rules, holdback: BasisPoints::ZERO });
-    let ab = Lab::open(&[matched], ("matched", request("matched").as_bytes())).await;
-
-    let variants = [
-        (none.envoy(), none.entry(), HOST),
-        (control.envoy(), control.entry(), HOST),
-        (off.envoy(), off.entry(), HOST),
-        (judged.envoy(), judged.entry(), "weighted.local"),
-        (ab.envoy(), ab.entry(), "matched.local"),
+    let probe = |name: &str| {
+        format!("GET / HTTP/1.1\r\nhost: {name}.local\r\ncookie: type=insider\r\nconnection: close\r\n\r\n")
+    };
+    let tests = [
+        Test { settled: true, ..Test::new("settled", Audience::Chance) },
+        Test { weight: 5, ..Test::new("weighted", Audience::Chance) },
     ];
-    let mut costs: [Vec<f64>; 5] = Default::default();
-    for number in 0..ROUNDS {
-        for place in 0..variants.len() {
-            // Each round begins with another one.
-            let place = (place + number) % variants.len();
-            let (Some((envoy, entry, host)), Some(costs)) = (variants.get(place), costs.get_mut(place)) else {
-                continue;
-            };
-            costs.push(round(envoy, *entry, host).await?);
+    let weighted = Lab::open(&tests, ("weighted", probe("weighted").as_bytes())).await;
+    let tests = [Test::new("matched", Audience::Rules { rules, holdback: BasisPoints::ZERO })];
+    let matched = Lab::open(&tests, ("matched", probe("matched").as_bytes())).await;
+    let variants = [
+        (&weighted, false, "weighted"),
+        (&weighted, false, "weighted"),
+        (&weighted, true, "settled"),
+        (&weighted, true, "weighted"),
+        (&matched, false, "matched"),
+        (&matched, true, "matched"),
+    ];
+    let mut costs: [Vec<f64>; 6] = Default::default();
+    for _ in 0..ROUNDS {
+        for ((lab, filter, name), costs) in variants.iter().zip(&mut costs) {
+            install(lab, *filter).await?;
+            costs.push(round(lab.envoy(), lab.entry(), &format!("{name}.local")).await?);
         }
     }
-    ensure!(judged.canary("weighted").requests > 0 && ab.canary("matched").requests > 0, "both are counted");
-    let [none, control, off, judged, ab] = &mut costs;
-    let ratio = |costs: &[f64]| {
-        let mut ratios: Vec<f64> = costs.iter().zip(none.iter()).map(|(cost, base)| cost / base).collect();
+    for (lab, name) in [(&weighted, "weighted"), (&matched, "matched")] {
+        ensure!(lab.canary(name).requests > REQUESTS / 100, "{name} is counted");
+    }
+    let [none, control, off, judged, none_matched, ab] = &mut costs;
+    let ratio = |costs: &[f64], base: &[f64]| {
+        let mut ratios: Vec<f64> = costs.iter().zip(base).map(|(cost, base)| cost / base).collect();
         quantile(&mut ratios, 0.5)
     };
-    let ratios: [Value; 4] = [control.as_slice(), off, judged, ab].map(|costs| json!(ratio(costs)));
-    let [ratio_control, ratio_off, ratio_judged, ratio_ab] = ratios;
+    let [ratio_control, ratio_off, ratio_judged] = [control, off, judged].map(|costs| json!(ratio(costs, none)));
+    let ratio_ab = ratio(ab, none_matched);
     let micros = quantile(none, 0.5) / 1e3;
     Ok(print(&json!({
         "rounds": ROUNDS,
