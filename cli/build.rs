@@ -11,19 +11,11 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 const TARGET: &str = "wasm32-wasip1";
-/// Callbacks that the filter implements. The SDK exports all there are, and Envoy calls each that exists.
-const KEPT: [&str; 10] = [
-    "proxy_on_configure",
-    "proxy_on_context_create",
-    "proxy_on_delete",
-    "proxy_on_grpc_close",
-    "proxy_on_grpc_receive",
-    "proxy_on_log",
-    "proxy_on_memory_allocate",
-    "proxy_on_request_headers",
-    "proxy_on_tick",
-    "proxy_on_vm_start",
-];
+/// The filter's callbacks are built under this name, as the SDK has taken that of proxy-wasm.
+const OURS: &str = "wingbeat_on_";
+const CALLBACK: &str = "proxy_on_";
+/// What is kept of the SDK's.
+const KEPT: &str = "proxy_on_memory_allocate";
 
 fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-env-changed=WINGBEAT_WASM");
@@ -123,18 +115,22 @@ fn is_of_outer_cargo(name: &OsStr) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name.as_ref())
 }
 
-/// Removes the callbacks that the filter leaves empty: an export that exists is called for every request.
+/// Gives the filter's callbacks their names, and removes the SDK's: Envoy calls each that is exported.
 fn trim(built: &Path, module: &Path) -> anyhow::Result<()> {
     let mut wasm = walrus::Module::from_file(built)?;
     let unused: Vec<_> = wasm
         .exports
         .iter()
-        .filter(|export| export.name.starts_with("proxy_on_"))
-        .filter(|export| !KEPT.contains(&export.name.as_str()))
+        .filter(|export| export.name.starts_with(CALLBACK) && export.name != KEPT)
         .map(walrus::Export::id)
         .collect();
     for export in unused {
         wasm.exports.delete(export);
+    }
+    for export in wasm.exports.iter_mut() {
+        if let Some(name) = export.name.strip_prefix(OURS) {
+            export.name = format!("{CALLBACK}{name}");
+        }
     }
     walrus::passes::gc::run(&mut wasm);
     wasm.emit_wasm_file(module)

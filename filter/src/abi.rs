@@ -1,11 +1,16 @@
 //! The proxy-wasm binding: passes calls on, decides nothing.
+//!
+//! Of the SDK only the host calls are used. Its dispatcher keeps an object for every stream, for which Envoy would have
+//! to call into the module twice more a request, on creation and on deletion, and it panics on a late answer to a plugin
+//! context that is gone. The callbacks below are exported under their proxy-wasm names when the module is built; Envoy
+//! leaves out those that a module does not export.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
+use proxy_wasm::types::{Action, BufferType, LogLevel, MapType};
 
 use crate::host::Host;
 use crate::worker::Worker;
@@ -13,7 +18,7 @@ use crate::worker::Worker;
 /// The cluster that reports go to, where the plugin's configuration names none.
 const DEFAULT_CLUSTER: &str = "wingbeat";
 /// A report that takes longer is sent again anyway.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+const REPORT_TIMEOUT_MS: u32 = 2_000;
 const SERVICE: &str = "wingbeat.report.v1.ReportService";
 const METHOD: &str = "Report";
 const BOOT_KEY: &str = "wingbeat.boot";
@@ -21,100 +26,57 @@ const BOOT_KEY: &str = "wingbeat.boot";
 thread_local! {
     /// The worker outlives every plugin context: a configuration push makes new ones.
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    /// Where reports go: a serialized `GrpcService`. Never empty: Envoy aborts on that.
+    static UPSTREAM: RefCell<Option<Rc<str>>> = const { RefCell::new(None) };
 }
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Warn);
-    proxy_wasm::set_root_context(|context| Box::new(Root { context, upstream: None }));
 }}
 
-struct Root {
-    context: u32,
-    /// A serialized `GrpcService`. Never empty: Envoy aborts on that.
-    upstream: Option<String>,
-}
-
-struct Stream {
-    context: u32,
-    ended: bool,
-}
-
 /// Envoy, as seen from one callback.
-struct Envoy<'a> {
+struct Envoy {
     context: u32,
-    upstream: Option<&'a str>,
 }
 
-impl Context for Root {
-    fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
-        if status != 0 {
-            return;
-        }
-        if let Ok(Some(body)) = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size) {
-            with_worker(|worker| worker.reply(&self.envoy(), &body));
-        }
-    }
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_configure(context: u32, _size: usize) -> bool {
+    let configured = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten();
+    let cluster = configured.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    let cluster = cluster.trim();
+    let Some(upstream) = grpc_service(if cluster.is_empty() { DEFAULT_CLUSTER } else { cluster }) else {
+        // Refused: Envoy keeps the configuration before this one.
+        return false;
+    };
+    UPSTREAM.set(Some(upstream.into()));
+    with_worker(|worker| worker.configure(&Envoy { context }));
+    true
 }
 
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
-        let configured = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten();
-        let cluster = configured.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-        let cluster = cluster.trim();
-        self.upstream = grpc_service(if cluster.is_empty() { DEFAULT_CLUSTER } else { cluster });
-        if self.upstream.is_none() {
-            // Refused: Envoy keeps the configuration before this one.
-            return false;
-        }
-        with_worker(|worker| worker.configure(&self.envoy()));
-        true
-    }
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_tick(context: u32) {
+    with_worker(|worker| worker.tick(&Envoy { context }));
+}
 
-    fn on_tick(&mut self) {
-        with_worker(|worker| worker.tick(&self.envoy()));
-        // The scan for overdue requests has visited their contexts.
-        let _left = hostcalls::set_effective_context(self.context);
-    }
-
-    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { context, ended: false }))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_grpc_receive(context: u32, _token: u32, size: usize) {
+    if let Ok(Some(body)) = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size) {
+        with_worker(|worker| worker.reply(&Envoy { context }, &body));
     }
 }
 
-impl Root {
-    fn envoy(&self) -> Envoy<'_> {
-        Envoy { context: self.context, upstream: self.upstream.as_deref() }
-    }
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_request_headers(context: u32, _headers: usize, _end: bool) -> Action {
+    with_worker(|worker| worker.begin(&Envoy { context }, context));
+    Action::Continue
 }
 
-impl Context for Stream {}
-
-/// Envoy deletes the context of a stream when it is over; a callback less than `on_done`, which would tell the same.
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if !self.ended {
-            with_worker(|worker| worker.forget(self.context));
-        }
-    }
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_log(context: u32) {
+    with_worker(|worker| worker.end(&Envoy { context }, context));
 }
 
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _headers: usize, _end: bool) -> Action {
-        with_worker(|worker| worker.begin(&Envoy { context: self.context, upstream: None }, self.context));
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        self.ended = true;
-        with_worker(|worker| worker.end(&Envoy { context: self.context, upstream: None }, self.context));
-    }
-}
-
-impl Host for Envoy<'_> {
+impl Host for Envoy {
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         hostcalls::get_property(path.to_vec()).ok().flatten()
     }
@@ -145,14 +107,65 @@ impl Host for Envoy<'_> {
     }
 
     fn set_tick(&self, millis: u64) {
+        self.leave();
         let _refused = hostcalls::set_tick_period(Duration::from_millis(millis));
     }
 
     fn send(&self, report: &[u8]) -> bool {
-        let Some(upstream) = self.upstream else { return false };
-        let _left = hostcalls::set_effective_context(self.context);
-        hostcalls::dispatch_grpc_call(upstream, SERVICE, METHOD, Vec::new(), Some(report), REPORT_TIMEOUT).is_ok()
+        let Some(upstream) = UPSTREAM.with_borrow(Clone::clone) else { return false };
+        self.leave();
+        grpc_call(&upstream, report)
     }
+}
+
+impl Envoy {
+    /// Returns from the streams that the scan for overdue requests has visited.
+    fn leave(&self) {
+        let _left = hostcalls::set_effective_context(self.context);
+    }
+}
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_grpc_call(
+        upstream: *const u8,
+        upstream_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        message: *const u8,
+        message_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+}
+
+/// Calls the report service. The SDK's function would note the token for its dispatcher, which never forgets it.
+fn grpc_call(upstream: &str, report: &[u8]) -> bool {
+    let no_metadata = 0_u32.to_le_bytes();
+    let mut token = 0;
+    // SAFETY: every pointer is that of a slice, followed by its length, and the host writes one u32 to `token`. All of
+    // them outlive the call, and the host keeps none.
+    let status = unsafe {
+        proxy_grpc_call(
+            upstream.as_ptr(),
+            upstream.len(),
+            SERVICE.as_ptr(),
+            SERVICE.len(),
+            METHOD.as_ptr(),
+            METHOD.len(),
+            no_metadata.as_ptr(),
+            no_metadata.len(),
+            report.as_ptr(),
+            report.len(),
+            REPORT_TIMEOUT_MS,
+            &raw mut token,
+        )
+    };
+    status == 0
 }
 
 fn with_worker(f: impl FnOnce(&mut Worker)) {

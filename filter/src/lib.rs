@@ -14,6 +14,7 @@
 //! Nothing in here panics: one panic would disable a worker for good.
 
 #[cfg(target_arch = "wasm32")]
+#[expect(unsafe_code, reason = "functions that Envoy calls by name, and one that it is called by")]
 mod abi;
 pub mod host;
 pub mod outcome;

@@ -126,11 +126,6 @@ impl Worker {
         }
     }
 
-    /// Forgets a request that ends without being logged.
-    pub fn forget(&mut self, stream: u32) {
-        self.in_flight.remove(&stream);
-    }
-
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
         let (seen, held_back) =
@@ -290,12 +285,21 @@ impl Worker {
                 Seen::NotYet if host.enter(stream) => text(host, &["xds", "cluster_name"]).and_then(|cluster| {
                     self.stratum_of(host, &cluster, request.held_back).map(|stratum| (cluster, stratum))
                 }),
-                Seen::NotYet | Seen::Overdue(..) => None,
+                Seen::NotYet => {
+                    self.in_flight.remove(&stream);
+                    None
+                }
+                Seen::Overdue(..) => None,
             };
             let Some((cluster, stratum)) = place else { continue };
             let limit = self.clusters.get(&cluster).filter(|policy| policy.overdue_ms > 0).map(overdue_ns);
-            let Some(request) = self.in_flight.get_mut(&stream) else { continue };
             let overdue = limit.is_some_and(|limit| now.saturating_sub(request.started_ns) >= limit);
+            if overdue && !host.enter(stream) {
+                // Envoy logs every stream; should it ever drop one, that is not a request which hangs.
+                self.in_flight.remove(&stream);
+                continue;
+            }
+            let Some(request) = self.in_flight.get_mut(&stream) else { continue };
             request.seen = if overdue && self.store.overdue(&cluster, stratum, sequence) {
                 Seen::Overdue(cluster, stratum)
             } else {

@@ -200,6 +200,19 @@ fn a_hanging_request_is_counted_once_and_then_as_what_it_becomes() {
 }
 
 #[test]
+fn a_stream_that_envoy_drops_without_a_word_does_not_hang() {
+    let (host, mut worker) = started();
+    for stream in [2, 3] {
+        host.set(stream, "xds.cluster_name", b"prod/backend/2");
+        worker.begin(&host, stream);
+    }
+    host.streams.borrow_mut().remove(&2);
+    host.pass(300);
+    worker.tick(&host);
+    assert_eq!((host.last().clusters[0].overdue, worker.in_flight.len()), (1, 1));
+}
+
+#[test]
 fn young_requests_cost_no_host_calls() {
     let (host, mut worker) = started();
     for stream in 10..500 {
