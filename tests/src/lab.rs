@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use wingbeat_controller::setup::{Audience, Managed, Setup};
 use wingbeat_controller::view::ArmView;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
@@ -155,10 +157,24 @@ impl Lab {
         lab
     }
 
-    /// Has the filter installed, or taken away.
-    pub fn install(&self, filter: Option<&'static [u8]>) {
+    /// Installs the filter or takes it away, and waits until Envoy has done so.
+    pub async fn install(&self, filter: Option<&'static [u8]>) {
         let setup = Setup { filter: filter.map(Arc::from), ..self.setup.clone() };
         self.stage.handle().configure(setup).expect("they are managed");
+        let installed =
+            async { while self.config("dynamic_listeners").await.contains("config_discovery") != filter.is_some() {} };
+        tokio::time::timeout(PATIENCE, installed).await.expect("Envoy takes the listener");
+    }
+
+    /// Returns what Envoy says of its configuration, as it is on the wire.
+    pub async fn config(&self, resource: &str) -> String {
+        let admin = self.envoy().admin().expect("an administration interface");
+        let request = format!("GET /config_dump?resource={resource} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let mut connection = TcpStream::connect(admin).await.expect("Envoy accepts");
+        connection.write_all(request.as_bytes()).await.expect("Envoy reads");
+        let mut dump = Vec::new();
+        connection.read_to_end(&mut dump).await.expect("Envoy answers");
+        String::from_utf8_lossy(&dump).into_owned()
     }
 
     /// Returns the Envoy.

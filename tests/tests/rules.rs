@@ -1,7 +1,7 @@
 //! A/B rules and sticky users, carried out by the filter in a real Envoy.
 
 use wingbeat_controller::setup::Audience;
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
@@ -123,6 +123,40 @@ async fn real_envoy_strange_headers_do_not_disturb_rules() {
     for _ in 0..8 {
         assert_eq!(send(lab.entry(), &probe).await, answered_by(CANARY), "both workers still match");
     }
+}
+
+/// With the filter gone nobody sets the marks, and what clients send in their place is not believed: not even the true
+/// value of a rollout.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_forged_marks_steer_nobody_without_the_filter() {
+    let [_, cookie] = wingbeat_demo::visitor::rules();
+    let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
+    let tests = [
+        Test::new("insiders", Audience::Rules { rules, holdback: BasisPoints::ZERO }),
+        Test::new("users", Audience::Users(Identity::Cookie("uid".to_owned()))),
+    ];
+    let by = |host: &str, name: &str, value: &str| {
+        let headers = vec![(name.to_owned(), value.as_bytes().to_vec())];
+        bytes(&Request { method: b"GET".to_vec(), path: b"/".to_vec(), headers, ..Request::default() }, host)
+    };
+    let insider = by("insiders.local", "cookie", "type=insider");
+    let lab = Lab::open(&tests, ("insiders", &insider)).await;
+    lab.install(None).await;
+    let routes = lab.config("dynamic_route_configs").await;
+    let matcher = routes.split_once(ARM_HEADER).expect("a route by the arm").1;
+    let secret = matcher.split_once("\"exact\": \"").and_then(|(_, rest)| rest.split_once('"')).expect("its value").0;
+    assert_eq!(secret.len(), 16, "{secret}");
+    for value in ["canary", "1", "", secret] {
+        assert_eq!(send(lab.entry(), &by("insiders.local", ARM_HEADER, value)).await, answered_by(PRIMARY));
+    }
+    assert_eq!(send(lab.entry(), &insider).await, answered_by(PRIMARY), "nobody is there to match");
+    let mut canary = 0;
+    for _ in 0..200 {
+        let answer = send(lab.entry(), &by("users.local", BUCKET_HEADER, "0")).await;
+        canary += u32::from(answer == answered_by(CANARY));
+    }
+    // Half of 200 by chance: five standard deviations are 35.
+    assert!((65..=135).contains(&canary), "{canary} of 200 in one bucket reached the canary");
 }
 
 #[tokio::test(flavor = "multi_thread")]

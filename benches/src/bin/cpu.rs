@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use wingbeat_benches::{print, quantile};
 use wingbeat_controller::setup::Audience;
 use wingbeat_core::matching::rule::{Entries, Rules};
@@ -92,9 +90,9 @@ struct Ratios {
 async fn measure(lab: &Lab, host: &str) -> anyhow::Result<Ratios> {
     let mut rounds = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        install(lab, false).await?;
+        lab.install(None).await;
         let [settled_without, without] = take_turns(lab, ["settled", host]).await?;
-        install(lab, true).await?;
+        lab.install(Some(wingbeat::FILTER)).await;
         let [settled, with] = take_turns(lab, ["settled", host]).await?;
         let plain = with / without;
         let off = settled / settled_without;
@@ -105,25 +103,6 @@ async fn measure(lab: &Lab, host: &str) -> anyhow::Result<Ratios> {
     ensure!(lab.canary(host).requests > REQUESTS, "{host} is counted");
     let [off, on, plain, without_us] = rounds.map(|mut all| quantile(&mut all, 0.5));
     Ok(Ratios { off, on, plain, without_us })
-}
-
-/// Installs the filter or takes it away, and waits until Envoy has done so.
-async fn install(lab: &Lab, filter: bool) -> anyhow::Result<()> {
-    lab.install(filter.then_some(wingbeat::FILTER));
-    let admin = lab.envoy().admin().context("Envoy has an administration interface")?;
-    let request = b"GET /config_dump?resource=dynamic_listeners HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n";
-    let installed = async {
-        loop {
-            let mut connection = TcpStream::connect(admin).await?;
-            connection.write_all(request).await?;
-            let mut dump = Vec::new();
-            connection.read_to_end(&mut dump).await?;
-            if String::from_utf8_lossy(&dump).contains("config_discovery") == filter {
-                return anyhow::Ok(());
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), installed).await?
 }
 
 #[tokio::main]

@@ -22,7 +22,13 @@ const HEIGHT: u16 = 10;
 /// A terminal that shows the scene.
 pub(crate) struct Screen<B: Backend = CrosstermBackend<Stdout>> {
     title: String,
-    terminal: Mutex<Terminal<B>>,
+    shown: Mutex<Shown<B>>,
+}
+
+struct Shown<B: Backend> {
+    terminal: Terminal<B>,
+    /// The last picture: a line that is inserted above clears it.
+    last: Option<(Duration, CanaryView)>,
 }
 
 impl Screen {
@@ -34,41 +40,44 @@ impl Screen {
         }
         let options = TerminalOptions { viewport: Viewport::Inline(HEIGHT) };
         let terminal = Terminal::with_options(CrosstermBackend::new(stdout()), options).ok()?;
-        Some(Self { title, terminal: Mutex::new(terminal) })
+        Some(Self { title, shown: Mutex::new(Shown { terminal, last: None }) })
     }
 }
 
 impl<B: Backend> Screen<B> {
     /// Shows what there is to see. The scene goes on if it cannot be shown.
     pub(crate) fn show(&self, sight: Sight<'_>) {
-        let mut terminal = self.lock();
+        let mut shown = self.lock();
         match sight {
             Sight::Line(since, text) => {
                 let text = event(since, text);
-                let width = usize::from(terminal.size().map_or(80, |size| size.width)).max(1);
+                let width = usize::from(shown.terminal.size().map_or(80, |size| size.width)).max(1);
                 let height = u16::try_from(text.chars().count().div_ceil(width)).unwrap_or(1).max(1);
-                let _unseen = terminal.insert_before(height, |buffer| {
+                let _unseen = shown.terminal.insert_before(height, |buffer| {
                     Paragraph::new(text).wrap(Wrap { trim: false }).render(buffer.area, buffer);
                 });
             }
-            Sight::View(since, view) => {
-                let _unseen = terminal.draw(|frame| draw(&self.title, since, view, frame.area(), frame.buffer_mut()));
-            }
+            Sight::View(since, view) => shown.last = Some((since, view.clone())),
+        }
+        let Shown { terminal, last } = &mut *shown;
+        if let Some((since, view)) = last {
+            let _unseen = terminal.draw(|frame| draw(&self.title, *since, view, frame.area(), frame.buffer_mut()));
         }
     }
 
-    /// Leaves the last picture where it is, and the cursor below it.
+    /// Leaves the last picture where it is, and the cursor on its last line.
     pub(crate) fn close(&self) {
-        let mut terminal = self.lock();
-        let _unseen = terminal.insert_before(0, |_| {});
-        let _unseen = terminal.show_cursor();
-        drop(terminal);
+        let mut shown = self.lock();
+        let bottom = shown.terminal.get_frame().area().bottom().saturating_sub(1);
+        let _unseen = shown.terminal.set_cursor_position((0, bottom));
+        let _unseen = shown.terminal.show_cursor();
+        drop(shown);
         let _unseen = crate::output::say("");
     }
 
     // A std mutex, never held across an await.
-    fn lock(&self) -> MutexGuard<'_, Terminal<B>> {
-        self.terminal.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Shown<B>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
