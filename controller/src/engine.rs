@@ -5,11 +5,11 @@
 //! on, with one exception (an abort is served even if it cannot be stored, and stored later); what cannot be
 //! stored is not adopted; the routes are derived from the state anew after every change.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
-use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{
     Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, State, Ticket, question, safety, step,
 };
@@ -23,7 +23,9 @@ use wingbeat_xds_server::server::News;
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, encode, read, store_record};
+use crate::engine::record::{Record, read, store_record};
+use crate::engine::roster::Roster;
+use crate::engine::show::Views;
 use crate::outbound::messenger::Call;
 use crate::setup::Setup;
 use crate::store::Store;
@@ -31,8 +33,10 @@ use crate::view::Board;
 
 mod canary;
 mod clients;
+mod due;
 mod policy;
 mod record;
+mod roster;
 mod routes;
 mod show;
 
@@ -41,8 +45,6 @@ pub(crate) use show::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
-/// What filters reported is written down at least this often while there is news.
-const CHECKPOINT_EVERY: Span = Span::from_secs(1);
 /// Reports a second that one engine grants; more workers report less often (P26).
 const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
 /// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
@@ -56,7 +58,7 @@ pub struct Engine {
     store: Box<dyn Store>,
     random: [u8; 32],
     setup: Setup,
-    canaries: BTreeMap<CanaryName, Canary>,
+    roster: Roster,
     ledger: Ledger,
     windows: Windows,
     policies: Policies,
@@ -65,6 +67,14 @@ pub struct Engine {
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
+    /// Those that the next tick looks at in any case: something happened to them.
+    due: BTreeSet<CanaryName>,
+    /// When all that are not at rest were looked at.
+    last_sweep: Timestamp,
+    /// Something that filters are told may be different.
+    policy_is_stale: bool,
+    routes_changed: bool,
+    views: Views,
     reports: u64,
     outbox: Vec<Told>,
     alerts: Vec<Alerted>,
@@ -100,7 +110,7 @@ struct Dormant {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("canaries", &self.canaries).finish_non_exhaustive()
+        f.debug_struct("Engine").field("canaries", self.roster.all()).finish_non_exhaustive()
     }
 }
 
@@ -126,7 +136,7 @@ impl Engine {
             store,
             random,
             setup: Setup::default(),
-            canaries: BTreeMap::new(),
+            roster: Roster::default(),
             ledger,
             windows,
             policies: Policies::default(),
@@ -134,6 +144,11 @@ impl Engine {
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
+            due: BTreeSet::new(),
+            last_sweep: Timestamp::EPOCH,
+            policy_is_stale: false,
+            routes_changed: true,
+            views: Views::default(),
             reports: 0,
             outbox: Vec::new(),
             alerts: Vec::new(),
@@ -154,28 +169,31 @@ impl Engine {
     /// Manages this from now on. Rollouts in progress go on by their new plans.
     pub fn configure(&mut self, setup: Setup, now: Timestamp) {
         let gone: Vec<CanaryName> =
-            self.canaries.keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
+            self.roster.all().keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
         for name in gone {
-            if let Some(canary) = self.canaries.remove(&name) {
+            if let Some(canary) = self.roster.remove(&name) {
                 let evidence = canary.evidence();
                 let record = canary.record();
+                self.views.forget(&name);
                 self.dormant.insert(name, Dormant { record, evidence });
             }
         }
         self.setup = setup;
+        self.routes_changed = true;
         let managed = self.setup.canaries.clone();
         for (name, managed) in managed {
             let revision = managed.workload.revision.clone();
-            match self.canaries.get_mut(&name) {
+            match self.roster.get(&name) {
                 Some(canary) => {
                     let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
-                    canary.managed = managed;
+                    self.roster.change(&name, |canary| canary.managed = managed);
                     if suspended {
                         self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
                     }
                 }
-                None => self.wake(name.clone(), managed, now),
+                None => self.wake(&name, managed, now),
             }
+            self.touched(&name);
             self.feed(&name, &Event::Revision(revision), now);
         }
         self.update_policy();
@@ -192,10 +210,10 @@ impl Engine {
         self.reports = self.reports.saturating_add(1);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         for delta in ingested.deltas {
-            let Some((name, arm)) = self.owner(&delta.cluster) else { continue };
+            // Of another canary, or of one that nobody judges.
+            let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
             self.windows.add(&name, arm, delta.stratum, &delta.counts, now);
-            let Some(canary) = self.canaries.get_mut(&name) else { continue };
-            let newer = canary.saw(&node, &delta.counts, now);
+            let newer = self.roster.measure(&name).and_then(|canary| canary.saw(&node, &delta.counts, now));
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
@@ -212,14 +230,17 @@ impl Engine {
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
     pub fn heard(&mut self, news: &News, now: Timestamp) {
-        for (name, text) in self.clients.heard(news, &self.canaries) {
+        for (name, text) in self.clients.heard(news, self.roster.all()) {
             self.say(&name, Severity::Warning, text, now);
+        }
+        if self.clients.take_changed() {
+            self.views.all_are_stale();
         }
     }
 
     /// Carries a command out, once per id, also across restarts. The error says why it cannot be.
     pub fn command(&mut self, name: &CanaryName, command: Command, id: &str, now: Timestamp) -> Result<(), String> {
-        let Some(canary) = self.canaries.get(name) else { return Err(format!("there is no canary {name}")) };
+        let Some(canary) = self.roster.get(name) else { return Err(format!("there is no canary {name}")) };
         if canary.knows(id) {
             return Ok(());
         }
@@ -227,30 +248,10 @@ impl Engine {
         self.feed_with(name, &Event::Command(command), Some(commands), now).map_or(Ok(()), Err)
     }
 
-    /// Does what is due: judges the windows that are over, writes down what was reported.
-    pub fn tick(&mut self, now: Timestamp) {
-        for (name, batch) in self.windows.close(now) {
-            if let Some(canary) = self.canaries.get_mut(&name) {
-                canary.observe(&batch);
-            }
-        }
-        let names: Vec<CanaryName> = self.canaries.keys().cloned().collect();
-        for name in names {
-            // Level-triggered: a revision that came while something else was under way is not lost.
-            self.see_revision(&name, now);
-            self.look(&name, now);
-            self.retry_store(&name);
-        }
-        if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
-            self.checkpoint(now);
-        }
-        self.update_policy();
-    }
-
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
     pub fn calls(&self) -> Vec<Call> {
         let mut calls = Vec::new();
-        for (name, canary) in &self.canaries {
+        for (name, canary) in self.roster.asking() {
             let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
             let Asked::Hook(place) = open.asked else { continue };
             let Some(hook) = canary.managed.hooks.get(place) else { continue };
@@ -270,31 +271,22 @@ impl Engine {
         self.feed(name, &Event::Answer(ticket, answer), now);
     }
 
-    /// Returns when [`Engine::tick`] is due next.
-    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
-        let settled =
-            |phase: &Phase| matches!(phase, Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. });
-        let busy = self.canaries.values().any(|canary| canary.unstored || !settled(&canary.state.phase));
-        let soon = if busy { Span::from_millis(50) } else { Span::from_millis(500) };
-        let next = now.plus(soon);
-        self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
-    }
-
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
-        routes::model(&self.setup, &self.canaries)
+        routes::model(&self.setup, self.roster.all())
+    }
+
+    /// Returns true if what is to be served may have changed since it was asked last.
+    pub fn serves_anew(&mut self) -> bool {
+        std::mem::take(&mut self.routes_changed)
     }
 
     /// Returns what is shown.
-    pub fn board(&self, ready: bool, now: Timestamp) -> Board {
+    pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
         Board {
             ready,
-            canaries: self
-                .canaries
-                .iter()
-                .map(|(name, canary)| show::entry(name, canary, self.clients.refusal(canary), now))
-                .collect(),
+            canaries: self.views.renew(&self.roster, &self.clients, now).clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
@@ -313,12 +305,12 @@ impl Engine {
 
     /// Returns what is known of a managed canary's channels and hooks.
     pub fn managed(&self, name: &CanaryName) -> Option<&crate::setup::Managed> {
-        self.canaries.get(name).map(|canary| &canary.managed)
+        self.roster.get(name).map(|canary| &canary.managed)
     }
 
     /// Returns phase and checksum of a canary, as hooks are told them.
     pub fn describe(&self, name: &CanaryName) -> Option<(String, String)> {
-        let canary = self.canaries.get(name)?;
+        let canary = self.roster.get(name)?;
         Some((canary.state.phase.as_str().to_owned(), show::checksum(canary)))
     }
 
@@ -326,16 +318,12 @@ impl Engine {
     pub fn resumes_rollout(&self) -> bool {
         let progressing = |state: &State| matches!(state.phase, Phase::Progressing(_) | Phase::Promoting(_));
         self.dormant.values().any(|dormant| progressing(&dormant.record.state))
-            || self.canaries.values().any(|canary| progressing(&canary.state))
-    }
-
-    fn owner(&self, cluster: &ClusterName) -> Option<(CanaryName, Arm)> {
-        self.canaries.iter().find_map(|(name, canary)| Some((name.clone(), canary.arm_of(cluster)?)))
+            || self.roster.all().values().any(|canary| progressing(&canary.state))
     }
 
     /// Manages a canary from now on: a new one, or one that was stored.
-    fn wake(&mut self, name: CanaryName, managed: crate::setup::Managed, now: Timestamp) {
-        let dormant = self.dormant.remove(&name);
+    fn wake(&mut self, name: &CanaryName, managed: crate::setup::Managed, now: Timestamp) {
+        let dormant = self.dormant.remove(name);
         let (mut record, evidence): (Record, _) =
             dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence));
         if record.secret.is_empty() {
@@ -346,7 +334,7 @@ impl Engine {
         if let Some(evidence) = evidence {
             canary.restore(evidence, now);
         }
-        self.canaries.insert(name, canary);
+        self.roster.insert(name, canary);
     }
 
     fn say(&mut self, name: &CanaryName, severity: Severity, text: impl Into<String>, now: Timestamp) {
@@ -365,7 +353,7 @@ impl Engine {
         commands: Option<VecDeque<String>>,
         now: Timestamp,
     ) -> Option<String> {
-        let canary = self.canaries.get_mut(name)?;
+        let canary = self.roster.get(name)?;
         let stepped = step(&canary.managed.plan, &canary.state, event, now);
         if stepped.state != canary.state {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
@@ -379,9 +367,14 @@ impl Engine {
                     return Some(error.to_string());
                 }
             }
-            canary.unstored = stored.is_err();
-            canary.commands = record.commands;
-            canary.adopt(record.state, now);
+            self.routes_changed |= record.state.rev != canary.state.rev;
+            self.roster.change(name, |canary| {
+                canary.unstored = stored.is_err();
+                canary.commands = record.commands;
+                canary.adopt(record.state, now);
+            });
+            self.touched(name);
+            self.policy_is_stale = true;
         }
         let mut refused = None;
         for effect in stepped.effects {
@@ -394,67 +387,21 @@ impl Engine {
         refused
     }
 
-    /// Shows the machine how things stand, and answers what it asks about metrics.
-    fn look(&mut self, name: &CanaryName, now: Timestamp) {
-        let Some(canary) = self.canaries.get_mut(name) else { return };
-        let unaware = if canary.division().is_some() { self.policies.unaware(now, NODE_SILENT) } else { Vec::new() };
-        let facts = canary.facts(now, NODE_SILENT, &unaware);
-        self.feed(name, &Event::Tick(facts), now);
-        while let Some(canary) = self.canaries.get(name)
-            && let Some(open) = question(&canary.managed.plan, &canary.state)
-            && let Asked::Metric(place) = open.asked
-        {
-            let answer = canary.look(place, now);
-            if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
-                // It could not be stored; the question is still open, and the next tick asks again.
-                return;
-            }
-        }
-    }
-
-    fn see_revision(&mut self, name: &CanaryName, now: Timestamp) {
-        if let Some(canary) = self.canaries.get(name) {
-            let revision = canary.managed.workload.revision.clone();
-            self.feed(name, &Event::Revision(revision), now);
-        }
-    }
-
-    fn retry_store(&mut self, name: &CanaryName) {
-        if let Some(canary) = self.canaries.get_mut(name)
-            && canary.unstored
-        {
-            canary.unstored = store_record(self.store.as_mut(), name, &canary.record()).is_err();
-        }
-    }
-
-    fn checkpoint(&mut self, now: Timestamp) {
-        let checkpoint = self.ledger.checkpoint();
-        let id = checkpoint.id;
-        self.last_checkpoint = now;
-        // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
-        let mut entries = Vec::new();
-        entries.extend(encode(LEDGER_KEY, &checkpoint));
-        entries.extend(encode(WINDOWS_KEY, &self.windows.open()));
-        for (name, canary) in &self.canaries {
-            if let Some(evidence) = canary.evidence() {
-                entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));
-            }
-        }
-        match self.store.put(&entries) {
-            Ok(()) => {
-                self.ledger.mark_durable(id);
-                self.reported_since_checkpoint = false;
-            }
-            Err(error) => tracing::error!(%error, "cannot write down what the filters reported; they keep it"),
+    /// The next tick looks at it, and it is shown anew.
+    fn touched(&mut self, name: &CanaryName) {
+        self.views.is_stale(name);
+        if !self.due.contains(name) {
+            self.due.insert(name.clone());
         }
     }
 
     fn update_policy(&mut self) {
-        self.policies.update(&self.canaries);
+        self.policy_is_stale = false;
+        self.policies.update(self.roster.all());
     }
 
     fn granted_tick(&self) -> u32 {
-        if !self.canaries.values().any(Canary::is_judged) {
+        if !self.roster.is_judging() {
             return IDLE_TICK_MS;
         }
         let workers = u64::try_from(self.ledger.workers()).unwrap_or(u64::MAX);

@@ -1,5 +1,6 @@
 //! Gives the engine a thread, a clock and a mailbox, and carries out what it says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
@@ -67,7 +68,7 @@ impl Runtime {
             messenger,
             mailbox,
             news,
-            asked: Vec::new(),
+            asked: BTreeMap::new(),
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
         };
@@ -104,8 +105,8 @@ struct Worker {
     messenger: Messenger,
     mailbox: Mailbox,
     news: Newsbox,
-    /// Questions that are on their way.
-    asked: Vec<(CanaryName, Ticket)>,
+    /// Questions that are on their way, one of a canary at a time.
+    asked: BTreeMap<CanaryName, Ticket>,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     learning: bool,
@@ -156,7 +157,9 @@ impl Worker {
                 self.answers.push((reply, answer));
             }
             Message::Answer { canary, ticket, answer } => {
-                self.asked.retain(|asked| *asked != (canary.clone(), ticket));
+                if self.asked.get(&canary) == Some(&ticket) {
+                    self.asked.remove(&canary);
+                }
                 self.engine.answer(&canary, ticket, answer, now);
             }
             Message::Configure(setup) => self.engine.configure(*setup, now),
@@ -168,7 +171,7 @@ impl Worker {
     fn act(&mut self) {
         let now = self.clock.now();
         self.learning &= now.since(self.started) < LEARN_FIRST;
-        if !self.learning {
+        if !self.learning && self.engine.serves_anew() {
             self.snapshots.publish(render(&self.engine.model()));
         }
         let told = self.engine.told();
@@ -191,20 +194,20 @@ impl Worker {
     /// Puts the questions that are open and not on their way yet.
     fn ask(&mut self) {
         let calls = self.engine.calls();
-        // A question that is no longer open needs no answer; its ticket is not used again.
-        self.asked.retain(|(canary, ticket)| calls.iter().any(|call| call.canary == *canary && call.ticket == *ticket));
+        let mut asked = BTreeMap::new();
         for call in calls {
-            let asked = (call.canary.clone(), call.ticket);
-            if self.asked.contains(&asked) {
+            asked.insert(call.canary.clone(), call.ticket);
+            if self.asked.get(&call.canary) == Some(&call.ticket) {
                 continue;
             }
-            self.asked.push(asked);
             let mailbox = self.mailbox.clone();
             self.messenger.ask(call, move |canary, ticket, answer| {
                 // Fails only if the engine has ended.
                 let _gone = mailbox.send(Message::Answer { canary, ticket, answer });
             });
         }
+        // A question that is no longer open needs no answer; its ticket is not used again.
+        self.asked = asked;
     }
 
     fn alert(&self, name: &CanaryName, alert: &Alert) {

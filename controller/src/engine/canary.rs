@@ -11,7 +11,7 @@ use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
-use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project};
+use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_xds_server::resource::Version;
@@ -28,6 +28,8 @@ const OVERDUE_AT_FIRST: Span = Span::from_secs(1);
 /// … and later after so many times the primary's p99, within bounds.
 const OVERDUE_TIMES_P99: u64 = 4;
 const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30));
+/// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
+const WORD_HOLDS: Span = Span::from_millis(500);
 /// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
 const RATIO_ALPHA: f64 = 1e-4;
 
@@ -52,6 +54,8 @@ pub(super) struct Canary {
     ratio: Option<SampleRatio>,
     /// What Flagger's checks look back at; kept only where they decide.
     history: VecDeque<(Timestamp, Counts)>,
+    /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
+    asked: Option<(Timestamp, Flowing)>,
 }
 
 /// What is known of a node.
@@ -92,6 +96,7 @@ impl Canary {
             flow,
             ratio: None,
             history: VecDeque::new(),
+            asked: None,
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -128,6 +133,36 @@ impl Canary {
         project(&self.state).routes
     }
 
+    /// Returns true if nothing becomes of it by itself.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let wanted = &self.managed.workload.revision;
+        let settled = match &self.state.phase {
+            Phase::Initialized { primary } | Phase::Succeeded { primary, .. } => primary == wanted,
+            Phase::Failed { seen, .. } => seen == wanted,
+            Phase::Initializing
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. } => false,
+        };
+        settled && !self.unstored
+    }
+
+    /// Returns true while filters count its requests: there are two arms.
+    pub(super) const fn is_counted(&self) -> bool {
+        matches!(self.state.phase, Phase::Progressing(_) | Phase::Promoting(_))
+    }
+
+    /// Returns true while a question to somebody outside is open.
+    pub(super) fn asks(&self) -> bool {
+        question(&self.managed.plan, &self.state).is_some()
+    }
+
+    /// Returns the clusters of primary and canary, while there are two.
+    pub(super) fn clusters(&self) -> Option<[ClusterName; 2]> {
+        Some([self.cluster(Arm::Primary)?, self.cluster(Arm::Canary)?])
+    }
+
     /// Returns the cluster of an arm, while there are two.
     pub(super) fn cluster(&self, arm: Arm) -> Option<ClusterName> {
         match self.routes() {
@@ -140,6 +175,11 @@ impl Canary {
             }
             Routes::Nowhere | Routes::Settled(_) => None,
         }
+    }
+
+    /// Returns true while filters have to know whom they mark.
+    pub(super) fn is_divided(&self) -> bool {
+        !matches!(self.managed.audience, Audience::Chance) && self.division().is_some()
     }
 
     /// Returns how the host's requests find their arm, where not chance alone decides.
@@ -173,11 +213,6 @@ impl Canary {
         Version::of([text.as_bytes()]).get()
     }
 
-    /// Returns the arm that a cluster is of.
-    pub(super) fn arm_of(&self, cluster: &ClusterName) -> Option<Arm> {
-        Arm::ALL.into_iter().find(|arm| self.cluster(*arm).as_ref() == Some(cluster))
-    }
-
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
@@ -201,6 +236,7 @@ impl Canary {
     }
 
     fn begin_step(&mut self, now: Timestamp) {
+        self.asked = None;
         self.flow.changed(self.state.rev, now);
         self.ratio = None;
         let Routes::Shared { share, .. } = self.routes() else { return };
@@ -245,6 +281,7 @@ impl Canary {
         if !self.is_judged() {
             return;
         }
+        self.asked = None;
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
@@ -291,7 +328,14 @@ impl Canary {
             return facts;
         }
         let flowing = self.flowing(now, silent, unaware);
-        let assessed = self.judge.assess(now, &flowing);
+        let known = self.asked.as_ref().is_some_and(|(at, by)| now.since(*at) < WORD_HOLDS && *by == flowing);
+        let assessed = match self.assessed.take().filter(|_| known) {
+            Some(assessed) => assessed,
+            None => {
+                self.asked = Some((now, flowing.clone()));
+                self.judge.assess(now, &flowing)
+            }
+        };
         facts.flowing = flowing == Flowing::Yes && !matches!(assessed.verdict, Verdict::NoData(_));
         facts.verdict = assessed.verdict.clone();
         facts.safe = assessed.safe;

@@ -19,6 +19,8 @@ pub(super) struct Clients {
     streams: BTreeMap<u64, String>,
     refusals: BTreeMap<(u64, Kind), Refusal>,
     nacks: BTreeMap<Kind, u64>,
+    /// Something became of an open refusal since it was asked last.
+    changed: bool,
 }
 
 /// What a client refused, until it accepts something better.
@@ -37,10 +39,12 @@ impl Clients {
             }
             Happened::Left => {
                 self.streams.remove(&news.stream);
+                let before = self.refusals.len();
                 self.refusals.retain(|(stream, _), _| *stream != news.stream);
+                self.changed |= self.refusals.len() != before;
             }
             Happened::Settled(kind) => {
-                self.refusals.remove(&(news.stream, *kind));
+                self.changed |= self.refusals.remove(&(news.stream, *kind)).is_some();
             }
             Happened::Refused(nack) => {
                 let text = format!(
@@ -55,15 +59,21 @@ impl Clients {
                 let refusal = Refusal { names: nack.names.clone(), text: text.clone() };
                 let concerned = canaries.iter().filter(|(_, canary)| {
                     let known =
-                        self.refusals.iter().any(|((_, of), known)| *of == nack.kind && known.concerns(*of, canary));
-                    refusal.concerns(nack.kind, canary) && !known
+                        || self.refusals.iter().any(|((_, of), known)| *of == nack.kind && known.concerns(*of, canary));
+                    refusal.concerns(nack.kind, canary) && !known()
                 });
                 let told = concerned.map(|(name, _)| (name.clone(), text.clone())).collect();
+                self.changed = true;
                 self.refusals.insert((news.stream, nack.kind), refusal);
                 return told;
             }
         }
         Vec::new()
+    }
+
+    /// Returns true if there are other refusals than when it was asked last.
+    pub(super) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     /// Returns what some client refuses of what this canary needs.

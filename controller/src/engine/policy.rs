@@ -74,13 +74,16 @@ impl Policies {
 fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
     let mut policy = Policy::default();
     let mut automata = Automata::default();
-    for (name, canary) in canaries {
+    let workload = |of: &Canary| (of.managed.plan.name().namespace.clone(), of.managed.plan.target().to_owned());
+    let mut hosts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let judged = || canaries.iter().filter(|(_, canary)| canary.is_counted());
+    judged().for_each(|(_, canary)| *hosts.entry(workload(canary)).or_default() += 1);
+    for (name, canary) in judged() {
         let virtual_host = format!("{}/{}", name.namespace, name.name);
         let division = canary.division();
         // Each name that a filter has to look up costs it a call per request. Where a cluster serves one host only and
         // all of its requests are compared, none is needed.
-        let workload = |of: &Canary| (of.managed.plan.name().namespace.clone(), of.managed.plan.target().to_owned());
-        let shared = canaries.values().filter(|other| workload(other) == workload(canary)).count() > 1;
+        let shared = hosts.get(&workload(canary)).is_some_and(|hosts| *hosts > 1);
         let told_apart = shared || division.as_ref().is_some_and(Division::holds_back);
         for arm in Arm::ALL {
             let Some(cluster) = canary.cluster(arm) else { continue };

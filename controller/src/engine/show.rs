@@ -1,5 +1,6 @@
 //! What is shown of a canary.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wingbeat_core::analysis::judge::{Assessment, Mode};
@@ -7,19 +8,75 @@ use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Gate, Phase, Plan, Progress, Unready};
-use wingbeat_core::time::Timestamp;
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Node};
+use crate::engine::clients::Clients;
+use crate::engine::roster::Roster;
 use crate::view::{ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, VerdictView};
 
-/// Returns a canary as it is shown, with its key.
-pub(super) fn entry(
-    name: &CanaryName,
-    canary: &Canary,
-    refusal: Option<&str>,
-    now: Timestamp,
-) -> ((String, String), Arc<CanaryView>) {
+/// What changes with time alone is shown anew this often.
+const SWEEP_EVERY: Span = Span::from_secs(1);
+
+/// All canaries as they were shown last, and which of them changed since.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    shown: BTreeMap<(String, String), Arc<CanaryView>>,
+    stale: BTreeSet<CanaryName>,
+    all_are_stale: bool,
+    /// When all that change with time were shown anew.
+    swept: Timestamp,
+}
+
+impl Views {
+    /// Notes that a canary is to be shown anew.
+    pub(super) fn is_stale(&mut self, name: &CanaryName) {
+        if !self.stale.contains(name) {
+            self.stale.insert(name.clone());
+        }
+    }
+
+    /// Notes that something changed that any of them may show.
+    pub(super) const fn all_are_stale(&mut self) {
+        self.all_are_stale = true;
+    }
+
+    /// Shows it no longer.
+    pub(super) fn forget(&mut self, name: &CanaryName) {
+        self.shown.remove(&key(name));
+    }
+
+    /// Returns all of them as they are shown now. The age of what is known is as of the last second.
+    pub(super) fn renew(
+        &mut self,
+        roster: &Roster,
+        clients: &Clients,
+        now: Timestamp,
+    ) -> &BTreeMap<(String, String), Arc<CanaryView>> {
+        let mut stale = std::mem::take(&mut self.stale);
+        if std::mem::take(&mut self.all_are_stale) {
+            stale.extend(roster.all().keys().cloned());
+        } else if now.since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            stale.extend(roster.busy().iter().cloned());
+        }
+        for name in stale {
+            if let Some(canary) = roster.get(&name) {
+                self.shown.insert(key(&name), Arc::new(view(&name, canary, clients.refusal(canary), now)));
+            }
+        }
+        &self.shown
+    }
+}
+
+fn key(name: &CanaryName) -> (String, String) {
+    (name.namespace.clone(), name.name.clone())
+}
+
+/// Returns a canary as it is shown.
+fn view(name: &CanaryName, canary: &Canary, refusal: Option<&str>, now: Timestamp) -> CanaryView {
     let (state, plan) = (&canary.state, &canary.managed.plan);
     let progress = match &state.phase {
         Phase::Progressing(progress) => Some(progress),
@@ -33,7 +90,8 @@ pub(super) fn entry(
     };
     let iterations = progress.and_then(|progress| Some(plan.iterations()?.min(progress.position)));
     let began = state.rollout != RolloutId::default();
-    let view = CanaryView {
+    let nodes = canary.nodes.iter().filter(|(_, node)| now.since(node.last) <= NODE_SILENT);
+    CanaryView {
         namespace: name.namespace.clone(),
         name: name.name.clone(),
         target: plan.target().to_owned(),
@@ -57,10 +115,9 @@ pub(super) fn entry(
         arms: began.then(|| ArmsView { primary: arm(canary, Arm::Primary), canary: arm(canary, Arm::Canary) }),
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
-        nodes: canary.nodes.iter().map(|(id, node)| node_view(id, node, now)).collect(),
+        nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
         conditions: conditions(plan, &state.phase, progress, refusal),
-    };
-    ((name.namespace.clone(), name.name.clone()), Arc::new(view))
+    }
 }
 
 /// Returns what hooks know a revision by: Flagger's checksum stays the same as long as the revision does.

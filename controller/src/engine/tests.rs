@@ -106,11 +106,12 @@ impl World {
 
     fn tick(&mut self) {
         self.engine.tick(self.now);
+        self.engine.roster.check();
         self.texts.extend(self.engine.told().into_iter().map(|told| told.text));
     }
 
     fn request(&self) -> ReportRequest {
-        let rev = self.engine.canaries[&name()].state.rev.get();
+        let rev = self.engine.roster.all()[&name()].state.rev.get();
         let cluster = |revision: &str, (requests, errors): (u64, u64)| {
             let mut outcomes = vec![0; Outcome::ALL.len()];
             outcomes[Outcome::Success.index()] = requests - errors;
@@ -144,10 +145,10 @@ impl World {
     }
 
     fn phase(&self) -> &'static str {
-        self.engine.canaries[&name()].state.phase.as_str()
+        self.engine.roster.all()[&name()].state.phase.as_str()
     }
 
-    fn counted(&self) -> u64 {
+    fn counted(&mut self) -> u64 {
         let board = self.engine.board(true, self.now);
         board.canaries.values().next().map_or(0, |view| view.measured().canary.requests)
     }
@@ -207,12 +208,12 @@ fn repeated_reports_count_once_and_none_is_lost_in_a_restart() {
 fn a_restart_goes_on_with_the_rollout() {
     let mut world = World::new();
     world.rollout();
-    let rev = world.engine.canaries[&name()].state.rev;
+    let rev = world.engine.roster.all()[&name()].state.rev;
     let mut world = world.restart();
     assert!(world.engine.resumes_rollout());
     world.rollout();
     assert_eq!((world.weight(), world.phase()), (BasisPoints::from_percent(10), "Progressing"));
-    assert_eq!(world.engine.canaries[&name()].state.rev, rev);
+    assert_eq!(world.engine.roster.all()[&name()].state.rev, rev);
 }
 
 #[test]
@@ -238,6 +239,7 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     world.rollout();
     assert_eq!(world.weight(), BasisPoints::ZERO, "what cannot be stored is not begun");
     world.store.set_full(false);
+    world.now = world.now.plus(Span::from_millis(50));
     world.tick();
     assert_eq!(world.weight(), BasisPoints::from_percent(10));
     world.store.set_full(true);
@@ -245,6 +247,7 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     assert_eq!(world.weight(), BasisPoints::ZERO);
     // Once there is room, it is stored, and a restart does not take it back.
     world.store.set_full(false);
+    world.now = world.now.plus(Span::from_millis(50));
     world.tick();
     let mut world = world.restart();
     world.rollout();
@@ -475,7 +478,7 @@ fn refused(stream: u64, kind: Kind, name: &str) -> News {
 fn refusals_are_told_once_and_shown_as_long_as_they_last() {
     let mut world = World::new();
     let cluster = "prod/backend/1";
-    let programmed = |engine: &Engine| {
+    let programmed = |engine: &mut Engine| {
         let board = engine.board(true, Timestamp::EPOCH);
         let view = &board.canaries[&("prod".to_owned(), "backend".to_owned())];
         let found = view.conditions.iter().find(|condition| condition.kind == "Programmed");
@@ -488,14 +491,14 @@ fn refusals_are_told_once_and_shown_as_long_as_they_last() {
     let told: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
     let text = "Envoy edge-1 refuses clusters and goes on with the last good ones: no";
     assert_eq!(told, [text]);
-    assert_eq!(programmed(&world.engine), (Some(text.to_owned()), 100));
+    assert_eq!(programmed(&mut world.engine), (Some(text.to_owned()), 100));
     for stream in 1..=100 {
-        assert!(programmed(&world.engine).0.is_some());
+        assert!(programmed(&mut world.engine).0.is_some());
         let what = if stream % 2 == 0 { Happened::Left } else { Happened::Settled(Kind::Cluster) };
         world.engine.heard(&News { node: String::new(), stream, what }, world.now);
     }
-    assert_eq!(programmed(&world.engine), (None, 0));
+    assert_eq!(programmed(&mut world.engine), (None, 0));
     // What another canary needs is not told of this one.
     world.engine.heard(&refused(1, Kind::Cluster, "prod/other/1"), world.now);
-    assert_eq!((world.engine.told().len(), programmed(&world.engine).0), (0, None));
+    assert_eq!((world.engine.told().len(), programmed(&mut world.engine).0), (0, None));
 }

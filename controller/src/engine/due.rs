@@ -1,0 +1,114 @@
+//! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
+//! written down.
+
+use wingbeat_core::id::{CanaryName, NodeId};
+use wingbeat_core::rollout::{Asked, Event, question};
+use wingbeat_core::time::{Span, Timestamp};
+
+use crate::engine::record::{encode, store_record};
+use crate::engine::{Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
+
+/// What filters reported is written down at least this often while there is news.
+const CHECKPOINT_EVERY: Span = Span::from_secs(1);
+/// Canaries that are not at rest are looked at this often, whatever happens: nothing depends on having heard of a
+/// change.
+const SWEEP_EVERY: Span = Span::from_millis(50);
+/// Without anything to do, the engine wakes this often.
+const REST: Span = Span::from_millis(500);
+
+impl Engine {
+    /// Does what is due: judges the windows that are over, looks at the canaries that they are of and, every so often,
+    /// at all that are not at rest, and writes down what was reported. What is at rest costs nothing.
+    pub fn tick(&mut self, now: Timestamp) {
+        for (name, batch) in self.windows.close(now) {
+            if let Some(canary) = self.roster.measure(&name) {
+                canary.observe(&batch);
+                self.policy_is_stale = true;
+                self.touched(&name);
+            }
+        }
+        let mut due = std::mem::take(&mut self.due);
+        if now.since(self.last_sweep) >= SWEEP_EVERY {
+            self.last_sweep = now;
+            due.extend(self.roster.busy().iter().cloned());
+        }
+        let mut unaware = None;
+        for name in due {
+            // Level-triggered: a revision that came while something else was under way is not lost.
+            self.see_revision(&name, now);
+            self.look(&name, &mut unaware, now);
+            self.retry_store(&name);
+        }
+        if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
+            self.checkpoint(now);
+        }
+        if self.policy_is_stale {
+            self.update_policy();
+        }
+    }
+
+    /// Returns when [`Engine::tick`] is due next.
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let busy = !self.roster.busy().is_empty();
+        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(REST) };
+        self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
+    }
+
+    /// Shows the machine how things stand, and answers what it asks about metrics. `unaware` are the nodes that do not
+    /// know how hosts are divided, once somebody had to ask.
+    fn look(&mut self, name: &CanaryName, unaware: &mut Option<Vec<NodeId>>, now: Timestamp) {
+        let Some(canary) = self.roster.measure(name) else { return };
+        let unaware = if canary.is_divided() {
+            unaware.get_or_insert_with(|| self.policies.unaware(now, NODE_SILENT)).as_slice()
+        } else {
+            &[]
+        };
+        let facts = canary.facts(now, NODE_SILENT, unaware);
+        self.feed(name, &Event::Tick(facts), now);
+        while let Some(canary) = self.roster.get(name)
+            && let Some(open) = question(&canary.managed.plan, &canary.state)
+            && let Asked::Metric(place) = open.asked
+        {
+            let answer = canary.look(place, now);
+            if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
+                // It could not be stored; the question is still open, and the next sweep asks again.
+                return;
+            }
+        }
+    }
+
+    fn see_revision(&mut self, name: &CanaryName, now: Timestamp) {
+        if let Some(canary) = self.roster.get(name) {
+            let revision = canary.managed.workload.revision.clone();
+            self.feed(name, &Event::Revision(revision), now);
+        }
+    }
+
+    fn retry_store(&mut self, name: &CanaryName) {
+        let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored) else { return };
+        let stored = store_record(self.store.as_mut(), name, &canary.record());
+        self.roster.change(name, |canary| canary.unstored = stored.is_err());
+    }
+
+    fn checkpoint(&mut self, now: Timestamp) {
+        let checkpoint = self.ledger.checkpoint();
+        let id = checkpoint.id;
+        self.last_checkpoint = now;
+        // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
+        let mut entries = Vec::new();
+        entries.extend(encode(LEDGER_KEY, &checkpoint));
+        entries.extend(encode(WINDOWS_KEY, &self.windows.open()));
+        for (name, canary) in self.roster.judged() {
+            if let Some(evidence) = canary.evidence() {
+                entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));
+            }
+        }
+        match self.store.put(&entries) {
+            Ok(()) => {
+                self.ledger.mark_durable(id);
+                self.reported_since_checkpoint = false;
+            }
+            Err(error) => tracing::error!(%error, "cannot write down what the filters reported; they keep it"),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The managed canaries, and what is asked of all of them all the time: whose a cluster is, who is not at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wingbeat_core::id::{Arm, CanaryName, ClusterName};
+
+use crate::engine::canary::Canary;
+
+/// The canaries by name. What is derived from them is kept beside them, so that a report costs the same whether there
+/// are ten or ten thousand.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    canaries: BTreeMap<CanaryName, Canary>,
+    /// Whose each cluster is, where there are two arms.
+    owners: BTreeMap<ClusterName, (CanaryName, Arm)>,
+    /// The clusters of each canary that is in there.
+    clusters: BTreeMap<CanaryName, [ClusterName; 2]>,
+    /// Those that time alone may take further, or that could not be stored.
+    busy: BTreeSet<CanaryName>,
+    judged: BTreeSet<CanaryName>,
+    /// Those with a question to somebody outside.
+    asking: BTreeSet<CanaryName>,
+}
+
+impl Roster {
+    /// Returns all of them.
+    pub(super) const fn all(&self) -> &BTreeMap<CanaryName, Canary> {
+        &self.canaries
+    }
+
+    pub(super) fn get(&self, name: &CanaryName) -> Option<&Canary> {
+        self.canaries.get(name)
+    }
+
+    /// Returns a canary to be measured: its state and what is configured stay as they are.
+    pub(super) fn measure(&mut self, name: &CanaryName) -> Option<&mut Canary> {
+        self.canaries.get_mut(name)
+    }
+
+    /// Changes a canary.
+    pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
+        if let Some(canary) = self.canaries.get_mut(name) {
+            change(canary);
+            self.index(name);
+        }
+    }
+
+    pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {
+        self.canaries.insert(name.clone(), canary);
+        self.index(name);
+    }
+
+    pub(super) fn remove(&mut self, name: &CanaryName) -> Option<Canary> {
+        let removed = self.canaries.remove(name);
+        self.index(name);
+        removed
+    }
+
+    /// Returns whose a cluster is.
+    pub(super) fn owner(&self, cluster: &ClusterName) -> Option<&(CanaryName, Arm)> {
+        self.owners.get(cluster)
+    }
+
+    /// Returns those that are not at rest.
+    pub(super) const fn busy(&self) -> &BTreeSet<CanaryName> {
+        &self.busy
+    }
+
+    /// Returns true while some rollout is on.
+    pub(super) fn is_judging(&self) -> bool {
+        !self.judged.is_empty()
+    }
+
+    /// Returns those in a rollout.
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
+        self.judged.iter().filter_map(|name| self.canaries.get_key_value(name))
+    }
+
+    /// Returns those with an open question.
+    pub(super) fn asking(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
+        self.asking.iter().filter_map(|name| self.canaries.get_key_value(name))
+    }
+
+    fn index(&mut self, name: &CanaryName) {
+        for cluster in self.clusters.remove(name).into_iter().flatten() {
+            self.owners.remove(&cluster);
+        }
+        let canary = self.canaries.get(name);
+        if let Some([primary, canary]) = canary.and_then(Canary::clusters) {
+            self.owners.insert(primary.clone(), (name.clone(), Arm::Primary));
+            self.owners.insert(canary.clone(), (name.clone(), Arm::Canary));
+            self.clusters.insert(name.clone(), [primary, canary]);
+        }
+        note(&mut self.busy, name, canary.is_some_and(|canary| !canary.is_at_rest()));
+        note(&mut self.judged, name, canary.is_some_and(Canary::is_judged));
+        note(&mut self.asking, name, canary.is_some_and(Canary::asks));
+    }
+}
+
+fn note(set: &mut BTreeSet<CanaryName>, name: &CanaryName, belongs: bool) {
+    if !belongs {
+        set.remove(name);
+    } else if !set.contains(name) {
+        set.insert(name.clone());
+    }
+}
+
+#[cfg(test)]
+impl Roster {
+    /// Checks what is kept beside the canaries against the canaries.
+    pub(super) fn check(&self) {
+        let names = |holds: &dyn Fn(&Canary) -> bool| -> BTreeSet<CanaryName> {
+            self.canaries.iter().filter(|(_, canary)| holds(canary)).map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
+        assert_eq!(self.judged, names(&Canary::is_judged));
+        assert_eq!(self.asking, names(&Canary::asks));
+        let arms = self.canaries.iter().flat_map(|(name, canary)| {
+            Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))
+        });
+        assert_eq!(self.owners, arms.collect::<BTreeMap<_, _>>());
+    }
+}
