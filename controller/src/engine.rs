@@ -186,7 +186,7 @@ impl Engine {
             match self.roster.get(&name) {
                 Some(canary) => {
                     let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
-                    self.roster.change(&name, |canary| canary.managed = managed);
+                    self.roster.configure(&name, managed);
                     if suspended {
                         self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
                     }
@@ -273,7 +273,7 @@ impl Engine {
 
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
-        routes::model(&self.setup, self.roster.all())
+        routes::model(&self.setup, self.roster.served())
     }
 
     /// Returns true if what is to be served may have changed since it was asked last.

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_xds_server::render::render;
+use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
@@ -62,6 +62,7 @@ impl Runtime {
             engine,
             clock,
             snapshots,
+            renderer: Renderer::default(),
             board,
             events,
             told: 0,
@@ -99,6 +100,7 @@ struct Worker {
     engine: Engine,
     clock: Clock,
     snapshots: Snapshots,
+    renderer: Renderer,
     board: watch::Sender<Arc<Board>>,
     events: EventLog,
     told: u64,
@@ -172,7 +174,7 @@ impl Worker {
         let now = self.clock.now();
         self.learning &= now.since(self.started) < LEARN_FIRST;
         if !self.learning && self.engine.serves_anew() {
-            self.snapshots.publish(render(&self.engine.model()));
+            self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {

@@ -109,7 +109,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             port: entry.port(),
             node_clusters: Vec::new(),
         }],
-        hosts: vec![VirtualHost {
+        hosts: vec![Arc::new(VirtualHost {
             name: "prod/backend".to_owned(),
             domains: vec!["backend.local".to_owned()],
             listeners: vec!["public".to_owned()],
@@ -118,8 +118,8 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             split: Split::Single(name.clone()),
             rev: Rev::new(generation),
             filter,
-        }],
-        clusters: vec![Cluster { name, endpoints: vec![endpoint], http2: false }],
+        })],
+        clusters: vec![Arc::new(Cluster { name, endpoints: vec![endpoint], http2: false })],
         filter: filter.then(|| Arc::from(wingbeat::FILTER)),
     }
 }

@@ -9,15 +9,16 @@ use wingbeat_core::weight::BasisPoints;
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
 
-/// Everything that the Envoys are told.
+/// Everything that the Envoys are told. Hosts and clusters are shared with the model before where they are the same:
+/// what is the very same is not rendered anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     /// Where the Envoys listen.
     pub listeners: Vec<Listener>,
     /// What is routed.
-    pub hosts: Vec<VirtualHost>,
+    pub hosts: Vec<Arc<VirtualHost>>,
     /// Where it is routed to.
-    pub clusters: Vec<Cluster>,
+    pub clusters: Vec<Arc<Cluster>>,
     /// The filter's module; without it, listeners have no filter.
     pub filter: Option<Arc<[u8]>>,
 }

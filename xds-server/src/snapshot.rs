@@ -24,6 +24,11 @@ impl Snapshot {
         Arc::make_mut(self.of_mut(kind)).insert(resource.name.clone(), Arc::new(resource));
     }
 
+    /// Replaces the resources of a type.
+    pub(crate) fn set(&mut self, kind: Kind, resources: Arc<Resources>) {
+        *self.of_mut(kind) = resources;
+    }
+
     /// Returns the resources of a type.
     pub const fn of(&self, kind: Kind) -> &Arc<Resources> {
         match kind {

@@ -43,7 +43,7 @@ fn model() -> Model {
             port: 80,
             node_clusters: Vec::new(),
         }],
-        hosts: vec![VirtualHost {
+        hosts: vec![Arc::new(VirtualHost {
             name: "h".to_owned(),
             domains: vec!["h".to_owned()],
             listeners: vec!["l".to_owned()],
@@ -52,8 +52,12 @@ fn model() -> Model {
             split: Split::Single(cluster.clone()),
             rev: Rev::new(1),
             filter: false,
-        }],
-        clusters: vec![Cluster { name: cluster, endpoints: vec![("127.0.0.1".to_owned(), 81)], http2: false }],
+        })],
+        clusters: vec![Arc::new(Cluster {
+            name: cluster,
+            endpoints: vec![("127.0.0.1".to_owned(), 81)],
+            http2: false,
+        })],
         filter: Some(Arc::from(&b"module"[..])),
     }
 }

@@ -21,7 +21,7 @@ use wingbeat_core::rollout::{Command, Plan, PlanInput};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::Listener;
-use wingbeat_xds_server::render::render;
+use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store;
 
 const CANARIES: usize = 10_000;
@@ -157,7 +157,7 @@ fn main() -> anyhow::Result<()> {
         engine.tick(now);
         Ok(())
     })??;
-    let snapshots = Store::default();
+    let (snapshots, mut renderer) = (Store::default(), Renderer::default());
     let mut policies = vec![0; rollouts];
     let mut revs = Vec::new();
     let (mut spent, mut reports, mut ticks, mut new_policies) = (Spent::default(), 0_u64, 0_u64, 0_u64);
@@ -196,12 +196,12 @@ fn main() -> anyhow::Result<()> {
     ensure!(going_on == rollouts, "{going_on} rollouts go on");
     // What is between the word that ends a rollout and the routes that every Envoy is to have.
     let mut aborts = Vec::new();
-    snapshots.publish(render(&engine.model()));
+    snapshots.publish(renderer.render(&engine.model()));
     for number in 0..ABORTS.min(rollouts) {
         let mut spent = 0;
         cost(&mut spent, || -> Result<(), String> {
             engine.command(&name(number), Command::Abort, "abort", now)?;
-            snapshots.publish(render(&engine.model()));
+            snapshots.publish(renderer.render(&engine.model()));
             Ok(())
         })?
         .map_err(anyhow::Error::msg)?;

@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
         both.clusters.extend(other.clusters);
         let cluster = both.clusters.get(to).context("there are two")?.name.clone();
         for host in &mut both.hosts {
-            host.split = Split::Single(cluster.clone());
+            std::sync::Arc::make_mut(host).split = Split::Single(cluster.clone());
         }
         Ok(both)
     };

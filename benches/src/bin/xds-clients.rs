@@ -53,11 +53,13 @@ fn generation(service: &Service, generation: u64) -> Model {
     let entry = ([127, 0, 0, 1], 10_000).into();
     let mut model = model(entry, service, 1, true);
     let first = model.hosts.remove(0);
-    model.hosts.extend((0..HOSTS).map(|number| VirtualHost {
-        name: format!("prod/canary-{number}"),
-        domains: vec![format!("canary-{number}.local")],
-        rev: Rev::new(if number == 0 { generation } else { 1 }),
-        ..first.clone()
+    model.hosts.extend((0..HOSTS).map(|number| {
+        Arc::new(VirtualHost {
+            name: format!("prod/canary-{number}"),
+            domains: vec![format!("canary-{number}.local")],
+            rev: Rev::new(if number == 0 { generation } else { 1 }),
+            ..VirtualHost::clone(&first)
+        })
     }));
     model
 }

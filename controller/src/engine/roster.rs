@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat_core::id::{Arm, CanaryName, ClusterName};
 
 use crate::engine::canary::Canary;
+use crate::engine::routes::Served;
+use crate::setup::Managed;
 
 /// The canaries by name. What is derived from them is kept beside them, so that a report costs the same whether there
 /// are ten or ten thousand.
@@ -20,6 +22,7 @@ pub(super) struct Roster {
     judged: BTreeSet<CanaryName>,
     /// Those with a question to somebody outside.
     asking: BTreeSet<CanaryName>,
+    served: BTreeMap<CanaryName, Served>,
 }
 
 impl Roster {
@@ -37,23 +40,42 @@ impl Roster {
         self.canaries.get_mut(name)
     }
 
-    /// Changes a canary.
+    /// Changes a canary's state.
     pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
-        if let Some(canary) = self.canaries.get_mut(name) {
-            change(canary);
-            self.index(name);
+        let Some(canary) = self.canaries.get_mut(name) else { return };
+        let rev = canary.state.rev;
+        change(canary);
+        // Routes change with the rev, and only with it.
+        if rev != canary.state.rev {
+            self.served.entry(name.clone()).or_default().renew(canary);
         }
+        self.index(name);
+    }
+
+    /// Manages a canary in another way from now on.
+    pub(super) fn configure(&mut self, name: &CanaryName, managed: Managed) {
+        let Some(canary) = self.canaries.get_mut(name) else { return };
+        canary.managed = managed;
+        self.served.entry(name.clone()).or_default().renew(canary);
+        self.index(name);
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {
+        self.served.entry(name.clone()).or_default().renew(&canary);
         self.canaries.insert(name.clone(), canary);
         self.index(name);
     }
 
     pub(super) fn remove(&mut self, name: &CanaryName) -> Option<Canary> {
         let removed = self.canaries.remove(name);
+        self.served.remove(name);
         self.index(name);
         removed
+    }
+
+    /// Returns what is served of each.
+    pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
+        self.served.values()
     }
 
     /// Returns whose a cluster is.
@@ -118,6 +140,12 @@ impl Roster {
         let arms = self.canaries.iter().flat_map(|(name, canary)| {
             Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))
         });
+        assert!(self.served.keys().eq(self.canaries.keys()));
+        for (served, canary) in self.served.values().zip(self.canaries.values()) {
+            let mut anew = Served::default();
+            anew.renew(canary);
+            assert_eq!(*served, anew);
+        }
         assert_eq!(self.owners, arms.collect::<BTreeMap<_, _>>());
     }
 }

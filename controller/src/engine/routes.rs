@@ -1,8 +1,8 @@
 //! What is served: the routes that the states imply, with the clusters that they lead to.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use wingbeat_core::id::{CanaryName, ClusterName};
+use wingbeat_core::id::ClusterName;
 use wingbeat_core::rollout::{Plan, Routes, Share};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
@@ -10,31 +10,56 @@ use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 use crate::engine::canary::Canary;
 use crate::setup::{Audience, Setup, Workload, cluster_name};
 
-/// Returns the model that serves these canaries.
-pub(super) fn model(setup: &Setup, canaries: &BTreeMap<CanaryName, Canary>) -> Model {
+/// What is served of one canary.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Served {
+    clusters: Vec<Arc<Cluster>>,
+    host: Option<Arc<VirtualHost>>,
+}
+
+impl Served {
+    /// Makes it what the canary implies now. What is the same stays the very same, for those who compare.
+    pub(super) fn renew(&mut self, canary: &Canary) {
+        let host = host(canary);
+        if self.host.as_deref() != host.as_ref() {
+            self.host = host.map(Arc::new);
+        }
+        let before = std::mem::take(&mut self.clusters);
+        let same = |cluster: &Cluster| before.iter().find(|known| known.as_ref() == cluster).cloned();
+        let clusters = clusters(&canary.managed.plan, &canary.managed.workload);
+        self.clusters = clusters.map(|cluster| same(&cluster).unwrap_or_else(|| Arc::new(cluster))).collect();
+    }
+}
+
+/// Returns the model that serves all of these.
+pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>) -> Model {
     let mut model = Model { listeners: setup.listeners.clone(), filter: setup.filter.clone(), ..Model::default() };
-    for (name, canary) in canaries {
-        let plan = &canary.managed.plan;
-        model.clusters.extend(clusters(plan, &canary.managed.workload));
-        let (split, filter) = match canary.routes() {
-            Routes::Nowhere => continue,
-            Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), false),
-            Routes::Shared { primary, canary: under_judgement, share } => {
-                (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
-            }
-        };
-        model.hosts.push(VirtualHost {
-            name: format!("{}/{}", name.namespace, name.name),
-            domains: canary.managed.service.hosts.clone(),
-            listeners: canary.managed.service.listeners.clone(),
-            timeout: canary.managed.service.timeout,
-            retries: canary.managed.service.retries.clone(),
-            split,
-            rev: canary.state.rev,
-            filter,
-        });
+    for served in served {
+        model.clusters.extend(served.clusters.iter().cloned());
+        model.hosts.extend(served.host.iter().cloned());
     }
     model
+}
+
+fn host(canary: &Canary) -> Option<VirtualHost> {
+    let plan = &canary.managed.plan;
+    let (split, filter) = match canary.routes() {
+        Routes::Nowhere => return None,
+        Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), false),
+        Routes::Shared { primary, canary: under_judgement, share } => {
+            (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
+        }
+    };
+    Some(VirtualHost {
+        name: format!("{}/{}", plan.name().namespace, plan.name().name),
+        domains: canary.managed.service.hosts.clone(),
+        listeners: canary.managed.service.listeners.clone(),
+        timeout: canary.managed.service.timeout,
+        retries: canary.managed.service.retries.clone(),
+        split,
+        rev: canary.state.rev,
+        filter,
+    })
 }
 
 fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, share: Share) -> Split {

@@ -10,13 +10,14 @@ use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, 
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
-    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
-    VirtualHost as Message, WeightedCluster,
+    FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteMatch, VirtualHost as Message, WeightedCluster,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
-use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value};
+use prost::Message as _;
+use prost::bytes::Bytes;
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
@@ -24,23 +25,41 @@ use wingbeat_core::weight::BasisPoints;
 
 use crate::model::{FILTER, Retries, Split, VirtualHost};
 use crate::render::duration;
-use crate::resource::any;
+use crate::resource::{Kind, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
 
-/// Returns the route configuration of a listener.
-pub(super) fn routes(listener: &str, hosts: &[&VirtualHost]) -> RouteConfiguration {
-    RouteConfiguration {
+/// A route configuration whose hosts are encoded already: on the wire, a message within another one is a run of bytes
+/// like any other. The tags are those of Envoy's message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+struct Encoded {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    virtual_hosts: Vec<Bytes>,
+    #[prost(bool, tag = "14")]
+    ignore_port_in_host_matching: bool,
+}
+
+/// Returns the route configuration of a listener, made of its hosts.
+pub(super) fn routes<'a>(listener: &str, hosts: impl Iterator<Item = &'a (Bytes, Version)>) -> Resource {
+    let (virtual_hosts, versions): (Vec<Bytes>, Vec<[u8; 8]>) =
+        hosts.map(|(host, version)| (host.clone(), version.get().to_le_bytes())).unzip();
+    // A host with and without the port is the same host.
+    let message = Encoded { name: listener.to_owned(), virtual_hosts, ignore_port_in_host_matching: true };
+    let pieces = [listener.as_bytes()].into_iter().chain(versions.iter().map(<[u8; 8]>::as_slice));
+    Resource {
         name: listener.to_owned(),
-        virtual_hosts: hosts.iter().map(|host| virtual_host(host)).collect(),
-        // A host with and without the port is the same host.
-        ignore_port_in_host_matching: true,
-        ..RouteConfiguration::default()
+        version: Version::of(pieces),
+        body: Any { type_url: Kind::Routes.type_url().to_owned(), value: message.encode_to_vec() },
+        refers_to: Vec::new(),
+        node_clusters: Vec::new(),
     }
 }
 
-fn virtual_host(host: &VirtualHost) -> Message {
+/// Returns a host with its routes.
+pub(super) fn virtual_host(host: &VirtualHost) -> Message {
     let route = |headers: Vec<HeaderMatcher>, specifier: ClusterSpecifier, mirrors: Vec<RequestMirrorPolicy>| Route {
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
@@ -131,7 +150,7 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
 
 /// The rev, as text: the filter reads it from the route of a request.
 fn metadata(rev: Rev) -> Metadata {
-    let value = Value { kind: Some(Kind::StringValue(rev.to_string())) };
+    let value = Value { kind: Some(ValueKind::StringValue(rev.to_string())) };
     let fields = Struct { fields: HashMap::from([("rev".to_owned(), value)]) };
     Metadata { filter_metadata: HashMap::from([(FILTER.to_owned(), fields)]), ..Metadata::default() }
 }
