@@ -23,12 +23,12 @@ use wingbeat_xds_server::server::News;
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, read, store_record};
+use crate::engine::record::{Record, entry, read};
 use crate::engine::roster::Roster;
 use crate::engine::show::Views;
 use crate::outbound::messenger::Call;
 use crate::setup::Setup;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::view::Board;
 
 mod canary;
@@ -56,6 +56,8 @@ const WINDOWS_KEY: &str = "windows";
 /// The engine.
 pub struct Engine {
     store: Box<dyn Store>,
+    /// When storing failed, and why, until it works again.
+    store_failed: Option<(Timestamp, StoreError)>,
     random: [u8; 32],
     setup: Setup,
     roster: Roster,
@@ -134,6 +136,7 @@ impl Engine {
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
         Ok(Self {
             store,
+            store_failed: None,
             random,
             setup: Setup::default(),
             roster: Roster::default(),
@@ -283,10 +286,11 @@ impl Engine {
 
     /// Returns what is shown.
     pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
+        let unstorable = self.store_failed.as_ref().map(|(_, error)| error.to_string());
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
         Board {
             ready,
-            canaries: self.views.renew(&self.roster, &self.clients, now).clone(),
+            canaries: self.views.renew(&self.roster, &self.clients, unstorable.as_deref(), now).clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
@@ -357,17 +361,17 @@ impl Engine {
         let stepped = step(&canary.managed.plan, &canary.state, event, now);
         if stepped.state != canary.state {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
+            let reroutes = stepped.state.rev != canary.state.rev;
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = Record { state: stepped.state, commands, ..canary.record() };
-            let stored = store_record(self.store.as_mut(), name, &record);
-            if let Err(error) = &stored {
-                tracing::error!(canary = name.name, namespace = name.namespace, %error, "cannot store a state");
-                if !abort {
-                    // What cannot be written down is not begun.
-                    return Some(error.to_string());
-                }
+            let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
+            if let Err(error) = &stored
+                && !abort
+            {
+                // What cannot be written down is not begun.
+                return Some(error.to_string());
             }
-            self.routes_changed |= record.state.rev != canary.state.rev;
+            self.routes_changed |= reroutes;
             self.roster.change(name, |canary| {
                 canary.unstored = stored.is_err();
                 canary.commands = record.commands;
@@ -385,6 +389,28 @@ impl Engine {
             }
         }
         refused
+    }
+
+    /// Stores entries. Where that has just failed it is not tried again in the same tick: each attempt takes its time,
+    /// and there may be thousands of canaries.
+    fn store(&mut self, entries: &[(String, Vec<u8>)], now: Timestamp) -> Result<(), StoreError> {
+        if let Some((failed, error)) = &self.store_failed
+            && *failed == now
+        {
+            return Err(error.clone());
+        }
+        let stored = self.store.put(entries);
+        let failed = stored.as_ref().err().map(|error| (now, error.clone()));
+        if failed.is_some() != self.store_failed.is_some() {
+            if let Some((_, error)) = &failed {
+                tracing::error!(%error, "nothing can be stored: no step is begun, aborts are served");
+            } else {
+                tracing::warn!("states can be stored again");
+            }
+            self.views.all_are_stale();
+        }
+        self.store_failed = failed;
+        stored
     }
 
     /// The next tick looks at it, and it is shown anew.

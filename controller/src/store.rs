@@ -18,7 +18,7 @@ pub trait Store: Send {
 }
 
 /// Why something could not be stored or read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The file is not a state of ours, or damaged.
     #[error("{path} is not a state that this version can read ({why}): move it away, or restore it from a backup")]
@@ -28,8 +28,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// Another process has the file open.
+    #[error("{path} is in use by another process: end that one, or use another --state")]
+    InUse {
+        /// The file.
+        path: String,
+    },
     /// The file could not be written: most often the disk is full.
-    #[error("{path} cannot be written ({why}): is there room on the disk?")]
+    #[error("{path} cannot be written ({why}): is there room on the disk, and may this user write there?")]
     Write {
         /// The file.
         path: String,

@@ -5,7 +5,7 @@ use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::rollout::{Asked, Event, question};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::record::{encode, store_record};
+use crate::engine::record::{encode, entry};
 use crate::engine::{Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
 
 /// What filters reported is written down at least this often while there is news.
@@ -37,7 +37,7 @@ impl Engine {
             // Level-triggered: a revision that came while something else was under way is not lost.
             self.see_revision(&name, now);
             self.look(&name, &mut unaware, now);
-            self.retry_store(&name);
+            self.retry_store(&name, now);
         }
         if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
             self.checkpoint(now);
@@ -84,9 +84,9 @@ impl Engine {
         }
     }
 
-    fn retry_store(&mut self, name: &CanaryName) {
+    fn retry_store(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored) else { return };
-        let stored = store_record(self.store.as_mut(), name, &canary.record());
+        let stored = entry(name, &canary.record()).and_then(|entry| self.store(&[entry], now));
         self.roster.change(name, |canary| canary.unstored = stored.is_err());
     }
 
@@ -103,12 +103,10 @@ impl Engine {
                 entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));
             }
         }
-        match self.store.put(&entries) {
-            Ok(()) => {
-                self.ledger.mark_durable(id);
-                self.reported_since_checkpoint = false;
-            }
-            Err(error) => tracing::error!(%error, "cannot write down what the filters reported; they keep it"),
+        // What could not be written down, the filters keep.
+        if self.store(&entries, now).is_ok() {
+            self.ledger.mark_durable(id);
+            self.reported_since_checkpoint = false;
         }
     }
 }

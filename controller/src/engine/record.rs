@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::State;
 
-use crate::store::{Entries, Store, StoreError};
+use crate::store::{Entries, StoreError};
 
 /// The version of what is stored.
 const STORED_VERSION: u32 = 1;
@@ -56,12 +56,11 @@ pub enum OpenError {
     },
 }
 
-/// Stores a canary.
-pub(super) fn store_record(store: &mut dyn Store, name: &CanaryName, record: &Record) -> Result<(), StoreError> {
+/// Returns a canary as an entry of the store.
+pub(super) fn entry(name: &CanaryName, record: &Record) -> Result<(String, Vec<u8>), StoreError> {
     let key = format!("canary/{}/{}", name.namespace, name.name);
     let entry = encode(&key, record);
-    let entry = entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })?;
-    store.put(&[entry])
+    entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })
 }
 
 /// Returns an entry of the store.

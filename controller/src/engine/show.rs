@@ -53,6 +53,7 @@ impl Views {
         &mut self,
         roster: &Roster,
         clients: &Clients,
+        unstorable: Option<&str>,
         now: Timestamp,
     ) -> &BTreeMap<(String, String), Arc<CanaryView>> {
         let mut stale = std::mem::take(&mut self.stale);
@@ -64,11 +65,20 @@ impl Views {
         }
         for name in stale {
             if let Some(canary) = roster.get(&name) {
-                self.shown.insert(key(&name), Arc::new(view(&name, canary, clients.refusal(canary), now)));
+                let trouble = Trouble { refusal: clients.refusal(canary), unstorable };
+                self.shown.insert(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
         &self.shown
     }
+}
+
+/// What stands in a canary's way and is none of its own doing.
+struct Trouble<'a> {
+    /// What some Envoy refuses of what it needs.
+    refusal: Option<&'a str>,
+    /// Why nothing can be stored.
+    unstorable: Option<&'a str>,
 }
 
 fn key(name: &CanaryName) -> (String, String) {
@@ -76,7 +86,7 @@ fn key(name: &CanaryName) -> (String, String) {
 }
 
 /// Returns a canary as it is shown.
-fn view(name: &CanaryName, canary: &Canary, refusal: Option<&str>, now: Timestamp) -> CanaryView {
+fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestamp) -> CanaryView {
     let (state, plan) = (&canary.state, &canary.managed.plan);
     let progress = match &state.phase {
         Phase::Progressing(progress) => Some(progress),
@@ -116,7 +126,7 @@ fn view(name: &CanaryName, canary: &Canary, refusal: Option<&str>, now: Timestam
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
-        conditions: conditions(plan, &state.phase, progress, refusal),
+        conditions: conditions(plan, &state.phase, progress, trouble),
     }
 }
 
@@ -134,7 +144,7 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 }
 
 /// The wording is Flagger's.
-fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, refusal: Option<&str>) -> Vec<ConditionView> {
+fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: &Trouble<'_>) -> Vec<ConditionView> {
     let kind = plan.kind();
     let (status, message) = match phase {
         Phase::Initializing => ("Unknown", format!("New {kind} detected, starting initialization.")),
@@ -157,9 +167,13 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, refusal: 
         message,
     };
     let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
-    if let Some(refusal) = refusal {
+    if let Some(refusal) = trouble.refusal {
         // The word of the Gateway API for what has reached the data plane.
         conditions.push(condition("Programmed", "False", "Refused", refusal.to_owned()));
+    }
+    if let Some(why) = trouble.unstorable {
+        let message = format!("No step is begun, an abort is served: {why}");
+        conditions.push(condition("Stored", "False", "StoreFailed", message));
     }
     if progress.is_some_and(|progress| progress.paused) {
         let message = "The share is frozen until the rollout is resumed.".to_owned();

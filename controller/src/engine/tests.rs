@@ -238,10 +238,17 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     world.store.set_full(true);
     world.rollout();
     assert_eq!(world.weight(), BasisPoints::ZERO, "what cannot be stored is not begun");
+    let stored = |world: &mut World| {
+        let board = world.engine.board(true, world.now);
+        let view = board.canaries.values().next().unwrap().clone();
+        view.conditions.iter().find(|condition| condition.kind == "Stored").map(|condition| condition.message.clone())
+    };
+    assert!(stored(&mut world).is_some_and(|why| why.contains("memory cannot be written")));
     world.store.set_full(false);
     world.now = world.now.plus(Span::from_millis(50));
     world.tick();
     assert_eq!(world.weight(), BasisPoints::from_percent(10));
+    assert_eq!(stored(&mut world), None);
     world.store.set_full(true);
     world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
     assert_eq!(world.weight(), BasisPoints::ZERO);

@@ -1,8 +1,9 @@
 //! State in a file: `state.redb` in the folder that `--state` names.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 
 use crate::store::{Entries, Store, StoreError};
 
@@ -12,7 +13,8 @@ const FILE: &str = "state.redb";
 /// An embedded transactional database.
 #[derive(Debug)]
 pub struct Disk {
-    database: Database,
+    /// None after a write that failed: the database refuses everything from then on, and has to be opened anew.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -21,47 +23,82 @@ impl Disk {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         std::fs::create_dir_all(folder).map_err(|error| write_error(&path, &error))?;
-        match Database::create(&path) {
-            Ok(database) => Ok(Self { database, path }),
-            Err(error) => Err(foreign(&path, &error)),
-        }
+        Ok(Self { database: Some(open(&path)?), path })
     }
+}
 
-    fn read(&self) -> Result<Entries, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(ENTRIES) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Entries::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut entries = Entries::new();
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            entries.insert(key.value().to_owned(), value.value().to_vec());
+fn open(path: &Path) -> Result<Database, StoreError> {
+    Database::create(path).map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            return StoreError::InUse { path: path.display().to_string() };
         }
-        Ok(entries)
-    }
-
-    fn write(&self, entries: &[(String, Vec<u8>)]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+        if let DatabaseError::Storage(StorageError::Io(cause)) = &error
+            && is_about_writing(cause.kind())
         {
-            let mut table = transaction.open_table(ENTRIES)?;
-            for (key, value) in entries {
-                table.insert(key.as_str(), value.as_slice())?;
-            }
+            return write_error(path, cause);
         }
-        transaction.commit()?;
-        Ok(())
+        foreign(path, &error)
+    })
+}
+
+/// Returns true for errors that say nothing about what the file holds.
+fn is_about_writing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::FileTooLarge
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::PermissionDenied
+    )
+}
+
+fn read(database: &Database) -> Result<Entries, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(ENTRIES) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Entries::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut entries = Entries::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        entries.insert(key.value().to_owned(), value.value().to_vec());
     }
+    Ok(entries)
+}
+
+fn write(database: &Database, entries: &[(String, Vec<u8>)]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(ENTRIES)?;
+        for (key, value) in entries {
+            table.insert(key.as_str(), value.as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 impl Store for Disk {
     fn load(&mut self) -> Result<Entries, StoreError> {
-        self.read().map_err(|error| foreign(&self.path, &error))
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        let entries = read(&database).map_err(|error| foreign(&self.path, &error))?;
+        self.database = Some(database);
+        Ok(entries)
     }
 
     fn put(&mut self, entries: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
-        self.write(entries).map_err(|error| write_error(&self.path, &error))
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        write(&database, entries).map_err(|error| write_error(&self.path, &error))?;
+        self.database = Some(database);
+        Ok(())
     }
 }
 
@@ -96,5 +133,24 @@ mod tests {
         let refused = Disk::open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains(FILE) && refused.contains("move it away"), "{refused}");
         assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap().len(), 100_000, "nothing was lost");
+    }
+
+    #[test]
+    fn two_processes_do_not_share_a_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let _held = Disk::open(folder.path()).unwrap();
+        let refused = Disk::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("in use by another process"), "{refused}");
+    }
+
+    #[test]
+    fn half_of_a_state_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Disk::open(folder.path()).unwrap().put(&[("a".into(), vec![1; 10_000])]).unwrap();
+        let path = folder.path().join(FILE);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        let refused = Disk::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("move it away"), "{refused}");
     }
 }
