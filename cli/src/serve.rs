@@ -4,21 +4,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use notify::{RecursiveMode, Watcher as _};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use wingbeat_controller::document::Files;
+use tokio::sync::oneshot;
+use wingbeat_controller::document::{Files, Report};
 use wingbeat_controller::engine::Engine;
-use wingbeat_controller::handle::Handle;
 use wingbeat_controller::http::{Api, router};
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
 use wingbeat_controller::store::memory::Memory;
-use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::server::{self, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
@@ -26,8 +22,10 @@ use crate::check::tell;
 use crate::files;
 use crate::output::{Outcome, Wrong, complain, say};
 
-/// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long.
-const QUIET: Duration = Duration::from_millis(100);
+use follow::Known;
+
+mod follow;
+mod names;
 
 /// What is served, and where.
 #[derive(Debug, clap::Args)]
@@ -82,11 +80,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
-    let (set, report) = files.update(&files::read(&args.config)?, &engine.serving());
+    let texts = files::read(&args.config)?;
+    let (set, report) = files.update(&texts, &engine.serving(), &BTreeMap::new());
     tell(&report)?;
     if !report.errors.is_empty() {
         return Ok(Outcome::BadInput);
     }
+    // Envoys resolve names themselves and keep the addresses that they have: a name that has none at the moment is no
+    // reason to leave them alone.
+    let unresolved = names::unresolved(set.host_names()).await;
+    tell(&Report { errors: Vec::new(), warnings: set.unresolved(&unresolved) })?;
     let filter: Arc<[u8]> = Arc::from(wingbeat::FILTER);
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address)
@@ -99,6 +102,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let snapshots = Snapshots::default();
     let runtime = Runtime::start(engine, set.setup(Some(filter.clone())), snapshots.clone())?;
     let handle = runtime.handle().clone();
+    let known = Known { files, texts, hosts: set.host_names() };
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();
     let xds = server::serve(xds, tls, snapshots, Arc::new(handle.clone()), async {
         let _stopped = xds_stopped.await;
@@ -109,7 +113,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     tokio::select! {
         ended = xds => ended?.context("the xDS server ended")?,
         ended = http => ended?.context("the HTTP server ended")?,
-        followed = follow(&args.config, files, &handle, &filter) => followed?,
+        followed = follow::follow(&args.config, known, &handle, &filter) => followed?,
         () = told_to_stop() => {}
     }
     // Envoys keep what they have; the state is stored already.
@@ -136,59 +140,6 @@ fn tls(args: &Args) -> anyhow::Result<Option<Tls>> {
     let fits = tls.check();
     fits.map_err(|why| Wrong(format!("--tls-cert {} and its key cannot be used: {why}", certificate.display())))?;
     Ok(Some(tls))
-}
-
-/// Takes changes of the files over. One that is wrong is told and changes nothing.
-async fn follow(paths: &[PathBuf], mut files: Files, handle: &Handle, filter: &Arc<[u8]>) -> anyhow::Result<()> {
-    let (changed, mut changes) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // One that waits stands for all.
-        let _one_waits = changed.try_send(());
-    })
-    .context("cannot watch the configuration")?;
-    for path in paths {
-        // A file that is replaced is another file: its folder is what stays.
-        let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
-        let folder =
-            folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| std::path::Path::new("."));
-        watcher
-            .watch(folder, RecursiveMode::NonRecursive)
-            .with_context(|| format!("cannot watch {}", folder.display()))?;
-    }
-    let mut last = files::read(paths)?;
-    while changes.recv().await.is_some() {
-        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
-        let texts = match files::read(paths) {
-            Ok(texts) => texts,
-            Err(error) => {
-                complain(&format!("{error:#}; what it said before goes on"))?;
-                continue;
-            }
-        };
-        if texts == last {
-            continue;
-        }
-        let (set, report) = files.update(&texts, &serving(handle));
-        last = texts;
-        tell(&report)?;
-        if !report.errors.is_empty() {
-            complain("what was right before goes on")?;
-        }
-        handle.configure(set.setup(Some(filter.clone())))?;
-    }
-    Ok(())
-}
-
-/// The revisions that have users now.
-fn serving(handle: &Handle) -> BTreeMap<CanaryName, Revision> {
-    let board = handle.board();
-    let canaries = board.canaries.values().filter(|canary| !canary.primary_revision.is_empty());
-    canaries
-        .map(|canary| {
-            let name = CanaryName::new(canary.namespace.clone(), canary.name.clone());
-            (name, Revision::new(canary.primary_revision.clone()))
-        })
-        .collect()
 }
 
 async fn told_to_stop() {

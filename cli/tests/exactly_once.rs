@@ -1,5 +1,5 @@
 //! Exactly once: a control plane that is killed under load, behind a proxy that loses, repeats and reorders reports.
-#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(clippy::expect_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,8 +22,9 @@ use wingbeat_demo::service::Behaviour;
 use wingbeat_proto::v1::report_service_client::ReportServiceClient;
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_test_support::server::{Server, until};
 
-use crate::site::{Server, Site, until};
+use crate::site::{Site, serve};
 
 mod site;
 
@@ -149,7 +150,7 @@ async fn real_envoy_every_request_is_counted_once_whatever_happens_to_reports() 
     for service in [&site.old, &site.new] {
         service.behave(Behaviour { error_share: ERRORS, ..Behaviour::default() });
     }
-    let mut server = Server::start(&site.path(), "127.0.0.1:0".parse().expect("an address"));
+    let mut server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
     let xds = server.xds;
     let (proxy, address) = Proxy::start(xds).await;
     let _envoy = site.envoy(address).await;
@@ -178,7 +179,7 @@ async fn real_envoy_every_request_is_counted_once_whatever_happens_to_reports() 
         drop(server);
         let before = users.tally().finished;
         until("users are served without a control plane", || users.tally().finished > before + 100).await;
-        server = Server::start(&site.path(), xds);
+        server = serve(&site.path(), xds);
     }
     let before = users.tally().finished;
     until("users are served", || users.tally().finished > before + 300).await;

@@ -1,12 +1,13 @@
 //! `wingbeat serve` with a real Envoy: a rollout from a file, and a control plane that is killed again and again.
-#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(clippy::expect_used, reason = "tests")]
 
 use std::time::Duration;
 
 use serde_json::Value;
 use wingbeat_demo::service::Behaviour;
+use wingbeat_test_support::server::{Server, until};
 
-use crate::site::{Server, Site, until};
+use crate::site::{Site, serve};
 
 mod site;
 
@@ -17,7 +18,7 @@ const ANALYSIS: &str = "interval: 300ms, stepWeight: 10, maxWeight: 50, judge: {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
     let site = Site::build(ANALYSIS).await;
-    let server = Server::start(&site.path(), "127.0.0.1:0".parse().expect("an address"));
+    let server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
     let _envoy = site.envoy(server.xds).await;
     let users = site.users();
     until("the first revision serves", || server.phase() == "Initialized").await;
@@ -59,7 +60,7 @@ async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
 async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     const KILLS: u64 = 20;
     let site = Site::build(ANALYSIS).await;
-    let mut server = Server::start(&site.path(), "127.0.0.1:0".parse().expect("an address"));
+    let mut server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
     let xds = server.xds;
     let _envoy = site.envoy(server.xds).await;
     let users = site.users();
@@ -82,7 +83,7 @@ async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
         // While it is dead, users are served by the last routes.
         let before = users.tally();
         until("users are served without a control plane", || users.tally().finished > before.finished + 20).await;
-        server = Server::start(&site.path(), xds);
+        server = serve(&site.path(), xds);
         note(&server, &mut seen);
     }
     until("the rollout ends", || server.phase() == "Succeeded").await;

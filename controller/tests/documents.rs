@@ -170,14 +170,14 @@ fn a_revision_that_serves_is_not_removed() {
     let text = BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"");
     let without = text.replace("    \"1.4.0\": {endpoints: [\"127.0.0.1:9001\"]}\n", "");
     let of = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
-    assert_eq!(files.update(&of(&text), &serving).1.errors, []);
-    let (set, report) = files.update(&of(&without), &serving);
+    assert_eq!(files.update(&of(&text), &serving, &BTreeMap::new()).1.errors, []);
+    let (set, report) = files.update(&of(&without), &serving, &BTreeMap::new());
     assert!(report.errors[0].message.contains("1.4.0 serves backend.prod"), "{report:?}");
     assert_eq!(set.setup(None).canaries.len(), 1);
 }
 
 fn update(files: &mut Files, texts: &BTreeMap<String, String>) -> (Set, Report) {
-    files.update(texts, &BTreeMap::new())
+    files.update(texts, &BTreeMap::new(), &BTreeMap::new())
 }
 
 #[test]
@@ -197,4 +197,23 @@ fn a_file_that_breaks_keeps_what_it_said_before() {
     assert_eq!(report.errors, []);
     let setup = set.setup(None);
     assert_eq!(setup.canaries[&CanaryName::new("prod", "backend")].workload.revision, Revision::new("1.4.1"));
+}
+
+#[test]
+fn a_name_without_an_address_is_told_by_its_place() {
+    let mut files = Files::default();
+    let of = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
+    let named = of(&BACKEND.replace("127.0.0.1:9002", "nowhere.invalid:9002"));
+    assert_eq!(update(&mut files, &of(BACKEND)).1.errors, []);
+    assert_eq!(Set::of(&named).host_names().into_iter().collect::<Vec<_>>(), ["nowhere.invalid"]);
+    let unresolved = BTreeMap::from([("nowhere.invalid".to_owned(), "unknown".to_owned())]);
+    let (set, report) = files.update(&named, &BTreeMap::new(), &unresolved);
+    assert_eq!(
+        report.errors.first().map(ToString::to_string).unwrap_or_default(),
+        "a:14:27: spec.revisions.1.4.1.endpoints[0]: nowhere.invalid does not resolve (unknown), use an address, or a \
+         name that this machine resolves too"
+    );
+    assert_eq!(set.host_names().len(), 0, "what was good goes on");
+    let (set, report) = update(&mut files, &named);
+    assert_eq!((set.host_names().len(), report.errors), (1, Vec::new()));
 }

@@ -161,8 +161,10 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
 async fn ask_version(path: &Path) -> anyhow::Result<String> {
     let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.split_whitespace().find(|word| word.matches('/').count() >= 2);
-    version.map(str::to_owned).context("it does not tell its version")
+    // `envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
+    let version = text.split_once("version:").and_then(|(_, after)| after.split_whitespace().next());
+    let version = version.filter(|version| version.matches('/').count() >= 2);
+    version.map(str::to_owned).context("it does not tell its version as Envoy does")
 }
 
 /// Returns the binary in a Python environment: the package holds the real one, its script is a wrapper.

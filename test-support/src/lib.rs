@@ -1,4 +1,5 @@
 //! What tests share.
-#![expect(clippy::expect_used, reason = "tests")]
+#![expect(clippy::expect_used, clippy::panic, reason = "tests")]
 
 pub mod corpus;
+pub mod server;

@@ -1,69 +1,25 @@
 //! A site that runs `wingbeat serve`: two revisions, their documents, an Envoy and users.
 
-use std::io::{BufRead as _, BufReader};
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use serde_json::Value;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_demo::visitor::ANYONE;
+use wingbeat_test_support::server::Server;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
-/// A running `wingbeat serve`; killed when dropped.
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) http: String,
-    pub(crate) xds: SocketAddr,
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
-    }
-}
-
-impl Server {
-    pub(crate) fn start(folder: &Path, xds: SocketAddr) -> Self {
-        let mut process = Command::new(PROGRAM)
-            .args(["serve", "--config"])
-            .arg(folder.join("canary.yaml"))
-            .arg("--state")
-            .arg(folder.join("state"))
-            .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("standard output");
-        BufReader::new(stdout).read_line(&mut line).expect("a first line");
-        let addresses: Value = serde_json::from_str(&line).expect("the first line is JSON");
-        let text = |name: &str| addresses.get(name).and_then(Value::as_str).expect("an address").to_owned();
-        Self { process, http: text("http"), xds: text("xds").parse().expect("an address") }
-    }
-
-    /// Runs a verb of a client.
-    pub(crate) fn client(&self, args: &[&str]) -> (Option<i32>, String) {
-        let output =
-            Command::new(PROGRAM).args(args).args(["--server", &self.http]).output().expect("the program runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.code(), said)
-    }
-
-    pub(crate) fn canary(&self) -> Option<Value> {
-        let (code, said) = self.client(&["get", "--output", "json"]);
-        let all: Value = (code == Some(0)).then(|| serde_json::from_str(&said).expect("get prints JSON"))?;
-        all.as_array()?.first().cloned()
-    }
-
-    pub(crate) fn phase(&self) -> String {
-        self.canary().and_then(|canary| Some(canary.get("phase")?.as_str()?.to_owned())).unwrap_or_default()
-    }
+/// Starts the program over a folder with documents and state.
+pub(crate) fn serve(folder: &Path, xds: SocketAddr) -> Server {
+    let (config, state) = (folder.join("canary.yaml"), folder.join("state"));
+    let xds = xds.to_string();
+    let args = ["--listen-xds", &xds, "--listen-http", "127.0.0.1:0", "--config"];
+    let args = args.map(OsStr::new).into_iter().chain([config.as_os_str(), OsStr::new("--state"), state.as_os_str()]);
+    Server::start(PROGRAM, args)
 }
 
 /// Two revisions, a folder with their documents, and users.
@@ -148,15 +104,4 @@ spec:
 async fn free() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("an address")
-}
-
-/// Waits until something holds, two minutes at most.
-pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
-    let mut poll = tokio::time::interval(Duration::from_millis(50));
-    let wait = async {
-        while !holds() {
-            poll.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(2), wait).await.unwrap_or_else(|_| panic!("{what}: it never came about"));
 }

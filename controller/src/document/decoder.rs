@@ -52,6 +52,8 @@ pub(super) struct Decoder {
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
+    /// Host names of endpoints, which may not resolve.
+    pub(super) hosts: Vec<HostName>,
     /// Places of the fields that were read.
     places: BTreeMap<String, Place>,
 }
@@ -66,6 +68,17 @@ pub(super) struct Reference {
     /// Where it is named.
     pub(super) at: Place,
     /// The field that names it.
+    pub(super) field: String,
+}
+
+/// A host name of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostName {
+    /// The name.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) at: Place,
+    /// The field that holds it.
     pub(super) field: String,
 }
 
@@ -85,6 +98,7 @@ impl Decoder {
             strict,
             report: Report::default(),
             references: Vec::new(),
+            hosts: Vec::new(),
             places: BTreeMap::new(),
         }
     }

@@ -8,7 +8,7 @@ use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, Api, CanaryDocument};
-use super::decoder::{Decoder, Problem, Reference, Report};
+use super::decoder::{Decoder, HostName, Problem, Reference, Report};
 use super::yaml::{self, Node, Place};
 use crate::outbound::alert::{Channel, Format};
 use crate::setup::{Managed, Setup, Workload};
@@ -26,6 +26,7 @@ pub struct Set {
     /// Every document by kind and name, right or wrong: one mistake is not told as another one too.
     declared: BTreeSet<(String, CanaryName)>,
     references: Vec<(Arc<str>, CanaryName, Reference)>,
+    hosts: Vec<(Arc<str>, HostName)>,
     /// What was found.
     pub report: Report,
 }
@@ -46,16 +47,18 @@ pub struct Files {
 impl Files {
     /// Takes the present text of all files. Returns what is managed and what is wrong; files with errors keep their
     /// last good text, new ones with errors are left out. `serving` names the revisions that have users now: none of
-    /// them may go.
+    /// them may go. `unresolved` are host names without an address, with the reason: a file that has one is wrong.
     pub fn update(
         &mut self,
         texts: &BTreeMap<String, String>,
         serving: &BTreeMap<CanaryName, Revision>,
+        unresolved: &BTreeMap<String, String>,
     ) -> (Set, Report) {
         let mut report = Report::default();
         let mut candidate: BTreeMap<String, String> = BTreeMap::new();
         for (file, text) in texts {
-            let alone = Set::read([(file.as_str(), text.as_str())]);
+            let mut alone = Set::read([(file.as_str(), text.as_str())]);
+            alone.report.errors.extend(alone.unresolved(unresolved));
             if alone.report.errors.is_empty() {
                 candidate.insert(file.clone(), text.clone());
             } else {
@@ -133,6 +136,24 @@ impl Set {
         Setup { canaries, listeners, filter }
     }
 
+    /// Returns the host names of endpoints.
+    pub fn host_names(&self) -> BTreeSet<String> {
+        self.hosts.iter().map(|(_, host)| host.name.clone()).collect()
+    }
+
+    /// Returns what is wrong with the endpoints at these hosts, each of which has no address for some reason.
+    pub fn unresolved(&self, hosts: &BTreeMap<String, String>) -> Vec<Problem> {
+        let wrong = self.hosts.iter().filter_map(|(file, host)| {
+            let HostName { name, at, field } = host;
+            let message = format!(
+                "{name} does not resolve ({}), use an address, or a name that this machine resolves too",
+                hosts.get(name)?
+            );
+            Some(problem(&At { file: file.clone(), place: *at }, field, &message))
+        });
+        wrong.collect()
+    }
+
     /// Returns the documents of canaries.
     pub fn canaries(&self) -> impl Iterator<Item = (&CanaryName, &CanaryDocument)> {
         self.canaries.iter().map(|(name, (_, document))| (name, document))
@@ -205,6 +226,7 @@ impl Set {
             }
         };
         let named = std::mem::take(&mut decoder.references).into_iter();
+        self.hosts.extend(decoder.hosts.drain(..).map(|host| (at.file.clone(), host)));
         self.references.extend(named.map(|reference| (at.file.clone(), owner.clone(), reference)));
         if let Some(before) = twice {
             let message = format!("is also in {}:{}, give each its own name", before.file, before.place.line);
@@ -324,7 +346,7 @@ fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
 /// Takes `host:port`, `1.2.3.4:80` or `[::1]:80`.
 fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u16)> {
     let text = decoder.text(node, path)?;
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+    let parsed: Option<(String, u16)> = text.rsplit_once(':').and_then(|(host, port)| {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
         let good = host.parse::<IpAddr>().is_ok()
@@ -332,6 +354,9 @@ fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
         good.then(|| (host.to_owned(), port))
     });
+    if let Some((host, _)) = parsed.as_ref().filter(|(host, _)| host.parse::<IpAddr>().is_err()) {
+        decoder.hosts.push(HostName { name: host.clone(), at: node.at, field: path.to_owned() });
+    }
     if parsed.is_none() {
         decoder.wrong(node.at, path, format!("{text:?} is not an endpoint, write host:port, like 127.0.0.1:9001"));
     }

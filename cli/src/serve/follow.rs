@@ -1,0 +1,98 @@
+//! Takes changes of the files over. One that is wrong is told and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use wingbeat_controller::document::{Files, Set};
+use wingbeat_controller::handle::Handle;
+use wingbeat_core::id::{CanaryName, Revision};
+
+use super::names;
+use crate::check::tell;
+use crate::files;
+use crate::output::complain;
+
+/// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long.
+const QUIET: Duration = Duration::from_millis(100);
+/// Where names have no address, they are asked for again this often: nobody tells when they have one.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the files said so far.
+pub(super) struct Known {
+    /// Their last good texts.
+    pub(super) files: Files,
+    /// Their texts.
+    pub(super) texts: BTreeMap<String, String>,
+    /// Host names that Envoys were told.
+    pub(super) hosts: BTreeSet<String>,
+}
+
+/// Follows the files until the server ends.
+pub(super) async fn follow(
+    paths: &[PathBuf],
+    mut known: Known,
+    handle: &Handle,
+    filter: &Arc<[u8]>,
+) -> anyhow::Result<()> {
+    let (changed, mut changes) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // One that waits stands for all.
+        let _one_waits = changed.try_send(());
+    })
+    .context("cannot watch the configuration")?;
+    for path in paths {
+        // A file that is replaced is another file: its folder is what stays.
+        let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .with_context(|| format!("cannot watch {}", folder.display()))?;
+    }
+    let mut unresolved = BTreeMap::new();
+    loop {
+        // At first too: something may have changed since the files were read, and before they were watched.
+        match files::read(paths) {
+            Err(error) => complain(&format!("{error:#}; what it said before goes on"))?,
+            Ok(texts) if texts == known.texts && unresolved.is_empty() => {}
+            Ok(texts) => {
+                // Envoys keep the addresses of names that they were told.
+                let new = Set::of(&texts).host_names().difference(&known.hosts).cloned().collect();
+                let without_address = names::unresolved(new).await;
+                if texts != known.texts || without_address != unresolved {
+                    let (set, report) = known.files.update(&texts, &serving(handle), &without_address);
+                    known = Known { files: known.files, texts, hosts: set.host_names() };
+                    unresolved = without_address;
+                    tell(&report)?;
+                    if !report.errors.is_empty() {
+                        complain("what was right before goes on")?;
+                    }
+                    handle.configure(set.setup(Some(filter.clone())))?;
+                }
+            }
+        }
+        tokio::select! {
+            changed = changes.recv() => match changed {
+                Some(()) => while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {},
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep(ASK_AGAIN), if !unresolved.is_empty() => {}
+        }
+    }
+}
+
+/// The revisions that have users now.
+fn serving(handle: &Handle) -> BTreeMap<CanaryName, Revision> {
+    let board = handle.board();
+    let canaries = board.canaries.values().filter(|canary| !canary.primary_revision.is_empty());
+    canaries
+        .map(|canary| {
+            let name = CanaryName::new(canary.namespace.clone(), canary.name.clone());
+            (name, Revision::new(canary.primary_revision.clone()))
+        })
+        .collect()
+}
