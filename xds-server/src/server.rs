@@ -32,6 +32,8 @@ mod stream;
 /// A report is at most this large; so is anything else that a client sends, but for its node message.
 const MAX_REPORT: usize = 256 * 1024;
 const MAX_REQUEST: usize = 1024 * 1024;
+/// Ids of nodes are kept as long as the nodes are there.
+const MAX_NODE_ID: usize = 256;
 /// Streams and calls at a time on one connection.
 const MAX_CONCURRENT: u32 = 256;
 
@@ -142,6 +144,15 @@ pub async fn serve<I: Intake>(
         .await
 }
 
+fn check_node_id(id: &str) -> Result<(), Status> {
+    let length = id.len();
+    if length > MAX_NODE_ID {
+        let why = format!("the node's id has {length} bytes, at most {MAX_NODE_ID} are taken");
+        return Err(Status::invalid_argument(why));
+    }
+    Ok(())
+}
+
 struct Reports<I> {
     intake: Arc<I>,
     principals: Principals,
@@ -153,6 +164,7 @@ impl<I: Intake> ReportService for Reports<I> {
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
         let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
         let report = request.into_inner();
+        check_node_id(&report.node_id)?;
         // Who is authenticated speaks only for the nodes as which it takes configuration. It is asked to come again:
         // after a restart, a report may be faster than the stream.
         if self.authenticated && !self.principals.speaks_for(principal.as_deref(), &report.node_id) {

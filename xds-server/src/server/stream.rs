@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::resource::Kind;
 use crate::server::principal::{Principals, Speaker, principal};
-use crate::server::{Happened, Intake, News};
+use crate::server::{Happened, Intake, News, check_node_id};
 use crate::session::{self, Dialect, Names, Session};
 use crate::store::Store;
 
@@ -89,6 +89,10 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
     async fn converse(self, mut requests: Streaming<M>) {
         let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
         let node = first.node();
+        if let Err(refused) = check_node_id(&node.id) {
+            let _gone = self.responses.try_send(Err(refused));
+            return;
+        }
         let _speaker: Option<Speaker> =
             self.principal.as_deref().map(|principal| self.principals.enter(principal, &node.id));
         let tell = |what| self.intake.news(News { node: node.id.clone(), stream: self.number, what });

@@ -16,7 +16,7 @@ pub(super) struct Suite {
     tests: &'static [&'static str],
 }
 
-pub(super) const SUITES: [Suite; 13] = [
+pub(super) const SUITES: [Suite; 14] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -76,6 +76,11 @@ pub(super) const SUITES: [Suite; 13] = [
         ..suite("wingbeat-controller", &["--test", "documents"])
     },
     Suite {
+        name: "bad-input",
+        claim: "each told with its place, or refused and bounded; what was good goes on",
+        ..suite("wingbeat", &["--test", "bad_files", "--test", "bad_peers"])
+    },
+    Suite {
         name: "judge",
         claim: "detection as the reference; bad ones promoted ≤ 10 %; 300 healthy rollouts, none rolled back",
         ..suite("wingbeat-core", &["--test", "analysis_judge"])
@@ -97,8 +102,8 @@ impl Suite {
             .output()
             .with_context(|| format!("cannot run {shown}"))?;
         let printed = String::from_utf8_lossy(&run.stdout);
-        let passed = printed.lines().find_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
-        let passed: u64 = passed.and_then(|passed| passed.parse().ok()).unwrap_or_default();
+        let passed = printed.lines().filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next());
+        let passed: u64 = passed.filter_map(|passed| passed.parse::<u64>().ok()).sum();
         let noise = |line: &&str| !line.is_empty() && !line.starts_with("running ") && !line.starts_with("test result");
         let figures: Vec<&str> = printed
             .lines()
