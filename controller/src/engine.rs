@@ -215,8 +215,9 @@ impl Engine {
         for delta in ingested.deltas {
             // Of another canary, or of one that nobody judges.
             let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
-            self.windows.add(&name, arm, delta.stratum, &delta.counts, now);
-            let newer = self.roster.measure(&name).and_then(|canary| canary.saw(&node, &delta.counts, now));
+            let Some(canary) = self.roster.measure(&name) else { continue };
+            self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
+            let newer = canary.saw(&node, &delta.counts, now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }

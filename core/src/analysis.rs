@@ -5,15 +5,27 @@
 //!               (what is new)   (200 ms, both arms)  (e-processes)   (verdict, why)
 //! ```
 
+pub mod assessment;
+mod baseline;
+pub mod config;
+pub mod dispersion;
 pub mod flow;
 pub mod guard;
+pub mod interval;
+mod jackknife;
 pub mod judge;
 pub mod latency;
 pub mod ledger;
+mod outcome_mix;
 mod power;
 pub mod replay;
+pub mod safety;
 pub mod sample_ratio;
 pub mod sequential;
+pub mod signal;
+mod soft;
+mod spread;
 pub mod threshold;
+mod trial;
 pub mod window;
 mod words;

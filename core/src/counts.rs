@@ -45,17 +45,45 @@ pub struct Counts {
     pub rev_started: u64,
     /// Sampled requests by upstream address (P13).
     pub pods: BTreeMap<String, PodCounts>,
+    /// Successes whose body was measured: every one of the canary, a sample of the primary's.
+    pub sized: u64,
+    /// Of these, the ones without a body (P4).
+    pub empty: u64,
+    /// Long-lived streams, each counted once, when it was recognised (P3): they are never overdue and in no latency.
+    pub streams: u64,
+    /// Of these, how many have ended.
+    pub streams_finished: u64,
+    /// Requests of closed start cohorts (P2). Empty unless the policy asks for them.
+    pub cohorts: Cohorts,
+}
+
+/// Requests that began together and of which every one is known: finished, or too slow.
+///
+/// Cumulative at one rev; at a higher one all of it starts again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cohorts {
+    /// The rev by which they were routed.
+    pub rev: Rev,
+    /// Finished requests that say something about the upstream.
+    pub finished: u64,
+    /// Of these, the errors.
+    pub errors: u64,
+    /// Requests that were overdue when their cohort closed; how they end later changes nothing here.
+    pub overdue: u64,
+    /// Latencies of the finished ones.
+    pub latency: Histogram,
 }
 
 /// Sampled requests of one upstream address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodCounts {
-    /// Requests that ended.
+    /// Requests that ended, of those that were sampled: all of the canary's, 1 in 16 of the primary's.
     pub finished: u64,
-    /// Of these, the errors.
+    /// Errors, all of them: they are rare, and what pods differ in.
     pub errors: u64,
-    /// Of these, the ones longer than the policy's threshold.
+    /// Of the sampled requests, the ones longer than the policy's threshold.
     pub slow: u64,
 }
 
@@ -95,6 +123,36 @@ pub enum Absurd {
         latencies: u64,
         /// Requests that ended.
         finished: u64,
+    },
+    /// The streams contradict each other or the rest.
+    #[error("{streams} streams, {finished} of them finished, do not fit to {in_flight} requests in flight")]
+    Streams {
+        /// Streams that were recognised.
+        streams: u64,
+        /// Of these, finished since.
+        finished: u64,
+        /// Requests that began and did not end.
+        in_flight: u64,
+    },
+    /// More bodies without content than bodies, or than successes.
+    #[error("{empty} empty bodies of {sized} that were measured, of {successes} successes")]
+    Bodies {
+        /// Empty ones.
+        empty: u64,
+        /// Measured ones.
+        sized: u64,
+        /// Successes.
+        successes: u64,
+    },
+    /// Closed cohorts with more errors or latencies than requests, or more requests than there were.
+    #[error("{finished} requests in closed cohorts with {errors} errors and {latencies} latencies do not fit together")]
+    Cohorts {
+        /// Finished requests in them.
+        finished: u64,
+        /// Errors in them.
+        errors: u64,
+        /// Latencies in them.
+        latencies: u64,
     },
     /// More requests at the current rev than requests.
     #[error("{rev_started} requests at the current rev, but only {started} started")]
@@ -151,10 +209,14 @@ impl Counts {
             return Err(Absurd::OutcomesDoNotAddUp { outcomes, finished });
         }
         let in_flight = started.saturating_sub(finished);
+        let streaming = self.streams.saturating_sub(self.streams_finished);
+        if self.streams_finished > self.streams || self.streams_finished > finished || streaming > in_flight {
+            return Err(Absurd::Streams { streams: self.streams, finished: self.streams_finished, in_flight });
+        }
         if self.overdue_finished > self.overdue
             || self.overdue_errors > self.overdue_finished
             || self.overdue_finished > finished
-            || self.overdue.saturating_sub(self.overdue_finished) > in_flight
+            || self.overdue.saturating_sub(self.overdue_finished) > in_flight.saturating_sub(streaming)
         {
             return Err(Absurd::Overdue {
                 overdue: self.overdue,
@@ -166,6 +228,15 @@ impl Counts {
         if latencies > finished {
             return Err(Absurd::LatenciesAboveFinished { latencies, finished });
         }
+        let successes = self.outcome(Outcome::Success);
+        if self.empty > self.sized || self.sized > successes {
+            return Err(Absurd::Bodies { empty: self.empty, sized: self.sized, successes });
+        }
+        let closed = &self.cohorts;
+        let (errors, latencies) = (closed.errors, closed.latency.count());
+        if errors > closed.finished || latencies > closed.finished || closed.finished > finished {
+            return Err(Absurd::Cohorts { finished: closed.finished, errors, latencies });
+        }
         if self.rev_started > started {
             return Err(Absurd::RevAboveStarted { rev_started: self.rev_started, started });
         }
@@ -176,6 +247,7 @@ impl Counts {
     pub fn merge(&mut self, other: &Self) {
         self.combine(other, u64::saturating_add);
         self.latency.merge(&other.latency);
+        self.cohorts.combine(&other.cohorts, u64::saturating_add, Histogram::merge);
     }
 
     /// Keeps the higher of both cumulative counts, everywhere: taking in the same report twice, or
@@ -183,6 +255,7 @@ impl Counts {
     pub fn max_merge(&mut self, other: &Self) {
         self.combine(other, u64::max);
         self.latency.max_merge(&other.latency);
+        self.cohorts.combine(&other.cohorts, u64::max, Histogram::max_merge);
     }
 
     /// Returns what is here and was not yet in `earlier`.
@@ -224,6 +297,11 @@ impl Counts {
                 })
                 .filter(|(_, pod)| *pod != PodCounts::default())
                 .collect(),
+            sized: self.sized.saturating_sub(earlier.sized),
+            empty: self.empty.saturating_sub(earlier.empty),
+            streams: self.streams.saturating_sub(earlier.streams),
+            streams_finished: self.streams_finished.saturating_sub(earlier.streams_finished),
+            cohorts: self.cohorts.since(&earlier.cohorts),
         }
     }
 
@@ -234,7 +312,7 @@ impl Counts {
             .fold(0, |sum, outcome| sum.saturating_add(self.outcome(outcome)))
     }
 
-    /// Joins everything but the histogram, which knows a faster way.
+    /// Joins everything but the histograms, which know a faster way.
     fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
         for (mine, theirs) in [
             (&mut self.started, other.started),
@@ -245,6 +323,10 @@ impl Counts {
             (&mut self.retried, other.retried),
             (&mut self.extra_attempts, other.extra_attempts),
             (&mut self.latency_sum_us, other.latency_sum_us),
+            (&mut self.sized, other.sized),
+            (&mut self.empty, other.empty),
+            (&mut self.streams, other.streams),
+            (&mut self.streams_finished, other.streams_finished),
         ] {
             *mine = join(*mine, theirs);
         }
@@ -268,6 +350,33 @@ impl Counts {
             self.rev_started = other.rev_started;
         } else if other.rev == self.rev {
             self.rev_started = join(self.rev_started, other.rev_started);
+        }
+    }
+}
+
+impl Cohorts {
+    fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64, join_all: fn(&mut Histogram, &Histogram)) {
+        if other.rev > self.rev {
+            self.clone_from(other);
+        } else if other.rev == self.rev {
+            self.finished = join(self.finished, other.finished);
+            self.errors = join(self.errors, other.errors);
+            self.overdue = join(self.overdue, other.overdue);
+            join_all(&mut self.latency, &other.latency);
+        }
+    }
+
+    /// Returns what is here and was not yet in `earlier`; all of it at another rev.
+    fn since(&self, earlier: &Self) -> Self {
+        if self.rev != earlier.rev {
+            return self.clone();
+        }
+        Self {
+            rev: self.rev,
+            finished: self.finished.saturating_sub(earlier.finished),
+            errors: self.errors.saturating_sub(earlier.errors),
+            overdue: self.overdue.saturating_sub(earlier.overdue),
+            latency: self.latency.since(&earlier.latency),
         }
     }
 }
@@ -334,6 +443,36 @@ mod tests {
         assert_eq!((delta.started, delta.rev, delta.rev_started), (4, Rev::new(2), 3));
         early.max_merge(&late);
         assert_eq!(early, late);
+    }
+
+    #[test]
+    fn closed_cohorts_start_again_at_a_new_rev() {
+        let cohorts = |rev, finished| Counts {
+            cohorts: Cohorts { rev: Rev::new(rev), finished, ..Cohorts::default() },
+            ..Counts::default()
+        };
+        let mut held = cohorts(1, 90);
+        held.max_merge(&cohorts(1, 100));
+        held.max_merge(&cohorts(2, 5));
+        held.max_merge(&cohorts(1, 120));
+        assert_eq!(held, cohorts(2, 5));
+        assert_eq!(cohorts(2, 8).since(&held), cohorts(2, 3));
+        assert_eq!(cohorts(3, 2).since(&held), cohorts(3, 2));
+        let mut both = cohorts(2, 5);
+        both.merge(&cohorts(2, 6));
+        both.merge(&cohorts(1, 50));
+        assert_eq!(both, cohorts(2, 11), "what was routed otherwise is not added to it");
+    }
+
+    #[test]
+    fn streams_in_flight_are_neither_overdue_nor_absurd() {
+        let mut streaming = counts(5, 0);
+        (streaming.started, streaming.streams) = (7, 2);
+        assert_eq!(streaming.check(), Ok(()));
+        streaming.overdue = 1;
+        assert!(matches!(streaming.check(), Err(Absurd::Overdue { .. })));
+        (streaming.overdue, streaming.streams) = (0, 3);
+        assert!(matches!(streaming.check(), Err(Absurd::Streams { .. })));
     }
 
     #[test]

@@ -150,6 +150,14 @@ impl Histogram {
         self.iter().map(|(bin, count)| (bin, count.saturating_sub(earlier.get(bin)))).collect()
     }
 
+    /// Halves every count, rounding down.
+    pub fn halve(&mut self) {
+        for (_, count) in &mut self.bins {
+            *count /= 2;
+        }
+        self.bins.retain(|&(_, count)| count > 0);
+    }
+
     fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
         let mut joined = Vec::with_capacity(self.bins.len().max(other.bins.len()));
         let mut ours = self.bins.iter().copied().peekable();
@@ -274,6 +282,13 @@ mod tests {
         assert_eq!(histogram.count_above(19), 12);
         assert_eq!(histogram.count_from(31), 0);
         assert_eq!(histogram.count_from(0), 15);
+    }
+
+    #[test]
+    fn halving_forgets_what_was_seen_once() {
+        let mut histogram: Histogram = [(10, 1), (20, 5)].into_iter().collect();
+        histogram.halve();
+        assert_eq!(Vec::from(histogram), vec![(20, 2)]);
     }
 
     #[test]

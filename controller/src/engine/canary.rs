@@ -7,7 +7,7 @@ use wingbeat_core::analysis::flow::Flow;
 use wingbeat_core::analysis::judge::{Assessment, Comparison, Flowing, Judge};
 use wingbeat_core::analysis::sample_ratio::SampleRatio;
 use wingbeat_core::analysis::threshold::Looked;
-use wingbeat_core::analysis::window::{Arms, Batch};
+use wingbeat_core::analysis::window::{Arms, Batch, Seat};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
@@ -48,6 +48,7 @@ pub(super) struct Canary {
     pub(super) totals: Arms,
     pub(super) recent: VecDeque<Batch>,
     pub(super) overdue: Span,
+    overdue_before: Span,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     judge: Judge,
     flow: Flow,
@@ -91,6 +92,7 @@ impl Canary {
             totals: Arms::default(),
             recent: VecDeque::new(),
             overdue: OVERDUE_AT_FIRST,
+            overdue_before: OVERDUE_AT_FIRST,
             nodes: BTreeMap::new(),
             judge,
             flow,
@@ -109,6 +111,7 @@ impl Canary {
             self.judge = evidence.judge;
             self.totals = evidence.totals;
             self.overdue = evidence.overdue;
+            self.overdue_before = evidence.overdue;
             self.begin_step(now);
         }
     }
@@ -233,6 +236,7 @@ impl Canary {
         self.history.clear();
         self.assessed = None;
         self.overdue = OVERDUE_AT_FIRST;
+        self.overdue_before = OVERDUE_AT_FIRST;
     }
 
     fn begin_step(&mut self, now: Timestamp) {
@@ -251,6 +255,11 @@ impl Canary {
             Share::Everything => self.judge.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
+    }
+
+    /// Returns the seat of a node among those that report.
+    pub(super) fn seat(&mut self, node: &NodeId) -> Seat {
+        self.judge.seat(node)
     }
 
     /// Notes what a node serves. Returns its rev if it is later than ours.
@@ -277,11 +286,14 @@ impl Canary {
     }
 
     /// Takes a window that is over.
-    pub(super) fn observe(&mut self, batch: &Batch) {
+    pub(super) fn observe(&mut self, mut batch: Batch) {
         if !self.is_judged() {
             return;
         }
         self.asked = None;
+        // Some workers may not have the latest limit yet: what is surely true of every overdue request.
+        batch.overdue = Some(self.overdue.min(self.overdue_before));
+        let batch = &batch;
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
@@ -317,7 +329,7 @@ impl Canary {
         // Every change is a new policy for all filters: small ones are not worth it.
         let (small, large) = (self.overdue.min(limit), self.overdue.max(limit));
         if large.as_nanos() > small.as_nanos().saturating_mul(3) / 2 {
-            self.overdue = limit;
+            self.overdue_before = std::mem::replace(&mut self.overdue, limit);
         }
     }
 
@@ -395,11 +407,11 @@ impl Canary {
 
     /// Returns what the canary is compared by.
     pub(super) fn comparison(&self) -> &'static str {
-        match (self.judge.config().comparison, self.routes()) {
-            (Comparison::Randomised, _) if self.division().is_some_and(|division| division.holds_back()) => "holdback",
-            (Comparison::Randomised, _) => "randomised",
-            (Comparison::Absolute, Routes::Shared { share: Share::Everything, .. }) => "before-after",
-            (Comparison::Absolute, _) => "absolute",
+        match self.judge.config().comparison {
+            Comparison::Randomised if self.division().is_some_and(|division| division.holds_back()) => "holdback",
+            Comparison::Randomised => "randomised",
+            Comparison::BeforeAfter => "before-after",
+            Comparison::Absolute => "absolute",
         }
     }
 }

@@ -22,7 +22,7 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp) {
         for (name, batch) in self.windows.close(now) {
             if let Some(canary) = self.roster.measure(&name) {
-                canary.observe(&batch);
+                canary.observe(batch);
                 self.policy_is_stale = true;
                 self.touched(&name);
             }

@@ -9,6 +9,9 @@ use crate::time::Span;
 /// The canary may be this much worse before the guard looks at it.
 pub const RATIO: f64 = 10.0;
 
+/// Bursts beyond this length count as more than one error to the guard.
+const LONGEST_BURST: f64 = 4.0;
+
 /// The error test with a wide tolerance, in which a hang is an error as soon as it is one (P1).
 ///
 /// It is relative to the primary in the same window: "more than half of twenty" would fire on a
@@ -24,9 +27,9 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Takes in a batch of one stratum.
-    pub fn observe(&mut self, arms: &Arms, span: Span) {
-        self.0.observe(with_hangs(arms), span);
+    /// Takes in a batch of one stratum, whose errors come in bursts of `burst`.
+    pub fn observe(&mut self, arms: &Arms, burst: f64, span: Span) {
+        self.0.observe_in_bursts(with_hangs(arms), believed(burst), span);
     }
 
     /// Returns the test behind the guard.
@@ -38,6 +41,12 @@ impl Guard {
     pub fn evidence(&self) -> f64 {
         self.0.evidence()
     }
+}
+
+/// Returns the burst that the guard allows for: a canary that is broken outright is to be gone within a second also where
+/// errors come in long bursts.
+pub(crate) const fn believed(burst: f64) -> f64 {
+    burst.min(LONGEST_BURST)
 }
 
 /// Returns errors and hangs of both arms.

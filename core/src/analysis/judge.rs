@@ -1,23 +1,36 @@
 //! Weighs all evidence on one canary and says what follows from it.
+//!
+//! ```text
+//!  Batch ─┬─► Baseline  what the primary did before, and whether both arms suffer
+//!         ├─► Trial     every test, over all nodes
+//!         ├─► Jackknife the same without one seat each
+//!         └─► Spread    how pods differ
+//!                └──────► crossed? ─► suspect? ─► verdict, in words
+//! ```
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard::{Guard, with_hangs};
-use super::latency::{Latency, LatencyConfig};
-use super::power::Power;
-use super::sequential::{LimitTest, RatioInterval, RatioTest, Split, count, ln_add, ln_sum};
-use super::window::{Arms, Batch};
+pub use super::assessment::{About, Assessment, Evidence, Flowing, Harm, HarmSafe, Notice};
+pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, OnOnePod};
+
+use super::baseline::Baseline;
+use super::guard::{self, with_hangs};
+use super::interval::RatioInterval;
+use super::jackknife::{Jackknife, Opinion, Seats};
+use super::sequential::{Split, count, ln_sum};
+use super::signal::{Shares, Signal, SignalMode};
+use super::spread::Spread;
+use super::trial::{Limits, Standing, Trial};
+use super::window::{Batch, Seat};
 use super::words::{self, Observed};
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
 use crate::weight::BasisPoints;
-
-/// The margin of the safety test on errors: a canary at twice the primary's rate is not safe.
-const SAFE_RATIO: f64 = 2.0;
 
 /// Evidence at which a step counts as safe: α of 5 % per signal and step. All signals must agree,
 /// which needs no correction.
@@ -30,7 +43,7 @@ const INTERVAL_ALPHA: f64 = 0.05;
 const STALE: Span = Span::from_secs(10);
 
 /// Without a primary beside it, a canary may fail so many times as often as the primary did before …
-const GUARD_RATIO: f64 = 10.0;
+const GUARD_RATIO: f64 = guard::RATIO;
 
 /// … and never more often than this.
 const MOST_BEARABLE: f64 = 0.5;
@@ -38,154 +51,35 @@ const MOST_BEARABLE: f64 = 0.5;
 /// A step that would take longer than this for want of requests has no data to speak of.
 const TOO_LONG: Span = Span::from_secs(3_600);
 
-/// How a canary is judged.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JudgeConfig {
-    /// What decides.
-    pub mode: Mode,
-    /// What the arms may be compared by.
-    pub comparison: Comparison,
-    /// The chance of rolling back a healthy canary, over all signals and looks.
-    pub alpha: f64,
-    /// Which attempt at the same template this is; attempt k has α/(k(k+1)), so that all of them
-    /// together stay below α (P21). Nothing: the whole α, for a single recording.
-    pub attempt: Option<NonZeroU32>,
-    /// The canary may fail so many times as often as the primary.
-    pub error_ratio: f64,
-    /// Below this rate nothing is rolled back.
-    pub error_floor: f64,
-    /// A rate of errors that is too high whatever the primary does (P20).
-    pub error_limit: Option<f64>,
-    /// What slower means.
-    pub latency: LatencyConfig,
-    /// The regression that must have been caught before a step ends.
-    pub must_detect: MustDetect,
-    /// Canary requests that a step needs at least.
-    pub min_requests: u64,
-    /// A step may end before its interval when harm is ruled out at its weight.
-    pub early_promotion: bool,
-    /// So long after its first request, a canary is compared by the hard guard only: caches and pools are cold.
-    pub warmup: Span,
-}
+/// How many requests are missing is reckoned anew after so much time: it costs more than a verdict.
+const RECKON_EVERY: Span = Span::from_secs(1);
 
-/// What decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Evidence, for pace and verdicts.
-    Sequential,
-    /// Flagger's checks decide; the hard guard may roll back before them.
-    Guard,
-    /// Flagger's checks and nothing else.
-    Thresholds,
-}
+/// A canary is suspected for so long before it is rolled back for what one pod may have caused.
+const SUSPECT_FOR: Span = Span::from_secs(60);
 
-/// What the arms may be compared by (P12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Comparison {
-    /// Chance decides which arm a request takes: the arms are compared with each other.
-    Randomised,
-    /// The arms have different users: only absolute limits and the hard guard apply.
-    Absolute,
-}
-
-/// A regression that a step does not end without having been able to see.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MustDetect {
-    /// So many times the primary's errors …
-    pub errors: f64,
-    /// … and at least this rate.
-    pub errors_at_least: f64,
-    /// So many times the primary's latency.
-    pub latency: f64,
-}
-
-/// Everything that can roll a canary back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Signal {
-    /// Errors relative to the primary, above the floor.
-    Errors,
-    /// Latency relative to the primary.
-    Latency,
-    /// The hard guard.
-    Guard,
-    /// Errors above the absolute limit.
-    Limit,
-}
-
-/// Whether the share of the step is known to reach the proxies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flowing {
-    /// It is.
-    Yes,
-    /// It is not; these nodes still send by older routes. May be empty if none sent anything.
-    No {
-        /// The nodes that lag behind.
-        laggards: Vec<NodeId>,
-    },
-}
-
-/// The state of the judgement at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Assessment {
-    /// What follows.
-    pub verdict: Verdict,
-    /// What it rests on.
-    pub evidence: Evidence,
-    /// The canary's error rate as a multiple of the primary's: bounds that hold at all times at
-    /// once. Nothing where it is 0 or without limit.
-    pub rate_ratio: (Option<f64>, Option<f64>),
-    /// Canary requests that are missing until the step may end; nothing if no number is enough.
-    pub eta_requests: Option<u64>,
-    /// How long they take at the present rate.
-    pub eta: Option<Span>,
-    /// What was compared.
-    pub comparison: Comparison,
-    /// Harm beyond the margin is ruled out at this weight, and a step may end early.
-    pub safe: bool,
-}
-
-/// Natural logarithms of e-values. The harm of both signals together, as a sum of e-values, crosses
-/// at ln(1/α): their shares of α are in them already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// On errors, hard guard and absolute limit included.
-    pub errors: HarmSafe,
-    /// On latency.
-    pub latency: HarmSafe,
-}
-
-/// Evidence for harm and for safety.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct HarmSafe {
-    /// For "worse than tolerated".
-    pub harm: f64,
-    /// Against it, since the step began.
-    pub safe: f64,
-}
+/// Evidence that rests on one node is told after so long: trials do not cross all at once.
+const ONE_NODE_AFTER: Span = Span::from_secs(10);
 
 /// The judge of one rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     config: JudgeConfig,
-    errors: RatioTest,
-    errors_safe: RatioTest,
-    errors_power: Power,
-    floor: LimitTest,
-    limit: Option<LimitTest>,
-    guard: Guard,
-    guard_power: Power,
-    latency: Latency,
+    trial: Trial,
+    jackknife: Jackknife,
+    seats: Seats,
+    spread: Spread,
+    baseline: Baseline,
     interval: RatioInterval,
     observed: Observed,
     step: Step,
+    missing: Missing,
     last_traffic: Option<Timestamp>,
-    /// When the first request of the canary was seen.
-    first_request: Option<Timestamp>,
-    /// Why the canary was found harmful: evidence that crossed once is not taken back.
-    crossed: Option<alloc::string::String>,
+    /// Until when pods are new. None: the canary had no request yet.
+    warm_at: Option<Timestamp>,
+    /// Harm that was found: evidence that crossed once is not taken back.
+    crossed: Option<Crossed>,
+    /// Since when the evidence over all nodes has crossed, though it rests on one.
+    rests_on: Option<(Timestamp, Seat)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -197,80 +91,41 @@ struct Step {
     direct: u64,
 }
 
-impl Default for JudgeConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Sequential,
-            comparison: Comparison::Randomised,
-            alpha: 0.001,
-            attempt: None,
-            error_ratio: 1.25,
-            error_floor: 0.001,
-            error_limit: None,
-            latency: LatencyConfig::default(),
-            must_detect: MustDetect { errors: 5.0, errors_at_least: 0.01, latency: 2.0 },
-            min_requests: 20,
-            early_promotion: false,
-            warmup: Span::ZERO,
-        }
-    }
+/// Canary requests that are missing until the declared regression would have been caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Missing {
+    /// So many, when it was reckoned; nothing if no number is enough.
+    requests: Option<u64>,
+    /// Canary requests at that time, and how long ago it was.
+    at: u64,
+    age: Span,
 }
 
-impl JudgeConfig {
-    /// Returns what can roll back, each with its share of α. The shares never exceed one together;
-    /// hooks and metrics from elsewhere are outside of it.
-    pub fn shares(&self) -> Vec<(Signal, f64)> {
-        let limited = self.error_limit.is_some();
-        match (self.mode, self.comparison) {
-            (Mode::Thresholds, _) => Vec::new(),
-            (Mode::Sequential, Comparison::Randomised) if limited => alloc::vec![
-                (Signal::Errors, 0.375),
-                (Signal::Latency, 0.25),
-                (Signal::Guard, 0.25),
-                (Signal::Limit, 0.125),
-            ],
-            (Mode::Sequential, Comparison::Randomised) => {
-                alloc::vec![(Signal::Errors, 0.5), (Signal::Latency, 0.25), (Signal::Guard, 0.25),]
-            }
-            (Mode::Sequential, Comparison::Absolute) if limited => {
-                alloc::vec![(Signal::Guard, 0.25), (Signal::Limit, 0.75)]
-            }
-            (Mode::Guard, _) | (Mode::Sequential, Comparison::Absolute) => {
-                alloc::vec![(Signal::Guard, 0.25)]
-            }
-        }
-    }
-
-    /// Returns the evidence at which a canary is rolled back.
-    pub fn decisive(&self) -> f64 {
-        let attempt = self.attempt.map_or(1.0, |k| f64::from(k.get()) * (f64::from(k.get()) + 1.0));
-        libm::log(attempt / self.alpha)
-    }
-
-    /// Returns the share of a signal, if it has one.
-    fn share(&self, wanted: Signal) -> Option<f64> {
-        self.shares().into_iter().find(|&(signal, _)| signal == wanted).map(|(_, share)| share)
-    }
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Crossed {
+    at: Timestamp,
+    reason: String,
+    /// Signals that ask for nobody's fault have crossed by themselves.
+    hard: bool,
 }
 
 impl Judge {
     /// Returns a judge that has seen nothing.
     pub fn new(config: JudgeConfig) -> Self {
         Self {
-            errors: RatioTest::harm(config.error_ratio),
-            errors_safe: RatioTest::safety(SAFE_RATIO),
-            errors_power: Power::default(),
-            floor: LimitTest::above(config.error_floor),
-            limit: config.error_limit.map(LimitTest::above),
-            guard: Guard::default(),
-            guard_power: Power::default(),
-            latency: Latency::new(config.latency.clone()),
+            trial: Trial::new(&config),
+            jackknife: Jackknife::default(),
+            seats: Seats::default(),
+            spread: Spread::default(),
+            baseline: Baseline::default(),
             interval: RatioInterval::default(),
             observed: Observed::default(),
             step: Step::default(),
+            missing: Missing { requests: None, at: 0, age: Span::MAX },
             last_traffic: None,
-            first_request: None,
+            warm_at: None,
             crossed: None,
+            rests_on: None,
             config,
         }
     }
@@ -280,55 +135,64 @@ impl Judge {
         &self.config
     }
 
+    /// Returns the seat of a node, for [`Windows::add`](super::window::Windows::add).
+    pub fn seat(&mut self, node: &NodeId) -> Seat {
+        self.seats.of(node)
+    }
+
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
         self.step = Step { weight, began: now, ..Step::default() };
-        self.errors_safe = RatioTest::safety(SAFE_RATIO);
-        self.latency.restart_safety();
+        self.trial.step_started();
+        self.jackknife.step_started(&self.config);
+        self.interval.settle();
+        self.missing.age = Span::MAX;
     }
 
-    /// Notes that every request goes to the canary from now on: what the primary did before is the measure, with
-    /// the hard guard's ratio (P12: before-after is no randomised comparison).
+    /// Notes that every request that is looked at goes to the canary from now on: what the primary did with them
+    /// before is the measure (P12: before-after is no randomised comparison).
     pub fn switched(&mut self) {
-        let before = self.observed.incautious_primary_rate();
-        let limit = (GUARD_RATIO * before).max(self.config.must_detect.errors_at_least).min(MOST_BEARABLE);
+        let limit = (GUARD_RATIO * self.baseline.before()).max(self.config.must_detect.errors_at_least);
+        let limit = limit.min(MOST_BEARABLE);
         let limit = self.config.error_limit.map_or(limit, |range| range.min(limit));
-        self.config.comparison = Comparison::Absolute;
+        self.config.comparison = Comparison::BeforeAfter;
         self.config.error_limit = Some(limit);
-        self.limit = Some(LimitTest::above(limit));
+        self.trial.limit_errors(limit);
+        self.jackknife.limit_errors(limit);
     }
 
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
-        let strata = [&batch.judged, &batch.new_connection];
-        for arms in strata {
-            self.guard.observe(arms, batch.span);
-            self.guard_power.observe(self.guard.test(), with_hangs(arms), 0.0, 1.0);
+        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared() };
+        for arms in [&batch.judged, &batch.new_connection] {
+            self.baseline.observe(with_hangs(arms), batch.span);
             self.note_traffic(arms, batch.end);
         }
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
-        let warmup = self.warms_up(batch);
-        if !warmup {
-            for (place, arms) in strata.into_iter().enumerate() {
-                // Both strata belong to the same stretch of time, which passes once.
-                let span = if place == 0 { batch.span } else { Span::ZERO };
-                self.observe_errors(arms, span);
-            }
-            self.latency.observe(&batch.judged, self.config.must_detect.latency, batch.span);
+        if !standing.warmup {
+            let arms = &batch.judged;
+            let (canary, primary) = (&arms.canary, &arms.primary);
+            let split = Split {
+                canary_bad: canary.errors(),
+                canary: canary.judged(),
+                primary_bad: primary.errors(),
+                primary: primary.judged(),
+            };
+            self.interval.observe(split, batch.span);
         }
-        self.observed.add(batch, warmup);
-        if self.crossed.is_none() && self.total_harm() >= self.config.decisive() {
-            self.crossed = Some(self.accuse());
-        }
+        self.observed.add(batch, standing.warmup);
+        self.jackknife.observe(batch, standing, &self.trial, &self.config);
+        self.trial.observe(batch, standing, &self.config);
+        self.look_for_harm(batch.end);
+        self.reckon(batch.span);
     }
 
     /// Returns what follows from all that was seen.
     pub fn assess(&self, now: Timestamp, flowing: &Flowing) -> Assessment {
-        let missing = self.missing();
-        let eta_requests = missing.map(ceil);
+        let eta_requests = self.missing();
         let eta = self.eta(eta_requests, now);
-        let safe = self.is_safe();
+        let suspect = self.suspected(now);
         Assessment {
             verdict: self.verdict(now, flowing, eta_requests, eta),
             evidence: self.evidence(),
@@ -336,36 +200,46 @@ impl Judge {
             eta_requests,
             eta,
             comparison: self.config.comparison,
-            safe: safe && self.config.early_promotion,
+            safe: self.config.early_promotion && self.crossed.is_none() && self.is_safe(),
+            suspect: suspect.is_some(),
+            notices: self.notices(now),
         }
     }
 
+    /// Returns what speaks for harm and for safety.
+    pub fn evidence(&self) -> Evidence {
+        let shares = self.config.shares();
+        let shown = |harm: f64| if harm.is_finite() { harm } else { 0.0 };
+        let harm =
+            |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| self.harm(&self.trial, &shares, *signal))));
+        let (errors_safe, latency_safe) = self.trial.safety();
+        Evidence {
+            errors: HarmSafe { harm: harm(&[Signal::Errors, Signal::Guard, Signal::ErrorLimit]), safe: errors_safe },
+            latency: HarmSafe { harm: harm(&[Signal::Latency, Signal::LatencyLimit]), safe: latency_safe },
+            outcomes: Harm { harm: harm(&[Signal::Outcomes]) },
+            attempts: Harm { harm: harm(&[Signal::Attempts]) },
+            disconnects: Harm { harm: harm(&[Signal::Disconnects]) },
+        }
+    }
+
+    /// A pod is new from its first request on. The first request of the canary is that of a pod, known or not.
     fn warms_up(&mut self, batch: &Batch) -> bool {
         let began = batch.end.minus(batch.span);
-        if self.first_request.is_none() && batch.judged.canary.started > 0 {
-            self.first_request = Some(began);
+        let pods = |arms: &super::window::Arms| (arms.primary.pods.clone(), arms.canary.pods.clone());
+        let (primary, canary) = pods(&batch.judged);
+        let new_pod = self.spread.observe(&primary, &canary);
+        if (self.warm_at.is_none() && batch.judged.canary.started > 0) || new_pod {
+            self.warm_at = Some(began.plus(self.config.warmup));
         }
-        batch.warmup || self.first_request.is_none_or(|first| began < first.plus(self.config.warmup))
+        batch.warmup || self.warm_at.is_none_or(|warm| began < warm)
     }
 
-    fn observe_errors(&mut self, arms: &Arms, span: Span) {
-        let split = Split {
-            canary_bad: arms.canary.errors(),
-            canary: arms.canary.judged(),
-            primary_bad: arms.primary.errors(),
-            primary: arms.primary.judged(),
-        };
-        self.errors_power.observe(&self.errors, split, 0.0, 0.0);
-        self.errors.observe(split, span);
-        self.errors_safe.observe(split, span);
-        self.interval.observe(split);
-        self.floor.observe(split.canary_bad, split.canary, span);
-        if let Some(limit) = &mut self.limit {
-            limit.observe(split.canary_bad, split.canary, span);
-        }
+    fn harm_is_shared(&self) -> bool {
+        let exceeded = self.config.error_limit.is_some_and(|limit| self.baseline.exceeded(limit));
+        exceeded || self.baseline.degraded().is_some()
     }
 
-    fn note_traffic(&mut self, arms: &Arms, end: Timestamp) {
+    fn note_traffic(&mut self, arms: &super::window::Arms, end: Timestamp) {
         let (canary, primary) = (arms.canary.judged_and_hangs(), arms.primary.judged_and_hangs());
         self.step.canary = self.step.canary.saturating_add(canary);
         self.step.primary = self.step.primary.saturating_add(primary);
@@ -374,98 +248,114 @@ impl Judge {
         }
     }
 
-    /// Returns ln of a signal's e-value, weighted by its share of α.
-    fn harm(&self, signal: Signal) -> f64 {
-        let Some(share) = self.config.share(signal) else {
-            return f64::NEG_INFINITY;
-        };
-        let evidence = match signal {
-            // Both must speak against it: the smaller of two e-values is one.
-            Signal::Errors => self.errors.evidence().min(self.floor.evidence()),
-            Signal::Latency => self.latency.harm(),
-            Signal::Guard => self.guard.evidence(),
-            Signal::Limit => self.limit.as_ref().map_or(f64::NEG_INFINITY, LimitTest::evidence),
-        };
-        evidence + libm::log(share)
-    }
-
-    fn total_harm(&self) -> f64 {
-        ln_add(self.error_harm(), self.harm(Signal::Latency))
-    }
-
-    fn error_harm(&self) -> f64 {
-        ln_sum([Signal::Errors, Signal::Guard, Signal::Limit].into_iter().map(|signal| self.harm(signal)))
-    }
-
-    /// Returns what speaks for harm and for safety.
-    pub fn evidence(&self) -> Evidence {
-        let shown = |harm: f64| if harm.is_finite() { harm } else { 0.0 };
-        Evidence {
-            errors: HarmSafe { harm: shown(self.error_harm()), safe: self.errors_safe.evidence() },
-            latency: HarmSafe { harm: shown(self.harm(Signal::Latency)), safe: self.latency.safety() },
+    /// Notes harm that has crossed, whichever node is left out.
+    fn look_for_harm(&mut self, now: Timestamp) {
+        if self.crossed.as_ref().is_some_and(|crossed| crossed.hard) {
+            return;
         }
+        let decisive = self.config.decisive();
+        let shares = self.config.shares();
+        let over_all = self.total(&self.trial, &shares) >= decisive;
+        if over_all {
+            self.jackknife.flush(&self.config);
+        }
+        let found = match self.jackknife.harm(&self.trial, decisive, |trial| self.total(trial, &shares)) {
+            Opinion::TooFew => over_all,
+            Opinion::Harm => true,
+            Opinion::None => false,
+            Opinion::RestsOn(seat) => {
+                let since = self.rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
+                self.rests_on = over_all.then_some((since, seat));
+                false
+            }
+        };
+        if !found {
+            return;
+        }
+        self.rests_on = None;
+        let hard = self.total_of(&self.trial, &shares, |signal| !signal.is_soft()) >= decisive;
+        let reason = self.accuse(&shares);
+        match &mut self.crossed {
+            Some(crossed) if hard => (crossed.hard, crossed.reason) = (true, reason),
+            Some(_) => {}
+            None => self.crossed = Some(Crossed { at: now, reason, hard }),
+        }
+    }
+
+    /// Returns ln of a signal's e-value, weighted by its share of α.
+    fn harm(&self, trial: &Trial, shares: &Shares, signal: Signal) -> f64 {
+        shares.of(signal).map_or(f64::NEG_INFINITY, |share| trial.evidence(signal, self.level()) + libm::log(share))
+    }
+
+    fn total(&self, trial: &Trial, shares: &Shares) -> f64 {
+        self.total_of(trial, shares, |_| true)
+    }
+
+    fn total_of(&self, trial: &Trial, shares: &Shares, wanted: impl Fn(Signal) -> bool) -> f64 {
+        let signals = shares.iter().filter(|(signal, _)| wanted(*signal));
+        ln_sum(signals.map(|(signal, share)| trial.evidence(signal, self.level()) + libm::log(share)))
+    }
+
+    /// What the pods' differences call for.
+    fn level(&self) -> usize {
+        self.config.level(self.spread.ratio())
     }
 
     fn is_safe(&self) -> bool {
-        let latency = !self.observed.has_latency() || self.latency.safety() >= SAFE_EVIDENCE;
-        matches!(self.config.comparison, Comparison::Randomised)
-            && self.errors_safe.evidence() >= SAFE_EVIDENCE
-            && latency
+        let safe = |trial: &Trial| {
+            let (errors, latency) = trial.safety();
+            errors >= SAFE_EVIDENCE && (!trial.has_latency() || latency >= SAFE_EVIDENCE)
+        };
+        self.config.comparison == Comparison::Randomised && safe(&self.trial) && self.jackknife.all(&self.trial, safe)
+    }
+
+    /// Reckons the canary requests missing until the step may end.
+    fn reckon(&mut self, span: Span) {
+        self.missing.age = self.missing.age.plus(span);
+        let (level, limits) = (self.level(), self.limits());
+        let seen = self.trial.canary_requests();
+        let requests = match self.config.comparison {
+            Comparison::Randomised => {
+                let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
+                if enough(&self.trial) && self.jackknife.all(&self.trial, enough) {
+                    Some(0)
+                } else if self.missing.age < RECKON_EVERY && self.missing.requests != Some(0) {
+                    return;
+                } else {
+                    let factor = self.trial.requests_missing(level, limits, &self.config);
+                    factor.map(|factor| ceil(count(seen) * (factor - 1.0)).max(1))
+                }
+            }
+            Comparison::Absolute | Comparison::BeforeAfter => self.absolute_missing(),
+        };
+        self.missing = Missing { requests, at: seen, age: Span::ZERO };
+    }
+
+    fn absolute_missing(&self) -> Option<u64> {
+        if self.step.primary == 0 && self.config.error_limit.is_some() {
+            let needed = self.trial.until_limit_speaks(self.limit_of(Signal::ErrorLimit));
+            return Some(ceil((needed - count(self.step.canary)).max(0.0)));
+        }
+        let factor = self.trial.guard_missing(self.limit_of(Signal::Guard))?;
+        Some(ceil(count(self.trial.seen()) * (factor - 1.0)))
     }
 
     /// Returns the canary requests missing until the step may end: 0 if it may.
-    fn missing(&self) -> Option<f64> {
-        let seen = count(self.observed.canary_requests());
-        let least = count(self.config.min_requests.saturating_sub(self.step.canary));
-        let factor = match self.config.comparison {
-            Comparison::Randomised => self.comparison_missing()?,
-            Comparison::Absolute if self.step.primary == 0 && self.limit.is_some() => {
-                return Some(least.max(self.until_limit_speaks() - count(self.step.canary)));
-            }
-            Comparison::Absolute => self.guard_power.requests_missing(
-                self.guard.test().first_weight(),
-                self.limit_of(Signal::Guard),
-                None,
-            )?,
-        };
-        Some((seen * (factor - 1.0)).max(least))
+    fn missing(&self) -> Option<u64> {
+        let least = self.config.min_requests.saturating_sub(self.step.canary);
+        let since = self.trial.canary_requests().saturating_sub(self.missing.at);
+        // One more at least, as long as it is not known to be enough.
+        let left = |requests: u64| if requests == 0 { 0 } else { requests.saturating_sub(since).max(1) };
+        self.missing.requests.map(|requests| left(requests).max(least))
     }
 
-    /// Returns the requests after which a canary that fails all of them is known to be above its limit.
-    fn until_limit_speaks(&self) -> f64 {
-        let Some(limit) = &self.limit else { return 0.0 };
-        let decisive = self.limit_of(Signal::Limit);
-        (1..=1_000_u64).map(count).find(|&n| limit.first_copy(n, n) >= decisive).unwrap_or(1_000.0)
-    }
-
-    /// Returns the factor by which requests must grow until the declared regression would have been
-    /// caught, in errors and in latency.
-    fn comparison_missing(&self) -> Option<f64> {
-        let must = self.config.must_detect;
-        let regressed = (must.errors * self.observed.cautious_primary_rate()).max(must.errors_at_least).min(1.0);
-        let limit = self.limit_of(Signal::Errors);
-        let errors = self.errors_power.expecting(regressed).requests_missing(
-            self.errors.first_weight(),
-            limit,
-            Some((&self.floor, limit)),
-        )?;
-        if !self.observed.has_latency() {
-            return Some(errors);
-        }
-        if !self.latency.is_ready() {
-            // No threshold yet: at least one more request must be compared with one.
-            return Some(errors.max(1.0 + 1.0 / count(self.observed.canary_requests()).max(1.0)));
-        }
-        if !self.latency.sees_regression() {
-            return Some(errors);
-        }
-        let latency = self.latency.requests_missing(self.limit_of(Signal::Latency))?;
-        Some(errors.max(latency))
+    fn limits(&self) -> Limits {
+        Limits { errors: self.limit_of(Signal::Errors), latency: self.limit_of(Signal::Latency) }
     }
 
     /// Returns the evidence of a signal that decides without any other.
     fn limit_of(&self, signal: Signal) -> f64 {
-        self.config.decisive() - libm::log(self.config.share(signal).unwrap_or(1.0))
+        self.config.decisive() - libm::log(self.config.shares().of(signal).unwrap_or(1.0))
     }
 
     /// Returns how long so many canary requests take at the rate of this step.
@@ -480,14 +370,24 @@ impl Judge {
     }
 
     fn verdict(&self, now: Timestamp, flowing: &Flowing, missing: Option<u64>, eta: Option<Span>) -> Verdict {
-        if let Some(reason) = &self.crossed {
-            return Verdict::Rollback(reason.clone());
+        if let Some(crossed) = &self.crossed {
+            return match self.suspected(now) {
+                Some(left) => Verdict::Continue(words::suspect(&crossed.reason, left)),
+                None => Verdict::Rollback(crossed.reason.clone()),
+            };
         }
         if let Some(reason) = self.without_data(now, flowing) {
             return Verdict::NoData(reason);
         }
         if self.config.mode != Mode::Sequential {
             return Verdict::Continue(words::checks_decide(&self.observed));
+        }
+        if let Some(rate) = self.baseline.degraded() {
+            return Verdict::Continue(words::shared_harm(&self.observed, rate));
+        }
+        if let Some((_, seat)) = self.rests_on {
+            let reason = self.accuse(&self.config.shares());
+            return Verdict::Continue(words::rests_on(&reason, self.seats.node(seat)));
         }
         match missing {
             Some(0) => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
@@ -500,7 +400,16 @@ impl Judge {
         }
     }
 
-    fn without_data(&self, now: Timestamp, flowing: &Flowing) -> Option<alloc::string::String> {
+    /// Returns how long the canary is suspected for yet, if it is: what crossed may be one bad pod (P13).
+    fn suspected(&self, now: Timestamp) -> Option<Span> {
+        let crossed = self.crossed.as_ref().filter(|crossed| !crossed.hard)?;
+        let (primary, canary) = self.spread.pods();
+        let one_pod = canary == 1 && primary > 1;
+        let until = crossed.at.plus(SUSPECT_FOR);
+        (one_pod && self.config.on_one_pod == OnOnePod::Suspect && now < until).then(|| until.since(now))
+    }
+
+    fn without_data(&self, now: Timestamp, flowing: &Flowing) -> Option<String> {
         if let Some(last) = self.last_traffic
             && now.since(last.max(self.step.began)) > STALE
         {
@@ -515,25 +424,55 @@ impl Judge {
         if self.step.canary == 0 {
             return Some(words::only_primary(self.step.primary, self.step.direct));
         }
-        if self.step.primary == 0 && matches!(self.config.comparison, Comparison::Randomised) {
+        if self.step.primary == 0 && self.config.comparison == Comparison::Randomised {
             return Some(words::only_canary(self.step.canary));
         }
         None
     }
 
+    fn notices(&self, now: Timestamp) -> Vec<Notice> {
+        let mut notices = BTreeMap::new();
+        let (level, decisive) = (self.level(), self.config.decisive());
+        for (signal, mode) in &self.config.modes {
+            if *mode == SignalMode::Warn && self.trial.evidence(*signal, level) >= decisive {
+                notices.insert(About::Signal(*signal), words::would_roll_back(&self.words_for(Some(*signal))));
+            }
+        }
+        if let Some(rate) = self.baseline.degraded() {
+            notices.insert(About::SharedHarm, words::shared_harm(&self.observed, rate));
+        } else if let Some(limit) = self.config.error_limit.filter(|limit| self.baseline.exceeded(*limit)) {
+            notices.insert(About::SharedHarm, words::limit_exceeded_before(limit));
+        }
+        if let Some((since, seat)) = self.rests_on
+            && now.since(since) >= ONE_NODE_AFTER
+        {
+            let reason = self.accuse(&self.config.shares());
+            notices.insert(About::OneNode, words::rests_on(&reason, self.seats.node(seat)));
+        }
+        if let (Some(left), Some(crossed)) = (self.suspected(now), &self.crossed) {
+            notices.insert(About::OnePod, words::suspect(&crossed.reason, left));
+        }
+        notices.into_iter().map(|(about, text)| Notice { about, text }).collect()
+    }
+
     /// Returns why the canary is rolled back, from the signal that speaks loudest.
-    fn accuse(&self) -> alloc::string::String {
-        let loudest = self
-            .config
-            .shares()
-            .into_iter()
-            .max_by(|&(a, _), &(b, _)| self.harm(a).total_cmp(&self.harm(b)))
-            .map(|(signal, _)| signal);
-        match loudest {
-            Some(Signal::Latency) => words::slower(&self.observed),
-            Some(Signal::Guard) => words::broken(&self.observed),
-            Some(Signal::Limit) => words::above_limit(&self.observed, self.config.error_limit),
-            Some(Signal::Errors) | None => words::more_errors(&self.observed, self.interval.bounds(INTERVAL_ALPHA)),
+    fn accuse(&self, shares: &Shares) -> String {
+        let speaks = |signal: Signal| self.harm(&self.trial, shares, signal);
+        let loudest = shares.iter().map(|(signal, _)| signal).max_by(|a, b| speaks(*a).total_cmp(&speaks(*b)));
+        self.words_for(loudest)
+    }
+
+    fn words_for(&self, signal: Option<Signal>) -> String {
+        let seen = &self.observed;
+        match signal {
+            Some(Signal::Latency) => words::slower(seen),
+            Some(Signal::Guard) => words::broken(seen),
+            Some(Signal::ErrorLimit) => words::above_limit(seen, self.config.error_limit),
+            Some(Signal::LatencyLimit) => words::slower_than_limit(seen, self.config.latency_limit.unwrap_or_default()),
+            Some(Signal::Outcomes) => words::other_answers(seen, self.trial.outcomes().loudest()),
+            Some(Signal::Attempts) => words::more_attempts(seen),
+            Some(Signal::Disconnects) => words::more_disconnects(seen),
+            Some(Signal::Errors) | None => words::more_errors(seen, self.interval.bounds(INTERVAL_ALPHA)),
         }
     }
 }

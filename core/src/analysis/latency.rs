@@ -10,14 +10,16 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::power::Power;
+use super::safety::Closed;
 use super::sequential::{RatioTest, Split, count, ln_sum};
-use super::window::Arms;
+use super::soft::Soft;
+use super::window::{Arms, Batch};
 use crate::counts::Counts;
 use crate::histogram::{Histogram, bin_of, bounds};
 use crate::time::Span;
 
-/// Thresholds follow the primary over the last one to two stretches of this length.
-const MEMORY: Span = Span::from_secs(60);
+/// Thresholds follow the primary: after so long, what it did counts half.
+const HALF_LIFE: Span = Span::from_secs(60);
 
 /// A quantile is used once this many primary requests lie above it.
 const ENOUGH_ABOVE: f64 = 10.0;
@@ -31,13 +33,11 @@ pub struct LatencyConfig {
     pub tolerance: f64,
     /// And at least so much slower (P16).
     pub floor: Span,
-    /// The age at which a request in flight is reported as overdue, if it ever is.
-    pub overdue: Option<Span>,
 }
 
 impl Default for LatencyConfig {
     fn default() -> Self {
-        Self { quantiles: alloc::vec![0.5, 0.9, 0.99], tolerance: 0.25, floor: Span::from_millis(5), overdue: None }
+        Self { quantiles: alloc::vec![0.5, 0.9, 0.99], tolerance: 0.25, floor: Span::from_millis(5) }
     }
 }
 
@@ -45,18 +45,16 @@ impl Default for LatencyConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     config: LatencyConfig,
-    recent: Histogram,
-    before: Histogram,
+    /// The primary of late. Older requests fade.
+    reference: Histogram,
     age: Span,
     quantiles: Vec<Quantile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Quantile {
-    q: f64,
-    harm: RatioTest,
+    harm: Soft,
     safety: RatioTest,
-    power: Power,
 }
 
 impl Latency {
@@ -65,40 +63,44 @@ impl Latency {
         let quantiles = config
             .quantiles
             .iter()
-            .map(|&q| Quantile {
-                q,
-                harm: RatioTest::harm(1.0),
-                safety: RatioTest::safety(1.0),
-                power: Power::default(),
-            })
+            .map(|_| Quantile { harm: Soft::new(&[1.0], None), safety: RatioTest::safety(1.0) })
             .collect();
-        Self { config, recent: Histogram::new(), before: Histogram::new(), age: Span::ZERO, quantiles }
+        Self { config, reference: Histogram::new(), age: Span::ZERO, quantiles }
     }
 
-    /// Takes in a batch. `regression` is how much slower the canary is when it must be caught.
-    pub fn observe(&mut self, arms: &Arms, regression: f64, span: Span) {
-        let reference = self.reference();
-        let total = count(reference.count());
-        for quantile in &mut self.quantiles {
-            let above = total * (1.0 - quantile.q);
-            let threshold = reference
-                .quantile_bin(quantile.q)
-                .filter(|_| above >= ENOUGH_ABOVE)
-                .map(|bin| Threshold::new(bin, &self.config));
+    /// Takes in a batch. `regression` is how much slower the canary is when it must be caught; `closed` are the
+    /// requests that speak for safety.
+    pub fn observe(&mut self, batch: &Batch, closed: &Closed, regression: f64) {
+        let total = count(self.reference.count());
+        for (quantile, threshold) in self.quantiles.iter_mut().zip(thresholds(&self.config, &self.reference)) {
             if let Some(threshold) = threshold {
-                let split = threshold.harm(arms);
-                let slow = threshold.share_if_slower(&reference, regression);
-                let base = count(reference.count_above(threshold.bin)) / total;
-                quantile.power.observe(&quantile.harm, split, base, slow);
-                quantile.harm.observe(split, span);
-                quantile.safety.observe(threshold.safety(arms), span);
+                let split = threshold.harm(&batch.judged, batch.overdue);
+                let slow = threshold.share_if_slower(&self.reference, regression);
+                let base = count(self.reference.count_above(threshold.bin)) / total;
+                quantile.harm.imagine(split, base, slow);
+                quantile.harm.observe(split, batch.span);
+                quantile.safety.observe(threshold.safety(closed), batch.span);
             }
         }
-        self.recent.merge(&arms.primary.latency);
-        self.age = self.age.plus(span);
-        if self.age >= MEMORY {
+        self.remember(batch);
+    }
+
+    /// Learns from the primary alone, while the canary is not compared.
+    pub(crate) fn learn(&mut self, batch: &Batch) {
+        for (quantile, threshold) in self.quantiles.iter_mut().zip(thresholds(&self.config, &self.reference)) {
+            if let Some(threshold) = threshold {
+                quantile.harm.learn(threshold.harm(&batch.judged, batch.overdue), batch.span);
+            }
+        }
+        self.remember(batch);
+    }
+
+    fn remember(&mut self, batch: &Batch) {
+        self.reference.merge(&batch.judged.primary.latency);
+        self.age = self.age.plus(batch.span);
+        if self.age >= HALF_LIFE {
             self.age = Span::ZERO;
-            self.before = core::mem::take(&mut self.recent);
+            self.reference.halve();
         }
     }
 
@@ -111,7 +113,7 @@ impl Latency {
 
     /// Returns ln E for "slower than tolerated".
     pub fn harm(&self) -> f64 {
-        self.average(|quantile| quantile.harm.evidence())
+        self.average(|quantile| quantile.harm.evidence(0))
     }
 
     /// Returns ln E against "slower than tolerated".
@@ -119,31 +121,39 @@ impl Latency {
         self.average(|quantile| quantile.safety.evidence())
     }
 
+    /// Returns true if the regression would have been caught by evidence `limit` of the average.
+    pub(crate) fn is_enough(&self, limit: f64) -> bool {
+        let limit = self.alone(limit);
+        self.powers().any(|(test, power)| power.is_enough(test.first_weight(), limit, None))
+    }
+
     /// Returns the factor by which the canary's requests would have to grow until the regression
     /// would have been caught by evidence `limit` of the average: at most 1 if it would have been.
     /// Nothing if no quantile can see it, since it stays within the tolerance.
     pub(crate) fn requests_missing(&self, limit: f64) -> Option<f64> {
-        let limit = limit + libm::log(count(self.quantiles.len() as u64));
-        self.quantiles
-            .iter()
-            .filter_map(|quantile| quantile.power.requests_missing(quantile.harm.first_weight(), limit, None))
+        let limit = self.alone(limit);
+        self.powers()
+            .filter_map(|(test, power)| power.requests_missing(test.first_weight(), limit, None))
             .min_by(f64::total_cmp)
     }
 
     /// Returns true if some quantile was compared.
     pub(crate) fn is_ready(&self) -> bool {
-        self.quantiles.iter().any(|quantile| quantile.power.is_ready())
+        self.powers().any(|(_, power)| power.is_ready())
     }
 
     /// Returns true if the regression lies beyond tolerance and floor at some quantile.
     pub(crate) fn sees_regression(&self) -> bool {
-        self.quantiles.iter().any(|quantile| quantile.power.sees())
+        self.powers().any(|(_, power)| power.sees())
     }
 
-    fn reference(&self) -> Histogram {
-        let mut both = self.before.clone();
-        both.merge(&self.recent);
-        both
+    fn powers(&self) -> impl Iterator<Item = (&RatioTest, &Power)> {
+        self.quantiles.iter().filter_map(|quantile| quantile.harm.power(0))
+    }
+
+    /// Returns the evidence that one quantile needs if the others have none.
+    fn alone(&self, limit: f64) -> f64 {
+        limit + libm::log(count(self.quantiles.len() as u64))
     }
 
     fn average(&self, evidence: impl Fn(&Quantile) -> f64) -> f64 {
@@ -154,6 +164,16 @@ impl Latency {
     }
 }
 
+/// Returns the threshold of each quantile, where enough of the primary lies above it.
+fn thresholds(config: &LatencyConfig, reference: &Histogram) -> Vec<Option<Threshold>> {
+    let total = count(reference.count());
+    let threshold = |q: &f64| {
+        let bin = reference.quantile_bin(*q).filter(|_| total * (1.0 - q) >= ENOUGH_ABOVE)?;
+        Some(Threshold::new(bin, config))
+    };
+    config.quantiles.iter().map(threshold).collect()
+}
+
 /// A threshold on the primary and the one on the canary that corresponds to it.
 struct Threshold {
     /// The primary's bin: requests above it are slow.
@@ -162,53 +182,33 @@ struct Threshold {
     primary_us: u64,
     /// Canary requests longer than this are slow.
     canary_us: u64,
-    overdue_us: Option<u64>,
 }
 
 impl Threshold {
     fn new(bin: u16, config: &LatencyConfig) -> Self {
         let primary_us = bounds(bin).1;
         let tolerated = ceil(count(primary_us) * (1.0 + config.tolerance.max(0.0)));
-        Self {
-            bin,
-            primary_us,
-            canary_us: tolerated.max(primary_us.saturating_add(config.floor.as_micros())),
-            overdue_us: config.overdue.map(Span::as_micros),
-        }
+        Self { bin, primary_us, canary_us: tolerated.max(primary_us.saturating_add(config.floor.as_micros())) }
     }
 
     /// Counts in the primary's favour nowhere: of the bin that the canary's threshold falls into,
     /// nothing counts (P9); the primary's threshold is an edge.
-    fn harm(&self, arms: &Arms) -> Split {
+    fn harm(&self, arms: &Arms, overdue: Option<Span>) -> Split {
         let canary_slow = arms.canary.latency.count_above(bin_of(self.canary_us));
         let primary_slow = arms.primary.latency.count_above(self.bin);
-        let (canary_bad, canary) = self.with_overdue(&arms.canary, canary_slow, self.canary_us);
-        let (primary_bad, primary) = self.with_overdue(&arms.primary, primary_slow, self.primary_us);
+        let (canary_bad, canary) = with_overdue(&arms.canary, canary_slow, self.canary_us, overdue);
+        let (primary_bad, primary) = with_overdue(&arms.primary, primary_slow, self.primary_us, overdue);
         Split { canary_bad, canary, primary_bad, primary }
     }
 
-    /// Adds requests that are overdue, at once, and each once: those that finished since are in the
-    /// histogram. Below the threshold being overdue proves nothing.
-    fn with_overdue(&self, counts: &Counts, slow: u64, threshold_us: u64) -> (u64, u64) {
-        let finished = counts.latency.count();
-        if self.overdue_us.is_none_or(|overdue| overdue < threshold_us) {
-            return (slow, finished);
-        }
-        let bad = slow.saturating_sub(counts.overdue_finished).saturating_add(counts.overdue);
-        let all = finished.saturating_sub(counts.overdue_finished).saturating_add(counts.overdue);
-        (bad, all)
-    }
-
-    /// Conservative the other way round, and with every request in flight taken for slow: of an arm
-    /// that has just begun only short requests have finished (P2).
-    fn safety(&self, arms: &Arms) -> Split {
-        let in_flight = arms.canary.started.saturating_sub(arms.canary.finished);
-        let slow = arms.canary.latency.count_from(bin_of(self.canary_us));
+    /// Conservative the other way round: whatever of the canary may be slow is.
+    fn safety(&self, closed: &Closed) -> Split {
+        let slow = closed.canary.latency.count_from(bin_of(self.canary_us));
         Split {
-            canary_bad: slow.saturating_add(in_flight),
-            canary: arms.canary.latency.count().saturating_add(in_flight),
-            primary_bad: arms.primary.latency.count_above(self.bin),
-            primary: arms.primary.latency.count(),
+            canary_bad: slow.saturating_add(closed.canary.overdue),
+            canary: closed.canary.latency.count().saturating_add(closed.canary.overdue),
+            primary_bad: closed.primary.latency.count_above(self.bin),
+            primary: closed.primary.latency.count(),
         }
     }
 
@@ -217,6 +217,17 @@ impl Threshold {
         let short_enough = ceil(count(self.canary_us) / regression.max(1.0));
         count(reference.count_above(bin_of(short_enough))) / count(reference.count()).max(1.0)
     }
+}
+
+/// Returns slow requests and all, with those among them that are overdue, at once, and each once: those that finished
+/// since are in the histogram. Below the threshold being overdue proves nothing.
+pub(crate) fn with_overdue(counts: &Counts, slow: u64, threshold_us: u64, overdue: Option<Span>) -> (u64, u64) {
+    let finished = counts.latency.count();
+    if overdue.is_none_or(|overdue| overdue.as_micros() < threshold_us) {
+        return (slow, finished);
+    }
+    let with_hangs = |n: u64| n.saturating_sub(counts.overdue_finished).saturating_add(counts.overdue);
+    (with_hangs(slow), with_hangs(finished))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and the cast saturates")]

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::sequential::{LimitTest, RatioTest, Split, count, ln_sum};
+use super::sequential::{LimitTest, RatioTest, Split, count};
 
 /// How surely the regression must have been caught. A little above the promised 90 %: the primary's
 /// rate is an estimate.
@@ -31,28 +31,38 @@ pub(crate) struct Power {
     base: f64,
     /// Canary requests.
     canary: f64,
+    /// The size of bursts, summed over canary requests.
+    bursts: f64,
+}
+
+/// A second test that must speak too, with the evidence that it needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Floor<'a> {
+    pub(crate) test: &'a LimitTest,
+    pub(crate) limit: f64,
 }
 
 impl Power {
     /// Takes in a batch: the primary's bad requests as they are, and the canary's rates without and
-    /// with the regression.
-    pub(crate) fn observe(&mut self, test: &RatioTest, split: Split, base: f64, regressed: f64) {
-        if split.canary == 0 || split.primary == 0 {
+    /// with the regression. Bad requests come in bursts of `burst`.
+    pub(crate) fn observe(&mut self, test: &RatioTest, split: Split, burst: f64, base: f64, regressed: f64) {
+        if !split.compares() {
             return;
         }
         let canary = count(split.canary);
-        let bases: Vec<_> = test.bases(split).collect();
-        self.per_canary.resize(bases.len(), 0.0);
-        self.from_primary.resize(bases.len(), 0.0);
-        for (sum, (a, _)) in self.per_canary.iter_mut().zip(&bases) {
-            *sum += canary * a;
-        }
-        for (sum, (_, b)) in self.from_primary.iter_mut().zip(&bases) {
-            *sum += count(split.primary_bad) * b;
+        let bad = count(split.primary_bad);
+        let (slope, weight) = (canary / burst, bad / burst);
+        self.per_canary.resize(test.alternatives(), 0.0);
+        self.from_primary.resize(test.alternatives(), 0.0);
+        let sums = self.per_canary.iter_mut().zip(&mut self.from_primary);
+        for ((per_canary, from_primary), (a, b)) in sums.zip(test.bases(split)) {
+            *per_canary += slope * a;
+            *from_primary += weight * b;
         }
         self.expected += canary * regressed;
         self.base += canary * base;
         self.canary += canary;
+        self.bursts += canary * burst;
     }
 
     /// Returns the same with another rate under the regression, which is known better with time.
@@ -70,11 +80,14 @@ impl Power {
         self.expected >= 1.5 * self.base && self.expected > 0.0
     }
 
+    /// Returns true if the regression would have been caught by now. `limit` is the evidence that decides.
+    pub(crate) fn is_enough(&self, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> bool {
+        self.canary > 0.0 && self.sees() && self.caught(1.0, weight, limit, floor) >= WANTED
+    }
+
     /// Returns the factor by which the traffic would have to grow until the regression would have
     /// been caught: at most 1 if it would have been by now. Nothing if it would take for ever.
-    ///
-    /// `limit` is the evidence that decides; `floor` a second test that must reach it too.
-    pub(crate) fn requests_missing(&self, weight: f64, limit: f64, floor: Option<(&LimitTest, f64)>) -> Option<f64> {
+    pub(crate) fn requests_missing(&self, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> Option<f64> {
         if self.canary <= 0.0 || !self.sees() {
             return None;
         }
@@ -102,31 +115,56 @@ impl Power {
     }
 
     /// Returns a lower bound of the chance that the regression would have been caught.
-    fn caught(&self, grown: f64, weight: f64, limit: f64, floor: Option<(&LimitTest, f64)>) -> f64 {
+    fn caught(&self, grown: f64, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> f64 {
         let canary = self.canary * grown;
-        let crosses = |bad: f64| {
-            let relative = ln_sum(
-                self.per_canary.iter().zip(&self.from_primary).map(|(a, b)| weight + bad * a / self.canary + grown * b),
-            );
-            let absolute = floor.is_none_or(|(test, limit)| test.first_copy(bad, canary) >= limit);
-            relative >= limit && absolute
-        };
-        // Evidence of harm rises with the canary's bad requests, so that the least number that
-        // crosses is found by halving.
-        let (mut low, mut high) = (0.0, libm::ceil(canary));
-        if !crosses(high) {
+        let lines = self.per_canary.iter().zip(&self.from_primary);
+        let lines = lines.map(|(a, b)| Line { slope: a / self.canary, at_zero: weight + grown * b });
+        let relative = least(limit, &lines.collect::<Vec<_>>());
+        let absolute = floor.map_or(0.0, |floor| least(floor.limit, &floor.test.first_copy(canary)));
+        let wanted = relative.max(absolute);
+        if wanted > canary {
             return 0.0;
         }
-        while high - low > 1.0 {
-            let middle = libm::floor(f64::midpoint(low, high));
-            if crosses(middle) {
-                high = middle;
-            } else {
-                low = middle;
-            }
-        }
-        at_least(high, self.expected * grown)
+        // A burst happens or not as a whole.
+        let burst = (self.bursts / self.canary).max(1.0);
+        at_least(libm::ceil(wanted / burst), self.expected * grown / burst)
     }
+}
+
+/// The logarithm of evidence for one alternative, as bad requests come in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// What each bad request adds.
+    pub(crate) slope: f64,
+    /// What there is without any.
+    pub(crate) at_zero: f64,
+}
+
+/// Returns how many bad requests are needed until the sum of all lines' evidence reaches `limit`; infinity if no number
+/// is enough.
+///
+/// The logarithm of the sum is convex and rises. Where the first line alone reaches the limit the sum has passed it,
+/// and from there Newton's method comes back without ever falling below.
+pub(crate) fn least(limit: f64, lines: &[Line]) -> f64 {
+    let alone = |line: &Line| if line.slope > 0.0 { (limit - line.at_zero) / line.slope } else { f64::INFINITY };
+    let mut bad = lines.iter().map(alone).fold(f64::INFINITY, f64::min).max(0.0);
+    if !bad.is_finite() {
+        return f64::INFINITY;
+    }
+    for _ in 0..4 {
+        let at = |line: &Line| line.at_zero + bad * line.slope;
+        let highest = lines.iter().map(at).fold(f64::NEG_INFINITY, f64::max);
+        let (sum, slope) = lines.iter().fold((0.0, 0.0), |(sum, slope), line| {
+            let share = libm::exp(at(line) - highest);
+            (sum + share, slope + share * line.slope)
+        });
+        let excess = highest + libm::log(sum) - limit;
+        if excess <= 0.0 || slope <= 0.0 {
+            break;
+        }
+        bad = (bad - excess * sum / slope).max(0.0);
+    }
+    libm::ceil(bad)
 }
 
 /// Returns a lower bound of the chance of `wanted` bad requests or more where `mean` are expected.
@@ -169,6 +207,38 @@ mod tests {
     }
 
     #[test]
+    fn the_least_number_is_the_first_that_crosses() {
+        let test = RatioTest::harm(1.25);
+        let split = Split { canary_bad: 0, canary: 500, primary_bad: 95, primary: 9_500 };
+        let mut power = Power::default();
+        power.observe(&test, split, 1.0, 0.01, 0.05);
+        let weight = test.first_weight();
+        let lines = power.per_canary.iter().zip(&power.from_primary);
+        let lines: Vec<Line> = lines.map(|(a, b)| Line { slope: a / 500.0, at_zero: weight + b }).collect();
+        for limit in [1.0, 7.6, 20.0] {
+            let found = least(limit, &lines);
+            let reaches = |bad: f64| {
+                let evidence = lines.iter().map(|line| libm::exp(line.at_zero + bad * line.slope)).sum::<f64>();
+                libm::log(evidence) >= limit
+            };
+            assert!(reaches(found) && !reaches(found - 1.0), "{limit}: {found}");
+        }
+        assert!(least(1.0, &[Line { slope: 0.0, at_zero: 0.0 }]).is_infinite());
+    }
+
+    #[test]
+    fn bursts_make_a_regression_harder_to_see() {
+        let test = RatioTest::harm(1.25);
+        let split = Split { canary_bad: 0, canary: 2_000, primary_bad: 380, primary: 38_000 };
+        let missing = |burst| {
+            let mut power = Power::default();
+            power.observe(&test, split, burst, 0.01, 0.05);
+            power.requests_missing(test.first_weight(), 7.6, None).unwrap()
+        };
+        assert!((missing(1.0) - 1.0).abs() < 1e-9 && missing(9.0) > 1.5, "{} {}", missing(1.0), missing(9.0));
+    }
+
+    #[test]
     fn a_test_without_requests_would_have_caught_nothing() {
         let test = RatioTest::harm(1.25);
         assert_eq!(Power::default().requests_missing(test.first_weight(), 7.0, None), None);
@@ -181,7 +251,7 @@ mod tests {
         let mut last = f64::INFINITY;
         let batch = Split { canary_bad: 0, canary: 10, primary_bad: 2, primary: 190 };
         for _ in 0..500 {
-            power.observe(&test, batch, 0.01, 0.05);
+            power.observe(&test, batch, 1.0, 0.01, 0.05);
             let missing = power.requests_missing(test.first_weight(), 7.6, None).unwrap();
             assert!(missing <= last * 1.03);
             last = missing;

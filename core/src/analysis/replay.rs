@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{Assessment, Evidence, Flowing, Judge, JudgeConfig};
 use super::window::{Arms, Batch, WINDOW};
-use crate::counts::Counts;
-use crate::histogram::bin_of;
+use crate::counts::{Cohorts, Counts};
+use crate::histogram::{Histogram, bin_of};
 use crate::outcome::Outcome;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
@@ -207,11 +207,14 @@ fn counts(arm: &LineArm) -> Counts {
         | Outcome::DisconnectMidResponse
         | Outcome::NotSent => 0,
     });
+    let latency: Histogram = arm.latency_us.iter().map(|&(value, count)| (bin_of(value), count)).collect();
     Counts {
         started: arm.requests,
         finished: arm.requests,
         outcomes,
-        latency: arm.latency_us.iter().map(|&(value, count)| (bin_of(value), count)).collect(),
+        // A line is whole: all of its requests have finished.
+        cohorts: Cohorts { finished: arm.requests, errors: arm.errors, latency: latency.clone(), ..Cohorts::default() },
+        latency,
         latency_sum_us: arm
             .latency_us
             .iter()

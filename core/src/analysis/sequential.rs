@@ -8,20 +8,48 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::power::{Line, least};
 use crate::time::Span;
-
-/// Alternatives of a harm test, as multiples of what is tolerated. They share their weight equally.
-const HARM: [f64; 8] = [1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0];
-
-/// Alternatives of a safety test, as multiples of the margin.
-const SAFE: [f64; 6] = [0.2, 0.35, 0.5, 0.65, 0.8, 0.9];
 
 /// A fresh copy of a harm test starts so often: a fault that begins late owes nothing to the healthy
 /// time before it.
 pub const RESTART: Span = Span::from_secs(5);
 
+/// A multiple of what is tolerated, with its natural logarithm.
+#[derive(Debug, Clone, Copy)]
+struct Multiple {
+    ratio: f64,
+    ln: f64,
+}
+
+const fn multiple(ratio: f64, ln: f64) -> Multiple {
+    Multiple { ratio, ln }
+}
+
+/// Alternatives of a harm test. They share their weight equally.
+const HARM: [Multiple; 8] = [
+    multiple(1.25, 0.223_143_551_314_209_76),
+    multiple(1.5, 0.405_465_108_108_164_4),
+    multiple(2.0, core::f64::consts::LN_2),
+    multiple(3.0, 1.098_612_288_668_109_8),
+    multiple(5.0, 1.609_437_912_434_100_3),
+    multiple(10.0, core::f64::consts::LN_10),
+    multiple(30.0, 3.401_197_381_662_155_5),
+    multiple(100.0, 4.605_170_185_988_092),
+];
+
+/// Alternatives of a safety test, as multiples of the margin.
+const SAFE: [Multiple; 6] = [
+    multiple(0.2, -1.609_437_912_434_100_3),
+    multiple(0.35, -1.049_822_124_498_677_7),
+    multiple(0.5, -core::f64::consts::LN_2),
+    multiple(0.65, -0.430_782_916_092_454_2),
+    multiple(0.8, -0.223_143_551_314_209_7),
+    multiple(0.9, -0.105_360_515_657_826_28),
+];
+
 /// Bad events among requests of both arms in one batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// Bad events of the canary.
     pub canary_bad: u64,
@@ -33,6 +61,46 @@ pub struct Split {
     pub primary: u64,
 }
 
+impl Split {
+    /// Returns both batches together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            canary_bad: self.canary_bad.saturating_add(other.canary_bad),
+            canary: self.canary.saturating_add(other.canary),
+            primary_bad: self.primary_bad.saturating_add(other.primary_bad),
+            primary: self.primary.saturating_add(other.primary),
+        }
+    }
+
+    /// Returns true if both arms had requests: a batch of one arm says nothing about their ratio.
+    pub(crate) const fn compares(self) -> bool {
+        self.canary > 0 && self.primary > 0
+    }
+
+    const fn is_clean(self) -> bool {
+        self.canary_bad == 0 && self.primary_bad == 0
+    }
+}
+
+/// What a ratio test looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Side {
+    /// Ratios above what is tolerated.
+    Harm,
+    /// Ratios below the margin.
+    Safety,
+}
+
+impl Side {
+    const fn alternatives(self) -> &'static [Multiple] {
+        match self {
+            Self::Harm => &HARM,
+            Self::Safety => &SAFE,
+        }
+    }
+}
+
 /// Evidence on the ratio of two rates of bad events.
 ///
 /// Given the bad events of a batch, the canary's share of them is at most
@@ -42,39 +110,40 @@ pub struct Split {
 /// as long as requests within a batch are independent: with a and b for the two bases its mean is
 /// Π(1+p_c(a−1))·Π(1+p_p(b−1)) ≤ exp(n_c·p_c(a−1) + n_p·p_p(b−1)), and at p_c = r₀·p_p the exponent
 /// is zero (Lindon and Malek, arXiv 2011.03567, generalised to exposures).
+///
+/// Bad events that come in bursts are not independent. A burst of φ events counts as one if the batch's evidence is
+/// divided by φ: by Jensen's inequality E(LR)^(1/φ) ≤ (E LR)^(1/φ) ≤ 1 where every burst has φ events (see
+/// [`Dispersion`](super::dispersion::Dispersion)).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RatioTest {
     tolerated: f64,
-    ratios: Vec<f64>,
+    side: Side,
     mixture: Mixture,
 }
 
 impl RatioTest {
     /// Returns a test of "the canary's rate is at most `tolerated` times the primary's".
     pub fn harm(tolerated: f64) -> Self {
-        Self {
-            tolerated,
-            ratios: HARM.iter().map(|ratio| ratio * tolerated).collect(),
-            mixture: Mixture::restarting(HARM.len()),
-        }
+        Self { tolerated, side: Side::Harm, mixture: Mixture::restarting(HARM.len()) }
     }
 
     /// Returns a test of "the canary's rate is at least `margin` times the primary's": evidence
     /// against it is evidence that the canary is safe.
     pub fn safety(margin: f64) -> Self {
-        Self {
-            tolerated: margin,
-            ratios: SAFE.iter().map(|ratio| ratio * margin).collect(),
-            mixture: Mixture::single(SAFE.len()),
-        }
+        Self { tolerated: margin, side: Side::Safety, mixture: Mixture::single(SAFE.len()) }
     }
 
-    /// Takes in a batch that lasted `span`. An arm without requests tells nothing.
+    /// Takes in a batch that lasted `span`, of independent requests. An arm without requests tells nothing.
     pub fn observe(&mut self, split: Split, span: Span) {
-        if split.canary > 0 && split.primary > 0 {
-            let factors: Vec<f64> =
-                self.bases(split).map(|(a, b)| count(split.canary_bad) * a + count(split.primary_bad) * b).collect();
-            self.mixture.multiply(&factors);
+        self.observe_in_bursts(split, 1.0, span);
+    }
+
+    /// Takes in a batch whose bad events come in bursts of `burst`, at least 1.
+    pub fn observe_in_bursts(&mut self, split: Split, burst: f64, span: Span) {
+        if split.compares() && !split.is_clean() {
+            let (x, y) = (count(split.canary_bad) / burst, count(split.primary_bad) / burst);
+            let factors = bases(self.tolerated, self.side, split).map(|(a, b)| x * a + y * b);
+            self.mixture.multiply(factors);
         }
         self.mixture.elapse(span);
     }
@@ -86,25 +155,35 @@ impl RatioTest {
 
     /// Returns, for each alternative, what one bad event of the canary and of the primary adds to
     /// its evidence at this split.
-    pub(crate) fn bases(&self, split: Split) -> impl Iterator<Item = (f64, f64)> + '_ {
-        let base = share(self.tolerated, split);
-        self.ratios.iter().map(move |&ratio| {
-            let alternative = share(ratio, split);
-            (libm::log(alternative.canary / base.canary), libm::log(alternative.primary / base.primary))
-        })
+    pub(crate) fn bases(&self, split: Split) -> impl Iterator<Item = (f64, f64)> + use<> {
+        bases(self.tolerated, self.side, split)
+    }
+
+    /// Returns how many alternatives there are.
+    pub(crate) const fn alternatives(&self) -> usize {
+        self.side.alternatives().len()
     }
 
     /// Returns ln of the weight that an alternative has in the first copy.
     pub(crate) fn first_weight(&self) -> f64 {
-        -libm::log(2.0 * count_of(self.ratios.len()))
+        -libm::log(2.0 * count_of(self.side.alternatives().len()))
     }
+}
+
+/// Returns ln(θ₁/θ₀) and ln((1−θ₁)/(1−θ₀)) for every alternative.
+fn bases(tolerated: f64, side: Side, split: Split) -> impl Iterator<Item = (f64, f64)> {
+    let (canary, primary) = (count(split.canary), count(split.primary));
+    let null = libm::log(tolerated * canary + primary);
+    side.alternatives().iter().map(move |multiple| {
+        let shared = null - libm::log(multiple.ratio * tolerated * canary + primary);
+        (multiple.ln + shared, shared)
+    })
 }
 
 /// Evidence that a rate of bad events lies above a limit, from one arm alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LimitTest {
-    /// For each alternative, what a bad and a good request add to its evidence.
-    bases: Vec<(f64, f64)>,
+    limit: f64,
     mixture: Mixture,
 }
 
@@ -114,24 +193,16 @@ impl LimitTest {
     /// A batch multiplies the evidence for rate p₁ by (p₁/p₀)^x · ((1−p₁)/(1−p₀))^(n−x). Multiples of
     /// the limit that are no rates are replaced by points between the limit and one.
     pub fn above(limit: f64) -> Self {
-        let limit = limit.clamp(1e-9, 0.999);
-        let bases: Vec<_> = HARM
-            .iter()
-            .map(|multiple| {
-                let rate = multiple * limit;
-                let ceiling = 1.0 - (1.0 - limit) / (1.0 + multiple);
-                let rate = if rate < ceiling { rate } else { ceiling };
-                (libm::log(rate / limit), libm::log((1.0 - rate) / (1.0 - limit)))
-            })
-            .collect();
-        Self { mixture: Mixture::restarting(bases.len()), bases }
+        Self { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len()) }
     }
 
     /// Takes in a batch that lasted `span`.
     pub fn observe(&mut self, bad: u64, requests: u64, span: Span) {
-        let good = requests.saturating_sub(bad);
-        let factors: Vec<f64> = self.bases.iter().map(|&(a, b)| count(bad) * a + count(good) * b).collect();
-        self.mixture.multiply(&factors);
+        let good = count(requests.saturating_sub(bad));
+        if requests > 0 {
+            let bad = count(bad);
+            self.mixture.multiply(rates(self.limit).into_iter().map(|(a, b)| bad * a + good * b));
+        }
         self.mixture.elapse(span);
     }
 
@@ -140,11 +211,27 @@ impl LimitTest {
         self.mixture.evidence()
     }
 
-    /// Returns ln E of the first copy if `bad` of `requests` were bad, whenever they were.
-    pub(crate) fn first_copy(&self, bad: f64, requests: f64) -> f64 {
-        let weight = -libm::log(2.0 * count_of(self.bases.len()));
-        ln_sum(self.bases.iter().map(|&(a, b)| weight + bad * a + (requests - bad) * b))
+    /// Returns, for each alternative, ln E of the first copy as bad requests come in, of so many in all.
+    pub(crate) fn first_copy(&self, requests: f64) -> [Line; HARM.len()] {
+        let weight = -libm::log(2.0 * count_of(HARM.len()));
+        rates(self.limit).map(|(a, b)| Line { slope: a - b, at_zero: weight + requests * b })
     }
+
+    /// Returns after how many requests, all of them bad, the first copy reaches `evidence`.
+    pub(crate) fn failures_until(&self, evidence: f64) -> f64 {
+        let weight = -libm::log(2.0 * count_of(HARM.len()));
+        least(evidence, &rates(self.limit).map(|(a, _)| Line { slope: a, at_zero: weight }))
+    }
+}
+
+/// Returns, for every alternative to a limit, what a bad and a good request add to its evidence.
+fn rates(limit: f64) -> [(f64, f64); HARM.len()] {
+    HARM.map(|multiple| {
+        let rate = multiple.ratio * limit;
+        let ceiling = 1.0 - (1.0 - limit) / (1.0 + multiple.ratio);
+        let rate = if rate < ceiling { rate } else { ceiling };
+        (libm::log(rate / limit), libm::log((1.0 - rate) / (1.0 - limit)))
+    })
 }
 
 /// A weighted sum of evidence for several alternatives, restarted from time to time.
@@ -171,7 +258,7 @@ impl Mixture {
         Self { sums: alloc::vec![-libm::log(2.0 * count_of(alternatives)); alternatives], copies: 1, age: Span::ZERO }
     }
 
-    fn multiply(&mut self, ln_factors: &[f64]) {
+    fn multiply(&mut self, ln_factors: impl Iterator<Item = f64>) {
         for (sum, factor) in self.sums.iter_mut().zip(ln_factors) {
             *sum += factor;
         }
@@ -202,74 +289,11 @@ impl Mixture {
     }
 }
 
-/// An interval for the ratio of two rates that holds at all times at once.
-///
-/// Every ratio of a grid is the null hypothesis of a test whose alternative is the equal mixture of
-/// the others; the interval is what no test has ruled out. Outwards to the next grid point: the
-/// interval is never shorter than it may be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RatioInterval {
-    /// Log-likelihood of each ratio of the grid, without the parts that all have in common.
-    likelihoods: Vec<f64>,
-}
-
-/// Points of the grid: 14 an octave, from 1/256 to 256.
-const GRID: usize = 225;
-
-impl Default for RatioInterval {
-    fn default() -> Self {
-        Self { likelihoods: alloc::vec![0.0; GRID] }
-    }
-}
-
-impl RatioInterval {
-    /// Takes in a batch.
-    pub fn observe(&mut self, split: Split) {
-        if split.canary == 0 || split.primary == 0 || split.canary_bad + split.primary_bad == 0 {
-            return;
-        }
-        for (place, likelihood) in self.likelihoods.iter_mut().enumerate() {
-            let theta = share(grid_ratio(place), split);
-            *likelihood +=
-                count(split.canary_bad) * libm::log(theta.canary) + count(split.primary_bad) * libm::log(theta.primary);
-        }
-    }
-
-    /// Returns the interval that misses the true ratio with probability at most `alpha`; an end that
-    /// the grid does not reach is not known.
-    pub fn bounds(&self, alpha: f64) -> (Option<f64>, Option<f64>) {
-        let mixed = ln_sum(self.likelihoods.iter().copied()) - libm::log(count_of(GRID));
-        let limit = -libm::log(alpha);
-        let inside = |likelihood: &f64| mixed - likelihood < limit;
-        let low = self.likelihoods.iter().position(inside);
-        let high = self.likelihoods.iter().rposition(inside);
-        (
-            low.and_then(|at| at.checked_sub(1)).map(grid_ratio),
-            high.map(|at| at + 1).filter(|&at| at < GRID).map(grid_ratio),
-        )
-    }
-}
-
-fn grid_ratio(place: usize) -> f64 {
-    libm::exp2(count_of(place) / 14.0 - 8.0)
-}
-
-/// Expected shares of bad events, for a ratio of their rates.
-struct Share {
-    canary: f64,
-    primary: f64,
-}
-
-fn share(ratio: f64, split: Split) -> Share {
-    let canary = ratio * count(split.canary);
-    let primary = count(split.primary);
-    Share { canary: canary / (canary + primary), primary: primary / (canary + primary) }
-}
-
 /// Returns ln(e^a + e^b).
 pub(crate) fn ln_add(a: f64, b: f64) -> f64 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    if high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
+    // What is smaller by so much is below the last digit.
+    if low < high - 40.0 || high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
 }
 
 /// Returns the logarithm of a sum whose terms are given by theirs.
@@ -284,7 +308,7 @@ pub(crate) const fn count(n: u64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "lengths of small tables")]
-const fn count_of(n: usize) -> f64 {
+pub(crate) const fn count_of(n: usize) -> f64 {
     n as f64
 }
 
@@ -366,24 +390,17 @@ mod tests {
         assert!((test.evidence() - before).abs() < 1e-12);
     }
 
-    #[test]
-    fn the_interval_closes_in_on_the_ratio() {
-        let mut interval = RatioInterval::default();
-        assert_eq!(interval.bounds(0.05), (None, None));
-        for _ in 0..200 {
-            interval.observe(Split { canary_bad: 3, canary: 50, primary_bad: 10, primary: 500 });
-        }
-        let (low, high) = interval.bounds(0.05);
-        let (low, high) = (low.unwrap(), high.unwrap());
-        assert!(2.0 < low && low < 3.0 && 3.0 < high && high < 4.0, "{low} {high}");
+    /// The canary's share of bad events, by its definition.
+    fn share(ratio: f64, split: Split) -> f64 {
+        let canary = ratio * count(split.canary);
+        canary / (canary + count(split.primary))
     }
 
     #[test]
-    fn a_clean_primary_bounds_the_ratio_from_below_only() {
-        let mut interval = RatioInterval::default();
-        interval.observe(Split { canary_bad: 40, canary: 50, primary_bad: 0, primary: 950 });
-        let (low, high) = interval.bounds(0.05);
-        assert!(low.is_some() && high.is_none());
+    fn logarithms_of_the_tables_are_right() {
+        for multiple in HARM.iter().chain(&SAFE) {
+            assert!((libm::log(multiple.ratio) - multiple.ln).abs() < 1e-15, "{multiple:?}");
+        }
     }
 
     fn batch() -> impl Strategy<Value = Split> {
@@ -414,9 +431,9 @@ mod tests {
                         .iter()
                         .filter(|split| split.canary > 0 && split.primary > 0)
                         .map(|&split| {
-                            let (one, null) = (share(multiple * 1.25, split), share(1.25, split));
-                            count(split.canary_bad) * libm::log(one.canary / null.canary)
-                                + count(split.primary_bad) * libm::log(one.primary / null.primary)
+                            let (one, null) = (share(multiple.ratio * 1.25, split), share(1.25, split));
+                            count(split.canary_bad) * libm::log(one / null)
+                                + count(split.primary_bad) * libm::log((1.0 - one) / (1.0 - null))
                         })
                         .sum();
                     naive = ln_add(naive, ell - libm::log(8.0 * k * (k + 1.0)));

@@ -1,17 +1,22 @@
 //! Verdicts in words for a person, with the numbers that they rest on.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::JudgeConfig;
 use super::guard::with_hangs;
-use super::judge::JudgeConfig;
+use super::outcome_mix::Kind;
 use super::sequential::count;
+use super::trial::{attempts, disconnects};
 use super::window::Batch;
+use crate::counts::Counts;
 use crate::histogram::Histogram;
 use crate::id::NodeId;
+use crate::outcome::Outcome;
 use crate::time::Span;
 use crate::weight::BasisPoints;
 
@@ -26,11 +31,19 @@ pub(crate) struct Observed {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 struct ArmTotals {
     requests: u64,
     errors: u64,
     requests_and_hangs: u64,
     errors_and_hangs: u64,
+    redirects: u64,
+    client_faults: u64,
+    sized: u64,
+    empty: u64,
+    grpc_statuses: BTreeMap<u32, u64>,
+    retried: u64,
+    disconnects: u64,
     latency: Histogram,
 }
 
@@ -45,33 +58,19 @@ impl Observed {
                 self.primary.plain(arms.primary.errors(), arms.primary.judged());
             }
         }
-        self.canary.latency.merge(&batch.judged.canary.latency);
-        self.primary.latency.merge(&batch.judged.primary.latency);
-    }
-
-    pub(crate) const fn canary_requests(&self) -> u64 {
-        self.canary.requests
-    }
-
-    pub(crate) fn has_latency(&self) -> bool {
-        !self.canary.latency.is_empty() || !self.primary.latency.is_empty()
-    }
-
-    /// Returns an error rate of the primary that the true one is likely above: one and a quarter
-    /// standard deviations below what was counted.
-    pub(crate) fn cautious_primary_rate(&self) -> f64 {
-        let errors = count(self.primary.errors);
-        let low = errors - 1.25 * libm::sqrt(errors);
-        low.max(0.0) / count(self.primary.requests).max(1.0)
-    }
-}
-
-impl Observed {
-    /// Returns an error rate of the primary that the true one is likely below: two standard deviations above what
-    /// was counted.
-    pub(crate) fn incautious_primary_rate(&self) -> f64 {
-        let errors = count(self.primary.errors_and_hangs);
-        (errors + 2.0 * libm::sqrt(errors + 1.0)) / count(self.primary.requests_and_hangs).max(1.0)
+        if warmup {
+            return;
+        }
+        let arms = &batch.judged;
+        self.canary.answers(&arms.canary);
+        self.primary.answers(&arms.primary);
+        let (again, left) = (attempts(arms), disconnects(arms));
+        self.canary.retried = self.canary.retried.saturating_add(again.canary_bad);
+        self.primary.retried = self.primary.retried.saturating_add(again.primary_bad);
+        self.canary.disconnects = self.canary.disconnects.saturating_add(left.canary_bad);
+        self.primary.disconnects = self.primary.disconnects.saturating_add(left.primary_bad);
+        self.canary.latency.merge(&arms.canary.latency);
+        self.primary.latency.merge(&arms.primary.latency);
     }
 }
 
@@ -84,6 +83,21 @@ impl ArmTotals {
     fn plain(&mut self, bad: u64, all: u64) {
         self.errors = self.errors.saturating_add(bad);
         self.requests = self.requests.saturating_add(all);
+    }
+
+    fn answers(&mut self, counts: &Counts) {
+        for (held, more) in [
+            (&mut self.redirects, counts.outcome(Outcome::Redirect)),
+            (&mut self.client_faults, counts.outcome(Outcome::ClientFault)),
+            (&mut self.sized, counts.sized),
+            (&mut self.empty, counts.empty),
+        ] {
+            *held = held.saturating_add(more);
+        }
+        for (status, more) in &counts.grpc_statuses {
+            let held = self.grpc_statuses.entry(*status).or_default();
+            *held = held.saturating_add(*more);
+        }
     }
 
     fn quantiles(&self) -> String {
@@ -138,6 +152,96 @@ pub(crate) fn above_limit(seen: &Observed, limit: Option<f64>) -> String {
         percent(seen.canary.errors, seen.canary.requests),
         thousands(seen.canary.requests),
         share(limit.unwrap_or_default()),
+    )
+}
+
+pub(crate) fn slower_than_limit(seen: &Observed, limit: Span) -> String {
+    format!(
+        "more than 1 in 100 canary requests take longer than the limit of {limit}: p50/p90/p99 {} in {}",
+        seen.canary.quantiles(),
+        thousands(seen.canary.latency.count()),
+    )
+}
+
+pub(crate) fn other_answers(seen: &Observed, kind: Option<Kind>) -> String {
+    let told = |what: &str, of: fn(&ArmTotals) -> (u64, u64)| {
+        let ((bad, all), (before, of_all)) = (of(&seen.canary), of(&seen.primary));
+        format!(
+            "the canary answers otherwise: {what} in {} of {} requests, at the primary in {} of {}",
+            percent(bad, all),
+            thousands(all),
+            percent(before, of_all),
+            thousands(of_all),
+        )
+    };
+    match kind {
+        Some(Kind::Redirect) => told("redirects (3xx)", |arm| (arm.redirects, arm.requests)),
+        Some(Kind::Empty) => told("no body", |arm| (arm.empty, arm.sized)),
+        Some(Kind::Grpc(status)) => {
+            let of = |arm: &ArmTotals| arm.grpc_statuses.get(&status).copied().unwrap_or_default();
+            format!(
+                "the canary answers otherwise: gRPC status {status} in {} of {} requests, at the primary in {} of {}",
+                percent(of(&seen.canary), seen.canary.requests),
+                thousands(seen.canary.requests),
+                percent(of(&seen.primary), seen.primary.requests),
+                thousands(seen.primary.requests),
+            )
+        }
+        Some(Kind::ClientFault) | None => told("faults of the caller (4xx)", |arm| (arm.client_faults, arm.requests)),
+    }
+}
+
+pub(crate) fn more_attempts(seen: &Observed) -> String {
+    format!(
+        "retries hide what the canary does: {} of {} requests need another attempt, at the primary {} of {}",
+        percent(seen.canary.retried, seen.canary.requests),
+        thousands(seen.canary.requests),
+        percent(seen.primary.retried, seen.primary.requests),
+        thousands(seen.primary.requests),
+    )
+}
+
+pub(crate) fn more_disconnects(seen: &Observed) -> String {
+    let all = |arm: &ArmTotals| arm.requests.saturating_add(arm.disconnects);
+    format!(
+        "clients leave the canary before they have their answer: {} of {}, the primary {} of {}",
+        percent(seen.canary.disconnects, all(&seen.canary)),
+        thousands(all(&seen.canary)),
+        percent(seen.primary.disconnects, all(&seen.primary)),
+        thousands(all(&seen.primary)),
+    )
+}
+
+pub(crate) fn shared_harm(seen: &Observed, rate: f64) -> String {
+    format!(
+        "the primary fails {} of its recent requests, far more than before: both arms suffer, nothing is moved until it \
+         recovers (no harm of the canary alone in {} requests)",
+        share(rate),
+        thousands(seen.canary.requests_and_hangs),
+    )
+}
+
+pub(crate) fn suspect(reason: &str, left: Span) -> String {
+    format!(
+        "suspect: {reason}; the canary has one pod, which may be bad by itself: held for {} s more, a second pod would \
+         tell",
+        thousands(left.as_millis().div_ceil(1_000)),
+    )
+}
+
+pub(crate) fn rests_on(reason: &str, node: Option<&NodeId>) -> String {
+    let node = node.map_or("one group of nodes", NodeId::as_str);
+    format!("{reason}; only {node} shows it, what the other nodes report does not: nothing is moved")
+}
+
+pub(crate) fn would_roll_back(reason: &str) -> String {
+    format!("would be rolled back, if it were not set to warn: {reason}")
+}
+
+pub(crate) fn limit_exceeded_before(limit: f64) -> String {
+    format!(
+        "the primary was above the limit of {} before the canary had traffic: the limit blames nobody",
+        share(limit)
     )
 }
 

@@ -1,0 +1,106 @@
+//! What the judge says, with everything that it rests on.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::Comparison;
+use super::signal::Signal;
+use crate::id::NodeId;
+use crate::time::Span;
+use crate::verdict::Verdict;
+
+/// Whether the share of the step is known to reach the proxies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flowing {
+    /// It is.
+    Yes,
+    /// It is not; these nodes still send by older routes. May be empty if none sent anything.
+    No {
+        /// The nodes that lag behind.
+        laggards: Vec<NodeId>,
+    },
+}
+
+/// The state of the judgement at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assessment {
+    /// What follows.
+    pub verdict: Verdict,
+    /// What it rests on.
+    pub evidence: Evidence,
+    /// The canary's error rate as a multiple of the primary's: bounds that hold at all times at
+    /// once. Nothing where it is 0 or without limit.
+    pub rate_ratio: (Option<f64>, Option<f64>),
+    /// Canary requests that are missing until the step may end; nothing if no number is enough.
+    pub eta_requests: Option<u64>,
+    /// How long they take at the present rate.
+    pub eta: Option<Span>,
+    /// What was compared.
+    pub comparison: Comparison,
+    /// Harm beyond the margin is ruled out at this weight, and a step may end early.
+    pub safe: bool,
+    /// There is harm that one pod alone may have caused: nothing moves up, and the share goes back to the first one.
+    pub suspect: bool,
+    /// What people should know besides.
+    pub notices: Vec<Notice>,
+}
+
+/// Natural logarithms of e-values. The harm of all signals together, as a sum of e-values, crosses
+/// at ln(1/α): their shares of α are in them already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evidence {
+    /// On errors, hard guard and absolute limit included.
+    pub errors: HarmSafe,
+    /// On latency, absolute limit included.
+    pub latency: HarmSafe,
+    /// On kinds of answers.
+    pub outcomes: Harm,
+    /// On attempts.
+    pub attempts: Harm,
+    /// On clients that left.
+    pub disconnects: Harm,
+}
+
+/// Evidence for harm and for safety.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct HarmSafe {
+    /// For "worse than tolerated".
+    pub harm: f64,
+    /// Against it, since the step began.
+    pub safe: f64,
+}
+
+/// Evidence for harm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Harm {
+    /// For "worse than tolerated".
+    pub harm: f64,
+}
+
+/// Something that people should know, and that moves nothing by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What it is about. One of a kind is told once, until it is over.
+    pub about: About,
+    /// The text.
+    pub text: String,
+}
+
+/// What a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// A signal would roll back, and may only warn.
+    Signal(Signal),
+    /// The primary is degraded: both arms suffer.
+    SharedHarm,
+    /// Only one node shows harm.
+    OneNode,
+    /// Only one pod may have caused the harm.
+    OnePod,
+    /// Proxies do not split traffic as routed.
+    SampleRatio,
+}

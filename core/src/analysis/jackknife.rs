@@ -1,0 +1,188 @@
+//! Whether a verdict rests on one node (P24).
+//!
+//! A node may err, or lie. So beside the trial over all reports there is one for every seat that leaves its nodes out:
+//! the jackknife (Quenouille 1949). Harm that all of them see is there whichever node is left out.
+//!
+//! A node that hides harm, by reporting a perfect canary or a terrible primary, is in every trial but the one that
+//! leaves it out. So one trial that sees harm alone is believed too, at a level that allows for having many to choose
+//! from. One that alone sees none is not enough to roll back: there, one node made up the harm.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::hash::Hasher as _;
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use super::config::JudgeConfig;
+use super::sequential::count_of;
+use super::trial::{Standing, Trial};
+use super::window::{Batch, Seat};
+use crate::id::NodeId;
+use crate::time::Span;
+
+/// Seats. Each costs a trial; with more of them, leaving one out loses less.
+const SEATS: u8 = 8;
+
+/// The trials take windows in together up to this length: they are asked only when the trial over all has decided.
+const TOGETHER: Span = Span::from_secs(1);
+
+/// Nodes carry traffic when the third seat has so many canary requests: fewer than three are not told apart.
+const CARRIES: u64 = 5;
+
+/// A trial that sees harm alone needs evidence for this many times as rare a chance, times the number of trials: so
+/// much of α is set aside for it.
+const ALONE: f64 = 8.0;
+
+/// Who sits where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seats {
+    /// The first nodes have a seat each; later ones share them.
+    first: Vec<NodeId>,
+}
+
+/// The trials without one seat each, for seats that had something to report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Jackknife {
+    trials: BTreeMap<Seat, Trial>,
+    /// What they have not taken in yet.
+    pending: Option<Batch>,
+    standing: Standing,
+    /// The only seat so far: there is nothing to leave out.
+    only: Option<Seat>,
+}
+
+/// What leaving out says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opinion {
+    /// There are not enough nodes to leave one out: the trial over all decides.
+    TooFew,
+    /// All see harm, or one sees what another hides.
+    Harm,
+    /// Without this seat there is no harm; or with only one more to see it, not enough yet.
+    RestsOn(Seat),
+    /// There is no harm whichever seat is left out.
+    None,
+}
+
+impl Seats {
+    /// Returns the seat of a node.
+    pub(crate) fn of(&mut self, node: &NodeId) -> Seat {
+        if let Some(place) = self.first.iter().position(|seated| seated == node) {
+            return Seat(u8::try_from(place).unwrap_or(0));
+        }
+        if let Ok(place) = u8::try_from(self.first.len())
+            && place < SEATS
+        {
+            self.first.push(node.clone());
+            return Seat(place);
+        }
+        let mut hasher = SipHasher13::new();
+        hasher.write(node.as_str().as_bytes());
+        Seat(u8::try_from(hasher.finish() % u64::from(SEATS)).unwrap_or(0))
+    }
+
+    /// Returns a node of a seat, to be named.
+    pub(crate) fn node(&self, seat: Seat) -> Option<&NodeId> {
+        self.first.get(usize::from(seat.0))
+    }
+}
+
+impl Jackknife {
+    /// Takes in a window; `all` is the trial over all before it does.
+    pub(crate) fn observe(&mut self, batch: &Batch, standing: Standing, all: &Trial, config: &JudgeConfig) {
+        let only = *self.only.get_or_insert(batch.seat);
+        if self.trials.is_empty() && batch.seats().all(|seat| seat == only) {
+            return;
+        }
+        if self.pending.is_some() && self.standing != standing {
+            self.flush(config);
+        }
+        for seat in [only].into_iter().chain(batch.seats()) {
+            if self.trials.contains_key(&seat) {
+                continue;
+            }
+            // Up to now, nothing came from this seat, and everything from the only other one.
+            self.flush(config);
+            let without = if seat == only { Trial::new(config) } else { all.clone() };
+            self.trials.insert(seat, without);
+        }
+        self.standing = standing;
+        match &mut self.pending {
+            Some(pending) => pending.extend(batch),
+            None => self.pending = Some(batch.clone()),
+        }
+        if self.pending.as_ref().is_some_and(|pending| pending.span >= TOGETHER) {
+            self.flush(config);
+        }
+    }
+
+    /// Lets the trials take in what waits.
+    pub(crate) fn flush(&mut self, config: &JudgeConfig) {
+        let Some(pending) = self.pending.take() else { return };
+        for (seat, trial) in &mut self.trials {
+            trial.observe(&pending.without(*seat), self.standing, config);
+        }
+    }
+
+    /// Notes that a step began.
+    pub(crate) fn step_started(&mut self, config: &JudgeConfig) {
+        self.flush(config);
+        self.trials.values_mut().for_each(Trial::step_started);
+    }
+
+    /// Holds the canary to another limit from now on.
+    pub(crate) fn limit_errors(&mut self, limit: f64) {
+        self.trials.values_mut().for_each(|trial| trial.limit_errors(limit));
+    }
+
+    /// Returns what the trials say of harm, by their total evidence; `decisive` is what one over all needs.
+    pub(crate) fn harm(&self, all: &Trial, decisive: f64, total: impl Fn(&Trial) -> f64) -> Opinion {
+        if !self.is_manned(all) {
+            return Opinion::TooFew;
+        }
+        let seen: Vec<(Seat, f64)> = self.trials.iter().map(|(seat, trial)| (*seat, total(trial))).collect();
+        let mut without = seen.iter().filter(|(_, evidence)| *evidence < decisive);
+        match (without.next(), without.count()) {
+            (None, _) => Opinion::Harm,
+            (Some((seat, _)), 0) => Opinion::RestsOn(*seat),
+            (Some(_), others) => {
+                let alone = decisive + libm::log(ALONE * count_of(seen.len()));
+                // All but one see none.
+                let hidden = others + 2 == seen.len() && seen.iter().any(|(_, evidence)| *evidence >= alone);
+                if hidden { Opinion::Harm } else { Opinion::None }
+            }
+        }
+    }
+
+    /// Returns true if something holds whichever seat is left out.
+    pub(crate) fn all(&self, all: &Trial, holds: impl Fn(&Trial) -> bool) -> bool {
+        !self.is_manned(all) || self.trials.values().all(holds)
+    }
+
+    /// Returns true if at least three seats carry traffic.
+    fn is_manned(&self, all: &Trial) -> bool {
+        let mut carried: Vec<u64> = self.trials.values().map(|trial| all.seen().saturating_sub(trial.seen())).collect();
+        carried.sort_unstable_by(|a, b| b.cmp(a));
+        carried.get(2).is_some_and(|third| *third >= CARRIES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+
+    #[test]
+    fn the_first_nodes_have_a_seat_each_and_keep_it() {
+        let mut seats = Seats::default();
+        let names: Vec<NodeId> = (0..50).map(|number| NodeId::new(format!("edge-{number}"))).collect();
+        let taken: Vec<Seat> = names.iter().map(|node| seats.of(node)).collect();
+        assert_eq!(taken[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(Seat));
+        assert!((0..SEATS).all(|seat| taken[8..].contains(&Seat(seat))), "later ones are spread: {taken:?}");
+        let again: Vec<Seat> = names.iter().map(|node| seats.of(node)).collect();
+        assert_eq!(again, taken);
+        assert_eq!(seats.node(Seat(3)), names.get(3));
+    }
+}
