@@ -212,24 +212,20 @@ impl Engine {
         let ingested = ingested.map_err(|refused| refused.to_string())?;
         self.reports = self.reports.saturating_add(1);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        let tick = self.granted_tick();
         for delta in ingested.deltas {
             // Of another canary, or of one that nobody judges.
             let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
             self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
-            let newer = canary.saw(&node, &delta.counts, now);
+            let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }
         self.policies.saw(&node, boot, worker, request.policy_version, now);
         let policy = self.policies.news(request.policy_version, request.automaton_format);
-        Ok(ReportResponse {
-            received: ingested.received,
-            durable: ingested.durable,
-            policy,
-            next_tick_ms: self.granted_tick(),
-        })
+        Ok(ReportResponse { received: ingested.received, durable: ingested.durable, policy, next_tick_ms: tick })
     }
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wingbeat_core::analysis::judge::HarmSafe;
+use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +111,15 @@ pub struct EvidenceView {
     pub errors: HarmSafe,
     /// On latency.
     pub latency: HarmSafe,
+    /// On kinds of answers.
+    #[serde(default)]
+    pub outcomes: Harm,
+    /// On requests that needed more than one attempt.
+    #[serde(default)]
+    pub attempts: Harm,
+    /// On clients that left.
+    #[serde(default)]
+    pub disconnects: Harm,
     /// Where the evidence of harm, both together, rolls the canary back.
     pub decisive: f64,
     /// Interval of the ratio of error rates; open ends are null.

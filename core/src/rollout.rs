@@ -25,7 +25,7 @@ pub mod step;
 mod words;
 
 pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Readiness, Severity};
-pub use plan::{Hook, HookInput, HookKind, Pace, Plan, PlanError, PlanInput, Share, Strategy};
+pub use plan::{Hook, HookInput, HookKind, NoData, Pace, Plan, PlanError, PlanInput, Share, Strategy};
 pub use project::{Projection, Routes, project};
 pub use round::{Answer, Asked, Question, Round, Stage, Ticket, question};
 pub use state::{Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};

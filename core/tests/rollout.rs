@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use wingbeat_core::id::{CanaryName, Rev, Revision};
 use wingbeat_core::rollout::{
-    Alert, AlertLevel, Answer, Asked, Command, Effect, Event, Facts, HookInput, HookKind, Pace, Plan, PlanInput,
-    Readiness, Routes, Share, State, invariant, project, question, safety, step,
+    Alert, AlertLevel, Answer, Asked, Command, Effect, Event, Facts, HookInput, HookKind, NoData, Pace, Plan,
+    PlanInput, Readiness, Routes, Share, State, invariant, project, question, safety, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
@@ -250,6 +250,72 @@ fn a_b_tests_count_their_iterations() {
         .map(str::to_owned),
     );
     assert_eq!(world.texts, expected);
+}
+
+#[test]
+fn an_a_b_test_by_evidence_first_measures_the_primary_for_an_interval() {
+    let input = PlanInput { step_weight: None, max_weight: None, iterations: Some(2), matches: true, ..input() };
+    let mut world = World::new(&input);
+    world.feed(&revision("2"));
+    let share = |world: &World| match world.routes() {
+        Routes::Shared { share, .. } => share,
+        other @ (Routes::Nowhere | Routes::Settled(_)) => panic!("{other:?}"),
+    };
+    for _ in 0..3 {
+        world.tick();
+        assert_eq!(share(&world), Share::Nothing);
+        world.pass(400);
+    }
+    world.tick();
+    assert_eq!(share(&world), Share::Matched);
+}
+
+#[test]
+fn a_suspected_canary_goes_back_to_the_first_weight_and_may_rise_again() {
+    let mut world = running();
+    world.facts.verdict = advance();
+    while world.weight() < BasisPoints::from_percent(20) {
+        world.pass(100);
+        world.tick();
+    }
+    world.take_texts();
+    world.facts.suspect = true;
+    world.facts.verdict = Verdict::Continue("suspect".into());
+    world.tick();
+    world.pass(9_000);
+    world.tick();
+    assert_eq!(world.weight(), BasisPoints::from_percent(5));
+    assert_eq!(
+        world.take_texts(),
+        ["Halt backend.prod advancement: one pod may be bad by itself, canary weight back to 5"],
+        "told once"
+    );
+    world.facts.suspect = false;
+    world.facts.verdict = advance();
+    for _ in 0..12 {
+        world.pass(100);
+        world.tick();
+    }
+    assert_eq!(world.weight(), BasisPoints::from_percent(10));
+}
+
+#[test]
+fn no_data_holds_or_fails_as_the_plan_says() {
+    for (no_data, failed) in [(None, 0), (Some(NoData::Hold), 0), (Some(NoData::Fail), 2)] {
+        let mut world = World::new(&PlanInput { no_data, threshold: Some(5), ..input() });
+        world.feed(&revision("2"));
+        world.tick();
+        world.tick();
+        world.take_texts();
+        world.facts.verdict = Verdict::NoData("no traffic at all in this step".into());
+        for _ in 0..24 {
+            world.pass(100);
+            world.tick();
+        }
+        assert_eq!(world.state.failed_checks(), failed, "{no_data:?}");
+        let said = "Halt backend.prod advancement no data: no traffic at all in this step";
+        assert_eq!(world.take_texts(), vec![said; failed as usize]);
+    }
 }
 
 #[test]
@@ -875,15 +941,18 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         2 => Just(Verdict::NoData(String::new())),
         2 => Just(Verdict::Continue(String::new())),
     ];
-    (any_readiness(), any_readiness(), prop::bool::weighted(0.8), verdict, prop::bool::weighted(0.1), any::<bool>())
-        .prop_map(|(primary, canary, flowing, verdict, safe, intact)| Facts {
+    let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
+    (any_readiness(), any_readiness(), mostly, verdict, (seldom, seldom), any::<bool>()).prop_map(
+        |(primary, canary, flowing, verdict, (safe, suspect), intact)| Facts {
             primary,
             canary,
             flowing,
             verdict,
             safe,
+            suspect,
             intact,
-        })
+        },
+    )
 }
 
 fn happening() -> impl Strategy<Value = Happening> {

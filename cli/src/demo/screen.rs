@@ -143,7 +143,7 @@ fn draw_arms(view: &CanaryView, area: Rect, buffer: &mut Buffer) {
 mod tests {
     use ratatui::backend::TestBackend;
     use wingbeat_controller::view::{ArmsView, EvidenceView, VerdictView};
-    use wingbeat_core::analysis::judge::HarmSafe;
+    use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
     use super::*;
 
@@ -171,6 +171,9 @@ mod tests {
             evidence: Some(EvidenceView {
                 errors: HarmSafe { harm: 3.8, safe: 0.0 },
                 latency: HarmSafe { harm: -0.5, safe: 0.0 },
+                outcomes: Harm::default(),
+                attempts: Harm::default(),
+                disconnects: Harm::default(),
                 decisive: 7.6,
                 rate_ratio: [None, None],
                 eta_requests: None,

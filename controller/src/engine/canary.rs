@@ -1,19 +1,22 @@
 //! One managed canary: its state, its judge, and what its nodes serve.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::flow::Flow;
-use wingbeat_core::analysis::judge::{Assessment, Comparison, Flowing, Judge};
-use wingbeat_core::analysis::sample_ratio::SampleRatio;
+use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
+use wingbeat_core::analysis::ledger::Delta;
+use wingbeat_core::analysis::sample_ratio::SampleRatios;
 use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch, Seat};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
+use wingbeat_core::outcome::Stratum;
 use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::resource::Version;
 
 use crate::engine::record::Record;
@@ -30,6 +33,8 @@ const OVERDUE_TIMES_P99: u64 = 4;
 const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30));
 /// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
 const WORD_HOLDS: Span = Span::from_millis(500);
+/// A tick and so much after the share began to flow, what is reported was routed by the current routes.
+const SETTLED: Span = Span::from_millis(500);
 /// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
 const RATIO_ALPHA: f64 = 1e-4;
 
@@ -43,6 +48,10 @@ pub(super) struct Canary {
     secret: String,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
+    /// It was stored by an earlier run, which may have served an abort that it could not store.
+    resumed: bool,
+    /// What people were told of, and is not over.
+    noticed: BTreeSet<About>,
     pub(super) assessed: Option<Assessment>,
     /// Judged traffic of the rollout, and of the last windows.
     pub(super) totals: Arms,
@@ -52,7 +61,7 @@ pub(super) struct Canary {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     judge: Judge,
     flow: Flow,
-    ratio: Option<SampleRatio>,
+    ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
     history: VecDeque<(Timestamp, Counts)>,
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
@@ -79,6 +88,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
+        let resumed = record.state != State::default();
         let Record { state, commands, secret } = record;
         let judge = Judge::new(managed.judge.clone());
         let flow = Flow::new(state.rev, now);
@@ -88,6 +98,8 @@ impl Canary {
             commands,
             secret,
             unstored: false,
+            resumed,
+            noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),
             recent: VecDeque::new(),
@@ -96,7 +108,7 @@ impl Canary {
             nodes: BTreeMap::new(),
             judge,
             flow,
-            ratio: None,
+            ratios: None,
             history: VecDeque::new(),
             asked: None,
         };
@@ -193,7 +205,9 @@ impl Canary {
         match &self.managed.audience {
             Audience::Chance => None,
             Audience::Rules { rules, holdback } => {
-                Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback: *holdback })
+                // Before the canary has users, all who match stay with the primary and are counted by themselves.
+                let holdback = if self.has_users() { *holdback } else { BasisPoints::FULL };
+                Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback })
             }
             Audience::Users(identity) => Some(Division::Users { identity: identity.clone(), key: self.key() }),
         }
@@ -223,6 +237,7 @@ impl Canary {
             self.begin_judging();
         }
         if old.rev != self.state.rev || old.rollout != self.state.rollout {
+            self.resumed = false;
             self.begin_step(now);
         }
     }
@@ -242,7 +257,7 @@ impl Canary {
     fn begin_step(&mut self, now: Timestamp) {
         self.asked = None;
         self.flow.changed(self.state.rev, now);
-        self.ratio = None;
+        self.ratios = None;
         let Routes::Shared { share, .. } = self.routes() else { return };
         if share.has_users() {
             self.judge.step_started(share.shown(), now);
@@ -250,9 +265,11 @@ impl Canary {
         match share {
             // Users with very different activity make the requests of few a large share (P12).
             Share::Weight(weight) if matches!(self.managed.audience, Audience::Chance) => {
-                self.ratio = Some(SampleRatio::new(weight));
+                self.ratios = Some(SampleRatios::new(weight));
             }
             Share::Everything => self.judge.switched(),
+            // Who matches differs from who does not: what their requests came to before is the measure (P12).
+            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.judge.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
     }
@@ -262,13 +279,46 @@ impl Canary {
         self.judge.seat(node)
     }
 
-    /// Notes what a node serves. Returns its rev if it is later than ours.
-    pub(super) fn saw(&mut self, node: &NodeId, counts: &Counts, now: Timestamp) -> Option<Rev> {
+    /// Notes what a node serves, which reports every `tick`. Returns its rev if it is later than ours.
+    pub(super) fn saw(&mut self, arm: Arm, delta: &Delta, tick: Span, now: Timestamp) -> Option<Rev> {
+        let node = &delta.node;
+        let counts = &delta.counts;
         let held = self.nodes.entry(node.clone()).or_insert_with(|| Node { rev: Rev::default(), last: now });
         held.rev = held.rev.max(counts.rev);
         held.last = now;
+        // Before the share flows, requests of the routes before are still on their way in; what a report tells began up
+        // to a tick before it.
+        if let Some(ratios) = &mut self.ratios
+            && delta.stratum == Stratum::Judged
+            && self.flow.since().is_some_and(|since| now.since(since) > tick.plus(SETTLED))
+        {
+            match arm {
+                Arm::Canary => ratios.observe(node, counts.started, 0),
+                Arm::Primary => ratios.observe(node, 0, counts.started),
+            }
+        }
         self.flow.observe(node, counts, now);
-        (counts.rev > self.state.rev).then_some(counts.rev)
+        self.served_later()
+    }
+
+    /// Returns a later rev than ours that nodes serve: an abort of an earlier run of ours, which served it and could not
+    /// store it. Where three nodes report, two have to say so: one alone may make it up (P24).
+    fn served_later(&self) -> Option<Rev> {
+        if !self.resumed {
+            return None;
+        }
+        let later = self.nodes.values().filter(|node| node.rev == self.state.rev.next()).count();
+        let needed = if self.nodes.len() >= 3 { 2 } else { 1 };
+        (later >= needed).then(|| self.state.rev.next())
+    }
+
+    /// Returns what people are to be told that they were not told yet.
+    pub(super) fn news(&mut self) -> Vec<String> {
+        let notices = self.assessed.as_ref().map(|assessed| assessed.notices.as_slice()).unwrap_or_default();
+        let news = notices.iter().filter(|notice| !self.noticed.contains(&notice.about));
+        let news = news.map(|notice| notice.text.clone()).collect();
+        self.noticed = notices.iter().map(|notice| notice.about).collect();
+        news
     }
 
     /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
@@ -276,12 +326,12 @@ impl Canary {
     fn flowing(&mut self, now: Timestamp, silent: Span, unaware: &[NodeId]) -> Flowing {
         self.nodes.retain(|_, node| now.since(node.last) <= silent);
         match self.flow.assess(now) {
-            // Chance alone decides between the arms, and the shares show that something else does too.
-            Flowing::Yes if self.ratio.as_ref().is_some_and(|ratio| ratio.objects(RATIO_ALPHA)) => {
-                Flowing::No { laggards: Vec::new() }
-            }
             Flowing::Yes if !unaware.is_empty() => Flowing::No { laggards: unaware.to_vec() },
-            flowing @ (Flowing::Yes | Flowing::No { .. }) => flowing,
+            Flowing::Yes => match self.ratios.as_ref().and_then(|ratios| ratios.astray(RATIO_ALPHA)) {
+                Some(nodes) => Flowing::Astray { nodes },
+                None => Flowing::Yes,
+            },
+            flowing @ (Flowing::No { .. } | Flowing::Astray { .. }) => flowing,
         }
     }
 
@@ -297,12 +347,6 @@ impl Canary {
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
-        // Before the share flows, requests of the routes before are still on their way in.
-        if let Some(ratio) = &mut self.ratio
-            && self.flow.since().is_some_and(|since| since <= batch.end.minus(batch.span))
-        {
-            ratio.observe(batch.judged.canary.started, batch.judged.primary.started);
-        }
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
@@ -348,12 +392,19 @@ impl Canary {
                 self.judge.assess(now, &flowing)
             }
         };
-        facts.flowing = flowing == Flowing::Yes && !matches!(assessed.verdict, Verdict::NoData(_));
+        // Before the canary has users there is nothing to judge; that the routes are in force is enough.
+        let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
+        facts.flowing = flowing == Flowing::Yes && has_data;
         facts.verdict = assessed.verdict.clone();
         facts.safe = assessed.safe;
+        facts.suspect = assessed.suspect;
         facts.canary = self.readiness();
         self.assessed = Some(assessed);
         facts
+    }
+
+    fn has_users(&self) -> bool {
+        matches!(self.routes(), Routes::Shared { share, .. } if share.has_users())
     }
 
     fn readiness(&self) -> Readiness {

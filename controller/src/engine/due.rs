@@ -2,11 +2,11 @@
 //! written down.
 
 use wingbeat_core::id::{CanaryName, NodeId};
-use wingbeat_core::rollout::{Asked, Event, question};
+use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::record::{encode, entry};
-use crate::engine::{Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
+use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
@@ -64,6 +64,13 @@ impl Engine {
             &[]
         };
         let facts = canary.facts(now, NODE_SILENT, unaware);
+        for text in canary.news() {
+            self.say(name, Severity::Warning, format!("Notice {name}: {text}"), now);
+            self.alerts.push(Alerted {
+                canary: name.clone(),
+                alert: Alert { level: AlertLevel::Warn, text, described: false },
+            });
+        }
         self.feed(name, &Event::Tick(facts), now);
         while let Some(canary) = self.roster.get(name)
             && let Some(open) = question(&canary.managed.plan, &canary.state)

@@ -208,6 +208,9 @@ fn evidence(assessed: &Assessment, canary: &Canary) -> EvidenceView {
     EvidenceView {
         errors: assessed.evidence.errors,
         latency: assessed.evidence.latency,
+        outcomes: assessed.evidence.outcomes,
+        attempts: assessed.evidence.attempts,
+        disconnects: assessed.evidence.disconnects,
         decisive: canary.decisive(),
         rate_ratio: [assessed.rate_ratio.0, assessed.rate_ratio.1],
         eta_requests: assessed.eta_requests,

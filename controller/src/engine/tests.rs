@@ -406,15 +406,35 @@ fn by_rules(revision: &str) -> Setup {
     setup
 }
 
+/// Runs an A/B test up to its switch: before it, matching requests are measured at the primary for an interval.
+fn switched(world: &mut World) -> String {
+    let mut version = 0;
+    for _ in 0..30 {
+        world.now = world.now.plus(Span::from_millis(100));
+        world.sequence += 1;
+        world.primary.0 += 50;
+        let known = ReportRequest { policy_version: version, automaton_format: AUTOMATON_FORMAT, ..world.request() };
+        let response = world.engine.report(&known, world.now).unwrap();
+        if let Some(policy) = response.policy {
+            version = policy.version;
+            let divisions = convert::policy::divisions(&policy).unwrap();
+            assert!(matches!(&divisions[..], [(_, Division::Rules { holdback: BasisPoints::FULL, .. })]));
+        }
+        world.tick();
+        if let Split::Header { value, .. } = world.engine.model().hosts[0].split.clone() {
+            return value;
+        }
+    }
+    panic!("the test does not begin: {:?}", world.engine.model().hosts[0].split);
+}
+
 #[test]
 fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     let mut world = World::new();
     world.engine.configure(by_rules("1"), world.now);
     world.engine.configure(by_rules("2"), world.now);
     world.tick();
-    let split = world.engine.model().hosts[0].split.clone();
-    let Split::Header { value: token, .. } = split else { panic!("{split:?}") };
-    world.primary.0 += 50;
+    let token = switched(&mut world);
     let report = |world: &mut World, worker_id, version, format| {
         world.now = world.now.plus(Span::from_millis(100));
         world.sequence += 1;
@@ -465,11 +485,11 @@ fn the_arm_header_is_a_secret_that_survives() {
             world.engine.configure(by_rules(revision), world.now);
         }
         world.tick();
-        world
+        let token = switched(&mut world);
+        (world, token)
     };
-    let world = begin(7);
-    let before = token(&world);
-    assert_ne!(before, token(&begin(8)));
+    let (world, before) = begin(7);
+    assert_ne!(before, begin(8).1);
     let mut world = world.restart();
     world.engine.configure(by_rules("2"), world.now);
     assert_eq!(token(&world), before);

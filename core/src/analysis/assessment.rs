@@ -21,6 +21,11 @@ pub enum Flowing {
         /// The nodes that lag behind.
         laggards: Vec<NodeId>,
     },
+    /// The routes are in force, and requests do not divide as they say.
+    Astray {
+        /// The nodes that show it. May be empty if only all of them together do.
+        nodes: Vec<NodeId>,
+    },
 }
 
 /// The state of the judgement at one moment.
@@ -101,6 +106,4 @@ pub enum About {
     OneNode,
     /// Only one pod may have caused the harm.
     OnePod,
-    /// Proxies do not split traffic as routed.
-    SampleRatio,
 }

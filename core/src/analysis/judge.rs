@@ -152,7 +152,12 @@ impl Judge {
 
     /// Notes that every request that is looked at goes to the canary from now on: what the primary did with them
     /// before is the measure (P12: before-after is no randomised comparison).
+    ///
+    /// Said again, it changes nothing: a restart goes on with the limit, and what speaks against it.
     pub fn switched(&mut self) {
+        if self.config.comparison == Comparison::BeforeAfter {
+            return;
+        }
         let limit = (GUARD_RATIO * self.baseline.before()).max(self.config.must_detect.errors_at_least);
         let limit = limit.min(MOST_BEARABLE);
         let limit = self.config.error_limit.map_or(limit, |range| range.min(limit));
@@ -415,8 +420,10 @@ impl Judge {
         {
             return Some(words::stale(now.since(last)));
         }
-        if let Flowing::No { laggards } = flowing {
-            return Some(words::not_flowing(self.step.weight, laggards));
+        match flowing {
+            Flowing::Yes => {}
+            Flowing::No { laggards } => return Some(words::not_flowing(self.step.weight, laggards)),
+            Flowing::Astray { nodes } => return Some(words::astray(self.step.weight, nodes)),
         }
         if self.step.canary == 0 && self.step.primary == 0 {
             return Some(words::no_traffic(self.step.direct));

@@ -1,8 +1,12 @@
 //! Whether traffic splits as the routes say.
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
 use serde::{Deserialize, Serialize};
 
 use super::sequential::count;
+use crate::id::NodeId;
 use crate::weight::BasisPoints;
 
 /// Requests that the prior is worth: it expects shares within a few percent of the weight.
@@ -51,6 +55,40 @@ impl SampleRatio {
     }
 }
 
+/// The same for every node by itself and for all of them together: one that is stuck on old routes is named.
+#[derive(Debug, Clone)]
+pub struct SampleRatios {
+    all: SampleRatio,
+    nodes: BTreeMap<NodeId, SampleRatio>,
+}
+
+impl SampleRatios {
+    /// Returns tests of one step, without evidence.
+    pub const fn new(weight: BasisPoints) -> Self {
+        Self { all: SampleRatio::new(weight), nodes: BTreeMap::new() }
+    }
+
+    /// Takes in requests that started at a node.
+    pub fn observe(&mut self, node: &NodeId, canary: u64, primary: u64) {
+        self.all.observe(canary, primary);
+        if let Some(held) = self.nodes.get_mut(node) {
+            return held.observe(canary, primary);
+        }
+        let mut held = SampleRatio::new(self.all.weight);
+        held.observe(canary, primary);
+        self.nodes.insert(node.clone(), held);
+    }
+
+    /// Returns the nodes whose shares differ from the weight, or nothing if none do; the list is empty if only all
+    /// together do. It is wrong with a chance of at most `alpha`, half of it for all together and half over the nodes.
+    pub fn astray(&self, alpha: f64) -> Option<Vec<NodeId>> {
+        let each = alpha / 2.0 / count(self.nodes.len().max(1) as u64);
+        let nodes: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, node)| node.objects(each)).map(|(name, _)| name.clone()).collect();
+        (!nodes.is_empty() || self.all.objects(alpha / 2.0)).then_some(nodes)
+    }
+}
+
 fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
 }
@@ -91,5 +129,18 @@ mod tests {
         assert!(!test.objects(0.001));
         test.observe(1, 0);
         assert!(test.objects(0.001));
+    }
+
+    #[test]
+    fn a_node_that_sends_otherwise_is_named() {
+        let mut ratios = SampleRatios::new(BasisPoints::from_percent(5));
+        assert_eq!(ratios.astray(0.001), None);
+        for _ in 0..60 {
+            for name in ["a", "b", "c", "d"] {
+                ratios.observe(&NodeId::new(name), 1, 19);
+            }
+            ratios.observe(&NodeId::new("stuck"), 0, 20);
+        }
+        assert_eq!(ratios.astray(0.001), Some(alloc::vec![NodeId::new("stuck")]));
     }
 }

@@ -295,12 +295,23 @@ pub(crate) fn not_flowing(weight: BasisPoints, laggards: &[NodeId]) -> String {
     if laggards.is_empty() {
         return format!("not flowing: no node has served a request at weight {weight} % yet");
     }
-    let named: Vec<&str> = laggards.iter().take(NAMED).map(NodeId::as_str).collect();
-    let more = match laggards.len().saturating_sub(NAMED) {
+    format!("not flowing: still on older routes than weight {weight} %: {}", named(laggards))
+}
+
+pub(crate) fn astray(weight: BasisPoints, nodes: &[NodeId]) -> String {
+    if nodes.is_empty() {
+        return format!("not flowing: requests do not divide by weight {weight} %, at no node in particular");
+    }
+    format!("not flowing: requests do not divide by weight {weight} % at {}", named(nodes))
+}
+
+fn named(nodes: &[NodeId]) -> String {
+    let names: Vec<&str> = nodes.iter().take(NAMED).map(NodeId::as_str).collect();
+    let more = match nodes.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!("not flowing: still on older routes than weight {weight} %: {}{more}", named.join(", "))
+    format!("{}{more}", names.join(", "))
 }
 
 pub(crate) fn no_traffic(direct: u64) -> String {

@@ -36,6 +36,9 @@ pub struct Facts {
     pub verdict: Verdict,
     /// True if the judge has ruled out harm at this share and the plan lets a step end early for it.
     pub safe: bool,
+    /// True while there is harm that one bad pod may have caused: nothing rises, and the share goes back to the first
+    /// one.
+    pub suspect: bool,
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
@@ -124,6 +127,7 @@ impl Facts {
             flowing: false,
             verdict: Verdict::NoData(String::new()),
             safe: false,
+            suspect: false,
             intact: true,
         }
     }

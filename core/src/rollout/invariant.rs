@@ -23,7 +23,10 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
             "an abort takes everything from the canary at once, or is refused",
         ),
         (!rises(&old.routes, &new.routes) || may_rise(event), "only time and answers raise the canary's share"),
-        (skips_nothing(plan, before, after), "a rollout goes one position at a time"),
+        (
+            skips_nothing(plan, before, after),
+            "a rollout goes up one position at a time, and back only to the first weight",
+        ),
         (
             after.failed_checks() >= before.failed_checks() || after.rollout != before.rollout || has_ended(after),
             "failed checks are not forgotten within a rollout",
@@ -67,7 +70,10 @@ fn skips_nothing(plan: &Plan, before: &State, after: &State) -> bool {
     match (&before.phase, &after.phase) {
         (Phase::Progressing(old), Phase::Progressing(new)) if before.rollout == after.rollout => {
             let next = old.position.saturating_add(1);
-            new.position == old.position || (new.position == next && plan.share(next) == Some(new.share))
+            let back = plan.first_weight().is_some_and(|first| first == (new.position, new.share));
+            new.position == old.position
+                || (new.position == next && plan.share(next) == Some(new.share))
+                || (new.position < old.position && back)
         }
         (_, Phase::Progressing(new)) => new.position == 0 && new.share == Share::Nothing,
         _ => true,

@@ -41,6 +41,19 @@ pub struct Plan {
     suspended: bool,
     hooks: Vec<Hook>,
     metrics: Vec<String>,
+    /// Nothing said: by the pace.
+    #[serde(default)]
+    no_data: Option<NoData>,
+}
+
+/// What a look without data comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoData {
+    /// The rollout waits.
+    Hold,
+    /// A failed check.
+    Fail,
 }
 
 /// What moves a rollout on.
@@ -264,6 +277,19 @@ impl Plan {
     /// Returns the hooks of a kind, each with its place in the spec.
     pub fn hooks(&self, kind: HookKind) -> impl Iterator<Item = (usize, &Hook)> {
         self.hooks.iter().enumerate().filter(move |(_, hook)| hook.kind == kind)
+    }
+
+    /// Returns what a look without data comes to: Flagger counts it as failed, and where evidence decides it holds.
+    pub fn no_data(&self) -> NoData {
+        self.no_data.unwrap_or(match self.pace {
+            Pace::Evidence => NoData::Hold,
+            Pace::Checks => NoData::Fail,
+        })
+    }
+
+    /// Returns the first position from which on the canary has a share by weight.
+    pub fn first_weight(&self) -> Option<(usize, Share)> {
+        self.shares.iter().copied().enumerate().find(|(_, share)| matches!(share, Share::Weight(_)))
     }
 
     /// Returns the metrics that are looked at, in order.

@@ -57,6 +57,14 @@ pub(super) fn advance(plan: &Plan, position: usize, before: Share, share: Share)
     }
 }
 
+pub(super) fn shrunk(plan: &Plan, share: Share) -> String {
+    format!("Halt {} advancement: one pod may be bad by itself, canary weight back to {}", plan.name(), share.shown())
+}
+
+pub(super) fn no_data(plan: &Plan, reason: &str) -> String {
+    format!("Halt {} advancement no data: {reason}", plan.name())
+}
+
 pub(super) fn copying(plan: &Plan) -> String {
     format!("Copying {} template spec to {}", target(plan), primary(plan))
 }

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Hook, HookKind, Pace, Plan, Share, Strategy};
+use super::{Hook, HookKind, NoData, Pace, Plan, Share, Strategy};
 use crate::id::CanaryName;
 use crate::time::Span;
 use crate::weight::BasisPoints;
@@ -58,6 +58,8 @@ pub struct PlanInput {
     pub mirror_weight: Option<i64>,
     /// `analysis.webhooks`, in order.
     pub hooks: Vec<HookInput>,
+    /// `analysis.judge.noData`.
+    pub no_data: Option<NoData>,
     /// Names of `analysis.metrics`, in the order in which they are looked at.
     pub metrics: Vec<String>,
 }
@@ -127,6 +129,7 @@ pub(super) fn parse(input: &PlanInput) -> Result<Plan, Vec<PlanError>> {
             suspended: input.suspend,
             hooks,
             metrics: input.metrics.clone(),
+            no_data: input.no_data,
         }),
         Some(_) | None => Err(errors.0),
     }

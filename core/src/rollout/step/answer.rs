@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::super::event::AlertLevel;
-use super::super::plan::{HookKind, Pace};
+use super::super::plan::{HookKind, NoData, Pace};
 use super::super::round::{Answer, Stage, Ticket, question};
 use super::super::state::{Ended, Gate, Phase, Progress, Waiting};
 use super::super::words;
@@ -105,18 +105,23 @@ impl Taking<'_> {
     fn metric(&mut self, progress: Progress, stage: Stage, answer: &Answer) {
         match answer {
             Answer::Passed => self.after(progress, stage),
-            Answer::Failed(text) | Answer::Unknown(text) => self.halt(progress, answer, text.clone()),
+            Answer::Failed(text) => self.end_look(progress, true, text.clone()),
+            Answer::Unknown(text) => self.end_look(progress, self.plan.no_data() == NoData::Fail, text.clone()),
         }
     }
 
-    /// A look that did not pass ends its round.
-    fn halt(&mut self, mut progress: Progress, answer: &Answer, text: String) {
+    fn halt(&mut self, progress: Progress, answer: &Answer, text: String) {
         let counts = match answer {
             Answer::Passed => false,
             Answer::Failed(_) => true,
             // What could not be asked has not failed; Flagger counts it all the same.
             Answer::Unknown(_) => self.plan.pace() == Pace::Checks,
         };
+        self.end_look(progress, counts, text);
+    }
+
+    /// A look that did not pass ends its round.
+    pub(super) fn end_look(&mut self, mut progress: Progress, counts: bool, text: String) {
         if counts {
             progress.failed_checks = progress.failed_checks.saturating_add(1);
         }

@@ -3,7 +3,7 @@
 use alloc::format;
 
 use super::super::event::{AlertLevel, Facts, Readiness};
-use super::super::plan::{HookKind, Pace, Plan, Share};
+use super::super::plan::{HookKind, NoData, Pace, Plan, Share};
 use super::super::round::Stage;
 use super::super::safety::{Action, Health, Moment, act};
 use super::super::state::{Gate, Phase, Progress, StepClock, Unready};
@@ -60,26 +60,61 @@ impl Taking<'_> {
         if !facts.canary.is_ready() || !facts.primary.is_ready() || progress.paused || plan.is_suspended() {
             return;
         }
+        if facts.suspect && self.shrink(&progress) {
+            return;
+        }
         match progress.round.stage {
+            Stage::Over if measures_before(plan, &progress, now) => {}
             Stage::Over if progress.round.due <= now || (facts.safe && plan.pace() == Pace::Evidence) => {
                 self.begin_round(progress);
                 self.move_on(facts);
             }
             Stage::Judge if may_move(plan, &progress, facts, now) => self.after(progress, Stage::Judge),
             // The judge takes longer than an interval: hooks and checks are asked again meanwhile.
-            Stage::Judge if progress.round.due <= now && looks(plan) => self.begin_round(progress),
+            Stage::Judge if progress.round.due <= now => {
+                if !self.check_data(progress.clone(), facts) && looks(plan) {
+                    self.begin_round(progress);
+                }
+            }
             Stage::Over | Stage::Judge | Stage::Hook(..) | Stage::Metric(_) => {}
         }
     }
 
+    /// Takes the share back to the first one. False if it is not above it.
+    fn shrink(&mut self, progress: &Progress) -> bool {
+        let Some((position, share)) = self.plan.first_weight() else { return false };
+        if progress.position <= position || !matches!(progress.share, Share::Weight(_)) {
+            return false;
+        }
+        self.warning(words::shrunk(self.plan, share));
+        let mut progress = progress.clone();
+        self.enter(&mut progress, position, share);
+        self.state.phase = Phase::Progressing(progress);
+        true
+    }
+
     /// A round without hooks is at the judge at once, who may have spoken already.
     fn move_on(&mut self, facts: &Facts) {
-        if let Phase::Progressing(progress) = &self.state.phase
-            && progress.round.stage == Stage::Judge
-            && may_move(self.plan, progress, facts, self.now)
-        {
-            let progress = progress.clone();
+        let Phase::Progressing(progress) = &self.state.phase else { return };
+        if progress.round.stage != Stage::Judge {
+            return;
+        }
+        let progress = progress.clone();
+        if may_move(self.plan, &progress, facts, self.now) {
             self.after(progress, Stage::Judge);
+        } else {
+            self.check_data(progress, facts);
+        }
+    }
+
+    /// Where a look without data is a failed check, counts it. True if it did.
+    fn check_data(&mut self, progress: Progress, facts: &Facts) -> bool {
+        match &facts.verdict {
+            Verdict::NoData(reason) if self.plan.no_data() == NoData::Fail => {
+                self.end_look(progress, true, words::no_data(self.plan, reason));
+                true
+            }
+            Verdict::NoData(_) | Verdict::Rollback(_) | Verdict::Advance(_) | Verdict::Continue(_) => false,
         }
     }
 
@@ -200,6 +235,11 @@ impl Taking<'_> {
         let position = progress.position.saturating_add(1);
         let Some(share) = self.plan.share(position) else { return self.promote(progress, false) };
         self.normal(words::advance(self.plan, position, progress.share, share));
+        self.enter(&mut progress, position, share);
+        self.state.phase = Phase::Progressing(progress);
+    }
+
+    fn enter(&self, progress: &mut Progress, position: usize, share: Share) {
         progress.position = position;
         progress.share = share;
         progress.clock = StepClock::Standing(Span::ZERO);
@@ -207,7 +247,6 @@ impl Taking<'_> {
         progress.round.due = self.now.plus(self.plan.interval());
         progress.gate = None;
         progress.approved = None;
-        self.state.phase = Phase::Progressing(progress);
     }
 }
 
@@ -225,6 +264,17 @@ pub(super) const fn hook_of(gate: Gate) -> HookKind {
         Gate::TrafficIncrease => HookKind::ConfirmTrafficIncrease,
         Gate::Promotion => HookKind::ConfirmPromotion,
     }
+}
+
+/// Returns true while an A/B test has yet to measure, for an interval, what matching requests come to at the primary: their
+/// users are not those of the others, and this is what the canary can be held against (P12).
+fn measures_before(plan: &Plan, progress: &Progress, now: Timestamp) -> bool {
+    let next = plan.share(progress.position.saturating_add(1));
+    progress.position == 0
+        && next == Some(Share::Matched)
+        && plan.pace() == Pace::Evidence
+        && !plan.skips_analysis()
+        && progress.clock.elapsed(now) < plan.interval()
 }
 
 /// Returns true if the evidence lets the step end: enough of it, over an interval of flowing time.
