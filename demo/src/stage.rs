@@ -133,10 +133,10 @@ fn setup(
     let name = CanaryName::new(NAMESPACE, NAME);
     let interval = match scene.scenario {
         Scenario::Promote => Span::from_millis(500),
+        // So long the primary is measured before; its iterations are enough for the fault to meet one.
+        Scenario::Ab => Span::from_secs(1),
         // Long enough that the fault meets the first step.
-        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Ab | Scenario::NoTraffic => {
-            Span::from_secs(60)
-        }
+        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
     };
     let by_rules = scene.scenario == Scenario::Ab;
     let weighted = (!by_rules).then(|| i64::from(scene.weight));

@@ -1,6 +1,6 @@
 //! One Envoy worker: requests in flight, what they come to, and when it is reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use wingbeat_core::matching::bucket::mix;
@@ -50,8 +50,9 @@ pub struct Worker {
     last_urgent_ns: u64,
     tick_ms: u64,
     urgent: bool,
-    /// The next logged request reads the rev of its route.
-    read_rev: bool,
+    /// Clusters of which a request has told the rev of its route since the last tick: one each is enough, and a busy
+    /// canary must not keep another from being known to flow.
+    rev_known: BTreeSet<String>,
     logged: u64,
 }
 
@@ -105,7 +106,7 @@ impl Worker {
             last_urgent_ns: 0,
             tick_ms: IDLE_TICK_MS + worker_id % 128,
             urgent: false,
-            read_rev: true,
+            rev_known: BTreeSet::new(),
             logged: 0,
         }
     }
@@ -143,7 +144,8 @@ impl Worker {
         };
         let known = self.clusters.get(&cluster).map(Reading::of);
         let reading = known.unwrap_or_default();
-        let finished = self.read(host, reading, was_overdue);
+        let read_rev = !self.rev_known.contains(&cluster) && self.rev_known.insert(cluster.clone());
+        let finished = self.read(host, reading, was_overdue, read_rev);
         let no_answer = finished.outcome.is_some_and(Outcome::is_no_answer);
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
         let unknown = known.is_none() && self.asks_for_policy(host);
@@ -156,7 +158,7 @@ impl Worker {
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.monotonic_nanos();
         self.find_overdue(host, now);
-        self.read_rev = true;
+        self.rev_known.clear();
         let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
         let due = self.store.has_news(self.sent) || now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
         let urgent = std::mem::take(&mut self.urgent);
@@ -243,7 +245,7 @@ impl Worker {
         since >= ASK_APART_NS
     }
 
-    fn read(&mut self, host: &dyn Host, reading: Reading, was_overdue: bool) -> Finished {
+    fn read(&mut self, host: &dyn Host, reading: Reading, was_overdue: bool, read_rev: bool) -> Finished {
         let grpc = if reading.grpc { number(host, &["response", "grpc_status"]) } else { None };
         let logged = Logged {
             code: number(host, &["response", "code"]),
@@ -253,7 +255,6 @@ impl Worker {
         let nanos = number(host, &["request", "duration"]).unwrap_or_default();
         self.logged = self.logged.wrapping_add(1);
         let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_POD_SAMPLE);
-        let read_rev = std::mem::take(&mut self.read_rev);
         Finished {
             outcome: Some(classify(logged)),
             micros: nanos / 1_000,
