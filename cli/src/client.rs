@@ -297,8 +297,15 @@ fn description(canary: &CanaryView, events: &[EventView]) -> String {
         rows.push(("Compared", verdict.comparison.clone()));
     }
     if let Some(evidence) = &canary.evidence {
-        let harm = evidence.errors.harm.max(evidence.latency.harm);
-        rows.push(("Evidence", format!("{harm:.2} of {:.2}", evidence.decisive)));
+        rows.push(("Evidence", format!("{:.2} of {:.2}", evidence.harm, evidence.decisive)));
+    }
+    let shares = canary.alpha.shares.iter().map(|of| format!("{} {:.1} %", of.signal, of.share * 100.0));
+    let shares: Vec<String> = shares.collect();
+    if !shares.is_empty() {
+        rows.push(("Alpha", format!("{} ({})", canary.alpha.total, shares.join(", "))));
+    }
+    if !canary.alpha.outside.is_empty() {
+        rows.push(("Beside Alpha", canary.alpha.outside.join(", ")));
     }
     let mut out = table(&rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect::<Vec<_>>());
     let arms = canary.measured();

@@ -153,7 +153,7 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
         }
         rev.get_or_create(&of_canary).set(i64::try_from(canary.rev).unwrap_or(i64::MAX));
         if let Some(evidence) = &canary.evidence {
-            harm.get_or_create(&of_canary).set(evidence.errors.harm.max(evidence.latency.harm));
+            harm.get_or_create(&of_canary).set(evidence.harm);
         }
     }
     registry.register("flagger_canary_total", "Canaries", total);

@@ -73,10 +73,33 @@ pub struct CanaryView {
     pub verdict: Option<VerdictView>,
     /// What the verdict rests on.
     pub evidence: Option<EvidenceView>,
+    /// The chance of rolling back a healthy canary in this attempt, and how it is shared.
+    #[serde(default)]
+    pub alpha: AlphaView,
     /// Envoys that reported on this canary within the last five seconds.
     pub nodes: Vec<NodeView>,
     /// Conditions, as in a Kubernetes status.
     pub conditions: Vec<ConditionView>,
+}
+
+/// The error budget of a rollout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AlphaView {
+    /// All of it.
+    pub total: f64,
+    /// What can roll back within it: names of signals with their shares, which add up to one at most.
+    pub shares: Vec<ShareView>,
+    /// What can roll back beside it: webhooks, and checks where they decide.
+    pub outside: Vec<String>,
+}
+
+/// A signal's share of the error budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShareView {
+    /// The signal.
+    pub signal: String,
+    /// Its share.
+    pub share: f64,
 }
 
 /// A condition of a canary.
@@ -107,6 +130,9 @@ pub struct VerdictView {
 /// Evidence, as natural logarithms of e-values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceView {
+    /// Of all signals together: what decides.
+    #[serde(default)]
+    pub harm: f64,
     /// On errors, hard guard and absolute limit included.
     pub errors: HarmSafe,
     /// On latency.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use wingbeat_controller::document::{Files, Report, Set};
 use wingbeat_controller::setup::Audience;
-use wingbeat_core::analysis::judge::Comparison;
+use wingbeat_core::analysis::judge::{Comparison, OnOnePod};
+use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::division::Identity;
-use wingbeat_core::rollout::Pace;
+use wingbeat_core::rollout::{NoData, Pace};
+use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
 const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
@@ -40,6 +42,35 @@ fn the_examples_are_right() {
     let shop = &setup.canaries[&CanaryName::new("prod", "shop")];
     assert_eq!((shop.plan.iterations(), shop.judge.comparison), (Some(10), Comparison::Randomised));
     assert!(matches!(&shop.audience, Audience::Rules { holdback, .. } if *holdback == BasisPoints::from_percent(10)));
+}
+
+#[test]
+fn what_a_metric_may_do_is_told_by_its_name() {
+    let with = |analysis: &str| BACKEND.replace("stepWeight: 5}", &format!("stepWeight: 5, {analysis}}}"));
+    let metrics = "metrics: [{name: request-success-rate, thresholdRange: {min: 99}}, \
+        {name: request-duration, thresholdRange: {max: 500}, mode: warn}, {name: response-classes, mode: report}], \
+        judge: {noData: fail, onOnePod: rollback}";
+    let set = read(&with(metrics));
+    assert_eq!(set.report.errors, []);
+    let canary = &set.setup(None).canaries[&CanaryName::new("prod", "backend")];
+    let judge = &canary.judge;
+    assert!(judge.error_limit.is_some_and(|limit| (limit - 0.01).abs() < 1e-9));
+    assert_eq!(judge.latency_limit, Some(Span::from_millis(500)));
+    let modes = [Signal::ErrorLimit, Signal::Latency, Signal::LatencyLimit, Signal::Outcomes, Signal::Attempts]
+        .map(|signal| judge.signal_mode(signal));
+    let (judges, warns, reports) = (SignalMode::Judge, SignalMode::Warn, SignalMode::Report);
+    assert_eq!(modes, [judges, warns, warns, reports, judges]);
+    assert_eq!(judge.shares().of(Signal::LatencyLimit), None, "what only warns has no part of alpha");
+    assert_eq!((judge.on_one_pod, canary.plan.no_data()), (OnOnePod::Rollback, NoData::Fail));
+    insta::assert_snapshot!(errors(&with(
+        "metrics: [{name: response-classes, mode: loud, thresholdRange: {min: 1}}, {name: error-rate}], \
+         judge: {noData: maybe}"
+    )), @"
+    canary.yaml:22:113: spec.analysis.metrics[0].mode: there is no loud, use one of judge, warn, report
+    canary.yaml:22:135: spec.analysis.metrics[0].thresholdRange: response-classes has no value of its own, leave it out: the arms are compared
+    canary.yaml:22:153: spec.analysis.metrics[1].name: there is no metric error-rate, use one of request-success-rate, request-duration, response-classes, request-attempts, client-disconnects
+    canary.yaml:22:183: spec.analysis.judge.noData: there is no maybe, use one of hold, fail
+    ");
 }
 
 #[test]

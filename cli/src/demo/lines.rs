@@ -50,9 +50,10 @@ fn line(since: Duration, view: &CanaryView) -> String {
         format!("{:>5.0}/s {bad:>4} bad of {:<6} p99 {p99}", arm.rate, arm.requests)
     };
     let arms = view.measured();
-    let evidence = view.evidence.as_ref().map_or_else(String::new, |evidence| {
-        format!("  evidence {:.1} of {:.1}", evidence.errors.harm.max(evidence.latency.harm), evidence.decisive)
-    });
+    let evidence = view
+        .evidence
+        .as_ref()
+        .map_or_else(String::new, |evidence| format!("  evidence {:.1} of {:.1}", evidence.harm, evidence.decisive));
     let status = format!("{} {}%", view.phase, view.weight);
     event(Some(since), &format!("{status}  primary {}  canary {}{evidence}", arm(&arms.primary), arm(&arms.canary)))
 }

@@ -94,7 +94,7 @@ fn draw(title: &str, since: Duration, view: &CanaryView, area: Rect, buffer: &mu
     gauge(&progress, view.weight / 100.0, Color::Cyan, weight, buffer);
     draw_arms(view, arms, buffer);
     if let Some(held) = &view.evidence {
-        let harm = held.errors.harm.max(held.latency.harm).max(0.0);
+        let harm = held.harm.max(0.0);
         let text = format!("evidence of harm {harm:>4.1}, decisive at {:.1}", held.decisive);
         gauge(&text, harm / held.decisive, Color::Red, evidence, buffer);
     }
@@ -169,6 +169,7 @@ mod tests {
                 comparison: "randomised".into(),
             }),
             evidence: Some(EvidenceView {
+                harm: 3.8,
                 errors: HarmSafe { harm: 3.8, safe: 0.0 },
                 latency: HarmSafe { harm: -0.5, safe: 0.0 },
                 outcomes: Harm::default(),

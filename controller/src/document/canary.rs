@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
+use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::analysis::threshold::{Check, Metric, Range};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::matching::division::Identity;
@@ -130,9 +131,11 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         Mode::Guard | Mode::Thresholds => Pace::Checks,
     };
     let rate = checks.iter().find(|check| check.metric == Metric::SuccessRate).and_then(|check| check.range.min);
+    let longest = checks.iter().find(|check| check.metric == Metric::Duration).and_then(|check| check.range.max);
     if judge.mode == Mode::Sequential {
         // A range is an absolute limit there, tested within the judge's α (P20).
         judge.error_limit = rate.map(|percent| 1.0 - percent / 100.0).filter(|limit| *limit > 0.0);
+        judge.latency_limit = longest.filter(|millis| *millis > 0.0).map(millis);
     }
     // Only chance makes arms comparable (P12).
     if (input.matches && holdback.is_zero()) || (!input.matches && input.iterations.is_some()) || affinity.is_some() {
@@ -296,7 +299,9 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
     }
     if let Some((node, path)) = fields.take("metrics") {
         for (node, path) in decoder.list(node, &path) {
-            if let Some((name, check)) = decode_metric(decoder, node, &path) {
+            let Some(Measured { name, mode, check }) = decode_metric(decoder, node, &path) else { continue };
+            out.judge.modes.extend(Signal::of_metric(&name).iter().map(|signal| (*signal, mode)));
+            if let Some(check) = check {
                 out.input.metrics.push(name);
                 out.checks.push(check);
             }
@@ -316,13 +321,22 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         }
     }
     if let Some((node, path)) = fields.take("judge") {
-        out.mode = judge::decode(decoder, node, &path, &mut out.judge);
+        out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input);
     }
     decoder.done(fields);
 }
 
-fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, Check)> {
+/// One of `analysis.metrics`.
+struct Measured {
+    name: String,
+    mode: SignalMode,
+    /// A look at each interval, of those that Flagger has.
+    check: Option<Check>,
+}
+
+fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Measured> {
     let mut fields = decoder.fields(node, path)?;
+    let known = Signal::METRICS.join(", ");
     let name = fields.need("name", "use request-success-rate or request-duration", decoder);
     let name = name.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?, path)));
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
@@ -340,11 +354,25 @@ fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Stri
             decoder.wrong(node.at, &path, "is not carried out by this server yet: it measures requests itself");
         }
     }
+    let mode = fields.take("mode").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        let modes = [("judge", SignalMode::Judge), ("warn", SignalMode::Warn), ("report", SignalMode::Report)];
+        decoder.one_of(node.at, &path, &text, &modes)
+    });
+    let mode = mode.unwrap_or_default();
     decoder.done(fields);
-    let (at, name, path) = name?;
+    let (at, name, name_path) = name?;
     let Some(metric) = Metric::parse(&name) else {
-        decoder.wrong(at, &path, format!("there is no metric {name}, use request-success-rate or request-duration"));
-        return None;
+        if Signal::of_metric(&name).is_empty() {
+            decoder.wrong(at, &name_path, format!("there is no metric {name}, use one of {known}"));
+            return None;
+        }
+        if threshold.is_some() || range != Range::default() {
+            let field = format!("{path}.thresholdRange");
+            let at = decoder.place(&field);
+            decoder.wrong(at, &field, format!("{name} has no value of its own, leave it out: the arms are compared"));
+        }
+        return Some(Measured { name, mode, check: None });
     };
     // The guide's one number means the lowest rate, or the longest duration.
     match (threshold, metric) {
@@ -352,7 +380,8 @@ fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Stri
         (Some(number), Metric::Duration) => range.max = range.max.or(Some(number)),
         (None, _) => {}
     }
-    Some((name, Check { metric, range, interval: span(interval.unwrap_or(METRIC_INTERVAL)) }))
+    let interval = span(interval.unwrap_or(METRIC_INTERVAL));
+    Some(Measured { name, mode, check: Some(Check { metric, range, interval, mode }) })
 }
 
 fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {
@@ -405,6 +434,12 @@ fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Strin
     });
     decoder.done(fields);
     Some((provider?, severity.unwrap_or(AlertLevel::Info)))
+}
+
+/// Returns a span of so many milliseconds, of which a fraction is cut off as Flagger does.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and the cast saturates")]
+const fn millis(millis: f64) -> Span {
+    Span::from_millis(millis as u64)
 }
 
 pub(super) fn span(duration: Duration) -> Span {

@@ -1,13 +1,20 @@
 //! How a canary is judged: `analysis.judge`.
 
-use wingbeat_core::analysis::judge::{JudgeConfig, Mode};
+use wingbeat_core::analysis::judge::{JudgeConfig, Mode, OnOnePod};
+use wingbeat_core::rollout::{NoData, PlanInput};
 
 use super::canary::span;
 use super::decoder::{Decoder, Fields};
 use super::yaml::Node;
 
 /// Decodes the section over what is there. Returns the mode, if it names one.
-pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) -> Option<Mode> {
+pub(super) fn decode(
+    decoder: &mut Decoder,
+    node: &Node,
+    path: &str,
+    judge: &mut JudgeConfig,
+    plan: &mut PlanInput,
+) -> Option<Mode> {
     let mut fields = decoder.fields(node, path)?;
     let mode = fields.take("mode").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
@@ -59,14 +66,16 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut
     if let Some((node, path)) = fields.take("earlyPromotion") {
         judge.early_promotion = decoder.truth(node, &path).unwrap_or(false);
     }
-    for (name, only) in [("noData", "hold"), ("onOnePod", "rollback")] {
-        if let Some((node, path)) = fields.take(name)
-            && let Some(text) = decoder.text(node, &path)
-            && text != only
-        {
-            decoder.wrong(node.at, &path, format!("{text} is not carried out yet, use {only}"));
-        }
-    }
+    plan.no_data = fields.take("noData").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        decoder.one_of(node.at, &path, &text, &[("hold", NoData::Hold), ("fail", NoData::Fail)])
+    });
+    let on_one_pod = fields.take("onOnePod").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        let words = [("suspect", OnOnePod::Suspect), ("rollback", OnOnePod::Rollback)];
+        decoder.one_of(node.at, &path, &text, &words)
+    });
+    judge.on_one_pod = on_one_pod.unwrap_or(judge.on_one_pod);
     decoder.done(fields);
     mode
 }

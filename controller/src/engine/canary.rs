@@ -7,13 +7,16 @@ use wingbeat_core::analysis::flow::Flow;
 use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
 use wingbeat_core::analysis::ledger::Delta;
 use wingbeat_core::analysis::sample_ratio::SampleRatios;
+use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch, Seat};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::outcome::Stratum;
-use wingbeat_core::rollout::{Answer, Facts, Pace, Phase, Readiness, Routes, Share, State, project, question};
+use wingbeat_core::rollout::{
+    Answer, Facts, HookKind, Pace, Phase, Readiness, Routes, Share, State, project, question,
+};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
@@ -84,6 +87,19 @@ pub(super) struct Evidence {
     judge: Judge,
     totals: Arms,
     overdue: Span,
+}
+
+/// What a look at a metric comes to, and what is told of it though it moves nothing.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) answer: Answer,
+    pub(super) warning: Option<String>,
+}
+
+impl Look {
+    const fn passed() -> Self {
+        Self { answer: Answer::Passed, warning: None }
+    }
 }
 
 impl Canary {
@@ -420,19 +436,24 @@ impl Canary {
     }
 
     /// Looks at the plan's metric in this place, over its interval up to now.
-    pub(super) fn look(&self, place: usize, now: Timestamp) -> Answer {
+    pub(super) fn look(&self, place: usize, now: Timestamp) -> Look {
         let Some(check) = self.managed.checks.get(place) else {
-            return Answer::Unknown(format!("Metric query failed for no usable metric in place {place}"));
+            let text = format!("Metric query failed for no usable metric in place {place}");
+            return Look { answer: Answer::Unknown(text), warning: None };
         };
         let mut counts = Counts::default();
         for (_, window) in self.history.iter().filter(|(end, _)| now.since(*end) < check.interval) {
             counts.merge(window);
         }
         let plan = &self.managed.plan;
-        match check.passes(plan.name(), plan.target(), "envoy", &counts) {
-            Looked::Passed => Answer::Passed,
-            Looked::Failed(text) => Answer::Failed(text),
-            Looked::NoValues(text) => Answer::Unknown(text),
+        let looked = check.passes(plan.name(), plan.target(), "envoy", &counts);
+        match (check.mode, looked) {
+            (_, Looked::Passed) | (SignalMode::Report, Looked::Failed(_) | Looked::NoValues(_)) => Look::passed(),
+            (SignalMode::Warn, Looked::Failed(text) | Looked::NoValues(text)) => {
+                Look { answer: Answer::Passed, warning: Some(text) }
+            }
+            (SignalMode::Judge, Looked::Failed(text)) => Look { answer: Answer::Failed(text), warning: None },
+            (SignalMode::Judge, Looked::NoValues(text)) => Look { answer: Answer::Unknown(text), warning: None },
         }
     }
 
@@ -454,6 +475,27 @@ impl Canary {
     /// Returns the evidence at which the judge decides, as a natural logarithm.
     pub(super) fn decisive(&self) -> f64 {
         self.judge.config().decisive()
+    }
+
+    /// Returns what can roll it back by evidence, each with its share of α.
+    pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
+        self.judge.config().shares().iter().map(|(signal, share)| (signal.as_str(), share)).collect()
+    }
+
+    /// Returns what can roll it back besides, which no share of α covers.
+    pub(super) fn outside_alpha(&self) -> Vec<String> {
+        let plan = &self.managed.plan;
+        let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
+        let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
+        let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
+        let by_checks = plan.pace() == Pace::Checks;
+        let judged = self.managed.checks.iter().filter(|check| by_checks && check.mode == SignalMode::Judge);
+        hooks.chain(judged.map(|check| format!("metric {}", check.metric.as_str()))).collect()
+    }
+
+    /// Returns the error budget of this attempt.
+    pub(super) fn alpha(&self) -> f64 {
+        self.judge.config().alpha_of_attempt()
     }
 
     /// Returns what the canary is compared by.

@@ -5,6 +5,7 @@ use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
+use crate::engine::canary::Look;
 use crate::engine::record::{encode, entry};
 use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
 
@@ -76,7 +77,10 @@ impl Engine {
             && let Some(open) = question(&canary.managed.plan, &canary.state)
             && let Asked::Metric(place) = open.asked
         {
-            let answer = canary.look(place, now);
+            let Look { answer, warning } = canary.look(place, now);
+            if let Some(text) = warning {
+                self.say(name, Severity::Warning, text, now);
+            }
             if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
                 // It could not be stored; the question is still open, and the next sweep asks again.
                 return;

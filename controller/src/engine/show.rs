@@ -15,7 +15,9 @@ use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::roster::Roster;
-use crate::view::{ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, VerdictView};
+use crate::view::{
+    AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
+};
 
 /// What changes with time alone is shown anew this often.
 const SWEEP_EVERY: Span = Span::from_secs(1);
@@ -125,6 +127,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         arms: began.then(|| ArmsView { primary: arm(canary, Arm::Primary), canary: arm(canary, Arm::Canary) }),
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
+        alpha: alpha(canary),
         nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
         conditions: conditions(plan, &state.phase, progress, trouble),
     }
@@ -192,6 +195,15 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
     conditions
 }
 
+fn alpha(canary: &Canary) -> AlphaView {
+    let share = |(signal, share): (&str, f64)| ShareView { signal: signal.to_owned(), share };
+    AlphaView {
+        total: canary.alpha(),
+        shares: canary.shares().into_iter().map(share).collect(),
+        outside: canary.outside_alpha(),
+    }
+}
+
 fn verdict(assessed: &Assessment, canary: &Canary) -> VerdictView {
     VerdictView {
         kind: assessed.verdict.as_str().to_owned(),
@@ -206,6 +218,7 @@ fn node_view(id: &NodeId, node: &Node, now: Timestamp) -> NodeView {
 
 fn evidence(assessed: &Assessment, canary: &Canary) -> EvidenceView {
     EvidenceView {
+        harm: assessed.evidence.harm(),
         errors: assessed.evidence.errors,
         latency: assessed.evidence.latency,
         outcomes: assessed.evidence.outcomes,

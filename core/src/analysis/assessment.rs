@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::config::Comparison;
+use super::sequential::ln_sum;
 use super::signal::Signal;
 use crate::id::NodeId;
 use crate::time::Span;
@@ -67,6 +68,16 @@ pub struct Evidence {
     pub attempts: Harm,
     /// On clients that left.
     pub disconnects: Harm,
+}
+
+impl Evidence {
+    /// Returns ln of the sum of all e-values of harm: what is compared with ln(1/α). Signals without a share are zero,
+    /// and left out; 0 if all are.
+    pub fn harm(&self) -> f64 {
+        let all = [self.errors.harm, self.latency.harm, self.outcomes.harm, self.attempts.harm, self.disconnects.harm];
+        let sum = ln_sum(all.into_iter().filter(|harm| harm.abs() > 0.0));
+        if sum.is_finite() { sum } else { 0.0 }
+    }
 }
 
 /// Evidence for harm and for safety.

@@ -157,6 +157,11 @@ impl JudgeConfig {
         libm::log(attempt / self.alpha)
     }
 
+    /// Returns the part of α that this attempt may spend.
+    pub fn alpha_of_attempt(&self) -> f64 {
+        libm::exp(-self.decisive())
+    }
+
     /// Returns what a signal may do. The hard guard always judges: it is what the other modes rely on.
     pub fn signal_mode(&self, wanted: Signal) -> SignalMode {
         let named = self.modes.iter().find(|(signal, _)| *signal == wanted);

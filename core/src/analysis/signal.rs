@@ -66,6 +66,22 @@ impl Signal {
         }
     }
 
+    /// Returns the signals that a metric of a Canary stands for. Two names are Flagger's.
+    pub fn of_metric(name: &str) -> &'static [Self] {
+        match name {
+            "request-success-rate" => &[Self::Errors, Self::ErrorLimit],
+            "request-duration" => &[Self::Latency, Self::LatencyLimit],
+            "response-classes" => &[Self::Outcomes],
+            "request-attempts" => &[Self::Attempts],
+            "client-disconnects" => &[Self::Disconnects],
+            _ => &[],
+        }
+    }
+
+    /// Names that [`Signal::of_metric`] knows.
+    pub const METRICS: [&'static str; 5] =
+        ["request-success-rate", "request-duration", "response-classes", "request-attempts", "client-disconnects"];
+
     /// Returns true if it shows a regression that a slow or unlucky pod could cause too. The hard guard and absolute
     /// limits do not ask whose fault it is (P13).
     pub const fn is_soft(self) -> bool {

@@ -9,6 +9,7 @@ use alloc::string::{String, ToString as _};
 use serde::{Deserialize, Serialize};
 
 use super::sequential::count;
+use super::signal::SignalMode;
 use crate::counts::Counts;
 use crate::id::CanaryName;
 use crate::time::Span;
@@ -22,6 +23,9 @@ pub struct Check {
     pub range: Range,
     /// Over which time up to now.
     pub interval: Span,
+    /// What a value that is not good comes to.
+    #[serde(default)]
+    pub mode: SignalMode,
 }
 
 /// What is measured of the canary.
@@ -137,7 +141,7 @@ mod tests {
     use crate::outcome::Outcome;
 
     fn check(metric: Metric, min: Option<f64>, max: Option<f64>) -> Check {
-        Check { metric, range: Range { min, max }, interval: Span::from_secs(60) }
+        Check { metric, range: Range { min, max }, interval: Span::from_secs(60), mode: SignalMode::Judge }
     }
 
     fn told(check: &Check, counts: &Counts) -> Looked {
