@@ -9,15 +9,20 @@ use crate::histogram::Histogram;
 use crate::id::Rev;
 use crate::outcome::Outcome;
 
+mod cohorts;
+
+pub use cohorts::Cohorts;
+
 /// Requests of one cluster and stratum: cumulative since a worker started, or the difference of two
 /// such counts.
 ///
-/// A cumulative value never falls, except for [`Counts::rev_started`], which starts again at a new
-/// rev. Bins and keys that a report leaves out have not changed.
+/// A cumulative value never falls, except for [`Counts::rev_started`] and [`Counts::cohorts`], which start again at a
+/// new rev. Bins and keys that a report leaves out have not changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Requests attributed to the cluster: finished ones, and those in flight that were looked at.
+    /// Requests attributed to the cluster: finished ones, and those in flight that were counted as overdue or as a
+    /// stream.
     pub started: u64,
     /// Requests that ended, in whatever way.
     pub finished: u64,
@@ -27,6 +32,11 @@ pub struct Counts {
     pub overdue_finished: u64,
     /// Requests without an answer among those that had been counted as overdue before they finished.
     pub overdue_errors: u64,
+    /// Long-lived streams, each counted once, when it was recognised: upgraded connections (WebSocket), server-sent
+    /// events, and gRPC calls that stay open after their response headers (P3). None of them is ever overdue.
+    pub streams: u64,
+    /// Of these, how many have finished since. Their outcome counts like any other; their length is no latency.
+    pub streams_finished: u64,
     /// Finished requests by [`Outcome::index`].
     pub outcomes: [u64; 12],
     /// gRPC statuses by code.
@@ -35,7 +45,13 @@ pub struct Counts {
     pub retried: u64,
     /// Attempts beyond the first.
     pub extra_attempts: u64,
-    /// Latencies of requests that reached an upstream and that the client waited for.
+    /// Of the responses with [`Outcome::Success`], how many had the size of their body read: all of the canary, a sample
+    /// of the primary (P4). Never of gRPC nor of upgraded connections.
+    pub sized: u64,
+    /// Of these, how many had no body.
+    pub empty: u64,
+    /// Latencies of requests that reached an upstream and that the client waited for, without streams. Where the
+    /// policy asks for it, the time that a long request waited for a connection is not in it (P6).
     pub latency: Histogram,
     /// Their sum in microseconds.
     pub latency_sum_us: u64,
@@ -43,47 +59,23 @@ pub struct Counts {
     pub rev: Rev,
     /// How many requests carried it.
     pub rev_started: u64,
-    /// Sampled requests by upstream address (P13).
+    /// Sampled requests and all errors by upstream address (P13).
     pub pods: BTreeMap<String, PodCounts>,
-    /// Successes whose body was measured: every one of the canary, a sample of the primary's.
-    pub sized: u64,
-    /// Of these, the ones without a body (P4).
-    pub empty: u64,
-    /// Long-lived streams, each counted once, when it was recognised (P3): they are never overdue and in no latency.
-    pub streams: u64,
-    /// Of these, how many have ended.
-    pub streams_finished: u64,
-    /// Requests of closed start cohorts (P2). Empty unless the policy asks for them.
+    /// Requests of closed start cohorts, where the policy asks for them (P2).
     pub cohorts: Cohorts,
 }
 
-/// Requests that began together and of which every one is known: finished, or too slow.
-///
-/// Cumulative at one rev; at a higher one all of it starts again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Cohorts {
-    /// The rev by which they were routed.
-    pub rev: Rev,
-    /// Finished requests that say something about the upstream.
-    pub finished: u64,
-    /// Of these, the errors.
-    pub errors: u64,
-    /// Requests that were overdue when their cohort closed; how they end later changes nothing here.
-    pub overdue: u64,
-    /// Latencies of the finished ones.
-    pub latency: Histogram,
-}
-
-/// Sampled requests of one upstream address.
+/// Requests of one upstream address. Its address is read of every request of the canary, and of the primary of one in 16
+/// and of every error. So a primary's pod has served about 16 times the `finished` requests, and with few requests
+/// more errors than these are known of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodCounts {
-    /// Requests that ended, of those that were sampled: all of the canary's, 1 in 16 of the primary's.
+    /// Sampled requests that ended.
     pub finished: u64,
-    /// Errors, all of them: they are rare, and what pods differ in.
+    /// All errors, sampled or not.
     pub errors: u64,
-    /// Of the sampled requests, the ones longer than the policy's threshold.
+    /// Of the requests whose address was read, the ones that were overdue before they ended.
     pub slow: u64,
 }
 
@@ -116,6 +108,38 @@ pub enum Absurd {
         /// Of these, errors.
         errors: u64,
     },
+    /// The streams contradict the rest.
+    #[error("{streams} streams, {finished} of them finished, do not fit to {in_flight} requests in flight")]
+    Streams {
+        /// Streams that were recognised.
+        streams: u64,
+        /// Of these, finished since.
+        finished: u64,
+        /// Requests that began and have not ended.
+        in_flight: u64,
+    },
+    /// More bodies were read than there were responses.
+    #[error("{empty} of {sized} responses without a body do not fit to {success} successes")]
+    Sizes {
+        /// Successes whose size was read.
+        sized: u64,
+        /// Of these, without a body.
+        empty: u64,
+        /// All successes.
+        success: u64,
+    },
+    /// The closed cohorts hold what did not happen.
+    #[error(
+        "cohorts of {finished} finished requests, {errors} errors and {overdue} overdue ones do not fit to the rest"
+    )]
+    Cohorts {
+        /// Requests that ended.
+        finished: u64,
+        /// Of these, errors.
+        errors: u64,
+        /// Requests that were overdue.
+        overdue: u64,
+    },
     /// More latencies than finished requests.
     #[error("{latencies} latencies, but only {finished} requests finished")]
     LatenciesAboveFinished {
@@ -123,36 +147,6 @@ pub enum Absurd {
         latencies: u64,
         /// Requests that ended.
         finished: u64,
-    },
-    /// The streams contradict each other or the rest.
-    #[error("{streams} streams, {finished} of them finished, do not fit to {in_flight} requests in flight")]
-    Streams {
-        /// Streams that were recognised.
-        streams: u64,
-        /// Of these, finished since.
-        finished: u64,
-        /// Requests that began and did not end.
-        in_flight: u64,
-    },
-    /// More bodies without content than bodies, or than successes.
-    #[error("{empty} empty bodies of {sized} that were measured, of {successes} successes")]
-    Bodies {
-        /// Empty ones.
-        empty: u64,
-        /// Measured ones.
-        sized: u64,
-        /// Successes.
-        successes: u64,
-    },
-    /// Closed cohorts with more errors or latencies than requests, or more requests than there were.
-    #[error("{finished} requests in closed cohorts with {errors} errors and {latencies} latencies do not fit together")]
-    Cohorts {
-        /// Finished requests in them.
-        finished: u64,
-        /// Errors in them.
-        errors: u64,
-        /// Latencies in them.
-        latencies: u64,
     },
     /// More requests at the current rev than requests.
     #[error("{rev_started} requests at the current rev, but only {started} started")]
@@ -209,14 +203,10 @@ impl Counts {
             return Err(Absurd::OutcomesDoNotAddUp { outcomes, finished });
         }
         let in_flight = started.saturating_sub(finished);
-        let streaming = self.streams.saturating_sub(self.streams_finished);
-        if self.streams_finished > self.streams || self.streams_finished > finished || streaming > in_flight {
-            return Err(Absurd::Streams { streams: self.streams, finished: self.streams_finished, in_flight });
-        }
         if self.overdue_finished > self.overdue
             || self.overdue_errors > self.overdue_finished
             || self.overdue_finished > finished
-            || self.overdue.saturating_sub(self.overdue_finished) > in_flight.saturating_sub(streaming)
+            || self.overdue.saturating_sub(self.overdue_finished) > in_flight
         {
             return Err(Absurd::Overdue {
                 overdue: self.overdue,
@@ -224,18 +214,25 @@ impl Counts {
                 errors: self.overdue_errors,
             });
         }
+        let streaming = self.streams.saturating_sub(self.streams_finished);
+        let overdue = self.overdue.saturating_sub(self.overdue_finished);
+        if self.streams_finished > self.streams
+            || self.streams_finished > finished
+            || streaming.saturating_add(overdue) > in_flight
+        {
+            return Err(Absurd::Streams { streams: self.streams, finished: self.streams_finished, in_flight });
+        }
+        let success = self.outcome(Outcome::Success);
+        if self.sized > success || self.empty > self.sized {
+            return Err(Absurd::Sizes { sized: self.sized, empty: self.empty, success });
+        }
+        if self.cohorts.contradict(self) {
+            let Cohorts { finished, errors, overdue, .. } = self.cohorts;
+            return Err(Absurd::Cohorts { finished, errors, overdue });
+        }
         let latencies = self.latency.count();
         if latencies > finished {
             return Err(Absurd::LatenciesAboveFinished { latencies, finished });
-        }
-        let successes = self.outcome(Outcome::Success);
-        if self.empty > self.sized || self.sized > successes {
-            return Err(Absurd::Bodies { empty: self.empty, sized: self.sized, successes });
-        }
-        let closed = &self.cohorts;
-        let (errors, latencies) = (closed.errors, closed.latency.count());
-        if errors > closed.finished || latencies > closed.finished || closed.finished > finished {
-            return Err(Absurd::Cohorts { finished: closed.finished, errors, latencies });
         }
         if self.rev_started > started {
             return Err(Absurd::RevAboveStarted { rev_started: self.rev_started, started });
@@ -247,7 +244,7 @@ impl Counts {
     pub fn merge(&mut self, other: &Self) {
         self.combine(other, u64::saturating_add);
         self.latency.merge(&other.latency);
-        self.cohorts.combine(&other.cohorts, u64::saturating_add, Histogram::merge);
+        self.cohorts.merge(&other.cohorts);
     }
 
     /// Keeps the higher of both cumulative counts, everywhere: taking in the same report twice, or
@@ -255,7 +252,7 @@ impl Counts {
     pub fn max_merge(&mut self, other: &Self) {
         self.combine(other, u64::max);
         self.latency.max_merge(&other.latency);
-        self.cohorts.combine(&other.cohorts, u64::max, Histogram::max_merge);
+        self.cohorts.max_merge(&other.cohorts);
     }
 
     /// Returns what is here and was not yet in `earlier`.
@@ -272,6 +269,8 @@ impl Counts {
             overdue: self.overdue.saturating_sub(earlier.overdue),
             overdue_finished: self.overdue_finished.saturating_sub(earlier.overdue_finished),
             overdue_errors: self.overdue_errors.saturating_sub(earlier.overdue_errors),
+            streams: self.streams.saturating_sub(earlier.streams),
+            streams_finished: self.streams_finished.saturating_sub(earlier.streams_finished),
             outcomes,
             grpc_statuses: self
                 .grpc_statuses
@@ -284,6 +283,8 @@ impl Counts {
                 .collect(),
             retried: self.retried.saturating_sub(earlier.retried),
             extra_attempts: self.extra_attempts.saturating_sub(earlier.extra_attempts),
+            sized: self.sized.saturating_sub(earlier.sized),
+            empty: self.empty.saturating_sub(earlier.empty),
             latency: self.latency.since(&earlier.latency),
             latency_sum_us: self.latency_sum_us.saturating_sub(earlier.latency_sum_us),
             rev: self.rev,
@@ -297,10 +298,6 @@ impl Counts {
                 })
                 .filter(|(_, pod)| *pod != PodCounts::default())
                 .collect(),
-            sized: self.sized.saturating_sub(earlier.sized),
-            empty: self.empty.saturating_sub(earlier.empty),
-            streams: self.streams.saturating_sub(earlier.streams),
-            streams_finished: self.streams_finished.saturating_sub(earlier.streams_finished),
             cohorts: self.cohorts.since(&earlier.cohorts),
         }
     }
@@ -320,13 +317,13 @@ impl Counts {
             (&mut self.overdue, other.overdue),
             (&mut self.overdue_finished, other.overdue_finished),
             (&mut self.overdue_errors, other.overdue_errors),
+            (&mut self.streams, other.streams),
+            (&mut self.streams_finished, other.streams_finished),
+            (&mut self.sized, other.sized),
+            (&mut self.empty, other.empty),
             (&mut self.retried, other.retried),
             (&mut self.extra_attempts, other.extra_attempts),
             (&mut self.latency_sum_us, other.latency_sum_us),
-            (&mut self.sized, other.sized),
-            (&mut self.empty, other.empty),
-            (&mut self.streams, other.streams),
-            (&mut self.streams_finished, other.streams_finished),
         ] {
             *mine = join(*mine, theirs);
         }
@@ -350,33 +347,6 @@ impl Counts {
             self.rev_started = other.rev_started;
         } else if other.rev == self.rev {
             self.rev_started = join(self.rev_started, other.rev_started);
-        }
-    }
-}
-
-impl Cohorts {
-    fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64, join_all: fn(&mut Histogram, &Histogram)) {
-        if other.rev > self.rev {
-            self.clone_from(other);
-        } else if other.rev == self.rev {
-            self.finished = join(self.finished, other.finished);
-            self.errors = join(self.errors, other.errors);
-            self.overdue = join(self.overdue, other.overdue);
-            join_all(&mut self.latency, &other.latency);
-        }
-    }
-
-    /// Returns what is here and was not yet in `earlier`; all of it at another rev.
-    fn since(&self, earlier: &Self) -> Self {
-        if self.rev != earlier.rev {
-            return self.clone();
-        }
-        Self {
-            rev: self.rev,
-            finished: self.finished.saturating_sub(earlier.finished),
-            errors: self.errors.saturating_sub(earlier.errors),
-            overdue: self.overdue.saturating_sub(earlier.overdue),
-            latency: self.latency.since(&earlier.latency),
         }
     }
 }
@@ -446,42 +416,58 @@ mod tests {
     }
 
     #[test]
-    fn closed_cohorts_start_again_at_a_new_rev() {
-        let cohorts = |rev, finished| Counts {
-            cohorts: Cohorts { rev: Rev::new(rev), finished, ..Cohorts::default() },
-            ..Counts::default()
-        };
-        let mut held = cohorts(1, 90);
-        held.max_merge(&cohorts(1, 100));
-        held.max_merge(&cohorts(2, 5));
-        held.max_merge(&cohorts(1, 120));
-        assert_eq!(held, cohorts(2, 5));
-        assert_eq!(cohorts(2, 8).since(&held), cohorts(2, 3));
-        assert_eq!(cohorts(3, 2).since(&held), cohorts(3, 2));
-        let mut both = cohorts(2, 5);
-        both.merge(&cohorts(2, 6));
-        both.merge(&cohorts(1, 50));
-        assert_eq!(both, cohorts(2, 11), "what was routed otherwise is not added to it");
-    }
-
-    #[test]
-    fn streams_in_flight_are_neither_overdue_nor_absurd() {
-        let mut streaming = counts(5, 0);
-        (streaming.started, streaming.streams) = (7, 2);
-        assert_eq!(streaming.check(), Ok(()));
-        streaming.overdue = 1;
-        assert!(matches!(streaming.check(), Err(Absurd::Overdue { .. })));
-        (streaming.overdue, streaming.streams) = (0, 3);
-        assert!(matches!(streaming.check(), Err(Absurd::Streams { .. })));
-    }
-
-    #[test]
     fn taking_in_an_old_report_changes_nothing() {
         let mut held = counts(100, 5);
         let before = held.clone();
         held.max_merge(&counts(80, 5));
         held.max_merge(&before.clone());
         assert_eq!(held, before);
+    }
+
+    #[test]
+    fn streams_in_flight_are_neither_overdue_nor_errors() {
+        let mut streaming = counts(8, 1);
+        streaming.started = 12;
+        (streaming.overdue, streaming.streams, streaming.streams_finished) = (1, 3, 1);
+        assert_eq!(streaming.check(), Ok(()));
+        assert_eq!((streaming.errors_and_hangs(), streaming.judged_and_hangs()), (2, 10));
+        streaming.streams = 4;
+        assert!(matches!(streaming.check(), Err(Absurd::Streams { streams: 4, finished: 1, in_flight: 3 })));
+        assert_eq!(streaming.since(&counts(8, 1)).streams, 4);
+    }
+
+    #[test]
+    fn cohorts_are_part_of_the_whole() {
+        let mut whole = counts(8, 2);
+        (whole.sized, whole.empty) = (8, 8);
+        whole.cohorts = Cohorts { rev: Rev::new(1), finished: 10, errors: 2, ..Cohorts::default() };
+        assert_eq!(whole.check(), Ok(()));
+        for change in [
+            |counts: &mut Counts| counts.cohorts.finished = 11,
+            |counts: &mut Counts| counts.cohorts.errors = 3,
+            |counts: &mut Counts| counts.cohorts.overdue = 1,
+            |counts: &mut Counts| counts.cohorts.latency.add(3, 11),
+        ] {
+            let mut wrong = whole.clone();
+            change(&mut wrong);
+            assert!(matches!(wrong.check(), Err(Absurd::Cohorts { .. })), "{wrong:?}");
+        }
+        let mut more = whole.clone();
+        more.merge(&whole);
+        assert_eq!((more.cohorts.finished, more.sized, more.empty), (20, 16, 16));
+        assert_eq!(more.since(&whole), whole, "the same again");
+        more.max_merge(&whole);
+        assert_eq!(more.cohorts.finished, 20);
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_read() {
+        let mut written = serde_json::to_value(counts(3, 0)).unwrap();
+        let fields = written.as_object_mut().unwrap();
+        for later in ["sized", "empty", "streams", "streams_finished", "cohorts"] {
+            assert!(fields.remove(later).is_some(), "{later}");
+        }
+        assert_eq!(serde_json::from_value::<Counts>(written).unwrap(), counts(3, 0));
     }
 
     #[test]
@@ -495,6 +481,9 @@ mod tests {
         let mut wrong = counts(5, 0);
         wrong.overdue = 1;
         assert!(matches!(wrong.check(), Err(Absurd::Overdue { .. })));
+        let mut wrong = counts(5, 1);
+        wrong.sized = 6;
+        assert!(matches!(wrong.check(), Err(Absurd::Sizes { sized: 6, empty: 0, success: 5 })));
         let mut wrong = counts(5, 0);
         wrong.latency.add(3, 6);
         assert!(matches!(wrong.check(), Err(Absurd::LatenciesAboveFinished { .. })));

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use wingbeat_core::analysis::ledger::{Checkpoint, FOLD_AFTER, Ledger, MAX_CLUSTERS, MAX_WORKERS, Refused};
-use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{BootId, ClusterName, NodeId, WorkerId};
+use wingbeat_core::counts::{Cohorts, Counts};
+use wingbeat_core::id::{BootId, ClusterName, NodeId, Rev, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -30,6 +30,39 @@ impl Worker {
         counts.outcomes[outcome.index()] += 1;
         counts.latency.record(latency_us);
         counts.latency_sum_us += latency_us;
+        // A success of an even length has its size read, and every fourth of these no body.
+        counts.sized += u64::from(!failed && latency_us.is_multiple_of(2));
+        counts.empty += u64::from(!failed && latency_us.is_multiple_of(8));
+    }
+
+    /// A stream is recognised, or the oldest that is open ends.
+    fn stream(&mut self, cluster: usize, ends: bool) {
+        let counts = &mut self.truth[cluster];
+        if !ends {
+            counts.started += 1;
+            counts.streams += 1;
+        } else if counts.streams_finished < counts.streams {
+            counts.finished += 1;
+            counts.streams_finished += 1;
+            counts.outcomes[Outcome::Success.index()] += 1;
+        }
+    }
+
+    /// A cohort closes that holds all but `left` of the requests that are in none yet, or one of a new rev does, which
+    /// begins the count again.
+    fn close(&mut self, cluster: usize, left: u64, new_rev: bool) {
+        let counts = &mut self.truth[cluster];
+        if new_rev {
+            counts.cohorts = Cohorts { rev: Rev::new(counts.cohorts.rev.get() + 1), ..Cohorts::default() };
+        }
+        let (judged, errors) = (counts.judged(), counts.errors());
+        let cohorts = &mut counts.cohorts;
+        let more = (judged - cohorts.finished).saturating_sub(left);
+        cohorts.finished += more;
+        cohorts.errors += more.min(errors - cohorts.errors);
+        for request in 0..more {
+            cohorts.latency.record(request % 5);
+        }
     }
 
     fn report(&mut self) -> Report {
@@ -45,6 +78,11 @@ impl Worker {
             .map(|(&name, (now, durable))| {
                 let mut counts = now.clone();
                 counts.latency = now.latency.iter().filter(|&(bin, count)| durable.latency.get(bin) != count).collect();
+                if now.cohorts.rev == durable.cohorts.rev {
+                    let told = &durable.cohorts.latency;
+                    counts.cohorts.latency =
+                        now.cohorts.latency.iter().filter(|&(bin, count)| told.get(bin) != count).collect();
+                }
                 (ClusterName::new(name), Stratum::Judged, counts)
             })
             .collect();
@@ -62,6 +100,15 @@ enum Event {
         cluster: usize,
         latency_us: u64,
         failed: bool,
+    },
+    Stream {
+        cluster: usize,
+        ends: bool,
+    },
+    Close {
+        cluster: usize,
+        left: u64,
+        new_rev: bool,
     },
     /// A report is made and waits in the network.
     Send,
@@ -84,6 +131,9 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0..2_usize, 1..5_000_u64, any::<bool>())
             .prop_map(|(cluster, latency_us, failed)| Event::Serve { cluster, latency_us, failed }),
+        2 => (0..2_usize, any::<bool>()).prop_map(|(cluster, ends)| Event::Stream { cluster, ends }),
+        2 => (0..2_usize, 0..4_u64, proptest::bool::weighted(0.2))
+            .prop_map(|(cluster, left, new_rev)| Event::Close { cluster, left, new_rev }),
         3 => Just(Event::Send),
         4 => (any::<usize>(), any::<bool>(), any::<bool>())
             .prop_map(|(which, keep, reply_arrives)| Event::Deliver { which, keep, reply_arrives }),
@@ -163,6 +213,8 @@ proptest! {
         for event in events {
             match event {
                 Event::Serve { cluster, latency_us, failed } => worker.serve(cluster, latency_us, failed),
+                Event::Stream { cluster, ends } => worker.stream(cluster, ends),
+                Event::Close { cluster, left, new_rev } => worker.close(cluster, left, new_rev),
                 Event::Send => network.push(worker.report()),
                 Event::Deliver { which, keep, reply_arrives } => {
                     if network.is_empty() {
@@ -224,6 +276,44 @@ fn counts_that_fall_are_refused_but_late_reports_are_not() {
         Err(Refused::Backwards { before: 10, now: 9, .. })
     ));
     assert!(matches!(ingest(&mut ledger, "b", 1, 3, successes(11), at(0)), Err(Refused::OtherNode { .. })));
+}
+
+#[test]
+fn cohorts_are_taken_in_once_and_begin_again_at_a_new_rev() {
+    let cohorts = |rev, finished| {
+        let mut counts = successes(50);
+        let latency = [(1, finished)].into_iter().collect();
+        counts.cohorts = Cohorts { rev: Rev::new(rev), finished, latency, ..Cohorts::default() };
+        counts
+    };
+    let mut ledger = Ledger::new();
+    let mut take = |sequence, counts: &Counts| {
+        let clusters = [(ClusterName::new("c"), Stratum::Judged, counts.clone())];
+        let (boot, worker) = (BootId::new(1), WorkerId::new(1));
+        let ingested = ledger.ingest(&node("a"), boot, worker, sequence, &clusters, at(0));
+        ingested.map(|it| it.deltas.into_iter().map(|delta| delta.counts.cohorts).collect::<Vec<_>>())
+    };
+    let whole = |rev, finished| vec![cohorts(rev, finished).cohorts];
+    assert_eq!(take(1, &cohorts(3, 10)), Ok(whole(3, 10)));
+    assert_eq!(take(3, &cohorts(3, 25)), Ok(whole(3, 15)));
+    assert_eq!(take(2, &cohorts(3, 20)), Ok(vec![]), "late");
+    assert_eq!(take(3, &cohorts(3, 25)), Ok(vec![]), "repeated");
+    assert_eq!(take(5, &cohorts(4, 7)), Ok(whole(4, 7)), "a new rev: all of it");
+    assert_eq!(take(4, &cohorts(3, 30)), Ok(vec![]), "of the rev before, and late");
+    assert!(matches!(take(6, &cohorts(3, 40)), Err(Refused::Backwards { .. })), "revs never fall");
+    assert!(matches!(take(7, &cohorts(4, 6)), Err(Refused::Backwards { .. })));
+    assert!(matches!(take(8, &cohorts(4, 51)), Err(Refused::Absurd { .. })), "more than there were");
+}
+
+#[test]
+fn streams_in_flight_are_part_of_what_started() {
+    let mut ledger = Ledger::new();
+    let mut streaming = Counts { started: 3, streams: 3, ..Counts::default() };
+    assert_eq!(ingest(&mut ledger, "a", 1, 1, streaming.clone(), at(0)), Ok(1));
+    streaming.overdue = 1;
+    assert!(matches!(ingest(&mut ledger, "a", 1, 2, streaming.clone(), at(0)), Err(Refused::Absurd { .. })));
+    (streaming.overdue, streaming.streams) = (0, 2);
+    assert!(matches!(ingest(&mut ledger, "a", 1, 3, streaming, at(0)), Err(Refused::Backwards { .. })));
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl Cluster {
                     slow: pod.slow,
                 })
                 .collect(),
+            ..v1::ClusterReport::default()
         }
     }
 }

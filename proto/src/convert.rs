@@ -1,7 +1,7 @@
 //! From the wire to the kernel's types.
 
-use wingbeat_core::counts::{Counts, PodCounts};
-use wingbeat_core::histogram::BINS;
+use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
+use wingbeat_core::histogram::{BINS, Histogram};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::outcome::{Outcome, Stratum};
 
@@ -46,21 +46,21 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
         overdue_finished: report.overdue_finished,
         overdue_errors: report.overdue_errors,
         grpc_statuses: report.grpc_statuses.iter().map(|status| (status.key, status.count)).collect(),
+        streams: report.streams,
+        streams_finished: report.streams_finished,
         retried: report.retried,
         extra_attempts: report.extra_attempts,
+        sized: report.sized,
+        empty: report.empty,
+        latency: histogram(&report.latency)?,
         latency_sum_us: report.latency_sum_us,
         rev: Rev::new(report.rev),
         rev_started: report.rev_started,
+        cohorts: report.cohorts.as_ref().map(cohorts).transpose()?.unwrap_or_default(),
         ..Counts::default()
     };
     for (held, reported) in counts.outcomes.iter_mut().zip(&report.outcomes) {
         *held = *reported;
-    }
-    for bin in &report.latency {
-        match u16::try_from(bin.key) {
-            Ok(key) if key < BINS => counts.latency.add(key, bin.count),
-            Ok(_) | Err(_) => return Err(ReportError::Bin(bin.key)),
-        }
     }
     for pod in &report.pods {
         let held = PodCounts { finished: pod.finished, errors: pod.errors, slow: pod.slow };
@@ -69,9 +69,52 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
     Ok((ClusterName::new(report.cluster.clone()), stratum, counts))
 }
 
+/// Returns what a report says of closed start cohorts.
+fn cohorts(report: &v1::Cohorts) -> Result<Cohorts, ReportError> {
+    Ok(Cohorts {
+        rev: Rev::new(report.rev),
+        finished: report.finished,
+        errors: report.errors,
+        overdue: report.overdue,
+        latency: histogram(&report.latency)?,
+    })
+}
+
+fn histogram(bins: &[v1::Count]) -> Result<Histogram, ReportError> {
+    let mut histogram = Histogram::new();
+    for bin in bins {
+        match u16::try_from(bin.key) {
+            Ok(key) if key < BINS => histogram.add(key, bin.count),
+            Ok(_) | Err(_) => return Err(ReportError::Bin(bin.key)),
+        }
+    }
+    Ok(histogram)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_filter_says_of_streams_bodies_and_cohorts_is_read() {
+        let latency = vec![v1::Count { key: 7, count: 3 }];
+        let report = v1::ClusterReport {
+            cluster: "a".into(),
+            sized: 5,
+            empty: 4,
+            streams: 3,
+            streams_finished: 2,
+            cohorts: Some(v1::Cohorts { rev: 9, finished: 4, errors: 1, overdue: 2, latency }),
+            ..Default::default()
+        };
+        let cohorts =
+            Cohorts { rev: Rev::new(9), finished: 4, errors: 1, overdue: 2, latency: [(7, 3)].into_iter().collect() };
+        let expected = Counts { sized: 5, empty: 4, streams: 3, streams_finished: 2, cohorts, ..Counts::default() };
+        assert_eq!(counts(&report).unwrap().2, expected);
+        // A filter of before knows nothing of them.
+        let old = v1::ClusterReport { cluster: "a".into(), ..Default::default() };
+        assert_eq!(counts(&old).unwrap().2, Counts::default());
+    }
 
     #[test]
     fn absurd_reports_are_refused_with_a_reason() {
@@ -84,6 +127,13 @@ mod tests {
             (v1::ClusterReport { outcomes: vec![0; 13], ..report.clone() }, ReportError::Outcomes(13)),
             (v1::ClusterReport { latency: vec![bin(70_000)], ..report.clone() }, ReportError::Bin(70_000)),
             (v1::ClusterReport { latency: vec![bin(BINS.into())], ..report.clone() }, ReportError::Bin(BINS.into())),
+            (
+                v1::ClusterReport {
+                    cohorts: Some(v1::Cohorts { latency: vec![bin(70_000)], ..Default::default() }),
+                    ..report.clone()
+                },
+                ReportError::Bin(70_000),
+            ),
         ] {
             assert_eq!(counts(&bad), Err(why));
         }

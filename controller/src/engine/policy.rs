@@ -97,6 +97,7 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                 grpc: canary.managed.workload.http2,
                 retries: canary.managed.service.retries.is_some(),
                 virtual_host: if told_apart { virtual_host.clone() } else { String::new() },
+                ..ClusterPolicy::default()
             });
         }
         if let Some(division) = division {

@@ -364,5 +364,8 @@ fn fell(before: &Counts, now: &Counts) -> bool {
     now.started < before.started
         || now.finished < before.finished
         || now.overdue < before.overdue
+        || now.streams < before.streams
+        || now.sized < before.sized
+        || now.cohorts.fell_since(&before.cohorts)
         || now.outcomes.iter().zip(before.outcomes).any(|(&now, before)| now < before)
 }

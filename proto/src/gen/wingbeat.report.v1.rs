@@ -41,7 +41,8 @@ pub struct ClusterReport {
     /// `wingbeat_core::outcome::Stratum` by number.
     #[prost(uint32, tag = "2")]
     pub stratum: u32,
-    /// Requests attributed to the cluster: finished ones, and those still in flight that were looked at.
+    /// Requests attributed to the cluster: finished ones, and those still in flight that were counted as
+    /// overdue or as a stream.
     #[prost(uint64, tag = "3")]
     pub started: u64,
     #[prost(uint64, tag = "4")]
@@ -69,7 +70,7 @@ pub struct ClusterReport {
     pub extra_attempts: u64,
     /// Bins of the latency histogram (`wingbeat_core::histogram`, microseconds) that changed since
     /// the last durable mark, each with its cumulative count. Requests that the client left and that
-    /// never reached an upstream are not in it.
+    /// never reached an upstream are not in it, nor are streams.
     #[prost(message, repeated, tag = "12")]
     pub latency: ::prost::alloc::vec::Vec<Count>,
     /// Sum of the latencies in the histogram, in microseconds.
@@ -80,9 +81,41 @@ pub struct ClusterReport {
     pub rev: u64,
     #[prost(uint64, tag = "15")]
     pub rev_started: u64,
-    /// Sampled pods (upstream addresses).
+    /// Pods (upstream addresses) with a change since the last durable mark.
     #[prost(message, repeated, tag = "16")]
     pub pods: ::prost::alloc::vec::Vec<PodReport>,
+    /// Successes whose body size was read (all of the canary, a sample of the primary), and how many of
+    /// these had no body.
+    #[prost(uint64, tag = "17")]
+    pub sized: u64,
+    #[prost(uint64, tag = "18")]
+    pub empty: u64,
+    /// Long-lived streams, each counted once, when it was recognised; and how many of them have finished.
+    #[prost(uint64, tag = "19")]
+    pub streams: u64,
+    #[prost(uint64, tag = "20")]
+    pub streams_finished: u64,
+    /// Closed start cohorts, where the policy asks for them.
+    #[prost(message, optional, tag = "21")]
+    pub cohorts: ::core::option::Option<Cohorts>,
+}
+/// Cumulative counts of requests whose start cohort is closed, at one rev. A higher rev replaces them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Cohorts {
+    #[prost(uint64, tag = "1")]
+    pub rev: u64,
+    /// Requests that ended before they grew overdue, without disconnects and those never sent.
+    #[prost(uint64, tag = "2")]
+    pub finished: u64,
+    /// Of these, the errors.
+    #[prost(uint64, tag = "3")]
+    pub errors: u64,
+    /// Requests counted as overdue when their cohort closed; none of them is in `finished`.
+    #[prost(uint64, tag = "4")]
+    pub overdue: u64,
+    /// Latencies of the finished: bins that changed since the last durable mark, as above.
+    #[prost(message, repeated, tag = "5")]
+    pub latency: ::prost::alloc::vec::Vec<Count>,
 }
 /// A number of occurrences of something that has a number itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -92,15 +125,18 @@ pub struct Count {
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }
-/// Cumulative counts of one upstream address, of sampled requests.
+/// Cumulative counts of one upstream address.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodReport {
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
+    /// Sampled requests: all of the canary, one in 16 of the primary.
     #[prost(uint64, tag = "2")]
     pub finished: u64,
+    /// All errors, sampled or not.
     #[prost(uint64, tag = "3")]
     pub errors: u64,
+    /// Requests that were overdue before they ended, among those that were sampled or an error.
     #[prost(uint64, tag = "4")]
     pub slow: u64,
 }
@@ -133,6 +169,9 @@ pub struct Policy {
     /// Automata that rules refer to, by place. Sparse, little-endian, of the format that the report named.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub automata: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Requests are also counted by start cohort (`Cohorts`).
+    #[prost(bool, tag = "5")]
+    pub cohorts: bool,
 }
 /// How requests of one cluster are counted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -154,6 +193,13 @@ pub struct ClusterPolicy {
     /// The virtual host whose traffic is judged; requests of others are direct. Empty: all is judged.
     #[prost(string, tag = "6")]
     pub virtual_host: ::prost::alloc::string::String,
+    /// Of errors and of requests longer than this, in microseconds, the time that they waited for a
+    /// connection is read, and taken out of their latency. 0: never.
+    #[prost(uint32, tag = "7")]
+    pub slow_us: u32,
+    /// The canary that the cluster belongs to. Its clusters share routes, and with them revs.
+    #[prost(string, tag = "8")]
+    pub canary: ::prost::alloc::string::String,
 }
 /// How requests of one virtual host find their arm before they are routed.
 #[derive(Clone, PartialEq, ::prost::Message)]
