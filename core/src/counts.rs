@@ -21,19 +21,21 @@ pub use cohorts::Cohorts;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Requests attributed to the cluster: finished ones, and those in flight that were counted as overdue or as a
-    /// stream.
+    /// Requests attributed to the cluster: finished ones, and those in flight that grew so old that they were looked
+    /// at.
     pub started: u64,
     /// Requests that ended, in whatever way.
     pub finished: u64,
-    /// Requests that grew older than the policy allows, each counted once, when it did (P1).
+    /// Requests that grew older than the policy allows and had no response headers, or whose response then stood still
+    /// for a minute; each counted once, when it did (P1).
     pub overdue: u64,
     /// Of these, how many have finished since.
     pub overdue_finished: u64,
     /// Requests without an answer among those that had been counted as overdue before they finished.
     pub overdue_errors: u64,
-    /// Long-lived streams, each counted once, when it was recognised: upgraded connections (WebSocket), server-sent
-    /// events, and gRPC calls that stay open after their response headers (P3). None of them is ever overdue.
+    /// Long-lived streams, each counted once, when it was recognised (P3): upgraded connections (WebSocket) and gRPC
+    /// calls that stay open after their response headers, in flight; server-sent events, when they end, since their
+    /// content type cannot be read before.
     pub streams: u64,
     /// Of these, how many have finished since. Their outcome counts like any other; their length is no latency.
     pub streams_finished: u64,
@@ -75,7 +77,7 @@ pub struct PodCounts {
     pub finished: u64,
     /// All errors, sampled or not.
     pub errors: u64,
-    /// Of the requests whose address was read, the ones that were overdue before they ended.
+    /// Of the sampled requests, the ones that had been counted as overdue.
     pub slow: u64,
 }
 

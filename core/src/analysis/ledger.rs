@@ -6,10 +6,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counts::{Absurd, Counts};
+use crate::counts::{Absurd, Cohorts, Counts};
 use crate::id::{BootId, ClusterName, NodeId, WorkerId};
 use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
@@ -366,6 +367,15 @@ fn fell(before: &Counts, now: &Counts) -> bool {
         || now.overdue < before.overdue
         || now.streams < before.streams
         || now.sized < before.sized
-        || now.cohorts.fell_since(&before.cohorts)
+        || cohorts_fell(&before.cohorts, &now.cohorts)
         || now.outcomes.iter().zip(before.outcomes).any(|(&now, before)| now < before)
+}
+
+fn cohorts_fell(before: &Cohorts, now: &Cohorts) -> bool {
+    match now.rev.cmp(&before.rev) {
+        Ordering::Less => true,
+        Ordering::Equal => now.finished < before.finished || now.errors < before.errors || now.overdue < before.overdue,
+        // At a new rev they start again.
+        Ordering::Greater => false,
+    }
 }

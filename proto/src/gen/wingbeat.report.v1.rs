@@ -41,14 +41,15 @@ pub struct ClusterReport {
     /// `wingbeat_core::outcome::Stratum` by number.
     #[prost(uint32, tag = "2")]
     pub stratum: u32,
-    /// Requests attributed to the cluster: finished ones, and those still in flight that were counted as
-    /// overdue or as a stream.
+    /// Requests attributed to the cluster: finished ones, and those still in flight that grew so old that
+    /// they were looked at.
     #[prost(uint64, tag = "3")]
     pub started: u64,
     #[prost(uint64, tag = "4")]
     pub finished: u64,
-    /// Requests that grew older than the policy's `overdue_ms`, each counted once, when it did.
-    /// One that finishes later is counted in `outcomes` too.
+    /// Requests that grew older than the policy's `overdue_ms` without response headers, or whose response
+    /// then stood still for a minute; each counted once, when it did. One that finishes later is counted in
+    /// `outcomes` too.
     #[prost(uint64, tag = "5")]
     pub overdue: u64,
     /// Of these, how many have finished since.
@@ -104,13 +105,13 @@ pub struct ClusterReport {
 pub struct Cohorts {
     #[prost(uint64, tag = "1")]
     pub rev: u64,
-    /// Requests that ended before they grew overdue, without disconnects and those never sent.
+    /// Requests that ended before they grew older than `overdue_ms`, without disconnects and those never sent.
     #[prost(uint64, tag = "2")]
     pub finished: u64,
     /// Of these, the errors.
     #[prost(uint64, tag = "3")]
     pub errors: u64,
-    /// Requests counted as overdue when their cohort closed; none of them is in `finished`.
+    /// Requests that grew older than that, whether their response had begun or not; none of them is in `finished`.
     #[prost(uint64, tag = "4")]
     pub overdue: u64,
     /// Latencies of the finished: bins that changed since the last durable mark, as above.
@@ -136,7 +137,7 @@ pub struct PodReport {
     /// All errors, sampled or not.
     #[prost(uint64, tag = "3")]
     pub errors: u64,
-    /// Requests that were overdue before they ended, among those that were sampled or an error.
+    /// Of the sampled requests, the ones that had been counted as overdue.
     #[prost(uint64, tag = "4")]
     pub slow: u64,
 }
