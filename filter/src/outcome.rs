@@ -38,6 +38,9 @@ const DF: u64 = 0x400_0000;
 /// Downstream remote reset (HTTP/2).
 const DR: u64 = 0x1000_0000;
 
+/// The connection has become a WebSocket or another tunnel.
+pub const SWITCHING_PROTOCOLS: u64 = 101;
+
 /// gRPC statuses that blame the server, as Envoy and Istio count them: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
 /// INTERNAL, UNAVAILABLE, DATA_LOSS.
 const GRPC_SERVER_FAULTS: [u64; 6] = [2, 4, 12, 13, 14, 15];
@@ -68,6 +71,11 @@ pub fn classify(logged: Logged) -> Outcome {
     }
     if flagged(UH | NC | UO | LH | DF) {
         return Outcome::Unavailable;
+    }
+    // Every upgraded connection that the upstream closes is logged as if it had broken off, in order or not: Envoy knows
+    // no end of it.
+    if logged.code == Some(SWITCHING_PROTOCOLS) && logged.flags == UC {
+        return Outcome::Success;
     }
     // A response had begun, and was not an error, when the upstream broke off.
     let begun = logged.code.is_some_and(|code| code < 500);
@@ -110,6 +118,10 @@ mod tests {
             ("connect refused, retried", logged(Some(503), UF | URX), Outcome::ConnectFailure),
             ("reset in mid-body, HTTP/1", logged(Some(200), UPE), Outcome::Truncated),
             ("reset in mid-body, HTTP/2", logged(Some(200), UR), Outcome::Truncated),
+            ("WebSocket closed by the upstream", logged(Some(101), UC), Outcome::Success),
+            ("WebSocket left by the client", logged(Some(101), DC), Outcome::DisconnectMidResponse),
+            ("WebSocket idle too long", logged(Some(101), SI), Outcome::Timeout),
+            ("WebSocket reset, HTTP/2", logged(Some(101), UR), Outcome::Truncated),
             ("no healthy host", logged(Some(503), UH), Outcome::Unavailable),
             ("unknown cluster", logged(Some(503), NC), Outcome::Unavailable),
             ("circuit breaker", logged(Some(503), UO), Outcome::Unavailable),
