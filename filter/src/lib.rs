@@ -3,7 +3,7 @@
 //! ```text
 //!  request starts ─► Worker::begin     in flight, with its start
 //!  Envoy logs it  ─► Worker::end       cluster, code, flags, duration ─► Store (cumulative)
-//!  tick           ─► Worker::tick      overdue requests in flight; a report, if there is news
+//!  tick           ─► Worker::tick      old requests in flight, closed cohorts; a report, if there is news
 //!  reply          ─► Worker::reply     durable mark, policy, next tick
 //! ```
 //!
@@ -16,6 +16,7 @@
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "functions that Envoy calls by name, and one that it is called by")]
 mod abi;
+pub mod cohorts;
 pub mod host;
 pub mod outcome;
 pub mod store;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use wingbeat_core::counts::Cohorts;
 use wingbeat_core::histogram::bin_of;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::v1;
@@ -22,6 +23,33 @@ pub struct Store {
     dropped: u64,
 }
 
+/// What a request in flight had been counted as before it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Before {
+    /// It was not counted.
+    #[default]
+    Nothing,
+    /// It was overdue.
+    Overdue,
+    /// It was old, but its response had begun.
+    Answering,
+    /// It was a stream.
+    Stream,
+}
+
+/// A request in flight that is counted because it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// There is no answer.
+    Overdue,
+    /// Its response has begun, and is no stream as far as is known.
+    Answering,
+    /// Its response had begun, and then stood still.
+    Stalled,
+    /// It is a stream.
+    Stream,
+}
+
 /// A finished request, as it is counted.
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
@@ -29,14 +57,20 @@ pub struct Finished {
     pub outcome: Option<Outcome>,
     /// How long it took.
     pub micros: u64,
-    /// True if it had been counted as overdue before.
-    pub was_overdue: bool,
+    /// What it had been counted as.
+    pub before: Before,
+    /// True if it turned out to have been a stream: its length is no latency.
+    pub stream: bool,
     /// Attempts, where known.
     pub attempts: Option<u64>,
     /// gRPC status, where the traffic is gRPC.
     pub grpc: Option<u32>,
-    /// Upstream address, where sampled.
+    /// Upstream address, where read.
     pub pod: Option<String>,
+    /// True if the request is one of a sample, and not only read because it failed.
+    pub sampled: bool,
+    /// Size of the body in bytes, where read.
+    pub body: Option<u64>,
     /// Rev of its route, where read.
     pub rev: Option<u64>,
 }
@@ -49,6 +83,12 @@ struct Cluster {
     overdue: u64,
     overdue_finished: u64,
     overdue_errors: u64,
+    answering: u64,
+    answering_finished: u64,
+    streams: u64,
+    streams_finished: u64,
+    sized: u64,
+    empty: u64,
     outcomes: [u64; Outcome::ALL.len()],
     grpc_statuses: BTreeMap<u32, u64>,
     retried: u64,
@@ -59,6 +99,17 @@ struct Cluster {
     rev: u64,
     rev_started: u64,
     pods: BTreeMap<String, (Pod, u64)>,
+    cohorts: Closed,
+}
+
+/// Counts of closed cohorts at one rev, with the latest change of each bin.
+#[derive(Debug, Default)]
+struct Closed {
+    rev: u64,
+    finished: u64,
+    errors: u64,
+    overdue: u64,
+    latency: BTreeMap<u16, (u64, u64)>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -71,17 +122,35 @@ struct Pod {
 impl Store {
     /// Counts a finished request; `sequence` is that of the next report.
     pub fn finish(&mut self, cluster: &str, stratum: Stratum, request: &Finished, sequence: u64) {
-        if let Some(held) = self.cluster(cluster, stratum) {
-            held.finish(request, sequence);
+        match self.cluster(cluster, stratum) {
+            Some(held) => held.finish(request, sequence),
+            None => raise(&mut self.dropped, 1),
         }
     }
 
-    /// Counts a request in flight as overdue. False if there is no room for its cluster.
-    pub fn overdue(&mut self, cluster: &str, stratum: Stratum, sequence: u64) -> bool {
+    /// Counts a request in flight that is old. False if there is no room for its cluster.
+    pub fn old(&mut self, cluster: &str, stratum: Stratum, old: Old, sequence: u64) -> bool {
         let Some(held) = self.cluster(cluster, stratum) else { return false };
-        held.overdue = held.overdue.saturating_add(1);
+        match old {
+            Old::Overdue => raise(&mut held.overdue, 1),
+            Old::Answering => raise(&mut held.answering, 1),
+            Old::Stalled => {
+                raise(&mut held.answering_finished, 1);
+                raise(&mut held.overdue, 1);
+            }
+            Old::Stream => raise(&mut held.streams, 1),
+        }
         held.changed = sequence;
         true
+    }
+
+    /// Counts a closed cohort of requests that were counted here before. One of routes before the latest is left out.
+    pub fn close(&mut self, cluster: &str, stratum: Stratum, cohort: &Cohorts, sequence: u64) {
+        if let Some(held) = self.clusters.get_mut(&(cluster.to_owned(), stratum))
+            && held.cohorts.add(cohort, sequence)
+        {
+            held.changed = sequence;
+        }
     }
 
     /// Returns true if anything changed that no report up to `told` has told.
@@ -103,7 +172,6 @@ impl Store {
     fn cluster(&mut self, name: &str, stratum: Stratum) -> Option<&mut Cluster> {
         let key = (name.to_owned(), stratum);
         if self.clusters.len() >= MAX_CLUSTERS && !self.clusters.contains_key(&key) {
-            self.dropped = self.dropped.saturating_add(1);
             return None;
         }
         Some(self.clusters.entry(key).or_default())
@@ -115,21 +183,34 @@ impl Cluster {
         self.changed = sequence;
         raise(&mut self.finished, 1);
         let error = request.outcome.is_some_and(Outcome::is_error);
-        if request.was_overdue {
-            raise(&mut self.overdue_finished, 1);
-            let no_answer = request.outcome.is_some_and(Outcome::is_no_answer);
-            raise(&mut self.overdue_errors, u64::from(no_answer));
+        match request.before {
+            Before::Nothing => {}
+            Before::Overdue => {
+                raise(&mut self.overdue_finished, 1);
+                let no_answer = request.outcome.is_some_and(Outcome::is_no_answer);
+                raise(&mut self.overdue_errors, u64::from(no_answer));
+            }
+            Before::Answering => raise(&mut self.answering_finished, 1),
+            Before::Stream => raise(&mut self.streams_finished, 1),
+        }
+        if request.stream && request.before != Before::Stream {
+            raise(&mut self.streams, 1);
+            raise(&mut self.streams_finished, 1);
         }
         if let Some(outcome) = request.outcome {
             if let Some(count) = self.outcomes.get_mut(outcome.index()) {
                 raise(count, 1);
             }
-            if outcome.is_judged() {
+            if outcome.is_judged() && !request.stream {
                 let (count, changed) = self.latency.entry(bin_of(request.micros)).or_default();
                 raise(count, 1);
                 *changed = sequence;
                 raise(&mut self.latency_sum_us, request.micros);
             }
+        }
+        if let Some(size) = request.body {
+            raise(&mut self.sized, 1);
+            raise(&mut self.empty, u64::from(size == 0));
         }
         if let Some(status) = request.grpc {
             // gRPC has 17 codes; what else a peer sends counts as one.
@@ -145,18 +226,18 @@ impl Cluster {
             Some(_) | None => {}
         }
         if let Some(address) = &request.pod {
-            self.count_pod(address, error, request.was_overdue, sequence);
+            self.count_pod(address, request, error, sequence);
         }
     }
 
-    fn count_pod(&mut self, address: &str, error: bool, slow: bool, sequence: u64) {
+    fn count_pod(&mut self, address: &str, request: &Finished, error: bool, sequence: u64) {
         if self.pods.len() >= MAX_PODS && !self.pods.contains_key(address) {
             return;
         }
         let (pod, changed) = self.pods.entry(address.to_owned()).or_default();
-        raise(&mut pod.finished, 1);
+        raise(&mut pod.finished, u64::from(request.sampled));
         raise(&mut pod.errors, u64::from(error));
-        raise(&mut pod.slow, u64::from(slow));
+        raise(&mut pod.slow, u64::from(request.sampled && request.before == Before::Overdue));
         *changed = sequence;
     }
 
@@ -164,7 +245,7 @@ impl Cluster {
         v1::ClusterReport {
             cluster: name.to_owned(),
             stratum: u32::try_from(stratum.index()).unwrap_or_default(),
-            started: self.finished.saturating_add(self.overdue.saturating_sub(self.overdue_finished)),
+            started: self.finished.saturating_add(self.in_flight()),
             finished: self.finished,
             overdue: self.overdue,
             overdue_finished: self.overdue_finished,
@@ -177,12 +258,7 @@ impl Cluster {
                 .collect(),
             retried: self.retried,
             extra_attempts: self.extra_attempts,
-            latency: self
-                .latency
-                .iter()
-                .filter(|(_, (_, changed))| *changed > durable)
-                .map(|(bin, (count, _))| v1::Count { key: u32::from(*bin), count: *count })
-                .collect(),
+            latency: changed_bins(&self.latency, durable),
             latency_sum_us: self.latency_sum_us,
             rev: self.rev,
             rev_started: self.rev_started,
@@ -197,9 +273,57 @@ impl Cluster {
                     slow: pod.slow,
                 })
                 .collect(),
-            ..v1::ClusterReport::default()
+            sized: self.sized,
+            empty: self.empty,
+            streams: self.streams,
+            streams_finished: self.streams_finished,
+            cohorts: self.cohorts.report(durable),
         }
     }
+
+    /// Requests in flight that were counted as something.
+    fn in_flight(&self) -> u64 {
+        let overdue = self.overdue.saturating_sub(self.overdue_finished);
+        let answering = self.answering.saturating_sub(self.answering_finished);
+        overdue.saturating_add(answering).saturating_add(self.streams.saturating_sub(self.streams_finished))
+    }
+}
+
+impl Closed {
+    /// Returns false if the cohort is of a rev that is over.
+    fn add(&mut self, cohort: &Cohorts, sequence: u64) -> bool {
+        let rev = cohort.rev.get();
+        if rev < self.rev {
+            return false;
+        }
+        if rev > self.rev {
+            *self = Self { rev, ..Self::default() };
+        }
+        raise(&mut self.finished, cohort.finished);
+        raise(&mut self.errors, cohort.errors);
+        raise(&mut self.overdue, cohort.overdue);
+        for (bin, more) in cohort.latency.iter() {
+            let (count, changed) = self.latency.entry(bin).or_default();
+            raise(count, more);
+            *changed = sequence;
+        }
+        true
+    }
+
+    fn report(&self, durable: u64) -> Option<v1::Cohorts> {
+        (self.rev > 0).then(|| v1::Cohorts {
+            rev: self.rev,
+            finished: self.finished,
+            errors: self.errors,
+            overdue: self.overdue,
+            latency: changed_bins(&self.latency, durable),
+        })
+    }
+}
+
+fn changed_bins(bins: &BTreeMap<u16, (u64, u64)>, durable: u64) -> Vec<v1::Count> {
+    let changed = bins.iter().filter(|(_, (_, changed))| *changed > durable);
+    changed.map(|(bin, (count, _))| v1::Count { key: u32::from(*bin), count: *count }).collect()
 }
 
 fn raise(count: &mut u64, by: u64) {

@@ -10,9 +10,14 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::{convert, v1};
 
-use crate::host::{Host, number, text};
-use crate::outcome::{Logged, classify};
+use crate::cohorts::{Became, OpenCohorts};
+use crate::host::{Host, text};
 use crate::store::{Finished, Store};
+use crate::worker::flight::{InFlight, Seen};
+use crate::worker::reading::Reading;
+
+mod flight;
+mod reading;
 
 /// How often a worker asks for policy when it has nothing to say. Jitter keeps workers apart.
 const IDLE_TICK_MS: u64 = 1_000;
@@ -24,8 +29,6 @@ const URGENT_APART_NS: u64 = 20_000_000;
 const ASK_APART_NS: u64 = 100_000_000;
 /// Requests in flight that a worker keeps in view. Beyond it, new ones are counted only when they finish.
 const MAX_IN_FLIGHT: usize = 100_000;
-/// One in so many requests of the primary tells its pod; every one of the canary does.
-const PRIMARY_POD_SAMPLE: u64 = 16;
 /// Clusters of ours are named `NAMESPACE/WORKLOAD/REVISION`.
 const NAME_PARTS: usize = 3;
 
@@ -36,6 +39,7 @@ pub struct Worker {
     ids: (u64, u64),
     node: Option<(String, String)>,
     store: Store,
+    cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
     policy_version: u64,
     clusters: BTreeMap<String, v1::ClusterPolicy>,
@@ -56,38 +60,6 @@ pub struct Worker {
     logged: u64,
 }
 
-#[derive(Debug, Clone)]
-struct InFlight {
-    started_ns: u64,
-    seen: Seen,
-    /// A rule matches, and it stays with the primary to be compared with the canary.
-    held_back: bool,
-}
-
-/// What is known of a request in flight. Most finish before anyone looks.
-#[derive(Debug, Clone)]
-enum Seen {
-    NotYet,
-    /// It grew old enough to look at, and runs at this cluster.
-    At(String, Stratum),
-    /// Counted as overdue there.
-    Overdue(String, Stratum),
-}
-
-/// What to read of a request, by its cluster.
-#[derive(Debug, Clone, Copy, Default)]
-struct Reading {
-    canary: bool,
-    grpc: bool,
-    retries: bool,
-}
-
-impl Reading {
-    const fn of(policy: &v1::ClusterPolicy) -> Self {
-        Self { canary: policy.arm == 1, grpc: policy.grpc, retries: policy.retries }
-    }
-}
-
 impl Worker {
     /// Returns a worker that has counted nothing. The ids are random: they tell it from all others.
     pub fn new(boot_id: u64, worker_id: u64) -> Self {
@@ -95,6 +67,7 @@ impl Worker {
             ids: (boot_id, worker_id),
             node: None,
             store: Store::default(),
+            cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
             policy_version: 0,
             clusters: BTreeMap::new(),
@@ -121,43 +94,57 @@ impl Worker {
     /// Notes that a request has started, and marks it for the routes where rules or users decide.
     pub fn begin(&mut self, host: &dyn Host, stream: u32) {
         let held_back = !self.divisions.is_empty() && self.mark(host);
+        let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            let started_ns = host.monotonic_nanos();
             self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, held_back });
+        } else {
+            self.cohorts.spoil(started_ns);
         }
     }
 
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
-        let (seen, held_back) =
-            self.in_flight.remove(&stream).map_or((Seen::NotYet, false), |request| (request.seen, request.held_back));
+        let request = self.in_flight.remove(&stream);
+        let held_back = request.as_ref().is_some_and(|request| request.held_back);
+        // One that was not followed has no cohort, and nothing is known of it but what is logged.
+        let (seen, started_ns) =
+            request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
+        let (in_cohort, before) = (seen.is_open(), seen.before());
         let named = text(host, &["xds", "cluster_name"]);
-        let (cluster, stratum, was_overdue) = match (seen, named) {
-            // Counted as overdue at a cluster: it finishes there.
-            (Seen::Overdue(cluster, stratum), _) => (cluster, stratum, true),
-            (Seen::NotYet | Seen::At(..), Some(name)) => {
+        let (cluster, stratum) = match (seen, named) {
+            (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
                 let Some(stratum) = self.stratum_of(host, &name, held_back) else { return };
-                (name, stratum, false)
+                (name, stratum)
             }
-            (Seen::At(cluster, stratum), None) => (cluster, stratum, false),
-            (Seen::NotYet, None) => return,
+            (Seen::NotYet | Seen::Elsewhere, None) => return,
+            // One that was counted at a cluster while it ran finishes there.
+            (Seen::At(cluster, stratum), None)
+            | (
+                Seen::Overdue(cluster, stratum)
+                | Seen::Stream(cluster, stratum)
+                | Seen::Answering { cluster, stratum, .. },
+                _,
+            ) => (cluster, stratum),
         };
         let known = self.clusters.get(&cluster).map(Reading::of);
         let reading = known.unwrap_or_default();
         let read_rev = !self.rev_known.contains(&cluster) && self.rev_known.insert(cluster.clone());
-        let finished = self.read(host, reading, was_overdue, read_rev);
-        let no_answer = finished.outcome.is_some_and(Outcome::is_no_answer);
+        let finished = self.read(host, reading, before, read_rev);
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
+        if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
+            self.count_in_cohort(&cluster, stratum, &finished, started_ns, in_cohort);
+        }
         let unknown = known.is_none() && self.asks_for_policy(host);
-        if unknown || (no_answer && reading.canary) {
+        if unknown || (finished.outcome.is_some_and(Outcome::is_no_answer) && reading.canary) {
             self.hurry(host);
         }
     }
 
-    /// Looks for overdue requests, and reports if there is news or it is time to ask for policy.
+    /// Looks at old requests, and reports if there is news or it is time to ask for policy.
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.monotonic_nanos();
-        self.find_overdue(host, now);
+        self.look(host, now);
+        self.close_cohorts(now);
         self.rev_known.clear();
         let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
         let due = self.store.has_news(self.sent) || now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
@@ -180,7 +167,17 @@ impl Worker {
         {
             self.divisions = divisions.into_iter().collect();
             self.policy_version = policy.version;
+            let now = host.monotonic_nanos();
+            self.cohorts.switch(policy.cohorts, now);
+            // What ended at a cluster before it was known is in no cohort: those that are open are not whole there.
+            if policy.clusters.iter().any(|cluster| !self.clusters.contains_key(&cluster.cluster)) {
+                self.cohorts.spoil(now);
+            }
             self.clusters = policy.clusters.into_iter().map(|cluster| (cluster.cluster.clone(), cluster)).collect();
+            // What was none of ours may be now.
+            for request in self.in_flight.values_mut().filter(|request| request.seen == Seen::Elsewhere) {
+                request.seen = Seen::NotYet;
+            }
         }
         let tick_ms = match reply.next_tick_ms {
             0 => self.tick_ms,
@@ -245,67 +242,38 @@ impl Worker {
         since >= ASK_APART_NS
     }
 
-    fn read(&mut self, host: &dyn Host, reading: Reading, was_overdue: bool, read_rev: bool) -> Finished {
-        let grpc = if reading.grpc { number(host, &["response", "grpc_status"]) } else { None };
-        let logged = Logged {
-            code: number(host, &["response", "code"]),
-            flags: number(host, &["response", "flags"]).unwrap_or_default(),
-            grpc,
-        };
-        let nanos = number(host, &["request", "duration"]).unwrap_or_default();
-        self.logged = self.logged.wrapping_add(1);
-        let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_POD_SAMPLE);
-        Finished {
-            outcome: Some(classify(logged)),
-            micros: nanos / 1_000,
-            was_overdue,
-            attempts: if reading.retries { number(host, &["upstream", "request_attempt_count"]) } else { None },
-            grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
-            pod: if sampled { text(host, &["upstream", "address"]) } else { None },
-            rev: if read_rev { route_rev(host) } else { None },
+    fn count_in_cohort(
+        &mut self,
+        cluster: &str,
+        stratum: Stratum,
+        finished: &Finished,
+        started_ns: u64,
+        in_cohort: bool,
+    ) {
+        let Some(policy) = self.clusters.get(cluster) else { return };
+        // Requests of other hosts took other routes.
+        if let Some(rev) = finished.rev
+            && stratum == Stratum::Judged
+        {
+            self.cohorts.routed(&policy.canary, rev, started_ns);
+        }
+        let judged = finished.outcome.filter(|outcome| outcome.is_judged() && !finished.stream && in_cohort);
+        if let Some(outcome) = judged {
+            let became = Became::Finished { micros: finished.micros, error: outcome.is_error() };
+            self.cohorts.record(cluster, stratum, started_ns, became);
         }
     }
 
-    /// Counts requests in flight that have grown too old (P1). Only they cost host calls, each once.
-    fn find_overdue(&mut self, host: &dyn Host, now: u64) {
-        let limits = self.clusters.values().filter(|cluster| cluster.overdue_ms > 0).map(overdue_ns);
-        let Some(soonest) = limits.min() else { return };
+    fn close_cohorts(&mut self, now: u64) {
+        if !self.cohorts.on() {
+            return;
+        }
         let sequence = self.next_sequence();
-        let old: Vec<u32> = self
-            .in_flight
-            .iter()
-            .filter(|(_, request)| {
-                !matches!(request.seen, Seen::Overdue(..)) && now.saturating_sub(request.started_ns) >= soonest
-            })
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in old {
-            let Some(request) = self.in_flight.get(&stream).cloned() else { continue };
-            let place = match request.seen {
-                Seen::At(cluster, stratum) => Some((cluster, stratum)),
-                Seen::NotYet if host.enter(stream) => text(host, &["xds", "cluster_name"]).and_then(|cluster| {
-                    self.stratum_of(host, &cluster, request.held_back).map(|stratum| (cluster, stratum))
-                }),
-                Seen::NotYet => {
-                    self.in_flight.remove(&stream);
-                    None
-                }
-                Seen::Overdue(..) => None,
-            };
-            let Some((cluster, stratum)) = place else { continue };
-            let limit = self.clusters.get(&cluster).filter(|policy| policy.overdue_ms > 0).map(overdue_ns);
-            let overdue = limit.is_some_and(|limit| now.saturating_sub(request.started_ns) >= limit);
-            if overdue && !host.enter(stream) {
-                // Envoy logs every stream; should it ever drop one, that is not a request which hangs.
-                self.in_flight.remove(&stream);
-                continue;
-            }
-            let Some(request) = self.in_flight.get_mut(&stream) else { continue };
-            request.seen = if overdue && self.store.overdue(&cluster, stratum, sequence) {
-                Seen::Overdue(cluster, stratum)
-            } else {
-                Seen::At(cluster, stratum)
-            };
+        let (in_flight, clusters) = (&self.in_flight, &self.clusters);
+        let still_open = in_flight.values().filter(|request| request.seen.is_open()).map(|request| request.started_ns);
+        let canary_of = |cluster: &str| clusters.get(cluster).map(|policy| policy.canary.as_str());
+        for closed in self.cohorts.close(now, still_open, canary_of) {
+            self.store.close(&closed.cluster, closed.stratum, &closed.results, sequence);
         }
     }
 
@@ -350,14 +318,6 @@ impl Worker {
         }
         self.node.clone().unwrap_or_default()
     }
-}
-
-fn route_rev(host: &dyn Host) -> Option<u64> {
-    text(host, &["xds", "route_metadata", "filter_metadata", "wingbeat", "rev"])?.parse().ok()
-}
-
-fn overdue_ns(cluster: &v1::ClusterPolicy) -> u64 {
-    u64::from(cluster.overdue_ms).saturating_mul(1_000_000)
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 use std::cell::{Cell, RefCell};
 
+use wingbeat_core::counts::Counts;
+
 use super::*;
+
+mod cohorts;
+mod ends;
+mod streams;
 
 const MS: u64 = 1_000_000;
 
@@ -14,6 +20,8 @@ struct FakeHost {
     sent: RefCell<Vec<v1::ReportRequest>>,
     refuses: Cell<bool>,
     reads: Cell<usize>,
+    /// All calls but those of the clock.
+    calls: Cell<usize>,
     /// Header lines of the request at hand.
     headers: RefCell<Vec<(String, Vec<u8>)>>,
     /// Calls that change one.
@@ -48,10 +56,21 @@ impl FakeHost {
     fn last(&self) -> v1::ReportRequest {
         self.sent.borrow().last().cloned().unwrap()
     }
+
+    fn called(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    /// What the last report says of a cluster.
+    fn told(&self, cluster: &str) -> Counts {
+        let report = self.last().clusters.into_iter().find(|it| it.cluster == cluster).unwrap();
+        convert::counts(&report).unwrap().2
+    }
 }
 
 impl Host for FakeHost {
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        self.called();
         self.reads.set(self.reads.get() + 1);
         let path = path.join(".");
         if path == "xds.node.id" {
@@ -61,10 +80,12 @@ impl Host for FakeHost {
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        self.called();
         self.headers.borrow().clone()
     }
 
     fn set_request_header(&self, name: &str, value: Option<&[u8]>) {
+        self.called();
         self.changed.set(self.changed.get() + 1);
         let mut headers = self.headers.borrow_mut();
         headers.retain(|(header, _)| !header.eq_ignore_ascii_case(name));
@@ -72,6 +93,7 @@ impl Host for FakeHost {
     }
 
     fn enter(&self, stream: u32) -> bool {
+        self.called();
         self.current.set(stream);
         self.streams.borrow().contains_key(&stream)
     }
@@ -81,14 +103,20 @@ impl Host for FakeHost {
     }
 
     fn set_tick(&self, millis: u64) {
+        self.called();
         self.ticks.borrow_mut().push(millis);
     }
 
     fn send(&self, report: &[u8]) -> bool {
+        self.called();
         if self.refuses.get() {
             return false;
         }
-        self.sent.borrow_mut().push(v1::ReportRequest::decode(report).unwrap());
+        let report = v1::ReportRequest::decode(report).unwrap();
+        for cluster in &report.clusters {
+            convert::counts(cluster).unwrap().2.check().unwrap();
+        }
+        self.sent.borrow_mut().push(report);
         true
     }
 }
@@ -98,6 +126,7 @@ fn policy(version: u64) -> v1::Policy {
         cluster: name.to_owned(),
         arm,
         overdue_ms: 250,
+        canary: "prod/backend".to_owned(),
         ..v1::ClusterPolicy::default()
     };
     v1::Policy {

@@ -1,0 +1,179 @@
+//! Requests in flight: most end before anyone looks at them.
+
+use wingbeat_core::outcome::Stratum;
+use wingbeat_proto::v1;
+
+use crate::cohorts::Became;
+use crate::host::{Host, number, text};
+use crate::outcome::SWITCHING_PROTOCOLS;
+use crate::store::{Before, Old};
+use crate::worker::Worker;
+
+/// A response that has begun and then brings nothing for so long hangs: the time after which load balancers give up
+/// by default. Event streams send something more often, if only to stay alive.
+const STALLED_NS: u64 = 60_000_000_000;
+/// Statuses below it are informational: another one follows.
+const FINAL: u64 = 200;
+
+/// A request in flight.
+#[derive(Debug, Clone)]
+pub(super) struct InFlight {
+    pub(super) started_ns: u64,
+    pub(super) seen: Seen,
+    /// A rule matches, and it stays with the primary to be compared with the canary.
+    pub(super) held_back: bool,
+}
+
+/// What is known of a request in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nobody has looked.
+    NotYet,
+    /// Not at one of our clusters, or there is no room to count it: there is nothing to look at.
+    Elsewhere,
+    /// It grew old enough to look at, and runs at this cluster.
+    At(String, Stratum),
+    /// Counted as overdue there.
+    Overdue(String, Stratum),
+    /// Its response had begun when it was old enough to be overdue. What it is shows when it ends: content types cannot
+    /// be read before.
+    Answering {
+        cluster: String,
+        stratum: Stratum,
+        /// Bytes of its body when it was looked at, and when that was.
+        sent: u64,
+        looked_ns: u64,
+    },
+    /// Counted as a stream there.
+    Stream(String, Stratum),
+}
+
+impl Seen {
+    /// Returns true while its cohort has to wait for it.
+    pub(super) const fn is_open(&self) -> bool {
+        match self {
+            Self::NotYet | Self::At(..) => true,
+            Self::Elsewhere | Self::Overdue(..) | Self::Answering { .. } | Self::Stream(..) => false,
+        }
+    }
+
+    /// Returns what it was counted as.
+    pub(super) const fn before(&self) -> Before {
+        match self {
+            Self::NotYet | Self::Elsewhere | Self::At(..) => Before::Nothing,
+            Self::Overdue(..) => Before::Overdue,
+            Self::Answering { .. } => Before::Answering,
+            Self::Stream(..) => Before::Stream,
+        }
+    }
+}
+
+impl InFlight {
+    /// Returns true if it should be looked at, given the shortest age at which requests are overdue.
+    const fn is_due(&self, now: u64, soonest: u64) -> bool {
+        match self.seen {
+            Seen::NotYet | Seen::At(..) => now.saturating_sub(self.started_ns) >= soonest,
+            Seen::Answering { looked_ns, .. } => now.saturating_sub(looked_ns) >= STALLED_NS,
+            Seen::Elsewhere | Seen::Overdue(..) | Seen::Stream(..) => false,
+        }
+    }
+}
+
+impl Worker {
+    /// Looks at requests in flight that have grown old (P1). Only they cost host calls.
+    pub(super) fn look(&mut self, host: &dyn Host, now: u64) {
+        let Some(soonest) = self.clusters.values().filter_map(limit_ns).min() else { return };
+        let due = self.in_flight.iter().filter(|(_, request)| request.is_due(now, soonest));
+        let due: Vec<u32> = due.map(|(stream, _)| *stream).collect();
+        for stream in due {
+            let Some(request) = self.in_flight.get(&stream).cloned() else { continue };
+            match self.look_at(host, stream, request, now) {
+                Some(seen) => {
+                    if let Some(request) = self.in_flight.get_mut(&stream) {
+                        request.seen = seen;
+                    }
+                }
+                // Envoy logs every stream; should it ever drop one, that is not a request which hangs.
+                None => {
+                    self.in_flight.remove(&stream);
+                }
+            }
+        }
+    }
+
+    /// Returns what a request is, or nothing if it is gone.
+    fn look_at(&mut self, host: &dyn Host, stream: u32, request: InFlight, now: u64) -> Option<Seen> {
+        let age = now.saturating_sub(request.started_ns);
+        match request.seen {
+            Seen::NotYet => {
+                host.enter(stream).then_some(())?;
+                let Some(cluster) = text(host, &["xds", "cluster_name"]) else { return Some(Seen::NotYet) };
+                let Some(stratum) = self.stratum_of(host, &cluster, request.held_back) else {
+                    return Some(Seen::Elsewhere);
+                };
+                let due = self.limit_of(&cluster).is_some_and(|limit| age >= limit);
+                Some(if due {
+                    self.count_old(host, cluster, stratum, request.started_ns, now)
+                } else {
+                    Seen::At(cluster, stratum)
+                })
+            }
+            Seen::At(cluster, stratum) => {
+                if self.limit_of(&cluster).is_none_or(|limit| age < limit) {
+                    return Some(Seen::At(cluster, stratum));
+                }
+                host.enter(stream).then_some(())?;
+                Some(self.count_old(host, cluster, stratum, request.started_ns, now))
+            }
+            Seen::Answering { cluster, stratum, sent, .. } => {
+                host.enter(stream).then_some(())?;
+                let sent_now = body_size(host);
+                if sent_now != sent {
+                    return Some(Seen::Answering { cluster, stratum, sent: sent_now, looked_ns: now });
+                }
+                self.store.old(&cluster, stratum, Old::Stalled, self.next_sequence());
+                Some(Seen::Overdue(cluster, stratum))
+            }
+            seen @ (Seen::Elsewhere | Seen::Overdue(..) | Seen::Stream(..)) => Some(seen),
+        }
+    }
+
+    /// Counts a request that is as old as its cluster's limit, by what there is of its response.
+    fn count_old(&mut self, host: &dyn Host, cluster: String, stratum: Stratum, started_ns: u64, now: u64) -> Seen {
+        let grpc = self.clusters.get(&cluster).is_some_and(|policy| policy.grpc);
+        let old = match number(host, &["response", "code"]) {
+            Some(SWITCHING_PROTOCOLS) => Old::Stream,
+            Some(FINAL..) if grpc => Old::Stream,
+            Some(FINAL..) => Old::Answering,
+            // Informational responses are no answer.
+            Some(_) | None => Old::Overdue,
+        };
+        if !self.store.old(&cluster, stratum, old, self.next_sequence()) {
+            return Seen::Elsewhere;
+        }
+        match old {
+            Old::Stream => return Seen::Stream(cluster, stratum),
+            Old::Overdue | Old::Answering | Old::Stalled => {}
+        }
+        self.cohorts.record(&cluster, stratum, started_ns, Became::TooOld);
+        if old == Old::Answering {
+            Seen::Answering { cluster, stratum, sent: body_size(host), looked_ns: now }
+        } else {
+            Seen::Overdue(cluster, stratum)
+        }
+    }
+
+    /// Returns the age at which requests of a cluster are old, in nanoseconds.
+    fn limit_of(&self, cluster: &str) -> Option<u64> {
+        self.clusters.get(cluster).and_then(limit_ns)
+    }
+}
+
+/// Returns the age at which requests are old, in nanoseconds, if they ever are.
+pub(super) fn limit_ns(policy: &v1::ClusterPolicy) -> Option<u64> {
+    (policy.overdue_ms > 0).then(|| u64::from(policy.overdue_ms).saturating_mul(1_000_000))
+}
+
+fn body_size(host: &dyn Host) -> u64 {
+    number(host, &["response", "size"]).unwrap_or_default()
+}

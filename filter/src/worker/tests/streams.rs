@@ -1,0 +1,213 @@
+//! Requests that live long: streams, slow bodies, hangs.
+
+use super::*;
+
+const CANARY: &str = "prod/backend/2";
+
+/// A request that began `millis` ago, with the status of its response if it has begun.
+fn old(host: &FakeHost, worker: &mut Worker, stream: u32, code: Option<u64>, millis: u64) {
+    host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+    worker.begin(host, stream);
+    if let Some(code) = code {
+        host.set(stream, "response.code", &code.to_le_bytes());
+    }
+    host.pass(millis);
+    worker.tick(host);
+}
+
+fn told(host: &FakeHost, worker: &mut Worker) -> Counts {
+    worker.tick(host);
+    host.told(CANARY)
+}
+
+fn in_flight(counts: &Counts) -> (u64, u64, u64) {
+    (counts.started, counts.overdue, counts.streams)
+}
+
+#[test]
+fn event_streams_are_neither_overdue_nor_latency() {
+    for (content_type, stream) in [
+        ("text/event-stream", true),
+        ("Text/Event-Stream; charset=utf-8", true),
+        ("text/event", false),
+        ("application/json", false),
+    ] {
+        let (host, mut worker) = started();
+        old(&host, &mut worker, 2, Some(200), 300);
+        assert_eq!(in_flight(&host.told(CANARY)), (1, 0, 0), "its response has begun");
+        host.set(2, "response.headers.content-type", content_type.as_bytes());
+        host.pass(2_700);
+        host.answer(&mut worker, 2, 200, 3_000);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.finished, counts.outcome(Outcome::Success)), (1, 1));
+        assert_eq!((counts.streams, counts.streams_finished), (u64::from(stream), u64::from(stream)), "{content_type}");
+        assert_eq!(counts.latency.count(), u64::from(!stream), "{content_type}");
+        assert_eq!((counts.overdue, counts.started), (0, 1));
+    }
+}
+
+#[test]
+fn an_event_stream_that_no_tick_met_is_known_by_its_length() {
+    let (host, mut worker) = started();
+    host.set(2, "response.headers.content-type", b"text/event-stream");
+    host.request(&mut worker, 2, CANARY, 200, 300);
+    // A short one is a request like any other, and costs nothing more.
+    host.set(3, "response.headers.content-type", b"text/event-stream");
+    host.request(&mut worker, 3, CANARY, 200, 200);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.streams, counts.finished, counts.latency.count()), (1, 2, 1));
+}
+
+#[test]
+fn upgraded_connections_are_streams() {
+    let (host, mut worker) = started();
+    old(&host, &mut worker, 2, Some(101), 300);
+    assert_eq!(in_flight(&host.told(CANARY)), (1, 0, 1));
+    let reports = host.sent.borrow().len();
+    let calls = host.calls.get();
+    host.pass(100);
+    worker.tick(&host);
+    assert_eq!((host.sent.borrow().len(), host.calls.get()), (reports, calls), "looked at and counted once");
+    // The upstream closes it.
+    host.set(2, "response.flags", &0x40_u64.to_le_bytes());
+    host.answer(&mut worker, 2, 101, 3_000);
+    // One that ends before it was looked at.
+    host.request(&mut worker, 3, CANARY, 101, 10);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.streams, counts.streams_finished, counts.outcome(Outcome::Success)), (2, 2, 2));
+    assert_eq!((counts.started, counts.latency.count(), counts.errors_and_hangs()), (2, 0, 0));
+}
+
+#[test]
+fn a_stream_that_breaks_is_an_error() {
+    let (host, mut worker) = started();
+    old(&host, &mut worker, 2, Some(200), 300);
+    host.set(2, "response.headers.content-type", b"text/event-stream");
+    host.set(2, "response.flags", &0x80_0000_u64.to_le_bytes());
+    host.answer(&mut worker, 2, 200, 3_000);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.outcome(Outcome::Truncated), counts.streams, counts.latency.count()), (1, 1, 0));
+}
+
+#[test]
+fn calls_of_grpc_are_streams_once_their_headers_have_come() {
+    let (host, mut worker) = started();
+    let mut grpc = policy(6);
+    grpc.clusters[1].grpc = true;
+    worker.reply(&host, &reply(0, Some(grpc), 0));
+    old(&host, &mut worker, 2, Some(200), 300);
+    old(&host, &mut worker, 3, None, 300);
+    assert_eq!(in_flight(&host.told(CANARY)), (2, 1, 1));
+    for stream in [2, 3] {
+        host.set(stream, "response.grpc_status", &14_u64.to_le_bytes());
+        host.answer(&mut worker, stream, 200, 3_000);
+    }
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.streams_finished, counts.overdue_errors, counts.outcome(Outcome::ServerFault)), (1, 1, 2));
+    assert_eq!(counts.latency.count(), 1, "that of the call without an answer");
+}
+
+#[test]
+fn without_a_final_status_a_request_hangs() {
+    for code in [None, Some(100), Some(103)] {
+        let (host, mut worker) = started();
+        old(&host, &mut worker, 2, code, 300);
+        assert_eq!(in_flight(&host.told(CANARY)), (1, 1, 0), "{code:?}");
+        // What it becomes after that long is no stream, whatever it is.
+        host.set(2, "response.headers.content-type", b"text/event-stream");
+        host.answer(&mut worker, 2, 200, 3_000);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.overdue_finished, counts.streams, counts.latency.count()), (1, 0, 1));
+    }
+}
+
+#[test]
+fn a_response_that_stands_still_for_a_minute_hangs() {
+    let (host, mut worker) = started();
+    host.set(2, "response.size", &10_u64.to_le_bytes());
+    old(&host, &mut worker, 2, Some(200), 300);
+    let look = |worker: &mut Worker, seconds: u64| {
+        host.pass(seconds * 1_000);
+        worker.tick(&host);
+        let counts = host.last().clusters.first().map(|_| host.told(CANARY)).unwrap_or_default();
+        (counts.overdue, counts.started)
+    };
+    let calls = host.calls.get();
+    assert_eq!(look(&mut worker, 59), (0, 1));
+    assert_eq!(host.calls.get() - calls, 1, "the report alone");
+    host.set(2, "response.size", &11_u64.to_le_bytes());
+    assert_eq!(look(&mut worker, 1), (0, 1), "one byte came");
+    assert_eq!(look(&mut worker, 59), (0, 1));
+    assert_eq!(look(&mut worker, 1), (1, 1));
+    assert_eq!(look(&mut worker, 600), (1, 1), "once");
+    host.answer(&mut worker, 2, 200, 700_000);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.overdue_finished, counts.finished, counts.started, counts.streams), (1, 1, 1, 0));
+}
+
+#[test]
+fn a_request_elsewhere_is_looked_at_once_and_again_with_a_new_policy() {
+    let (host, mut worker) = started();
+    host.set(2, "xds.cluster_name", b"outbound|80||other");
+    worker.begin(&host, 2);
+    host.pass(300);
+    worker.tick(&host);
+    let reads = host.reads.get();
+    host.pass(300);
+    worker.tick(&host);
+    assert_eq!(host.reads.get(), reads);
+    let mut wider = policy(6);
+    wider.clusters[1].cluster = "outbound|80||other".to_owned();
+    worker.reply(&host, &reply(0, Some(wider), 0));
+    worker.tick(&host);
+    assert_eq!(host.told("outbound|80||other").overdue, 1);
+}
+
+#[test]
+fn requests_without_room_are_counted_as_dropped_once() {
+    let (host, mut worker) = started();
+    for stream in 100..164 {
+        host.request(&mut worker, stream, &format!("a/b/{stream}"), 200, 1);
+    }
+    old(&host, &mut worker, 2, None, 300);
+    old(&host, &mut worker, 3, None, 300);
+    let reads = host.reads.get();
+    host.pass(1_000);
+    worker.tick(&host);
+    assert_eq!((host.last().dropped, host.reads.get()), (0, reads), "looked at once");
+    host.answer(&mut worker, 2, 200, 1_300);
+    host.answer(&mut worker, 3, 503, 1_300);
+    worker.tick(&host);
+    assert_eq!(host.last().dropped, 0, "nothing new to tell");
+    host.pass(1_000);
+    worker.tick(&host);
+    assert_eq!(host.last().dropped, 2);
+}
+
+#[test]
+fn a_configuration_push_forgets_no_stream() {
+    let (host, mut worker) = started();
+    old(&host, &mut worker, 2, Some(101), 300);
+    old(&host, &mut worker, 3, Some(200), 300);
+    worker.configure(&host);
+    worker.reply(&host, &reply(0, Some(policy(7)), 0));
+    host.set(3, "response.headers.content-type", b"text/event-stream");
+    host.answer(&mut worker, 2, 101, 1_000);
+    host.answer(&mut worker, 3, 200, 1_000);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.started, counts.finished, counts.streams, counts.streams_finished), (2, 2, 2, 2));
+    assert_eq!((counts.overdue, counts.latency.count()), (0, 0));
+}
+
+#[test]
+fn a_clock_that_jumps_makes_nobody_a_stream() {
+    let (host, mut worker) = started();
+    old(&host, &mut worker, 2, None, 3_600_000);
+    assert_eq!(in_flight(&host.told(CANARY)), (1, 1, 0));
+    // Back: nothing is younger than it was.
+    host.now.set(1);
+    worker.begin(&host, 3);
+    worker.tick(&host);
+    host.answer(&mut worker, 2, 200, 1);
+    assert_eq!(told(&host, &mut worker).overdue_finished, 1);
+}
