@@ -34,6 +34,7 @@ use crate::view::Board;
 mod canary;
 mod clients;
 mod due;
+mod limits;
 mod policy;
 mod record;
 mod roster;

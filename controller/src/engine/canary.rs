@@ -22,6 +22,7 @@ use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::limits::Limits;
 use crate::engine::record::Record;
 use crate::setup::{Audience, Managed, cluster_name};
 
@@ -29,11 +30,6 @@ use crate::setup::{Audience, Managed, cluster_name};
 const IDS_KEPT: usize = 256;
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
-/// Requests of a canary that nothing is known about are overdue after this time …
-const OVERDUE_AT_FIRST: Span = Span::from_secs(1);
-/// … and later after so many times the primary's p99, within bounds.
-const OVERDUE_TIMES_P99: u64 = 4;
-const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30));
 /// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
 const WORD_HOLDS: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
@@ -59,8 +55,7 @@ pub(super) struct Canary {
     /// Judged traffic of the rollout, and of the last windows.
     pub(super) totals: Arms,
     pub(super) recent: VecDeque<Batch>,
-    pub(super) overdue: Span,
-    overdue_before: Span,
+    pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     judge: Judge,
     flow: Flow,
@@ -86,7 +81,8 @@ pub(super) struct Evidence {
     rollout: RolloutId,
     judge: Judge,
     totals: Arms,
-    overdue: Span,
+    #[serde(flatten)]
+    limits: Limits,
 }
 
 /// What a look at a metric comes to, and what is told of it though it moves nothing.
@@ -119,8 +115,7 @@ impl Canary {
             assessed: None,
             totals: Arms::default(),
             recent: VecDeque::new(),
-            overdue: OVERDUE_AT_FIRST,
-            overdue_before: OVERDUE_AT_FIRST,
+            limits: Limits::default(),
             nodes: BTreeMap::new(),
             judge,
             flow,
@@ -138,8 +133,7 @@ impl Canary {
         if evidence.rollout == self.state.rollout && self.is_judged() {
             self.judge = evidence.judge;
             self.totals = evidence.totals;
-            self.overdue = evidence.overdue;
-            self.overdue_before = evidence.overdue;
+            self.limits = evidence.limits;
             self.begin_step(now);
         }
     }
@@ -150,7 +144,7 @@ impl Canary {
             rollout: self.state.rollout,
             judge: self.judge.clone(),
             totals: self.totals.clone(),
-            overdue: self.overdue,
+            limits: self.limits,
         })
     }
 
@@ -266,8 +260,7 @@ impl Canary {
         self.recent.clear();
         self.history.clear();
         self.assessed = None;
-        self.overdue = OVERDUE_AT_FIRST;
-        self.overdue_before = OVERDUE_AT_FIRST;
+        self.limits = Limits::default();
     }
 
     fn begin_step(&mut self, now: Timestamp) {
@@ -358,7 +351,7 @@ impl Canary {
         }
         self.asked = None;
         // Some workers may not have the latest limit yet: what is surely true of every overdue request.
-        batch.overdue = Some(self.overdue.min(self.overdue_before));
+        batch.overdue = Some(self.limits.surely_overdue());
         let batch = &batch;
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
@@ -370,7 +363,7 @@ impl Canary {
         if self.managed.plan.pace() == Pace::Checks {
             self.remember(batch);
         }
-        self.follow_primary();
+        self.limits.follow(&self.totals.primary);
     }
 
     fn remember(&mut self, batch: &Batch) {
@@ -378,18 +371,6 @@ impl Canary {
         self.history.push_back((batch.end, batch.judged.canary.clone()));
         while self.history.front().is_some_and(|(end, _)| batch.end.since(*end) > longest) {
             self.history.pop_front();
-        }
-    }
-
-    /// A request of the canary is overdue when it is much older than the primary's slowest.
-    fn follow_primary(&mut self) {
-        let Some((_, p99_us)) = self.totals.primary.latency.quantile(0.99) else { return };
-        let limit = Span::from_micros(p99_us.saturating_mul(OVERDUE_TIMES_P99));
-        let limit = limit.clamp(OVERDUE_BOUNDS.0, OVERDUE_BOUNDS.1);
-        // Every change is a new policy for all filters: small ones are not worth it.
-        let (small, large) = (self.overdue.min(limit), self.overdue.max(limit));
-        if large.as_nanos() > small.as_nanos().saturating_mul(3) / 2 {
-            self.overdue_before = std::mem::replace(&mut self.overdue, limit);
         }
     }
 

@@ -93,11 +93,12 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                     Arm::Primary => 0,
                     Arm::Canary => 1,
                 },
-                overdue_ms: u32::try_from(canary.overdue.as_millis()).unwrap_or(u32::MAX),
+                overdue_ms: u32::try_from(canary.limits.overdue.as_millis()).unwrap_or(u32::MAX),
                 grpc: canary.managed.workload.http2,
                 retries: canary.managed.service.retries.is_some(),
                 virtual_host: if told_apart { virtual_host.clone() } else { String::new() },
-                ..ClusterPolicy::default()
+                slow_us: u32::try_from(canary.limits.slow.as_micros()).unwrap_or(u32::MAX),
+                canary: virtual_host.clone(),
             });
         }
         if let Some(division) = division {
@@ -105,6 +106,8 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
         }
     }
     policy.automata = automata.into_wire();
+    // Cohorts are looked at only where a step may end before its interval.
+    policy.cohorts = canaries.values().any(|canary| canary.is_judged() && canary.managed.judge.early_promotion);
     versioned(policy)
 }
 

@@ -470,6 +470,36 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     assert_ne!(kind, "no-data");
 }
 
+#[test]
+fn filters_keep_cohorts_only_for_a_rollout_that_may_be_cut_short() {
+    let policy = |world: &mut World| {
+        world.sequence += 1;
+        let request = ReportRequest { automaton_format: AUTOMATON_FORMAT, ..world.request() };
+        world.engine.report(&request, world.now).unwrap().policy.unwrap()
+    };
+    let early = |revision| {
+        let mut setup = setup(revision);
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.judge = JudgeConfig { early_promotion: true, ..JudgeConfig::default() };
+        setup
+    };
+    let mut world = World::new();
+    world.rollout();
+    let ordinary = policy(&mut world);
+    assert!(!ordinary.cohorts);
+    for cluster in &ordinary.clusters {
+        let told = (cluster.canary.as_str(), cluster.overdue_ms, cluster.slow_us);
+        assert_eq!(told, ("prod/backend", 1_000, 5_000), "nothing is known of the primary yet");
+    }
+    let mut world = World::over(Memory::default());
+    world.engine.configure(early("1"), world.now);
+    world.tick();
+    assert!(!policy(&mut world).cohorts, "no rollout");
+    world.engine.configure(early("2"), world.now);
+    world.tick();
+    assert!(policy(&mut world).cohorts);
+}
+
 /// Who knows everything but the random numbers cannot forge an arm header; a restart, which draws others, keeps it.
 #[test]
 fn the_arm_header_is_a_secret_that_survives() {
