@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 use wingbeat_demo::service::Behaviour;
 use wingbeat_test_support::server::{Server, until};
@@ -59,6 +61,8 @@ async fn real_envoy_serve_rolls_out_what_the_file_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     const KILLS: u64 = 20;
+    let (seed, mut random) = random();
+    println!("SEED={seed}");
     let site = Site::build(ANALYSIS).await;
     let mut server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
     let xds = server.xds;
@@ -68,15 +72,13 @@ async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     let mut asked = "1";
     let mut seen = Vec::new();
     let mut caught = 0;
-    // The seed is the number of the kill: a run can be repeated.
-    for kill in 0..KILLS {
+    for _ in 0..KILLS {
         if server.phase() != "Progressing" {
             asked = if asked == "1" { "2" } else { "1" };
             site.write(asked);
             until("a rollout begins", || server.phase() == "Progressing").await;
         }
-        let alive = Duration::from_millis(20 + (kill * 2_654_435_761) % 700);
-        tokio::time::sleep(alive).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..720))).await;
         note(&server, &mut seen);
         caught += u64::from(server.phase() == "Progressing");
         drop(server);
@@ -87,7 +89,9 @@ async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
         note(&server, &mut seen);
     }
     until("the rollout ends", || server.phase() == "Succeeded").await;
-    println!("{KILLS} kills, {caught} of them in mid-rollout; rev and weight as seen: {seen:?}");
+    println!(
+        "{KILLS} kills at random moments (seed {seed}), {caught} of them in mid-rollout; rev and weight as seen: {seen:?}"
+    );
     assert!(caught >= KILLS / 2, "{caught} kills in mid-rollout");
     // A rev has one weight, whoever serves it, and the weights are the plan's.
     assert!(seen.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0 || a == b)), "{seen:?}");
@@ -95,6 +99,69 @@ async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     assert!(seen.iter().any(|(_, weight)| *weight > STEP), "some rollout went on after a kill: {seen:?}");
     let tally = users.stop(Duration::from_secs(5)).await;
     assert_eq!(tally.failed.len(), 0, "nobody lost a request");
+}
+
+/// An abort that is served and cannot be written down, because the disk is full; then the control plane is killed. The
+/// next one finds the abort in what the proxies serve: nobody's request reaches the canary again.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_an_abort_that_was_served_is_not_taken_back_by_a_kill() {
+    const ROUNDS: u64 = 3;
+    let (seed, mut random) = random();
+    println!("SEED={seed}");
+    let site = Site::build(ANALYSIS).await;
+    let mut server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
+    let xds = server.xds;
+    let _envoy = site.envoy(xds).await;
+    let users = site.users();
+    until("the first revision serves", || server.phase() == "Initialized").await;
+    site.write("2");
+    for round in 1..=ROUNDS {
+        until("a rollout is on", || weight(&server) >= STEP).await;
+        server.fill_disk(true);
+        site.new.behave(Behaviour { error_share: 1.0, ..Behaviour::default() });
+        until("it is rolled back", || server.phase() == "Failed").await;
+        until("it is told that this is not stored", || server.condition("Stored").is_some()).await;
+        let more_users = async |more: u64| {
+            let before = users.tally().finished;
+            until("users are served", || users.tally().finished >= before + more).await;
+        };
+        // What was on its way has arrived.
+        more_users(50).await;
+        let reached_it = site.new.received_since_change();
+        more_users(random.random_range(1..300)).await;
+        drop(server);
+        // While nobody is there, the last routes are served.
+        more_users(random.random_range(100..300)).await;
+        server = serve(&site.path(), xds);
+        until("the abort is found", || server.phase() == "Failed").await;
+        more_users(300).await;
+        assert_eq!(site.new.received_since_change(), reached_it, "round {round}, seed {seed}: the canary came back");
+        let (_, events) = server.client(&["events", "prod/backend"]);
+        let told = "Rolling back backend.prod an abort was served before it could be stored";
+        assert!(events.contains(told), "round {round}, seed {seed}: {events}");
+        assert_eq!(server.condition("Stored"), None);
+        site.new.behave(Behaviour::default());
+        assert_eq!(server.client(&["retry", "prod/backend"]).0, Some(0));
+    }
+    let tally = users.stop(Duration::from_secs(5)).await;
+    assert!(tally.failed.iter().all(|revision| revision.as_deref() == Some("2")), "only the broken revision failed");
+    println!("{ROUNDS} kills between serving an abort and writing it down (seed {seed}): adopted each time");
+}
+
+/// Returns numbers that are different in each run, with the seed that repeats them as `SEED`.
+fn random() -> (u64, StdRng) {
+    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| rand::rng().random());
+    (seed, StdRng::seed_from_u64(seed))
+}
+
+/// Returns the canary's weight in a rollout, in percent.
+fn weight(server: &Server) -> u64 {
+    let Some(canary) = server.canary().filter(|_| server.phase() == "Progressing") else { return 0 };
+    let weight = canary.get("weight").and_then(Value::as_f64).expect("a weight");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "percent")]
+    let weight = weight as u64;
+    weight
 }
 
 /// Notes rev and weight, if the server answers.

@@ -11,7 +11,7 @@ use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
 use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{
-    Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, State, Ticket, question, safety, step,
+    Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, Ticket, question, safety, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
@@ -72,6 +72,9 @@ pub struct Engine {
     last_checkpoint: Timestamp,
     /// Those that the next tick looks at in any case: something happened to them.
     due: BTreeSet<CanaryName>,
+    /// After a restart in mid-rollout: the workers that had traffic before and did not report since. Until all have, no
+    /// rollout is moved: one of them may show an abort that was served and not stored (P28).
+    awaited: Option<BTreeSet<(BootId, WorkerId)>>,
     /// When all that are not at rest were looked at.
     last_sweep: Timestamp,
     /// Something that filters are told may be different.
@@ -135,6 +138,8 @@ impl Engine {
         let windows =
             read::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.map_or_else(Windows::new, Windows::restore);
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
+        let progressing = |dormant: &Dormant| matches!(dormant.record.state.phase, Phase::Progressing(_));
+        let awaited = dormant.values().any(progressing).then(|| ledger.active(NODE_SILENT));
         Ok(Self {
             store,
             store_failed: None,
@@ -149,6 +154,7 @@ impl Engine {
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
             due: BTreeSet::new(),
+            awaited,
             last_sweep: Timestamp::EPOCH,
             policy_is_stale: false,
             routes_changed: true,
@@ -212,6 +218,7 @@ impl Engine {
         let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &counts, now);
         let ingested = ingested.map_err(|refused| refused.to_string())?;
         self.reports = self.reports.saturating_add(1);
+        self.heard_of(boot, worker, !counts.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         let tick = self.granted_tick();
         for delta in ingested.deltas {
@@ -245,6 +252,9 @@ impl Engine {
         if canary.knows(id) {
             return Ok(());
         }
+        if self.is_learning() && command != Command::Abort {
+            return Err("the server is finding out what the proxies serve: try again in a second".to_owned());
+        }
         let commands = canary.commands_with(id);
         self.feed_with(name, &Event::Command(command), Some(commands), now).map_or(Ok(()), Err)
     }
@@ -252,6 +262,9 @@ impl Engine {
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
     pub fn calls(&self) -> Vec<Call> {
         let mut calls = Vec::new();
+        if self.is_learning() {
+            return calls;
+        }
         for (name, canary) in self.roster.asking() {
             let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
             let Asked::Hook(place) = open.asked else { continue };
@@ -316,11 +329,25 @@ impl Engine {
         Some((canary.state.phase.as_str().to_owned(), show::checksum(canary)))
     }
 
-    /// Returns true while a rollout may be on whose routes an earlier run has served.
-    pub fn resumes_rollout(&self) -> bool {
-        let progressing = |state: &State| matches!(state.phase, Phase::Progressing(_) | Phase::Promoting(_));
-        self.dormant.values().any(|dormant| progressing(&dormant.record.state))
-            || self.roster.all().values().any(|canary| progressing(&canary.state))
+    /// Returns true after a restart in mid-rollout, until it is known what the proxies serve. Nothing may be served
+    /// meanwhile.
+    pub const fn is_learning(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Notes that who has not reported by now is not waited for.
+    pub fn stop_learning(&mut self) {
+        self.awaited = None;
+    }
+
+    /// Notes a report. One without requests shows nothing: threads of Envoy that serve nobody ask for the policy, too.
+    fn heard_of(&mut self, boot: BootId, worker: WorkerId, has_requests: bool) {
+        if let Some(awaited) = self.awaited.as_mut().filter(|_| has_requests) {
+            awaited.remove(&(boot, worker));
+            if awaited.is_empty() {
+                self.awaited = None;
+            }
+        }
     }
 
     /// Manages a canary from now on: a new one, or one that was stored.

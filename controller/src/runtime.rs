@@ -22,8 +22,8 @@ use crate::view::{Board, EventView};
 
 /// Messages that may wait for the engine; more are refused, and filters send again.
 const MAILBOX: usize = 4_096;
-/// After a restart in mid-rollout, proxies are answered once one has reported what it serves, or after this time:
-/// an abort that was served but not stored must not be taken back (P28).
+/// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
+/// or after this time: an abort that was served but not stored must not be taken back (P28).
 const LEARN_FIRST: Span = Span::from_secs(1);
 /// What is shown is renewed at most this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
@@ -57,7 +57,6 @@ impl Runtime {
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
-            learning: engine.resumes_rollout(),
             started: clock.now(),
             engine,
             clock,
@@ -111,7 +110,6 @@ struct Worker {
     asked: BTreeMap<CanaryName, Ticket>,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
-    learning: bool,
     started: Timestamp,
     last_shown: Timestamp,
 }
@@ -147,7 +145,6 @@ impl Worker {
         match message {
             Message::Report { request, reply } => {
                 let answer = self.engine.report(&request, now);
-                self.learning &= answer.is_err();
                 let _gone = reply.send(answer);
             }
             Message::Command { canary, verb, id, reply } => {
@@ -172,14 +169,17 @@ impl Worker {
     /// Serves and tells what the engine's state implies.
     fn act(&mut self) {
         let now = self.clock.now();
-        self.learning &= now.since(self.started) < LEARN_FIRST;
-        if !self.learning && self.engine.serves_anew() {
+        if now.since(self.started) >= LEARN_FIRST {
+            self.engine.stop_learning();
+        }
+        let ready = !self.engine.is_learning();
+        if ready && self.engine.serves_anew() {
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
-            self.board.send_replace(Arc::new(self.engine.board(!self.learning, now)));
+            self.board.send_replace(Arc::new(self.engine.board(ready, now)));
         }
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);

@@ -837,6 +837,29 @@ fn an_abort_that_was_served_is_never_taken_back() {
 }
 
 #[test]
+fn an_unstored_abort_is_known_however_late_it_shows() {
+    let mut world = running();
+    let served = world.state.rev.next();
+    world.state = world.state.clone().resumed();
+    // Nobody has shown it yet, and the rollout goes on.
+    world.verdict(advance());
+    world.interval();
+    assert_eq!(world.state.rev, served.next(), "the abort's rev is left to it");
+    world.verdict(advance());
+    world.interval();
+    world.feed(&Event::RevSeen(world.state.rev.next()));
+    assert_eq!(world.phase(), "Progressing", "this one was never served");
+    world.feed(&Event::RevSeen(served));
+    assert_eq!(world.phase(), "Failed");
+    // An abort of the restarted controller has the same rev: the next one has to know it, too.
+    let mut world = running();
+    let served = world.state.rev.next();
+    world.state = world.state.clone().resumed();
+    world.verdict(harm());
+    assert_eq!((world.phase(), world.state.rev), ("Failed", served));
+}
+
+#[test]
 fn only_an_abort_of_a_judged_canary_may_be_served_first() {
     let mut world = running();
     let before = world.state.clone();

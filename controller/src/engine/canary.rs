@@ -47,8 +47,6 @@ pub(super) struct Canary {
     secret: String,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
-    /// It was stored by an earlier run, which may have served an abort that it could not store.
-    resumed: bool,
     /// What people were told of, and is not over.
     noticed: BTreeSet<About>,
     pub(super) assessed: Option<Assessment>,
@@ -100,7 +98,6 @@ impl Look {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let resumed = record.state != State::default();
         let Record { state, commands, secret } = record;
         let judge = Judge::new(managed.judge.clone());
         let flow = Flow::new(state.rev, now);
@@ -110,7 +107,6 @@ impl Canary {
             commands,
             secret,
             unstored: false,
-            resumed,
             noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),
@@ -173,9 +169,10 @@ impl Canary {
         settled && !self.unstored
     }
 
-    /// Returns true while filters count its requests: there are two arms.
+    /// Returns true while filters count its requests: there are two arms, or an abort is not stored. Who is asked after
+    /// a restart has to show that it was served, and shows it by the requests that it counts.
     pub(super) const fn is_counted(&self) -> bool {
-        matches!(self.state.phase, Phase::Progressing(_) | Phase::Promoting(_))
+        matches!(self.state.phase, Phase::Progressing(_) | Phase::Promoting(_)) || self.unstored
     }
 
     /// Returns true while a question to somebody outside is open.
@@ -183,23 +180,21 @@ impl Canary {
         question(&self.managed.plan, &self.state).is_some()
     }
 
-    /// Returns the clusters of primary and canary, while there are two.
+    /// Returns the clusters of primary and canary, while filters count them.
     pub(super) fn clusters(&self) -> Option<[ClusterName; 2]> {
         Some([self.cluster(Arm::Primary)?, self.cluster(Arm::Canary)?])
     }
 
-    /// Returns the cluster of an arm, while there are two.
+    /// Returns the cluster of an arm, while filters count it.
     pub(super) fn cluster(&self, arm: Arm) -> Option<ClusterName> {
-        match self.routes() {
-            Routes::Shared { primary, canary, .. } => {
-                let revision = match arm {
-                    Arm::Primary => primary,
-                    Arm::Canary => canary,
-                };
-                Some(cluster_name(&self.managed.plan, &revision))
-            }
-            Routes::Nowhere | Routes::Settled(_) => None,
+        if !self.is_counted() {
+            return None;
         }
+        let revision = match arm {
+            Arm::Primary => self.state.primary(),
+            Arm::Canary => self.state.canary(),
+        };
+        Some(cluster_name(&self.managed.plan, revision?))
     }
 
     /// Returns true while filters have to know whom they mark.
@@ -247,7 +242,6 @@ impl Canary {
             self.begin_judging();
         }
         if old.rev != self.state.rev || old.rollout != self.state.rollout {
-            self.resumed = false;
             self.begin_step(now);
         }
     }
@@ -288,7 +282,8 @@ impl Canary {
         self.judge.seat(node)
     }
 
-    /// Notes what a node serves, which reports every `tick`. Returns its rev if it is later than ours.
+    /// Notes what a node serves, which reports every `tick`. Returns the rev of an abort that was not stored, if it is
+    /// served.
     pub(super) fn saw(&mut self, arm: Arm, delta: &Delta, tick: Span, now: Timestamp) -> Option<Rev> {
         let node = &delta.node;
         let counts = &delta.counts;
@@ -307,18 +302,17 @@ impl Canary {
             }
         }
         self.flow.observe(node, counts, now);
-        self.served_later()
+        self.served_abort()
     }
 
-    /// Returns a later rev than ours that nodes serve: an abort of an earlier run of ours, which served it and could not
-    /// store it. Where three nodes report, two have to say so: one alone may make it up (P24).
-    fn served_later(&self) -> Option<Rev> {
-        if !self.resumed {
-            return None;
-        }
-        let later = self.nodes.values().filter(|node| node.rev == self.state.rev.next()).count();
+    /// Returns the rev of an abort that an earlier run of ours served and could not store, if nodes serve it. Where three
+    /// nodes report, two have to say so: one alone may make it up (P24).
+    fn served_abort(&self) -> Option<Rev> {
+        self.state.resumed?;
+        let abort = self.state.unstored_abort();
+        let serving = self.nodes.values().filter(|node| node.rev == abort).count();
         let needed = if self.nodes.len() >= 3 { 2 } else { 1 };
-        (later >= needed).then(|| self.state.rev.next())
+        (serving >= needed).then_some(abort)
     }
 
     /// Returns what people are to be told that they were not told yet.

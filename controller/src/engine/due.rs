@@ -37,7 +37,9 @@ impl Engine {
         for name in due {
             // Level-triggered: a revision that came while something else was under way is not lost.
             self.see_revision(&name, now);
-            self.look(&name, &mut unaware, now);
+            if !self.is_learning() {
+                self.look(&name, &mut unaware, now);
+            }
             self.retry_store(&name, now);
         }
         if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
@@ -98,7 +100,11 @@ impl Engine {
     fn retry_store(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored) else { return };
         let stored = entry(name, &canary.record()).and_then(|entry| self.store(&[entry], now));
-        self.roster.change(name, |canary| canary.unstored = stored.is_err());
+        if stored.is_ok() {
+            self.roster.change(name, |canary| canary.unstored = false);
+            (self.routes_changed, self.policy_is_stale) = (true, true);
+            self.touched(name);
+        }
     }
 
     fn checkpoint(&mut self, now: Timestamp) {

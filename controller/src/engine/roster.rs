@@ -13,7 +13,7 @@ use crate::setup::Managed;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     canaries: BTreeMap<CanaryName, Canary>,
-    /// Whose each cluster is, where there are two arms.
+    /// Whose each cluster is that filters count.
     owners: BTreeMap<ClusterName, (CanaryName, Arm)>,
     /// The clusters of each canary that is in there.
     clusters: BTreeMap<CanaryName, [ClusterName; 2]>,
@@ -43,10 +43,10 @@ impl Roster {
     /// Changes a canary's state.
     pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
         let Some(canary) = self.canaries.get_mut(name) else { return };
-        let rev = canary.state.rev;
+        let (rev, counted) = (canary.state.rev, canary.is_counted());
         change(canary);
-        // Routes change with the rev, and only with it.
-        if rev != canary.state.rev {
+        // Where requests go changes with the rev, and only with it.
+        if (rev, counted) != (canary.state.rev, canary.is_counted()) {
             self.served.entry(name.clone()).or_default().renew(canary);
         }
         self.index(name);

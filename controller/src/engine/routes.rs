@@ -45,7 +45,7 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
     let plan = &canary.managed.plan;
     let (split, filter) = match canary.routes() {
         Routes::Nowhere => return None,
-        Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), false),
+        Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), canary.is_counted()),
         Routes::Shared { primary, canary: under_judgement, share } => {
             (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
         }

@@ -1,10 +1,11 @@
-use wingbeat_core::analysis::judge::{Comparison, JudgeConfig};
+use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
+use wingbeat_core::id::ClusterName;
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::outcome::Outcome;
-use wingbeat_core::rollout::{Plan, PlanInput};
+use wingbeat_core::rollout::{Pace, Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::v1::{ClusterReport, Count};
 use wingbeat_xds_server::model::Split;
@@ -210,7 +211,7 @@ fn a_restart_goes_on_with_the_rollout() {
     world.rollout();
     let rev = world.engine.roster.all()[&name()].state.rev;
     let mut world = world.restart();
-    assert!(world.engine.resumes_rollout());
+    assert!(world.engine.is_learning());
     world.rollout();
     assert_eq!((world.weight(), world.phase()), (BasisPoints::from_percent(10), "Progressing"));
     assert_eq!(world.engine.roster.all()[&name()].state.rev, rev);
@@ -267,10 +268,27 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     world.rollout();
     world.store.set_full(true);
     world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
-    // A request of before still carries the route of the abort's rev when it is reported.
+    // As long as it is not stored, the filters go on counting: requests show that it is served.
+    let counting = |world: &World| {
+        let host = &world.engine.model().hosts[0];
+        (
+            host.filter,
+            matches!(host.split, Split::Single(_)),
+            world.engine.roster.owner(&ClusterName::new("prod/backend/1")).is_some(),
+        )
+    };
+    assert_eq!(counting(&world), (true, true, true));
     let request = world.request();
     world.store.set_full(false);
-    let mut world = world.restart();
+    let mut stored = World { engine: world.engine, ..World::over(world.store.clone()) };
+    stored.now = world.now.plus(Span::from_millis(50));
+    let before = world.store.writes();
+    world.store.crash(Some(Crash { at: before, after: false }));
+    stored.tick();
+    assert_eq!(counting(&stored), (false, true, false), "once it is stored, they rest");
+    assert!(world.store.take_dead(), "but the process died before it was");
+    world.store.crash(None);
+    let mut world = World { engine: stored.engine, ..world }.restart();
     world.rollout();
     assert_eq!(world.phase(), "Progressing");
     world.sequence += 1;
@@ -280,6 +298,62 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     outcomes[0] = 1;
     let request = ReportRequest { clusters: vec![ClusterReport { outcomes, latency: Vec::new(), ..one }], ..request };
     world.engine.report(&request, world.now).unwrap();
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
+}
+
+/// Flagger's pace needs no traffic to go on: until the proxies have shown what they serve, it does not.
+#[test]
+fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
+    let by_checks = |revision: &str| {
+        let mut setup = setup(revision);
+        let interval = Some(Span::from_secs(1));
+        let (step_weight, max_weight, pace) = (Some(10), Some(50), Pace::Checks);
+        let input =
+            PlanInput { interval, step_weight, max_weight, pace, target: "backend".into(), ..PlanInput::default() };
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.plan = Plan::try_new(&PlanInput { name: Some(name()), ..input }).unwrap();
+        managed.judge.mode = Mode::Guard;
+        setup
+    };
+    let mut world = World::over(Memory::default());
+    for revision in ["1", "2"] {
+        world.engine.configure(by_checks(revision), world.now);
+    }
+    for _ in 0..25 {
+        world.traffic((90, 0), (10, 0));
+    }
+    let before = world.weight();
+    assert!(!before.is_zero());
+    world.store.set_full(true);
+    world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+    let aborted = world.request();
+    world.store.set_full(false);
+    let mut world = world.restart();
+    world.engine.configure(by_checks("2"), world.now);
+    for _ in 0..20 {
+        world.now = world.now.plus(Span::from_millis(100));
+        world.tick();
+    }
+    // Threads of Envoy that serve nobody ask for the policy, and show nothing.
+    let empty = ReportRequest { worker_id: 9, clusters: Vec::new(), ..world.request() };
+    world.engine.report(&empty, world.now).unwrap();
+    world.tick();
+    assert_eq!((world.engine.is_learning(), world.weight()), (true, before));
+    let refused = world.engine.command(&name(), Command::Promote, "2", world.now).unwrap_err();
+    assert!(refused.contains("try again in a second"), "{refused}");
+    // Whoever has waited long enough goes on; the abort still shows when it comes.
+    world.engine.stop_learning();
+    for _ in 0..20 {
+        world.now = world.now.plus(Span::from_millis(100));
+        world.tick();
+    }
+    assert!(world.weight() > before, "{:?}", world.weight());
+    world.sequence += 1;
+    world.primary.0 += 5;
+    let request = ReportRequest { sequence: world.sequence, ..world.request() };
+    let rev = aborted.clusters[0].rev;
+    let clusters = request.clusters.into_iter().map(|cluster| ClusterReport { rev, ..cluster }).collect();
+    world.engine.report(&ReportRequest { clusters, ..request }, world.now).unwrap();
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 

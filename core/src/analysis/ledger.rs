@@ -248,6 +248,16 @@ impl Ledger {
         self.workers.len()
     }
 
+    /// Returns the workers that had requests to report, and reported at most `span` before the latest that did.
+    pub fn active(&self, span: Span) -> BTreeSet<(BootId, WorkerId)> {
+        let latest = self.workers.values().map(|worker| worker.last_report).max().unwrap_or_default();
+        let active = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !worker.clusters.is_empty() && latest.since(worker.last_report) <= span);
+        active.map(|(key, _)| (key.boot, key.worker)).collect()
+    }
+
     /// Returns every node with the time of its last report.
     pub fn nodes(&self) -> BTreeMap<&NodeId, Timestamp> {
         let mut nodes = BTreeMap::new();

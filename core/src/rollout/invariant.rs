@@ -4,6 +4,7 @@ use super::event::{Command, Event};
 use super::plan::{Plan, Share};
 use super::project::{Routes, project};
 use super::round::question;
+use super::safety::may_abort_unstored;
 use super::state::{Phase, State};
 
 /// Returns the rule that a step broke, if any.
@@ -15,8 +16,8 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (after.changed >= before.changed, "time never runs backwards"),
         ((new.rev == old.rev) == (new.routes == old.routes), "routes change with the rev, and only with it"),
         (
-            new.rev == old.rev || new.rev == old.rev.next(),
-            "a step raises the rev by one: an abort that was not stored is known by it",
+            new.rev == old.rev || new.rev == old.rev.next() || leaves_one_out(before, after),
+            "a step raises the rev by one; only the first routes after a restart leave out an abort's",
         ),
         (
             !matches!(event, Event::Command(Command::Abort)) || !has_canary(&new.routes) || is_refused(before, after),
@@ -46,6 +47,12 @@ const fn has_canary(routes: &Routes) -> bool {
         Routes::Nowhere | Routes::Settled(_) => false,
         Routes::Shared { share, .. } => share.has_users() || matches!(share, Share::Mirrored(_)),
     }
+}
+
+fn leaves_one_out(before: &State, after: &State) -> bool {
+    before.resumed == Some(before.rev)
+        && after.rev == before.unstored_abort().next()
+        && !may_abort_unstored(before, after)
 }
 
 fn is_refused(before: &State, after: &State) -> bool {

@@ -20,6 +20,10 @@ pub struct State {
     pub rollout: RolloutId,
     /// When the phase or the routes changed last.
     pub changed: Timestamp,
+    /// The rev as of which a rollout was taken up again by a restarted controller. The rev after it is that of an abort
+    /// which was served and not stored, if there was one: no other routes get it.
+    #[serde(default)]
+    pub resumed: Option<Rev>,
     /// Where the canary stands.
     pub phase: Phase,
 }
@@ -215,12 +219,26 @@ impl State {
     #[must_use]
     pub fn resumed(mut self) -> Self {
         if let Phase::Progressing(progress) = &mut self.phase {
+            self.resumed = Some(self.rev);
             progress.clock = StepClock::Standing(Span::ZERO);
             if progress.round.stage == Stage::Judge {
                 progress.round.stage = Stage::Over;
             }
         }
         self
+    }
+
+    /// Returns the rev that an abort has which was served and could not be stored.
+    #[must_use]
+    pub fn unstored_abort(&self) -> Rev {
+        self.resumed.unwrap_or(self.rev).next()
+    }
+
+    /// Returns the rev of the next routes. The first ones after a restart leave the rev of an unstored abort to it: else
+    /// the abort would be taken for them once a proxy shows it.
+    pub(super) fn next_rev(&self, abort: bool) -> Rev {
+        let next = self.rev.next();
+        if self.resumed == Some(self.rev) && !abort { next.next() } else { next }
     }
 
     /// Returns the revision that serves, if any was seen.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::event::{Alert, AlertLevel, Command, Effect, Event, Severity};
 use super::plan::{HookKind, Plan};
 use super::project::project;
+use super::safety::may_abort_unstored;
 use super::state::{Ended, Phase, State};
 use super::words;
 use crate::id::Revision;
@@ -34,13 +35,22 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
         Event::Tick(facts) => taken.tick(facts),
         Event::Command(command) => taken.command(*command),
         Event::Answer(ticket, answer) => taken.answer(ticket, answer),
-        // An abort raises the rev by one: what is further ahead is no abort of ours, and a peer may make it up.
-        Event::RevSeen(rev) if *rev == state.rev.next() => taken.later_rev(),
+        // What is further ahead is no abort of ours, and a peer may make it up.
+        Event::RevSeen(rev) if *rev == state.unstored_abort() => taken.later_rev(),
         Event::RevSeen(_) => {}
     }
     let Taking { state: mut next, effects, .. } = taken;
     if project(&next).routes != project(state).routes {
-        next.rev = next.rev.next();
+        next.rev = match event {
+            // Proxies have these routes already.
+            Event::RevSeen(seen) if *seen > state.rev => *seen,
+            Event::Revision(_) | Event::Tick(_) | Event::Command(_) | Event::Answer(..) | Event::RevSeen(_) => {
+                state.next_rev(may_abort_unstored(state, &next))
+            }
+        };
+    }
+    if next.rollout != state.rollout || !matches!(next.phase, Phase::Progressing(_) | Phase::Promoting(_)) {
+        next.resumed = None;
     }
     if next.phase.as_str() != state.phase.as_str() || next.rev != state.rev {
         next.changed = now;

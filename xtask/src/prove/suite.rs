@@ -34,8 +34,8 @@ pub(super) const SUITES: [Suite; 14] = [
     },
     Suite {
         name: "kills",
-        claim: "20 SIGKILLs: the plan's weights, repeats only, nobody loses a request",
-        tests: &["killed"],
+        claim: "20 SIGKILLs: the plan's weights, repeats only; an abort that was served is not taken back",
+        tests: &["kill"],
         ..suite("wingbeat", &["--test", "serve"])
     },
     Suite {
