@@ -9,12 +9,12 @@
 )]
 
 use wingbeat_core::analysis::guard;
-use wingbeat_core::analysis::judge::{Comparison, Flowing, Judge, JudgeConfig, Mode, MustDetect};
+use wingbeat_core::analysis::judge::{About, Comparison, Flowing, Judge, JudgeConfig, Mode, MustDetect, OnOnePod};
 use wingbeat_core::analysis::sequential::{RatioTest, Split};
-use wingbeat_core::analysis::window::{Arms, Batch};
-use wingbeat_core::counts::{Cohorts, Counts};
-use wingbeat_core::id::NodeId;
-use wingbeat_core::outcome::Outcome;
+use wingbeat_core::analysis::window::{Arms, Batch, Windows};
+use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
+use wingbeat_core::id::{Arm, CanaryName, NodeId};
+use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
@@ -462,4 +462,147 @@ fn a_fault_that_shows_under_load_is_never_taken_for_safe() {
             assert!(!judge.assess(world.now, &Flowing::Yes).safe, "seed {seed}");
         }
     }
+}
+
+#[test]
+fn a_canary_that_has_everything_is_held_against_what_was_before() {
+    let mut world = World::new(41, 400, 0.0, 0.0);
+    let mut judge = Judge::new(JudgeConfig::default());
+    world.weight = 50;
+    judge.step_started(percent(50), world.now);
+    for _ in 0..50 {
+        judge.observe(&world.tick());
+    }
+    judge.step_started(percent(100), world.now);
+    (world.weight, world.canary) = (100, 1.0);
+    let mut seen = 0;
+    loop {
+        let batch = world.tick();
+        seen += batch.judged.canary.finished;
+        judge.observe(&batch);
+        let assessed = judge.assess(world.now, &Flowing::Yes);
+        match assessed.verdict {
+            Verdict::Rollback(_) => break,
+            Verdict::Advance(_) | Verdict::Continue(_) | Verdict::NoData(_) => assert!(seen < 200, "{assessed:?}"),
+        }
+        assert_eq!(assessed.comparison, Comparison::BeforeAfter);
+    }
+}
+
+#[test]
+fn a_broken_canary_without_any_primary_beside_it_is_found() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    let now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(90), now);
+    judge.observe(&batch(now, Counts::default(), counts(12, 12)));
+    assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)), "12 are too few");
+    judge.observe(&batch(now, Counts::default(), counts(5, 5)));
+    assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)));
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(90), now);
+    for _ in 0..1_000 {
+        judge.observe(&batch(now, Counts::default(), counts(20, 8)));
+    }
+    assert!(
+        matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)),
+        "absence is no harm, and no success"
+    );
+}
+
+#[test]
+fn harm_that_both_arms_share_holds_and_blames_nobody() {
+    let mut world = World::new(43, 1_000, 0.001, 0.001);
+    let mut judge = Judge::new(JudgeConfig { error_limit: Some(0.01), ..JudgeConfig::default() });
+    world.weight = 0;
+    for _ in 0..25 {
+        judge.observe(&world.tick());
+    }
+    world.weight = 5;
+    judge.step_started(percent(5), world.now);
+    for _ in 0..100 {
+        judge.observe(&world.tick());
+    }
+    (world.primary, world.canary) = (0.5, 0.5);
+    for _ in 0..100 {
+        judge.observe(&world.tick());
+        let assessed = judge.assess(world.now, &Flowing::Yes);
+        assert!(!matches!(assessed.verdict, Verdict::Rollback(_)), "{assessed:?}");
+    }
+    let assessed = judge.assess(world.now, &Flowing::Yes);
+    assert!(matches!(&assessed.verdict, Verdict::Continue(why) if why.contains("both arms suffer")), "{assessed:?}");
+    assert!(assessed.notices.iter().any(|notice| notice.about == About::SharedHarm));
+}
+
+/// A batch as several nodes report it: node 0 may lie, the others share what is true.
+fn reported(judge: &mut Judge, end: Timestamp, honest: &(Counts, Counts), lie: Option<&(Counts, Counts)>) -> Batch {
+    let mut windows = Windows::new();
+    let name = CanaryName::new("prod", "backend");
+    let arrived = end.minus(Span::from_millis(1));
+    for node in 0..10 {
+        let seat = judge.seat(&NodeId::new(format!("edge-{node}")));
+        let (primary, canary) = lie.filter(|_| node == 0).unwrap_or(honest);
+        windows.add(&name, seat, Arm::Primary, Stratum::Judged, primary, arrived);
+        windows.add(&name, seat, Arm::Canary, Stratum::Judged, canary, arrived);
+    }
+    windows.close(end).remove(0).1
+}
+
+#[test]
+fn no_single_node_decides() {
+    let run = |honest: &(Counts, Counts), lie: Option<&(Counts, Counts)>| {
+        let mut judge = Judge::new(JudgeConfig::default());
+        let mut now = Timestamp::from_millis(1_000_000);
+        judge.step_started(percent(5), now);
+        for _ in 0..150 {
+            now = now.plus(TICK);
+            let batch = reported(&mut judge, now, honest, lie);
+            judge.observe(&batch);
+        }
+        judge.assess(now, &Flowing::Yes)
+    };
+    let (healthy, broken) = ((counts(190, 0), counts(10, 0)), (counts(190, 0), counts(10, 10)));
+    for lie in [broken.clone(), (counts(1_000_000, 0), counts(50_000, 50_000)), (counts(190, 0), counts(200, 60))] {
+        let assessed = run(&healthy, Some(&lie));
+        assert!(!matches!(assessed.verdict, Verdict::Rollback(_)), "{:?}", assessed.verdict);
+        assert!(assessed.verdict.reason().contains("edge-0"), "{:?}", assessed.verdict);
+        assert!(assessed.notices.iter().any(|notice| notice.about == About::OneNode));
+    }
+    for lie in [(counts(190, 0), counts(1_000_000, 0)), (counts(1_000_000, 1_000_000), counts(10, 0))] {
+        let assessed = run(&broken, Some(&lie));
+        assert!(matches!(assessed.verdict, Verdict::Rollback(_)), "one node cannot hide it: {:?}", assessed.verdict);
+    }
+    assert!(matches!(run(&broken, None).verdict, Verdict::Rollback(_)));
+    assert!(!matches!(run(&healthy, None).verdict, Verdict::Rollback(_)));
+}
+
+#[test]
+fn harm_of_one_pod_beside_many_is_suspected_first() {
+    let pods = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), PodCounts::default())).collect();
+    let run = |canary_pods: &[&str], on_one_pod, canary_rate| {
+        let mut world = World::new(47, 1_000, 0.01, canary_rate);
+        let mut judge = Judge::new(JudgeConfig { on_one_pod, ..JudgeConfig::default() });
+        judge.step_started(percent(5), world.now);
+        let (mut suspected, start) = (None, world.now);
+        for _ in 0..1_500 {
+            let mut batch = world.tick();
+            batch.judged.primary.pods = pods(&["a", "b", "c"]);
+            batch.judged.canary.pods = pods(canary_pods);
+            judge.observe(&batch);
+            let assessed = judge.assess(world.now, &Flowing::Yes);
+            if assessed.suspect && suspected.is_none() {
+                suspected = Some(world.now.since(start));
+            }
+            if matches!(assessed.verdict, Verdict::Rollback(_)) {
+                return (suspected, world.now.since(start));
+            }
+        }
+        panic!("never rolled back")
+    };
+    let (suspected, ended) = run(&["x"], OnOnePod::Suspect, 0.1);
+    let suspected = suspected.unwrap();
+    assert!(suspected < Span::from_secs(10) && ended.as_millis().abs_diff(suspected.as_millis() + 60_000) <= 400);
+    assert_eq!(run(&["x", "y"], OnOnePod::Suspect, 0.1).0, None, "two pods are no accident");
+    assert_eq!(run(&["x"], OnOnePod::Rollback, 0.1).0, None);
+    let (_, ended) = run(&["x"], OnOnePod::Suspect, 1.0);
+    assert!(ended < Span::from_secs(1), "the hard guard does not wait");
 }

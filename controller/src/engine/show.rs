@@ -260,7 +260,11 @@ fn millis(low: u64, high: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "requests of a second fit")]
 fn rate(canary: &Canary, arm: Arm) -> f64 {
     let started: u64 = canary.recent.iter().map(|batch| started(batch.judged.arm(arm))).sum();
-    let span: f64 = canary.recent.iter().map(|batch| batch.span.as_secs_f64()).sum();
+    // Windows in which nobody reported are none: time passed all the same.
+    let span = match (canary.recent.front(), canary.recent.back()) {
+        (Some(first), Some(last)) => last.end.since(first.end.minus(first.span)).as_secs_f64(),
+        (None, _) | (_, None) => 0.0,
+    };
     if span > 0.0 { started as f64 / span } else { 0.0 }
 }
 

@@ -9,6 +9,9 @@ use crate::time::Span;
 /// The canary may be this much worse before the guard looks at it.
 pub const RATIO: f64 = 10.0;
 
+/// Without a primary beside it, a canary may fail so often.
+pub(crate) const MOST_BEARABLE: f64 = 0.5;
+
 /// Bursts beyond this length count as more than one error to the guard.
 const LONGEST_BURST: f64 = 4.0;
 
@@ -29,7 +32,13 @@ impl Default for Guard {
 impl Guard {
     /// Takes in a batch of one stratum, whose errors come in bursts of `burst`.
     pub fn observe(&mut self, arms: &Arms, burst: f64, span: Span) {
-        self.0.observe_in_bursts(with_hangs(arms), believed(burst), span);
+        let split = with_hangs(arms);
+        if split.primary == 0 && split.canary > 0 {
+            // Nothing to compare with is no excuse for a canary that fails more often than not.
+            self.0.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, believed(burst), span);
+        } else {
+            self.0.observe_in_bursts(split, believed(burst), span);
+        }
     }
 
     /// Returns the test behind the guard.

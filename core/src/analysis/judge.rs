@@ -42,12 +42,6 @@ const INTERVAL_ALPHA: f64 = 0.05;
 /// Without a request for so long, what was seen is old news.
 const STALE: Span = Span::from_secs(10);
 
-/// Without a primary beside it, a canary may fail so many times as often as the primary did before …
-const GUARD_RATIO: f64 = guard::RATIO;
-
-/// … and never more often than this.
-const MOST_BEARABLE: f64 = 0.5;
-
 /// A step that would take longer than this for want of requests has no data to speak of.
 const TOO_LONG: Span = Span::from_secs(3_600);
 
@@ -104,7 +98,6 @@ struct Missing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Crossed {
     at: Timestamp,
-    reason: String,
     /// Signals that ask for nobody's fault have crossed by themselves.
     hard: bool,
 }
@@ -144,6 +137,9 @@ impl Judge {
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
         self.step = Step { weight, began: now, ..Step::default() };
+        if weight == BasisPoints::FULL && self.config.comparison == Comparison::Randomised {
+            self.switched();
+        }
         self.trial.step_started();
         self.jackknife.step_started(&self.config);
         self.interval.settle();
@@ -151,15 +147,17 @@ impl Judge {
     }
 
     /// Notes that every request that is looked at goes to the canary from now on: what the primary did with them
-    /// before is the measure (P12: before-after is no randomised comparison).
+    /// before is the measure (P12: before-after is no randomised comparison). A weight of 100 % is such a switch.
     ///
     /// Said again, it changes nothing: a restart goes on with the limit, and what speaks against it.
     pub fn switched(&mut self) {
         if self.config.comparison == Comparison::BeforeAfter {
             return;
         }
-        let limit = (GUARD_RATIO * self.baseline.before()).max(self.config.must_detect.errors_at_least);
-        let limit = limit.min(MOST_BEARABLE);
+        // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
+        // it may without any primary.
+        let before = self.trial.primary_rate().unwrap_or_else(|| self.baseline.before());
+        let limit = (guard::RATIO * before).max(self.config.must_detect.errors_at_least).min(guard::MOST_BEARABLE);
         let limit = self.config.error_limit.map_or(limit, |range| range.min(limit));
         self.config.comparison = Comparison::BeforeAfter;
         self.config.error_limit = Some(limit);
@@ -214,13 +212,17 @@ impl Judge {
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
         let shares = self.config.shares();
-        let shown = |harm: f64| if harm.is_finite() { harm } else { 0.0 };
+        // Rounding leaves something of the order of 1e-17 where there is nothing.
+        let shown = |harm: f64| if harm.is_finite() && harm.abs() > 1e-12 { harm } else { 0.0 };
         let harm =
             |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| self.harm(&self.trial, &shares, *signal))));
         let (errors_safe, latency_safe) = self.trial.safety();
         Evidence {
-            errors: HarmSafe { harm: harm(&[Signal::Errors, Signal::Guard, Signal::ErrorLimit]), safe: errors_safe },
-            latency: HarmSafe { harm: harm(&[Signal::Latency, Signal::LatencyLimit]), safe: latency_safe },
+            errors: HarmSafe {
+                harm: harm(&[Signal::Errors, Signal::Guard, Signal::ErrorLimit]),
+                safe: shown(errors_safe),
+            },
+            latency: HarmSafe { harm: harm(&[Signal::Latency, Signal::LatencyLimit]), safe: shown(latency_safe) },
             outcomes: Harm { harm: harm(&[Signal::Outcomes]) },
             attempts: Harm { harm: harm(&[Signal::Attempts]) },
             disconnects: Harm { harm: harm(&[Signal::Disconnects]) },
@@ -279,11 +281,9 @@ impl Judge {
         }
         self.rests_on = None;
         let hard = self.total_of(&self.trial, &shares, |signal| !signal.is_soft()) >= decisive;
-        let reason = self.accuse(&shares);
         match &mut self.crossed {
-            Some(crossed) if hard => (crossed.hard, crossed.reason) = (true, reason),
-            Some(_) => {}
-            None => self.crossed = Some(Crossed { at: now, reason, hard }),
+            Some(crossed) => crossed.hard |= hard,
+            None => self.crossed = Some(Crossed { at: now, hard }),
         }
     }
 
@@ -375,10 +375,11 @@ impl Judge {
     }
 
     fn verdict(&self, now: Timestamp, flowing: &Flowing, missing: Option<u64>, eta: Option<Span>) -> Verdict {
-        if let Some(crossed) = &self.crossed {
+        if self.crossed.is_some() {
+            let reason = self.accuse(&self.config.shares());
             return match self.suspected(now) {
-                Some(left) => Verdict::Continue(words::suspect(&crossed.reason, left)),
-                None => Verdict::Rollback(crossed.reason.clone()),
+                Some(left) => Verdict::Continue(words::suspect(&reason, left)),
+                None => Verdict::Rollback(reason),
             };
         }
         if let Some(reason) = self.without_data(now, flowing) {
@@ -400,7 +401,10 @@ impl Judge {
                 if eta.is_some_and(|eta| eta > TOO_LONG) {
                     return Verdict::NoData(words::too_little(self.step.canary, missing, eta));
                 }
-                Verdict::Continue(words::missing(&self.observed, missing, eta))
+                match self.warm_at.filter(|warm| now < *warm) {
+                    Some(warm) => Verdict::Continue(words::warming_up(&self.observed, warm.since(now))),
+                    None => Verdict::Continue(words::missing(&self.observed, missing, eta)),
+                }
             }
         }
     }
@@ -456,8 +460,9 @@ impl Judge {
             let reason = self.accuse(&self.config.shares());
             notices.insert(About::OneNode, words::rests_on(&reason, self.seats.node(seat)));
         }
-        if let (Some(left), Some(crossed)) = (self.suspected(now), &self.crossed) {
-            notices.insert(About::OnePod, words::suspect(&crossed.reason, left));
+        if let Some(left) = self.suspected(now) {
+            let reason = self.accuse(&self.config.shares());
+            notices.insert(About::OnePod, words::suspect(&reason, left));
         }
         notices.into_iter().map(|(about, text)| Notice { about, text }).collect()
     }

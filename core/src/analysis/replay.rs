@@ -55,6 +55,12 @@ pub enum Problem {
     /// The weight is no share.
     #[error("weight: must be from 0 to 100, in percent")]
     Weight,
+    /// Requests at a canary that has no share.
+    #[error("canary.requests: {requests} at weight 0: requests of a canary without a share cannot be judged")]
+    Unrouted {
+        /// Requests of the line.
+        requests: u64,
+    },
     /// More errors than requests.
     #[error("{arm}.errors: {errors} of {requests} requests: must be at most as many")]
     Errors {
@@ -159,6 +165,9 @@ impl Replay {
         let weight = share(line.weight);
         if weight.is_none() {
             problems.push(Problem::Weight);
+        }
+        if weight == Some(BasisPoints::ZERO) && line.canary.requests > 0 {
+            problems.push(Problem::Unrouted { requests: line.canary.requests });
         }
         for (arm, counts) in [("primary", &line.primary), ("canary", &line.canary)] {
             let requests = counts.requests;

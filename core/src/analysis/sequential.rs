@@ -148,6 +148,16 @@ impl RatioTest {
         self.mixture.elapse(span);
     }
 
+    /// Takes in a batch of the canary alone: its rate of bad events is held against `limit` instead. Whether the primary had
+    /// requests is no outcome, so that both kinds of batches make one e-process.
+    pub(crate) fn observe_alone(&mut self, bad: u64, requests: u64, limit: f64, burst: f64, span: Span) {
+        let (bad, good) = (count(bad) / burst, count(requests.saturating_sub(bad)) / burst);
+        if bad > 0.0 || good > 0.0 {
+            self.mixture.multiply(rates(limit).into_iter().map(|(a, b)| bad * a + good * b));
+        }
+        self.mixture.elapse(span);
+    }
+
     /// Returns ln E.
     pub fn evidence(&self) -> f64 {
         self.mixture.evidence()

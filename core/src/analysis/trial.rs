@@ -187,6 +187,14 @@ impl Trial {
         self.canary
     }
 
+    /// Returns an error rate that the primary's is likely below, two standard deviations above what was counted; nothing
+    /// if nothing was.
+    pub(crate) fn primary_rate(&self) -> Option<f64> {
+        let (errors, requests) = self.primary;
+        let high = count(errors) + 2.0 * libm::sqrt(count(errors) + 1.0);
+        (requests > 0).then(|| high / count(requests))
+    }
+
     /// Returns all requests of the canary.
     pub(crate) const fn seen(&self) -> u64 {
         self.seen

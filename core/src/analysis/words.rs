@@ -246,34 +246,46 @@ pub(crate) fn limit_exceeded_before(limit: f64) -> String {
 }
 
 pub(crate) fn would_have_been_caught(seen: &Observed, config: &JudgeConfig) -> String {
+    format!("{}: {} times the errors would have been caught by now", counted(seen), config.must_detect.errors)
+}
+
+pub(crate) fn missing(seen: &Observed, requests: Option<u64>, eta: Option<Span>) -> String {
+    let counted = counted(seen);
+    match (requests, eta) {
+        (Some(requests), Some(eta)) => format!(
+            "{counted}; {} more canary requests are needed to tell, about {} s at this rate",
+            thousands(requests),
+            thousands(eta.as_millis().div_ceil(1_000)),
+        ),
+        (Some(requests), None) => format!("{counted}; {} more canary requests are needed to tell", thousands(requests)),
+        (None, _) => format!("{counted}; too little is known of the primary to say how many more are needed"),
+    }
+}
+
+pub(crate) fn warming_up(seen: &Observed, left: Span) -> String {
     format!(
-        "no harm in {} canary requests ({} errors; primary {} of {}): {} times the errors would have been caught",
+        "the canary's pods warm up for {} s more: only the hard guard looks ({} of {} canary requests fail or hang)",
+        thousands(left.as_millis().div_ceil(1_000)),
+        thousands(seen.canary.errors_and_hangs),
+        thousands(seen.canary.requests_and_hangs),
+    )
+}
+
+/// Tells what was seen, without a judgement.
+fn counted(seen: &Observed) -> String {
+    format!(
+        "no decisive harm in {} canary requests ({} errors; primary {} of {})",
         thousands(seen.canary.requests),
         percent(seen.canary.errors, seen.canary.requests),
         percent(seen.primary.errors, seen.primary.requests),
         thousands(seen.primary.requests),
-        config.must_detect.errors,
     )
-}
-
-pub(crate) fn missing(seen: &Observed, requests: Option<u64>, eta: Option<Span>) -> String {
-    let seen = thousands(seen.canary.requests);
-    match (requests, eta) {
-        (Some(requests), Some(eta)) => format!(
-            "no harm in {seen} canary requests; {} more are needed, about {} s at this rate",
-            thousands(requests),
-            thousands(eta.as_millis().div_ceil(1_000)),
-        ),
-        (Some(requests), None) => format!("no harm in {seen} canary requests; {} more are needed", thousands(requests)),
-        (None, _) => {
-            format!("no harm in {seen} canary requests; too little is known of the primary to say how many are needed")
-        }
-    }
 }
 
 pub(crate) fn checks_decide(seen: &Observed) -> String {
     format!(
-        "no harm in {} canary requests; the checks at each interval decide",
+        "the checks at each interval decide; {} of {} canary requests fail or hang",
+        thousands(seen.canary.errors_and_hangs),
         thousands(seen.canary.requests_and_hangs)
     )
 }
