@@ -6,8 +6,6 @@
 //!
 //! [`Worker`]: crate::worker::Worker
 
-use std::collections::BTreeMap;
-
 use wingbeat_core::counts::Cohorts;
 use wingbeat_core::id::Rev;
 use wingbeat_core::outcome::Stratum;
@@ -24,8 +22,9 @@ pub struct OpenCohorts {
     on: bool,
     /// Cohorts before this one were told, dropped, or never whole: no result of them is taken any more.
     first: u64,
-    open: BTreeMap<u64, BTreeMap<(String, Stratum), Cohorts>>,
-    routes: BTreeMap<String, Routes>,
+    /// In order of time. Few, and of few clusters: looking through them costs less code and time than trees.
+    open: Vec<Cohort>,
+    routes: Vec<Routes>,
 }
 
 /// What became of a request.
@@ -42,20 +41,27 @@ pub enum Became {
     TooOld,
 }
 
-/// Results of one closed cohort at one cluster.
+/// Results of one cohort at one cluster.
 #[derive(Debug)]
-pub struct Closed {
+pub struct Part {
     /// The cluster.
     pub cluster: String,
     /// Where the requests came from.
     pub stratum: Stratum,
-    /// What became of them, with the rev of their routes.
+    /// What became of them, with the rev of their routes once the cohort is closed.
     pub results: Cohorts,
 }
 
+#[derive(Debug)]
+struct Cohort {
+    second: u64,
+    parts: Vec<Part>,
+}
+
 /// The latest routes of a canary.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Routes {
+    canary: String,
     rev: u64,
     /// Start of the earliest request that is known to have been routed by them. Routes only move forward, so that all
     /// that began later was routed by them too, or by later ones.
@@ -86,41 +92,37 @@ impl OpenCohorts {
         if !self.on {
             return;
         }
-        if let Some(known) = self.routes.get_mut(canary) {
+        if let Some(known) = self.routes.iter_mut().find(|routes| routes.canary == canary) {
             if rev > known.rev {
-                *known = Routes { rev, since_ns: started_ns };
+                (known.rev, known.since_ns) = (rev, started_ns);
             } else if rev == known.rev {
                 known.since_ns = known.since_ns.min(started_ns);
             }
         } else if self.routes.len() < MAX_KEYS {
-            self.routes.insert(canary.to_owned(), Routes { rev, since_ns: started_ns });
+            self.routes.push(Routes { canary: canary.to_owned(), rev, since_ns: started_ns });
         }
     }
 
     /// Takes what became of a request that began at this time.
     pub fn record(&mut self, cluster: &str, stratum: Stratum, started_ns: u64, became: Became) {
-        let cohort = second(started_ns);
-        if !self.on || cohort < self.first {
+        let second = second(started_ns);
+        if !self.on || second < self.first {
             return;
         }
-        let held = self.open.entry(cohort).or_default();
-        let key = (cluster.to_owned(), stratum);
-        if held.len() >= MAX_KEYS && !held.contains_key(&key) {
-            return;
-        }
-        let results = held.entry(key).or_default();
-        match became {
-            Became::Finished { micros, error } => {
+        let results = self.part(second, cluster, stratum);
+        match (results, became) {
+            (None, _) => {}
+            (Some(results), Became::Finished { micros, error }) => {
                 results.finished = results.finished.saturating_add(1);
                 results.errors = results.errors.saturating_add(u64::from(error));
                 results.latency.record(micros);
             }
-            Became::TooOld => results.overdue = results.overdue.saturating_add(1),
+            (Some(results), Became::TooOld) => results.overdue = results.overdue.saturating_add(1),
         }
         if self.open.len() > MAX_OPEN
-            && let Some((oldest, _)) = self.open.pop_first()
+            && let Some(oldest) = self.open.first()
         {
-            self.forget_before(oldest.saturating_add(1));
+            self.forget_before(oldest.second.saturating_add(1));
         }
     }
 
@@ -132,16 +134,21 @@ impl OpenCohorts {
         now_ns: u64,
         still_open: impl Iterator<Item = u64>,
         canary_of: impl Fn(&str) -> Option<&'a str>,
-    ) -> Vec<Closed> {
+    ) -> Vec<Part> {
         let kept = still_open.map(second).filter(|cohort| *cohort >= self.first);
         let first_open = kept.fold(second(now_ns), u64::min);
         let mut closed = Vec::new();
-        while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() < first_open) {
-            let began_ns = entry.key().saturating_mul(SECOND_NS);
-            for ((cluster, stratum), results) in entry.remove() {
-                let routes = canary_of(&cluster).and_then(|canary| self.routes.get(canary));
+        for cohort in &mut self.open {
+            if cohort.second >= first_open {
+                break;
+            }
+            let began_ns = cohort.second.saturating_mul(SECOND_NS);
+            for mut part in std::mem::take(&mut cohort.parts) {
+                let canary = canary_of(&part.cluster);
+                let routes = self.routes.iter().find(|routes| Some(routes.canary.as_str()) == canary);
                 if let Some(routes) = routes.filter(|routes| routes.since_ns <= began_ns) {
-                    closed.push(Closed { cluster, stratum, results: Cohorts { rev: Rev::new(routes.rev), ..results } });
+                    part.results.rev = Rev::new(routes.rev);
+                    closed.push(part);
                 }
             }
         }
@@ -149,9 +156,37 @@ impl OpenCohorts {
         closed
     }
 
-    fn forget_before(&mut self, cohort: u64) {
-        self.first = self.first.max(cohort);
-        self.open = self.open.split_off(&self.first);
+    /// Returns where results are added, or none where there is no room.
+    fn part(&mut self, second: u64, cluster: &str, stratum: Stratum) -> Option<&mut Cohorts> {
+        let place = self.open.iter().rposition(|cohort| cohort.second <= second);
+        let place = match place {
+            Some(place) if self.open.get(place)?.second == second => place,
+            Some(before) => self.insert(before.saturating_add(1), second),
+            None => self.insert(0, second),
+        };
+        let parts = &mut self.open.get_mut(place)?.parts;
+        let known = parts.iter().position(|part| part.stratum == stratum && part.cluster == cluster);
+        let known = match known {
+            Some(known) => known,
+            None if parts.len() < MAX_KEYS => {
+                parts.push(Part { cluster: cluster.to_owned(), stratum, results: Cohorts::default() });
+                parts.len().saturating_sub(1)
+            }
+            None => return None,
+        };
+        parts.get_mut(known).map(|part| &mut part.results)
+    }
+
+    fn insert(&mut self, place: usize, second: u64) -> usize {
+        let place = place.min(self.open.len());
+        self.open.insert(place, Cohort { second, parts: Vec::new() });
+        place
+    }
+
+    fn forget_before(&mut self, second: u64) {
+        self.first = self.first.max(second);
+        let first = self.first;
+        self.open.retain(|cohort| cohort.second >= first);
     }
 }
 
