@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod lab;
+pub mod rig;
 
 use std::net::SocketAddr;
 use std::time::Duration;
