@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
@@ -30,6 +31,8 @@ use wingbeat_xds_server::model::Retries;
 
 /// How often each kind of request is sent.
 const EACH: u64 = 12;
+/// How long a stream lasts.
+const STREAM: Duration = Duration::from_millis(3_200);
 
 /// An upstream that does to each request what its path says, and counts them.
 struct Upstream {
@@ -114,6 +117,16 @@ async fn answer_by_hand(mut connection: TcpStream, counter: &AtomicU64) {
                 return;
             }
             "/hang" => std::future::pending().await,
+            "/events" | "/socket" => {
+                let head = if path == "/events" {
+                    "HTTP/1.1 200 x\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+                } else {
+                    "HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+                };
+                let _gone = connection.write_all(head.as_bytes()).await;
+                tokio::time::sleep(STREAM).await;
+                return;
+            }
             // Fails every other time: a retry helps.
             "/flaky" => status(if number.is_multiple_of(2) { "503" } else { "200" }),
             path => status(path.trim_start_matches("/status/")),
@@ -216,6 +229,32 @@ async fn real_envoy_every_request_is_in_one_class() {
     let mut all = all;
     all.insert("disconnect_before_response".to_owned(), EACH);
     assert_eq!(classes(&lab, "plain", before + 7 * EACH).await, all);
+}
+
+/// Streams that last longer than any request should, at a canary: what hangs is seen, and they are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_streams_are_neither_overdue_nor_slow() {
+    let upstream = Upstream::http1().await;
+    let test = |name: &str| Test { canary: Some(upstream.address), ..Test::new(name, insiders()) };
+    let lab = Lab::open(&[test("streams"), test("hangs")], ("streams", &insider("streams", "/status/200"))).await;
+    let before = upstream.received();
+    let upgrade = b"GET /socket HTTP/1.1\r\nhost: streams.local\r\ncookie: type=insider\r\nconnection: upgrade\r\n\
+        upgrade: websocket\r\n\r\n";
+    let events = insider("streams", "/events");
+    let hang = insider("hangs", "/hang");
+    let mut users = tokio::task::JoinSet::new();
+    for request in [upgrade.to_vec(), events, hang] {
+        for _ in 0..EACH {
+            let (entry, request) = (lab.entry(), request.clone());
+            users.spawn(async move { send(entry, &request).await });
+        }
+    }
+    reached(|| lab.canary("hangs").overdue == EACH).await;
+    let all = classes(&lab, "streams", before + 2 * EACH).await;
+    assert_eq!(all, expected([("success", before + 2 * EACH)]));
+    let (streams, hangs) = (lab.canary("streams"), lab.canary("hangs"));
+    assert_eq!((streams.overdue, hangs.overdue), (0, EACH));
+    assert!(streams.p99_ms.is_some_and(|p99| p99 < 1_000.0), "{streams:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

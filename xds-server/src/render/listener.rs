@@ -6,7 +6,8 @@ use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener as Message};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
+    HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier,
+    http_connection_manager::UpgradeConfig, http_filter,
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
 
@@ -45,6 +46,8 @@ pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
         })),
         http_filters,
         early_header_mutation_extensions: vec![without_our_headers()],
+        // Without it Envoy refuses WebSockets with 403.
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
         ..HttpConnectionManager::default()
     };
     Message {
