@@ -13,6 +13,7 @@ use suite::Suite;
 mod bench;
 mod counts;
 mod scene;
+mod start;
 mod suite;
 
 /// A claim and how it is shown.
@@ -23,6 +24,8 @@ enum Proof {
     Bench(&'static Bench),
     /// By tests.
     Suite(&'static Suite),
+    /// By the time until the demo answers.
+    WarmStart,
     /// Tests and lines are counted.
     Counts,
 }
@@ -31,7 +34,11 @@ impl Proof {
     fn all() -> impl Iterator<Item = Self> {
         let scenes = scene::SCENES.iter().map(Self::Scene);
         let benches = bench::BENCHES.iter().map(Self::Bench);
-        scenes.chain(benches).chain(suite::SUITES.iter().map(Self::Suite)).chain([Self::Counts])
+        scenes
+            .chain([Self::WarmStart])
+            .chain(benches)
+            .chain(suite::SUITES.iter().map(Self::Suite))
+            .chain([Self::Counts])
     }
 
     const fn name(&self) -> &'static str {
@@ -39,6 +46,7 @@ impl Proof {
             Self::Scene(scene) => scene.name,
             Self::Bench(bench) => bench.name,
             Self::Suite(suite) => suite.name,
+            Self::WarmStart => start::NAME,
             Self::Counts => "counts",
         }
     }
@@ -65,6 +73,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Scene(scene) => scene.play(root)?,
             Proof::Bench(bench) => bench.run(root)?,
             Proof::Suite(suite) => suite.run(root)?,
+            Proof::WarmStart => start::warm(root)?,
             Proof::Counts => counts::count(root)?,
         };
         if !holds {
