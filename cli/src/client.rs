@@ -305,7 +305,10 @@ fn description(canary: &CanaryView, events: &[EventView]) -> String {
         rows.push(("Alpha", format!("{} ({})", canary.alpha.total, shares.join(", "))));
     }
     if !canary.alpha.outside.is_empty() {
-        rows.push(("Beside Alpha", canary.alpha.outside.join(", ")));
+        rows.push(("Outside Alpha", canary.alpha.outside.join(", ")));
+    }
+    for (metric, value) in &canary.metrics {
+        rows.push(("Metric", format!("{metric} {value}")));
     }
     let mut out = table(&rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect::<Vec<_>>());
     let arms = canary.measured();

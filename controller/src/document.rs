@@ -7,8 +7,10 @@
 mod canary;
 mod decoder;
 mod judge;
+mod metric;
 mod rules;
 pub mod set;
+mod template;
 pub mod yaml;
 
 pub use canary::CanaryDocument;

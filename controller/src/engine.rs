@@ -26,8 +26,8 @@ use crate::engine::policy::Policies;
 use crate::engine::record::{Record, entry, read};
 use crate::engine::roster::Roster;
 use crate::engine::show::Views;
-use crate::outbound::messenger::Call;
-use crate::setup::Setup;
+use crate::outbound::messenger::{Call, Whom};
+use crate::setup::{Measure, Setup};
 use crate::store::{Store, StoreError};
 use crate::view::Board;
 
@@ -267,22 +267,47 @@ impl Engine {
         }
         for (name, canary) in self.roster.asking() {
             let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
-            let Asked::Hook(place) = open.asked else { continue };
-            let Some(hook) = canary.managed.hooks.get(place) else { continue };
-            calls.push(Call {
-                canary: name.clone(),
-                ticket: open.ticket,
-                hook: hook.clone(),
-                phase: open.phase.to_owned(),
-                checksum: show::checksum(canary),
-            });
+            let whom = match open.asked {
+                Asked::Hook(place) => canary.managed.hooks.get(place).map(|hook| Whom::Hook {
+                    hook: hook.clone(),
+                    phase: open.phase.to_owned(),
+                    checksum: show::checksum(canary),
+                }),
+                Asked::Metric(place) => match canary.managed.measures.get(place) {
+                    Some(Measure::Prometheus(query)) => Some(Whom::Prometheus(query.clone())),
+                    // The engine answers it by itself.
+                    Some(Measure::Filters(_)) | None => None,
+                },
+            };
+            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
         }
         calls
     }
 
+    /// Notes what somebody outside has measured.
+    pub fn measured(&mut self, name: &CanaryName, metric: String, value: f64) {
+        if let Some(canary) = self.roster.measure(name) {
+            canary.measured.insert(metric, value);
+            self.views.is_stale(name);
+        }
+    }
+
     /// Takes an answer. One that comes too late changes nothing.
     pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
+        let answer = self.weighed(name, ticket, answer, now);
         self.feed(name, &Event::Answer(ticket, answer), now);
+    }
+
+    /// Returns what an answer comes to: a metric that may only warn is told, and moves nothing.
+    fn weighed(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) -> Answer {
+        let Some(canary) = self.roster.get(name) else { return answer };
+        let open = question(&canary.managed.plan, &canary.state).filter(|open| open.ticket == ticket);
+        let Some(Asked::Metric(place)) = open.map(|open| open.asked) else { return answer };
+        let (answer, warning) = canary.weigh(place, answer);
+        if let Some(text) = warning {
+            self.say(name, Severity::Warning, text, now);
+        }
+        answer
     }
 
     /// Returns what is to be served.

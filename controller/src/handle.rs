@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::rollout::{Answer, Ticket};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::server::{Intake, News};
 
+use crate::outbound::messenger::Answered;
 use crate::runtime::Mailbox;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
@@ -74,7 +74,7 @@ pub enum Refusal {
 pub(crate) enum Message {
     Report { request: Box<ReportRequest>, reply: oneshot::Sender<Result<ReportResponse, String>> },
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
-    Answer { canary: CanaryName, ticket: Ticket, answer: Answer },
+    Answer(Answered),
     Configure(Box<Setup>),
     Stop,
 }

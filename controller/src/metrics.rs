@@ -38,7 +38,7 @@ struct OfNamespace {
 struct OfMetric {
     name: String,
     namespace: String,
-    metric: &'static str,
+    metric: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,19 +125,14 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
         {
             weight.get_or_create(&OfWorkload { workload, namespace: canary.namespace.clone() }).set(percent);
         }
-        for (metric, value) in [
+        let own = [
             ("request-success-rate", success_rate(&arms.canary)),
             ("request-duration", arms.canary.p99_ms.map(|ms| ms / 1_000.0)),
-        ] {
-            if let Some(value) = value {
-                analysis
-                    .get_or_create(&OfMetric {
-                        name: of_canary.name.clone(),
-                        namespace: of_canary.namespace.clone(),
-                        metric,
-                    })
-                    .set(value);
-            }
+        ];
+        let own = own.into_iter().filter_map(|(metric, value)| Some((metric, value?)));
+        for (metric, value) in canary.metrics.iter().map(|(metric, value)| (metric.as_str(), *value)).chain(own) {
+            let OfCanary { name, namespace } = of_canary.clone();
+            analysis.get_or_create(&OfMetric { name, namespace, metric: metric.to_owned() }).set(value);
         }
         for (arm, measured) in [("primary", &arms.primary), ("canary", &arms.canary)] {
             let of_arm = OfArm { name: canary.target.clone(), namespace: canary.namespace.clone(), arm };

@@ -4,4 +4,5 @@
 
 pub mod alert;
 pub mod messenger;
+pub mod prometheus;
 pub mod webhook;

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::engine::{Engine, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, Verb};
 use crate::outbound::alert::Field;
-use crate::outbound::messenger::Messenger;
+use crate::outbound::messenger::{Answered, Messenger};
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
@@ -155,9 +155,12 @@ impl Worker {
                 };
                 self.answers.push((reply, answer));
             }
-            Message::Answer { canary, ticket, answer } => {
+            Message::Answer(Answered { canary, ticket, answer, measured }) => {
                 if self.asked.get(&canary) == Some(&ticket) {
                     self.asked.remove(&canary);
+                }
+                if let Some((metric, value)) = measured {
+                    self.engine.measured(&canary, metric, value);
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
@@ -203,9 +206,9 @@ impl Worker {
                 continue;
             }
             let mailbox = self.mailbox.clone();
-            self.messenger.ask(call, move |canary, ticket, answer| {
+            self.messenger.ask(call, move |answered| {
                 // Fails only if the engine has ended.
-                let _gone = mailbox.send(Message::Answer { canary, ticket, answer });
+                let _gone = mailbox.send(Message::Answer(answered));
             });
         }
         // A question that is no longer open needs no answer; its ticket is not used again.

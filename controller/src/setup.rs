@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Check;
 use wingbeat_core::id::{CanaryName, ClusterName, Revision};
 use wingbeat_core::matching::division::Identity;
@@ -14,6 +15,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Listener, Retries};
 
 use crate::outbound::alert::Channel;
+use crate::outbound::prometheus::Query;
 use crate::outbound::webhook::Hook;
 
 /// Everything that is managed.
@@ -43,9 +45,29 @@ pub struct Managed {
     /// The plan's hooks, in the same places.
     pub hooks: Vec<Hook>,
     /// The plan's metrics, in the same places.
-    pub checks: Vec<Check>,
+    pub measures: Vec<Measure>,
     /// Channels that people are alerted by.
     pub alerts: Vec<Channel>,
+}
+
+/// How a metric is looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measure {
+    /// From what the filters report.
+    Filters(Check),
+    /// By asking somebody else; outside of what the judge promises.
+    Prometheus(Arc<Query>),
+}
+
+impl Measure {
+    /// Returns true if a value that is not good moves a rollout.
+    pub fn judges(&self) -> bool {
+        let mode = match self {
+            Self::Filters(check) => check.mode,
+            Self::Prometheus(query) => query.mode,
+        };
+        mode == SignalMode::Judge
+    }
 }
 
 /// Who gets the canary, of those that its share is for.

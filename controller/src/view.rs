@@ -69,6 +69,9 @@ pub struct CanaryView {
     pub mode: String,
     /// Totals of this rollout on judged traffic; null before the first one.
     pub arms: Option<ArmsView>,
+    /// What others have measured in this rollout, by metric.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
     /// The judge's latest word.
     pub verdict: Option<VerdictView>,
     /// What the verdict rests on.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use wingbeat_controller::document::{Files, Report, Set};
-use wingbeat_controller::setup::Audience;
+use wingbeat_controller::outbound::prometheus::{Origin, Query};
+use wingbeat_controller::setup::{Audience, Measure};
 use wingbeat_core::analysis::judge::{Comparison, OnOnePod};
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
@@ -36,7 +37,7 @@ fn the_examples_are_right() {
     assert_eq!((backend.plan.positions(), backend.plan.pace()), (11, Pace::Evidence));
     assert_eq!(backend.workload.revision, Revision::new("1.4.0"));
     let frontend = &setup.canaries[&CanaryName::new("prod", "frontend")];
-    assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.checks.len()), (Pace::Checks, 2, 2));
+    assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.measures.len()), (Pace::Checks, 2, 3));
     assert_eq!(frontend.alerts.len(), 1);
     assert_eq!(setup.listeners.len(), 3);
     let shop = &setup.canaries[&CanaryName::new("prod", "shop")];
@@ -68,7 +69,7 @@ fn what_a_metric_may_do_is_told_by_its_name() {
     )), @"
     canary.yaml:22:113: spec.analysis.metrics[0].mode: there is no loud, use one of judge, warn, report
     canary.yaml:22:135: spec.analysis.metrics[0].thresholdRange: response-classes has no value of its own, leave it out: the arms are compared
-    canary.yaml:22:153: spec.analysis.metrics[1].name: there is no metric error-rate, use one of request-success-rate, request-duration, response-classes, request-attempts, client-disconnects
+    canary.yaml:22:153: spec.analysis.metrics[1].name: there is no metric error-rate, use one of request-success-rate, request-duration, response-classes, request-attempts, client-disconnects, or add templateRef or query
     canary.yaml:22:183: spec.analysis.judge.noData: there is no maybe, use one of hold, fail
     ");
 }
@@ -190,8 +191,11 @@ spec:
     let setup = set.setup(None);
     let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
     assert_eq!((backend.plan.pace(), backend.plan.threshold()), (Pace::Checks, 10));
-    assert_eq!(backend.checks[0].range.min, Some(99.0));
-    assert_eq!(backend.checks[1].range.max, Some(500.0));
+    let bounds = backend.measures.iter().map(|measure| match measure {
+        Measure::Filters(check) => (check.range.min, check.range.max),
+        Measure::Prometheus(query) => panic!("{query:?}"),
+    });
+    assert_eq!(bounds.collect::<Vec<_>>(), [(Some(99.0), None), (None, Some(500.0))]);
 }
 
 #[test]
@@ -247,4 +251,99 @@ fn a_name_without_an_address_is_told_by_its_place() {
     assert_eq!(set.host_names().len(), 0, "what was good goes on");
     let (set, report) = update(&mut files, &named);
     assert_eq!((set.host_names().len(), report.errors), (1, Vec::new()));
+}
+
+/// A MetricTemplate, and BACKEND with these metrics.
+fn measured(mode: &str, metrics: &str) -> String {
+    let analysis = format!("stepWeight: 5, judge: {{mode: {mode}}}, metrics: [{metrics}]}}");
+    let template = r"
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: MetricTemplate
+metadata: {name: latency, namespace: metrics}
+spec:
+  provider: {type: prometheus, address: 'http://127.0.0.1:9090/prom/', headers: {Authorization: [Bearer hush]}}
+  query: |
+    histogram_quantile(0.99,
+      sum(rate(seconds_bucket{ns='{{ namespace }}', reporter='{{ variables.reporter }}'}[{{ interval }}])) by (le))
+";
+    BACKEND.replace("stepWeight: 5}", &analysis) + template
+}
+
+const LATENCY: &str = "{name: slow, templateRef: {name: latency, namespace: metrics}, templateVariables: {reporter: \
+                       source}, interval: 90s, thresholdRange: {max: 0.5}}";
+
+#[test]
+fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
+    let inline = "{name: lag, query: 'lag{w=\"{{ target }}-primary\"}', thresholdRange: {min: 1}}";
+    let metrics = format!("{LATENCY}, {inline}, {{name: request-success-rate, thresholdRange: {{min: 99}}}}");
+    let server = "metricsServer: 'http://127.0.0.1:9091'\n  service: {port: 9898";
+    let with_server = |mode: &str| measured(mode, &metrics).replace("service: {port: 9898", server);
+    let queries = |mode: &str| {
+        let set = read(&with_server(mode));
+        assert_eq!(set.report, Report::default());
+        let setup = set.setup(None);
+        let backend = setup.canaries[&CanaryName::new("prod", "backend")].clone();
+        assert_eq!(backend.plan.metrics().len(), backend.measures.len());
+        backend
+    };
+    let backend = queries("guard");
+    // Flagger's order: templates come last.
+    assert_eq!(backend.plan.metrics(), ["lag", "request-success-rate", "slow"]);
+    let [Measure::Prometheus(lag), Measure::Filters(_), Measure::Prometheus(slow)] = backend.measures.as_slice() else {
+        panic!("{:?}", backend.measures)
+    };
+    let shown = |query: &Query| (query.origin, query.address.to_string(), query.query.clone(), query.range.min);
+    assert_eq!(
+        shown(lag),
+        (Origin::Inline, "http://127.0.0.1:9091/".into(), "lag{w=\"backend-primary\"}".into(), Some(1.0))
+    );
+    let expected = "histogram_quantile(0.99, sum(rate(seconds_bucket{ns='prod', reporter='source'}[1m30s])) by (le))";
+    assert_eq!(shown(slow), (Origin::Template, "http://127.0.0.1:9090/prom/".into(), expected.into(), None));
+    assert!(!format!("{:?}", backend.measures).contains("hush"), "headers may be secret");
+    // Where evidence decides, the judge has the filters' metrics, and only the others are asked for.
+    let backend = queries("sequential");
+    assert_eq!(backend.plan.metrics(), ["lag", "slow"]);
+    assert!(backend.judge.error_limit.is_some_and(|limit| (limit - 0.01).abs() < 1e-9));
+}
+
+#[test]
+fn metrics_that_nobody_can_be_asked_for_are_told() {
+    let metrics = "{name: a, query: up, thresholdRange: {max: 1}}, {name: b}, \
+                   {name: c, templateRef: {name: latency, namespace: metrics}}, \
+                   {name: d, templateRef: {name: latency}, thresholdRange: {max: 1}}, \
+                   {name: e, query: '{{ if x }}up{{ end }}', thresholdRange: {max: 1}}";
+    let text = measured("guard", metrics)
+        .replace("type: prometheus", "type: datadog, secretRef: {name: keys}, insecureSkipVerify: true")
+        .replace("'http://127.0.0.1:9090/prom/'", "localhost:9090");
+    insta::assert_snapshot!(errors(&text), @r"
+    canary.yaml:22:121: spec.analysis.metrics[0].query: has nobody to be asked, set spec.metricsServer to the address of a Prometheus, or use templateRef
+    canary.yaml:22:159: spec.analysis.metrics[1].name: there is no metric b, use one of request-success-rate, request-duration, response-classes, request-attempts, client-disconnects, or add templateRef or query
+    canary.yaml:22:163: spec.analysis.metrics[2].thresholdRange: is missing, say what is good, like {max: 500}
+    canary.yaml:22:254: spec.analysis.metrics[3].templateRef.name: there is no MetricTemplate latency, add it or name another
+    canary.yaml:22:308: spec.analysis.metrics[4].query: holds {{ end }}, of Go's templates only {{ name }}, namespace, target, service, ingress, route, interval and variables.KEY are carried out
+    canary.yaml:22:308: spec.analysis.metrics[4].query: holds {{ if x }}, of Go's templates only {{ name }}, namespace, target, service, ingress, route, interval and variables.KEY are carried out
+    canary.yaml:29:20: spec.provider.type: datadog is not asked by this server, use prometheus
+    canary.yaml:29:40: spec.provider.secretRef: names a Secret of Kubernetes, which this server has not, use headers
+    canary.yaml:29:74: spec.provider.insecureSkipVerify: is not carried out: certificates are always checked; use http or a trusted certificate
+    canary.yaml:29:89: spec.provider.address: is not a URL of http or https, write one like http://127.0.0.1:9090
+    ");
+    // A template that is right, and a variable that is missing.
+    insta::assert_snapshot!(errors(&measured("guard", &LATENCY.replace("reporter: source", "other: x"))), @"canary.yaml:22:104: spec.analysis.metrics[0].templateVariables: lacks reporter, which MetricTemplate latency.metrics needs, add it");
+}
+
+#[test]
+fn flaggers_metric_without_a_range_fails_above_nothing() {
+    let canary = measured(
+        "guard",
+        "{name: a, templateRef: {name: latency, namespace: metrics}, templateVariables: {reporter: x}}",
+    );
+    let mut documents = canary.split("---");
+    let before: Vec<&str> = documents.by_ref().take(2).collect();
+    let [canary, template] = documents.collect::<Vec<_>>()[..] else { panic!("four documents") };
+    let canary = canary.replace("wingbeat.dev/v1alpha1\nkind", "flagger.app/v1beta1\nkind");
+    let set = read(&[before[0], before[1], &canary, template].join("---"));
+    assert_eq!(set.report.errors, []);
+    let warned: Vec<&str> = set.report.warnings.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(warned, ["is missing: as with Flagger, everything above 0 fails"]);
 }

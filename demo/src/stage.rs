@@ -180,7 +180,7 @@ fn setup(
         },
         audience,
         hooks: Vec::new(),
-        checks: Vec::new(),
+        measures: Vec::new(),
         alerts: Vec::new(),
     };
     Ok(Setup {

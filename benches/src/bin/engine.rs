@@ -84,7 +84,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
         },
         audience: Audience::Chance,
         hooks: Vec::new(),
-        checks: Vec::new(),
+        measures: Vec::new(),
         alerts: Vec::new(),
     })
 }

@@ -1,10 +1,10 @@
 //! The Canary document: Flagger's spec and what we add to it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
-use wingbeat_core::analysis::signal::{Signal, SignalMode};
-use wingbeat_core::analysis::threshold::{Check, Metric, Range};
+use wingbeat_core::analysis::threshold::{Check, Metric};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::matching::division::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
@@ -15,13 +15,12 @@ use wingbeat_xds_server::model::Retries;
 
 use super::decoder::Decoder;
 use super::judge;
+use super::metric::{self, MetricDocument, Surroundings};
 use super::rules;
 use super::yaml::{Node, Place};
 use crate::outbound::webhook::Hook;
 use crate::setup::{Audience, Service};
 
-/// Flagger's default window of a metric.
-const METRIC_INTERVAL: Duration = Duration::from_mins(1);
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A pod's first seconds are not compared.
@@ -39,7 +38,7 @@ pub struct CanaryDocument {
     /// The plan's hooks.
     pub hooks: Vec<Hook>,
     /// The plan's metrics.
-    pub checks: Vec<Check>,
+    pub(super) metrics: Vec<MetricDocument>,
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
     pub alerts: Vec<(String, AlertLevel)>,
     /// Who gets the canary.
@@ -63,7 +62,7 @@ struct Analysis {
     judge: JudgeConfig,
     mode: Option<Mode>,
     hooks: Vec<Hook>,
-    checks: Vec<Check>,
+    metrics: Vec<MetricDocument>,
     alerts: Vec<(String, AlertLevel)>,
     rules: Rules,
     holdback: BasisPoints,
@@ -95,16 +94,20 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     input.suspend = fields.take("suspend").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     fields.ignore(&["autoscalerRef", "revertOnDeletion"], "workloads of this server are not scaled", decoder);
-    fields.ignore(
-        &["ingressRef", "routeRef", "upstreamRef", "metricsServer"],
-        "this server routes and measures itself",
-        decoder,
-    );
+    let mut named = BTreeMap::new();
+    for (field, what) in [("ingressRef", "ingress"), ("routeRef", "route")] {
+        if let Some((node, path)) = fields.take(field) {
+            decoder.warn(node.at, &path, "has no effect here but for its name in queries: this server routes itself");
+            named.extend(name_in(decoder, node, &path).map(|name| (what, name)));
+        }
+    }
+    fields.ignore(&["upstreamRef"], "this server routes itself", decoder);
+    let server = fields.take("metricsServer").and_then(|(node, path)| metric::server_at(decoder, node, &path));
     let mut service = None;
     let mut rules = Rules::default();
     let mut hosts_at = spec.at;
     if let Some((node, path)) = fields.need("service", "say which hosts it answers to", decoder) {
-        service = decode_service(decoder, node, &path, &mut rules.served);
+        service = decode_service(decoder, node, &path, &mut rules.served, &mut named);
         hosts_at = decoder.place("spec.service.hosts");
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -112,7 +115,11 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     let mut decoded = Analysis { input, rules, ..Analysis::default() };
     decoded.judge.warmup = span(WARMUP);
     match analysis {
-        Some((node, path)) => decode_analysis(decoder, node, &path, &mut decoded),
+        Some((node, path)) => {
+            let values = decoded.input.name.as_ref().map(|name| metric::values(name, &decoded.input.target, &named));
+            let around = Surroundings { values: values.unwrap_or_default(), server };
+            decode_analysis(decoder, node, &path, &around, &mut decoded);
+        }
         None if decoded.input.skip_analysis => {}
         None => decoder.wrong(spec.at, "spec.analysis", "is missing, say how rollouts go"),
     }
@@ -121,7 +128,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
 }
 
 fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
-    let Analysis { mut input, mut judge, mode, hooks, checks, alerts, rules, holdback, affinity } = analysis;
+    let Analysis { mut input, mut judge, mode, hooks, mut metrics, alerts, rules, holdback, affinity } = analysis;
     judge.mode = mode.unwrap_or(match api {
         Api::Wingbeat => Mode::Sequential,
         Api::Flagger => Mode::Guard,
@@ -130,13 +137,22 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         Mode::Sequential => Pace::Evidence,
         Mode::Guard | Mode::Thresholds => Pace::Checks,
     };
-    let rate = checks.iter().find(|check| check.metric == Metric::SuccessRate).and_then(|check| check.range.min);
-    let longest = checks.iter().find(|check| check.metric == Metric::Duration).and_then(|check| check.range.max);
     if judge.mode == Mode::Sequential {
         // A range is an absolute limit there, tested within the judge's α (P20).
+        let rate = metrics.iter().find_map(|metric| match metric {
+            MetricDocument::Filters(Check { metric: Metric::SuccessRate, range, .. }) => range.min,
+            MetricDocument::Filters(_) | MetricDocument::Prometheus(_) => None,
+        });
+        let longest = metrics.iter().find_map(|metric| match metric {
+            MetricDocument::Filters(Check { metric: Metric::Duration, range, .. }) => range.max,
+            MetricDocument::Filters(_) | MetricDocument::Prometheus(_) => None,
+        });
         judge.error_limit = rate.map(|percent| 1.0 - percent / 100.0).filter(|limit| *limit > 0.0);
         judge.latency_limit = longest.filter(|millis| *millis > 0.0).map(millis);
+        metrics.retain(|metric| matches!(metric, MetricDocument::Prometheus(_)));
     }
+    metrics.sort_by_key(MetricDocument::is_last);
+    input.metrics = metrics.iter().map(|metric| metric.name().to_owned()).collect();
     // Only chance makes arms comparable (P12).
     if (input.matches && holdback.is_zero()) || (!input.matches && input.iterations.is_some()) || affinity.is_some() {
         judge.comparison = Comparison::Absolute;
@@ -169,7 +185,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
     };
     let nowhere = Place::default();
     let (hosts_at, target_at) = (nowhere, nowhere);
-    Some(CanaryDocument { plan, judge, service, hooks, checks, alerts, audience, hosts_at, target_at })
+    Some(CanaryDocument { plan, judge, service, hooks, metrics, alerts, audience, hosts_at, target_at })
 }
 
 fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
@@ -188,7 +204,19 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
     (kind, name)
 }
 
-fn decode_service(decoder: &mut Decoder, node: &Node, path: &str, rules: &mut Entries) -> Option<Service> {
+/// Returns the `name` of a reference to something that is not here.
+fn name_in(decoder: &mut Decoder, node: &Node, path: &str) -> Option<String> {
+    let mut fields = decoder.fields(node, path)?;
+    fields.take("name").and_then(|(node, path)| decoder.text(node, &path))
+}
+
+fn decode_service(
+    decoder: &mut Decoder,
+    node: &Node,
+    path: &str,
+    rules: &mut Entries,
+    named: &mut BTreeMap<&str, String>,
+) -> Option<Service> {
     let mut fields = decoder.fields(node, path)?;
     let hosts = match fields.need("hosts", "list the hosts that it answers to, like backend.local", decoder) {
         Some((node, path)) => decoder.texts(node, &path),
@@ -206,9 +234,10 @@ fn decode_service(decoder: &mut Decoder, node: &Node, path: &str, rules: &mut En
     if let Some((node, path)) = fields.take("port") {
         decoder.number(node, &path);
     }
+    let name = fields.take("name").and_then(|(node, path)| decoder.text(node, &path));
+    named.extend(name.map(|name| ("service", name)));
     fields.ignore(
         &[
-            "name",
             "portName",
             "targetPort",
             "appProtocol",
@@ -260,7 +289,7 @@ fn decode_retries(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retr
     Some(Retries { attempts: attempts?, per_try_timeout, retry_on })
 }
 
-fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Analysis) {
+fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surroundings, out: &mut Analysis) {
     let Some(mut fields) = decoder.fields(node, path) else { return };
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
     out.input.interval = interval.map(span);
@@ -299,12 +328,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
     }
     if let Some((node, path)) = fields.take("metrics") {
         for (node, path) in decoder.list(node, &path) {
-            let Some(Measured { name, mode, check }) = decode_metric(decoder, node, &path) else { continue };
-            out.judge.modes.extend(Signal::of_metric(&name).iter().map(|signal| (*signal, mode)));
-            if let Some(check) = check {
-                out.input.metrics.push(name);
-                out.checks.push(check);
-            }
+            out.metrics.extend(metric::decode(decoder, node, &path, around, &mut out.judge.modes));
         }
     }
     if let Some((node, path)) = fields.take("webhooks") {
@@ -324,64 +348,6 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, out: &mut Ana
         out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input);
     }
     decoder.done(fields);
-}
-
-/// One of `analysis.metrics`.
-struct Measured {
-    name: String,
-    mode: SignalMode,
-    /// A look at each interval, of those that Flagger has.
-    check: Option<Check>,
-}
-
-fn decode_metric(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Measured> {
-    let mut fields = decoder.fields(node, path)?;
-    let known = Signal::METRICS.join(", ");
-    let name = fields.need("name", "use request-success-rate or request-duration", decoder);
-    let name = name.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?, path)));
-    let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
-    let threshold = fields.take("threshold").and_then(|(node, path)| decoder.float(node, &path));
-    let mut range = Range::default();
-    if let Some((node, path)) = fields.take("thresholdRange")
-        && let Some(mut bounds) = decoder.fields(node, &path)
-    {
-        range.min = bounds.take("min").and_then(|(node, path)| decoder.float(node, &path));
-        range.max = bounds.take("max").and_then(|(node, path)| decoder.float(node, &path));
-        decoder.done(bounds);
-    }
-    for name in ["query", "templateRef", "templateVariables"] {
-        if let Some((node, path)) = fields.take(name) {
-            decoder.wrong(node.at, &path, "is not carried out by this server yet: it measures requests itself");
-        }
-    }
-    let mode = fields.take("mode").and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        let modes = [("judge", SignalMode::Judge), ("warn", SignalMode::Warn), ("report", SignalMode::Report)];
-        decoder.one_of(node.at, &path, &text, &modes)
-    });
-    let mode = mode.unwrap_or_default();
-    decoder.done(fields);
-    let (at, name, name_path) = name?;
-    let Some(metric) = Metric::parse(&name) else {
-        if Signal::of_metric(&name).is_empty() {
-            decoder.wrong(at, &name_path, format!("there is no metric {name}, use one of {known}"));
-            return None;
-        }
-        if threshold.is_some() || range != Range::default() {
-            let field = format!("{path}.thresholdRange");
-            let at = decoder.place(&field);
-            decoder.wrong(at, &field, format!("{name} has no value of its own, leave it out: the arms are compared"));
-        }
-        return Some(Measured { name, mode, check: None });
-    };
-    // The guide's one number means the lowest rate, or the longest duration.
-    match (threshold, metric) {
-        (Some(number), Metric::SuccessRate) => range.min = range.min.or(Some(number)),
-        (Some(number), Metric::Duration) => range.max = range.max.or(Some(number)),
-        (None, _) => {}
-    }
-    let interval = span(interval.unwrap_or(METRIC_INTERVAL));
-    Some(Measured { name, mode, check: Some(Check { metric, range, interval, mode }) })
 }
 
 fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {

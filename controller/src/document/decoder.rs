@@ -63,6 +63,8 @@ pub(super) struct Decoder {
 pub(super) struct Reference {
     /// Its kind.
     pub(super) kind: &'static str,
+    /// Its namespace; none: that of who names it.
+    pub(super) namespace: Option<String>,
     /// Its name.
     pub(super) name: String,
     /// Where it is named.
@@ -116,8 +118,26 @@ impl Decoder {
     /// Reads a text that names a document.
     pub(super) fn reference(&mut self, kind: &'static str, node: &Node, path: &str) -> Option<String> {
         let name = self.text(node, path)?;
-        self.references.push(Reference { kind, name: name.clone(), at: node.at, field: path.to_owned() });
+        self.refer(Reference { kind, namespace: None, name: name.clone(), at: node.at, field: path.to_owned() });
         Some(name)
+    }
+
+    /// Reads a text that names a document of this namespace.
+    pub(super) fn reference_in(
+        &mut self,
+        kind: &'static str,
+        namespace: &str,
+        node: &Node,
+        path: &str,
+    ) -> Option<String> {
+        let name = self.text(node, path)?;
+        let namespace = Some(namespace.to_owned());
+        self.refer(Reference { kind, namespace, name: name.clone(), at: node.at, field: path.to_owned() });
+        Some(name)
+    }
+
+    fn refer(&mut self, reference: Reference) {
+        self.references.push(reference);
     }
 
     fn problem(&self, at: Place, field: &str, message: String) -> Problem {

@@ -9,10 +9,13 @@ use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, Api, CanaryDocument};
 use super::decoder::{Decoder, HostName, Problem, Reference, Report};
+use super::metric::{self, TemplateDocument};
 use super::yaml::{self, Node, Place};
 use crate::outbound::alert::{Channel, Format};
 use crate::setup::{Managed, Setup, Workload};
 
+/// What there is.
+const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
 /// Kinds of Flagger's that need something that this server has not.
 const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
 
@@ -23,6 +26,7 @@ pub struct Set {
     workloads: BTreeMap<CanaryName, (At, Workload)>,
     listeners: BTreeMap<String, (At, Listener)>,
     channels: BTreeMap<(String, String), (At, Channel)>,
+    templates: BTreeMap<CanaryName, (At, TemplateDocument)>,
     /// Every document by kind and name, right or wrong: one mistake is not told as another one too.
     declared: BTreeSet<(String, CanaryName)>,
     references: Vec<(Arc<str>, CanaryName, Reference)>,
@@ -113,6 +117,7 @@ impl Set {
     /// Returns what is managed.
     pub fn setup(&self, filter: Option<Arc<[u8]>>) -> Setup {
         let mut canaries = BTreeMap::new();
+        let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
         for (name, (_, document)) in &self.canaries {
             let target = CanaryName::new(name.namespace.clone(), document.plan.target());
             let Some((_, workload)) = self.workloads.get(&target) else { continue };
@@ -127,7 +132,7 @@ impl Set {
                 service: document.service.clone(),
                 audience: document.audience.clone(),
                 hooks: document.hooks.clone(),
-                checks: document.checks.clone(),
+                measures: document.metrics.iter().filter_map(|metric| metric.measure(template)).collect(),
                 alerts: alerts.collect(),
             };
             canaries.insert(name.clone(), managed);
@@ -183,7 +188,7 @@ impl Set {
     fn decode(&mut self, decoder: &mut Decoder, at: &At, node: &Node) {
         let Some(mut fields) = decoder.fields(node, "") else { return };
         let api = fields.need("apiVersion", "use wingbeat.dev/v1alpha1", decoder);
-        let kind = fields.need("kind", "use Canary, Workload, Listener or AlertProvider", decoder);
+        let kind = fields.need("kind", &format!("use {KINDS}"), decoder);
         let metadata = fields.need("metadata", "name the document", decoder);
         let spec = fields.need("spec", "say what is wanted", decoder);
         let api = api.and_then(|(node, path)| {
@@ -215,12 +220,10 @@ impl Set {
             "AlertProvider" => channel(decoder, spec).and_then(|channel| {
                 self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
             }),
-            "MetricTemplate" => {
-                decoder.wrong(kind.at, &path, NOT_CARRIED_OUT);
-                None
-            }
+            "MetricTemplate" => metric::decode_template(decoder, spec)
+                .and_then(|template| self.templates.insert(name, (at.clone(), template)).map(|(at, _)| at)),
             other => {
-                let message = format!("there is no {other}, use Canary, Workload, Listener or AlertProvider");
+                let message = format!("there is no {other}, use {KINDS}");
                 decoder.wrong(kind.at, &path, message);
                 None
             }
@@ -238,16 +241,18 @@ impl Set {
     fn check(&mut self) {
         let mut errors = Vec::new();
         for (file, owner, reference) in &self.references {
-            let Reference { kind, name, at, field } = reference;
+            let Reference { kind, namespace, name, at, field } = reference;
+            let namespace = namespace.as_ref().unwrap_or(&owner.namespace);
             // Listeners serve all namespaces.
             let is_it = |(k, n): &(String, CanaryName)| {
-                k == kind && n.name == *name && (*kind == "Listener" || n.namespace == owner.namespace)
+                k == kind && n.name == *name && (*kind == "Listener" || n.namespace == *namespace)
             };
             if !self.declared.iter().any(is_it) {
                 let message = format!("there is no {kind} {name}, add it or name another");
                 errors.push(problem(&At { file: file.clone(), place: *at }, field, &message));
             }
         }
+        let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
         let mut hosts: BTreeMap<(&str, &str), &CanaryName> = BTreeMap::new();
         let mut targets: BTreeMap<CanaryName, &CanaryName> = BTreeMap::new();
         for (name, (at, document)) in &self.canaries {
@@ -258,6 +263,9 @@ impl Set {
             if let Some(other) = targets.insert(target, name) {
                 let message = format!("{other} has the same target, give each canary its own");
                 wrong(document.target_at, "spec.targetRef.name", message);
+            }
+            for (place, field, message) in document.metrics.iter().flat_map(|metric| metric.misuse(template)) {
+                wrong(place, &field, message);
             }
             for listener in &document.service.listeners {
                 for host in &document.service.hosts {

@@ -24,7 +24,7 @@ use wingbeat_xds_server::resource::Version;
 
 use crate::engine::limits::Limits;
 use crate::engine::record::Record;
-use crate::setup::{Audience, Managed, cluster_name};
+use crate::setup::{Audience, Managed, Measure, cluster_name};
 
 /// Command ids that are remembered, so that a repeated command acts once.
 const IDS_KEPT: usize = 256;
@@ -60,6 +60,8 @@ pub(super) struct Canary {
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
     history: VecDeque<(Timestamp, Counts)>,
+    /// What others have measured in this rollout, by metric.
+    pub(super) measured: BTreeMap<String, f64>,
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
     asked: Option<(Timestamp, Flowing)>,
 }
@@ -83,19 +85,6 @@ pub(super) struct Evidence {
     limits: Limits,
 }
 
-/// What a look at a metric comes to, and what is told of it though it moves nothing.
-#[derive(Debug)]
-pub(super) struct Look {
-    pub(super) answer: Answer,
-    pub(super) warning: Option<String>,
-}
-
-impl Look {
-    const fn passed() -> Self {
-        Self { answer: Answer::Passed, warning: None }
-    }
-}
-
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
         let Record { state, commands, secret } = record;
@@ -117,6 +106,7 @@ impl Canary {
             flow,
             ratios: None,
             history: VecDeque::new(),
+            measured: BTreeMap::new(),
             asked: None,
         };
         canary.begin_judging();
@@ -253,6 +243,7 @@ impl Canary {
         self.totals = Arms::default();
         self.recent.clear();
         self.history.clear();
+        self.measured.clear();
         self.assessed = None;
         self.limits = Limits::default();
     }
@@ -361,7 +352,11 @@ impl Canary {
     }
 
     fn remember(&mut self, batch: &Batch) {
-        let longest = self.managed.checks.iter().map(|check| check.interval).max().unwrap_or(Span::ZERO);
+        let own = self.managed.measures.iter().filter_map(|measure| match measure {
+            Measure::Filters(check) => Some(check.interval),
+            Measure::Prometheus(_) => None,
+        });
+        let longest = own.max().unwrap_or(Span::ZERO);
         self.history.push_back((batch.end, batch.judged.canary.clone()));
         while self.history.front().is_some_and(|(end, _)| batch.end.since(*end) > longest) {
             self.history.pop_front();
@@ -410,25 +405,38 @@ impl Canary {
         }
     }
 
-    /// Looks at the plan's metric in this place, over its interval up to now.
-    pub(super) fn look(&self, place: usize, now: Timestamp) -> Look {
-        let Some(check) = self.managed.checks.get(place) else {
-            let text = format!("Metric query failed for no usable metric in place {place}");
-            return Look { answer: Answer::Unknown(text), warning: None };
+    /// Looks at the plan's metric in this place, over its interval up to now. Nothing if somebody else has to be asked.
+    pub(super) fn look(&self, place: usize, now: Timestamp) -> Option<Answer> {
+        let check = match self.managed.measures.get(place) {
+            Some(Measure::Filters(check)) => check,
+            Some(Measure::Prometheus(_)) => return None,
+            None => return Some(Answer::Unknown(format!("Metric query failed for no usable metric in place {place}"))),
         };
         let mut counts = Counts::default();
         for (_, window) in self.history.iter().filter(|(end, _)| now.since(*end) < check.interval) {
             counts.merge(window);
         }
         let plan = &self.managed.plan;
-        let looked = check.passes(plan.name(), plan.target(), "envoy", &counts);
-        match (check.mode, looked) {
-            (_, Looked::Passed) | (SignalMode::Report, Looked::Failed(_) | Looked::NoValues(_)) => Look::passed(),
-            (SignalMode::Warn, Looked::Failed(text) | Looked::NoValues(text)) => {
-                Look { answer: Answer::Passed, warning: Some(text) }
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts) {
+            Looked::Passed => Answer::Passed,
+            Looked::Failed(text) => Answer::Failed(text),
+            Looked::NoValues(text) => Answer::Unknown(text),
+        })
+    }
+
+    /// Returns what an answer comes to for the metric in this place, and what is told of it though it moves nothing.
+    pub(super) fn weigh(&self, place: usize, answer: Answer) -> (Answer, Option<String>) {
+        let mode = match self.managed.measures.get(place) {
+            Some(Measure::Filters(check)) => check.mode,
+            Some(Measure::Prometheus(query)) => query.mode,
+            None => SignalMode::Judge,
+        };
+        match (mode, answer) {
+            (SignalMode::Judge, answer) => (answer, None),
+            (SignalMode::Warn, Answer::Failed(text) | Answer::Unknown(text)) => (Answer::Passed, Some(text)),
+            (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
+                (Answer::Passed, None)
             }
-            (SignalMode::Judge, Looked::Failed(text)) => Look { answer: Answer::Failed(text), warning: None },
-            (SignalMode::Judge, Looked::NoValues(text)) => Look { answer: Answer::Unknown(text), warning: None },
         }
     }
 
@@ -463,9 +471,8 @@ impl Canary {
         let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
         let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
         let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let by_checks = plan.pace() == Pace::Checks;
-        let judged = self.managed.checks.iter().filter(|check| by_checks && check.mode == SignalMode::Judge);
-        hooks.chain(judged.map(|check| format!("metric {}", check.metric.as_str()))).collect()
+        let judged = plan.metrics().iter().zip(&self.managed.measures).filter(|(_, measure)| measure.judges());
+        hooks.chain(judged.map(|(name, _)| format!("metric {name}"))).collect()
     }
 
     /// Returns the error budget of this attempt.

@@ -5,7 +5,6 @@ use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::canary::Look;
 use crate::engine::record::{encode, entry};
 use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
 
@@ -78,11 +77,9 @@ impl Engine {
         while let Some(canary) = self.roster.get(name)
             && let Some(open) = question(&canary.managed.plan, &canary.state)
             && let Asked::Metric(place) = open.asked
+            && let Some(answer) = canary.look(place, now)
         {
-            let Look { answer, warning } = canary.look(place, now);
-            if let Some(text) = warning {
-                self.say(name, Severity::Warning, text, now);
-            }
+            let answer = self.weighed(name, open.ticket, answer, now);
             if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
                 // It could not be stored; the question is still open, and the next sweep asks again.
                 return;

@@ -125,6 +125,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         }
         .to_owned(),
         arms: began.then(|| ArmsView { primary: arm(canary, Arm::Primary), canary: arm(canary, Arm::Canary) }),
+        metrics: canary.measured.clone(),
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         alpha: alpha(canary),

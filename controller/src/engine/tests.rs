@@ -1,4 +1,8 @@
+use std::sync::Arc;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
+use wingbeat_core::analysis::signal::SignalMode;
+
+use wingbeat_core::analysis::threshold::Range;
 use wingbeat_core::id::ClusterName;
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
@@ -14,6 +18,7 @@ use wingbeat_xds_server::server::Happened;
 use wingbeat_xds_server::session::Nack;
 
 use super::*;
+use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
 use crate::store::memory::{Crash, Memory};
 
@@ -58,7 +63,7 @@ fn setup(revision: &str) -> Setup {
         },
         audience: Audience::Chance,
         hooks: Vec::new(),
-        checks: Vec::new(),
+        measures: Vec::new(),
         alerts: Vec::new(),
     };
     Setup { canaries: BTreeMap::from([(name(), managed)]), ..Setup::default() }
@@ -299,6 +304,68 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     let request = ReportRequest { clusters: vec![ClusterReport { outcomes, latency: Vec::new(), ..one }], ..request };
     world.engine.report(&request, world.now).unwrap();
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
+}
+
+/// Where evidence decides, metrics of others are asked for at each look: what they say counts, that they say nothing does
+/// not.
+#[test]
+fn metrics_of_others_are_asked_for_beside_the_evidence() {
+    let asking = |revision: &str| {
+        let mut setup = setup(revision);
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        let (step_weight, max_weight) = (Some(10), Some(50));
+        let input = PlanInput { step_weight, max_weight, target: "backend".into(), ..PlanInput::default() };
+        let (interval, metrics) = (Some(Span::from_secs(1)), vec!["lag".into()]);
+        let input = PlanInput { name: Some(name()), threshold: Some(2), interval, metrics, ..input };
+        managed.plan = Plan::try_new(&input).unwrap();
+        managed.measures = vec![Measure::Prometheus(Arc::new(Query {
+            metric: "lag".into(),
+            origin: Origin::Inline,
+            address: "http://127.0.0.1:9090".parse().unwrap(),
+            headers: reqwest::header::HeaderMap::new(),
+            query: "lag".into(),
+            mode: SignalMode::Judge,
+            range: Range { min: None, max: Some(5.0) },
+        }))];
+        setup
+    };
+    let mut world = World::over(Memory::default());
+    for revision in ["1", "2"] {
+        world.engine.configure(asking(revision), world.now);
+    }
+    let ask = |world: &mut World, answer: Answer| {
+        for _ in 0..100 {
+            if let [call] = world.engine.calls().as_slice() {
+                assert!(matches!(&call.whom, Whom::Prometheus(query) if query.metric == "lag"));
+                world.engine.measured(&name(), "lag".into(), 7.0);
+                world.engine.answer(&name(), call.ticket, answer, world.now);
+                return;
+            }
+            world.traffic((90, 0), (10, 0));
+        }
+        panic!("it was never asked");
+    };
+    ask(&mut world, Answer::Passed);
+    ask(&mut world, Answer::Unknown("nobody there".into()));
+    ask(&mut world, Answer::Failed("too much".into()));
+    let view = world.engine.board(true, world.now).canaries.values().next().unwrap().clone();
+    assert_eq!((view.failed_checks, view.phase.as_str()), (1, "Progressing"));
+    assert_eq!((view.metrics.get("lag"), view.alpha.outside.as_slice()), (Some(&7.0), &["metric lag".to_owned()][..]));
+    ask(&mut world, Answer::Failed("too much".into()));
+    for _ in 0..20 {
+        world.traffic((90, 0), (10, 0));
+    }
+    assert_eq!(world.phase(), "Failed");
+    let told: Vec<&str> = world.texts.iter().map(String::as_str).filter(|text| !text.starts_with("Advance")).collect();
+    assert_eq!(
+        told[told.len() - 4..],
+        [
+            "too much",
+            "too much",
+            "Rolling back backend.prod failed checks threshold reached 2",
+            "Canary failed! Scaling down backend.prod"
+        ]
+    );
 }
 
 /// Flagger's pace needs no traffic to go on: until the proxies have shown what they serve, it does not.

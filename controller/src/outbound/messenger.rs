@@ -1,6 +1,7 @@
 //! Carries questions and messages out, away from the engine's thread.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use reqwest::Client;
 use tokio::runtime::Handle as Tokio;
@@ -8,6 +9,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
 
 use super::alert::{Channel, Field};
+use super::prometheus::{self, Query};
 use super::webhook::{self, Hook, Payload};
 use crate::view::EventView;
 
@@ -18,19 +20,44 @@ pub struct Messenger {
     client: Client,
 }
 
-/// A question to a hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A question to somebody outside.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     /// Whose rollout it is.
     pub canary: CanaryName,
     /// Comes back with the answer.
     pub ticket: Ticket,
     /// Who is asked.
-    pub hook: Hook,
-    /// Flagger's name for the phase.
-    pub phase: String,
-    /// Stays the same as long as the revision does.
-    pub checksum: String,
+    pub whom: Whom,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Whom {
+    /// A hook.
+    Hook {
+        /// Which one.
+        hook: Hook,
+        /// Flagger's name for the phase.
+        phase: String,
+        /// Stays the same as long as the revision does.
+        checksum: String,
+    },
+    /// A Prometheus, for a metric.
+    Prometheus(Arc<Query>),
+}
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// Whose rollout it is.
+    pub canary: CanaryName,
+    /// The question.
+    pub ticket: Ticket,
+    /// The answer.
+    pub answer: Answer,
+    /// The metric that was measured, and its value.
+    pub measured: Option<(String, f64)>,
 }
 
 impl Messenger {
@@ -39,19 +66,24 @@ impl Messenger {
         Self { tokio, client: webhook::client() }
     }
 
-    /// Asks a hook. The callback may block.
-    pub fn ask(&self, call: Call, answered: impl FnOnce(CanaryName, Ticket, Answer) + Send + 'static) {
+    /// Asks. The callback may block.
+    pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) {
         let client = self.client.clone();
         self.tokio.spawn(async move {
-            let payload = Payload {
-                name: call.canary.name.clone(),
-                namespace: call.canary.namespace.clone(),
-                phase: call.phase,
-                checksum: call.checksum,
-                metadata: call.hook.metadata.clone(),
+            let Call { canary, ticket, whom } = call;
+            let (answer, measured) = match whom {
+                Whom::Hook { hook, phase, checksum } => {
+                    let (name, namespace) = (canary.name.clone(), canary.namespace.clone());
+                    let payload = Payload { name, namespace, phase, checksum, metadata: hook.metadata.clone() };
+                    (webhook::ask(&client, &hook, &payload).await, None)
+                }
+                Whom::Prometheus(query) => {
+                    let found = prometheus::ask(&client, &query).await;
+                    let measured = found.as_ref().ok().map(|value| (query.metric.clone(), *value));
+                    (prometheus::judge(&canary, &query, found), measured)
+                }
             };
-            let answer = webhook::ask(&client, &call.hook, &payload).await;
-            tokio::task::spawn_blocking(move || answered(call.canary, call.ticket, answer));
+            tokio::task::spawn_blocking(move || answered(Answered { canary, ticket, answer, measured }));
         });
     }
 

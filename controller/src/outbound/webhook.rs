@@ -105,27 +105,30 @@ async fn once(client: &Client, hook: &Hook, payload: &Payload) -> Said {
     if matches!(status.as_u16(), 200..=202 | 204) {
         return Said::Yes;
     }
-    let body = body(response).await;
+    // A body that breaks off is told as far as it came.
+    let body = body(response, LONGEST_BODY).await.map(|(body, _)| body).unwrap_or_default();
+    let body = String::from_utf8_lossy(&body).trim().to_owned();
     if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) {
         return Said::Again(String::new());
     }
     Said::No(if body.is_empty() { status.to_string() } else { body })
 }
 
-async fn body(mut response: reqwest::Response) -> String {
+/// Returns the first bytes of an answer, and whether these are all.
+pub(super) async fn body(mut response: reqwest::Response, longest: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
     let mut read = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Some(chunk) = response.chunk().await? {
         read.extend_from_slice(&chunk);
-        if read.len() >= LONGEST_BODY {
-            read.truncate(LONGEST_BODY);
-            break;
+        if read.len() > longest {
+            read.truncate(longest);
+            return Ok((read, false));
         }
     }
-    String::from_utf8_lossy(&read).trim().to_owned()
+    Ok((read, true))
 }
 
 /// Returns the innermost cause: the outer ones only say that a request failed.
-fn cause(error: &dyn std::error::Error) -> String {
+pub(super) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -292,7 +292,8 @@ impl Plan {
         self.shares.iter().copied().enumerate().find(|(_, share)| matches!(share, Share::Weight(_)))
     }
 
-    /// Returns the metrics that are looked at, in order.
+    /// Returns the metrics that are looked at in every round, in order. Where evidence decides, these are not those that
+    /// the judge knows of.
     pub fn metrics(&self) -> &[String] {
         &self.metrics
     }

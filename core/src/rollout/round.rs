@@ -130,7 +130,7 @@ impl Stage {
         plan.hooks(kind).nth(from).map(|_| Self::Hook(kind, from))
     }
 
-    /// Returns the metric from this place on. Evidence needs none: the judge has the ranges of the metrics.
+    /// Returns the metric from this place on.
     pub(super) fn metrics(plan: &Plan, from: usize) -> Option<Self> {
         plan.metrics().get(from).map(|_| Self::Metric(from))
     }

@@ -187,8 +187,8 @@ impl Taking<'_> {
         // Before the first traffic there is nothing to measure.
         let metric = (progress.position > 0).then(|| Stage::metrics(self.plan, from)).flatten();
         match metric {
-            Some(stage) if self.plan.pace() == Pace::Checks => self.at(progress, stage),
-            Some(_) | None => self.judge(progress),
+            Some(stage) => self.at(progress, stage),
+            None => self.judge(progress),
         }
     }
 
@@ -288,5 +288,6 @@ fn may_move(plan: &Plan, progress: &Progress, facts: &Facts, now: Timestamp) -> 
 
 /// Returns true if a round asks anything before the judge.
 fn looks(plan: &Plan) -> bool {
-    [HookKind::Rollback, HookKind::Rollout].into_iter().any(|kind| plan.hooks(kind).next().is_some())
+    let hooks = [HookKind::Rollback, HookKind::Rollout].into_iter().any(|kind| plan.hooks(kind).next().is_some());
+    hooks || !plan.metrics().is_empty()
 }
