@@ -395,17 +395,11 @@ fn listener(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> 
 
 fn channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {
     let mut fields = decoder.fields(node, "spec")?;
-    let format = fields.need("type", "use slack or generic", decoder).and_then(|(node, path)| {
+    let formats = Format::ALL.map(|format| (format.as_str(), format));
+    let format = fields.need("type", "use slack, discord, rocket, msteams, gchat or generic", decoder);
+    let format = format.and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        let format = Format::parse(&text);
-        if format.is_none() {
-            decoder.wrong(
-                node.at,
-                &path,
-                format!("{text} is not carried out by this server yet, use slack or generic"),
-            );
-        }
-        format
+        decoder.one_of(node.at, &path, &text, &formats)
     });
     let url =
         fields.need("address", "say where messages go", decoder).and_then(|(node, path)| decoder.text(node, &path));

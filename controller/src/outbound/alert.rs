@@ -23,6 +23,14 @@ pub struct Channel {
 pub enum Format {
     /// Slack, and what understands its messages.
     Slack,
+    /// Discord, which takes Slack's at a path of their own.
+    Discord,
+    /// Rocket.Chat, which takes Slack's with colours of its own.
+    Rocket,
+    /// Microsoft Teams: a message card.
+    Teams,
+    /// Google Chat: a card.
+    GoogleChat,
     /// Ours: `{"canary","namespace","severity","message","fields":[{"name","value"}]}`.
     Generic,
 }
@@ -37,13 +45,24 @@ pub struct Field {
 }
 
 impl Format {
+    /// Every form.
+    pub const ALL: [Self; 6] = [Self::Slack, Self::Discord, Self::Rocket, Self::Teams, Self::GoogleChat, Self::Generic];
+
+    /// Returns the `type` of an `AlertProvider` that has this form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Slack => "slack",
+            Self::Discord => "discord",
+            Self::Rocket => "rocket",
+            Self::Teams => "msteams",
+            Self::GoogleChat => "gchat",
+            Self::Generic => "generic",
+        }
+    }
+
     /// Returns the format of an `AlertProvider`'s `type`.
     pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "slack" => Some(Self::Slack),
-            "generic" => Some(Self::Generic),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 }
 
@@ -53,45 +72,85 @@ impl Channel {
         level >= self.level
     }
 
-    /// Returns the message.
-    pub fn body(&self, namespace: &str, name: &str, alert: &Alert, fields: &[Field]) -> Value {
+    /// Returns where messages are sent.
+    pub fn target(&self) -> String {
+        let at = self.url.trim_end_matches('/');
         match self.format {
-            Format::Slack => {
-                let color = match alert.level {
-                    AlertLevel::Info | AlertLevel::Warn => "good",
-                    AlertLevel::Error => "danger",
-                };
-                let fields: Vec<Value> = fields
-                    .iter()
-                    .map(|field| json!({"title": field.name, "value": field.value, "short": false}))
-                    .collect();
-                json!({
-                    "channel": self.channel,
-                    "username": self.username,
-                    "icon_url": "",
-                    "icon_emoji": ":rocket:",
-                    "attachments": [{
-                        "color": color,
-                        "author_name": format!("{name}.{namespace}"),
-                        "text": alert.text,
-                        "mrkdwn_in": ["text"],
-                        "fields": fields,
-                    }],
-                })
-            }
-            Format::Generic => {
-                let fields: Vec<Value> =
-                    fields.iter().map(|field| json!({"name": field.name, "value": field.value})).collect();
-                json!({
-                    "canary": name,
-                    "namespace": namespace,
-                    "severity": alert.level,
-                    "message": alert.text,
-                    "fields": fields,
-                })
+            Format::Discord if !at.ends_with("/slack") => format!("{at}/slack"),
+            Format::Discord | Format::Slack | Format::Rocket | Format::Teams | Format::GoogleChat | Format::Generic => {
+                self.url.clone()
             }
         }
     }
+
+    /// Returns the message.
+    pub fn body(&self, namespace: &str, name: &str, alert: &Alert, fields: &[Field]) -> Value {
+        let author = format!("{name}.{namespace}");
+        let bad = match alert.level {
+            AlertLevel::Info | AlertLevel::Warn => false,
+            AlertLevel::Error => true,
+        };
+        match self.format {
+            Format::Slack | Format::Discord => self.slack(&author, alert, fields, if bad { "danger" } else { "good" }),
+            Format::Rocket => self.slack(&author, alert, fields, if bad { "#FF0000" } else { "#0076D7" }),
+            Format::Teams => json!({
+                "@type": "MessageCard",
+                "@context": "http://schema.org/extensions",
+                "themeColor": if bad { "FF0000" } else { "0076D7" },
+                "summary": author,
+                "sections": [{
+                    "activityTitle": alert.text,
+                    "activitySubtitle": author,
+                    "facts": named(fields),
+                }],
+            }),
+            Format::GoogleChat => {
+                let text = |text: String| json!({"widgets": [{"textParagraph": {"text": text}}]});
+                let strong = |text: &str| format!("<font color=#848484><strong>{}</strong></font>", escaped(text));
+                let fields =
+                    fields.iter().map(|field| text(format!("{}<br>{}", escaped(&field.name), strong(&field.value))));
+                let sections: Vec<Value> = [text(strong(&alert.text))].into_iter().chain(fields).collect();
+                json!({"cards": [{
+                    "header": {"title": self.username, "subtitle": author},
+                    "sections": sections,
+                }]})
+            }
+            Format::Generic => json!({
+                "canary": name,
+                "namespace": namespace,
+                "severity": alert.level,
+                "message": alert.text,
+                "fields": named(fields),
+            }),
+        }
+    }
+
+    fn slack(&self, author: &str, alert: &Alert, fields: &[Field], color: &str) -> Value {
+        let fields: Vec<Value> =
+            fields.iter().map(|field| json!({"title": field.name, "value": field.value, "short": false})).collect();
+        json!({
+            "channel": self.channel,
+            "username": self.username,
+            "icon_url": "",
+            "icon_emoji": ":rocket:",
+            "attachments": [{
+                "color": color,
+                "author_name": author,
+                "text": alert.text,
+                "mrkdwn_in": ["text"],
+                "fields": fields,
+            }],
+        })
+    }
+}
+
+fn named(fields: &[Field]) -> Vec<Value> {
+    fields.iter().map(|field| json!({"name": field.name, "value": field.value})).collect()
+}
+
+/// Google Chat takes a kind of HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -120,6 +179,52 @@ mod tests {
                 }],
             })
         );
+    }
+
+    #[test]
+    fn each_format_has_its_form() {
+        let alert = Alert { level: AlertLevel::Error, text: "p99 > 5ms".into(), described: false };
+        let fields = [Field { name: "Target".into(), value: "Workload/backend.prod".into() }];
+        let body = |format, level| {
+            let alert = Alert { level, ..alert.clone() };
+            channel(format, AlertLevel::Info).body("prod", "backend", &alert, &fields)
+        };
+        assert_eq!(body(Format::Discord, AlertLevel::Error), body(Format::Slack, AlertLevel::Error));
+        let color = |level| body(Format::Rocket, level).pointer("/attachments/0/color").cloned().unwrap();
+        assert_eq!((color(AlertLevel::Warn), color(AlertLevel::Error)), (json!("#0076D7"), json!("#FF0000")));
+        assert_eq!(
+            body(Format::Teams, AlertLevel::Error),
+            json!({
+                "@type": "MessageCard", "@context": "http://schema.org/extensions", "themeColor": "FF0000",
+                "summary": "backend.prod",
+                "sections": [{
+                    "activityTitle": "p99 > 5ms", "activitySubtitle": "backend.prod",
+                    "facts": [{"name": "Target", "value": "Workload/backend.prod"}],
+                }],
+            })
+        );
+        let text = |text: &str| json!({"widgets": [{"textParagraph": {"text": text}}]});
+        assert_eq!(
+            body(Format::GoogleChat, AlertLevel::Info),
+            json!({"cards": [{
+                "header": {"title": "wingbeat", "subtitle": "backend.prod"},
+                "sections": [
+                    text("<font color=#848484><strong>p99 &gt; 5ms</strong></font>"),
+                    text("Target<br><font color=#848484><strong>Workload/backend.prod</strong></font>"),
+                ],
+            }]})
+        );
+    }
+
+    #[test]
+    fn discord_takes_slacks_messages_at_a_path_of_their_own() {
+        let target = |url: &str| {
+            let url = url.to_owned();
+            Channel { url, ..channel(Format::Discord, AlertLevel::Info) }.target()
+        };
+        assert_eq!(target("https://discord.com/api/webhooks/1/x"), "https://discord.com/api/webhooks/1/x/slack");
+        assert_eq!(target("https://discord.com/api/webhooks/1/x/slack"), "https://discord.com/api/webhooks/1/x/slack");
+        assert_eq!(channel(Format::Slack, AlertLevel::Info).target(), "http://127.0.0.1:9");
     }
 
     #[test]

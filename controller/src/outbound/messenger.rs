@@ -106,7 +106,7 @@ impl Messenger {
 
     /// Sends an alert, once.
     pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
-        let (client, url) = (self.client.clone(), channel.url.clone());
+        let (client, url) = (self.client.clone(), channel.target());
         let body = channel.body(&canary.namespace, &canary.name, alert, fields);
         self.tokio.spawn(async move {
             let sent = client.post(&url).timeout(std::time::Duration::from_secs(5)).json(&body).send().await;
