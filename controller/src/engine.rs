@@ -26,6 +26,7 @@ use crate::engine::policy::Policies;
 use crate::engine::record::{Record, entry, read};
 use crate::engine::roster::Roster;
 use crate::engine::show::Views;
+use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::setup::{Measure, Setup};
 use crate::store::{Store, StoreError};
@@ -81,6 +82,7 @@ pub struct Engine {
     policy_is_stale: bool,
     routes_changed: bool,
     views: Views,
+    rollouts: Rollouts,
     reports: u64,
     outbox: Vec<Told>,
     alerts: Vec<Alerted>,
@@ -159,6 +161,7 @@ impl Engine {
             policy_is_stale: false,
             routes_changed: true,
             views: Views::default(),
+            rollouts: Rollouts::default(),
             reports: 0,
             outbox: Vec::new(),
             alerts: Vec::new(),
@@ -330,6 +333,7 @@ impl Engine {
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
+            rollouts: self.rollouts.clone(),
         }
     }
 
@@ -411,6 +415,7 @@ impl Engine {
         let stepped = step(&canary.managed.plan, &canary.state, event, now);
         if stepped.state != canary.state {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
+            let end = canary.end_by(&stepped.state, now);
             let reroutes = stepped.state.rev != canary.state.rev;
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = Record { state: stepped.state, commands, ..canary.record() };
@@ -422,6 +427,9 @@ impl Engine {
                 return Some(error.to_string());
             }
             self.routes_changed |= reroutes;
+            if let (Some(end), Some(canary)) = (end, self.roster.get(name)) {
+                self.rollouts.ended(&canary.managed.plan, end);
+            }
             self.roster.change(name, |canary| {
                 canary.unstored = stored.is_err();
                 canary.commands = record.commands;

@@ -8,7 +8,11 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use wingbeat_core::rollout::Plan;
+use wingbeat_core::time::Span;
 
 use crate::view::{ArmView, Board, CanaryView, ClientsView};
 
@@ -67,6 +71,68 @@ struct Info {
     mesh_provider: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRollout {
+    name: String,
+    namespace: String,
+    deployment_strategy: &'static str,
+    analysis_status: &'static str,
+}
+
+/// Upper bounds, in seconds: rollouts last from a second to a day.
+const DURATIONS: [f64; 11] = [1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0];
+
+/// Rollouts that ended since the server started. Clones share what is counted.
+#[derive(Debug, Clone)]
+pub struct Rollouts {
+    succeeded: Family<OfRollout, Counter>,
+    failed: Family<OfRollout, Counter>,
+    durations: Family<OfCanary, Histogram, fn() -> Histogram>,
+}
+
+/// The end of a rollout.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// True if the canary was promoted.
+    pub promoted: bool,
+    /// True if it was promoted without analysis.
+    pub skipped: bool,
+    /// How long the rollout took; nothing if the server did not see its beginning.
+    pub took: Option<Span>,
+}
+
+impl Default for Rollouts {
+    fn default() -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
+        let durations = Family::new_with_constructor(durations);
+        Self { succeeded: Family::default(), failed: Family::default(), durations }
+    }
+}
+
+impl Rollouts {
+    /// Counts one.
+    pub(crate) fn ended(&self, plan: &Plan, end: End) {
+        let of_rollout = OfRollout {
+            name: plan.target().to_owned(),
+            namespace: plan.name().namespace.clone(),
+            deployment_strategy: plan.strategy().as_str(),
+            analysis_status: if end.skipped { "skipped" } else { "completed" },
+        };
+        let counted = if end.promoted { &self.succeeded } else { &self.failed };
+        counted.get_or_create(&of_rollout).inc();
+        if let Some(took) = end.took {
+            let OfRollout { name, namespace, .. } = of_rollout;
+            self.durations.get_or_create(&OfCanary { name, namespace }).observe(took.as_secs_f64());
+        }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("flagger_canary_successes", "Rollouts that were promoted", self.succeeded.clone());
+        registry.register("flagger_canary_failures", "Rollouts that failed", self.failed.clone());
+        registry.register("flagger_canary_duration_seconds", "Length of rollouts that ended", self.durations.clone());
+    }
+}
+
 /// Returns all metrics in the OpenMetrics text format.
 pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -81,6 +147,7 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     registry.register("wingbeat_reports", "Reports of filters that were taken", reports);
     register_clients(&mut registry, &board.clients);
     register_canaries(&mut registry, board);
+    board.rollouts.register(&mut registry);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -192,6 +259,9 @@ fn success_rate(arm: &ArmView) -> Option<f64> {
 mod tests {
     use std::sync::Arc;
 
+    use wingbeat_core::id::CanaryName;
+    use wingbeat_core::rollout::PlanInput;
+
     use super::*;
     use crate::view::ArmsView;
 
@@ -215,7 +285,20 @@ mod tests {
             nodes: 2,
             reports: 7,
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
+            rollouts: Rollouts::default(),
         };
+        let plan = Plan::try_new(&PlanInput {
+            name: Some(CanaryName::new("prod", "shop")),
+            target: "backend".into(),
+            matches: true,
+            iterations: Some(5),
+            ..PlanInput::default()
+        });
+        let plan = plan.unwrap();
+        let failed = End { promoted: false, skipped: false, took: None };
+        board.rollouts.ended(&plan, failed);
+        board.rollouts.ended(&plan, End { took: Some(Span::from_millis(7_500)), ..failed });
+        board.rollouts.ended(&plan, End { promoted: true, skipped: true, took: Some(Span::from_secs(2)) });
         let text = render(&board).unwrap();
         for line in [
             r#"flagger_canary_total{namespace="prod"} 1"#,
@@ -224,6 +307,10 @@ mod tests {
             r#"flagger_canary_weight{workload="backend-primary",namespace="prod"} 95.0"#,
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-success-rate"} 95.0"#,
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-duration"} 0.25"#,
+            r#"flagger_canary_failures_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="completed"} 2"#,
+            r#"flagger_canary_successes_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="skipped"} 1"#,
+            r#"flagger_canary_duration_seconds_sum{name="backend",namespace="prod"} 9.5"#,
+            r#"flagger_canary_duration_seconds_bucket{le="5.0",name="backend",namespace="prod"} 1"#,
             "wingbeat_reporting_nodes 2",
             "wingbeat_reports_total 7",
             "wingbeat_xds_streams 3",

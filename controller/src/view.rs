@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
+use crate::metrics::Rollouts;
+
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
@@ -21,6 +23,8 @@ pub struct Board {
     pub reports: u64,
     /// Clients of xDS.
     pub clients: ClientsView,
+    /// Rollouts that ended since the start.
+    pub rollouts: Rollouts,
 }
 
 /// Clients of xDS.

@@ -24,6 +24,7 @@ use wingbeat_xds_server::resource::Version;
 
 use crate::engine::limits::Limits;
 use crate::engine::record::Record;
+use crate::metrics::End;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
 
 /// Command ids that are remembered, so that a repeated command acts once.
@@ -60,6 +61,8 @@ pub(super) struct Canary {
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
     history: VecDeque<(Timestamp, Counts)>,
+    /// When the rollout began, if it was seen.
+    began: Option<Timestamp>,
     /// What others have measured in this rollout, by metric.
     pub(super) measured: BTreeMap<String, f64>,
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
@@ -106,6 +109,7 @@ impl Canary {
             flow,
             ratios: None,
             history: VecDeque::new(),
+            began: None,
             measured: BTreeMap::new(),
             asked: None,
         };
@@ -225,10 +229,36 @@ impl Canary {
         Version::of([text.as_bytes()]).get()
     }
 
+    /// Returns the end of the rollout, if this state is one. That the workload went back to its primary is none.
+    pub(super) fn end_by(&self, next: &State, now: Timestamp) -> Option<End> {
+        let took = self.began.map(|began| now.since(began));
+        let failed = matches!(self.state.phase, Phase::Failed { .. });
+        match &next.phase {
+            Phase::Failed { .. } => (!failed).then_some(End { promoted: false, skipped: false, took }),
+            Phase::Succeeded { .. } => match &self.state.phase {
+                Phase::Promoting(promotion) => Some(End { promoted: true, skipped: promotion.skipped, took }),
+                Phase::Finalising { .. } => Some(End { promoted: true, skipped: false, took }),
+                Phase::Initializing
+                | Phase::Initialized { .. }
+                | Phase::Waiting(_)
+                | Phase::Progressing(_)
+                | Phase::Succeeded { .. }
+                | Phase::Failed { .. } => None,
+            },
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. } => None,
+        }
+    }
+
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
         if old.rollout != self.state.rollout {
+            self.began = Some(now);
             self.begin_judging();
         }
         if old.rev != self.state.rev || old.rollout != self.state.rollout {

@@ -110,6 +110,13 @@ impl World {
         response
     }
 
+    /// Returns the values of a metric.
+    fn metric(&mut self, name: &str) -> Vec<String> {
+        let text = crate::metrics::render(&self.engine.board(true, self.now)).unwrap();
+        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        lines.filter_map(|line| Some(line.rsplit_once(' ')?.1.to_owned())).collect()
+    }
+
     fn tick(&mut self) {
         self.engine.tick(self.now);
         self.engine.roster.check();
@@ -170,6 +177,8 @@ fn a_canary_that_fails_everything_is_out_after_two_windows() {
     }
     assert_eq!((world.weight(), world.phase()), (BasisPoints::ZERO, "Failed"));
     assert_eq!(world.texts.last().map(String::as_str), Some("Canary failed! Scaling down backend.prod"));
+    assert_eq!(world.metric("flagger_canary_failures_total"), ["1"]);
+    assert_eq!(world.metric("flagger_canary_duration_seconds_count"), ["1"]);
 }
 
 #[test]
@@ -185,6 +194,12 @@ fn a_healthy_canary_is_promoted_in_the_end() {
     }
     assert_eq!(world.phase(), "Succeeded");
     assert_eq!(world.texts.last().map(String::as_str), Some("Promotion completed! Scaling down backend.prod"));
+    assert_eq!(world.metric("flagger_canary_successes_total"), ["1"]);
+    assert!(world.metric("flagger_canary_failures_total").is_empty());
+    // A restarted engine does not know when the rollouts before it began, and has counted none.
+    let mut world = world.restart();
+    world.rollout();
+    assert!(world.metric("flagger_canary_successes_total").is_empty());
 }
 
 #[test]
