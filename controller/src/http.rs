@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ const PAGE_POLICY: [(header::HeaderName, &str); 1] = [(
     header::CONTENT_SECURITY_POLICY,
     "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
 )];
+
+/// Says what all of this is, to programs. A test holds it against what is answered.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// What the API is built on.
 #[derive(Debug, Clone)]
@@ -63,16 +66,21 @@ struct EventsQuery {
 
 /// Returns the routes of the API.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/", get(|| async { (PAGE_POLICY, Html(PAGE)) }))
-        .route("/healthz", get(|| async { "OK" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics_text))
-        .route("/api/v1/canaries", get(list))
-        .route("/api/v1/canaries/{namespace}/{name}", get(one))
-        .route("/api/v1/canaries/{namespace}/{name}/{verb}", post(command))
-        .route("/api/v1/events", get(events))
-        .with_state(api)
+    routes().into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route)).with_state(api)
+}
+
+fn routes() -> [(&'static str, MethodRouter<Api>); 9] {
+    [
+        ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
+        ("/healthz", get(|| async { "OK" })),
+        ("/readyz", get(ready)),
+        ("/metrics", get(metrics_text)),
+        ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),
+        ("/api/v1/canaries", get(list)),
+        ("/api/v1/canaries/{namespace}/{name}", get(one)),
+        ("/api/v1/canaries/{namespace}/{name}/{verb}", post(command)),
+        ("/api/v1/events", get(events)),
+    ]
 }
 
 async fn ready(State(api): State<Api>) -> Response {
@@ -192,6 +200,9 @@ impl EventsQuery {
 fn failure(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorBody { error })).into_response()
 }
+
+#[cfg(test)]
+mod description;
 
 #[cfg(test)]
 mod tests {

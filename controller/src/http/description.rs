@@ -1,0 +1,208 @@
+//! Holds `/openapi.json` against the types that are answered, and against the answers of a running server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use wingbeat_core::analysis::judge::{Harm, HarmSafe};
+use wingbeat_core::id::Revision;
+use wingbeat_core::rollout::{Plan, PlanInput};
+
+use super::*;
+use crate::engine::Engine;
+use crate::runtime::Runtime;
+use crate::setup::{Audience, Managed, Service, Setup, Workload};
+use crate::store::memory::Memory;
+use crate::view::{AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView};
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+/// Checks that a value is what a schema says, and has no field that the schema does not name.
+fn check(schema: &Value, value: &Value, at: &str) {
+    if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+        let document = document();
+        let referred = document.pointer(name.strip_prefix('#').unwrap()).unwrap_or_else(|| panic!("{name}"));
+        return check(referred, value, at);
+    }
+    if let Some(either) = schema.get("anyOf").and_then(Value::as_array) {
+        let chosen = if value.is_null() { either.last() } else { either.first() };
+        return check(chosen.unwrap(), value, at);
+    }
+    let types = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+    let is = match value {
+        Value::Null => &["null"][..],
+        Value::Bool(_) => &["boolean"],
+        Value::Number(number) if number.is_u64() => &["integer", "number"],
+        Value::Number(_) => &["number"],
+        Value::String(_) => &["string"],
+        Value::Array(_) => &["array"],
+        Value::Object(_) => &["object"],
+    };
+    assert!(types.iter().any(|a| is.iter().any(|b| a == b)), "{at}: {value} is not {types:?}");
+    if let (Some(values), false) = (schema.get("enum").and_then(Value::as_array), value.is_null()) {
+        assert!(values.contains(value), "{at}: {value} is none of {values:?}");
+    }
+    if let Some(expected) = schema.get("const") {
+        assert_eq!(value, expected, "{at}");
+    }
+    for (place, item) in value.as_array().into_iter().flatten().enumerate() {
+        check(&schema["items"], item, &format!("{at}[{place}]"));
+    }
+    let Value::Object(fields) = value else { return };
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(keys(fields), keys(properties), "{at}: fields, and those that are described");
+        let required: BTreeSet<String> = serde_json::from_value(schema["required"].clone()).unwrap();
+        assert_eq!(required, keys(properties), "{at}: every field is always there");
+        fields.iter().for_each(|(name, field)| check(&properties[name], field, &format!("{at}.{name}")));
+    } else if let Some(each) = schema.get("additionalProperties") {
+        fields.iter().for_each(|(name, field)| check(each, field, &format!("{at}.{name}")));
+    }
+}
+
+fn check_named(schema: &str, value: &impl Serialize) {
+    let reference = json!({"$ref": format!("#/components/schemas/{schema}")});
+    check(&reference, &serde_json::to_value(value).unwrap(), schema);
+}
+
+#[test]
+fn every_field_is_described() {
+    let arm = ArmView {
+        outcomes: BTreeMap::from([("success".into(), 1)]),
+        p50_ms: Some(1.0),
+        p90_ms: Some(1.0),
+        p99_ms: Some(1.0),
+        ..ArmView::default()
+    };
+    let harm_safe = HarmSafe { harm: 0.5, safe: 0.5 };
+    let canary = CanaryView {
+        phase: "Progressing".into(),
+        strategy: "canary".into(),
+        mode: "guard".into(),
+        canary_revision: Some("2".into()),
+        arms: Some(ArmsView { primary: arm.clone(), canary: arm }),
+        metrics: BTreeMap::from([("lag".into(), 0.5)]),
+        alpha: AlphaView {
+            total: 0.5,
+            shares: vec![ShareView { signal: "errors".into(), share: 0.5 }],
+            outside: vec!["metric lag".into()],
+        },
+        verdict: Some(VerdictView { kind: "continue".into(), reason: String::new(), comparison: String::new() }),
+        evidence: Some(EvidenceView {
+            harm: 0.5,
+            errors: harm_safe,
+            latency: harm_safe,
+            outcomes: Harm { harm: 0.5 },
+            attempts: Harm { harm: 0.5 },
+            disconnects: Harm { harm: 0.5 },
+            decisive: 6.9,
+            rate_ratio: [Some(0.5), None],
+            eta_requests: Some(5),
+        }),
+        nodes: vec![NodeView { id: "edge-1".into(), rev: 1, last_report_ms: 5 }],
+        conditions: vec![ConditionView {
+            kind: "Promoted".into(),
+            status: "True".into(),
+            reason: String::new(),
+            message: String::new(),
+        }],
+        ..CanaryView::default()
+    };
+    check_named("Canary", &canary);
+    check_named("Canary", &CanaryView { arms: None, verdict: None, evidence: None, canary_revision: None, ..canary });
+    check_named("Command", &CommandBody { id: Some("1".into()) });
+    let verbs =
+        document().pointer("/paths/~1api~1v1~1canaries~1{namespace}~1{name}~1{verb}/post/parameters/2").cloned();
+    assert_eq!(verbs.unwrap()["schema"]["enum"], json!(Verb::ALL.map(Verb::as_str)));
+}
+
+#[test]
+fn every_route_is_described() {
+    let document = document();
+    let described: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(described, routes().iter().map(|(path, _)| *path).collect());
+}
+
+fn setup() -> Setup {
+    let name = CanaryName::new("prod", "backend");
+    let plan = Plan::try_new(&PlanInput {
+        name: Some(name.clone()),
+        target: "backend".into(),
+        step_weight: Some(10),
+        ..PlanInput::default()
+    });
+    let revisions = BTreeMap::from([(Revision::new("1"), vec![("127.0.0.1".to_owned(), 1)])]);
+    let managed = Managed {
+        plan: plan.unwrap(),
+        judge: wingbeat_core::analysis::judge::JudgeConfig::default(),
+        workload: Workload { revision: Revision::new("1"), revisions, http2: false },
+        service: Service {
+            hosts: vec!["backend.local".into()],
+            listeners: vec!["public".into()],
+            timeout: None,
+            retries: None,
+        },
+        audience: Audience::Chance,
+        hooks: Vec::new(),
+        measures: Vec::new(),
+        alerts: Vec::new(),
+    };
+    Setup { canaries: BTreeMap::from([(name, managed)]), ..Setup::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_is_what_is_described() {
+    let engine = Engine::open(Box::new(Memory::default()), [1; 32]).unwrap();
+    let runtime = Runtime::start(engine, setup(), wingbeat_xds_server::store::Store::default()).unwrap();
+    let handle = runtime.handle().clone();
+    let mut board = handle.watch();
+    board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = router(Api { handle, token: None }).into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let client = reqwest::Client::new();
+    let document = document();
+    let at = |path: &str| format!("http://{address}{path}");
+    let id = || Some(json!({"id": "1"}));
+    let one = "/api/v1/canaries/{namespace}/{name}";
+    let verb = "/api/v1/canaries/{namespace}/{name}/{verb}";
+    for (path, asked, body, status) in [
+        ("/", "/", None, 200),
+        ("/healthz", "/healthz", None, 200),
+        ("/readyz", "/readyz", None, 200),
+        ("/metrics", "/metrics", None, 200),
+        ("/openapi.json", "/openapi.json", None, 200),
+        ("/api/v1/canaries", "/api/v1/canaries", None, 200),
+        (one, "/api/v1/canaries/prod/backend", None, 200),
+        (one, "/api/v1/canaries/prod/nobody", None, 404),
+        (verb, "/api/v1/canaries/prod/backend/abort", id(), 409),
+        (verb, "/api/v1/canaries/prod/nobody/abort", id(), 404),
+        (verb, "/api/v1/canaries/prod/backend/explode", id(), 404),
+        (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({})), 400),
+        ("/api/v1/events", "/api/v1/events", None, 200),
+    ] {
+        let request = match body {
+            Some(body) => client.post(at(asked)).json(&body),
+            None => client.get(at(asked)),
+        };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{asked}");
+        let operation = document["paths"][path].as_object().unwrap().values().next().unwrap();
+        let content = operation["responses"][status.to_string()]["content"].as_object().unwrap();
+        let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let schema = &content.get(&kind).unwrap_or_else(|| panic!("{asked} is {kind}"))["schema"];
+        if kind == "application/json" {
+            let value: Value = response.json().await.unwrap();
+            check(schema, &value, asked);
+            if path == "/api/v1/events" {
+                assert!(value.as_array().is_some_and(|events| !events.is_empty()), "some were checked");
+            }
+        }
+    }
+    let foreign = client.post(at("/api/v1/canaries/prod/backend/abort")).header("origin", "http://elsewhere").send();
+    let foreign = foreign.await.unwrap();
+    assert_eq!(foreign.status().as_u16(), 403);
+    check_named("Error", &foreign.json::<Value>().await.unwrap());
+}
