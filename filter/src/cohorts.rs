@@ -7,6 +7,7 @@
 //! [`Worker`]: crate::worker::Worker
 
 use wingbeat_core::counts::Cohorts;
+use wingbeat_core::histogram::LONGEST_US;
 use wingbeat_core::id::Rev;
 use wingbeat_core::outcome::Stratum;
 
@@ -37,8 +38,10 @@ pub enum Became {
         /// True if the server is to blame.
         error: bool,
     },
-    /// It grew older than the policy allows.
-    TooOld,
+    /// It grew older than the policy allows, and has no answer.
+    Overdue,
+    /// It grew as old, but its response has begun: no error so far, and longer than any threshold.
+    Answering,
 }
 
 /// Results of one cohort at one cluster.
@@ -117,7 +120,11 @@ impl OpenCohorts {
                 results.errors = results.errors.saturating_add(u64::from(error));
                 results.latency.record(micros);
             }
-            (Some(results), Became::TooOld) => results.overdue = results.overdue.saturating_add(1),
+            (Some(results), Became::Overdue) => results.overdue = results.overdue.saturating_add(1),
+            (Some(results), Became::Answering) => {
+                results.finished = results.finished.saturating_add(1);
+                results.latency.record(LONGEST_US);
+            }
         }
         if self.open.len() > MAX_OPEN
             && let Some(oldest) = self.open.first()

@@ -21,13 +21,13 @@ use crate::id::Rev;
 pub struct Cohorts {
     /// The rev that all of them were routed by, or a later one. At a higher rev all counts here start again.
     pub rev: Rev,
-    /// Requests that ended in a way that says something about the upstream, before they grew too old.
+    /// Requests that ended in a way that says something about the upstream, before they grew too old; and those whose
+    /// response had begun when they did, as no errors, and with the longest latency that there is.
     pub finished: u64,
     /// Of these, the errors.
     pub errors: u64,
-    /// Requests that grew older than the policy allows, however they end: each an exceedance. None of them is in
-    /// `finished`. Unlike [`Counts::overdue`] it has those among it whose response had begun, event streams too:
-    /// what they are is known only when they end.
+    /// Requests that had been counted as overdue when their cohort closed, however they end: each an error and an
+    /// exceedance. None of them is in `finished`.
     pub overdue: u64,
     /// Latencies of the finished.
     pub latency: Histogram,
@@ -38,8 +38,8 @@ impl Cohorts {
     pub(super) fn contradict(&self, all: &Counts) -> bool {
         self.errors > self.finished
             || self.latency.count() > self.finished
-            || self.finished > all.judged()
             || self.errors > all.errors()
+            || self.overdue > all.overdue
             || self.finished.saturating_add(self.overdue) > all.started
     }
 

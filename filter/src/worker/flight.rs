@@ -151,15 +151,17 @@ impl Worker {
         if !self.store.old(&cluster, stratum, old, self.next_sequence()) {
             return Seen::Elsewhere;
         }
+        let mut record = |became| self.cohorts.record(&cluster, stratum, started_ns, became);
         match old {
-            Old::Stream => return Seen::Stream(cluster, stratum),
-            Old::Overdue | Old::Answering | Old::Stalled => {}
-        }
-        self.cohorts.record(&cluster, stratum, started_ns, Became::TooOld);
-        if old == Old::Answering {
-            Seen::Answering { cluster, stratum, sent: body_size(host), looked_ns: now }
-        } else {
-            Seen::Overdue(cluster, stratum)
+            Old::Stream => Seen::Stream(cluster, stratum),
+            Old::Answering => {
+                record(Became::Answering);
+                Seen::Answering { cluster, stratum, sent: body_size(host), looked_ns: now }
+            }
+            Old::Overdue | Old::Stalled => {
+                record(Became::Overdue);
+                Seen::Overdue(cluster, stratum)
+            }
         }
     }
 

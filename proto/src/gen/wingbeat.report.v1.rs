@@ -105,13 +105,14 @@ pub struct ClusterReport {
 pub struct Cohorts {
     #[prost(uint64, tag = "1")]
     pub rev: u64,
-    /// Requests that ended before they grew older than `overdue_ms`, without disconnects and those never sent.
+    /// Requests that ended before they grew older than `overdue_ms`, without disconnects and those never sent;
+    /// and those whose response had begun when they did, with the longest latency that there is.
     #[prost(uint64, tag = "2")]
     pub finished: u64,
     /// Of these, the errors.
     #[prost(uint64, tag = "3")]
     pub errors: u64,
-    /// Requests that grew older than that, whether their response had begun or not; none of them is in `finished`.
+    /// Requests counted as overdue when their cohort closed; none of them is in `finished`.
     #[prost(uint64, tag = "4")]
     pub overdue: u64,
     /// Latencies of the finished: bins that changed since the last durable mark, as above.
