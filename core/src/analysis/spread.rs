@@ -65,7 +65,9 @@ impl Spread {
         let (mut squares, mut expected_squares) = (0.0, 0.0);
         for pod in self.primary.values() {
             let expected = rate * count(pod.finished);
-            squares += (count(pod.errors) - expected) * (count(pod.errors) - expected) - expected;
+            let deviation = count(pod.errors) - expected;
+            // Chance explains as much as there are errors, and what the sample of requests is off by.
+            squares += deviation * deviation - expected - expected * expected / count(pod.finished.max(1));
             expected_squares += expected * expected;
         }
         // A log-normal rate with this σ has the variance (e^σ² − 1) in proportion to the square of its mean.
