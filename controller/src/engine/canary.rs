@@ -23,7 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::resource::Version;
 
 use crate::engine::limits::Limits;
-use crate::engine::record::Record;
+use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
 
@@ -76,6 +76,11 @@ pub(super) struct Node {
     pub(super) rev: Rev,
     /// When it reported last.
     pub(super) last: Timestamp,
+}
+
+impl Readable for Evidence {
+    /// Evidence of the judge before cannot be turned into that of this one: a rollout in progress gathers it anew.
+    const SINCE: u32 = 2;
 }
 
 /// What the judge has seen of a rollout, as it is written down.

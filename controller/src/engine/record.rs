@@ -3,13 +3,28 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::ledger::Checkpoint;
+use wingbeat_core::analysis::window::Batch;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::State;
 
 use crate::store::{Entries, StoreError};
 
 /// The version of what is stored.
-const STORED_VERSION: u32 = 1;
+const STORED_VERSION: u32 = 2;
+
+/// The oldest version of what is stored that is read.
+const OLDEST_READ: u32 = 1;
+
+/// Something that is read from the store.
+pub(super) trait Readable: for<'de> Deserialize<'de> {
+    /// The version in which it got its form. What was written before is left aside: the rest is read all the same.
+    const SINCE: u32 = OLDEST_READ;
+}
+
+impl Readable for Record {}
+impl Readable for Checkpoint {}
+impl Readable for Vec<(CanaryName, Batch)> {}
 
 /// A canary as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -36,7 +51,7 @@ pub enum OpenError {
     Store(#[from] StoreError),
     /// An entry of it.
     #[error(
-        "the stored entry {key} has version {found}, this program reads {STORED_VERSION}: use the program that wrote it, or a later one"
+        "the stored entry {key} has version {found}, this program reads {OLDEST_READ} to {STORED_VERSION}: use the program that wrote it, or a later one"
     )]
     Version {
         /// The entry.
@@ -70,13 +85,17 @@ pub(super) fn encode<T: Serialize>(key: &str, content: &T) -> Option<(String, Ve
 }
 
 /// Reads an entry of the store, if it is there.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
+pub(super) fn read<T: Readable>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
     let Some(bytes) = entries.get(key) else { return Ok(None) };
     let damaged = |error: serde_json::Error| OpenError::Damaged { key: key.to_owned(), why: error.to_string() };
     // The version first: content of another version may have any shape.
     let raw: Stored<serde_json::Value> = serde_json::from_slice(bytes).map_err(damaged)?;
-    if raw.version != STORED_VERSION {
+    if !(OLDEST_READ..=STORED_VERSION).contains(&raw.version) {
         return Err(OpenError::Version { key: key.to_owned(), found: raw.version });
+    }
+    if raw.version < T::SINCE {
+        tracing::warn!(key, version = raw.version, "what an earlier version has written here is not used any more");
+        return Ok(None);
     }
     serde_json::from_value(raw.content).map(Some).map_err(damaged)
 }

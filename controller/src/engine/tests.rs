@@ -476,6 +476,31 @@ fn state_of_a_later_version_is_refused_by_name() {
     assert!(damaged.contains("canary/prod/backend is damaged"), "{damaged}");
 }
 
+#[test]
+fn state_of_the_version_before_is_read_and_its_evidence_left_aside() {
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..20 {
+        world.traffic((90, 0), (10, 0));
+    }
+    let aged = |(key, bytes): (&String, &Vec<u8>)| {
+        let mut entry: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        entry["version"] = 1.into();
+        if key.starts_with("evidence/") {
+            entry["content"] = serde_json::json!({"judge": "of another shape"});
+        }
+        (key.clone(), serde_json::to_vec(&entry).unwrap())
+    };
+    let entries: Vec<_> = world.store.load().unwrap().iter().map(aged).collect();
+    assert!(entries.iter().any(|(key, _)| key.starts_with("evidence/")));
+    world.store.put(&entries).unwrap();
+    let (before, mut world) = (world.weight(), world.restart());
+    world.engine.configure(setup("2"), world.now);
+    world.engine.stop_learning();
+    assert_eq!((world.phase(), world.weight()), ("Progressing", before));
+    assert_eq!(world.counted(), 0, "evidence is gathered anew");
+}
+
 /// What a whole rollout came to, seen from the proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Life {
