@@ -193,6 +193,16 @@ pub struct ArmView {
     pub p90_ms: Option<f64>,
     /// The latency that 99 of 100 requests keep, in milliseconds.
     pub p99_ms: Option<f64>,
+    /// What the median surely lies between, in milliseconds, at all looks but for a chance of 5 %; null while too little
+    /// is known.
+    #[serde(default)]
+    pub p50_between_ms: Option<[f64; 2]>,
+    /// The same for the latency that nine of ten requests keep.
+    #[serde(default)]
+    pub p90_between_ms: Option<[f64; 2]>,
+    /// The same for the latency that 99 of 100 requests keep.
+    #[serde(default)]
+    pub p99_between_ms: Option<[f64; 2]>,
 }
 
 /// An Envoy that reports.

@@ -18,6 +18,7 @@ pub mod latency;
 pub mod ledger;
 mod outcome_mix;
 mod power;
+pub mod quantile;
 pub mod replay;
 pub mod safety;
 pub mod sample_ratio;

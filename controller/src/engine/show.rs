@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wingbeat_core::analysis::judge::{Assessment, Mode};
+use wingbeat_core::analysis::quantile;
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
@@ -18,6 +19,9 @@ use crate::engine::roster::Roster;
 use crate::view::{
     AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
 };
+
+/// The bounds of a quantile miss it in at most this share of rollouts.
+const QUANTILE_ALPHA: f64 = 0.05;
 
 /// What changes with time alone is shown anew this often.
 const SWEEP_EVERY: Span = Span::from_secs(1);
@@ -234,6 +238,10 @@ fn evidence(assessed: &Assessment, canary: &Canary) -> EvidenceView {
 fn arm(canary: &Canary, arm: Arm) -> ArmView {
     let totals = canary.totals.arm(arm);
     let quantile = |q| totals.latency.quantile(q).map(|(low, high)| millis(low, high));
+    let surely = |q| {
+        let held = quantile::quantile(&totals.latency, q, QUANTILE_ALPHA)?;
+        Some([millis(held.at_least, held.at_least), millis(held.at_most?, held.at_most?)])
+    };
     ArmView {
         requests: totals.judged(),
         errors: totals.errors(),
@@ -249,6 +257,9 @@ fn arm(canary: &Canary, arm: Arm) -> ArmView {
         p50_ms: quantile(0.5),
         p90_ms: quantile(0.9),
         p99_ms: quantile(0.99),
+        p50_between_ms: surely(0.5),
+        p90_between_ms: surely(0.9),
+        p99_between_ms: surely(0.99),
     }
 }
 

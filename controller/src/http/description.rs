@@ -73,6 +73,7 @@ fn every_field_is_described() {
         p50_ms: Some(1.0),
         p90_ms: Some(1.0),
         p99_ms: Some(1.0),
+        p50_between_ms: Some([0.5, 1.5]),
         ..ArmView::default()
     };
     let harm_safe = HarmSafe { harm: 0.5, safe: 0.5 };
