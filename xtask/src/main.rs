@@ -10,6 +10,7 @@ mod layers;
 mod lint;
 mod prove;
 mod run;
+mod simulate;
 mod test;
 
 #[derive(Debug, Parser)]
@@ -37,6 +38,14 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Simulates rollouts where the truth is known; prints what, figure, bound, PASS or FAIL
+    Simulate {
+        /// All rollouts instead of a tenth; all tables are then written to docs/simulations.md
+        #[arg(long)]
+        full: bool,
+        /// Which tables; all if none is named
+        names: Vec<String>,
+    },
     /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
     Prove {
         /// Which ones; all if none is named
@@ -52,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Verb::CheckLayers => layers::check(root),
         Verb::Gen { check: false } => generate::generate(root),
         Verb::Gen { check: true } => generate::check(root),
+        Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
         Verb::Prove { names } => prove::prove(root, &names),
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::run::{cargo, say, succeed};
+use crate::simulate;
 
 use bench::Bench;
 use scene::Scene;
@@ -16,6 +17,9 @@ mod scene;
 mod start;
 mod suite;
 
+/// Tables of simulations.
+const TABLES: [&str; 1] = ["judge-false"];
+
 /// A claim and how it is shown.
 enum Proof {
     /// By playing the demo.
@@ -26,6 +30,8 @@ enum Proof {
     Suite(&'static Suite),
     /// By the time until the demo answers.
     WarmStart,
+    /// By simulated rollouts: the name of a table.
+    Table(&'static str),
     /// Tests and lines are counted.
     Counts,
 }
@@ -34,11 +40,9 @@ impl Proof {
     fn all() -> impl Iterator<Item = Self> {
         let scenes = scene::SCENES.iter().map(Self::Scene);
         let benches = bench::BENCHES.iter().map(Self::Bench);
-        scenes
-            .chain([Self::WarmStart])
-            .chain(benches)
-            .chain(suite::SUITES.iter().map(Self::Suite))
-            .chain([Self::Counts])
+        let suites = suite::SUITES.iter().map(Self::Suite);
+        let tables = TABLES.into_iter().map(Self::Table);
+        scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain([Self::Counts])
     }
 
     const fn name(&self) -> &'static str {
@@ -47,6 +51,7 @@ impl Proof {
             Self::Bench(bench) => bench.name,
             Self::Suite(suite) => suite.name,
             Self::WarmStart => start::NAME,
+            Self::Table(name) => name,
             Self::Counts => "counts",
         }
     }
@@ -67,6 +72,9 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             &["build", "--release", "--locked", "--package", "wingbeat", "--package", "wingbeat-benches"],
         ))?;
     }
+    if chosen.iter().any(|proof| matches!(proof, Proof::Table(_))) {
+        simulate::build(root)?;
+    }
     let mut failed = Vec::new();
     for proof in &chosen {
         let holds = match proof {
@@ -74,6 +82,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Bench(bench) => bench.run(root)?,
             Proof::Suite(suite) => suite.run(root)?,
             Proof::WarmStart => start::warm(root)?,
+            Proof::Table(name) => simulate::run(root, &[*name])?.1,
             Proof::Counts => counts::count(root)?,
         };
         if !holds {

@@ -1,0 +1,26 @@
+//! Simulated rollouts with the real judge, in small numbers. `cargo xtask simulate` runs the large ones.
+#![expect(clippy::print_stdout, reason = "figures are for people")]
+
+use wingbeat_test_support::simulation::{Line, healthy};
+
+/// Fails if a figure is out of its bound; shows all.
+fn assert_holds(lines: &[Line]) {
+    for line in lines {
+        println!("{line}");
+    }
+    assert!(lines.iter().all(|line| line.holds), "{lines:#?}");
+}
+
+#[test]
+fn healthy_canaries_are_not_rolled_back() {
+    assert_holds(&[healthy::independent(56)]);
+}
+
+#[test]
+fn what_makes_arms_differ_by_itself_does_not_roll_back() {
+    for remedied in
+        [healthy::burst(6, 0.01, 5.0), healthy::cold_pools(4), healthy::cold_start(6), healthy::matched_users(6)]
+    {
+        assert_eq!((remedied.off.hits, remedied.on.hits), (remedied.off.runs, 0), "{remedied:?}");
+    }
+}

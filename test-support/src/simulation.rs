@@ -1,0 +1,26 @@
+//! Simulated rollouts: what the judge is worth where the truth is known.
+//!
+//! ```text
+//!  World ──► Batch ──► Judge ──► what came of it ──► Line (figure, bound, PASS)
+//! ```
+//!
+//! A world draws the counts of a window from fixed seeds; the judge is the real one. Each module below holds the worlds
+//! of one question and a table of [`Line`]s. `cargo xtask simulate` prints them; tests run the same functions with
+//! fewer rollouts.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of simulated requests are small"
+)]
+
+pub mod draw;
+pub mod healthy;
+pub mod line;
+pub mod rollout;
+pub mod traffic;
+
+pub use line::{Effort, Line, Row};
+
+/// All tables.
+pub const TABLES: &[(&str, &[Row])] = &[("judge-false", healthy::ROWS)];
