@@ -1,7 +1,7 @@
 //! Simulated rollouts with the real judge, in small numbers. `cargo xtask simulate` runs the large ones.
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
-use wingbeat_test_support::simulation::{Line, healthy};
+use wingbeat_test_support::simulation::{Line, detection, healthy};
 
 /// Fails if a figure is out of its bound; shows all.
 fn assert_holds(lines: &[Line]) {
@@ -23,4 +23,15 @@ fn what_makes_arms_differ_by_itself_does_not_roll_back() {
     {
         assert_eq!((remedied.off.hits, remedied.on.hits), (remedied.off.runs, 0), "{remedied:?}");
     }
+}
+
+#[test]
+fn regressions_are_seen_as_soon_as_in_the_reference() {
+    assert_holds(&[
+        detection::errors(400, &detection::PLAIN, 0.01, 0.02, 1_565),
+        detection::errors(400, &detection::SHIPPED, 0.01, 0.05, 300),
+        detection::slower(60, 1.5, detection::NO_TAIL, 0.1, 300),
+        detection::safe(400, 0.01, 2.0, 1_035),
+        detection::fast(60, 0.9, 0.25, 400),
+    ]);
 }

@@ -14,6 +14,7 @@
     reason = "counts of simulated requests are small"
 )]
 
+pub mod detection;
 pub mod draw;
 pub mod healthy;
 pub mod line;
@@ -23,4 +24,4 @@ pub mod traffic;
 pub use line::{Effort, Line, Row};
 
 /// All tables.
-pub const TABLES: &[(&str, &[Row])] = &[("judge-false", healthy::ROWS)];
+pub const TABLES: &[(&str, &[Row])] = &[("judge-table", detection::ROWS), ("judge-false", healthy::ROWS)];

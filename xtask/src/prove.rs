@@ -18,7 +18,7 @@ mod start;
 mod suite;
 
 /// Tables of simulations.
-const TABLES: [&str; 1] = ["judge-false"];
+const TABLES: [&str; 2] = ["judge-table", "judge-false"];
 
 /// A claim and how it is shown.
 enum Proof {

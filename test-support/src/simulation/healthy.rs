@@ -11,7 +11,7 @@ use wingbeat_core::time::{Span, Timestamp};
 use crate::simulation::draw::Draw;
 use crate::simulation::line::{Line, Row, Tally, each};
 use crate::simulation::rollout::{Rollout, Watched, World, shipped};
-use crate::simulation::traffic::{Answers, Besides, Traffic, Wave, with_latency};
+use crate::simulation::traffic::{Answers, Besides, Law, Traffic, Wave, with_latency};
 
 const NAME: &str = "judge-false";
 
@@ -22,6 +22,8 @@ pub const REQUESTS: u64 = 50_000;
 const ALPHA: f64 = 0.001;
 
 const RPS: f64 = 1_000.0;
+
+const LAW: Law = Law::of(20_000.0);
 
 /// Workers whose pools to the canary are cold.
 const WORKERS: u64 = 10_000;
@@ -111,7 +113,7 @@ pub fn independent(runs: u64) -> Line {
 /// All signals have something to look at.
 fn everything(runs: u64) -> Line {
     let besides = Besides { redirects: 0.02, client_faults: 0.04, left: 0.005, retried: 0.02 };
-    let same = || Answers { besides, ..Answers::taking(0.01, 20_000.0, 0.7) };
+    let same = || Answers { besides, ..Answers::taking(0.01, LAW) };
     let tally = rolled_back(&watched(runs, &shipped(), |seed| Traffic::new(seed, RPS, same(), same())));
     let most = (2.0 * ALPHA * runs as f64).ceil() as u64;
     Line::new(
@@ -185,7 +187,7 @@ pub fn pod_spread(runs: u64, canary_pods: usize, deviation: f64) -> Remedied {
 /// The canary's first request of each worker pays for a connection.
 pub fn cold_pools(runs: u64) -> Remedied {
     let world = |seed: u64, pays: bool| {
-        let same = || Answers::taking(0.001, 20_000.0, 0.7);
+        let same = || Answers::taking(0.001, LAW);
         let mut traffic = Traffic::new(seed, RPS, same(), same());
         let mut warm = vec![false; WORKERS as usize];
         let mut draw = Draw::new(!seed);
@@ -193,7 +195,7 @@ pub fn cold_pools(runs: u64) -> Remedied {
             let mut batch = traffic.window(share, end);
             let latencies: Vec<f64> = (0..batch.judged.canary.finished)
                 .map(|_| {
-                    let latency = traffic.draw.log_normal(20_000.0, 0.7);
+                    let latency = LAW.draw(&mut traffic.draw);
                     let cold =
                         warm.get_mut(draw.below(WORKERS) as usize).is_some_and(|warm| !std::mem::replace(warm, true));
                     if cold && pays { latency + draw.log_normal(30_000.0, 0.3) } else { latency }

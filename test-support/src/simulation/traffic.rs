@@ -22,10 +22,35 @@ pub struct Answers {
     pub burst: f64,
     /// The pods, each with its errors as a multiple of the arm's. Without any, requests are drawn together.
     pub pods: Vec<f64>,
-    /// Median in microseconds and σ of log-normal latencies.
-    pub latency: Option<(f64, f64)>,
+    /// How long requests take, where it is known.
+    pub latency: Option<Law>,
     /// Shares of what is neither a success nor an error.
     pub besides: Besides,
+}
+
+/// A law of latencies: log-normal, with a share that takes longer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Law {
+    /// Median in microseconds.
+    pub median_us: f64,
+    /// Standard deviation of the logarithm.
+    pub sigma: f64,
+    /// This share of requests takes so many times as long.
+    pub tail: (f64, f64),
+}
+
+impl Law {
+    /// Returns the law of the reference tables: σ = 0.7.
+    pub const fn of(median_us: f64) -> Self {
+        Self { median_us, sigma: 0.7, tail: (0.0, 1.0) }
+    }
+
+    /// Returns a latency in microseconds.
+    pub fn draw(self, draw: &mut Draw) -> f64 {
+        let latency = draw.log_normal(self.median_us, self.sigma);
+        let (share, times) = self.tail;
+        if share > 0.0 && draw.share() < share { latency * times } else { latency }
+    }
 }
 
 /// Shares of requests that end otherwise, or took more than one attempt.
@@ -47,9 +72,9 @@ impl Answers {
         Self { errors, ..Self::default() }
     }
 
-    /// Returns answers in this time, of which this share are errors.
-    pub fn taking(errors: f64, median_us: f64, sigma: f64) -> Self {
-        Self { errors, latency: Some((median_us, sigma)), ..Self::default() }
+    /// Returns answers that take so long, of which this share are errors.
+    pub fn taking(errors: f64, law: Law) -> Self {
+        Self { errors, latency: Some(law), ..Self::default() }
     }
 }
 
@@ -164,8 +189,8 @@ fn answered(draw: &mut Draw, requests: u64, answers: &Answers, multiple: f64, sa
     if answers.besides != Besides::default() {
         besides(draw, &mut counts, answers.besides);
     }
-    if let Some((median, sigma)) = answers.latency {
-        counts = with_latency(counts, (0..requests).map(|_| draw.log_normal(median, sigma)));
+    if let Some(law) = answers.latency {
+        counts = with_latency(counts, (0..requests).map(|_| law.draw(draw)));
     }
     counts
 }
