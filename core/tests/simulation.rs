@@ -1,7 +1,7 @@
 //! Simulated rollouts with the real judge, in small numbers. `cargo xtask simulate` runs the large ones.
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
-use wingbeat_test_support::simulation::{Line, detection, healthy};
+use wingbeat_test_support::simulation::{Line, detection, healthy, missed};
 
 /// Fails if a figure is out of its bound; shows all.
 fn assert_holds(lines: &[Line]) {
@@ -33,5 +33,16 @@ fn regressions_are_seen_as_soon_as_in_the_reference() {
         detection::slower(60, 1.5, detection::NO_TAIL, 0.1, 300),
         detection::safe(400, 0.01, 2.0, 1_035),
         detection::fast(60, 0.9, 0.25, 400),
+    ]);
+}
+
+#[test]
+fn bad_canaries_are_not_promoted() {
+    assert_holds(&[
+        missed::failing(30, 1_000.0, (0.01, 0.05), 5.0),
+        missed::slow(20, 1_000.0),
+        missed::healthy(10, 1_000.0),
+        missed::under_load(10, 0.05),
+        missed::censored(6, 1.0),
     ]);
 }

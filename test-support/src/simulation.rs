@@ -16,12 +16,15 @@
 
 pub mod detection;
 pub mod draw;
+pub mod flight;
 pub mod healthy;
 pub mod line;
+pub mod missed;
 pub mod rollout;
 pub mod traffic;
 
 pub use line::{Effort, Line, Row};
 
 /// All tables.
-pub const TABLES: &[(&str, &[Row])] = &[("judge-table", detection::ROWS), ("judge-false", healthy::ROWS)];
+pub const TABLES: &[(&str, &[Row])] =
+    &[("judge-table", detection::ROWS), ("judge-false", healthy::ROWS), ("judge-missed", missed::ROWS)];

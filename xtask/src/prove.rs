@@ -18,7 +18,7 @@ mod start;
 mod suite;
 
 /// Tables of simulations.
-const TABLES: [&str; 2] = ["judge-table", "judge-false"];
+const TABLES: [&str; 3] = ["judge-table", "judge-false", "judge-missed"];
 
 /// A claim and how it is shown.
 enum Proof {
