@@ -27,8 +27,14 @@ const SEATS: u8 = 8;
 /// The trials take windows in together up to this length: they are asked only when the trial over all has decided.
 const TOGETHER: Span = Span::from_secs(1);
 
-/// Nodes carry traffic when the third seat has so many canary requests: fewer than three are not told apart.
-const CARRIES: u64 = 5;
+/// Nodes carry traffic when the third seat has so many requests, of either arm: fewer than three are not told apart. If
+/// only the canary's counted, a node that is the first to have some would decide alone.
+const CARRIES: u64 = 20;
+
+/// Where the trial over all decides, those that leave a seat out confirm it with evidence for a chance ten times as large:
+/// that harm is found by chance stays as unlikely as it is over all, and a node that lies gets a healthy canary rolled
+/// back with a chance of 10·α. To ask for all of it from each of them would take twice as long.
+const CONFIRMS: f64 = core::f64::consts::LN_10;
 
 /// A trial that sees harm alone needs evidence for this many times as rare a chance, times the number of trials: so
 /// much of α is set aside for it.
@@ -142,7 +148,8 @@ impl Jackknife {
             return Opinion::TooFew;
         }
         let seen: Vec<(Seat, f64)> = self.trials.iter().map(|(seat, trial)| (*seat, total(trial))).collect();
-        let mut without = seen.iter().filter(|(_, evidence)| *evidence < decisive);
+        let enough = if total(all) >= decisive { decisive - CONFIRMS } else { decisive };
+        let mut without = seen.iter().filter(|(_, evidence)| *evidence < enough);
         match (without.next(), without.count()) {
             (None, _) => Opinion::Harm,
             (Some((seat, _)), 0) => Opinion::RestsOn(*seat),
@@ -162,7 +169,8 @@ impl Jackknife {
 
     /// Returns true if at least three seats carry traffic.
     fn is_manned(&self, all: &Trial) -> bool {
-        let mut carried: Vec<u64> = self.trials.values().map(|trial| all.seen().saturating_sub(trial.seen())).collect();
+        let mut carried: Vec<u64> =
+            self.trials.values().map(|trial| all.carried().saturating_sub(trial.carried())).collect();
         carried.sort_unstable_by(|a, b| b.cmp(a));
         carried.get(2).is_some_and(|third| *third >= CARRIES)
     }
