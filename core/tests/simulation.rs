@@ -1,7 +1,8 @@
 //! Simulated rollouts with the real judge, in small numbers. `cargo xtask simulate` runs the large ones.
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
-use wingbeat_test_support::simulation::{Line, detection, healthy, missed};
+use wingbeat_test_support::simulation::fleet::Forgery;
+use wingbeat_test_support::simulation::{Line, detection, healthy, missed, scale};
 
 /// Fails if a figure is out of its bound; shows all.
 fn assert_holds(lines: &[Line]) {
@@ -45,4 +46,13 @@ fn bad_canaries_are_not_promoted() {
         missed::under_load(10, 0.05),
         missed::censored(6, 1.0),
     ]);
+}
+
+#[test]
+fn many_proxies_are_as_good_as_one_and_a_liar_decides_nothing() {
+    let mut lines = scale::fleets(12, 0.1, &[1_000]);
+    lines.push(scale::healthy(2, 1_000, 0.05));
+    lines.push(scale::accused(3, Forgery::CanaryFails));
+    lines.push(scale::hidden(3, Forgery::CanaryPerfect, 1.0));
+    assert_holds(&lines);
 }

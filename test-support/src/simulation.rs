@@ -16,15 +16,21 @@
 
 pub mod detection;
 pub mod draw;
+pub mod fleet;
 pub mod flight;
 pub mod healthy;
 pub mod line;
 pub mod missed;
 pub mod rollout;
+pub mod scale;
 pub mod traffic;
 
 pub use line::{Effort, Line, Row};
 
 /// All tables.
-pub const TABLES: &[(&str, &[Row])] =
-    &[("judge-table", detection::ROWS), ("judge-false", healthy::ROWS), ("judge-missed", missed::ROWS)];
+pub const TABLES: &[(&str, &[Row])] = &[
+    ("judge-table", detection::ROWS),
+    ("judge-false", healthy::ROWS),
+    ("judge-missed", missed::ROWS),
+    ("judge-scale", scale::ROWS),
+];

@@ -18,7 +18,7 @@ mod start;
 mod suite;
 
 /// Tables of simulations.
-const TABLES: [&str; 3] = ["judge-table", "judge-false", "judge-missed"];
+const TABLES: [&str; 4] = ["judge-table", "judge-false", "judge-missed", "judge-scale"];
 
 /// A claim and how it is shown.
 enum Proof {

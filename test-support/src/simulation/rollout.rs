@@ -16,6 +16,9 @@ const ALONE: Span = Span::from_secs(10);
 
 /// Something that draws windows.
 pub trait World {
+    /// Takes the seats of its nodes.
+    fn meet(&mut self, _judge: &mut Judge) {}
+
     /// Returns the window that ends then, in which the canary has this share of the requests.
     fn window(&mut self, share: f64, end: Timestamp) -> Batch;
 }
@@ -65,6 +68,7 @@ impl<W: World> Rollout<W> {
     pub fn new(world: W, config: JudgeConfig) -> Self {
         let now = Timestamp::from_millis(1_000_000);
         let mut rollout = Self { world, judge: Judge::new(config), now, canary: 0, share: 0.0 };
+        rollout.world.meet(&mut rollout.judge);
         rollout.last(ALONE);
         rollout
     }
