@@ -196,7 +196,7 @@ impl World for Fleet {
             now = now.plus(STEP);
         }
         let closed = self.windows.close(end).into_iter().next();
-        closed.map_or(Batch { end, span: WINDOW, ..Batch::default() }, |(_, batch)| batch)
+        closed.map_or_else(|| Batch { end, span: WINDOW, ..Batch::default() }, |(_, batch)| batch)
     }
 }
 
