@@ -576,6 +576,24 @@ fn no_single_node_decides() {
 }
 
 #[test]
+fn where_one_node_has_nearly_all_traffic_it_decides() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    let start = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(5), start);
+    let mut now = start;
+    loop {
+        now = now.plus(TICK);
+        let batch =
+            reported(&mut judge, now, &(counts(5, 0), counts(0, 0)), Some(&(counts(1_900, 0), counts(100, 100))));
+        judge.observe(&batch);
+        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+            break;
+        }
+        assert!(now.since(start) < Span::from_secs(2), "{:?}", judge.assess(now, &Flowing::Yes));
+    }
+}
+
+#[test]
 fn harm_of_one_pod_beside_many_is_suspected_first() {
     let pods = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), PodCounts::default())).collect();
     let run = |canary_pods: &[&str], on_one_pod, canary_rate| {

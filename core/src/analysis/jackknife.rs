@@ -31,6 +31,9 @@ const TOGETHER: Span = Span::from_secs(1);
 /// only the canary's counted, a node that is the first to have some would decide alone.
 const CARRIES: u64 = 20;
 
+/// Canary requests from which on a trial can contradict: a broken canary shows in so many.
+const STANDING: u64 = 10;
+
 /// Where the trial over all decides, those that leave a seat out confirm it with evidence for a chance ten times as large:
 /// that harm is found by chance stays as unlikely as it is over all, and a node that lies gets a healthy canary rolled
 /// back with a chance of 10·α. To ask for all of it from each of them would take twice as long.
@@ -142,12 +145,15 @@ impl Jackknife {
         self.trials.values_mut().for_each(|trial| trial.limit_errors(limit));
     }
 
-    /// Returns what the trials say of harm, by their total evidence; `decisive` is what one over all needs.
-    pub(crate) fn harm(&self, all: &Trial, decisive: f64, total: impl Fn(&Trial) -> f64) -> Opinion {
+    /// Returns what the trials say of harm, by their total evidence; `decisive` is what one over all needs. `waited` is true
+    /// if the trial over all has decided some time ago: trials that have seen next to nothing since contradict nothing,
+    /// as where one node has nearly all traffic.
+    pub(crate) fn harm(&self, all: &Trial, decisive: f64, waited: bool, total: impl Fn(&Trial) -> f64) -> Opinion {
         if !self.is_manned(all) {
             return Opinion::TooFew;
         }
-        let seen: Vec<(Seat, f64)> = self.trials.iter().map(|(seat, trial)| (*seat, total(trial))).collect();
+        let asked = self.trials.iter().filter(|(_, trial)| !waited || trial.seen() >= STANDING);
+        let seen: Vec<(Seat, f64)> = asked.map(|(seat, trial)| (*seat, total(trial))).collect();
         let enough = if total(all) >= decisive { decisive - CONFIRMS } else { decisive };
         let mut without = seen.iter().filter(|(_, evidence)| *evidence < enough);
         match (without.next(), without.count()) {

@@ -51,6 +51,9 @@ const RECKON_EVERY: Span = Span::from_secs(1);
 /// A canary is suspected for so long before it is rolled back for what one pod may have caused.
 const SUSPECT_FOR: Span = Span::from_secs(60);
 
+/// Nodes that have seen next to nothing of the canary may contradict for so long.
+const CONTRADICT_WITHIN: Span = Span::from_millis(600);
+
 /// Evidence that rests on one node is told after so long: trials do not cross all at once.
 const ONE_NODE_AFTER: Span = Span::from_secs(10);
 
@@ -72,7 +75,9 @@ pub struct Judge {
     warm_at: Option<Timestamp>,
     /// Harm that was found: evidence that crossed once is not taken back.
     crossed: Option<Crossed>,
-    /// Since when the evidence over all nodes has crossed, though it rests on one.
+    /// Since when the evidence over all nodes has crossed.
+    decided: Option<Timestamp>,
+    /// Since when it has, though it rests on one.
     rests_on: Option<(Timestamp, Seat)>,
 }
 
@@ -118,6 +123,7 @@ impl Judge {
             last_traffic: None,
             warm_at: None,
             crossed: None,
+            decided: None,
             rests_on: None,
             config,
         }
@@ -266,7 +272,9 @@ impl Judge {
         if over_all {
             self.jackknife.flush(&self.config);
         }
-        let found = match self.jackknife.harm(&self.trial, decisive, |trial| self.total(trial, &shares)) {
+        self.decided = over_all.then(|| self.decided.unwrap_or(now));
+        let waited = self.decided.is_some_and(|since| now.since(since) >= CONTRADICT_WITHIN);
+        let found = match self.jackknife.harm(&self.trial, decisive, waited, |trial| self.total(trial, &shares)) {
             Opinion::TooFew => over_all,
             Opinion::Harm => true,
             Opinion::None => false,
