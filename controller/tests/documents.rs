@@ -81,7 +81,7 @@ fn who_gets_the_canary_is_told_in_one_way() {
     assert_eq!(set.report.errors, []);
     let canary = &set.setup(None).canaries[&CanaryName::new("prod", "backend")];
     assert!(matches!(&canary.audience, Audience::Users(Identity::Cookie(name)) if name == "uid"));
-    assert_eq!(canary.judge.comparison, Comparison::Absolute, "users are not drawn by chance");
+    assert_eq!(canary.judge.comparison, Comparison::Affinity, "the user is the unit");
     insta::assert_snapshot!(errors(&with("affinity: {cookie: uid, header: x-user}, holdback: 10%")), @"
     canary.yaml:22:82: spec.analysis.affinity: has to name one cookie or one header, like {cookie: uid}
     canary.yaml:22:123: spec.analysis.holdback: is for A/B tests, add match or leave it out

@@ -28,5 +28,6 @@ mod soft;
 mod spread;
 pub mod threshold;
 mod trial;
+mod users;
 pub mod window;
 mod words;

@@ -10,8 +10,10 @@ use crate::id::Rev;
 use crate::outcome::Outcome;
 
 mod cohorts;
+mod groups;
 
 pub use cohorts::Cohorts;
+pub use groups::{GroupCounts, Groups};
 
 /// Requests of one cluster and stratum: cumulative since a worker started, or the difference of two
 /// such counts.
@@ -65,6 +67,8 @@ pub struct Counts {
     pub pods: BTreeMap<String, PodCounts>,
     /// Requests of closed start cohorts, where the policy asks for them (P2).
     pub cohorts: Cohorts,
+    /// Requests by group of users, where users keep their arm (P12).
+    pub groups: Groups,
 }
 
 /// Requests of one upstream address. Its address is read of every request of the canary, and of the primary of one in 16
@@ -142,6 +146,9 @@ pub enum Absurd {
         /// Requests that were overdue.
         overdue: u64,
     },
+    /// Groups of users hold what did not happen.
+    #[error("requests by group of users do not fit to the rest")]
+    Groups,
     /// More latencies than finished requests.
     #[error("{latencies} latencies, but only {finished} requests finished")]
     LatenciesAboveFinished {
@@ -232,6 +239,9 @@ impl Counts {
             let Cohorts { finished, errors, overdue, .. } = self.cohorts;
             return Err(Absurd::Cohorts { finished, errors, overdue });
         }
+        if self.groups.contradict(self) {
+            return Err(Absurd::Groups);
+        }
         let latencies = self.latency.count();
         if latencies > finished {
             return Err(Absurd::LatenciesAboveFinished { latencies, finished });
@@ -301,6 +311,7 @@ impl Counts {
                 .filter(|(_, pod)| *pod != PodCounts::default())
                 .collect(),
             cohorts: self.cohorts.since(&earlier.cohorts),
+            groups: self.groups.since(&earlier.groups),
         }
     }
 
@@ -344,6 +355,7 @@ impl Counts {
                 }
             }
         }
+        self.groups.combine(&other.groups, join);
         if other.rev > self.rev {
             self.rev = other.rev;
             self.rev_started = other.rev_started;
@@ -466,7 +478,7 @@ mod tests {
     fn what_an_earlier_version_wrote_is_read() {
         let mut written = serde_json::to_value(counts(3, 0)).unwrap();
         let fields = written.as_object_mut().unwrap();
-        for later in ["sized", "empty", "streams", "streams_finished", "cohorts"] {
+        for later in ["sized", "empty", "streams", "streams_finished", "cohorts", "groups"] {
             assert!(fields.remove(later).is_some(), "{later}");
         }
         assert_eq!(serde_json::from_value::<Counts>(written).unwrap(), counts(3, 0));

@@ -96,10 +96,16 @@ fn the_guides_patterns_agree_with_an_engine_that_backtracks() {
 
 #[test]
 fn an_explosion_is_found_out_quickly() {
-    #[expect(clippy::disallowed_methods, reason = "the time of a refusal is what is tested")]
-    let began = std::time::Instant::now();
+    let before = on_cpu();
     let why = Regex::compile("(a|b)*a(a|b){20}").expect_err("too many cases");
-    let took = began.elapsed();
+    let took = on_cpu() - before;
     println!("(a|b)*a(a|b){{20}} refused after {took:?}: {why}");
     assert!(took.as_millis() < 100, "{took:?}");
+}
+
+/// Returns how long this thread has run on a CPU: what else the machine does is no cost of ours.
+fn on_cpu() -> std::time::Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells how long threads run");
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    std::time::Duration::from_nanos(nanos.expect("the first field is a number"))
 }

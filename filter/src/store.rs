@@ -73,6 +73,8 @@ pub struct Finished {
     pub body: Option<u64>,
     /// Rev of its route, where read.
     pub rev: Option<u64>,
+    /// Group of its user, where users keep their arm.
+    pub group: Option<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +102,7 @@ struct Cluster {
     rev_started: u64,
     pods: BTreeMap<String, (Pod, u64)>,
     cohorts: Closed,
+    groups: BTreeMap<u8, (Group, u64)>,
 }
 
 /// Counts of closed cohorts at one rev, with the latest change of each bin.
@@ -117,6 +120,12 @@ struct Pod {
     finished: u64,
     errors: u64,
     slow: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Group {
+    judged: u64,
+    errors: u64,
 }
 
 impl Store {
@@ -225,6 +234,14 @@ impl Cluster {
             Some(rev) if rev == self.rev => raise(&mut self.rev_started, 1),
             Some(_) | None => {}
         }
+        if let Some(group) = request.group
+            && request.outcome.is_some_and(Outcome::is_judged)
+        {
+            let (held, changed) = self.groups.entry(group).or_default();
+            raise(&mut held.judged, 1);
+            raise(&mut held.errors, u64::from(error));
+            *changed = sequence;
+        }
         if let Some(address) = &request.pod {
             self.count_pod(address, request, error, sequence);
         }
@@ -278,6 +295,16 @@ impl Cluster {
             streams: self.streams,
             streams_finished: self.streams_finished,
             cohorts: self.cohorts.report(durable),
+            groups: self
+                .groups
+                .iter()
+                .filter(|(_, (_, changed))| *changed > durable)
+                .map(|(group, (held, _))| v1::GroupReport {
+                    group: u32::from(*group),
+                    judged: held.judged,
+                    errors: held.errors,
+                })
+                .collect(),
         }
     }
 
@@ -375,6 +402,22 @@ mod tests {
         store.finish("a", Stratum::Judged, &finished(Outcome::NotSent, 1), 1);
         let report = &store.changes(0)[0];
         assert_eq!((report.finished, report.latency.len()), (2, 0));
+    }
+
+    #[test]
+    fn users_are_counted_by_group() {
+        let mut store = Store::default();
+        for (outcome, group) in [
+            (Outcome::Success, Some(7)),
+            (Outcome::ServerFault, Some(7)),
+            (Outcome::DisconnectBeforeResponse, Some(7)),
+            (Outcome::Success, None),
+        ] {
+            store.finish("a", Stratum::Judged, &Finished { group, ..finished(outcome, 1) }, 1);
+        }
+        assert_eq!(store.changes(0)[0].groups, [v1::GroupReport { group: 7, judged: 2, errors: 1 }]);
+        store.finish("a", Stratum::Judged, &Finished { group: Some(99), ..finished(Outcome::Success, 1) }, 2);
+        assert_eq!(store.changes(1)[0].groups, [v1::GroupReport { group: 99, judged: 1, errors: 0 }]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
-use wingbeat_core::matching::bucket::mix;
+use wingbeat_core::matching::bucket::{group_of, mix};
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Division, Mark};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::request::Request;
@@ -13,7 +13,7 @@ use wingbeat_proto::{convert, v1};
 use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
 use crate::store::{Finished, Store};
-use crate::worker::flight::{InFlight, Seen};
+use crate::worker::flight::{InFlight, Seen, Whose};
 use crate::worker::reading::Reading;
 
 mod flight;
@@ -93,10 +93,10 @@ impl Worker {
 
     /// Notes that a request has started, and marks it for the routes where rules or users decide.
     pub fn begin(&mut self, host: &dyn Host, stream: u32) {
-        let held_back = !self.divisions.is_empty() && self.mark(host);
+        let whose = if self.divisions.is_empty() { Whose::Anybody } else { self.mark(host) };
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, held_back });
+            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose });
         } else {
             self.cohorts.spoil(started_ns);
         }
@@ -105,7 +105,7 @@ impl Worker {
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
         let request = self.in_flight.remove(&stream);
-        let held_back = request.as_ref().is_some_and(|request| request.held_back);
+        let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
@@ -113,7 +113,7 @@ impl Worker {
         let named = text(host, &["xds", "cluster_name"]);
         let (cluster, stratum) = match (seen, named) {
             (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
-                let Some(stratum) = self.stratum_of(host, &name, held_back) else { return };
+                let Some(stratum) = self.stratum_of(host, &name, whose) else { return };
                 (name, stratum)
             }
             (Seen::NotYet | Seen::Elsewhere, None) => return,
@@ -129,7 +129,8 @@ impl Worker {
         let known = self.clusters.get(&cluster).map(Reading::of);
         let reading = known.unwrap_or_default();
         let read_rev = !self.rev_known.contains(&cluster) && self.rev_known.insert(cluster.clone());
-        let finished = self.read(host, reading, before, read_rev);
+        let group = if let Whose::Group(group) = whose { Some(group) } else { None };
+        let finished = Finished { group, ..self.read(host, reading, before, read_rev) };
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&cluster, stratum, &finished, started_ns, in_cohort);
@@ -195,11 +196,11 @@ impl Worker {
         self.sent.saturating_add(1)
     }
 
-    /// Sets the headers that the routes decide by. Returns true if the request is held back from the canary.
-    fn mark(&mut self, host: &dyn Host) -> bool {
+    /// Sets the headers that the routes decide by. Returns whose request it is.
+    fn mark(&mut self, host: &dyn Host) -> Whose {
         let Some(division) = text(host, &["xds", "virtual_host_name"]).and_then(|name| self.divisions.get(&name))
         else {
-            return false;
+            return Whose::Anybody;
         };
         self.drawn = self.drawn.wrapping_add(1);
         let request = Request::from_pairs(host.request_headers());
@@ -215,11 +216,15 @@ impl Worker {
         if value.is_some() || request.headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name)) {
             host.set_request_header(name, value.as_deref().map(str::as_bytes));
         }
-        mark == Mark::HeldBack
+        match mark {
+            Mark::HeldBack => Whose::HeldBack,
+            Mark::Bucket(bucket) => Whose::Group(group_of(bucket)),
+            Mark::Canary(_) | Mark::Primary | Mark::Nobody => Whose::Anybody,
+        }
     }
 
     /// Returns where a request of this cluster is counted, or none if it is not one of ours.
-    fn stratum_of(&self, host: &dyn Host, cluster: &str, held_back: bool) -> Option<Stratum> {
+    fn stratum_of(&self, host: &dyn Host, cluster: &str, whose: Whose) -> Option<Stratum> {
         let Some(policy) = self.clusters.get(cluster) else {
             // The filter is on where a rollout runs: one of ours without policy is a rollout that just began, and
             // nothing of it may be lost. Others are not our business.
@@ -232,7 +237,7 @@ impl Worker {
         // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
         // are held back, the primary's traffic that matches nothing (P12).
         let only_held_back = policy.arm == 0 && self.divisions.get(&name).is_some_and(Division::holds_back);
-        let compared = name == policy.virtual_host && (held_back || !only_held_back);
+        let compared = name == policy.virtual_host && (whose == Whose::HeldBack || !only_held_back);
         Some(if compared { Stratum::Judged } else { Stratum::Direct })
     }
 

@@ -1,8 +1,9 @@
 //! From the wire to the kernel's types.
 
-use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
+use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::{BINS, Histogram};
 use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_core::matching::bucket::GROUPS;
 use wingbeat_core::outcome::{Outcome, Stratum};
 
 use crate::v1;
@@ -21,6 +22,9 @@ pub enum ReportError {
     /// A bin that no histogram has.
     #[error("latency bin {0} does not exist")]
     Bin(u32),
+    /// A group of users that there is not.
+    #[error("group {0} of users does not exist")]
+    Group(u32),
     /// More outcome classes than there are.
     #[error("{0} outcome classes: the filter is newer than this server")]
     Outcomes(usize),
@@ -57,6 +61,7 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
         rev: Rev::new(report.rev),
         rev_started: report.rev_started,
         cohorts: report.cohorts.as_ref().map(cohorts).transpose()?.unwrap_or_default(),
+        groups: groups(&report.groups)?,
         ..Counts::default()
     };
     for (held, reported) in counts.outcomes.iter_mut().zip(&report.outcomes) {
@@ -78,6 +83,14 @@ fn cohorts(report: &v1::Cohorts) -> Result<Cohorts, ReportError> {
         overdue: report.overdue,
         latency: histogram(&report.latency)?,
     })
+}
+
+fn groups(reports: &[v1::GroupReport]) -> Result<Groups, ReportError> {
+    let group = |report: &v1::GroupReport| match u8::try_from(report.group) {
+        Ok(group) if group < GROUPS => Ok((group, GroupCounts { judged: report.judged, errors: report.errors })),
+        Ok(_) | Err(_) => Err(ReportError::Group(report.group)),
+    };
+    reports.iter().map(group).collect()
 }
 
 fn histogram(bins: &[v1::Count]) -> Result<Histogram, ReportError> {
@@ -105,11 +118,14 @@ mod tests {
             streams: 3,
             streams_finished: 2,
             cohorts: Some(v1::Cohorts { rev: 9, finished: 4, errors: 1, overdue: 2, latency }),
+            groups: vec![v1::GroupReport { group: 99, judged: 4, errors: 1 }],
             ..Default::default()
         };
         let cohorts =
             Cohorts { rev: Rev::new(9), finished: 4, errors: 1, overdue: 2, latency: [(7, 3)].into_iter().collect() };
-        let expected = Counts { sized: 5, empty: 4, streams: 3, streams_finished: 2, cohorts, ..Counts::default() };
+        let groups = [(99, GroupCounts { judged: 4, errors: 1 })].into_iter().collect();
+        let expected =
+            Counts { sized: 5, empty: 4, streams: 3, streams_finished: 2, cohorts, groups, ..Counts::default() };
         assert_eq!(counts(&report).unwrap().2, expected);
         // A filter of before knows nothing of them.
         let old = v1::ClusterReport { cluster: "a".into(), ..Default::default() };
@@ -125,6 +141,13 @@ mod tests {
             (v1::ClusterReport { cluster: "x".repeat(2_000), ..report.clone() }, ReportError::Name(2_000)),
             (v1::ClusterReport { stratum: 9, ..report.clone() }, ReportError::Stratum(9)),
             (v1::ClusterReport { outcomes: vec![0; 13], ..report.clone() }, ReportError::Outcomes(13)),
+            (
+                v1::ClusterReport {
+                    groups: vec![v1::GroupReport { group: 100, ..Default::default() }],
+                    ..report.clone()
+                },
+                ReportError::Group(100),
+            ),
             (v1::ClusterReport { latency: vec![bin(70_000)], ..report.clone() }, ReportError::Bin(70_000)),
             (v1::ClusterReport { latency: vec![bin(BINS.into())], ..report.clone() }, ReportError::Bin(BINS.into())),
             (

@@ -24,6 +24,7 @@ pub mod missed;
 pub mod rollout;
 pub mod scale;
 pub mod traffic;
+pub mod users;
 
 pub use line::{Effort, Line, Row};
 

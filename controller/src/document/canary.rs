@@ -154,7 +154,9 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
     metrics.sort_by_key(MetricDocument::is_last);
     input.metrics = metrics.iter().map(|metric| metric.name().to_owned()).collect();
     // Only chance makes arms comparable (P12).
-    if (input.matches && holdback.is_zero()) || (!input.matches && input.iterations.is_some()) || affinity.is_some() {
+    if affinity.is_some() {
+        judge.comparison = Comparison::Affinity;
+    } else if (input.matches && holdback.is_zero()) || (!input.matches && input.iterations.is_some()) {
         judge.comparison = Comparison::Absolute;
     }
     if !holdback.is_zero() && !input.matches {

@@ -520,6 +520,7 @@ impl Canary {
         match self.judge.config().comparison {
             Comparison::Randomised if self.division().is_some_and(|division| division.holds_back()) => "holdback",
             Comparison::Randomised => "randomised",
+            Comparison::Affinity => "affinity",
             Comparison::BeforeAfter => "before-after",
             Comparison::Absolute => "absolute",
         }

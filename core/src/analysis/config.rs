@@ -68,6 +68,9 @@ pub enum Mode {
 pub enum Comparison {
     /// Chance decides which arm a request takes: the arms are compared with each other.
     Randomised,
+    /// Users keep their arm, and chance decides which: the arms' errors are compared, and the canary is allowed what
+    /// groups of users differ by.
+    Affinity,
     /// The arms have different users: only absolute limits and the hard guard apply.
     Absolute,
     /// The canary has all requests that the primary had before: that is the measure, and the hard guard's ratio.
@@ -142,6 +145,14 @@ impl JudgeConfig {
                     weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)).collect();
                 Shares::by_weight(&weights)
             }
+            // How long answers take, and of what kind they are, differs from user to user too, and that is not learnt.
+            (Mode::Sequential, Comparison::Affinity) => {
+                let set = limits.map(|signal| (signal, 1.0));
+                let weighed = [(Signal::Errors, 6.0), (Signal::Guard, 4.0)];
+                let weights: Vec<(Signal, f64)> =
+                    weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)).collect();
+                Shares::by_weight(&weights)
+            }
             (Mode::Sequential, Comparison::Absolute | Comparison::BeforeAfter) => {
                 let set: Vec<Signal> = limits.filter(judged).collect();
                 let each = if set.len() > 1 { 0.375 } else { 0.75 };
@@ -180,9 +191,27 @@ impl JudgeConfig {
     /// Returns the ratios of error rates that may be tolerated, rising: the configured one, and wider ones for pods
     /// that differ. The widest is half of what must be detected, or nothing could be.
     pub fn error_ratios(&self) -> [f64; LEVELS] {
-        let widest = (self.must_detect.errors / 2.0).max(self.error_ratio);
+        let widest = self.widest_ratio();
         let step = libm::sqrt(widest / self.error_ratio);
         [self.error_ratio, self.error_ratio * step, widest]
+    }
+
+    /// Returns true if the arms differ by chance alone, or by what can be learnt: they are compared with each other.
+    pub(crate) const fn compares_arms(&self) -> bool {
+        match self.comparison {
+            Comparison::Randomised | Comparison::Affinity => true,
+            Comparison::Absolute | Comparison::BeforeAfter => false,
+        }
+    }
+
+    /// Returns true if latencies are compared, too.
+    pub(crate) const fn compares_latency(&self) -> bool {
+        matches!(self.comparison, Comparison::Randomised)
+    }
+
+    /// Returns the widest ratio of error rates that may be tolerated.
+    pub(crate) fn widest_ratio(&self) -> f64 {
+        (self.must_detect.errors / 2.0).max(self.error_ratio)
     }
 
     /// Returns the level of [`JudgeConfig::error_ratios`] that allows for pods differing by this ratio.

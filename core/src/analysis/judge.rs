@@ -25,6 +25,7 @@ use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal, SignalMode};
 use super::spread::Spread;
 use super::trial::{Limits, Standing, Trial};
+use super::users::Users;
 use super::window::{Batch, Seat};
 use super::words::{self, Observed};
 use crate::id::NodeId;
@@ -65,6 +66,8 @@ pub struct Judge {
     jackknife: Jackknife,
     seats: Seats,
     spread: Spread,
+    #[serde(default)]
+    users: Users,
     baseline: Baseline,
     interval: RatioInterval,
     observed: Observed,
@@ -115,6 +118,7 @@ impl Judge {
             jackknife: Jackknife::default(),
             seats: Seats::default(),
             spread: Spread::default(),
+            users: Users::default(),
             baseline: Baseline::default(),
             interval: RatioInterval::default(),
             observed: Observed::default(),
@@ -143,7 +147,7 @@ impl Judge {
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
         self.step = Step { weight, began: now, ..Step::default() };
-        if weight == BasisPoints::FULL && self.config.comparison == Comparison::Randomised {
+        if weight == BasisPoints::FULL && self.config.compares_arms() {
             self.switched();
         }
         self.trial.step_started();
@@ -175,6 +179,9 @@ impl Judge {
     pub fn observe(&mut self, batch: &Batch) {
         let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared() };
         for arms in [&batch.judged, &batch.new_connection] {
+            if self.config.comparison == Comparison::Affinity {
+                self.users.observe(&arms.primary.groups, &arms.canary.groups);
+            }
             self.baseline.observe(with_hangs(arms), batch.span);
             self.note_traffic(arms, batch.end);
         }
@@ -217,7 +224,7 @@ impl Judge {
 
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
-        let shares = self.config.shares();
+        let shares = self.shares();
         // Rounding leaves something of the order of 1e-17 where there is nothing.
         let shown = |harm: f64| if harm.is_finite() && harm.abs() > 1e-12 { harm } else { 0.0 };
         let harm =
@@ -267,7 +274,7 @@ impl Judge {
             return;
         }
         let decisive = self.config.decisive();
-        let shares = self.config.shares();
+        let shares = self.shares();
         let over_all = self.total(&self.trial, &shares) >= decisive;
         if over_all {
             self.jackknife.flush(&self.config);
@@ -309,9 +316,29 @@ impl Judge {
         ln_sum(signals.map(|(signal, share)| trial.evidence(signal, self.level()) + libm::log(share)))
     }
 
-    /// What the pods' differences call for.
+    /// What the differences of pods and of users call for.
     fn level(&self) -> usize {
-        self.config.level(self.spread.ratio())
+        let users = self.users_ratio().unwrap_or(self.config.widest_ratio());
+        self.config.level(self.spread.ratio().max(users))
+    }
+
+    /// Returns the ratio that the choice of users may cause, if it is known: 1 where chance decides for each request.
+    fn users_ratio(&self) -> Option<f64> {
+        if self.config.comparison == Comparison::Affinity { self.users.ratio(self.step.weight) } else { Some(1.0) }
+    }
+
+    /// Returns true if the arms' errors can be compared: users are known to differ by no more than may be tolerated.
+    fn can_compare(&self) -> bool {
+        self.config.compares_arms() && self.users_ratio().is_some_and(|ratio| ratio <= self.config.widest_ratio())
+    }
+
+    /// Returns what can roll back at present, each with its share of α.
+    fn shares(&self) -> Shares {
+        let shares = self.config.shares();
+        if self.config.comparison != Comparison::Affinity || self.can_compare() {
+            return shares;
+        }
+        Shares::fixed(shares.iter().filter(|(signal, _)| *signal != Signal::Errors).collect())
     }
 
     fn is_safe(&self) -> bool {
@@ -327,19 +354,18 @@ impl Judge {
         self.missing.age = self.missing.age.plus(span);
         let (level, limits) = (self.level(), self.limits());
         let seen = self.trial.canary_requests();
-        let requests = match self.config.comparison {
-            Comparison::Randomised => {
-                let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
-                if enough(&self.trial) && self.jackknife.all(&self.trial, enough) {
-                    Some(0)
-                } else if self.missing.age < RECKON_EVERY && self.missing.requests != Some(0) {
-                    return;
-                } else {
-                    let factor = self.trial.requests_missing(level, limits, &self.config);
-                    factor.map(|factor| ceil(count(seen) * (factor - 1.0)).max(1))
-                }
+        let requests = if self.can_compare() {
+            let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
+            if enough(&self.trial) && self.jackknife.all(&self.trial, enough) {
+                Some(0)
+            } else if self.missing.age < RECKON_EVERY && self.missing.requests != Some(0) {
+                return;
+            } else {
+                let factor = self.trial.requests_missing(level, limits, &self.config);
+                factor.map(|factor| ceil(count(seen) * (factor - 1.0)).max(1))
             }
-            Comparison::Absolute | Comparison::BeforeAfter => self.absolute_missing(),
+        } else {
+            self.absolute_missing()
         };
         self.missing = Missing { requests, at: seen, age: Span::ZERO };
     }
@@ -384,7 +410,7 @@ impl Judge {
 
     fn verdict(&self, now: Timestamp, flowing: &Flowing, missing: Option<u64>, eta: Option<Span>) -> Verdict {
         if self.crossed.is_some() {
-            let reason = self.accuse(&self.config.shares());
+            let reason = self.accuse(&self.shares());
             return match self.suspected(now) {
                 Some(left) => Verdict::Continue(words::suspect(&reason, left)),
                 None => Verdict::Rollback(reason),
@@ -400,7 +426,7 @@ impl Judge {
             return Verdict::Continue(words::shared_harm(&self.observed, rate));
         }
         if let Some((_, seat)) = self.rests_on {
-            let reason = self.accuse(&self.config.shares());
+            let reason = self.accuse(&self.shares());
             return Verdict::Continue(words::rests_on(&reason, self.seats.node(seat)));
         }
         match missing {
@@ -443,7 +469,7 @@ impl Judge {
         if self.step.canary == 0 {
             return Some(words::only_primary(self.step.primary, self.step.direct));
         }
-        if self.step.primary == 0 && self.config.comparison == Comparison::Randomised {
+        if self.step.primary == 0 && self.config.compares_arms() {
             return Some(words::only_canary(self.step.canary));
         }
         None
@@ -465,11 +491,11 @@ impl Judge {
         if let Some((since, seat)) = self.rests_on
             && now.since(since) >= ONE_NODE_AFTER
         {
-            let reason = self.accuse(&self.config.shares());
+            let reason = self.accuse(&self.shares());
             notices.insert(About::OneNode, words::rests_on(&reason, self.seats.node(seat)));
         }
         if let Some(left) = self.suspected(now) {
-            let reason = self.accuse(&self.config.shares());
+            let reason = self.accuse(&self.shares());
             notices.insert(About::OnePod, words::suspect(&reason, left));
         }
         notices.into_iter().map(|(about, text)| Notice { about, text }).collect()

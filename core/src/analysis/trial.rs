@@ -217,7 +217,7 @@ impl Trial {
         if !power.is_enough(test.first_weight(), limits.errors, self.floor(limits.errors)) {
             return false;
         }
-        if !self.has_latency {
+        if !self.has_latency || !config.compares_latency() {
             return true;
         }
         self.latency.is_ready() && (!self.latency.sees_regression() || self.latency.is_enough(limits.latency))
@@ -229,7 +229,7 @@ impl Trial {
         let (test, power) = self.errors.power(level)?;
         let power = power.expecting(self.regressed(config));
         let errors = power.requests_missing(test.first_weight(), limits.errors, self.floor(limits.errors))?;
-        if !self.has_latency {
+        if !self.has_latency || !config.compares_latency() {
             return Some(errors);
         }
         if !self.latency.is_ready() {

@@ -14,6 +14,9 @@ use crate::weight::BasisPoints;
 /// Buckets that users are divided into.
 pub const BUCKETS: u64 = 10_000;
 
+/// Groups of neighbouring buckets: what users of one do is counted together.
+pub const GROUPS: u8 = 100;
+
 /// Returns the bucket of a user's value, below [`BUCKETS`].
 pub fn bucket(key: u64, value: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new_with_keys(key, 0);
@@ -24,6 +27,11 @@ pub fn bucket(key: u64, value: &[u8]) -> u64 {
 /// Returns true if users of this bucket have the canary at this weight.
 pub fn has_canary(bucket: u64, weight: BasisPoints) -> bool {
     bucket >= BUCKETS.saturating_sub(weight.get().into())
+}
+
+/// Returns the group of a bucket, below [`GROUPS`].
+pub fn group_of(bucket: u64) -> u8 {
+    u8::try_from(bucket / (BUCKETS / u64::from(GROUPS))).unwrap_or(GROUPS).min(GROUPS - 1)
 }
 
 /// Returns the `n`th number of an even sequence that begins with `seed` (splitmix64, Steele, Lea and Flood, 2014).
@@ -46,6 +54,11 @@ mod tests {
         let buckets = [(0, &b""[..]), (0, b"alice"), (1, b"alice"), (1, b"bob"), (u64::MAX, b"\xff\x00")];
         let buckets = buckets.map(|(key, value)| bucket(key, value));
         assert_eq!(buckets, [1_367, 7_471, 1_825, 6_385, 8_269]);
+    }
+
+    #[test]
+    fn groups_are_neighbours() {
+        assert_eq!([0, 99, 100, 9_999, u64::MAX].map(group_of), [0, 0, 1, 99, 99]);
     }
 
     #[test]

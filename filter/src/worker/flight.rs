@@ -20,8 +20,19 @@ const FINAL: u64 = 200;
 pub(super) struct InFlight {
     pub(super) started_ns: u64,
     pub(super) seen: Seen,
+    pub(super) whose: Whose,
+}
+
+/// Whose request it is, as far as arms that chance alone does not divide have to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Anybody's.
+    #[default]
+    Anybody,
     /// A rule matches, and it stays with the primary to be compared with the canary.
-    pub(super) held_back: bool,
+    HeldBack,
+    /// A user's of this group.
+    Group(u8),
 }
 
 /// What is known of a request in flight.
@@ -108,7 +119,7 @@ impl Worker {
             Seen::NotYet => {
                 host.enter(stream).then_some(())?;
                 let Some(cluster) = text(host, &["xds", "cluster_name"]) else { return Some(Seen::NotYet) };
-                let Some(stratum) = self.stratum_of(host, &cluster, request.held_back) else {
+                let Some(stratum) = self.stratum_of(host, &cluster, request.whose) else {
                     return Some(Seen::Elsewhere);
                 };
                 let due = self.limit_of(&cluster).is_some_and(|limit| age >= limit);

@@ -68,6 +68,7 @@ impl Worker {
             sampled,
             body: if sized { number(host, &["response", "size"]) } else { None },
             rev: if read_rev { route_rev(host) } else { None },
+            group: None,
         }
     }
 }

@@ -99,6 +99,9 @@ pub struct ClusterReport {
     /// Closed start cohorts, where the policy asks for them.
     #[prost(message, optional, tag = "21")]
     pub cohorts: ::core::option::Option<Cohorts>,
+    /// Groups of users with a change since the last durable mark, where users keep their arm.
+    #[prost(message, repeated, tag = "22")]
+    pub groups: ::prost::alloc::vec::Vec<GroupReport>,
 }
 /// Cumulative counts of requests whose start cohort is closed, at one rev. A higher rev replaces them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -141,6 +144,18 @@ pub struct PodReport {
     /// Of the sampled requests, the ones that had been counted as overdue.
     #[prost(uint64, tag = "4")]
     pub slow: u64,
+}
+/// Cumulative counts of the users of one group of buckets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupReport {
+    /// Below `wingbeat_core::matching::bucket::GROUPS`.
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// Requests that ended in a way that says something about the upstream, and the errors among them.
+    #[prost(uint64, tag = "2")]
+    pub judged: u64,
+    #[prost(uint64, tag = "3")]
+    pub errors: u64,
 }
 /// The answer to a report.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -12,6 +12,7 @@ use crate::simulation::draw::Draw;
 use crate::simulation::line::{Line, Row, Tally, each};
 use crate::simulation::rollout::{Rollout, Watched, World, shipped};
 use crate::simulation::traffic::{Answers, Besides, Law, Traffic, Wave, with_latency};
+use crate::simulation::users;
 
 const NAME: &str = "judge-false";
 
@@ -27,9 +28,6 @@ const LAW: Law = Law::of(20_000.0);
 
 /// Workers whose pools to the canary are cold.
 const WORKERS: u64 = 10_000;
-
-/// Users whose requests stay with one arm.
-const USERS: u64 = 5_000;
 
 /// Returns what became of healthy canaries in these worlds.
 pub fn watched<W: World>(runs: u64, config: &JudgeConfig, world: impl Fn(u64) -> W + Sync) -> Vec<Watched> {
@@ -63,8 +61,9 @@ pub const ROWS: &[Row] = &[
     },
     |effort| {
         let (many, few) = (effort.of(1_000), effort.of(500));
-        [cold_pools(few), cold_start(many), affinity(many), matched_users(many)].iter().map(Remedied::line).collect()
+        [cold_pools(few), cold_start(many), matched_users(many)].iter().map(Remedied::line).collect()
     },
+    users::rows,
 ];
 
 /// What makes the arms differ by itself, and how many are rolled back without the remedy and with it.
@@ -228,32 +227,6 @@ pub fn cold_start(runs: u64) -> Remedied {
     Remedied::new("errors 1 %, and 10 % in the canary's first 10 s", off, on)
 }
 
-/// Users stay with an arm, and differ in how much they do and how often it fails.
-pub fn affinity(runs: u64) -> Remedied {
-    let world = |seed: u64| {
-        let mut draw = Draw::new(seed);
-        // Requests of both arms, and errors among them.
-        let mut arms = [(0.0, 0.0); 2];
-        for _ in 0..USERS {
-            let (activity, rate) = (draw.log_normal(1.0, 2.0), draw.log_normal(0.01, 1.0).min(0.5));
-            let [canary, primary] = &mut arms;
-            let arm = if draw.share() < 0.05 { canary } else { primary };
-            arm.0 += activity;
-            arm.1 += activity * rate;
-        }
-        let [(canary, canary_bad), (primary, primary_bad)] = arms;
-        let share = canary / (canary + primary);
-        let mut traffic =
-            Traffic::new(!seed, RPS, Answers::failing(primary_bad / primary), Answers::failing(canary_bad / canary));
-        move |weight: f64, end: Timestamp| -> Batch { traffic.window(if weight > 0.0 { share } else { 0.0 }, end) }
-    };
-    let off = rolled_back(&watched(runs, &shipped(), world));
-    let absolute = JudgeConfig { comparison: Comparison::Absolute, ..shipped() };
-    let on = rolled_back(&watched(runs, &absolute, world));
-    let what = "5,000 users stay with their arm: log-sd 2 of activity, 1 of errors; remedy: absolute limits";
-    Remedied::new(what, off, on)
-}
-
 /// The matched users of an A/B test have twice the errors of the others.
 pub fn matched_users(runs: u64) -> Remedied {
     let world = |seed| Traffic::new(seed, RPS, Answers::failing(0.01), Answers::failing(0.02));
@@ -264,7 +237,7 @@ pub fn matched_users(runs: u64) -> Remedied {
 }
 
 /// Says by how much a rate is above α, where it surely is.
-fn above_alpha(tally: Tally) -> String {
+pub fn above_alpha(tally: Tally) -> String {
     let (low, _) = tally.interval();
     if low > ALPHA { format!(", {:.0} × α", tally.rate() / ALPHA) } else { String::new() }
 }
