@@ -260,8 +260,11 @@ mod tests {
         }
     }
 
-    /// What a window with at most one request of each arm may hold, each with its chance.
-    fn outcomes(weight: f64, rates: (f64, f64)) -> Vec<((u64, u64), (u64, u64), f64)> {
+    /// Requests and errors of the primary and of the canary, with their chance.
+    type Happening = ((u64, u64), (u64, u64), f64);
+
+    /// What a window with at most one request of each arm may hold.
+    fn outcomes(weight: f64, rates: (f64, f64)) -> Vec<Happening> {
         let request = |rate: f64| [(0, 1.0 - rate), (1, rate)];
         let primary = request(rates.0).map(|(bad, chance)| ((1, bad), (0, 0), 0.6 * (1.0 - weight) * chance));
         let canary = request(rates.1).map(|(bad, chance)| ((0, 0), (1, bad), 0.6 * weight * chance));

@@ -57,14 +57,14 @@ fn bounds() -> [(f64, u64); 2] {
 /// The statistic of the reference: no tolerance, α 0.01, no floor.
 pub fn bare(runs: u64, rate: f64, expected: u64) -> Line {
     let taken = tested(runs, rate, 1.0, None, 0.01);
-    line(format!("errors 1 → {} %, no tolerance, no floor, α 0.01, copies", 100.0 * rate), taken, expected)
+    line(&format!("errors 1 → {} %, no tolerance, no floor, α 0.01, copies", 100.0 * rate), taken, expected)
 }
 
 /// The same as shipped, with its floor.
 pub fn with_floor(runs: u64, rate: f64, most: u64) -> Line {
     let JudgeConfig { error_ratio, error_floor, alpha, .. } = JudgeConfig::default();
     let taken = tested(runs, rate, error_ratio, Some(error_floor), alpha);
-    line(format!("errors 1 → {} %, tolerance 1.25, floor 0.1 %, α 0.001, copies", 100.0 * rate), taken, most)
+    line(&format!("errors 1 → {} %, tolerance 1.25, floor 0.1 %, α 0.001, copies", 100.0 * rate), taken, most)
 }
 
 /// All defaults: α is shared with the other signals.
@@ -79,7 +79,7 @@ pub fn everything(runs: u64, rate: f64, most: u64) -> Line {
         rollout.world.canary.errors = rate;
         rollout.until_rolled_back(Span::from_secs(MOST / 50)).map_or(MOST, |(_, requests)| requests)
     });
-    line(format!("errors 1 → {} %, all defaults", 100.0 * rate), taken, most)
+    line(&format!("errors 1 → {} %, all defaults", 100.0 * rate), taken, most)
 }
 
 fn tested(runs: u64, rate: f64, tolerated: f64, floor: Option<f64>, alpha: f64) -> Vec<u64> {
@@ -105,7 +105,7 @@ fn tested(runs: u64, rate: f64, tolerated: f64, floor: Option<f64>, alpha: f64) 
     })
 }
 
-fn line(what: String, mut taken: Vec<u64>, most: u64) -> Line {
+fn line(what: &str, mut taken: Vec<u64>, most: u64) -> Line {
     let [median, late] = [0.5, 0.9].map(|share| quantile(&mut taken, share));
     let what = format!("{what}, after {HEALTHY} healthy canary requests");
     let figure = format!("median {median}, p90 {late} canary requests");

@@ -60,10 +60,10 @@ pub fn kayenta() -> Vec<Line> {
             (taking(A_POINT.0, before), taking(A_POINT.1, 7.5 * before))
         }),
         replayed("kayenta#633: errors + 650 %", "the canary fails", |point| {
-            (failing(A_POINT.0, 4 + point % 2), failing(A_POINT.1, [1, 2, 2, 2][(point % 4) as usize]))
+            (failing(A_POINT.0, 4 + point % 2), failing(A_POINT.1, at(&[1, 2, 2, 2], point)))
         }),
         replayed("kayenta#426: errors 0, 1, 2, 1, 0, 0 and again, none at the primary", "the canary fails", |point| {
-            (failing(A_POINT.0, 0), failing(A_POINT.1, [0, 1, 2, 1, 0, 0][(point % 6) as usize]))
+            (failing(A_POINT.0, 0), failing(A_POINT.1, at(&[0, 1, 2, 1, 0, 0], point)))
         }),
     ]
 }
@@ -102,7 +102,7 @@ pub fn other_answers() -> Vec<Line> {
             let mut primary = counts(EACH.0, 1);
             if canary.grpc_statuses.is_empty() {
                 // One in sixteen has its body looked at, and one in a thousand of these has none.
-                (primary.sized, primary.empty) = (12, u64::from(end.as_millis() % 16_000 == 0));
+                (primary.sized, primary.empty) = (12, u64::from(end.as_millis().is_multiple_of(16_000)));
             } else {
                 primary.grpc_statuses.insert(0, EACH.0);
             }
@@ -198,7 +198,7 @@ fn told(what: &str, reason: &str, taken: Option<u64>, verdict: &Verdict) -> Line
     Line::new(NAME, what, figure, bound, taken.is_some() && said.contains(reason))
 }
 
-fn at(points: &[f64], point: u64) -> f64 {
+fn at<T: Copy + Default>(points: &[T], point: u64) -> T {
     points.get(point as usize % points.len()).copied().unwrap_or_default()
 }
 
