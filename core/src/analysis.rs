@@ -17,6 +17,7 @@ pub mod judge;
 pub mod latency;
 pub mod ledger;
 mod outcome_mix;
+mod pairing;
 mod power;
 pub mod quantile;
 pub mod replay;

@@ -496,7 +496,7 @@ fn a_broken_canary_without_any_primary_beside_it_is_found() {
     judge.step_started(percent(90), now);
     judge.observe(&batch(now, Counts::default(), counts(12, 12)));
     assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)), "12 are too few");
-    judge.observe(&batch(now, Counts::default(), counts(5, 5)));
+    judge.observe(&batch(now, Counts::default(), counts(10, 10)));
     assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)));
     let mut judge = Judge::new(JudgeConfig::default());
     judge.step_started(percent(90), now);
@@ -507,6 +507,51 @@ fn a_broken_canary_without_any_primary_beside_it_is_found() {
         matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)),
         "absence is no harm, and no success"
     );
+}
+
+/// One request a second, by chance at either arm; windows without any are not told. Returns when the canary is rolled
+/// back. The judge is written down and read again now and then: what waits for the other arm is part of it.
+fn at_one_request_a_second(seed: u64, rates: (f64, f64), seconds: u64) -> Option<u64> {
+    let mut random = Random(seed);
+    let start = Timestamp::from_millis(1_000_000);
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(50), start);
+    for second in 1..=seconds {
+        let now = start.plus(Span::from_secs(second));
+        let to_canary = random.uniform() < 0.5;
+        let bad = u64::from(random.uniform() < if to_canary { rates.1 } else { rates.0 });
+        let (primary, canary) =
+            if to_canary { (Counts::default(), counts(1, bad)) } else { (counts(1, bad), Counts::default()) };
+        judge.observe(&batch(now, primary, canary));
+        if second % 7 == 0 {
+            let text = serde_json::to_string(&judge).unwrap();
+            let restored: Judge = serde_json::from_str(&text).unwrap();
+            assert_eq!(restored, judge, "to the last bit");
+            judge = restored;
+        }
+        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+            return Some(second);
+        }
+    }
+    None
+}
+
+#[test]
+fn at_one_request_a_second_a_broken_canary_is_found_and_a_healthy_one_is_not_blamed() {
+    let taken = median((0..50).map(|seed| at_one_request_a_second(seed, (0.01, 1.0), 600).unwrap()).collect());
+    assert!(taken <= 60, "{taken} s");
+    for (seed, rate) in (100..120).zip([0.01, 0.2, 0.5, 0.8].into_iter().cycle()) {
+        assert_eq!(at_one_request_a_second(seed, (rate, rate), 1_000), None, "seed {seed}, rate {rate}");
+    }
+}
+
+#[test]
+fn evidence_that_was_written_down_before_windows_waited_is_read() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
+    let mut written = serde_json::to_value(&judge).unwrap();
+    assert!(written.as_object_mut().unwrap().remove("pairing").is_some());
+    assert_eq!(serde_json::from_value::<Judge>(written).unwrap(), judge);
 }
 
 #[test]

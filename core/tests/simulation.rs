@@ -2,7 +2,7 @@
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
 use wingbeat_test_support::simulation::fleet::Forgery;
-use wingbeat_test_support::simulation::{Line, detection, healthy, missed, scale};
+use wingbeat_test_support::simulation::{Line, detection, healthy, late, low_traffic, missed, recordings, scale};
 
 /// Fails if a figure is out of its bound; shows all.
 fn assert_holds(lines: &[Line]) {
@@ -55,4 +55,32 @@ fn many_proxies_are_as_good_as_one_and_a_liar_decides_nothing() {
     lines.push(scale::accused(3, Forgery::CanaryFails));
     lines.push(scale::hidden(3, Forgery::CanaryPerfect, 1.0));
     assert_holds(&lines);
+}
+
+#[test]
+fn what_other_judges_have_let_pass_is_flagged() {
+    assert_holds(&recordings::kayenta());
+    assert_holds(&recordings::other_answers());
+    assert_holds(&[recordings::hidden_by_retries(10), recordings::another_zone(4), recordings::far_away(4)]);
+}
+
+#[test]
+fn a_fault_that_begins_late_owes_nothing_to_the_health_before() {
+    assert_holds(&[late::bare(100, 0.2, 60), late::with_floor(100, 0.05, 1_130), late::everything(8, 0.2, 110)]);
+}
+
+#[test]
+fn little_traffic_is_enough_for_a_broken_canary_and_none_for_no_verdict() {
+    assert_holds(&[
+        low_traffic::broken(30),
+        low_traffic::broken_behind_a_worker(10),
+        low_traffic::healthy(10, 0.8),
+        low_traffic::outages(10, (3.0, 60.0)),
+        low_traffic::outages(10, (120.0, 1_200.0)),
+        low_traffic::behind_a_load_tester(10),
+        low_traffic::blamed_for_a_load_tester(5),
+        low_traffic::stuck_on_old_routes(),
+        low_traffic::stuck_on_a_weight(),
+    ]);
+    assert_holds(&low_traffic::absent());
 }

@@ -19,8 +19,11 @@ pub mod draw;
 pub mod fleet;
 pub mod flight;
 pub mod healthy;
+pub mod late;
 pub mod line;
+pub mod low_traffic;
 pub mod missed;
+pub mod recordings;
 pub mod rollout;
 pub mod scale;
 pub mod traffic;
@@ -34,4 +37,7 @@ pub const TABLES: &[(&str, &[Row])] = &[
     ("judge-false", healthy::ROWS),
     ("judge-missed", missed::ROWS),
     ("judge-scale", scale::ROWS),
+    ("judge-recorded", recordings::ROWS),
+    ("judge-late", late::ROWS),
+    ("judge-low-traffic", low_traffic::ROWS),
 ];

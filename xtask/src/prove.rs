@@ -18,7 +18,8 @@ mod start;
 mod suite;
 
 /// Tables of simulations.
-const TABLES: [&str; 4] = ["judge-table", "judge-false", "judge-missed", "judge-scale"];
+const TABLES: [&str; 7] =
+    ["judge-table", "judge-false", "judge-missed", "judge-scale", "judge-recorded", "judge-late", "judge-low-traffic"];
 
 /// A claim and how it is shown.
 enum Proof {

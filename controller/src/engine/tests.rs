@@ -254,6 +254,24 @@ fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
 }
 
 #[test]
+fn one_request_a_second_is_enough_to_find_a_broken_canary_also_over_restarts() {
+    let mut world = World::new();
+    world.rollout();
+    for second in 0..90 {
+        world.now = world.now.plus(Span::from_millis(900));
+        world.tick();
+        let to_canary = second % 2;
+        world.traffic((1 - to_canary, 0), (to_canary, to_canary));
+        if second == 15 || second == 30 {
+            world = world.restart();
+            world.rollout();
+            assert_eq!(world.phase(), "Progressing");
+        }
+    }
+    assert_eq!((world.weight(), world.phase()), (BasisPoints::ZERO, "Failed"));
+}
+
+#[test]
 fn a_full_disk_freezes_steps_but_not_an_abort() {
     let mut world = World::new();
     world.store.set_full(true);

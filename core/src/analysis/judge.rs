@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  Batch ─┬─► Baseline  what the primary did before, and whether both arms suffer
-//!         ├─► Trial     every test, over all nodes
-//!         ├─► Jackknife the same without one seat each
-//!         └─► Spread    how pods differ
-//!                └──────► crossed? ─► suspect? ─► verdict, in words
+//!         ├─► Spread    how pods differ
+//!         └─► Pairing   a window of one arm waits for the other
+//!               ├─► Trial     every test, over all nodes
+//!               └─► Jackknife the same without one seat each
+//!                      └──────► crossed? ─► suspect? ─► verdict, in words
 //! ```
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,6 +23,7 @@ use super::baseline::Baseline;
 use super::guard::{self, with_hangs};
 use super::interval::RatioInterval;
 use super::jackknife::{Jackknife, Opinion, Seats};
+use super::pairing::{Pairing, Ready};
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal, SignalMode};
 use super::spread::Spread;
@@ -62,6 +65,9 @@ const ONE_NODE_AFTER: Span = Span::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     config: JudgeConfig,
+    /// What waits before it is tested. Evidence that was written down without it has nothing that waits.
+    #[serde(default)]
+    pairing: Pairing,
     trial: Trial,
     jackknife: Jackknife,
     seats: Seats,
@@ -114,6 +120,7 @@ impl Judge {
     /// Returns a judge that has seen nothing.
     pub fn new(config: JudgeConfig) -> Self {
         Self {
+            pairing: Pairing::default(),
             trial: Trial::new(&config),
             jackknife: Jackknife::default(),
             seats: Seats::default(),
@@ -146,6 +153,7 @@ impl Judge {
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
+        self.wait_no_longer();
         self.step = Step { weight, began: now, ..Step::default() };
         if weight == BasisPoints::FULL && self.config.compares_arms() {
             self.switched();
@@ -164,6 +172,7 @@ impl Judge {
         if self.config.comparison == Comparison::BeforeAfter {
             return;
         }
+        self.wait_no_longer();
         // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
         // it may without any primary.
         let before = self.trial.primary_rate().unwrap_or_else(|| self.baseline.before());
@@ -186,20 +195,14 @@ impl Judge {
             self.note_traffic(arms, batch.end);
         }
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
-        if !standing.warmup {
-            let arms = &batch.judged;
-            let (canary, primary) = (&arms.canary, &arms.primary);
-            let split = Split {
-                canary_bad: canary.errors(),
-                canary: canary.judged(),
-                primary_bad: primary.errors(),
-                primary: primary.judged(),
-            };
-            self.interval.observe(split, batch.span);
-        }
         self.observed.add(batch, standing.warmup);
-        self.jackknife.observe(batch, standing, &self.trial, &self.config);
-        self.trial.observe(batch, standing, &self.config);
+        if self.both_arms_are_due() {
+            for ready in self.pairing.add(batch, standing).into_iter().flatten() {
+                self.test(&ready);
+            }
+        } else {
+            self.test(&(Cow::Borrowed(batch), standing));
+        }
         self.look_for_harm(batch.end);
         self.reckon(batch.span);
     }
@@ -240,6 +243,36 @@ impl Judge {
             attempts: Harm { harm: harm(&[Signal::Attempts]) },
             disconnects: Harm { harm: harm(&[Signal::Disconnects]) },
         }
+    }
+
+    /// Lets the tests take in a batch.
+    fn test(&mut self, (batch, standing): &Ready<'_>) {
+        if !standing.warmup {
+            let arms = &batch.judged;
+            let (canary, primary) = (&arms.canary, &arms.primary);
+            let split = Split {
+                canary_bad: canary.errors(),
+                canary: canary.judged(),
+                primary_bad: primary.errors(),
+                primary: primary.judged(),
+            };
+            self.interval.observe(split, batch.span);
+        }
+        self.jackknife.observe(batch, *standing, &self.trial, &self.config);
+        self.trial.observe(batch, *standing, &self.config);
+    }
+
+    /// Tests what waits as it is.
+    fn wait_no_longer(&mut self) {
+        if let Some(ready) = self.pairing.release() {
+            self.test(&ready);
+        }
+    }
+
+    /// Returns true where requests divide between the arms, so that one without any will have some soon.
+    fn both_arms_are_due(&self) -> bool {
+        let divided = !self.step.weight.is_zero() && self.step.weight < BasisPoints::FULL;
+        divided && self.config.comparison != Comparison::BeforeAfter
     }
 
     /// A pod is new from its first request on. The first request of the canary is that of a pod, known or not.

@@ -15,10 +15,19 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 4] = [
+pub(super) const BENCHES: [Bench; 5] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
+    Bench {
+        name: "judge-cost",
+        program: "judge",
+        at_most: &[
+            ("verdict_ns", 10_000.0),
+            ("verdict_ns_1000_canaries", 10_000.0),
+            ("bytes_a_canary_and_metric", 4_096.0),
+        ],
+    },
     Bench { name: "cpu", program: "cpu", at_most: &[("ratio_off", 1.02), ("ratio_judged", 1.25), ("ratio_ab", 1.5)] },
 ];
 

@@ -16,7 +16,7 @@ pub(super) struct Suite {
     tests: &'static [&'static str],
 }
 
-pub(super) const SUITES: [Suite; 14] = [
+pub(super) const SUITES: [Suite; 17] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -84,6 +84,22 @@ pub(super) const SUITES: [Suite; 14] = [
         name: "judge",
         claim: "detection as the reference; bad ones promoted ≤ 10 %; 300 healthy rollouts, none rolled back",
         ..suite("wingbeat-core", &["--test", "analysis_judge"])
+    },
+    Suite {
+        name: "judge-equal",
+        claim: "what is optimised = what is naive, on random input",
+        tests: &["one_sum_equals", "a_naive_look"],
+        ..suite("wingbeat-core", &["--lib"])
+    },
+    Suite {
+        name: "judge-equal",
+        claim: "merging is associative and commutative, on random input",
+        ..suite("wingbeat-core", &["--test", "merge"])
+    },
+    Suite {
+        name: "judge-equal",
+        claim: "verdicts and evidence in wasm are the same to the bit",
+        ..suite("wingbeat-wasm-judge", &["--test", "equal"])
     },
 ];
 
