@@ -7,7 +7,9 @@
 mod canary;
 mod decoder;
 mod judge;
+mod listener;
 mod metric;
+mod operators;
 mod rules;
 pub mod set;
 mod template;

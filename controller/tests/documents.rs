@@ -12,6 +12,7 @@ use wingbeat_core::matching::division::Identity;
 use wingbeat_core::rollout::{NoData, Pace};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
 const GATED: &str = include_str!("../../deploy/examples/gated.yaml");
@@ -113,6 +114,35 @@ fn six_mistakes_are_told_at_once_each_by_its_place() {
     canary.yaml:22:24: spec.analysis.interval: "1 second" is not a duration, write one like 500ms, 10s or 1m30s
     canary.yaml:22:34: spec.analysis.treshold: is unknown, did you mean threshold?
     canary.yaml:22:74: spec.analysis.stepWeight: 500 is not a share of traffic, use a number from 1 to 100
+    "#);
+}
+
+#[test]
+fn a_listener_may_have_an_access_log() {
+    let with = |log: &str| BACKEND.replace("port: 10000}", &format!("port: 10000, accessLog: {log}}}"));
+    let log_of = |log: &str| {
+        let set = read(&with(log));
+        assert_eq!(set.report.errors, []);
+        set.setup(None).listeners[0].access_log.clone().unwrap()
+    };
+    assert_eq!(log_of("{path: /dev/stdout}"), AccessLog { path: "/dev/stdout".to_owned(), format: LogFormat::Default });
+    assert_eq!(
+        log_of("{path: /a.log, format: '%DURATION% %REQ(:PATH)% 100 %%'}").format,
+        LogFormat::Text("%DURATION% %REQ(:PATH)% 100 %%".to_owned())
+    );
+    assert_eq!(
+        log_of("{path: /a.log, format: {us: '%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%'}}").format,
+        LogFormat::Json(BTreeMap::from([("us".to_owned(), "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%".to_owned())]))
+    );
+    insta::assert_snapshot!(errors(&with("{path: access.log, format: {a: '%DURATION', b: '%DURATON%'}, json: 1}")), @r#"
+    canary.yaml:5:59: spec.accessLog.path: "access.log" is not the path of a file, write it from the root, like /dev/stdout
+    canary.yaml:5:83: spec.accessLog.format.a: has no operator at %DURATION, write one like %DURATION% or %REQ(USER-AGENT)%, and %% for a percent sign
+    canary.yaml:5:99: spec.accessLog.format.b: has the operator %DURATON%, which Envoy 1.40 does not know, did you mean %DURATION%?
+    canary.yaml:5:113: spec.accessLog.json: is unknown, the fields here are path, format
+    "#);
+    insta::assert_snapshot!(errors(&with("{format: {}}")), @r#"
+    canary.yaml:5:52: spec.accessLog.path: is missing, name a file, like /var/log/envoy/access.log
+    canary.yaml:5:61: spec.accessLog.format: has no fields, write them like {duration: "%DURATION%"}
     "#);
 }
 

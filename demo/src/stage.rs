@@ -190,6 +190,7 @@ fn setup(
             address: entry.ip().to_string(),
             port: entry.port(),
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         filter: Some(Arc::from(filter)),
     })

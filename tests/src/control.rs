@@ -108,6 +108,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             address: entry.ip().to_string(),
             port: entry.port(),
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "prod/backend".to_owned(),

@@ -14,9 +14,9 @@ use crate::snapshot::{Resources, Snapshot};
 
 pub(crate) use extension::CONTROL_CLUSTER;
 
+mod access_log;
 mod cluster;
 mod extension;
-
 mod listener;
 mod route;
 
@@ -157,8 +157,13 @@ mod tests {
     }
 
     fn model(hosts: &[Arc<VirtualHost>], clusters: &[Arc<Cluster>]) -> Model {
-        let listener =
-            Listener { name: "l".to_owned(), address: "127.0.0.1".to_owned(), port: 80, node_clusters: Vec::new() };
+        let listener = Listener {
+            name: "l".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: 80,
+            node_clusters: Vec::new(),
+            access_log: None,
+        };
         let filter = Some(Arc::from(&b"module"[..]));
         Model { listeners: vec![listener], hosts: hosts.to_vec(), clusters: clusters.to_vec(), filter }
     }

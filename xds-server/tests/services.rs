@@ -42,6 +42,7 @@ fn model() -> Model {
             address: "127.0.0.1".to_owned(),
             port: 80,
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "h".to_owned(),

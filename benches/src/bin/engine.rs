@@ -95,8 +95,13 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
         let revision = if number < rolled_out { "2" } else { "1" };
         Ok((name(number), managed(number, revision)?))
     });
-    let listener =
-        Listener { name: "public".to_owned(), address: "127.0.0.1".to_owned(), port: 1, node_clusters: Vec::new() };
+    let listener = Listener {
+        name: "public".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        port: 1,
+        node_clusters: Vec::new(),
+        access_log: None,
+    };
     Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], filter: None })
 }
 

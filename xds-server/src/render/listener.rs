@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
 
 use crate::model::{FILTER, Listener};
+use crate::render::access_log::access_log;
 use crate::render::cluster::{ads, socket};
 use crate::resource::any;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
@@ -45,6 +46,7 @@ pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
             route_config_name: listener.name.clone(),
         })),
         http_filters,
+        access_log: listener.access_log.iter().map(access_log).collect(),
         early_header_mutation_extensions: vec![without_our_headers()],
         // Without it Envoy refuses WebSockets with 403.
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
