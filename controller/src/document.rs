@@ -6,6 +6,7 @@
 
 mod canary;
 mod decoder;
+mod http;
 mod judge;
 mod listener;
 mod metric;

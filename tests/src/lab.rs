@@ -16,6 +16,7 @@ use wingbeat_core::time::Span;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{AccessLog, Listener, Retries};
 
 use crate::{Answer, PATIENCE, send};
@@ -33,6 +34,8 @@ pub struct Test {
     pub canary: Option<SocketAddr>,
     /// Longest time for a request.
     pub timeout: Option<Span>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
     /// Retries by Envoy.
     pub retries: Option<Retries>,
     /// True if both revisions speak HTTP/2.
@@ -92,6 +95,7 @@ impl Test {
             primary: None,
             canary: None,
             timeout: None,
+            http: HttpOptions::default(),
             retries: None,
             http2: false,
             weight: 50,
@@ -121,6 +125,7 @@ impl Test {
         managed.service.hosts = vec![format!("{}.local", self.name)];
         managed.service.timeout = self.timeout;
         managed.service.retries.clone_from(&self.retries);
+        managed.service.http.clone_from(&self.http);
         managed.workload.http2 = self.http2;
         if self.settled {
             managed.workload.revision = Revision::new(PRIMARY);

@@ -7,6 +7,10 @@ use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
+pub mod http;
+
+use http::HttpOptions;
+
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
 
@@ -73,6 +77,8 @@ pub struct VirtualHost {
     pub timeout: Option<Span>,
     /// Whether failed requests are tried again.
     pub retries: Option<Retries>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
     /// How requests are divided.
     pub split: Split,
     /// Travels as metadata of every route.

@@ -21,6 +21,7 @@ use wingbeat_core::rollout::{Command, Plan, PlanInput};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store;
 
@@ -81,6 +82,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
             listeners: vec!["public".to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),

@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_muta
 use crate::model::{FILTER, Listener};
 use crate::render::access_log::access_log;
 use crate::render::cluster::{ads, socket};
+use crate::render::cors;
 use crate::resource::any;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 
@@ -21,7 +22,8 @@ const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wa
 
 /// Returns the listener. The filter is installed but off: virtual hosts switch it on while a rollout runs.
 pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
-    let mut http_filters = Vec::new();
+    // Before ours: what a browser asks beforehand never reaches an upstream, and is not counted.
+    let mut http_filters = vec![cors::filter()];
     if filter {
         http_filters.push(HttpFilter {
             name: FILTER.to_owned(),
