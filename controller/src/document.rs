@@ -6,8 +6,11 @@
 
 mod canary;
 mod decoder;
+mod http;
 mod judge;
+mod listener;
 mod metric;
+mod operators;
 mod rules;
 pub mod set;
 mod template;

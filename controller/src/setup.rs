@@ -12,6 +12,7 @@ use wingbeat_core::matching::rule::Rules;
 use wingbeat_core::rollout::Plan;
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{Listener, Retries};
 
 use crate::outbound::alert::Channel;
@@ -109,6 +110,8 @@ pub struct Service {
     pub timeout: Option<Span>,
     /// Retries by Envoy.
     pub retries: Option<Retries>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
 }
 
 /// Returns the name of a revision's cluster.

@@ -12,6 +12,8 @@ use wingbeat_core::matching::division::Identity;
 use wingbeat_core::rollout::{NoData, Pace};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::model::http::{HealthChecks, NewPath, PathRewrite, TextMatch};
+use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
 const GATED: &str = include_str!("../../deploy/examples/gated.yaml");
@@ -113,6 +115,35 @@ fn six_mistakes_are_told_at_once_each_by_its_place() {
     canary.yaml:22:24: spec.analysis.interval: "1 second" is not a duration, write one like 500ms, 10s or 1m30s
     canary.yaml:22:34: spec.analysis.treshold: is unknown, did you mean threshold?
     canary.yaml:22:74: spec.analysis.stepWeight: 500 is not a share of traffic, use a number from 1 to 100
+    "#);
+}
+
+#[test]
+fn a_listener_may_have_an_access_log() {
+    let with = |log: &str| BACKEND.replace("port: 10000}", &format!("port: 10000, accessLog: {log}}}"));
+    let log_of = |log: &str| {
+        let set = read(&with(log));
+        assert_eq!(set.report.errors, []);
+        set.setup(None).listeners[0].access_log.clone().unwrap()
+    };
+    assert_eq!(log_of("{path: /dev/stdout}"), AccessLog { path: "/dev/stdout".to_owned(), format: LogFormat::Default });
+    assert_eq!(
+        log_of("{path: /a.log, format: '%DURATION% %REQ(:PATH)% 100 %%'}").format,
+        LogFormat::Text("%DURATION% %REQ(:PATH)% 100 %%".to_owned())
+    );
+    assert_eq!(
+        log_of("{path: /a.log, format: {us: '%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%'}}").format,
+        LogFormat::Json(BTreeMap::from([("us".to_owned(), "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%".to_owned())]))
+    );
+    insta::assert_snapshot!(errors(&with("{path: access.log, format: {a: '%DURATION', b: '%DURATON%'}, json: 1}")), @r#"
+    canary.yaml:5:59: spec.accessLog.path: "access.log" is not the path of a file, write it from the root, like /dev/stdout
+    canary.yaml:5:83: spec.accessLog.format.a: has no operator at %DURATION, write one like %DURATION% or %REQ(USER-AGENT)%, and %% for a percent sign
+    canary.yaml:5:99: spec.accessLog.format.b: has the operator %DURATON%, which Envoy 1.40 does not know, did you mean %DURATION%?
+    canary.yaml:5:113: spec.accessLog.json: is unknown, the fields here are path, format
+    "#);
+    insta::assert_snapshot!(errors(&with("{format: {}}")), @r#"
+    canary.yaml:5:52: spec.accessLog.path: is missing, name a file, like /var/log/envoy/access.log
+    canary.yaml:5:61: spec.accessLog.format: has no fields, write them like {duration: "%DURATION%"}
     "#);
 }
 
@@ -346,4 +377,107 @@ fn flaggers_metric_without_a_range_fails_above_nothing() {
     assert_eq!(set.report.errors, []);
     let warned: Vec<&str> = set.report.warnings.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(warned, ["is missing: as with Flagger, everything above 0 fails"]);
+}
+
+fn service(fields: &str) -> String {
+    BACKEND.replace("listeners: [public]}", &format!("listeners: [public], {fields}}}"))
+}
+
+#[test]
+fn what_a_service_changes_is_read() {
+    let http = |fields: &str| {
+        let set = read(&service(fields));
+        assert_eq!(set.report.errors, [], "{fields}");
+        let told: Vec<String> = set.report.warnings.iter().map(|warning| warning.message.clone()).collect();
+        (set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.http.clone(), told)
+    };
+    let replaced =
+        |path: TextMatch, to: &str| PathRewrite { path, ignore_case: false, to: NewPath::Replaced(to.to_owned()) };
+    let (options, told) = http("rewrite: {uri: /v2/, authority: inside}");
+    assert_eq!(options.rewrites, [replaced(TextMatch::Prefix("/".to_owned()), "/v2/")]);
+    assert_eq!((options.authority.as_deref(), told.len()), (Some("inside"), 0));
+    let (options, told) = http("rewrite: {uri: /v2}");
+    assert_eq!(options.rewrites.len(), 1);
+    assert_eq!(told, ["makes /v2x of /x, since only / is replaced: end it with / too"]);
+    let (options, _) =
+        http("match: [{uri: {prefix: /a/}}, {uri: {regex: '/b/[0-9]+'}}, {uri: {exact: /c}}], rewrite: {uri: /}");
+    let paths: Vec<TextMatch> = options.rewrites.into_iter().map(|rewrite| rewrite.path).collect();
+    let text = str::to_owned;
+    assert_eq!(
+        paths,
+        [TextMatch::Prefix(text("/a/")), TextMatch::Regex(text("/b/[0-9]+")), TextMatch::Exact(text("/c"))]
+    );
+    let (options, _) =
+        http("headers: {request: {set: {X-A: '1', Host: other}, add: {x-b: '%REQ(:PATH)%'}, remove: [X-C]}}");
+    assert_eq!(options.request.set, BTreeMap::from([(text("x-a"), text("1"))]));
+    assert_eq!((options.authority, options.request.remove), (Some(text("other")), vec![text("x-c")]));
+    let (options, _) = http("corsPolicy: {allowOrigin: ['*'], allowOrigins: [{prefix: 'https://a.'}], maxAge: 24h}");
+    let cors = options.cors.unwrap();
+    assert_eq!(cors.origins, [TextMatch::Exact(text("*")), TextMatch::Prefix(text("https://a."))]);
+    assert_eq!((cors.max_age, cors.credentials), (Some(Span::from_secs(86_400)), None));
+}
+
+#[test]
+fn what_envoy_would_refuse_of_a_service_is_told() {
+    let told = |fields: &str| {
+        let report = read(&service(fields)).report;
+        report.errors.iter().map(|error| format!("{}: {}\n", error.field, error.message)).collect::<String>()
+    };
+    insta::assert_snapshot!(
+        told("headers: {request: {set: {'a b': x, ':path': x, x-ok: '100%'}, remove: [host, 'x:y']}, response: {add: {x: '%NOPE%'}}, answer: {}}"),
+        @r#"
+    spec.service.headers.request.set.a b: "a b" is not the name of a header, write one like x-team
+    spec.service.headers.request.set.:path: is part of every request, and changed by rewrite alone
+    spec.service.headers.request.set.x-ok: has no operator at %, write one like %DURATION% or %REQ(USER-AGENT)%, and %% for a percent sign
+    spec.service.headers.request.remove[0]: is part of every request, and changed by rewrite alone
+    spec.service.headers.request.remove[1]: "x:y" is not the name of a header, write one like x-team
+    spec.service.headers.response.add.x: has the operator %NOPE%, which Envoy 1.40 does not know, see Envoy's list of them
+    spec.service.headers.answer: is unknown, the fields here are request, response
+    "#
+    );
+    insta::assert_snapshot!(
+        told(r"rewrite: {uriRegexRewrite: {match: '^/(a)/(?!b)', rewrite: /}}, corsPolicy: {allowOrigins: [{suffix: x}], allowMethods: ['GET, PUT'], maxAge: 600}"),
+        @r#"
+    spec.service.rewrite.uriRegexRewrite.match: has look-around, which Envoy cannot run here
+    spec.service.corsPolicy.allowOrigins[0]: has to be one of exact, prefix and regex
+    spec.service.corsPolicy.allowMethods[0]: "GET, PUT" is not the name of a method, write one like GET
+    spec.service.corsPolicy.maxAge: "600" is not a duration, write one like 500ms, 10s or 1m30s
+    "#
+    );
+    insta::assert_snapshot!(told(r"rewrite: {uriRegexRewrite: {match: '^/(a)/', rewrite: '/\2\x\'}}"), @r"
+    spec.service.rewrite.uriRegexRewrite.rewrite: ends with \, write \1 for a group and \\ for a backslash
+    spec.service.rewrite.uriRegexRewrite.rewrite: has \x, write \1 for a group and \\ for a backslash
+    spec.service.rewrite.uriRegexRewrite.rewrite: names group 2 of a pattern that has 1
+    ");
+    insta::assert_snapshot!(told("match: [{uri: {suffix: .html}}], rewrite: {uri: v2}"), @r#"
+    spec.service.rewrite.uri: "v2" is not a path, write one like /v2/
+    "#);
+    insta::assert_snapshot!(told("match: [{uri: {suffix: .html}}], rewrite: {uri: /v2}"), @"
+    spec.service.match[0].uri: is a suffix, of which no path can be rewritten, use exact, prefix or regex
+    ");
+    insta::assert_snapshot!(told("rewrite: {}, corsPolicy: {}, mirror: []"), @r#"
+    spec.service.rewrite: has nothing to rewrite, write uri, uriRegexRewrite or authority
+    spec.service.corsPolicy: allows no origin, list some in allowOrigins like [{exact: "https://a.example"}]
+    spec.service.mirror: is for the Gateway API, use analysis.mirror or leave it out
+    "#);
+}
+
+#[test]
+fn which_requests_are_health_checks_is_read() {
+    let with =
+        |judge: &str| BACKEND.replace("stepWeight: 5}", &format!("stepWeight: 5, judge: {{healthChecks: {judge}}}}}"));
+    let checks = |judge: &str| {
+        let set = read(&with(judge));
+        assert_eq!(set.report.errors, []);
+        set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.http.health_checks.clone()
+    };
+    let usual = HealthChecks::default();
+    assert_eq!(checks("{}"), usual);
+    assert_eq!(checks("{userAgents: []}"), HealthChecks { user_agents: Vec::new(), ..usual.clone() });
+    assert_eq!(checks("{paths: [/ping]}"), HealthChecks { paths: vec!["/ping".to_owned()], ..usual });
+    insta::assert_snapshot!(errors(&with("{userAgents: [''], paths: [ping], path: 1}")), @r#"
+    canary.yaml:22:108: spec.analysis.judge.healthChecks.userAgents[0]: "" tells no health check, write how it begins, like kube-probe/
+    canary.yaml:22:121: spec.analysis.judge.healthChecks.paths[0]: "ping" tells no health check, write a path like /healthz
+    canary.yaml:22:128: spec.analysis.judge.healthChecks.path: is unknown, did you mean paths?
+    "#);
 }

@@ -20,6 +20,7 @@ use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::server;
 use wingbeat_xds_server::store::Store as Snapshots;
 
@@ -177,6 +178,7 @@ fn setup(
             listeners: vec![LISTENER.to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
         },
         audience,
         hooks: Vec::new(),
@@ -190,6 +192,7 @@ fn setup(
             address: entry.ip().to_string(),
             port: entry.port(),
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         filter: Some(Arc::from(filter)),
     })

@@ -41,6 +41,8 @@ pub struct Worker {
     store: Store,
     cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
+    /// Requests that began when there was no room to keep them in view.
+    unfollowed: u64,
     policy_version: u64,
     clusters: BTreeMap<String, v1::ClusterPolicy>,
     /// How virtual hosts are divided, where chance alone does not do it.
@@ -69,6 +71,7 @@ impl Worker {
             store: Store::default(),
             cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
+            unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
             divisions: BTreeMap::new(),
@@ -98,6 +101,7 @@ impl Worker {
         if self.in_flight.len() < MAX_IN_FLIGHT {
             self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose });
         } else {
+            self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
         }
     }
@@ -105,6 +109,12 @@ impl Worker {
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
         let request = self.in_flight.remove(&stream);
+        if request.is_none() {
+            // One that never began was answered by a filter before this one, as what browsers ask before requests of
+            // other origins is: it has a cluster, but nobody sent it there.
+            let Some(left) = self.unfollowed.checked_sub(1) else { return };
+            self.unfollowed = left;
+        }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =

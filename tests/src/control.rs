@@ -9,6 +9,7 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
 use wingbeat_xds_server::store::Store;
@@ -108,6 +109,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             address: entry.ip().to_string(),
             port: entry.port(),
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "prod/backend".to_owned(),
@@ -115,6 +117,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             listeners: vec!["public".to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
             split: Split::Single(name.clone()),
             rev: Rev::new(generation),
             filter,

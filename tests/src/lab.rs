@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wingbeat_controller::setup::{Audience, Managed, Setup};
-use wingbeat_controller::view::{ArmView, CanaryView};
+use wingbeat_controller::view::{ArmView, ArmsView, CanaryView};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::request::Request;
@@ -16,7 +16,8 @@ use wingbeat_core::time::Span;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
-use wingbeat_xds_server::model::Retries;
+use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::{AccessLog, Listener, Retries};
 
 use crate::{Answer, PATIENCE, send};
 
@@ -27,10 +28,14 @@ pub struct Test {
     pub name: String,
     /// Who gets the canary.
     pub audience: Audience,
+    /// Where the revision is that serves, if it is not the demo's service.
+    pub primary: Option<SocketAddr>,
     /// Where the new revision is, if it is not the demo's service.
     pub canary: Option<SocketAddr>,
     /// Longest time for a request.
     pub timeout: Option<Span>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
     /// Retries by Envoy.
     pub retries: Option<Retries>,
     /// True if both revisions speak HTTP/2.
@@ -87,8 +92,10 @@ impl Test {
         Self {
             name: name.to_owned(),
             audience,
+            primary: None,
             canary: None,
             timeout: None,
+            http: HttpOptions::default(),
             retries: None,
             http2: false,
             weight: 50,
@@ -118,13 +125,16 @@ impl Test {
         managed.service.hosts = vec![format!("{}.local", self.name)];
         managed.service.timeout = self.timeout;
         managed.service.retries.clone_from(&self.retries);
+        managed.service.http.clone_from(&self.http);
         managed.workload.http2 = self.http2;
         if self.settled {
             managed.workload.revision = Revision::new(PRIMARY);
         }
-        if let Some(address) = self.canary {
-            let endpoint = (address.ip().to_string(), address.port());
-            managed.workload.revisions.insert(Revision::new(CANARY), vec![endpoint]);
+        for (revision, address) in [(PRIMARY, self.primary), (CANARY, self.canary)] {
+            if let Some(address) = address {
+                let endpoint = (address.ip().to_string(), address.port());
+                managed.workload.revisions.insert(Revision::new(revision), vec![endpoint]);
+            }
         }
         managed
     }
@@ -134,14 +144,21 @@ impl Lab {
     /// Starts an Envoy, rolls the canaries out, and waits until all workers know whom to mark; the test named in
     /// `probe` finds that out by its request, which has to reach the canary.
     pub async fn open(tests: &[Test], probe: (&str, &[u8])) -> Self {
+        Self::open_logging(tests, probe, None).await
+    }
+
+    /// The same, with an access log.
+    pub async fn open_logging(tests: &[Test], probe: (&str, &[u8]), log: Option<&AccessLog>) -> Self {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         let scene = scene(Scenario::NoTraffic);
         let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
         let setup = |revision: &str| {
             let template = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
             let shared = template.canaries.values().next().expect("one").clone();
+            let listeners = template.listeners.iter().cloned();
+            let listeners = listeners.map(|listener| Listener { access_log: log.cloned(), ..listener }).collect();
             let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(&shared)));
-            Setup { canaries: managed.collect(), ..template }
+            Setup { canaries: managed.collect(), listeners, ..template }
         };
         stage.handle().configure(setup(PRIMARY)).expect("they are managed");
         let setup = setup(CANARY);
@@ -200,7 +217,12 @@ impl Lab {
 
     /// Returns what was measured of a canary.
     pub fn canary(&self, name: &str) -> ArmView {
-        self.view(name).map(|view| view.measured().canary).unwrap_or_default()
+        self.arms(name).canary
+    }
+
+    /// Returns what was measured of both arms.
+    pub fn arms(&self, name: &str) -> ArmsView {
+        self.view(name).map(|view| view.measured()).unwrap_or_default()
     }
 
     fn flows(&self, name: &str) -> bool {

@@ -1,10 +1,15 @@
 //! What is to be served, in words of routing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
+
+pub mod http;
+
+use http::HttpOptions;
 
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
@@ -34,6 +39,29 @@ pub struct Listener {
     pub port: u16,
     /// Values of `node.cluster` that it is for; empty: all.
     pub node_clusters: Vec<String>,
+    /// Where its requests are logged; none: nowhere.
+    pub access_log: Option<AccessLog>,
+}
+
+/// A file that Envoy writes a line to for every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file, on Envoy's machine.
+    pub path: String,
+    /// What a line says.
+    pub format: LogFormat,
+}
+
+/// What a line of an access log says, in Envoy's command operators like `%DURATION%`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Envoy's default.
+    #[default]
+    Default,
+    /// A text. Lines end by themselves.
+    Text(String),
+    /// A JSON object, by field. A value that is one operator keeps its type.
+    Json(BTreeMap<String, String>),
 }
 
 /// A host of one or more listeners.
@@ -49,6 +77,8 @@ pub struct VirtualHost {
     pub timeout: Option<Span>,
     /// Whether failed requests are tried again.
     pub retries: Option<Retries>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
     /// How requests are divided.
     pub split: Split,
     /// Travels as metadata of every route.

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Duration;
-use prost::Message as _;
 use prost::bytes::Bytes;
 use wingbeat_core::time::Span;
 
@@ -14,9 +13,11 @@ use crate::snapshot::{Resources, Snapshot};
 
 pub(crate) use extension::CONTROL_CLUSTER;
 
+mod access_log;
 mod cluster;
+mod cors;
 mod extension;
-
+mod http;
 mod listener;
 mod route;
 
@@ -63,7 +64,7 @@ impl Renderer {
             snapshot.add(Kind::Listener, Resource { node_clusters, ..Resource::new(&listener.name, &message) });
         }
         self.hosts.renew(&model.hosts, |host| {
-            let encoded = route::virtual_host(host).encode_to_vec();
+            let encoded = route::encode(host);
             let version = Version::of([encoded.as_slice()]);
             (Bytes::from(encoded), version)
         });
@@ -133,9 +134,11 @@ fn duration(span: Span) -> Duration {
 #[cfg(test)]
 mod tests {
     use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+    use prost::Message as _;
     use wingbeat_core::id::{ClusterName, Rev};
 
     use super::*;
+    use crate::model::http::HttpOptions;
     use crate::model::{Listener, Split};
 
     fn host(name: &str, rev: u64) -> Arc<VirtualHost> {
@@ -145,6 +148,7 @@ mod tests {
             listeners: vec!["l".to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
             split: Split::Single(ClusterName::new(name)),
             rev: Rev::new(rev),
             filter: true,
@@ -157,8 +161,13 @@ mod tests {
     }
 
     fn model(hosts: &[Arc<VirtualHost>], clusters: &[Arc<Cluster>]) -> Model {
-        let listener =
-            Listener { name: "l".to_owned(), address: "127.0.0.1".to_owned(), port: 80, node_clusters: Vec::new() };
+        let listener = Listener {
+            name: "l".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: 80,
+            node_clusters: Vec::new(),
+            access_log: None,
+        };
         let filter = Some(Arc::from(&b"module"[..]));
         Model { listeners: vec![listener], hosts: hosts.to_vec(), clusters: clusters.to_vec(), filter }
     }

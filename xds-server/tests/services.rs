@@ -16,6 +16,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
@@ -42,6 +43,7 @@ fn model() -> Model {
             address: "127.0.0.1".to_owned(),
             port: 80,
             node_clusters: Vec::new(),
+            access_log: None,
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "h".to_owned(),
@@ -49,6 +51,7 @@ fn model() -> Model {
             listeners: vec!["l".to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
             split: Split::Single(cluster.clone()),
             rev: Rev::new(1),
             filter: false,

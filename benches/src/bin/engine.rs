@@ -21,6 +21,7 @@ use wingbeat_core::rollout::{Command, Plan, PlanInput};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store;
 
@@ -81,6 +82,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
             listeners: vec!["public".to_owned()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),
@@ -95,8 +97,13 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
         let revision = if number < rolled_out { "2" } else { "1" };
         Ok((name(number), managed(number, revision)?))
     });
-    let listener =
-        Listener { name: "public".to_owned(), address: "127.0.0.1".to_owned(), port: 1, node_clusters: Vec::new() };
+    let listener = Listener {
+        name: "public".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        port: 1,
+        node_clusters: Vec::new(),
+        access_log: None,
+    };
     Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], filter: None })
 }
 

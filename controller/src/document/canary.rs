@@ -12,8 +12,10 @@ use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::Retries;
+use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
 use super::decoder::Decoder;
+use super::http;
 use super::judge;
 use super::metric::{self, MetricDocument, Surroundings};
 use super::rules;
@@ -67,6 +69,7 @@ struct Analysis {
     rules: Rules,
     holdback: BasisPoints,
     affinity: Option<Identity>,
+    health_checks: HealthChecks,
 }
 
 /// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
@@ -128,7 +131,9 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
 }
 
 fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
-    let Analysis { mut input, mut judge, mode, hooks, mut metrics, alerts, rules, holdback, affinity } = analysis;
+    let Analysis { mut input, mut judge, mode, hooks, mut metrics, alerts, rules, holdback, affinity, health_checks } =
+        analysis;
+    let service = Service { http: HttpOptions { health_checks, ..service.http }, ..service };
     judge.mode = mode.unwrap_or(match api {
         Api::Wingbeat => Mode::Sequential,
         Api::Flagger => Mode::Guard,
@@ -261,17 +266,18 @@ fn decode_service(
         "it is for Services of Kubernetes and for Istio",
         decoder,
     );
+    let mut served = Vec::new();
     if let Some((node, path)) = fields.take("match") {
-        *rules = rules::decode(decoder, node, &path);
+        served = rules::decode_inputs(decoder, node, &path);
+        *rules = rules::compile(decoder, &served, &path);
         decoder.warn(node.at, &path, "limits who may get the canary; requests that match nothing are still served");
     }
-    for name in ["rewrite", "headers", "mirror", "corsPolicy"] {
-        if let Some((node, path)) = fields.take(name) {
-            decoder.wrong(node.at, &path, "is not carried out by this server yet, leave it out");
-        }
+    let http = http::decode(decoder, &mut fields, &served);
+    if let Some((node, path)) = fields.take("mirror") {
+        decoder.wrong(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
     }
     decoder.done(fields);
-    Some(Service { hosts, listeners, timeout, retries })
+    Some(Service { hosts, listeners, timeout, retries, http })
 }
 
 fn decode_retries(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retries> {
@@ -347,7 +353,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
         }
     }
     if let Some((node, path)) = fields.take("judge") {
-        out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input);
+        out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input, &mut out.health_checks);
     }
     decoder.done(fields);
 }

@@ -176,12 +176,7 @@ impl Decoder {
     /// Reports the fields that nobody asked for.
     pub(super) fn done(&mut self, fields: Fields<'_>) {
         for (name, (at, _)) in fields.left {
-            let near = fields
-                .known
-                .iter()
-                .filter(|known| distance(known, name) <= 2)
-                .min_by_key(|known| distance(known, name));
-            let hint = match near {
+            let hint = match nearest(name, fields.known.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("the fields here are {}", fields.known.join(", ")),
             };
@@ -344,6 +339,12 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         rest = after;
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// Returns the one of these that a word was probably meant to be.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|known| (distance(known, word), known)).filter(|(edits, _)| *edits <= 2);
+    near.min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
 }
 
 /// Edits between two words, for hints. Quadratic in short words.

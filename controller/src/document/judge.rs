@@ -3,6 +3,8 @@
 use wingbeat_core::analysis::judge::{JudgeConfig, Mode, OnOnePod};
 use wingbeat_core::rollout::{NoData, PlanInput};
 
+use wingbeat_xds_server::model::http::HealthChecks;
+
 use super::canary::span;
 use super::decoder::{Decoder, Fields};
 use super::yaml::Node;
@@ -14,6 +16,7 @@ pub(super) fn decode(
     path: &str,
     judge: &mut JudgeConfig,
     plan: &mut PlanInput,
+    health_checks: &mut HealthChecks,
 ) -> Option<Mode> {
     let mut fields = decoder.fields(node, path)?;
     let mode = fields.take("mode").and_then(|(node, path)| {
@@ -76,6 +79,24 @@ pub(super) fn decode(
         decoder.one_of(node.at, &path, &text, &words)
     });
     judge.on_one_pod = on_one_pod.unwrap_or(judge.on_one_pod);
+    if let Some((node, path)) = fields.take("healthChecks")
+        && let Some(mut fields) = decoder.fields(node, &path)
+    {
+        for (name, into) in [("userAgents", &mut health_checks.user_agents), ("paths", &mut health_checks.paths)] {
+            let Some((node, path)) = fields.take(name) else { continue };
+            into.clear();
+            for (node, path) in decoder.list(node, &path) {
+                let text = decoder.text(node, &path).unwrap_or_default();
+                let right = !text.is_empty() && text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+                if !right || (name == "paths" && !text.starts_with('/')) {
+                    let like = if name == "paths" { "a path like /healthz" } else { "how it begins, like kube-probe/" };
+                    decoder.wrong(node.at, &path, format!("{text:?} tells no health check, write {like}"));
+                }
+                into.push(text);
+            }
+        }
+        decoder.done(fields);
+    }
     decoder.done(fields);
     mode
 }

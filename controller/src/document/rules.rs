@@ -10,10 +10,19 @@ use super::yaml::Node;
 
 /// Decodes a list of rules; errors of patterns are told by their fields.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
+    let inputs = decode_inputs(decoder, node, path);
+    compile(decoder, &inputs, path)
+}
+
+/// Decodes a list of rules as they are written.
+pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<EntryInput> {
     let listed = decoder.list(node, path);
-    let inputs: Vec<EntryInput> =
-        listed.into_iter().filter_map(|(node, path)| decode_rule(decoder, node, &path)).collect();
-    Entries::try_new(&inputs).unwrap_or_else(|errors| {
+    listed.into_iter().filter_map(|(node, path)| decode_rule(decoder, node, &path)).collect()
+}
+
+/// Compiles rules that were written at `path`.
+pub(super) fn compile(decoder: &mut Decoder, inputs: &[EntryInput], path: &str) -> Entries {
+    Entries::try_new(inputs).unwrap_or_else(|errors| {
         for error in errors {
             let field = format!("{path}{}", error.field);
             let at = decoder.place(&field);
@@ -81,7 +90,7 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
     Some(rule)
 }
 
-fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
+pub(super) fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
     let mut fields = decoder.fields(node, path)?;
     let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
     let test =

@@ -9,6 +9,7 @@ use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, Api, CanaryDocument};
 use super::decoder::{Decoder, HostName, Problem, Reference, Report};
+use super::listener;
 use super::metric::{self, TemplateDocument};
 use super::yaml::{self, Node, Place};
 use crate::outbound::alert::{Channel, Format};
@@ -215,7 +216,7 @@ impl Set {
                 .and_then(|document| self.canaries.insert(name, (at.clone(), document)).map(|(at, _)| at)),
             "Workload" => workload(decoder, spec)
                 .and_then(|workload| self.workloads.insert(name, (at.clone(), workload)).map(|(at, _)| at)),
-            "Listener" => listener(decoder, spec, &name.name)
+            "Listener" => listener::decode(decoder, spec, &name.name)
                 .and_then(|listener| self.listeners.insert(name.name, (at.clone(), listener)).map(|(at, _)| at)),
             "AlertProvider" => channel(decoder, spec).and_then(|channel| {
                 self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
@@ -369,28 +370,6 @@ fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u
         decoder.wrong(node.at, path, format!("{text:?} is not an endpoint, write host:port, like 127.0.0.1:9001"));
     }
     parsed
-}
-
-fn listener(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
-    let mut fields = decoder.fields(node, "spec")?;
-    let address = fields.need("address", "use an IP address, like 127.0.0.1", decoder).and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        if text.parse::<IpAddr>().is_err() {
-            decoder.wrong(node.at, &path, format!("{text:?} is not an IP address, use one like 127.0.0.1"));
-        }
-        Some(text)
-    });
-    let port = fields.need("port", "use a port from 1 to 65535", decoder).and_then(|(node, path)| {
-        let number = decoder.number(node, &path)?;
-        let port = u16::try_from(number).ok().filter(|port| *port > 0);
-        if port.is_none() {
-            decoder.wrong(node.at, &path, format!("{number} is not a port, use one from 1 to 65535"));
-        }
-        port
-    });
-    let node_clusters = fields.take("nodes").map(|(node, path)| decoder.texts(node, &path)).unwrap_or_default();
-    decoder.done(fields);
-    Some(Listener { name: name.to_owned(), address: address?, port: port?, node_clusters })
 }
 
 fn channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {

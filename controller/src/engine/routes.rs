@@ -56,6 +56,7 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
         listeners: canary.managed.service.listeners.clone(),
         timeout: canary.managed.service.timeout,
         retries: canary.managed.service.retries.clone(),
+        http: canary.managed.service.http.clone(),
         split,
         rev: canary.state.rev,
         filter,

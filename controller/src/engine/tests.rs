@@ -13,6 +13,7 @@ use wingbeat_core::rollout::{Pace, Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::v1::{ClusterReport, Count};
 use wingbeat_xds_server::model::Split;
+use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::Happened;
 use wingbeat_xds_server::session::Nack;
@@ -60,6 +61,7 @@ fn setup(revision: &str) -> Setup {
             listeners: vec!["public".into()],
             timeout: None,
             retries: None,
+            http: HttpOptions::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),

@@ -143,6 +143,7 @@ fn setup() -> Setup {
             listeners: vec!["public".into()],
             timeout: None,
             retries: None,
+            http: wingbeat_xds_server::model::http::HttpOptions::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),

@@ -45,6 +45,19 @@ impl Regex {
     }
 }
 
+/// Checks a pattern that proxies run themselves, by RE2, and returns how many groups it captures; the error says what
+/// is wrong with it.
+pub fn captures(pattern: &str) -> Result<usize, String> {
+    if pattern.len() > LONGEST {
+        return Err(format!("is {} bytes long, write at most {LONGEST}", pattern.len()));
+    }
+    let parsed = parse(pattern).map_err(|error| {
+        let told = refused(&error);
+        if told.starts_with("has look-around") { "has look-around, which Envoy cannot run here".into() } else { told }
+    })?;
+    Ok(parsed.properties().explicit_captures_len())
+}
+
 /// One look-ahead: whether it must match, and its pattern.
 type Lookahead<'a> = (bool, &'a str);
 
@@ -115,12 +128,7 @@ impl Walk {
 /// Compiles a pattern without look-around to an automaton that accepts whole values.
 fn determinise(pattern: &str) -> Result<Automaton, String> {
     // On its own first: `a)|(b` must not become whole by what is put around it.
-    regex_syntax::ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .build()
-        .parse(pattern)
-        .map_err(|error| refused(&error))?;
+    parse(pattern).map_err(|error| refused(&error))?;
     let built = dense::Builder::new()
         .syntax(syntax::Config::new().unicode(false).utf8(false))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING)))
@@ -137,6 +145,10 @@ fn determinise(pattern: &str) -> Result<Automaton, String> {
         return Err(too_large());
     }
     Ok(Automaton::new(sparse))
+}
+
+fn parse(pattern: &str) -> Result<regex_syntax::hir::Hir, regex_syntax::Error> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)
 }
 
 fn refused(error: &regex_syntax::Error) -> String {
@@ -194,5 +206,12 @@ mod tests {
             assert!(why.contains(says), "{pattern}: {why}");
         }
         assert!(Regex::compile(&"a".repeat(LONGEST + 1)).is_err());
+    }
+
+    #[test]
+    fn groups_are_counted() {
+        assert_eq!(captures("^/a/([^/]+)(?:/(.*))?$"), Ok(2));
+        assert_eq!(captures("(?!a)b").unwrap_err(), "has look-around, which Envoy cannot run here");
+        assert!(captures("(a").unwrap_err().contains("is no regex"));
     }
 }

@@ -12,7 +12,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
 
 use crate::model::{FILTER, Listener};
+use crate::render::access_log::access_log;
 use crate::render::cluster::{ads, socket};
+use crate::render::cors;
 use crate::resource::any;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 
@@ -20,7 +22,8 @@ const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wa
 
 /// Returns the listener. The filter is installed but off: virtual hosts switch it on while a rollout runs.
 pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
-    let mut http_filters = Vec::new();
+    // Before ours: what a browser asks beforehand never reaches an upstream, and is not counted.
+    let mut http_filters = vec![cors::filter()];
     if filter {
         http_filters.push(HttpFilter {
             name: FILTER.to_owned(),
@@ -45,6 +48,7 @@ pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
             route_config_name: listener.name.clone(),
         })),
         http_filters,
+        access_log: listener.access_log.iter().map(access_log).collect(),
         early_header_mutation_extensions: vec![without_our_headers()],
         // Without it Envoy refuses WebSockets with 403.
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],

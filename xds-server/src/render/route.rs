@@ -1,18 +1,15 @@
 //! Route configurations: one per listener, a virtual host per canary.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use envoy_types::pb::envoy::config::core::v3::{Metadata, RuntimeFractionalPercent};
-use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, RequestMirrorPolicy};
-use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
     FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteMatch, VirtualHost as Message, WeightedCluster,
 };
-use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value};
@@ -23,8 +20,9 @@ use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
+use crate::model::http::TextMatch;
 use crate::model::{FILTER, Retries, Split, VirtualHost};
-use crate::render::duration;
+use crate::render::{cors, duration, http};
 use crate::resource::{Kind, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
@@ -58,45 +56,99 @@ pub(super) fn routes<'a>(listener: &str, hosts: impl Iterator<Item = &'a (Bytes,
     }
 }
 
+/// Returns a host with its routes, on the wire. Maps of messages have another order every time: each entry is written
+/// alone, at the end, where it is merged with what was before.
+pub(super) fn encode(host: &VirtualHost) -> Vec<u8> {
+    let mut message = virtual_host(host);
+    let configs: BTreeMap<String, Any> = message.typed_per_filter_config.drain().collect();
+    let mut bytes = message.encode_to_vec();
+    for config in configs {
+        let entry = Message { typed_per_filter_config: HashMap::from([config]), ..Message::default() };
+        bytes.extend(entry.encode_to_vec());
+    }
+    bytes
+}
+
 /// Returns a host with its routes.
 pub(super) fn virtual_host(host: &VirtualHost) -> Message {
-    let route = |headers: Vec<HeaderMatcher>, specifier: ClusterSpecifier, mirrors: Vec<RequestMirrorPolicy>| Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            headers,
-            ..RouteMatch::default()
-        }),
-        metadata: Some(metadata(host.rev)),
-        action: Some(Action::Route(RouteAction {
-            cluster_specifier: Some(specifier),
-            // Zero switches Envoy's own limit of 15 s off.
-            timeout: Some(duration(host.timeout.unwrap_or(Span::ZERO))),
-            retry_policy: host.retries.as_ref().map(retry_policy),
-            request_mirror_policies: mirrors,
-            ..RouteAction::default()
-        })),
-        ..Route::default()
-    };
-    let to = |cluster: &ClusterName| ClusterSpecifier::Cluster(cluster.to_string());
-    let routes = match &host.split {
-        Split::Single(cluster) => vec![route(Vec::new(), to(cluster), Vec::new())],
-        Split::Weighted { primary, canary, weight, by_bucket } => {
-            vec![route(Vec::new(), weighted(primary, canary, *weight, *by_bucket), Vec::new())]
+    let mut routes = Vec::new();
+    for (path, rewrite) in http::paths(&host.http) {
+        let mut add = |leg: Leg, off: bool| {
+            let action = RouteAction {
+                cluster_specifier: Some(leg.to),
+                // Zero switches Envoy's own limit of 15 s off.
+                timeout: Some(duration(host.timeout.unwrap_or(Span::ZERO))),
+                retry_policy: host.retries.as_ref().map(retry_policy),
+                request_mirror_policies: leg.mirrors,
+                ..RouteAction::default()
+            };
+            routes.push(Route {
+                r#match: Some(RouteMatch { headers: leg.headers, ..path.clone() }),
+                metadata: Some(metadata(host.rev)),
+                action: Some(Action::Route(http::rewriting(action, &host.http, rewrite))),
+                typed_per_filter_config: if off { filter_config(true) } else { HashMap::new() },
+                ..Route::default()
+            });
+        };
+        if host.filter {
+            for test in http::health_checks(&host.http.health_checks) {
+                add(Leg { headers: vec![test], ..unmarked(&host.split) }, true);
+            }
         }
-        Split::Header { primary, canary, value } => {
-            vec![route(vec![arm_header(value)], to(canary), Vec::new()), route(Vec::new(), to(primary), Vec::new())]
+        for leg in legs(&host.split) {
+            add(leg, false);
         }
-        Split::Mirror { primary, canary, share } => {
-            vec![route(Vec::new(), to(primary), vec![mirror(canary, *share)])]
-        }
-    };
+    }
+    let mut typed_per_filter_config = if host.filter { filter_config(false) } else { HashMap::new() };
+    typed_per_filter_config.extend(host.http.cors.as_ref().map(|cors| (cors::NAME.to_owned(), cors::policy(cors))));
     Message {
         name: host.name.clone(),
         domains: host.domains.clone(),
         routes,
-        typed_per_filter_config: if host.filter { filter_on() } else { HashMap::new() },
+        request_headers_to_add: http::added(&host.http.request),
+        request_headers_to_remove: host.http.request.remove.clone(),
+        response_headers_to_add: http::added(&host.http.response),
+        response_headers_to_remove: host.http.response.remove.clone(),
+        typed_per_filter_config,
         ..Message::default()
     }
+}
+
+/// One way that requests may go.
+struct Leg {
+    headers: Vec<HeaderMatcher>,
+    to: ClusterSpecifier,
+    mirrors: Vec<RequestMirrorPolicy>,
+}
+
+fn legs(split: &Split) -> Vec<Leg> {
+    let leg = |to: ClusterSpecifier| Leg { headers: Vec::new(), to, mirrors: Vec::new() };
+    match split {
+        Split::Single(cluster) => vec![leg(single(cluster))],
+        Split::Weighted { primary, canary, weight, by_bucket } => {
+            vec![leg(weighted(primary, canary, *weight, *by_bucket))]
+        }
+        Split::Header { primary, canary, value } => {
+            vec![Leg { headers: vec![arm_header(value)], ..leg(single(canary)) }, leg(single(primary))]
+        }
+        Split::Mirror { primary, canary, share } => {
+            vec![Leg { mirrors: vec![mirror(canary, *share)], ..leg(single(primary)) }]
+        }
+    }
+}
+
+/// Returns where requests go that the filter does not see: by the weights, or to the primary.
+fn unmarked(split: &Split) -> Leg {
+    let to = match split {
+        Split::Single(cluster) => single(cluster),
+        Split::Weighted { primary, canary, weight, by_bucket: _ } => weighted(primary, canary, *weight, false),
+        Split::Header { primary, .. } | Split::Mirror { primary, .. } => single(primary),
+    };
+    Leg { headers: Vec::new(), to, mirrors: Vec::new() }
+}
+
+fn single(cluster: &ClusterName) -> ClusterSpecifier {
+    ClusterSpecifier::Cluster(cluster.to_string())
 }
 
 /// Both clusters, in the order primary, canary: a bucket's number counts from the first on, so that the canary
@@ -115,13 +167,7 @@ fn weighted(primary: &ClusterName, canary: &ClusterName, weight: BasisPoints, by
 }
 
 fn arm_header(value: &str) -> HeaderMatcher {
-    let exact =
-        StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..StringMatcher::default() };
-    HeaderMatcher {
-        name: ARM_HEADER.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact)),
-        ..HeaderMatcher::default()
-    }
+    http::header_matcher(ARM_HEADER, &TextMatch::Exact(value.to_owned()))
 }
 
 fn mirror(canary: &ClusterName, share: BasisPoints) -> RequestMirrorPolicy {
@@ -155,7 +201,101 @@ fn metadata(rev: Rev) -> Metadata {
     Metadata { filter_metadata: HashMap::from([(FILTER.to_owned(), fields)]), ..Metadata::default() }
 }
 
-fn filter_on() -> HashMap<String, Any> {
-    let on = FilterConfig { config: Some(Any::default()), ..FilterConfig::default() };
-    HashMap::from([(FILTER.to_owned(), any(&on))])
+/// Switches the filter on, or off where its host has it on.
+fn filter_config(disabled: bool) -> HashMap<String, Any> {
+    let config = FilterConfig { config: (!disabled).then(Any::default), disabled, ..FilterConfig::default() };
+    HashMap::from([(FILTER.to_owned(), any(&config))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::http::{Cors, HealthChecks, HttpOptions};
+
+    fn host(split: Split, filter: bool) -> VirtualHost {
+        VirtualHost {
+            name: "prod/backend".to_owned(),
+            domains: vec!["backend.local".to_owned()],
+            listeners: vec!["public".to_owned()],
+            timeout: None,
+            retries: None,
+            http: HttpOptions::default(),
+            split,
+            rev: Rev::new(3),
+            filter,
+        }
+    }
+
+    fn header_split() -> Split {
+        let (primary, canary) = (ClusterName::new("a/b/1"), ClusterName::new("a/b/2"));
+        Split::Header { primary, canary, value: "token".to_owned() }
+    }
+
+    /// Returns for each route which header it asks for, whether the filter is off, and its cluster.
+    fn shape(host: &VirtualHost) -> Vec<(String, bool, String)> {
+        let routes = virtual_host(host).routes.into_iter().map(|route| {
+            let asked = route.r#match.and_then(|it| it.headers.into_iter().next()).map(|header| header.name);
+            let off = route
+                .typed_per_filter_config
+                .get(FILTER)
+                .map(|config| FilterConfig::decode(config.value.as_slice()).unwrap().disabled);
+            let Some(Action::Route(RouteAction { cluster_specifier: Some(to), .. })) = route.action else { panic!() };
+            let cluster = match to {
+                ClusterSpecifier::Cluster(name) => name,
+                other => format!("{other:?}"),
+            };
+            (asked.unwrap_or_default(), off == Some(true), cluster)
+        });
+        routes.collect()
+    }
+
+    #[test]
+    fn health_checks_go_to_the_primary_where_the_filter_would_decide_and_are_not_seen_by_it() {
+        let route = |asked: &str, off: bool, cluster: &str| (asked.to_owned(), off, cluster.to_owned());
+        assert_eq!(
+            shape(&host(header_split(), true)),
+            [
+                route("user-agent", true, "a/b/1"),
+                route(":path", true, "a/b/1"),
+                route(ARM_HEADER, false, "a/b/2"),
+                route("", false, "a/b/1"),
+            ]
+        );
+        let single = Split::Single(ClusterName::new("a/b/1"));
+        assert_eq!(shape(&host(single.clone(), false)), [route("", false, "a/b/1")], "the filter is off for all");
+        let mut counting = host(single, true);
+        counting.http.health_checks = HealthChecks { user_agents: Vec::new(), paths: Vec::new() };
+        assert_eq!(shape(&counting), [route("", false, "a/b/1")]);
+    }
+
+    #[test]
+    fn health_checks_are_divided_by_chance_and_not_mirrored() {
+        let (primary, canary) = (ClusterName::new("a/b/1"), ClusterName::new("a/b/2"));
+        let weight = BasisPoints::from_percent(5);
+        let by_bucket = Split::Weighted { primary: primary.clone(), canary: canary.clone(), weight, by_bucket: true };
+        let routes = virtual_host(&host(by_bucket, true)).routes;
+        let chosen = |route: &Route| match &route.action {
+            Some(Action::Route(action)) => match &action.cluster_specifier {
+                Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted.random_value_specifier.clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(routes.iter().map(|route| chosen(route).is_some()).collect::<Vec<_>>(), [false, false, true]);
+        let mirrored = Split::Mirror { primary, canary, share: weight };
+        let copies = virtual_host(&host(mirrored, true)).routes.into_iter().map(|route| match route.action {
+            Some(Action::Route(action)) => action.request_mirror_policies.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(copies.collect::<Vec<_>>(), [0, 0, 1]);
+    }
+
+    #[test]
+    fn the_same_host_is_the_same_bytes() {
+        let mut both = host(header_split(), true);
+        both.http.cors = Some(Cors::default());
+        let bytes = encode(&both);
+        assert_eq!(Message::decode(bytes.as_slice()).unwrap(), virtual_host(&both));
+        assert!((0..32).all(|_| encode(&both) == bytes));
+    }
 }

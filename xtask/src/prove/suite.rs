@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::prove::told;
-use crate::run::cargo;
+use crate::run::{cargo, say};
 
 /// Tests of one target, by parts of their names.
 pub(super) struct Suite {
@@ -14,9 +14,11 @@ pub(super) struct Suite {
     package: &'static str,
     target: &'static [&'static str],
     tests: &'static [&'static str],
+    /// True if what the tests print is a table, which is shown line by line.
+    table: bool,
 }
 
-pub(super) const SUITES: [Suite; 17] = [
+pub(super) const SUITES: [Suite; 18] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -101,10 +103,16 @@ pub(super) const SUITES: [Suite; 17] = [
         claim: "verdicts and evidence in wasm are the same to the bit",
         ..suite("wingbeat-wasm-judge", &["--test", "equal"])
     },
+    Suite {
+        name: "latency-laws",
+        claim: "p50, p90, p99 within 1 % of those of the same requests in Envoy's access log, waits for new connections aside",
+        table: true,
+        ..suite("wingbeat-e2e", &["--test", "latency"])
+    },
 ];
 
 const fn suite(package: &'static str, target: &'static [&'static str]) -> Suite {
-    Suite { name: "", claim: "", package, target, tests: &[] }
+    Suite { name: "", claim: "", package, target, tests: &[], table: false }
 }
 
 impl Suite {
@@ -127,7 +135,15 @@ impl Suite {
             .map(|line| line.trim_start_matches('.').trim())
             .filter(|line| line.contains(' ') && !line.starts_with('/'))
             .collect();
-        let figures = [&[format!("{passed} tests passed").as_str()], figures.as_slice()].concat().join("; ");
+        let count = format!("{passed} tests passed");
+        let figures = if self.table {
+            for line in &figures {
+                say(&format!("    {line}"))?;
+            }
+            count
+        } else {
+            [&[count.as_str()], figures.as_slice()].concat().join("; ")
+        };
         told(self.name, &shown, &figures, self.claim, run.status.success() && passed > 0)
     }
 }

@@ -131,3 +131,14 @@ fn waiting_for_a_connection_is_no_latency() {
     assert_eq!(canary.latency, latencies, "at the threshold it is not read");
     assert_eq!(canary.latency_sum_us, 16_980);
 }
+
+#[test]
+fn what_was_answered_before_it_began_is_not_counted() {
+    let (mut worker, host) = (Worker::new(1, 2), FakeHost::default());
+    host.set(7, "xds.cluster_name", b"prod/backend/2");
+    host.answer(&mut worker, 7, 200, 0);
+    host.request(&mut worker, 8, "prod/backend/2", 200, 1);
+    worker.tick(&host);
+    let finished: Vec<u64> = host.last().clusters.iter().map(|cluster| cluster.finished).collect();
+    assert_eq!(finished, [1]);
+}
