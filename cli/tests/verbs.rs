@@ -139,3 +139,18 @@ fn a_pattern_that_cannot_be_run_is_told_by_its_field() {
     assert_eq!(code, Some(2));
     assert!(err.contains("spec.analysis.match[0].headers.user-agent.regex: holds a backspace"), "{err}");
 }
+
+#[test]
+fn replay_accounts_for_lines_that_are_no_text_or_have_no_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("recorded.jsonl");
+    let good = r#"{"t_ms":1000,"weight":5.0,"primary":{"requests":95,"errors":0},"canary":{"requests":5,"errors":0}}"#;
+    let endless = vec![b'['; 17 * 1_024 * 1_024];
+    let lines: [&[u8]; 4] = [b"\xff\xfe", &endless, b"", good.as_bytes()];
+    std::fs::write(&file, lines.join(&b'\n')).expect("a file");
+    let (code, out, _) = wingbeat(&["replay", &file.display().to_string()]);
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let bad = |row: &Value| row.get("error").is_some().then(|| row.get("line").and_then(Value::as_u64));
+    assert_eq!(rows.iter().map(bad).collect::<Vec<_>>(), [Some(Some(1)), Some(Some(2)), None]);
+    assert_eq!(code, Some(2));
+}
