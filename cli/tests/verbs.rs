@@ -154,3 +154,13 @@ fn replay_accounts_for_lines_that_are_no_text_or_have_no_end() {
     assert_eq!(rows.iter().map(bad).collect::<Vec<_>>(), [Some(Some(1)), Some(Some(2)), None]);
     assert_eq!(code, Some(2));
 }
+
+#[test]
+fn serve_refuses_a_folder_for_recordings_that_cannot_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let record = file.display().to_string();
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--record", &record]);
+    assert!(code == Some(2) && err.contains("--record") && err.contains("is there room on the disk"), "{err}");
+}

@@ -16,6 +16,7 @@ pub mod handle;
 pub mod http;
 pub mod metrics;
 pub mod outbound;
+pub mod recorder;
 pub mod runtime;
 pub mod setup;
 pub mod store;
