@@ -12,6 +12,7 @@ mod demo;
 mod files;
 mod matching;
 mod output;
+mod plan;
 mod replay;
 mod serve;
 
@@ -35,6 +36,8 @@ enum Verb {
     Check(check::Args),
     /// Says which arm requests would take, and by which rule
     Match(matching::Args),
+    /// Says before a rollout how long it takes, and what is caught how soon
+    Plan(plan::Args),
     /// Runs the judge over a recording
     Replay(replay::Args),
     /// Lists canaries
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args),
                 Verb::Match(args) => matching::run(&args),
+                Verb::Plan(args) => plan::run(&args),
                 Verb::Replay(args) => replay::run(&args),
                 Verb::Get(args) => client::get(args).await,
                 Verb::Describe(args) => client::describe(args).await,

@@ -36,6 +36,7 @@ use crate::view::Board;
 
 mod canary;
 mod clients;
+pub(crate) mod course;
 mod due;
 mod limits;
 mod policy;

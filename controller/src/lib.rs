@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod document;
 pub mod engine;
+pub mod forecast;
 pub mod handle;
 pub mod http;
 pub mod metrics;
