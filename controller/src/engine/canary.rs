@@ -305,7 +305,7 @@ impl Canary {
         let Routes::Shared { share, .. } = self.routes() else { return };
         self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
-            self.judge.step_started(share.shown(), now);
+            self.judge.step_started(self.judged_weight(share), now);
         }
         match share {
             // Users with very different activity make the requests of few a large share (P12).
@@ -316,6 +316,15 @@ impl Canary {
             // Who matches differs from who does not: what their requests came to before is the measure (P12).
             Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
+        }
+    }
+
+    /// Returns the canary's share of the requests that are compared. Those held back are among these: a canary that all
+    /// others of them get has not everything.
+    fn judged_weight(&self, share: Share) -> BasisPoints {
+        match &self.managed.audience {
+            Audience::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
+            Audience::Rules { .. } | Audience::Chance | Audience::Users(_) => share.shown(),
         }
     }
 
@@ -332,11 +341,15 @@ impl Canary {
             switched: self.told.switched,
             batch: self.recent.back()?.clone(),
         };
+        let weight = match self.routes() {
+            Routes::Shared { share, .. } => self.judged_weight(share),
+            Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
+        };
         Some(Recorded {
             canary: self.managed.plan.name().clone(),
             rollout: self.state.rollout,
             resumed: self.told.resumed,
-            line: Line::recorded(self.routes().canary_weight(), seen),
+            line: Line::recorded(weight, seen),
         })
     }
 
