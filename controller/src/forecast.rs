@@ -29,7 +29,7 @@ pub(crate) mod traffic;
 const LONGEST: Span = Span::from_secs(24 * 3_600);
 /// Rollouts of each kind: no more than these, no fewer than those, and within so many windows in all.
 const MOST: u64 = 200;
-const LEAST: u64 = 20;
+const LEAST: u64 = 10;
 const WINDOWS: u64 = 24_000;
 /// Errors that are tried, as multiples of the primary's.
 const ERRORS: [f64; 4] = [2.0, 3.0, 5.0, 10.0];

@@ -1,11 +1,12 @@
 //! What `plan` says is what the simulations of the judge say, and where there is nothing to say it says that.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 
 use wingbeat_controller::document::Set;
 use wingbeat_controller::forecast::{Assumed, Detect, Forecast, forecast};
 use wingbeat_controller::setup::Managed;
-use wingbeat_test_support::simulation::line::{each, quantile};
+use wingbeat_test_support::simulation::line::{Tally, each, quantile};
 use wingbeat_test_support::simulation::missed::{End, roll_out};
 use wingbeat_test_support::simulation::rollout::{Rollout, shipped};
 use wingbeat_test_support::simulation::traffic::{Answers, Traffic};
@@ -45,7 +46,7 @@ fn sees_nothing(detect: &Detect) -> bool {
 
 /// The worlds of `docs/simulations.md` have the judge alone, with a primary that it has known for ten seconds; the forecast
 /// has the whole machine, which looks every 100 ms and waits for the share to flow. So times may differ by a sixth, or by
-/// a second, and shares by what chance does among 200 rollouts.
+/// a second, and shares by what chance does among some hundred rollouts.
 #[test]
 fn the_forecast_of_the_example_is_that_of_the_simulations() {
     let close = |what: &str, told: Option<u64>, simulated: u64| {
@@ -69,10 +70,10 @@ fn the_forecast_of_the_example_is_that_of_the_simulations() {
         if late {
             close(&format!("{rate}, 9 of 10"), detect.detect_p90_ms, quantile(&mut millis, 0.9));
         }
-        let promoted = ends.iter().filter(|end| matches!(end, End::Promoted(_))).count();
-        let missed = promoted as f64 / ends.len() as f64;
+        let promoted: Vec<bool> = ends.iter().map(|end| matches!(end, End::Promoted(_))).collect();
+        let missed = Tally::of(&promoted).rate();
         println!("{rate}: missed {:?}, simulated {missed}", detect.missed);
-        // Two shares of 200 differ by 10 % in one of 25 comparisons at most, and seeds are fixed.
+        // Chance alone moves such a share by 5 % at most, and seeds are fixed.
         assert!((detect.missed.unwrap() - missed).abs() <= 0.1, "{rate}: {:?}, simulated {missed}", detect.missed);
     }
     let healthy = each(200, |seed| {
@@ -103,7 +104,7 @@ fn too_little_traffic_is_told_by_the_step_that_takes_long() {
     let first = told.steps.first().unwrap();
     assert!(first.duration_ms > 3_600_000, "{told:?}");
     assert!(told.steps.iter().all(|step| step.canary_requests >= 20 || step.duration_ms == 0), "minRequests: {told:?}");
-    assert!(told.healthy_rollouts >= 20);
+    assert!(told.healthy_rollouts >= 10);
 }
 
 #[test]
@@ -130,6 +131,17 @@ fn what_nothing_looks_at_is_told_as_that() {
     );
     assert!(sees_nothing(of_latency(&users, 2.0)) && notes(&users).contains("affinity"), "{users:?}");
     assert!(of_errors(&users, 1.0).detect_p90_ms.is_some());
+}
+
+/// Those held back have users like the others: the canary is compared with them, in errors and in latency.
+#[test]
+fn a_holdback_makes_an_ab_test_see_as_much_as_a_weight() {
+    let rules = "iterations: 3, match: [{headers: {cookie: {regex: \".*insider.*\"}}}]";
+    let usual = Assumed { latency_ms: Some((20.0, 100.0)), ..USUAL };
+    let told = forecast(&managed(&format!("{rules}, holdback: 20%}}")), &usual);
+    assert!(of_latency(&told, 2.0).missed.unwrap() <= 0.1 && of_errors(&told, 0.05).missed.unwrap() <= 0.1, "{told:?}");
+    let without = forecast(&managed(&format!("{rules}}}")), &usual);
+    assert!(sees_nothing(of_latency(&without, 2.0)) && notes(&without).contains("holdback"), "{without:?}");
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Bins {
         places
             .chunk_by(|a, b| a == b)
             .filter_map(|same| {
-                let (bin, _) = self.upto.get(*same.first()?).or(self.upto.last())?;
+                let (bin, _) = self.upto.get(*same.first()?).or_else(|| self.upto.last())?;
                 Some((*bin, u64::try_from(same.len()).unwrap_or(u64::MAX)))
             })
             .collect()
