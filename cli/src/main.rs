@@ -12,6 +12,7 @@ mod demo;
 mod files;
 mod matching;
 mod output;
+mod plan;
 mod replay;
 mod serve;
 
@@ -35,27 +36,39 @@ enum Verb {
     Check(check::Args),
     /// Says which arm requests would take, and by which rule
     Match(matching::Args),
+    /// Says before a rollout how long it takes, and what is caught how soon
+    Plan(plan::Args),
     /// Runs the judge over a recording
     Replay(replay::Args),
     /// Lists canaries
+    #[command(after_help = "Example: wingbeat get -A")]
     Get(client::ShowArgs),
     /// Shows everything about canaries
+    #[command(after_help = "Example: wingbeat describe prod/backend")]
     Describe(client::ShowArgs),
     /// Lists canaries whenever they change
+    #[command(after_help = "Example: wingbeat watch prod/backend --output json")]
     Watch(client::ShowArgs),
     /// Lists events
+    #[command(after_help = "Example: wingbeat events prod/backend --follow")]
     Events(client::EventsArgs),
     /// Freezes the share of a canary; harm is still acted on
+    #[command(after_help = "Example: wingbeat pause prod/backend")]
     Pause(client::CommandArgs),
     /// Ends a pause
+    #[command(after_help = "Example: wingbeat resume prod/backend")]
     Resume(client::CommandArgs),
     /// Opens the gate that waits
+    #[command(after_help = "Example: wingbeat approve prod/backend")]
     Approve(client::CommandArgs),
     /// Ends a rollout: back to the primary
+    #[command(after_help = "Example: wingbeat abort prod/backend --id incident-17")]
     Abort(client::CommandArgs),
     /// Skips the remaining steps of a rollout, not readiness
+    #[command(after_help = "Example: wingbeat promote prod/backend")]
     Promote(client::CommandArgs),
     /// Starts a failed rollout again
+    #[command(after_help = "Example: wingbeat retry prod/backend")]
     Retry(client::CommandArgs),
 }
 
@@ -74,6 +87,7 @@ fn main() -> ExitCode {
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args),
                 Verb::Match(args) => matching::run(&args),
+                Verb::Plan(args) => plan::run(&args),
                 Verb::Replay(args) => replay::run(&args),
                 Verb::Get(args) => client::get(args).await,
                 Verb::Describe(args) => client::describe(args).await,
@@ -95,5 +109,42 @@ fn main() -> ExitCode {
             let _nobody_reads = output::complain(&format!("wingbeat: {error:#}"));
             if error.is::<output::Wrong>() { output::Outcome::BadInput.into() } else { ExitCode::FAILURE }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Divides a line as a shell does, as far as examples need it.
+    fn words(line: &str) -> Vec<String> {
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(place, part)| {
+            if place % 2 == 1 { vec![part.to_owned()] } else { part.split_whitespace().map(str::to_owned).collect() }
+        });
+        words.collect()
+    }
+
+    fn walk(command: &clap::Command, path: &str) {
+        for verb in command.get_subcommands() {
+            let path = format!("{path} {}", verb.get_name());
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.lines().find_map(|line| line.strip_prefix("Example: "));
+            let example = example.unwrap_or_else(|| panic!("{path} --help shows no example"));
+            assert!(example.starts_with(&format!("{path} ")), "{path}: {example}");
+            if let Err(error) = Cli::try_parse_from(words(example)) {
+                panic!("{path}: its example is wrong: {error}");
+            }
+            walk(verb, &path);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_verb_shows_an_example_that_is_right() {
+        let command = Cli::command();
+        assert!(command.get_subcommands().count() > 10);
+        walk(&command, "wingbeat");
     }
 }

@@ -1,16 +1,19 @@
 //! `wingbeat replay`.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use wingbeat_controller::document::Set;
 use wingbeat_core::analysis::judge::JudgeConfig;
-use wingbeat_core::analysis::replay::{Line, Replay};
+use wingbeat_core::analysis::replay::{Line, Problem, Replay, Row};
 
 use crate::files;
 use crate::output::{Outcome, Wrong, say};
+
+/// A batch of a thousand nodes is shorter.
+const LONGEST_LINE: u64 = 16 * 1_024 * 1_024;
 
 /// What is replayed, and how it is judged.
 #[derive(Debug, clap::Args)]
@@ -29,17 +32,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let config = args.canary.as_deref().map_or_else(|| Ok(JudgeConfig::default()), judge_of)?;
     let file = std::fs::File::open(&args.file)
         .map_err(|error| Wrong(format!("cannot read {}: {error}", args.file.display())))?;
+    let mut file = BufReader::new(file);
     let mut replay = Replay::new(config);
     let mut outcome = Outcome::Done;
-    for (number, line) in (1_u64..).zip(BufReader::new(file).lines()) {
-        let line = line.with_context(|| format!("cannot read {}", args.file.display()))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let judged = serde_json::from_str::<Line>(&line).map_err(|error| error.to_string()).and_then(|line| {
-            let told = |problems: Vec<_>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            replay.step(&line).map_err(|problems: Vec<wingbeat_core::analysis::replay::Problem>| told(problems))
-        });
+    for number in 1_u64.. {
+        let read = read_line(&mut file).with_context(|| format!("cannot read {}", args.file.display()))?;
+        let Some(line) = read else { break };
+        let judged = match line {
+            Ok(line) if line.trim_ascii().is_empty() => continue,
+            Ok(line) => judge(&mut replay, &line),
+            Err(why) => Err(why),
+        };
         match judged {
             Ok(row) => say(&serde_json::to_string(&row)?)?,
             Err(error) => {
@@ -49,6 +52,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+fn judge(replay: &mut Replay, line: &[u8]) -> Result<Row, String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    replay.step(&line).map_err(told)
+}
+
+/// Returns the next line, or that it is too long to be one; nothing at the end.
+fn read_line(file: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>, String>>> {
+    let mut line = Vec::new();
+    let read = file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.ends_with(b"\n") || u64::try_from(read).is_ok_and(|read| read < LONGEST_LINE) {
+        return Ok(Some(Ok(line)));
+    }
+    file.skip_until(b'\n')?;
+    Ok(Some(Err(format!("longer than {LONGEST_LINE} bytes: a line holds one batch"))))
 }
 
 fn judge_of(path: &Path) -> anyhow::Result<JudgeConfig> {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use wingbeat_controller::document::{Files, Report};
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::http::{Api, router};
+use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Folder that keeps the state; without it, a restart forgets
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Folder for recordings, a file per rollout, of what its judge sees; `wingbeat replay` reads them
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Where Envoys connect, for xDS and reports
     #[arg(long, default_value = "127.0.0.1:18000", value_name = "ADDR")]
     listen_xds: SocketAddr,
@@ -78,6 +82,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             Box::new(Memory::default())
         }
     };
+    let recorder = args.record.as_deref().map(Recorder::start).transpose();
+    let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
     let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
     let texts = files::read(&args.config)?;
@@ -100,7 +106,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     say(&serde_json::json!({"xds": xds.local_addr()?.to_string(), "http": http.local_addr()?.to_string()}).to_string())?;
 
     let snapshots = Snapshots::default();
-    let runtime = Runtime::start(engine, set.setup(Some(filter.clone())), snapshots.clone())?;
+    let runtime = Runtime::start_recording(engine, set.setup(Some(filter.clone())), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     let known = Known { files, texts, hosts: set.host_names() };
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();

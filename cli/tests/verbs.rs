@@ -139,3 +139,79 @@ fn a_pattern_that_cannot_be_run_is_told_by_its_field() {
     assert_eq!(code, Some(2));
     assert!(err.contains("spec.analysis.match[0].headers.user-agent.regex: holds a backspace"), "{err}");
 }
+
+#[test]
+fn plan_says_what_a_rollout_will_be_like() {
+    let backend = example("backend.yaml");
+    let plan = |more: &[&str]| wingbeat(&[&["plan", &backend, "--rps", "2000", "--error-rate", "1%"], more].concat());
+    let (code, out, err) = plan(&["--output", "json"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(told.get("healthy_duration_ms").and_then(Value::as_u64).is_some_and(|millis| millis > 10_000), "{told}");
+    let detect = told.get("detect").and_then(Value::as_array).expect("regressions");
+    let numbers =
+        |field: &str| -> Vec<f64> { detect.iter().filter_map(|one| one.get(field).and_then(Value::as_f64)).collect() };
+    assert_eq!(
+        (numbers("error_rate"), numbers("latency_factor")),
+        (vec![0.02, 0.03, 0.05, 0.1, 1.0], vec![1.2, 1.5, 2.0])
+    );
+    for field in ["error_rate", "latency_factor", "detect_p50_ms", "detect_p90_ms", "missed"] {
+        assert!(detect.iter().all(|one| one.get(field).is_some()), "{field}: null, or a number");
+    }
+    assert_eq!(plan(&["--output", "json"]).1, out, "the same question has the same answer");
+    let (code, out, _) = plan(&["--name", "prod/backend"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("A healthy canary is promoted within") && out.contains("is caught within"), "{out}");
+}
+
+#[test]
+fn plan_refuses_absurd_traffic_by_its_flag() {
+    let backend = example("backend.yaml");
+    let usual = [("--rps", "1000"), ("--error-rate", "1%"), ("--latency-ms", "20,100")];
+    for (flag, value, mend) in [
+        ("--rps", "0", "use one above 0"),
+        ("--rps", "-5", "use one above 0"),
+        ("--rps", "inf", "use one above 0"),
+        ("--rps", "NaN", "use one above 0"),
+        ("--error-rate", "101%", "like 1%"),
+        ("--error-rate", "-1%", "like 1%"),
+        ("--error-rate", "5", "like 1%"),
+        ("--latency-ms", "100,20", "write the median first"),
+        ("--latency-ms", "20", "like 20,100"),
+        ("--latency-ms", "0,100", "above 0"),
+        ("--latency-ms", "-1,100", "above 0"),
+        ("--latency-ms", "20,inf", "at most"),
+    ] {
+        let flags = usual.into_iter().flat_map(|(other, usual)| [other, if other == flag { value } else { usual }]);
+        let args: Vec<&str> = ["plan", &backend].into_iter().chain(flags).collect();
+        let (code, _, err) = wingbeat(&args);
+        assert!(code == Some(2) && err.contains(flag) && err.contains(mend), "{flag} {value}: {code:?} {err}");
+    }
+    let (code, _, err) = wingbeat(&["plan", &backend, "--rps", "1", "--error-rate", "1%", "--name", "prod/other"]);
+    assert!(code == Some(2) && err.contains("--name"), "{err}");
+}
+
+#[test]
+fn replay_accounts_for_lines_that_are_no_text_or_have_no_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("recorded.jsonl");
+    let good = r#"{"t_ms":1000,"weight":5.0,"primary":{"requests":95,"errors":0},"canary":{"requests":5,"errors":0}}"#;
+    let endless = vec![b'['; 17 * 1_024 * 1_024];
+    let lines: [&[u8]; 4] = [b"\xff\xfe", &endless, b"", good.as_bytes()];
+    std::fs::write(&file, lines.join(&b'\n')).expect("a file");
+    let (code, out, _) = wingbeat(&["replay", &file.display().to_string()]);
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let bad = |row: &Value| row.get("error").is_some().then(|| row.get("line").and_then(Value::as_u64));
+    assert_eq!(rows.iter().map(bad).collect::<Vec<_>>(), [Some(Some(1)), Some(Some(2)), None]);
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn serve_refuses_a_folder_for_recordings_that_cannot_be_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let record = file.display().to_string();
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--record", &record]);
+    assert!(code == Some(2) && err.contains("--record") && err.contains("is there room on the disk"), "{err}");
+}

@@ -24,20 +24,24 @@ use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::policy::Policies;
 use crate::engine::record::{Record, entry, read};
+use crate::engine::records::Records;
 use crate::engine::roster::Roster;
-use crate::engine::show::Views;
+use crate::engine::show::{Troubles, Views};
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
+use crate::recorder::{Loss, Recorded};
 use crate::setup::{Measure, Setup};
 use crate::store::{Store, StoreError};
 use crate::view::Board;
 
 mod canary;
 mod clients;
+pub(crate) mod course;
 mod due;
 mod limits;
 mod policy;
 mod record;
+mod records;
 mod roster;
 mod routes;
 mod show;
@@ -84,6 +88,7 @@ pub struct Engine {
     views: Views,
     rollouts: Rollouts,
     reports: u64,
+    records: Records,
     outbox: Vec<Told>,
     alerts: Vec<Alerted>,
 }
@@ -163,6 +168,7 @@ impl Engine {
             views: Views::default(),
             rollouts: Rollouts::default(),
             reports: 0,
+            records: Records::default(),
             outbox: Vec::new(),
             alerts: Vec::new(),
         })
@@ -327,9 +333,10 @@ impl Engine {
     pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
         let unstorable = self.store_failed.as_ref().map(|(_, error)| error.to_string());
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
+        let trouble = Troubles { clients: &self.clients, records: &self.records, unstorable: unstorable.as_deref() };
         Board {
             ready,
-            canaries: self.views.renew(&self.roster, &self.clients, unstorable.as_deref(), now).clone(),
+            canaries: self.views.renew(&self.roster, &trouble, now).clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
@@ -345,6 +352,33 @@ impl Engine {
     /// Returns the alerts that are to be sent, and forgets them.
     pub fn alerts(&mut self) -> Vec<Alerted> {
         std::mem::take(&mut self.alerts)
+    }
+
+    /// Hands out what the judges see, from now on.
+    pub const fn record(&mut self) {
+        self.records.is_on = true;
+    }
+
+    /// Returns what the judges saw and a restart would find again in their evidence, and forgets it.
+    pub fn recorded(&mut self) -> Vec<Recorded> {
+        self.records.take()
+    }
+
+    /// Returns the same with what a restart would not find: nothing comes after it.
+    pub fn recorded_to_the_end(&mut self) -> Vec<Recorded> {
+        self.records.release();
+        self.records.take()
+    }
+
+    /// Takes what is missing in the recordings. It is told once a rollout, and shown.
+    pub fn not_recorded(&mut self, losses: BTreeMap<CanaryName, Loss>, now: Timestamp) {
+        for (name, loss) in self.records.news(losses) {
+            self.views.is_stale(&name);
+            if let Some(loss) = loss {
+                let text = format!("Recording of {name} fails and the rollout goes on: {}", loss.why);
+                self.say(&name, Severity::Warning, text, now);
+            }
+        }
     }
 
     /// Returns what is known of a managed canary's channels and hooks.
@@ -417,6 +451,7 @@ impl Engine {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
             let end = canary.end_by(&stepped.state, now);
             let reroutes = stepped.state.rev != canary.state.rev;
+            let was_judged = canary.is_judged();
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = Record { state: stepped.state, commands, ..canary.record() };
             let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
@@ -435,6 +470,10 @@ impl Engine {
                 canary.commands = record.commands;
                 canary.adopt(record.state, now);
             });
+            if was_judged && self.roster.get(name).is_some_and(|canary| !canary.is_judged()) {
+                // No evidence is kept of a rollout that is over.
+                self.records.release();
+            }
             self.touched(name);
             self.policy_is_stale = true;
         }

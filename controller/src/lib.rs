@@ -12,10 +12,12 @@
 pub mod clock;
 pub mod document;
 pub mod engine;
+pub mod forecast;
 pub mod handle;
 pub mod http;
 pub mod metrics;
 pub mod outbound;
+pub mod recorder;
 pub mod runtime;
 pub mod setup;
 pub mod store;

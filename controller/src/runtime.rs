@@ -17,6 +17,7 @@ use crate::engine::{Engine, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, Verb};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
+use crate::recorder::Recorder;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
@@ -49,6 +50,19 @@ impl Runtime {
     /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`. Must be called on a tokio
     /// runtime: hooks and alerts go out on it.
     pub fn start(engine: Engine, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
+        Self::start_recording(engine, setup, snapshots, None)
+    }
+
+    /// Starts the engine; what its judges see goes to the recorder.
+    pub fn start_recording(
+        mut engine: Engine,
+        setup: Setup,
+        snapshots: Snapshots,
+        recorder: Option<Recorder>,
+    ) -> std::io::Result<Self> {
+        if recorder.is_some() {
+            engine.record();
+        }
         let (mailbox, messages) = sync_channel(MAILBOX);
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
@@ -66,6 +80,7 @@ impl Runtime {
             events,
             told: 0,
             messenger,
+            recorder,
             mailbox,
             news,
             asked: BTreeMap::new(),
@@ -76,6 +91,7 @@ impl Runtime {
             let now = worker.clock.now();
             worker.engine.configure(setup, now);
             worker.run(&messages);
+            worker.end();
         })?;
         Ok(Self { handle, thread: Some(thread) })
     }
@@ -104,6 +120,7 @@ struct Worker {
     events: EventLog,
     told: u64,
     messenger: Messenger,
+    recorder: Option<Recorder>,
     mailbox: Mailbox,
     news: Newsbox,
     /// Questions that are on their way, one of a canary at a time.
@@ -193,7 +210,18 @@ impl Worker {
         for alerted in self.engine.alerts() {
             self.alert(&alerted.canary, &alerted.alert);
         }
+        if let Some(recorder) = &self.recorder {
+            self.engine.recorded().into_iter().for_each(|recorded| recorder.put(recorded));
+            self.engine.not_recorded(recorder.losses(), now);
+        }
         self.ask();
+    }
+
+    /// Leaves nothing behind.
+    fn end(&mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
+        }
     }
 
     /// Puts the questions that are open and not on their way yet.

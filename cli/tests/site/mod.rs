@@ -11,14 +11,20 @@ use wingbeat_demo::visitor::ANYONE;
 use wingbeat_test_support::server::Server;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
 
-/// Starts the program over a folder with documents and state.
+/// Starts the program over a folder with documents, state and recordings.
 pub(crate) fn serve(folder: &Path, xds: SocketAddr) -> Server {
-    let (config, state) = (folder.join("canary.yaml"), folder.join("state"));
+    let (config, state, record) = (folder.join("canary.yaml"), folder.join("state"), folder.join("record"));
     let xds = xds.to_string();
     let args = ["--listen-xds", &xds, "--listen-http", "127.0.0.1:0", "--config"];
-    let args = args.map(OsStr::new).into_iter().chain([config.as_os_str(), OsStr::new("--state"), state.as_os_str()]);
+    let args = args.map(OsStr::new).into_iter().chain([
+        config.as_os_str(),
+        OsStr::new("--state"),
+        state.as_os_str(),
+        OsStr::new("--record"),
+        record.as_os_str(),
+    ]);
     Server::start(PROGRAM, args)
 }
 

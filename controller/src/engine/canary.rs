@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::flow::Flow;
 use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
 use wingbeat_core::analysis::ledger::Delta;
+use wingbeat_core::analysis::replay::{Line, Seen};
 use wingbeat_core::analysis::sample_ratio::SampleRatios;
 use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
@@ -25,6 +26,7 @@ use wingbeat_xds_server::resource::Version;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
+use crate::recorder::Recorded;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
 
 /// Command ids that are remembered, so that a repeated command acts once.
@@ -67,6 +69,16 @@ pub(super) struct Canary {
     pub(super) measured: BTreeMap<String, f64>,
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
     asked: Option<(Timestamp, Flowing)>,
+    told: Told,
+}
+
+/// What the judge was told besides windows: who replays them has to tell it the same.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    step_began: Option<Timestamp>,
+    switched: bool,
+    /// Its evidence is that of an earlier process.
+    resumed: bool,
 }
 
 /// What is known of a node.
@@ -117,6 +129,7 @@ impl Canary {
             began: None,
             measured: BTreeMap::new(),
             asked: None,
+            told: Told::default(),
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -130,6 +143,7 @@ impl Canary {
             self.totals = evidence.totals;
             self.limits = evidence.limits;
             self.begin_step(now);
+            self.told.resumed = true;
         }
     }
 
@@ -281,6 +295,7 @@ impl Canary {
         self.measured.clear();
         self.assessed = None;
         self.limits = Limits::default();
+        self.told = Told::default();
     }
 
     fn begin_step(&mut self, now: Timestamp) {
@@ -288,19 +303,54 @@ impl Canary {
         self.flow.changed(self.state.rev, now);
         self.ratios = None;
         let Routes::Shared { share, .. } = self.routes() else { return };
+        self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
-            self.judge.step_started(share.shown(), now);
+            self.judge.step_started(self.judged_weight(share), now);
         }
         match share {
             // Users with very different activity make the requests of few a large share (P12).
             Share::Weight(weight) if matches!(self.managed.audience, Audience::Chance) => {
                 self.ratios = Some(SampleRatios::new(weight));
             }
-            Share::Everything => self.judge.switched(),
+            Share::Everything => self.switched(),
             // Who matches differs from who does not: what their requests came to before is the measure (P12).
-            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.judge.switched(),
+            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
+    }
+
+    /// Returns the canary's share of the requests that are compared. Those held back are among these: a canary that all
+    /// others of them get has not everything.
+    fn judged_weight(&self, share: Share) -> BasisPoints {
+        match &self.managed.audience {
+            Audience::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
+            Audience::Rules { .. } | Audience::Chance | Audience::Users(_) => share.shown(),
+        }
+    }
+
+    fn switched(&mut self) {
+        self.told.switched = true;
+        self.judge.switched();
+    }
+
+    /// Returns the latest window as the judge saw it, with what it was told before.
+    pub(super) fn seen(&self) -> Option<Recorded> {
+        let seen = Seen {
+            attempt: std::num::NonZeroU32::new(self.state.attempt()).unwrap_or(std::num::NonZeroU32::MIN),
+            step_began: self.told.step_began,
+            switched: self.told.switched,
+            batch: self.recent.back()?.clone(),
+        };
+        let weight = match self.routes() {
+            Routes::Shared { share, .. } => self.judged_weight(share),
+            Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
+        };
+        Some(Recorded {
+            canary: self.managed.plan.name().clone(),
+            rollout: self.state.rollout,
+            resumed: self.told.resumed,
+            line: Line::recorded(weight, seen),
+        })
     }
 
     /// Returns the seat of a node among those that report.

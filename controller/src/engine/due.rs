@@ -23,6 +23,9 @@ impl Engine {
         for (name, batch) in self.windows.close(now) {
             if let Some(canary) = self.roster.measure(&name) {
                 canary.observe(batch);
+                if self.records.is_on {
+                    self.records.held.extend(canary.seen());
+                }
                 self.policy_is_stale = true;
                 self.touched(&name);
             }
@@ -121,6 +124,8 @@ impl Engine {
         if self.store(&entries, now).is_ok() {
             self.ledger.mark_durable(id);
             self.reported_since_checkpoint = false;
+            self.records.release();
         }
+        self.records.relieve();
     }
 }

@@ -15,7 +15,9 @@ use wingbeat_xds_server::resource::Version;
 use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
+use crate::engine::records::Records;
 use crate::engine::roster::Roster;
+use crate::recorder::Loss;
 use crate::view::{
     AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
 };
@@ -58,8 +60,7 @@ impl Views {
     pub(super) fn renew(
         &mut self,
         roster: &Roster,
-        clients: &Clients,
-        unstorable: Option<&str>,
+        troubles: &Troubles<'_>,
         now: Timestamp,
     ) -> &BTreeMap<(String, String), Arc<CanaryView>> {
         let mut stale = std::mem::take(&mut self.stale);
@@ -71,7 +72,7 @@ impl Views {
         }
         for name in stale {
             if let Some(canary) = roster.get(&name) {
-                let trouble = Trouble { refusal: clients.refusal(canary), unstorable };
+                let trouble = troubles.of(&name, canary);
                 self.shown.insert(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
@@ -79,12 +80,32 @@ impl Views {
     }
 }
 
-/// What stands in a canary's way and is none of its own doing.
+/// Where to look for what stands in the way of canaries and is none of their own doing.
+pub(super) struct Troubles<'a> {
+    pub(super) clients: &'a Clients,
+    pub(super) records: &'a Records,
+    /// Why nothing can be stored.
+    pub(super) unstorable: Option<&'a str>,
+}
+
+impl<'a> Troubles<'a> {
+    fn of(&self, name: &CanaryName, canary: &Canary) -> Trouble<'a> {
+        Trouble {
+            refusal: self.clients.refusal(canary),
+            unstorable: self.unstorable,
+            unrecorded: self.records.loss(name, canary.state.rollout),
+        }
+    }
+}
+
+/// What stands in a canary's way.
 struct Trouble<'a> {
     /// What some Envoy refuses of what it needs.
     refusal: Option<&'a str>,
     /// Why nothing can be stored.
     unstorable: Option<&'a str>,
+    /// What is missing in the recording of its rollout.
+    unrecorded: Option<&'a Loss>,
 }
 
 fn key(name: &CanaryName) -> (String, String) {
@@ -182,6 +203,10 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
     if let Some(why) = trouble.unstorable {
         let message = format!("No step is begun, an abort is served: {why}");
         conditions.push(condition("Stored", "False", "StoreFailed", message));
+    }
+    if let Some(Loss { windows, why, .. }) = trouble.unrecorded {
+        let message = format!("{windows} windows of the rollout are not in its recording: {why}");
+        conditions.push(condition("Recorded", "False", "RecordFailed", message));
     }
     if progress.is_some_and(|progress| progress.paused) {
         let message = "The share is frozen until the rollout is resumed.".to_owned();

@@ -1,18 +1,29 @@
 //! The judge over recorded batches, one line after the other.
+//!
+//! A line says what people and other programs can write: requests, errors, latencies. A control plane that records its own
+//! rollouts adds what else its judge saw ([`Seen`]), so that the replay comes to the same verdicts.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use super::judge::{Assessment, Evidence, Flowing, Judge, JudgeConfig};
 use super::window::{Arms, Batch, WINDOW};
 use crate::counts::{Cohorts, Counts};
-use crate::histogram::{Histogram, bin_of};
+use crate::histogram::{Histogram, LONGEST_US, bin_of, bounds};
 use crate::outcome::Outcome;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
 use crate::weight::BasisPoints;
+
+/// The latest time that there is, in milliseconds: nanoseconds since the epoch end in the year 2554.
+const LATEST_MS: u64 = u64::MAX / 1_000_000;
+
+/// More requests than this in one line are a slip of the pen.
+const MOST_REQUESTS: u64 = 1_000_000_000_000;
 
 /// One recorded batch: what happened since the line before, not a running total.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +37,23 @@ pub struct Line {
     pub primary: LineArm,
     /// Requests of the canary.
     pub canary: LineArm,
+    /// What else the judge saw, if a control plane recorded the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Seen>>,
+}
+
+/// What the judge of a running rollout saw, and was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Which attempt at the same template this was: of use where α is divided among attempts.
+    pub attempt: NonZeroU32,
+    /// When the step began; nothing while the canary had no users.
+    pub step_began: Option<Timestamp>,
+    /// Every request that is looked at goes to the canary since then.
+    pub switched: bool,
+    /// The window, as it is.
+    pub batch: Batch,
 }
 
 /// One arm of a recorded batch.
@@ -52,6 +80,12 @@ pub enum Problem {
         /// The time of the line before.
         before: u64,
     },
+    /// There is no such time.
+    #[error("t_ms: {t_ms} is beyond the year 2554: milliseconds from any start, at most {LATEST_MS}")]
+    TooLate {
+        /// The time of the line.
+        t_ms: u64,
+    },
     /// The weight is no share.
     #[error("weight: must be from 0 to 100, in percent")]
     Weight,
@@ -60,6 +94,28 @@ pub enum Problem {
     Unrouted {
         /// Requests of the line.
         requests: u64,
+    },
+    /// So many that nobody can have counted them.
+    #[error("{arm}.requests: {requests} are more than a line may have, at most {MOST_REQUESTS}")]
+    Requests {
+        /// `primary` or `canary`.
+        arm: &'static str,
+        /// Requests of the line.
+        requests: u64,
+    },
+    /// A latency that is none.
+    #[error("{arm}.latency_us: {value} is longer than an hour: microseconds, at most {LONGEST_US}")]
+    Latency {
+        /// `primary` or `canary`.
+        arm: &'static str,
+        /// The latency.
+        value: u64,
+    },
+    /// What the judge saw is of another line.
+    #[error("seen.batch: does not fit to {field} of its line: leave seen out where a recording is changed")]
+    Seen {
+        /// `t_ms`, `primary` or `canary`.
+        field: &'static str,
     },
     /// More errors than requests.
     #[error("{arm}.errors: {errors} of {requests} requests: must be at most as many")]
@@ -115,7 +171,8 @@ pub struct First {
 #[derive(Debug, Clone)]
 pub struct Replay {
     judge: Judge,
-    last: Option<(u64, BasisPoints)>,
+    /// The time of the line before, with its weight and when its step began, as far as that is known.
+    last: Option<(u64, BasisPoints, Option<Timestamp>)>,
     first: Option<First>,
 }
 
@@ -129,18 +186,42 @@ impl Replay {
     pub fn step(&mut self, line: &Line) -> Result<Row, Vec<Problem>> {
         let weight = self.check(line)?;
         let now = Timestamp::from_millis(line.t_ms);
-        let before = self.last.map(|(t_ms, _)| Timestamp::from_millis(t_ms));
-        let span = before.map_or(WINDOW, |before| now.since(before));
-        if self.last.is_none_or(|(_, last)| last != weight) {
-            self.judge.step_started(weight, now.minus(span));
+        match &line.seen {
+            Some(seen) => self.observe_seen(seen, weight),
+            None => self.observe_told(line, weight, now),
         }
-        self.last = Some((line.t_ms, weight));
-        self.judge.observe(&batch(line, now, span));
+        self.last = Some((line.t_ms, weight, line.seen.as_ref().and_then(|seen| seen.step_began)));
         let assessment = self.judge.assess(now, &Flowing::Yes);
         if matches!(assessment.verdict, Verdict::Rollback(_) | Verdict::Advance(_)) && self.first.is_none() {
             self.first = Some(First { verdict: assessment.verdict.as_str(), t_ms: line.t_ms });
         }
         Ok(self.row(line.t_ms, &assessment))
+    }
+
+    /// Takes in a line that says no more than it must: it lasted since the one before.
+    fn observe_told(&mut self, line: &Line, weight: BasisPoints, now: Timestamp) {
+        let before = self.last.map(|(t_ms, ..)| Timestamp::from_millis(t_ms));
+        let span = before.map_or(WINDOW, |before| now.since(before));
+        if self.last.is_none_or(|(_, last, _)| last != weight) {
+            self.judge.step_started(weight, now.minus(span));
+        }
+        self.judge.observe(&batch(line, now, span));
+    }
+
+    /// Takes in what a judge saw, after what it was told before.
+    fn observe_seen(&mut self, seen: &Seen, weight: BasisPoints) {
+        if self.last.is_none() && self.judge.config().attempt.is_some() {
+            self.judge = Judge::new(JudgeConfig { attempt: Some(seen.attempt), ..self.judge.config().clone() });
+        }
+        if let Some(began) = seen.step_began
+            && self.last.is_none_or(|(_, last, step)| (last, step) != (weight, Some(began)))
+        {
+            self.judge.step_started(weight, began);
+        }
+        if seen.switched {
+            self.judge.switched();
+        }
+        self.judge.observe(&seen.batch);
     }
 
     fn row(&self, t_ms: u64, assessment: &Assessment) -> Row {
@@ -157,7 +238,10 @@ impl Replay {
 
     fn check(&self, line: &Line) -> Result<BasisPoints, Vec<Problem>> {
         let mut problems = Vec::new();
-        if let Some((before, _)) = self.last
+        if line.t_ms > LATEST_MS {
+            problems.push(Problem::TooLate { t_ms: line.t_ms });
+        }
+        if let Some((before, ..)) = self.last
             && line.t_ms <= before
         {
             problems.push(Problem::Backwards { t_ms: line.t_ms, before });
@@ -166,11 +250,15 @@ impl Replay {
         if weight.is_none() {
             problems.push(Problem::Weight);
         }
-        if weight == Some(BasisPoints::ZERO) && line.canary.requests > 0 {
+        // Requests that were on their way when the share was taken back are no slip in a recording of ours.
+        if weight == Some(BasisPoints::ZERO) && line.canary.requests > 0 && line.seen.is_none() {
             problems.push(Problem::Unrouted { requests: line.canary.requests });
         }
         for (arm, counts) in [("primary", &line.primary), ("canary", &line.canary)] {
             let requests = counts.requests;
+            if requests > MOST_REQUESTS {
+                problems.push(Problem::Requests { arm, requests });
+            }
             if counts.errors > requests {
                 problems.push(Problem::Errors { arm, errors: counts.errors, requests });
             }
@@ -178,10 +266,67 @@ impl Replay {
             if latencies > requests {
                 problems.push(Problem::Latencies { arm, latencies, requests });
             }
+            if let Some((value, _)) = counts.latency_us.iter().find(|(value, _)| *value > LONGEST_US) {
+                problems.push(Problem::Latency { arm, value: *value });
+            }
+        }
+        if let Some(seen) = &line.seen {
+            problems.extend(seen.contradicted(line).map(|field| Problem::Seen { field }));
         }
         match weight {
             Some(weight) if problems.is_empty() => Ok(weight),
             _ => Err(problems),
+        }
+    }
+}
+
+impl Line {
+    /// Returns the line of a window that a judge saw while the canary had this share.
+    pub fn recorded(weight: BasisPoints, seen: Seen) -> Self {
+        let (primary, canary) = LineArm::both(&seen.batch);
+        Self {
+            t_ms: seen.batch.end.as_millis(),
+            weight: weight.fraction() * 100.0,
+            primary,
+            canary,
+            seen: Some(Box::new(seen)),
+        }
+    }
+}
+
+impl LineArm {
+    /// Returns what both arms of a window came to, requests on new connections among them.
+    fn both(batch: &Batch) -> (Self, Self) {
+        let mut arms = batch.judged.clone();
+        arms.merge(&batch.new_connection);
+        (Self::of(&arms.primary), Self::of(&arms.canary))
+    }
+
+    fn of(counts: &Counts) -> Self {
+        // Requests of which nothing is known about the upstream have a latency too, at times.
+        let mut left = counts.judged();
+        let mut latency_us = Vec::new();
+        for (bin, count) in counts.latency.iter() {
+            let taken = count.min(left);
+            left = left.saturating_sub(taken);
+            if taken > 0 {
+                latency_us.push((bounds(bin).0, taken));
+            }
+        }
+        Self { requests: counts.judged(), errors: counts.errors(), latency_us }
+    }
+}
+
+impl Seen {
+    /// Returns the field of the line that tells something else.
+    fn contradicted(&self, line: &Line) -> Option<&'static str> {
+        let (primary, canary) = LineArm::both(&self.batch);
+        if self.batch.end.as_millis() != line.t_ms || self.batch.span > self.batch.end.since(Timestamp::EPOCH) {
+            Some("t_ms")
+        } else if primary != line.primary {
+            Some("primary")
+        } else {
+            (canary != line.canary).then_some("canary")
         }
     }
 }
@@ -245,6 +390,7 @@ mod tests {
             weight: 5.0,
             primary: LineArm { requests: 950, errors: 9, latency_us: vec![(20_000, 950)] },
             canary: LineArm { requests: 50, errors, latency_us: vec![(20_000, 50)] },
+            seen: None,
         }
     }
 
@@ -289,5 +435,64 @@ mod tests {
         assert_eq!(rows[0].verdict, "continue");
         assert!(rows[0].eta_requests.unwrap() > 100);
         assert_eq!(rows.last().unwrap().first.unwrap().verdict, "advance");
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused_by_their_field() {
+        let mut replay = Replay::new(JudgeConfig::default());
+        let bad = Line {
+            t_ms: u64::MAX,
+            weight: f64::NAN,
+            primary: LineArm { requests: u64::MAX, errors: u64::MAX, latency_us: vec![(u64::MAX, u64::MAX), (1, 1)] },
+            canary: LineArm::default(),
+            seen: None,
+        };
+        let problems = replay.step(&bad).unwrap_err();
+        let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "t_ms: 18446744073709551615 is beyond the year 2554: milliseconds from any start, at most 18446744073709",
+                "weight: must be from 0 to 100, in percent",
+                "primary.requests: 18446744073709551615 are more than a line may have, at most 1000000000000",
+                "primary.latency_us: 18446744073709551615 is longer than an hour: microseconds, at most 4294967295",
+            ]
+        );
+        let unrouted = Line { weight: 0.0, ..line(1_000, 0) };
+        let problems = replay.step(&unrouted).unwrap_err();
+        assert_eq!(problems, [Problem::Unrouted { requests: 50 }]);
+        for text in [
+            r#"{"t_ms":-1,"weight":5,"primary":{"requests":1,"errors":0},"canary":{"requests":0,"errors":0}}"#,
+            r#"{"t_ms":1,"weight":NaN,"primary":{"requests":1,"errors":0},"canary":{"requests":0,"errors":0}}"#,
+            r#"{"t_ms":1,"weight":5,"primary":{"requests":1,"errors":0,"latency_us":[[-5,1]]},"canary":{"requests":0,"errors":0}}"#,
+        ] {
+            assert!(serde_json::from_str::<Line>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_and_gaps_are_judged() {
+        let mut replay = Replay::new(JudgeConfig::default());
+        for t_ms in [1, LATEST_MS / 2, LATEST_MS] {
+            let most =
+                LineArm { requests: MOST_REQUESTS, errors: MOST_REQUESTS / 100, latency_us: vec![(LONGEST_US, 9)] };
+            let line = Line { t_ms, weight: 5.0, primary: most.clone(), canary: most, seen: None };
+            let row = replay.step(&line).unwrap();
+            assert!(row.evidence.errors.harm.is_finite());
+        }
+    }
+
+    #[test]
+    fn a_recorded_line_that_was_changed_is_refused() {
+        let told = line(1_000, 3);
+        let batch = batch(&told, Timestamp::from_millis(1_000), WINDOW);
+        let seen = Seen { attempt: NonZeroU32::MIN, step_began: None, switched: false, batch };
+        let recorded = Line::recorded(BasisPoints::from_percent(5), seen);
+        assert_eq!((recorded.t_ms, recorded.canary.errors), (1_000, 3));
+        let mut changed = recorded.clone();
+        changed.canary.errors = 0;
+        let mut replay = Replay::new(JudgeConfig::default());
+        assert_eq!(replay.step(&changed).unwrap_err(), [Problem::Seen { field: "canary" }]);
+        assert!(replay.step(&recorded).is_ok());
     }
 }

@@ -46,14 +46,17 @@ pub const ROWS: &[Row] = &[
 
 /// What became of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub enum End {
+    /// Its canary serves, after so long.
     Promoted(Span),
-    RolledBack,
+    /// Its primary serves, after so long.
+    RolledBack(Span),
+    /// It was not waited for any longer.
     Undecided,
 }
 
 /// Steps from 5 to 50 %, each at least a second long.
-fn roll_out<W: World>(rollout: &mut Rollout<W>) -> End {
+pub fn roll_out<W: World>(rollout: &mut Rollout<W>) -> End {
     let began = rollout.now;
     for weight in (5..=50).step_by(5) {
         rollout.step(weight);
@@ -65,7 +68,7 @@ fn roll_out<W: World>(rollout: &mut Rollout<W>) -> End {
                 continue;
             }
             match rollout.assess().verdict {
-                Verdict::Rollback(_) => return End::RolledBack,
+                Verdict::Rollback(_) => return End::RolledBack(rollout.now.since(began)),
                 Verdict::Advance(_) => break,
                 Verdict::Continue(_) | Verdict::NoData(_) => {}
             }
