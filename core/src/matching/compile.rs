@@ -51,8 +51,7 @@ pub fn captures(pattern: &str) -> Result<usize, String> {
     if pattern.len() > LONGEST {
         return Err(format!("is {} bytes long, write at most {LONGEST}", pattern.len()));
     }
-    let parsed = parse(pattern).map_err(|error| {
-        let told = refused(&error);
+    let parsed = parse(pattern).map_err(|told| {
         if told.starts_with("has look-around") { "has look-around, which Envoy cannot run here".into() } else { told }
     })?;
     Ok(parsed.properties().explicit_captures_len())
@@ -128,7 +127,7 @@ impl Walk {
 /// Compiles a pattern without look-around to an automaton that accepts whole values.
 fn determinise(pattern: &str) -> Result<Automaton, String> {
     // On its own first: `a)|(b` must not become whole by what is put around it.
-    parse(pattern).map_err(|error| refused(&error))?;
+    parse(pattern)?;
     let built = dense::Builder::new()
         .syntax(syntax::Config::new().unicode(false).utf8(false))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING)))
@@ -147,8 +146,9 @@ fn determinise(pattern: &str) -> Result<Automaton, String> {
     Ok(Automaton::new(sparse))
 }
 
-fn parse(pattern: &str) -> Result<regex_syntax::hir::Hir, regex_syntax::Error> {
-    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)
+fn parse(pattern: &str) -> Result<regex_syntax::hir::Hir, String> {
+    let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+    parser.parse(pattern).map_err(|error| refused(&error))
 }
 
 fn refused(error: &regex_syntax::Error) -> String {
