@@ -1,6 +1,7 @@
 //! Route configurations: one per listener, a virtual host per canary.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{Metadata, RuntimeFractionalPercent};
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
@@ -25,7 +26,7 @@ use wingbeat_core::weight::BasisPoints;
 
 use crate::model::{FILTER, Retries, Split, VirtualHost};
 use crate::render::duration;
-use crate::resource::{Kind, Resource, Version, any};
+use crate::resource::{Kind, Part, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
@@ -43,18 +44,31 @@ struct Encoded {
 }
 
 /// Returns the route configuration of a listener, made of its hosts.
-pub(super) fn routes<'a>(listener: &str, hosts: impl Iterator<Item = &'a (Bytes, Version)>) -> Resource {
-    let (virtual_hosts, versions): (Vec<Bytes>, Vec<[u8; 8]>) =
-        hosts.map(|(host, version)| (host.clone(), version.get().to_le_bytes())).unzip();
+pub(crate) fn routes(listener: &str, parts: Vec<Arc<Part>>) -> Resource {
+    let virtual_hosts = parts.iter().map(|part| part.body.clone()).collect();
     // A host with and without the port is the same host.
     let message = Encoded { name: listener.to_owned(), virtual_hosts, ignore_port_in_host_matching: true };
+    let versions: Vec<[u8; 8]> = parts.iter().map(|part| part.version.bytes()).collect();
     let pieces = [listener.as_bytes()].into_iter().chain(versions.iter().map(<[u8; 8]>::as_slice));
     Resource {
         name: listener.to_owned(),
         version: Version::of(pieces),
         body: Any { type_url: Kind::Routes.type_url().to_owned(), value: message.encode_to_vec() },
-        refers_to: Vec::new(),
+        refers_to: parts.iter().flat_map(|part| part.refers_to.iter().cloned()).collect(),
         node_clusters: Vec::new(),
+        parts,
+    }
+}
+
+/// Returns a host as a part of route configurations.
+pub(super) fn part(host: &VirtualHost) -> Part {
+    let body = virtual_host(host).encode_to_vec();
+    Part {
+        name: host.name.clone(),
+        version: Version::of([body.as_slice()]),
+        identity: Version::of(host.domains.iter().map(String::as_bytes)),
+        body: Bytes::from(body),
+        refers_to: host.split.clusters().into_iter().map(ToString::to_string).collect(),
     }
 }
 
