@@ -22,6 +22,7 @@ use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
+use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
 use crate::engine::record::{Record, entry, read};
 use crate::engine::roster::Roster;
@@ -36,12 +37,14 @@ mod canary;
 mod clients;
 mod due;
 mod limits;
+mod memoir;
 mod policy;
 mod record;
 mod roster;
 mod routes;
 mod show;
 
+pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
 pub(crate) use show::rfc3339;
 
@@ -83,6 +86,7 @@ pub struct Engine {
     routes_changed: bool,
     views: Views,
     rollouts: Rollouts,
+    memoir: Memoir,
     reports: u64,
     outbox: Vec<Told>,
     alerts: Vec<Alerted>,
@@ -162,6 +166,7 @@ impl Engine {
             routes_changed: true,
             views: Views::default(),
             rollouts: Rollouts::default(),
+            memoir: Memoir::open(&entries),
             reports: 0,
             outbox: Vec::new(),
             alerts: Vec::new(),
@@ -259,7 +264,20 @@ impl Engine {
             return Err("the server is finding out what the proxies serve: try again in a second".to_owned());
         }
         let commands = canary.commands_with(id);
-        self.feed_with(name, &Event::Command(command), Some(commands), now).map_or(Ok(()), Err)
+        if let Some(refused) = self.feed_with(name, &Event::Command(command), Some(commands), now) {
+            return Err(refused);
+        }
+        let text = match command {
+            // The rollback tells it.
+            Command::Abort => return Ok(()),
+            Command::Pause => format!("Paused {name} by command"),
+            Command::Resume => format!("Resumed {name} by command"),
+            Command::Approve => format!("Approved {name} by command"),
+            Command::Promote => format!("Skipping the remaining steps of {name} by command"),
+            Command::Retry => format!("Retrying {name} by command"),
+        };
+        self.say(name, Severity::Normal, text, now);
+        Ok(())
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
@@ -329,7 +347,8 @@ impl Engine {
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
         Board {
             ready,
-            canaries: self.views.renew(&self.roster, &self.clients, unstorable.as_deref(), now).clone(),
+            canaries: self.views.renew(&self.roster, &self.clients, &self.setup, unstorable.as_deref(), now).clone(),
+            refused_files: self.setup.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,

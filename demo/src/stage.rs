@@ -192,6 +192,7 @@ fn setup(
             node_clusters: Vec::new(),
         }],
         filter: Some(Arc::from(filter)),
+        ..Setup::default()
     })
 }
 

@@ -97,7 +97,7 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
     });
     let listener =
         Listener { name: "public".to_owned(), address: "127.0.0.1".to_owned(), port: 1, node_clusters: Vec::new() };
-    Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], filter: None })
+    Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], ..Setup::default() })
 }
 
 /// Returns the report of a worker that has reported so often before and has this policy. Latencies differ a little, as

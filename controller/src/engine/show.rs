@@ -16,8 +16,10 @@ use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::roster::Roster;
+use crate::setup::Setup;
 use crate::view::{
-    AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
+    AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, RefusedFileView, ShareView,
+    VerdictView,
 };
 
 /// The bounds of a quantile miss it in at most this share of rollouts.
@@ -59,6 +61,7 @@ impl Views {
         &mut self,
         roster: &Roster,
         clients: &Clients,
+        setup: &Setup,
         unstorable: Option<&str>,
         now: Timestamp,
     ) -> &BTreeMap<(String, String), Arc<CanaryView>> {
@@ -71,7 +74,9 @@ impl Views {
         }
         for name in stale {
             if let Some(canary) = roster.get(&name) {
-                let trouble = Trouble { refusal: clients.refusal(canary), unstorable };
+                let file = setup.files.get(&name);
+                let file = file.and_then(|file| setup.refused_files.iter().find(|refused| refused.file == **file));
+                let trouble = Trouble { refusal: clients.refusal(canary), unstorable, file };
                 self.shown.insert(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
@@ -85,6 +90,8 @@ struct Trouble<'a> {
     refusal: Option<&'a str>,
     /// Why nothing can be stored.
     unstorable: Option<&'a str>,
+    /// The file that it is from, if what that says now was refused.
+    file: Option<&'a RefusedFileView>,
 }
 
 fn key(name: &CanaryName) -> (String, String) {
@@ -178,6 +185,16 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
     if let Some(refusal) = trouble.refusal {
         // The word of the Gateway API for what has reached the data plane.
         conditions.push(condition("Programmed", "False", "Refused", refusal.to_owned()));
+    }
+    if let Some(file) = trouble.file
+        && let Some(first) = file.errors.first()
+    {
+        let more = match file.errors.len() {
+            1 => String::new(),
+            all => format!(" (and {} more)", all.saturating_sub(1)),
+        };
+        let message = format!("{first}{more}; what the file said before goes on.");
+        conditions.push(condition("Accepted", "False", "FileRefused", message));
     }
     if let Some(why) = trouble.unstorable {
         let message = format!("No step is begun, an abort is served: {why}");

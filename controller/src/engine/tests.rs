@@ -21,6 +21,7 @@ use super::*;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
 use crate::store::memory::{Crash, Memory};
+use crate::view::EventView;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
 struct World {
@@ -437,6 +438,50 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
     let clusters = request.clusters.into_iter().map(|cluster| ClusterReport { rev, ..cluster }).collect();
     world.engine.report(&ReportRequest { clusters, ..request }, world.now).unwrap();
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
+}
+
+#[test]
+fn commands_leave_events() {
+    let mut world = World::new();
+    world.rollout();
+    world.engine.told();
+    let name = name();
+    for (id, command, told) in [
+        ("1", Command::Pause, "Paused backend.prod by command"),
+        ("2", Command::Resume, "Resumed backend.prod by command"),
+        ("3", Command::Abort, "Rolling back backend.prod aborted by command"),
+        ("4", Command::Retry, "Retrying backend.prod by command"),
+        ("5", Command::Promote, "Skipping the remaining steps of backend.prod by command"),
+    ] {
+        assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "{id}");
+        let texts: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
+        assert!(texts.iter().any(|text| text.contains(told)), "{texts:?}");
+        assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "the same one again");
+        assert_eq!(world.engine.told().len(), 0);
+    }
+}
+
+/// As many as are kept, the latest ones; what a full disk did not take is stored when there is room.
+#[test]
+fn events_outlive_the_process() {
+    let event = |id: u64| EventView { id, message: format!("event {id}"), ..EventView::default() };
+    let mut world = World::new();
+    assert_eq!(world.engine.remembered(), []);
+    let events: Vec<EventView> = (1..=1_500).map(event).collect();
+    world.engine.remember(&events[..1_400], world.now);
+    world.store.set_full(true);
+    world.engine.remember(&events[1_400..1_450], world.now);
+    world.engine.remember(&events[1_450..], world.now);
+    world.store.set_full(false);
+    // Not at once: each attempt takes its time.
+    world.engine.remember(&[], world.now.plus(Span::from_millis(999)));
+    let mut early = Engine::open(Box::new(world.store.clone()), [1; 32]).unwrap();
+    assert_eq!(early.remembered().last().map(|event| event.id), Some(1_400));
+    world.engine.remember(&[], world.now.plus(Span::from_secs(1)));
+    let mut world = world.restart();
+    let remembered = world.engine.remembered();
+    assert_eq!(remembered.len(), 1_000);
+    assert_eq!(remembered, events[500..]);
 }
 
 #[test]
