@@ -200,10 +200,16 @@ impl Session {
         self.release();
         let responses = self.pump();
         let settled = (answered.is_some() && nack.is_none() && self.is_settled(kind)).then_some(kind);
+        Ok(Reaction { responses, nack, settled, refused_hosts: self.take_refused_hosts() })
+    }
+
+    /// Returns the hosts that the client refuses now, if they are others than when they were told last. A snapshot may
+    /// mend one without anything to be sent.
+    pub fn take_refused_hosts(&mut self) -> Option<BTreeSet<String>> {
         let refused: BTreeSet<String> = self.tables.values().flat_map(Table::refused).cloned().collect();
-        let refused_hosts = (refused != self.refused_hosts).then(|| refused.clone());
-        self.refused_hosts = refused;
-        Ok(Reaction { responses, nack, settled, refused_hosts })
+        let changed = refused != self.refused_hosts;
+        self.refused_hosts.clone_from(&refused);
+        changed.then_some(refused)
     }
 
     /// Takes an answer to what was sent. Returns what is to be told if it is a refusal.

@@ -141,6 +141,9 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
                     due = snapshot.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
+                    if let Some(hosts) = session.take_refused_hosts() {
+                        tell(Happened::RefusesHosts(hosts));
+                    }
                 }
             }
         }

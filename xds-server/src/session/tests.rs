@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use envoy_types::pb::google::protobuf::Any;
 use serde::Deserialize;
 
@@ -262,8 +260,14 @@ fn the_host_that_is_to_blame_is_told_until_it_is_mended() {
         assert_eq!(blamed(&mut player, "ack"), (None, None));
         assert_eq!(blamed(&mut player, "nack"), (Some(b()), Some(b().into_iter().collect())));
         assert!(!player.session.is_settled(Kind::Routes), "b is refused");
-        player.play("snapshot RDS r=a.2:1/b.3:1");
-        assert_eq!(blamed(&mut player, "ack"), (None, Some(BTreeSet::new())));
+        assert_eq!(player.play("snapshot RDS r=a.3:1/b.bad:1"), "RDS r=a.3:1/b:1");
+        assert_eq!(blamed(&mut player, "ack"), (None, None));
+        // Back to what it holds: there is nothing to be sent, and nothing to be blamed.
+        assert_eq!(player.session.take_refused_hosts(), None);
+        assert_eq!(player.play("snapshot RDS r=a.3:1/b:1"), "");
+        assert_eq!(player.session.take_refused_hosts(), Some(BTreeSet::new()));
+        player.play("snapshot RDS r=a.3:1/b.3:1");
+        assert_eq!(blamed(&mut player, "ack"), (None, None));
         assert!(player.session.is_settled(Kind::Routes));
     }
 }
