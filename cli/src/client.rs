@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use wingbeat_controller::handle::Verb;
 use wingbeat_controller::http::{CommandBody, ErrorBody};
-use wingbeat_controller::view::{ArmView, CanaryView, EventView};
+use wingbeat_controller::view::{ArmView, CanaryView, EventView, RefusedFileView};
 
 use crate::output::{Format, Outcome, complain, emit, print, table};
 
@@ -111,6 +111,15 @@ pub(crate) async fn describe(args: ShowArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let client = Client::new(&args.server)?;
+    if args.name.is_none() {
+        let refused: Vec<RefusedFileView> = client.get("/api/v1/refused-files").await?;
+        let problems = refused.iter().flat_map(|file| &file.errors);
+        let problems: Vec<String> = problems.map(|problem| format!("  {problem}\n")).collect();
+        let problems = problems.concat();
+        if !problems.is_empty() {
+            print(&format!("Refused Files (what they said before goes on):\n{problems}"))?;
+        }
+    }
     for canary in &canaries {
         let path = format!("/api/v1/events?namespace={}&name={}", canary.namespace, canary.name);
         let events: Vec<EventView> = client.get(&path).await?;
@@ -119,8 +128,16 @@ pub(crate) async fn describe(args: ShowArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Prints a line whenever a canary changes, until interrupted.
+/// Prints a line whenever a canary changes, until interrupted; for scripts, events as they come.
 pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
+    if args.output != Format::Text {
+        if args.name.is_some() {
+            // Who is not there has no events, and would be waited for in vain.
+            fetch(&args).await?;
+        }
+        let ShowArgs { name, output, server, .. } = args;
+        return events(EventsArgs { name, follow: true, output, server }).await;
+    }
     let mut shown = std::collections::BTreeMap::new();
     let mut first = true;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(250));
@@ -143,10 +160,7 @@ pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
         if changed.is_empty() {
             continue;
         }
-        match args.output {
-            Format::Text => print(&summary(&changed, args.all_namespaces, first))?,
-            Format::Json | Format::Yaml => changed.iter().try_for_each(|canary| emit(args.output, canary))?,
-        }
+        print(&summary(&changed, args.all_namespaces, first))?;
         first = false;
     }
 }

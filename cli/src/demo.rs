@@ -25,8 +25,8 @@ pub(crate) struct Args {
     /// Requests a second
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     rps: u32,
-    /// Percent of traffic that the canary gets
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Percent of traffic that the canary gets; the primary needs some to be compared with
+    #[arg(long, default_value_t = 5, value_parser = weight)]
     weight: u8,
     /// Share of the canary's requests that fail
     #[arg(long, default_value = "100%", value_parser = share)]
@@ -129,6 +129,17 @@ fn in_words(played: &Played) -> String {
     lines.join("\n")
 }
 
+fn weight(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).parse() {
+        Ok(percent @ 1..=99) => Ok(percent),
+        Ok(100) => {
+            Err("with 100 nothing is left for the primary, and so nothing to compare the canary with; use 99 or less"
+                .to_owned())
+        }
+        Ok(_) | Err(_) => Err("write a number of percent from 1 to 99".to_owned()),
+    }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
     match number {
@@ -160,6 +171,9 @@ mod tests {
         assert_eq!(duration("1m"), Ok(Duration::from_mins(1)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert!(duration("2").is_err() && duration("s").is_err() && duration("-1s").is_err());
+        assert_eq!((weight("5"), weight("99%")), (Ok(5), Ok(99)));
+        assert!(weight("100").is_err_and(|why| why.contains("nothing to compare")));
+        assert!(weight("0").is_err() && weight("101").is_err() && weight("x").is_err());
         assert!(share("5%").is_ok_and(|share| (share - 0.05).abs() < 1e-12));
         assert!(share("5").is_err() && share("101%").is_err() && share("NaN%").is_err());
     }

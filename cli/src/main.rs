@@ -1,8 +1,10 @@
 //! The binary: `wingbeat --help`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 use wingbeat_controller::handle::Verb as Command;
 
 mod bootstrap;
@@ -11,6 +13,7 @@ mod client;
 mod demo;
 mod files;
 mod matching;
+mod names;
 mod output;
 mod plan;
 mod replay;
@@ -72,12 +75,21 @@ enum Verb {
     Retry(client::CommandArgs),
 }
 
+/// A server tells what it does; other verbs say what they have to say themselves.
+fn begin_log(verb: &Verb) {
+    let (format, level) =
+        if let Verb::Serve(args) = verb { (args.log_format, "info") } else { (serve::LogFormat::Text, "error") };
+    let filter = EnvFilter::try_from_env("WINGBEAT_LOG").unwrap_or_else(|_| level.into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match format {
+        serve::LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        serve::LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WINGBEAT_LOG").unwrap_or_else(|_| "error".into()))
-        .init();
+    begin_log(&cli.verb);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(async {
@@ -85,7 +97,7 @@ fn main() -> ExitCode {
                 Verb::Demo(args) => demo::run(args).await,
                 Verb::Serve(args) => serve::run(args).await,
                 Verb::Bootstrap(args) => bootstrap::run(args),
-                Verb::Check(args) => check::run(&args),
+                Verb::Check(args) => check::run(&args).await,
                 Verb::Match(args) => matching::run(&args),
                 Verb::Plan(args) => plan::run(&args),
                 Verb::Replay(args) => replay::run(&args),

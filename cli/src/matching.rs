@@ -1,19 +1,22 @@
 //! `wingbeat match`.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use wingbeat_controller::document::{CanaryDocument, Set};
+use wingbeat_controller::document::CanaryDocument;
 use wingbeat_controller::setup::Audience;
 use wingbeat_core::matching::request::Request;
 
+use crate::check::look;
 use crate::client::Name;
-use crate::files;
-use crate::output::{Outcome, Wrong, complain, say};
+use crate::output::{Format, Outcome, Wrong, complain, emit, print, table};
+
+/// Of a request, so much is shown in a row.
+const LONGEST_REQUEST: usize = 100;
 
 /// Which requests, and whose rules.
 #[derive(Debug, clap::Args)]
@@ -37,6 +40,9 @@ pub(crate) struct Args {
     /// Ends with 1 if any request takes the other arm
     #[arg(long, value_enum)]
     expect: Option<Arm>,
+    /// text, json or yaml; without it, text for a terminal and json for others
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
@@ -72,10 +78,7 @@ enum HeaderValue {
 
 /// Prints a line per request.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let set = Set::of(&files::read(std::slice::from_ref(&args.canary))?);
-    if let Some(first) = set.report.errors.first() {
-        return Err(Wrong(first.to_string()).into());
-    }
+    let Some(set) = look(&args.canary)? else { return Ok(Outcome::BadInput) };
     let mut canaries = set
         .canaries()
         .filter(|(canary, _)| args.name.as_ref().is_none_or(|name| name.is(&canary.namespace, &canary.name)));
@@ -85,18 +88,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     let mut as_expected = true;
     let mut bad = false;
-    for (number, request) in (1_u64..).zip(requests(args)?) {
+    let format =
+        args.output.unwrap_or_else(|| if std::io::stdout().is_terminal() { Format::Text } else { Format::Json });
+    let mut rows = vec![["ARM", "RULE", "REQUEST"].map(str::to_owned).to_vec()];
+    for (number, request) in requests(args)? {
         match request {
             Ok(request) => {
                 let taken = take(document, args.weight, &request);
                 as_expected &= args.expect.is_none_or(|arm| arm == taken.arm);
-                say(&serde_json::to_string(&taken)?)?;
+                match format {
+                    Format::Text => rows.push(row(&taken, &request)),
+                    Format::Json | Format::Yaml => emit(format, &taken)?,
+                }
             }
             Err(error) => {
-                complain(&format!("line {number}: {error}"))?;
+                let file = args.requests.as_deref().unwrap_or_else(|| Path::new("--header")).display();
+                complain(&format!("{file}:{number}: {error}"))?;
                 bad = true;
             }
         }
+    }
+    if format == Format::Text {
+        print(&table(&rows))?;
     }
     Ok(match (bad, as_expected) {
         (true, _) => Outcome::BadInput,
@@ -119,9 +132,22 @@ fn take(document: &CanaryDocument, weight: Option<u8>, request: &Request) -> Tak
     }
 }
 
+fn row(taken: &Taken, request: &Request) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
+    let arm = match taken.arm {
+        Arm::Canary => "canary",
+        Arm::Primary => "primary",
+    };
+    let rule = taken.rule.map_or_else(|| "-".to_owned(), |rule| rule.to_string());
+    let headers = request.headers.iter().map(|(name, value)| format!(" {name}: {};", text(value)));
+    let line = format!("{} {}{}", text(&request.method), text(&request.path), headers.collect::<String>());
+    vec![arm.to_owned(), rule, line.trim_end_matches(';').chars().take(LONGEST_REQUEST).collect()]
+}
+
 type Parsed = Result<Request, String>;
 
-fn requests(args: &Args) -> anyhow::Result<Vec<Parsed>> {
+/// Returns the requests, each with its line.
+fn requests(args: &Args) -> anyhow::Result<Vec<(u64, Parsed)>> {
     let Some(path) = &args.requests else {
         let headers = args.header.iter().map(|header| {
             let (name, value) =
@@ -129,21 +155,30 @@ fn requests(args: &Args) -> anyhow::Result<Vec<Parsed>> {
             Ok((name.trim().to_owned(), value.trim().as_bytes().to_vec()))
         });
         let headers = headers.collect::<Result<Vec<_>, Wrong>>()?;
-        return Ok(vec![Ok(Request { headers, ..plain() })]);
+        return Ok(vec![(1, Ok(Request { headers, ..plain() }))]);
     };
     let file = std::fs::File::open(path).map_err(|error| Wrong(format!("cannot read {}: {error}", path.display())))?;
     let mut requests = Vec::new();
-    for line in BufReader::new(file).lines() {
+    for (number, line) in (1..).zip(BufReader::new(file).split(b'\n')) {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
-        if !line.trim().is_empty() {
-            requests.push(parse(&line));
+        let line = String::from_utf8(line).map_err(|_| "this is no UTF-8, write other bytes as base64".to_owned());
+        if line.as_ref().map_or(true, |line| !line.trim().is_empty()) {
+            requests.push((number, line.and_then(|line| parse(&line))));
         }
     }
     Ok(requests)
 }
 
 fn parse(line: &str) -> Parsed {
-    let sent: Sent = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let sent: Sent = serde_json::from_str(line).map_err(|error| {
+        let text = error.to_string();
+        // The line within a line is always the first one.
+        let why = text.split(" at line ").next().unwrap_or_default();
+        format!(
+            "column {}: {why}; write an object like {{\"path\": \"/\", \"headers\": [[\"name\", \"value\"]]}}",
+            error.column()
+        )
+    })?;
     let mut headers = Vec::new();
     for (name, value) in sent.headers {
         let value = match value {

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use wingbeat_controller::document::Set;
 use wingbeat_controller::forecast::{Assumed, forecast};
 
+use crate::check::look;
 use crate::client::Name;
-use crate::files;
 use crate::output::{Format, Outcome, Wrong, emit, print};
 
 mod words;
@@ -44,10 +43,7 @@ pub(crate) struct Args {
 
 /// Says what a rollout will be like.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let set = Set::of(&files::read(std::slice::from_ref(&args.file))?);
-    if let Some(first) = set.report.errors.first() {
-        return Err(Wrong(first.to_string()).into());
-    }
+    let Some(set) = look(&args.file)? else { return Ok(Outcome::BadInput) };
     let setup = set.setup(None);
     let mut wanted = setup
         .canaries

@@ -5,11 +5,10 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use wingbeat_controller::document::Set;
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::replay::{Line, Problem, Replay, Row};
 
-use crate::files;
+use crate::check::look;
 use crate::output::{Outcome, Wrong, say};
 
 /// A batch of a thousand nodes is shorter.
@@ -29,7 +28,13 @@ pub(crate) struct Args {
 
 /// Judges a recording: a line of JSON for each of its lines.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let config = args.canary.as_deref().map_or_else(|| Ok(JudgeConfig::default()), judge_of)?;
+    let config = match args.canary.as_deref() {
+        None => JudgeConfig::default(),
+        Some(file) => match judge_of(file)? {
+            Some(config) => config,
+            None => return Ok(Outcome::BadInput),
+        },
+    };
     let file = std::fs::File::open(&args.file)
         .map_err(|error| Wrong(format!("cannot read {}: {error}", args.file.display())))?;
     let mut file = BufReader::new(file);
@@ -74,16 +79,13 @@ fn read_line(file: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>, 
     Ok(Some(Err(format!("longer than {LONGEST_LINE} bytes: a line holds one batch"))))
 }
 
-fn judge_of(path: &Path) -> anyhow::Result<JudgeConfig> {
-    let set = Set::of(&files::read(&[path.to_owned()])?);
-    if let Some(first) = set.report.errors.first() {
-        return Err(Wrong(first.to_string()).into());
-    }
-    let setup = set.setup(None);
-    let mut canaries = setup.canaries.into_values();
+/// Returns how the canary of a file is judged; nothing if something is wrong with the file, which is told.
+fn judge_of(path: &Path) -> anyhow::Result<Option<JudgeConfig>> {
+    let Some(set) = look(path)? else { return Ok(None) };
+    let mut canaries = set.canaries();
     match (canaries.next(), canaries.next()) {
-        (Some(canary), None) => Ok(JudgeConfig { attempt: Some(NonZeroU32::MIN), ..canary.judge }),
-        (None, _) => Err(Wrong(format!("{} has no Canary with its Workload", path.display())).into()),
+        (Some((_, canary)), None) => Ok(Some(JudgeConfig { attempt: Some(NonZeroU32::MIN), ..canary.judge.clone() })),
+        (None, _) => Err(Wrong(format!("{} has no Canary", path.display())).into()),
         (Some(_), Some(_)) => {
             Err(Wrong(format!("{} has several canaries, give a file with one", path.display())).into())
         }

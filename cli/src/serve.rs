@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wingbeat_controller::document::{Files, Report};
 use wingbeat_controller::engine::Engine;
-use wingbeat_controller::http::{Api, router};
+use wingbeat_controller::http::{Api, Https, Peer, router};
 use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
@@ -20,13 +20,22 @@ use wingbeat_xds_server::server::{self, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::check::tell;
-use crate::files;
-use crate::output::{Outcome, Wrong, complain, say};
+use crate::files::{self, Found};
+use crate::names;
+use crate::output::{Outcome, Wrong, say};
 
 use follow::Known;
 
 mod follow;
-mod names;
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for a person
+    Text,
+    /// A JSON object a line
+    Json,
+}
 
 /// What is served, and where.
 #[derive(Debug, clap::Args)]
@@ -35,6 +44,9 @@ pub(crate) struct Args {
     /// Files or folders of documents; changes are taken over as they are written
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     config: Vec<PathBuf>,
+    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_controller=warn
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
     /// Folder that keeps the state; without it, a restart forgets
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -44,12 +56,15 @@ pub(crate) struct Args {
     /// Where Envoys connect, for xDS and reports
     #[arg(long, default_value = "127.0.0.1:18000", value_name = "ADDR")]
     listen_xds: SocketAddr,
-    /// Where the HTTP API, metrics and health are
+    /// Where the HTTP API, metrics and health are; beyond this machine over TLS, with the certificate of --tls-cert
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     listen_http: SocketAddr,
     /// Lets commands in from other machines
     #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// Names that the HTTP API answers to, beside localhost and IP addresses
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    allowed_hosts: Vec<String>,
     /// The certificate that Envoys are shown: a PEM file
     #[arg(long, requires = "tls_key", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -68,17 +83,18 @@ pub(crate) struct Args {
 /// Serves until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let tls = tls(&args)?;
-    if tls.is_none() && !args.allow_plaintext && !args.listen_xds.ip().is_loopback() {
-        let address = args.listen_xds;
-        let why = format!(
-            "--listen-xds {address} would serve plain text beyond this machine: add --tls-cert and --tls-key, or --allow-plaintext"
-        );
-        return Err(Wrong(why).into());
+    for (option, address) in [("--listen-xds", args.listen_xds), ("--listen-http", args.listen_http)] {
+        if tls.is_none() && !args.allow_plaintext && !address.ip().is_loopback() {
+            let why = format!(
+                "{option} {address} would serve plain text beyond this machine: add --tls-cert and --tls-key, or --allow-plaintext"
+            );
+            return Err(Wrong(why).into());
+        }
     }
     let store: Box<dyn Store> = match &args.state {
         Some(folder) => Box::new(Disk::open(folder).map_err(|error| Wrong(error.to_string()))?),
         None => {
-            complain("no --state: a restart forgets all rollouts")?;
+            tracing::warn!("no --state: a restart forgets all rollouts");
             Box::new(Memory::default())
         }
     };
@@ -86,16 +102,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
     let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
-    let texts = files::read(&args.config)?;
-    let (set, report) = files.update(&texts, &engine.serving(), &BTreeMap::new());
-    tell(&report)?;
+    let Found { texts, unreadable, .. } = files::read(&args.config);
+    let (set, mut report) = files.update(&texts, &engine.serving(), &BTreeMap::new());
+    report.errors.extend(unreadable);
     if !report.errors.is_empty() {
+        tell(&report)?;
         return Ok(Outcome::BadInput);
     }
+    follow::log(&report);
+    texts.keys().for_each(|file| tracing::info!(file, "file taken"));
     // Envoys resolve names themselves and keep the addresses that they have: a name that has none at the moment is no
     // reason to leave them alone.
     let unresolved = names::unresolved(set.host_names()).await;
-    tell(&Report { errors: Vec::new(), warnings: set.unresolved(&unresolved) })?;
+    follow::log(&Report { errors: Vec::new(), warnings: set.unresolved(&unresolved) });
     let filter: Arc<[u8]> = Arc::from(wingbeat::FILTER);
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address)
@@ -105,23 +124,33 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let (xds, http) = (bind(args.listen_xds).await?, bind(args.listen_http).await?);
     say(&serde_json::json!({"xds": xds.local_addr()?.to_string(), "http": http.local_addr()?.to_string()}).to_string())?;
 
+    tracing::info!(
+        xds = %xds.local_addr()?, http = %http.local_addr()?, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
     let snapshots = Snapshots::default();
     let runtime = Runtime::start_recording(engine, set.setup(Some(filter.clone())), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     let known = Known { files, texts, hosts: set.host_names() };
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();
-    let xds = server::serve(xds, tls, snapshots, Arc::new(handle.clone()), async {
+    let secured = tls.as_ref().filter(|_| !args.listen_http.ip().is_loopback());
+    let xds = server::serve(xds, tls.clone(), snapshots, Arc::new(handle.clone()), async {
         let _stopped = xds_stopped.await;
     });
-    let api = Api { handle: handle.clone(), token: args.token.map(Arc::from) };
-    let http = axum::serve(http, router(api).into_make_service_with_connect_info::<SocketAddr>()).into_future();
-    let (xds, http) = (tokio::spawn(xds), tokio::spawn(http));
+    let api = Api { handle: handle.clone(), token: args.token.map(Arc::from), hosts: args.allowed_hosts.into() };
+    let service = router(api).into_make_service_with_connect_info::<Peer>();
+    let http = match secured {
+        Some(tls) => tokio::spawn(axum::serve(Https::start(http, tls)?, service).into_future()),
+        None => tokio::spawn(axum::serve(http, service).into_future()),
+    };
+    let xds = tokio::spawn(xds);
     tokio::select! {
         ended = xds => ended?.context("the xDS server ended")?,
         ended = http => ended?.context("the HTTP server ended")?,
         followed = follow::follow(&args.config, known, &handle, &filter) => followed?,
         () = told_to_stop() => {}
     }
+    tracing::info!("stopping: Envoys keep what they have, the state is stored");
     // Envoys keep what they have; the state is stored already.
     drop(stop_xds);
     drop(runtime);

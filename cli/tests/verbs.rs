@@ -22,6 +22,79 @@ fn check_takes_the_examples() {
 }
 
 #[test]
+fn check_tells_of_every_file_that_it_cannot_read_and_reads_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("bad.yaml"), "kind: [").expect("a file");
+    std::fs::write(path("bytes.yaml"), [0xff, 0xfe, 0x00]).expect("a file");
+    std::fs::create_dir(path("empty")).expect("a folder");
+    let (code, _, err) =
+        wingbeat(&["check", &path("missing.yaml"), &path("bytes.yaml"), &path("empty"), &path("bad.yaml")]);
+    assert_eq!(code, Some(2));
+    for (name, told) in [
+        (
+            "missing.yaml",
+            "cannot be read (No such file or directory (os error 2)), name a file or folder that is there",
+        ),
+        ("bytes.yaml", "cannot be read (stream did not contain valid UTF-8), write it in UTF-8"),
+        ("empty", "this folder has no .yaml or .yml file"),
+        ("bad.yaml:2:1", "this is no YAML that can be read"),
+    ] {
+        assert!(err.contains(&format!("{}: {told}", path(name))), "{name}: {told} is not in\n{err}");
+    }
+    assert_eq!(err.lines().count(), 4, "{err}");
+}
+
+#[test]
+fn check_asks_whether_endpoints_have_addresses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("named.yaml");
+    let text = std::fs::read_to_string(example("backend.yaml")).expect("an example");
+    std::fs::write(&file, text.replace("127.0.0.1:9002", "nowhere.invalid:9002")).expect("a file");
+    let (code, _, err) = wingbeat(&["check", &file.display().to_string()]);
+    assert!(code == Some(2) && err.contains("endpoints[0]: nowhere.invalid does not resolve ("), "{err}");
+}
+
+/// Flagger's documents are for another server, and looked at all the same.
+#[test]
+fn flaggers_documents_are_checked_matched_and_replayed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (version, analysis) in [("v1alpha3", "canaryAnalysis"), ("v1beta1", "analysis")] {
+        let text = format!(
+            r#"
+apiVersion: flagger.app/{version}
+kind: Canary
+metadata: {{name: frontend, namespace: prod}}
+spec:
+  targetRef: {{apiVersion: apps/v1, kind: Deployment, name: frontend}}
+  service: {{port: 9898, gateways: [public], hosts: ["*"], retries: {{attempts: 3, perTryTimeout: 1s}}}}
+  {analysis}:
+    interval: 10s
+    threshold: 10
+    iterations: 10
+    match: [{{headers: {{cookie: {{regex: "^(.*?;)?(type=insider)(;.*)?$"}}}}}}]
+    metrics: [{{name: request-success-rate, threshold: 99, interval: 1m}}]
+"#
+        );
+        std::fs::write(path("canary.yaml"), text).expect("a file");
+        let (code, out, err) = wingbeat(&["check", &path("canary.yaml")]);
+        assert_eq!((code, out.as_str()), (Some(0), "1 file is right\n"), "{err}");
+        assert!(err.contains("warning: ") && err.contains("Deployment is not what this server has"), "{err}");
+        let canary = path("canary.yaml");
+        let insider = ["match", "--canary", &canary, "--header", "cookie: type=insider", "--expect", "canary"];
+        assert_eq!(wingbeat(&insider).0, Some(0));
+        std::fs::write(
+            path("recorded.jsonl"),
+            r#"{"t_ms":1000,"weight":5.0,"primary":{"requests":95,"errors":0},"canary":{"requests":5,"errors":0}}"#,
+        )
+        .expect("a file");
+        let (code, out, err) = wingbeat(&["replay", &path("recorded.jsonl"), "--canary", &canary]);
+        assert!(code == Some(0) && out.contains("\"verdict\""), "{out}{err}");
+    }
+}
+
+#[test]
 fn check_tells_mistakes_by_their_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bad.yaml");
@@ -80,8 +153,12 @@ fn bootstrap_prints_what_envoy_reads() {
 fn serve_refuses_what_is_wrong_before_it_begins() {
     let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--listen-xds", "0.0.0.0:0"]);
     assert!(code == Some(2) && err.contains("--allow-plaintext"), "{err}");
+    let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--listen-http", "0.0.0.0:0"]);
+    assert!(code == Some(2) && err.contains("--listen-http 0.0.0.0:0 would serve plain text beyond"), "{err}");
+    let (code, _, err) = wingbeat(&["demo", "--weight", "100"]);
+    assert!(code == Some(2) && err.contains("nothing to compare the canary with"), "{err}");
     let (code, _, err) = wingbeat(&["serve", "--config", "missing.yaml"]);
-    assert!(code == Some(2) && err.contains("cannot read missing.yaml"), "{err}");
+    assert!(code == Some(2) && err.contains("missing.yaml: cannot be read ("), "{err}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--listen-xds", &address]);
@@ -122,6 +199,24 @@ fn match_says_which_arm_and_by_which_rule() {
         r#"{"arm":"primary","rule":null}"#,
     ];
     assert_eq!((code, out.lines().collect::<Vec<_>>()), (Some(0), expected.to_vec()));
+    let (code, out, _) = wingbeat(&["match", "--canary", &canary, "--requests", &requests, "--output", "text"]);
+    let expected = "\
+ARM       RULE   REQUEST
+canary    0      GET / user-agent: Version/17 Safari/605
+canary    1      GET / Cookie: type=insider
+primary   -      GET / cookie: \u{fffd}
+primary   -      GET /x
+";
+    assert_eq!((code, out.as_str()), (Some(0), expected));
+    std::fs::write(&requests, b"{}\n\n{\"paht\": 1}\n\xff\n").expect("a file");
+    let (code, out, err) = wingbeat(&["match", "--canary", &canary, "--requests", &requests]);
+    assert_eq!((code, out.lines().count()), (Some(2), 1));
+    let told: Vec<&str> = err.lines().collect();
+    assert!(
+        matches!(told.as_slice(), [a, b] if a.starts_with(&format!("{requests}:3: column 7: unknown field `paht`"))
+        && b.starts_with(&format!("{requests}:4: this is no UTF-8"))),
+        "{err}"
+    );
     let insider = ["match", "--canary", &canary, "--header", "cookie: type=insider", "--expect", "canary"];
     assert_eq!(wingbeat(&insider).0, Some(0));
     assert_eq!(wingbeat(&[&insider[..], &["--weight", "0"]].concat()).0, Some(1));

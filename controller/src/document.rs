@@ -6,6 +6,7 @@
 
 mod canary;
 mod decoder;
+mod hosts;
 mod http;
 mod judge;
 mod listener;

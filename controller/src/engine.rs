@@ -22,6 +22,7 @@ use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
+use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
 use crate::engine::record::{Record, entry, read};
 use crate::engine::records::Records;
@@ -39,6 +40,7 @@ mod clients;
 pub(crate) mod course;
 mod due;
 mod limits;
+mod memoir;
 mod policy;
 mod record;
 mod records;
@@ -46,6 +48,7 @@ mod roster;
 mod routes;
 mod show;
 
+pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
 pub(crate) use show::rfc3339;
 
@@ -87,6 +90,7 @@ pub struct Engine {
     routes_changed: bool,
     views: Views,
     rollouts: Rollouts,
+    memoir: Memoir,
     reports: u64,
     records: Records,
     outbox: Vec<Told>,
@@ -167,6 +171,7 @@ impl Engine {
             routes_changed: true,
             views: Views::default(),
             rollouts: Rollouts::default(),
+            memoir: Memoir::open(&entries),
             reports: 0,
             records: Records::default(),
             outbox: Vec::new(),
@@ -265,7 +270,20 @@ impl Engine {
             return Err("the server is finding out what the proxies serve: try again in a second".to_owned());
         }
         let commands = canary.commands_with(id);
-        self.feed_with(name, &Event::Command(command), Some(commands), now).map_or(Ok(()), Err)
+        if let Some(refused) = self.feed_with(name, &Event::Command(command), Some(commands), now) {
+            return Err(refused);
+        }
+        let text = match command {
+            // The rollback tells it.
+            Command::Abort => return Ok(()),
+            Command::Pause => format!("Paused {name} by command"),
+            Command::Resume => format!("Resumed {name} by command"),
+            Command::Approve => format!("Approved {name} by command"),
+            Command::Promote => format!("Skipping the remaining steps of {name} by command"),
+            Command::Retry => format!("Retrying {name} by command"),
+        };
+        self.say(name, Severity::Normal, text, now);
+        Ok(())
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
@@ -333,10 +351,16 @@ impl Engine {
     pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
         let unstorable = self.store_failed.as_ref().map(|(_, error)| error.to_string());
         let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
-        let trouble = Troubles { clients: &self.clients, records: &self.records, unstorable: unstorable.as_deref() };
+        let trouble = Troubles {
+            clients: &self.clients,
+            records: &self.records,
+            setup: &self.setup,
+            unstorable: unstorable.as_deref(),
+        };
         Board {
             ready,
             canaries: self.views.renew(&self.roster, &trouble, now).clone(),
+            refused_files: self.setup.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,

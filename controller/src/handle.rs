@@ -13,8 +13,9 @@ use crate::runtime::Mailbox;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
-/// Events that are kept for those who ask later.
-const EVENTS_KEPT: usize = 1_000;
+/// Events that are kept for those who ask later: as many as are stored.
+#[expect(clippy::cast_possible_truncation, reason = "a small number")]
+const EVENTS_KEPT: usize = crate::engine::EVENTS_KEPT as usize;
 
 /// What a person or a script asks of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

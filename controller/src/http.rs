@@ -1,26 +1,36 @@
 //! The HTTP API, health and metrics.
 //!
 //! Reading is open to whoever can reach the address. Commands are taken from loopback or with the
-//! bearer token, and never on behalf of a page of another origin.
+//! bearer token, and never on behalf of a page of another origin. Requests for a host that this server
+//! is not known by are refused: a page elsewhere whose name leads to this address (DNS rebinding) would
+//! be of the same origin, and its reader's browser on the same machine.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::BroadcastStream;
 use wingbeat_core::id::CanaryName;
 
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
-use crate::view::{CanaryView, EventView};
+use crate::view::{CanaryView, EventView, RefusedFileView};
+
+pub use tls::Https;
+
+mod tls;
 
 /// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
 const PAGE: &str = include_str!("page.html");
@@ -39,6 +49,24 @@ pub struct Api {
     pub handle: Handle,
     /// Lets commands in from beyond loopback.
     pub token: Option<Arc<str>>,
+    /// Names by which this server is known, beside `localhost` and every IP address.
+    pub hosts: Arc<[String]>,
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, Https>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Https>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 /// Body of a command; the id makes repeating it harmless.
@@ -66,10 +94,46 @@ struct EventsQuery {
 
 /// Returns the routes of the API.
 pub fn router(api: Api) -> Router {
-    routes().into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route)).with_state(api)
+    let hosts = api.hosts.clone();
+    let routes = routes().into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
+    routes.layer(from_fn_with_state(hosts, only_for_us)).with_state(api)
 }
 
-fn routes() -> [(&'static str, MethodRouter<Api>); 9] {
+/// Refuses requests for other hosts.
+async fn only_for_us(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    // Health says nothing, and who asks may know this server by any name.
+    if matches!(request.uri().path(), "/healthz" | "/readyz") {
+        return next.run(request).await;
+    }
+    let named = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(named);
+    match host.filter(|host| !is_ours(host, &hosts)) {
+        None => next.run(request).await,
+        Some(host) => {
+            let name = without_port(host);
+            let why = format!("this server is not known as {name}: start it with --allowed-hosts {name} if it is");
+            failure(StatusCode::MISDIRECTED_REQUEST, why)
+        }
+    }
+}
+
+/// Returns true for a host that no page elsewhere can have: an IP address, `localhost`, or a name that was allowed.
+fn is_ours(host: &str, allowed: &[String]) -> bool {
+    let name = without_port(host);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
+}
+
+fn routes() -> [(&'static str, MethodRouter<Api>); 10] {
     [
         ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
         ("/healthz", get(|| async { "OK" })),
@@ -80,6 +144,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 9] {
         ("/api/v1/canaries/{namespace}/{name}", get(one)),
         ("/api/v1/canaries/{namespace}/{name}/{verb}", post(command)),
         ("/api/v1/events", get(events)),
+        ("/api/v1/refused-files", get(refused_files)),
     ]
 }
 
@@ -102,6 +167,10 @@ async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
     Json(api.handle.board().canaries.values().cloned().collect())
 }
 
+async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
+    Json(api.handle.board().refused_files.clone())
+}
+
 async fn one(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
     match api.handle.board().canaries.get(&(namespace.clone(), name.clone())) {
         Some(canary) => Json(canary.clone()).into_response(),
@@ -111,7 +180,7 @@ async fn one(State(api): State<Api>, Path((namespace, name)): Path<(String, Stri
 
 async fn command(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     Path((namespace, name, verb)): Path<(String, String, String)>,
     headers: HeaderMap,
     body: Option<Json<CommandBody>>,
@@ -223,6 +292,26 @@ mod tests {
         assert!(may_command(&with("secret"), far, Some("secret")).is_ok());
         assert!(may_command(&with("guess!"), far, Some("secret")).is_err());
         assert!(may_command(&with("guess!"), near, Some("secret")).is_err());
+    }
+
+    #[test]
+    fn only_names_that_no_page_elsewhere_can_have_are_ours() {
+        let allowed = ["wingbeat.prod.svc".to_owned()];
+        for host in [
+            "127.0.0.1:8080",
+            "127.0.0.1",
+            "[::1]:8080",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:1",
+            "10.0.0.9:80",
+            "Wingbeat.prod.svc:8080",
+        ] {
+            assert!(is_ours(host, &allowed), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example:80"] {
+            assert!(!is_ours(host, &allowed), "{host}");
+        }
     }
 
     #[test]

@@ -285,7 +285,7 @@ mod tests {
             nodes: 2,
             reports: 7,
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
-            rollouts: Rollouts::default(),
+            ..Board::default()
         };
         let plan = Plan::try_new(&PlanInput {
             name: Some(CanaryName::new("prod", "shop")),

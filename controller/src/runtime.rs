@@ -66,6 +66,9 @@ impl Runtime {
         let (mailbox, messages) = sync_channel(MAILBOX);
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
+        let remembered = engine.remembered();
+        let told = remembered.last().map_or(0, |event| event.id);
+        remembered.into_iter().for_each(|event| events.push(event));
         let news = Newsbox::default();
         let handle = Handle::new(mailbox.clone(), news.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
@@ -78,7 +81,7 @@ impl Runtime {
             renderer: Renderer::default(),
             board,
             events,
-            told: 0,
+            told,
             messenger,
             recorder,
             mailbox,
@@ -201,11 +204,12 @@ impl Worker {
             self.last_shown = now;
             self.board.send_replace(Arc::new(self.engine.board(ready, now)));
         }
+        let events: Vec<EventView> = told.into_iter().map(|told| self.tell(told)).collect();
+        // Also without any: some may wait for room on the disk.
+        self.engine.remember(&events, now);
+        events.into_iter().for_each(|event| self.events.push(event));
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);
-        }
-        for told in told {
-            self.tell(told);
         }
         for alerted in self.engine.alerts() {
             self.alert(&alerted.canary, &alerted.alert);
@@ -251,13 +255,17 @@ impl Worker {
         }
     }
 
-    fn tell(&mut self, told: Told) {
+    /// Tells the log and the hooks. Returns the event.
+    fn tell(&mut self, told: Told) -> EventView {
         let Told { canary, severity, text, at } = told;
         let kind = match severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
-        tracing::info!(canary = %canary, namespace = canary.namespace, kind, "{text}");
+        match severity {
+            Severity::Normal => tracing::info!(canary = canary.name, namespace = canary.namespace, "{text}"),
+            Severity::Warning => tracing::warn!(canary = canary.name, namespace = canary.namespace, "{text}"),
+        }
         self.told = self.told.saturating_add(1);
         let event = EventView {
             id: self.told,
@@ -276,7 +284,7 @@ impl Worker {
                 }
             }
         }
-        self.events.push(event);
+        event
     }
 }
 

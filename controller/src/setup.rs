@@ -18,6 +18,7 @@ use wingbeat_xds_server::model::{Listener, Retries};
 use crate::outbound::alert::Channel;
 use crate::outbound::prometheus::Query;
 use crate::outbound::webhook::Hook;
+use crate::view::RefusedFileView;
 
 /// Everything that is managed.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,10 @@ pub struct Setup {
     pub listeners: Vec<Listener>,
     /// The filter's module.
     pub filter: Option<Arc<[u8]>>,
+    /// Which file a canary is from, where it is from one.
+    pub files: BTreeMap<CanaryName, Arc<str>>,
+    /// Files whose present text is wrong; what they said before goes on.
+    pub refused_files: Vec<RefusedFileView>,
 }
 
 /// A canary and its workload.
@@ -100,7 +105,7 @@ pub struct Workload {
 }
 
 /// How requests reach a canary.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// Domains.
     pub hosts: Vec<String>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
+use crate::document::Problem;
 use crate::metrics::Rollouts;
 
 /// Everything that is shown, at one moment.
@@ -25,6 +26,17 @@ pub struct Board {
     pub clients: ClientsView,
     /// Rollouts that ended since the start.
     pub rollouts: Rollouts,
+    /// Files whose present text is wrong.
+    pub refused_files: Vec<RefusedFileView>,
+}
+
+/// A file whose present text is wrong; what it said before goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedFileView {
+    /// The file.
+    pub file: String,
+    /// All that is wrong with it.
+    pub errors: Vec<Problem>,
 }
 
 /// Clients of xDS.
@@ -217,7 +229,7 @@ pub struct NodeView {
 }
 
 /// An event, worded as Flagger words it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
     /// Counts events of this server; higher is later.
     pub id: u64,

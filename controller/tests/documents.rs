@@ -171,11 +171,181 @@ spec: {address: 127.0.0.1, port: 10002}
 ";
     insta::assert_snapshot!(errors(&format!("{BACKEND}{second}")), @"
     canary.yaml:29:14: spec.targetRef.name: backend.prod has the same target, give each canary its own
-    canary.yaml:30:29: spec.service.hosts: backend.prod answers to backend.local on public already, use another host
+    canary.yaml:30:30: spec.service.hosts[0]: backend.prod answers to backend.local on public already, use another host
     canary.yaml:30:66: spec.service.listeners[1]: there is no Listener missing, add it or name another
     canary.yaml:31:82: spec.analysis.alerts[0].providerRef.name: there is no AlertProvider nobody, add it or name another
     canary.yaml:38:1: metadata.name: is also in canary.yaml:2, give each its own name
     ");
+}
+
+/// What Envoy would refuse for all canaries of the listener, or take and never match.
+#[test]
+fn hosts_that_envoy_does_not_take_are_told() {
+    let with = |hosts: &str| BACKEND.replace("hosts: [backend.local]", &format!("hosts: {hosts}"));
+    for hosts in ["[Backend.Local, \"*.local\", \"backend.*\", \"[::1]\", 10.0.0.1]", "[\"*\"]"] {
+        assert_eq!(errors(&with(hosts)), "", "{hosts}");
+    }
+    for (hosts, told) in [
+        ("[]", "spec.service.hosts: is empty"),
+        ("[a.local, A.LOCAL]", "spec.service.hosts[1]: A.LOCAL is there twice (upper and lower case are the same)"),
+        ("[\"*\", \"*\"]", "spec.service.hosts[1]: * is there twice"),
+        ("[\"a.local:8080\"]", "spec.service.hosts[0]: \"a.local:8080\" has a port, leave it out"),
+        ("[\"a b\"]", "spec.service.hosts[0]: \"a b\" has blanks"),
+        ("[\"\"]", "spec.service.hosts[0]: \"\" is empty"),
+        ("[\"a.*.b\"]", "spec.service.hosts[0]: \"a.*.b\" has * in its middle"),
+    ] {
+        let found = errors(&with(hosts));
+        assert!(found.lines().count() == 1 && found.contains(told), "{hosts}: {found}");
+    }
+    let twin = r#"
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: Canary
+metadata: {name: twin, namespace: prod}
+spec:
+  targetRef: {apiVersion: wingbeat.dev/v1alpha1, kind: Workload, name: twin}
+  service: {hosts: [other.local, BACKEND.local], listeners: [public]}
+  analysis: {interval: 1s, stepWeight: 5}
+---
+apiVersion: wingbeat.dev/v1alpha1
+kind: Workload
+metadata: {name: twin, namespace: prod}
+spec: {revision: a, revisions: {a: {endpoints: ["127.0.0.1:1"]}}}
+"#;
+    let found = errors(&format!("{BACKEND}{twin}"));
+    let told = "spec.service.hosts[1]: backend.prod answers to BACKEND.local on public already, use another host";
+    assert!(found.lines().count() == 1 && found.contains(told), "{found}");
+}
+
+#[test]
+fn nothing_that_is_wrong_passes_in_silence() {
+    let text = BACKEND
+        .replace("[\"127.0.0.1:9001\"]", "[]")
+        .replace("127.0.0.1:9002", "127.0.0.1:99999")
+        .replace(
+            "metadata: {name: backend, namespace: prod}\nspec:\n  targetRef",
+            "metadata: {name: Back End}\nspec:\n  targetRef",
+        )
+        .replace("port: 9898", "port: 0, timeout: 9999999h, retries: {attempts: 101, retryOn: \"5xx\\n\"}")
+        .replace("listeners: [public]", "listeners: []")
+        .replace(
+            "maxWeight: 50, stepWeight: 5}",
+            "maxWeight: 5, stepWeight: 50, match: [{}], metrics: [{name: \
+            request-success-rate, thresholdRange: {min: 99, max: 1}}, {name: request-duration, thresholdRange: {}}]}",
+        );
+    let found = errors(&text);
+    for told in [
+        "spec.revisions.1.4.0.endpoints: is empty, list them like",
+        "spec.revisions.1.4.1.endpoints[0]: 99999 is not a port, use one from 1 to 65535",
+        "metadata.name: \"Back End\" is not a name",
+        "spec.service.port: 0 is out of range, use a number from 1 to 65535",
+        "spec.service.timeout: is longer than a year",
+        "spec.service.retries.attempts: 101 is out of range",
+        "spec.service.retries.retryOn: \"5xx\\n\" is no list of conditions",
+        "spec.service.listeners: is empty",
+        "spec.analysis.stepWeight: 50 is beyond maxWeight 5",
+        "spec.analysis.match[0]: tests nothing",
+        "spec.analysis.metrics[0].thresholdRange: has min 99 above max 1",
+        "spec.analysis.metrics[1].thresholdRange: has neither min nor max",
+    ] {
+        assert!(found.contains(told), "{told} is not in\n{found}");
+    }
+}
+
+/// As it stands in the guide, for Flagger in a mesh.
+const GUIDE: &str = r#"
+apiVersion: flagger.app/v1alpha3
+kind: Canary
+metadata: {name: backend, namespace: prod}
+spec:
+  provider: istio
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: backend}
+  progressDeadlineSeconds: 60
+  autoscalerRef: {apiVersion: autoscaling/v2beta1, kind: HorizontalPodAutoscaler, name: backend}
+  service:
+    port: 9898
+    gateways: [public-gateway.istio-system.svc.cluster.local]
+    hosts: ["*"]
+    headers: {request: {add: {x-envoy-upstream-rq-timeout-ms: "15000"}}}
+    trafficPolicy: {tls: {mode: DISABLE}}
+  canaryAnalysis:
+    interval: 10s
+    threshold: 10
+    iterations: 10
+    match:
+      - {headers: {cookie: {regex: "^(.*?;)?(type=insider)(;.*)?$"}}}
+    metrics:
+      - {name: request-success-rate, threshold: 99, interval: 1m}
+      - {name: request-duration, threshold: 500, interval: 30s}
+    webhooks:
+      - {name: load-test, url: "http://flagger-loadtester.prod/", timeout: 5s, metadata: {cmd: "hey -z 1m"}}
+    surprise: 1
+"#;
+
+/// Whoever looks at documents of Flagger's is told what this server would not carry out; whoever serves them is
+/// refused.
+#[test]
+fn flaggers_documents_can_be_looked_at() {
+    let texts = |text: String| BTreeMap::from([("canary.yaml".to_owned(), text)]);
+    let later = GUIDE.replace("v1alpha3", "v1beta1").replace("canaryAnalysis", "analysis");
+    for text in [GUIDE.to_owned(), later] {
+        let set = Set::look(&texts(text.clone()));
+        assert_eq!(set.report.errors, []);
+        let warnings: Vec<String> = set.report.warnings.iter().map(ToString::to_string).collect();
+        let warnings = warnings.join("\n");
+        for told in ["spec.provider: istio", "Deployment is not what", "spec.service.headers", ".surprise: is unknown"]
+        {
+            assert!(warnings.contains(told), "{told} is not in\n{warnings}");
+        }
+        let (_, canary) = set.canaries().next().expect("one");
+        assert_eq!((canary.plan.iterations(), canary.plan.pace()), (Some(10), Pace::Checks));
+        assert!(matches!(&canary.audience, Audience::Rules { rules, .. } if !rules.is_empty()));
+        let served = errors(&text);
+        assert!(served.contains("spec.service.listeners: is missing") && served.contains("use Workload"), "{served}");
+    }
+    let wrong = Set::look(&texts(GUIDE.replace("threshold: 10", "threshold: -1").replace("\"*\"", "\"a b\"")));
+    assert_eq!(wrong.report.errors.len(), 2, "{:?}", wrong.report.errors);
+}
+
+/// What two files say is right in each and wrong together: the one that changed is refused, and no other.
+#[test]
+fn a_file_that_clashes_with_another_one_holds_no_third_one_back() {
+    let canary = |name: &str, host: &str, revision: &str| {
+        format!(
+            "apiVersion: wingbeat.dev/v1alpha1\nkind: Canary\nmetadata: {{name: {name}}}\nspec:\n  targetRef: {{kind: \
+             Workload, name: {name}}}\n  service: {{hosts: [{host}], listeners: [public]}}\n  analysis: {{stepWeight: \
+             5}}\n---\napiVersion: wingbeat.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {{revision: \
+             {revision}, revisions: {{r1: {{endpoints: [\"127.0.0.1:1\"]}}, r2: {{endpoints: [\"127.0.0.1:2\"]}}}}}}\n"
+        )
+    };
+    let listener = "apiVersion: wingbeat.dev/v1alpha1\nkind: Listener\nmetadata: {name: public}\nspec: {address: \
+                    127.0.0.1, port: 10000}\n";
+    let texts = |a: String, b: String, c: String| {
+        BTreeMap::from([
+            ("a".to_owned(), a),
+            ("b".to_owned(), b),
+            ("c".to_owned(), c),
+            ("l".to_owned(), listener.to_owned()),
+        ])
+    };
+    let of = |set: &Set, name: &str| {
+        let setup = set.setup(None);
+        let managed = &setup.canaries[&CanaryName::new("default", name)];
+        (managed.service.hosts.join(","), managed.workload.revision.to_string())
+    };
+    let pair = |host: &str, revision: &str| (host.to_owned(), revision.to_owned());
+    let mut files = Files::default();
+    let first = texts(canary("a", "a.local", "r1"), canary("b", "b.local", "r1"), canary("c", "c.local", "r1"));
+    assert_eq!(update(&mut files, &first).1.errors, []);
+    // b takes the host of a; the error is told of b. And a takes that of b; it is told of b, too, which did not change.
+    for (a, b, blamed) in [("a.local", "A.local", "b"), ("b.local", "b.local", "a")] {
+        let mut files = files.clone();
+        let texts = texts(canary("a", a, "r1"), canary("b", b, "r1"), canary("c", "c.local", "r2"));
+        let (set, report) = update(&mut files, &texts);
+        assert_eq!(report.errors.len(), 1, "{report:?}");
+        assert_eq!(of(&set, "c"), pair("c.local", "r2"), "{blamed} is refused, c is not");
+        assert_eq!((of(&set, "a"), of(&set, "b")), (pair("a.local", "r1"), pair("b.local", "r1")));
+    }
 }
 
 #[test]
@@ -421,7 +591,7 @@ fn what_a_service_changes_is_read() {
 fn what_envoy_would_refuse_of_a_service_is_told() {
     let told = |fields: &str| {
         let report = read(&service(fields)).report;
-        report.errors.iter().map(|error| format!("{}: {}\n", error.field, error.message)).collect::<String>()
+        report.errors.iter().flat_map(|error| [&error.field, ": ", &error.message, "\n"]).collect::<String>()
     };
     insta::assert_snapshot!(
         told("headers: {request: {set: {'a b': x, ':path': x, x-ok: '100%'}, remove: [host, 'x:y']}, response: {add: {x: '%NOPE%'}}, answer: {}}"),

@@ -96,16 +96,15 @@ fn the_guides_patterns_agree_with_an_engine_that_backtracks() {
 
 #[test]
 fn an_explosion_is_found_out_quickly() {
-    let before = on_cpu();
+    let before = on_cpu().unwrap();
     let why = Regex::compile("(a|b)*a(a|b){20}").expect_err("too many cases");
-    let took = on_cpu() - before;
+    let took = std::time::Duration::from_nanos(on_cpu().unwrap() - before);
     println!("(a|b)*a(a|b){{20}} refused after {took:?}: {why}");
     assert!(took.as_millis() < 100, "{took:?}");
 }
 
-/// Returns how long this thread has run on a CPU: what else the machine does is no cost of ours.
-fn on_cpu() -> std::time::Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells how long threads run");
-    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    std::time::Duration::from_nanos(nanos.expect("the first field is a number"))
+/// Returns for how many nanoseconds this thread has run on a CPU: what else the machine does is no cost of ours.
+fn on_cpu() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    stat.split(' ').next()?.parse().ok()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use wingbeat_controller::view::CanaryView;
 
 use crate::clock::now;
@@ -163,6 +163,7 @@ impl Scene {
         let mut events = stage.handle().events().follow();
         let mut shown = tokio::time::interval(SHOW_EVERY);
         let mut fault = Fault::planned(self);
+        let mut given_up = false;
         let ended = loop {
             tokio::select! {
                 changed = board.changed() => changed.context("the control plane ended")?,
@@ -184,7 +185,8 @@ impl Scene {
                 "Succeeded" => break Ended::Promoted,
                 _ if self.scenario == Scenario::NoTraffic && idle_enough => break Ended::NoData,
                 _ if began.elapsed() >= self.max_duration => {
-                    bail!("nothing was decided within {:?}: {}", self.max_duration, reason(&view));
+                    given_up = true;
+                    break Ended::NoData;
                 }
                 _ => {}
             }
@@ -194,13 +196,22 @@ impl Scene {
             load.ask_for_errors(false);
         }
         let duration = began.elapsed();
-        let why = stage.view().map(|view| reason(&view)).unwrap_or_default();
-        tokio::time::sleep(AFTERWARDS).await;
-        while let Ok(event) = events.try_recv() {
-            spectator(Sight::Line(Some(duration), &event.message));
+        let mut why = stage.view().map(|view| reason(&view)).unwrap_or_default();
+        if given_up {
+            why = format!("nothing was decided within {:?}: {why}", self.max_duration);
         }
-        if let Some(view) = stage.view() {
-            spectator(Sight::View(duration, &view));
+        let afterwards = tokio::time::sleep(AFTERWARDS);
+        tokio::pin!(afterwards);
+        loop {
+            tokio::select! {
+                () = &mut afterwards => break,
+                Ok(event) = events.recv() => spectator(Sight::Line(Some(began.elapsed()), &event.message)),
+                _ = shown.tick() => {}
+            }
+            // The time stands: it is that of the verdict.
+            if let Some(view) = stage.view() {
+                spectator(Sight::View(duration, &view));
+            }
         }
         let serves = stage.view().map(|view| view.primary_revision);
         let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
@@ -213,7 +224,7 @@ impl Scene {
         };
         let summary = Summary { misrouted, ..fault.summary(self, stage, ended, decided, duration, &tally) };
         let good = summary.false_verdicts == 0 && summary.misrouted == 0;
-        let as_it_should = ended == self.scenario.should_end() && good && promoted;
+        let as_it_should = !given_up && ended == self.scenario.should_end() && good && promoted;
         Ok(Outcome { summary, reason: why, as_it_should })
     }
 }

@@ -195,6 +195,7 @@ fn setup(
             access_log: None,
         }],
         filter: Some(Arc::from(filter)),
+        ..Setup::default()
     })
 }
 

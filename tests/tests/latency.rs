@@ -25,6 +25,7 @@ use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::lab::{Lab, Test};
 use wingbeat_e2e::{PATIENCE, reached};
+use wingbeat_test_support::simulation::draw::Draw;
 use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 /// Requests of each law, in both arms together.
@@ -38,7 +39,7 @@ const CONNECTING_US: f64 = 200.0;
 /// What is promised.
 const BOUND: f64 = 0.01;
 
-/// How long a service takes, as a function of a number between 0 and 1.
+/// How long a service takes.
 #[derive(Debug, Clone, Copy)]
 enum Law {
     /// Nine in ten take 2 ms, the others 40 ms.
@@ -60,14 +61,13 @@ impl Law {
         }
     }
 
-    /// Returns milliseconds for two independent numbers between 0 and 1.
-    fn draw(self, a: f64, b: f64) -> f64 {
+    /// Returns milliseconds.
+    fn draw(self, draw: &mut Draw) -> f64 {
+        let two = |often: f64, (usual, rare): (f64, f64), share: f64| if share < often { usual } else { rare };
         match self {
-            Self::TwoPoint if a < 0.9 => 2.0,
-            Self::TwoPoint => 40.0,
-            Self::LogNormal => 20.0 * (0.7 * (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos()).exp(),
-            Self::Tail if a < 0.99 => 5.0,
-            Self::Tail => 100.0,
+            Self::TwoPoint => two(0.9, (2.0, 40.0), draw.share()),
+            Self::LogNormal => draw.log_normal(20.0, 0.7),
+            Self::Tail => two(0.99, (5.0, 100.0), draw.share()),
         }
     }
 }
@@ -81,8 +81,8 @@ async fn service(law: Law, factor: f64, seed: u64) -> SocketAddr {
         while let Ok((connection, _)) = listener.accept().await {
             let served = served.clone();
             tokio::spawn(serve(connection, move || {
-                let number = 2 * served.fetch_add(1, Ordering::Relaxed);
-                Duration::from_secs_f64(law.draw(chance(seed, number), chance(seed, number + 1)) * factor / 1_000.0)
+                let mut draw = Draw::new(mix(seed, served.fetch_add(1, Ordering::Relaxed)));
+                Duration::from_secs_f64(law.draw(&mut draw) * factor / 1_000.0)
             }));
         }
     });
@@ -100,11 +100,6 @@ async fn serve(connection: TcpStream, delay: impl Fn() -> Duration) {
         }
     });
     let _ended = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(connection), answer).await;
-}
-
-#[expect(clippy::cast_precision_loss, reason = "53 bits are kept")]
-fn chance(seed: u64, number: u64) -> f64 {
-    (mix(seed, number) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// What the access log says: the lengths of an arm's requests in microseconds, ascending, without waits for new
@@ -135,19 +130,16 @@ fn read(log: &Path) -> Logged {
 
 /// Takes what Envoy writes for a duration, like `12.345ms`.
 fn micros(text: &str) -> f64 {
-    for (unit, micros) in [("ms", 1e3), ("us", 1.0), ("ns", 1e-3), ("s", 1e6)] {
-        if let Some(number) = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok()) {
-            return number * micros;
-        }
-    }
-    panic!("{text:?} is no duration");
+    let units = [("ms", 1e3), ("us", 1.0), ("ns", 1e-3), ("s", 1e6)];
+    let in_unit = |(unit, micros)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * micros);
+    units.into_iter().find_map(in_unit).expect("a duration")
 }
 
 /// Returns the smallest of these that at least the share `q` of them does not exceed.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousands")]
 fn nearest_rank(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
-    sorted[rank.max(1) - 1]
+    *sorted.get(rank.max(1) - 1).expect("requests")
 }
 
 fn count(requests: &[f64]) -> u64 {

@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
 };
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::scene::Scenario;
@@ -49,35 +50,69 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
     }
 }
 
-/// Two canaries of one host: Envoy refuses the routes of both, and what it had goes on.
+/// Two canaries of one host, which documents may not have: Envoy refuses the whole table. The second one is found and
+/// left out, the first one is served, and what comes later goes out.
 #[tokio::test(flavor = "multi_thread")]
-async fn real_envoy_a_refusal_is_told_and_the_last_good_goes_on() {
+async fn real_envoy_a_refused_host_is_told_and_holds_no_other_one_back() {
     let scene = scene(Scenario::NoTraffic);
     let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
-    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+    let request = |host: &str| format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     let good = stage.setup(&scene, PRIMARY, wingbeat::FILTER).expect("a setup");
-    let mut bad = good.clone();
-    let other = good.canaries.values().next().expect("one").clone();
-    bad.canaries.insert(CanaryName::new(NAMESPACE, "twin"), other);
-    stage.handle().configure(bad).expect("it is managed");
-    let refused = || {
+    let with = |others: &[(&str, &str)]| {
+        let mut setup = good.clone();
+        let one = good.canaries.values().next().expect("one");
+        for (name, host) in others {
+            let mut other = one.clone();
+            let input = PlanInput {
+                name: Some(CanaryName::new(NAMESPACE, *name)),
+                target: (*name).to_owned(),
+                skip_analysis: true,
+                ..PlanInput::default()
+            };
+            other.plan = Plan::try_new(&input).expect("a plan");
+            other.service.hosts = vec![(*host).to_owned()];
+            setup.canaries.insert(CanaryName::new(NAMESPACE, *name), other);
+        }
+        setup
+    };
+    let refused = |name: &str| {
         let board = stage.handle().board();
-        let view = board.canaries.get(&(NAMESPACE.to_owned(), NAME.to_owned()));
+        let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
         let conditions = view.map(|view| view.conditions.clone()).unwrap_or_default();
         conditions.into_iter().find(|condition| condition.kind == "Programmed")
     };
-    reached(|| refused().is_some()).await;
-    let condition = refused().expect("it is there");
-    assert!(condition.message.contains("demo-envoy refuses routes") && condition.message.contains("backend.local"));
-    let told = |text: &str| stage.handle().events().kept().iter().filter(|event| event.message.contains(text)).count();
-    assert_eq!(told("refuses routes"), 2, "each canary is told once");
-    assert_eq!(stage.handle().board().clients.nacks, [(Kind::Routes.type_url(), 1)], "it is not sent in a loop");
-    assert_eq!(send(stage.entry(), request.as_bytes()).await.revision.as_deref(), Some(PRIMARY));
+    stage.handle().configure(with(&[("twin", HOST), ("third", "third.local")])).expect("it is managed");
+    reached(|| refused("twin").is_some()).await;
+    let condition = refused("twin").expect("it is there");
+    assert!(condition.message.contains("demo-envoy refuses routes") && condition.message.contains(HOST));
+    let served = async |host: &str| send(stage.entry(), request(host).as_bytes()).await.revision;
+    assert_eq!(served(HOST).await.as_deref(), Some(PRIMARY));
+    assert_eq!(served("third.local").await.as_deref(), Some(PRIMARY));
 
-    stage.handle().configure(good).expect("it is managed");
-    reached(|| refused().is_none()).await;
-    assert_eq!(send(stage.entry(), request.as_bytes()).await.revision.as_deref(), Some(PRIMARY));
+    let all = [("twin", HOST), ("third", "third.local"), ("fourth", "fourth.local")];
+    stage.handle().configure(with(&all)).expect("it is managed");
+    for_host(&stage, "fourth.local").await;
+    assert_eq!([NAME, "third", "fourth"].map(|name| refused(name).is_some()), [false; 3]);
+    let told = |text: &str| stage.handle().events().kept().iter().filter(|event| event.message.contains(text)).count();
+    assert_eq!(told("refuses routes"), 1, "who is to blame is told once");
+    let nacks = stage.handle().board().clients.nacks.clone();
+    assert!(matches!(nacks.as_slice(), [(_, 2..=6)]), "{nacks:?}: it is not sent in a loop");
+
+    stage.handle().configure(with(&[("twin", "twin.local")])).expect("it is managed");
+    reached(|| refused("twin").is_none()).await;
+    assert_eq!(served("twin.local").await.as_deref(), Some(PRIMARY));
+}
+
+/// Waits until a host is served.
+async fn for_host(stage: &Stage, host: &str) {
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let served = async {
+        while send(stage.entry(), request.as_bytes()).await.revision.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), served).await.expect("it is served");
 }
 
 /// Certificates of one authority, in a folder.

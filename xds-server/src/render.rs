@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Duration;
-use prost::bytes::Bytes;
 use wingbeat_core::time::Span;
 
 use crate::model::{Cluster, FILTER, Model, VirtualHost};
-use crate::resource::{Kind, Resource, Version};
+use crate::resource::{Kind, Part, Resource};
 use crate::snapshot::{Resources, Snapshot};
 
 pub(crate) use extension::CONTROL_CLUSTER;
+pub(crate) use route::routes;
 
 mod access_log;
 mod cluster;
@@ -31,7 +31,7 @@ pub fn render(model: &Model) -> Snapshot {
 #[derive(Debug, Default)]
 pub struct Renderer {
     clusters: Kept<Cluster, (Arc<Resource>, Option<Arc<Resource>>)>,
-    hosts: Kept<VirtualHost, (Bytes, Version)>,
+    hosts: Kept<VirtualHost, Arc<Part>>,
     filter: Kept<[u8], Arc<Resource>>,
     before: Snapshot,
 }
@@ -63,17 +63,12 @@ impl Renderer {
             let node_clusters = listener.node_clusters.clone();
             snapshot.add(Kind::Listener, Resource { node_clusters, ..Resource::new(&listener.name, &message) });
         }
-        self.hosts.renew(&model.hosts, |host| {
-            let encoded = route::encode(host);
-            let version = Version::of([encoded.as_slice()]);
-            (Bytes::from(encoded), version)
-        });
+        self.hosts.renew(&model.hosts, |host| Arc::new(route::part(host)));
         for name in names {
             let on_listener = |host: &&Arc<VirtualHost>| host.listeners.iter().any(|listener| listener == name);
-            let hosts = || model.hosts.iter().filter(on_listener);
-            let refers_to = hosts().flat_map(|host| host.split.clusters()).map(ToString::to_string).collect();
-            let resource = route::routes(name, hosts().filter_map(|host| self.hosts.get(host)));
-            snapshot.add(Kind::Routes, Resource { refers_to, ..resource });
+            let hosts = model.hosts.iter().filter(on_listener);
+            let parts = hosts.filter_map(|host| self.hosts.get(host)).cloned().collect();
+            snapshot.add(Kind::Routes, routes(name, parts));
         }
         if let Some(module) = &model.filter {
             let filter = |module: &[u8]| Arc::new(Resource::new(FILTER, &extension::filter(module)));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Any;
+use prost::bytes::Bytes;
 use prost::{Message, Name};
 use sha2::{Digest as _, Sha256};
 
@@ -74,6 +75,23 @@ pub struct Resource {
     pub refers_to: Vec<String>,
     /// Values of `node.cluster` that it is for; empty: all.
     pub node_clusters: Vec<String>,
+    /// The hosts of a route table, in their order; nothing else has parts.
+    pub parts: Vec<Arc<Part>>,
+}
+
+/// A host of a route table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name, unique within the table.
+    pub name: String,
+    /// The encoded message.
+    pub body: Bytes,
+    /// A hash of the content.
+    pub version: Version,
+    /// A hash of the domains: two hosts of a table may not answer to the same one.
+    pub identity: Version,
+    /// Names of the clusters that it needs.
+    pub refers_to: Vec<String>,
 }
 
 impl Resource {
@@ -81,7 +99,14 @@ impl Resource {
     pub fn new<M: Message + Name>(name: &str, message: &M) -> Self {
         let body = any(message);
         let version = Version::of([body.value.as_slice()]);
-        Self { name: name.to_owned(), body, version, refers_to: Vec::new(), node_clusters: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            body,
+            version,
+            refers_to: Vec::new(),
+            node_clusters: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 }
 
@@ -119,6 +144,11 @@ impl Version {
     /// Returns the version as a number.
     pub const fn get(self) -> u64 {
         u64::from_le_bytes(self.0)
+    }
+
+    /// Returns the bytes of the version.
+    pub const fn bytes(self) -> [u8; 8] {
+        self.0
     }
 }
 

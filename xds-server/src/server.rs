@@ -2,6 +2,7 @@
 //!
 //! ADS and one service per type, each in state of the world and in delta: `stream.rs` feeds them all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Happened {
     Connected,
     /// It refused a configuration, and keeps the one before.
     Refused(Nack),
+    /// From now on these are the hosts that it refuses, and has as they were before. Others than it refused until now.
+    RefusesHosts(BTreeSet<String>),
     /// It holds all that it wants of a type, as it is.
     Settled(Kind),
     /// Its stream ended.

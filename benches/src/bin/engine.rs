@@ -104,7 +104,7 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
         node_clusters: Vec::new(),
         access_log: None,
     };
-    Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], filter: None })
+    Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], ..Setup::default() })
 }
 
 /// Returns the report of a worker that has reported so often before and has this policy. Latencies differ a little, as

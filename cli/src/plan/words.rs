@@ -56,7 +56,7 @@ fn healthy(told: &Forecast) -> String {
         (Some(half), None) => format!("Half of the healthy canaries are promoted within {}", duration(half)),
         (None, _) => "A healthy canary is not promoted within a day".to_owned(),
     };
-    let _infallible = write!(out, "; {back} of {rollouts} were rolled back.\n");
+    let _infallible = writeln!(out, "; {back} of {rollouts} were rolled back.");
     if let Some(word) = &told.stuck {
         let _infallible = writeln!(out, "Some rollouts are undecided after a day. What the judge says then: {word}");
     }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
-use wingbeat_controller::document::{Files, Set};
+use wingbeat_controller::document::{Files, Report, Set};
 use wingbeat_controller::handle::Handle;
+use wingbeat_controller::setup::Setup;
 use wingbeat_core::id::{CanaryName, Revision};
 
-use super::names;
-use crate::check::tell;
-use crate::files;
-use crate::output::complain;
+use crate::files::{self, Found};
+use crate::names;
 
 /// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -54,25 +53,34 @@ pub(super) async fn follow(
             .with_context(|| format!("cannot watch {}", folder.display()))?;
     }
     let mut unresolved = BTreeMap::new();
+    let mut missed = Vec::new();
     loop {
         // At first too: something may have changed since the files were read, and before they were watched.
-        match files::read(paths) {
-            Err(error) => complain(&format!("{error:#}; what it said before goes on"))?,
-            Ok(texts) if texts == known.texts && unresolved.is_empty() => {}
-            Ok(texts) => {
-                // Envoys keep the addresses of names that they were told.
-                let new = Set::of(&texts).host_names().difference(&known.hosts).cloned().collect();
-                let without_address = names::unresolved(new).await;
-                if texts != known.texts || without_address != unresolved {
-                    let (set, report) = known.files.update(&texts, &serving(handle), &without_address);
-                    known = Known { files: known.files, texts, hosts: set.host_names() };
-                    unresolved = without_address;
-                    tell(&report)?;
-                    if !report.errors.is_empty() {
-                        complain("what was right before goes on")?;
-                    }
-                    handle.configure(set.setup(Some(filter.clone())))?;
+        let Found { mut texts, unreadable, .. } = files::read(paths);
+        // What cannot be read goes on as it was.
+        for file in unreadable.iter().map(|problem| &problem.file) {
+            texts.extend(known.texts.iter().filter(|(name, _)| is_in(name, file)).map(owned));
+        }
+        if texts != known.texts || unreadable != missed || !unresolved.is_empty() {
+            // Envoys keep the addresses of names that they were told.
+            let new = Set::of(&texts).host_names().difference(&known.hosts).cloned().collect();
+            let without_address = names::unresolved(new).await;
+            if texts != known.texts || unreadable != missed || without_address != unresolved {
+                let (set, mut report) = known.files.update(&texts, &serving(handle), &without_address);
+                let is_changed = |file: &&String| texts.get(*file) != known.texts.get(*file);
+                let changed: Vec<String> = texts.keys().filter(is_changed).cloned().collect();
+                known = Known { files: known.files, texts, hosts: set.host_names() };
+                unresolved = without_address;
+                report.errors.extend(unreadable.iter().cloned());
+                missed = unreadable;
+                log(&report);
+                let refused_files = report.by_file();
+                if !refused_files.is_empty() {
+                    tracing::warn!("what was right before goes on");
                 }
+                let is_refused = |file: &String| refused_files.iter().any(|refused| refused.file == *file);
+                changed.iter().filter(|file| !is_refused(file)).for_each(|file| tracing::info!(file, "file taken"));
+                handle.configure(Setup { refused_files, ..set.setup(Some(filter.clone())) })?;
             }
         }
         tokio::select! {
@@ -83,6 +91,25 @@ pub(super) async fn follow(
             () = tokio::time::sleep(ASK_AGAIN), if !unresolved.is_empty() => {}
         }
     }
+}
+
+/// Logs what is wrong with files.
+pub(super) fn log(report: &Report) {
+    for problem in &report.errors {
+        tracing::error!(file = problem.file, "file refused: {problem}");
+    }
+    for problem in &report.warnings {
+        tracing::warn!(file = problem.file, "{problem}");
+    }
+}
+
+/// Returns true for the name of this file or folder, or of a file in it.
+fn is_in(name: &str, path: &str) -> bool {
+    name == path || Path::new(name).parent() == Some(Path::new(path))
+}
+
+fn owned((name, text): (&String, &String)) -> (String, String) {
+    (name.clone(), text.clone())
 }
 
 /// The revisions that have users now.

@@ -14,7 +14,8 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::Retries;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Fields};
+use super::hosts;
 use super::http;
 use super::judge;
 use super::metric::{self, MetricDocument, Surroundings};
@@ -25,6 +26,32 @@ use crate::setup::{Audience, Service};
 
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than anybody waits for a revision, a year of seconds.
+const MOST_SECONDS: i64 = 31_536_000;
+/// More would be a loop.
+const MOST_HOOK_RETRIES: i64 = 1_000;
+/// What Flagger's CRD takes, beside `envoy`, which is ours.
+const PROVIDERS_OF_FLAGGER: [&str; 19] = [
+    "apisix",
+    "appmesh",
+    "appmesh:v1beta2",
+    "contour",
+    "gatewayapi:v1",
+    "gatewayapi:v1beta1",
+    "gloo",
+    "istio",
+    "knative",
+    "kubernetes",
+    "kuma",
+    "linkerd",
+    "nginx",
+    "osm",
+    "skipper",
+    "smi:v1alpha1",
+    "smi:v1alpha2",
+    "smi:v1alpha3",
+    "traefik",
+];
 /// A pod's first seconds are not compared.
 const WARMUP: Duration = Duration::from_secs(15);
 
@@ -45,8 +72,8 @@ pub struct CanaryDocument {
     pub alerts: Vec<(String, AlertLevel)>,
     /// Who gets the canary.
     pub audience: Audience,
-    /// Where its fields are, for what is found wrong later.
-    pub(super) hosts_at: Place,
+    /// Where its fields are, for what is found wrong later: the hosts, each by itself.
+    pub(super) hosts_at: Vec<Place>,
     pub(super) target_at: Place,
 }
 
@@ -84,14 +111,16 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     if let Some((node, path)) = fields.take("provider") {
         let provider = decoder.text(node, &path).unwrap_or_default();
         if provider != "envoy" {
-            decoder.wrong(
-                node.at,
-                &path,
-                format!("{provider} is not what this server serves, use envoy or leave it out"),
-            );
+            let message = format!("{provider} is not what this server serves, use envoy or leave it out");
+            if PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
+                decoder.not_here(node.at, &path, message);
+            } else {
+                decoder.wrong(node.at, &path, message);
+            }
         }
     }
-    let seconds = fields.take("progressDeadlineSeconds").and_then(|(node, path)| decoder.number(node, &path));
+    let seconds = fields.take("progressDeadlineSeconds");
+    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=MOST_SECONDS));
     input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
     input.skip_analysis =
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
@@ -108,10 +137,20 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     let server = fields.take("metricsServer").and_then(|(node, path)| metric::server_at(decoder, node, &path));
     let mut service = None;
     let mut rules = Rules::default();
-    let mut hosts_at = spec.at;
-    if let Some((node, path)) = fields.need("service", "say which hosts it answers to", decoder) {
-        service = decode_service(decoder, node, &path, &mut rules.served, &mut named);
-        hosts_at = decoder.place("spec.service.hosts");
+    let mut hosts_at = Vec::new();
+    let written = if decoder.elsewhere {
+        fields.take("service")
+    } else {
+        fields.need("service", "say which hosts it answers to", decoder)
+    };
+    if let Some((node, path)) = written {
+        let decoded = decode_service(decoder, node, &path, &mut rules.served, &mut named);
+        service = decoded.map(|(service, places)| {
+            hosts_at = places;
+            service
+        });
+    } else if decoder.elsewhere {
+        service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
     let analysis = fields.take("analysis").or_else(|| fields.take("canaryAnalysis"));
@@ -190,8 +229,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
             return None;
         }
     };
-    let nowhere = Place::default();
-    let (hosts_at, target_at) = (nowhere, nowhere);
+    let (hosts_at, target_at) = (Vec::new(), Place::default());
     Some(CanaryDocument { plan, judge, service, hooks, metrics, alerts, audience, hosts_at, target_at })
 }
 
@@ -200,13 +238,23 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
     fields.take("apiVersion");
     let kind = fields.need("kind", "use Workload", decoder).and_then(|(node, path)| {
         let kind = decoder.text(node, &path)?;
-        if kind != "Workload" {
-            decoder.wrong(node.at, &path, format!("{kind} is not what this server has, use Workload"));
+        let message = format!("{kind} is not what this server has, use Workload");
+        match kind.as_str() {
+            "Workload" => {}
+            "Deployment" | "DaemonSet" | "Service" => decoder.not_here(node.at, &path, message),
+            _ => decoder.wrong(node.at, &path, message),
         }
         Some(kind)
     });
     let name = fields.need("name", "name the workload", decoder);
-    let name = name.and_then(|(node, path)| decoder.reference("Workload", node, &path)).unwrap_or_default();
+    let is_ours = kind.as_deref() == Some("Workload");
+    let name =
+        name.and_then(
+            |(node, path)| {
+                if is_ours { decoder.reference("Workload", node, &path) } else { decoder.text(node, &path) }
+            },
+        );
+    let name = name.unwrap_or_default();
     decoder.done(fields);
     (kind, name)
 }
@@ -217,29 +265,26 @@ fn name_in(decoder: &mut Decoder, node: &Node, path: &str) -> Option<String> {
     fields.take("name").and_then(|(node, path)| decoder.text(node, &path))
 }
 
-fn decode_service(
+fn decode_service<'a>(
     decoder: &mut Decoder,
-    node: &Node,
+    node: &'a Node,
     path: &str,
     rules: &mut Entries,
     named: &mut BTreeMap<&str, String>,
-) -> Option<Service> {
+) -> Option<(Service, Vec<Place>)> {
     let mut fields = decoder.fields(node, path)?;
-    let hosts = match fields.need("hosts", "list the hosts that it answers to, like backend.local", decoder) {
-        Some((node, path)) => decoder.texts(node, &path),
-        None => Vec::new(),
+    let mut need = |fields: &mut Fields<'a>, name: &'static str, mend: &str| {
+        if decoder.elsewhere { fields.take(name) } else { fields.need(name, mend, decoder) }
     };
-    let listeners = match fields.need("listeners", "list the listeners that serve it", decoder) {
-        Some((node, path)) => {
-            let listed = decoder.list(node, &path);
-            listed.into_iter().filter_map(|(node, path)| decoder.reference("Listener", node, &path)).collect()
-        }
-        None => Vec::new(),
-    };
-    let timeout = fields.take("timeout").and_then(|(node, path)| decoder.duration(node, &path)).map(span);
+    let hosts = need(&mut fields, "hosts", "list the hosts that it answers to, like backend.local");
+    let listeners = need(&mut fields, "listeners", "list the listeners that serve it");
+    let hosts = hosts.map(|(node, path)| hosts::decode(decoder, node, &path)).unwrap_or_default();
+    let (hosts, places) = hosts.into_iter().unzip();
+    let listeners = listeners.map(|(node, path)| decode_listeners(decoder, node, &path)).unwrap_or_default();
+    let timeout = fields.take("timeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
     let retries = fields.take("retries").and_then(|(node, path)| decode_retries(decoder, node, &path));
     if let Some((node, path)) = fields.take("port") {
-        decoder.number(node, &path);
+        decoder.within(node, &path, 1..=65_535);
     }
     let name = fields.take("name").and_then(|(node, path)| decoder.text(node, &path));
     named.extend(name.map(|name| ("service", name)));
@@ -274,24 +319,39 @@ fn decode_service(
     }
     let http = http::decode(decoder, &mut fields, &served);
     if let Some((node, path)) = fields.take("mirror") {
-        decoder.wrong(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
+        decoder.not_here(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
     }
     decoder.done(fields);
-    Some(Service { hosts, listeners, timeout, retries, http })
+    Some((Service { hosts, listeners, timeout, retries, http }, places))
+}
+
+fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<String> {
+    let mut listeners: Vec<String> = Vec::new();
+    for (node, path) in decoder.some(node, path, "list the listeners that serve it") {
+        let Some(listener) = decoder.reference("Listener", node, &path) else { continue };
+        if listeners.contains(&listener) {
+            decoder.wrong(node.at, &path, format!("{listener} is there twice, keep one"));
+        } else {
+            listeners.push(listener);
+        }
+    }
+    listeners
 }
 
 fn decode_retries(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retries> {
     let mut fields = decoder.fields(node, path)?;
-    let attempts = fields.need("attempts", "say how often", decoder).and_then(|(node, path)| {
-        let number = decoder.number(node, &path)?;
-        let attempts = u32::try_from(number).ok().filter(|attempts| *attempts <= 100);
-        if attempts.is_none() {
-            decoder.wrong(node.at, &path, format!("{number} is out of range, use a number from 0 to 100"));
+    let attempts = fields.need("attempts", "say how often", decoder);
+    let attempts = attempts.and_then(|(node, path)| u32::try_from(decoder.within(node, &path, 0..=100)?).ok());
+    let per_try_timeout = fields.take("perTryTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
+    let retry_on = fields.take("retryOn").and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        // Envoy refuses the whole table for a line end in here.
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b',' | b' ');
+        if !text.bytes().all(known) {
+            decoder.wrong(node.at, &path, format!("{text:?} is no list of conditions, write one like 5xx,reset"));
         }
-        attempts
+        Some(text)
     });
-    let per_try_timeout = fields.take("perTryTimeout").and_then(|(node, path)| decoder.duration(node, &path)).map(span);
-    let retry_on = fields.take("retryOn").and_then(|(node, path)| decoder.text(node, &path));
     decoder.done(fields);
     let retry_on = retry_on.unwrap_or_else(|| "connect-failure,refused-stream,unavailable,cancelled,503".to_owned());
     Some(Retries { attempts: attempts?, per_try_timeout, retry_on })
@@ -311,6 +371,17 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
     ] {
         *number = fields.take(name).and_then(|(node, path)| decoder.number(node, &path));
     }
+    let beyond = |(max, step): &(i64, i64)| (1..=100).contains(max) && (*max < *step) && *step <= 100;
+    if let Some((max, step)) = out.input.max_weight.zip(out.input.step_weight).filter(beyond) {
+        let field = format!("{path}.stepWeight");
+        let message = format!("{step} is beyond maxWeight {max}, use a smaller step or a larger maximum");
+        // Flagger takes one step and goes beyond the maximum.
+        if decoder.strict {
+            decoder.wrong(decoder.place(&field), &field, message);
+        } else {
+            decoder.warn(decoder.place(&field), &field, message);
+        }
+    }
     if let Some((node, path)) = fields.take("stepWeights") {
         let weights = decoder.list(node, &path);
         out.input.step_weights = weights.into_iter().filter_map(|(node, path)| decoder.number(node, &path)).collect();
@@ -322,11 +393,12 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
         decoder,
     );
     if let Some((node, path)) = fields.take("match") {
-        out.rules.canary = rules::decode(decoder, node, &path);
-        out.input.matches = true;
+        out.rules.canary = rules::decode_tests(decoder, node, &path);
+        // With Flagger, no rules at all are no A/B test.
+        out.input.matches = decoder.strict || !node.is_empty_list();
     }
     if let Some((node, path)) = fields.take("sessionAffinity") {
-        decoder.wrong(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
+        decoder.not_here(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
     }
     if let Some((node, path)) = fields.take("holdback") {
         out.holdback = rules::decode_holdback(decoder, node, &path).unwrap_or_default();
@@ -370,18 +442,18 @@ fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookIn
         Some(url)
     });
     let timeout = fields.take("timeout").and_then(|(node, path)| decoder.duration(node, &path));
-    let retries = fields.take("retries").and_then(|(node, path)| decoder.number(node, &path)).unwrap_or(0);
+    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOOK_RETRIES));
     let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
     if let Some((node, path)) = fields.take("disableTLS") {
-        decoder.wrong(
+        decoder.not_here(
             node.at,
             &path,
             "is not carried out: certificates are always checked; use http or a trusted certificate",
         );
     }
     decoder.done(fields);
-    let retries = u32::try_from(retries).unwrap_or(0);
+    let retries = retries.and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
     let hook = Hook { url: url?, timeout: timeout.unwrap_or(HOOK_TIMEOUT), retries, metadata };
     Some((HookInput { name: name?, kind, mute_alert }, hook))
 }

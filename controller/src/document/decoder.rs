@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::yaml::{Node, Place, Value};
+use crate::view::RefusedFileView;
+
+/// Nothing on its way to a user takes longer.
+const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
 
 /// Something wrong in a file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
     /// The file.
     pub file: String,
@@ -32,10 +37,23 @@ pub struct Report {
     pub warnings: Vec<Problem>,
 }
 
+impl Report {
+    /// Returns the errors, file by file.
+    pub fn by_file(&self) -> Vec<RefusedFileView> {
+        let mut files: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
+        for problem in &self.errors {
+            files.entry(&problem.file).or_default().push(problem.clone());
+        }
+        files.into_iter().map(|(file, errors)| RefusedFileView { file: file.to_owned(), errors }).collect()
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, field, message } = self;
-        if field.is_empty() {
+        if *line == 0 {
+            write!(f, "{file}: {message}")
+        } else if field.is_empty() {
             write!(f, "{file}:{line}:{column}: {message}")
         } else {
             write!(f, "{file}:{line}:{column}: {field}: {message}")
@@ -49,6 +67,8 @@ pub(super) struct Decoder {
     file: String,
     /// True if unknown fields are errors.
     pub(super) strict: bool,
+    /// True if the document is only looked at, and may be for another server.
+    pub(super) elsewhere: bool,
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
@@ -71,6 +91,8 @@ pub(super) struct Reference {
     pub(super) at: Place,
     /// The field that names it.
     pub(super) field: String,
+    /// True if it may be somewhere else.
+    pub(super) elsewhere: bool,
 }
 
 /// A host name of an endpoint.
@@ -98,6 +120,7 @@ impl Decoder {
         Self {
             file: file.to_owned(),
             strict,
+            elsewhere: false,
             report: Report::default(),
             references: Vec::new(),
             hosts: Vec::new(),
@@ -115,10 +138,19 @@ impl Decoder {
         self.report.warnings.push(problem);
     }
 
+    /// Tells of something that this server does not carry out: an error, unless another one may.
+    pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        if self.elsewhere {
+            self.warn(at, field, message);
+        } else {
+            self.wrong(at, field, message);
+        }
+    }
+
     /// Reads a text that names a document.
     pub(super) fn reference(&mut self, kind: &'static str, node: &Node, path: &str) -> Option<String> {
         let name = self.text(node, path)?;
-        self.refer(Reference { kind, namespace: None, name: name.clone(), at: node.at, field: path.to_owned() });
+        self.refer(kind, None, name.clone(), node.at, path);
         Some(name)
     }
 
@@ -131,13 +163,13 @@ impl Decoder {
         path: &str,
     ) -> Option<String> {
         let name = self.text(node, path)?;
-        let namespace = Some(namespace.to_owned());
-        self.refer(Reference { kind, namespace, name: name.clone(), at: node.at, field: path.to_owned() });
+        self.refer(kind, Some(namespace.to_owned()), name.clone(), node.at, path);
         Some(name)
     }
 
-    fn refer(&mut self, reference: Reference) {
-        self.references.push(reference);
+    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
+        let (field, elsewhere) = (field.to_owned(), self.elsewhere);
+        self.references.push(Reference { kind, namespace, name, at, field, elsewhere });
     }
 
     fn problem(&self, at: Place, field: &str, message: String) -> Problem {
@@ -207,6 +239,17 @@ impl Decoder {
         number
     }
 
+    /// Reads a whole number within these bounds.
+    pub(super) fn within(&mut self, node: &Node, path: &str, bounds: RangeInclusive<i64>) -> Option<i64> {
+        let number = self.number(node, path)?;
+        if bounds.contains(&number) {
+            return Some(number);
+        }
+        let (low, high) = (bounds.start(), bounds.end());
+        self.wrong(node.at, path, format!("{number} is out of range, use a number from {low} to {high}"));
+        None
+    }
+
     pub(super) fn float(&mut self, node: &Node, path: &str) -> Option<f64> {
         let text = self.text(node, path)?;
         let number = text.parse().ok().filter(|number: &f64| number.is_finite());
@@ -246,6 +289,16 @@ impl Decoder {
         duration
     }
 
+    /// Reads how long something may take. Envoy refuses routes with times beyond some centuries.
+    pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
+        let duration = self.duration(node, path)?;
+        if duration > LONGEST_LIMIT {
+            self.wrong(node.at, path, "is longer than a year, use at most 8760h, or leave it out for no limit");
+            return None;
+        }
+        Some(duration)
+    }
+
     /// Takes `0.1%` and returns 0.001.
     pub(super) fn percent(&mut self, node: &Node, path: &str) -> Option<f64> {
         let text = self.text(node, path)?;
@@ -264,6 +317,15 @@ impl Decoder {
             return Vec::new();
         };
         items.iter().enumerate().map(|(place, item)| (item, format!("{path}[{place}]"))).collect()
+    }
+
+    /// Reads a list that must not be empty.
+    pub(super) fn some<'a>(&mut self, node: &'a Node, path: &str, mend: &str) -> Vec<(&'a Node, String)> {
+        let listed = self.list(node, path);
+        if node.is_empty_list() {
+            self.wrong(node.at, path, format!("is empty, {mend}"));
+        }
+        listed
     }
 
     pub(super) fn texts(&mut self, node: &Node, path: &str) -> Vec<String> {

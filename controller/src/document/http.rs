@@ -38,7 +38,7 @@ pub(super) fn decode(decoder: &mut Decoder, fields: &mut Fields<'_>, served: &[E
 fn rewrite(decoder: &mut Decoder, node: &Node, path: &str, served: &[EntryInput], options: &mut HttpOptions) {
     let Some(mut fields) = decoder.fields(node, path) else { return };
     let authority = fields.take("authority").and_then(|(node, path)| host(decoder, node, &path));
-    options.authority = authority.or(options.authority.take());
+    options.authority = authority.or_else(|| options.authority.take());
     let uri = fields.take("uri");
     let by_regex = fields.take("uriRegexRewrite");
     if uri.is_some() && by_regex.is_some() {
@@ -131,14 +131,13 @@ fn substitution(decoder: &mut Decoder, node: &Node, path: &str) -> Option<NewPat
     let mut escaped = false;
     for c in substitution.chars() {
         match (escaped, c.to_digit(10).and_then(|digit| usize::try_from(digit).ok())) {
-            (false, _) => {}
             (true, Some(group)) if group > groups => {
                 decoder.wrong(at, &path, format!("names group {group} of a pattern that has {groups}"));
             }
             (true, None) if c != '\\' => {
                 decoder.wrong(at, &path, format!(r"has \{c}, write \1 for a group and \\ for a backslash"));
             }
-            (true, _) => {}
+            (false | true, _) => {}
         }
         escaped = !escaped && c == '\\';
     }

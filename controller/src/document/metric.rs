@@ -147,7 +147,16 @@ pub(super) fn decode(
         let mut bound = |name| bounds.take(name).and_then(|(node, path)| decoder.float(node, &path));
         let range = Range { min: bound("min"), max: bound("max") };
         decoder.done(bounds);
-        Some(range)
+        match range {
+            Range { min: Some(min), max: Some(max) } if min > max => {
+                decoder.wrong(node.at, &path, format!("has min {min} above max {max}, nothing would pass; swap them"));
+            }
+            Range { min: None, max: None } if decoder.strict => {
+                decoder.wrong(node.at, &path, "has neither min nor max, everything would pass; add one of them");
+            }
+            Range { .. } => {}
+        }
+        Some((range, node.at, path))
     });
     let (inline, template) = (fields.take("query"), fields.take("templateRef"));
     let asks = inline.is_some() || template.is_some();
@@ -164,6 +173,16 @@ pub(super) fn decode(
     decoder.done(fields);
     let Some((at, name, name_path)) = name else { return Vec::new() };
     let own = Metric::parse(&name);
+    let percents = |bound: f64| (0.0..=100.0).contains(&bound);
+    let (range, range_at) = range.map_or((None, None), |(range, at, path)| (Some(range), Some((at, path))));
+    if own == Some(Metric::SuccessRate) && !asks {
+        let bounds = range.unwrap_or_default();
+        let mut written = [bounds.min, bounds.max, threshold].into_iter().flatten();
+        if let Some(bound) = written.find(|bound| !percents(*bound)) {
+            let (at, field) = range_at.unwrap_or_else(|| (node.at, format!("{path}.threshold")));
+            decoder.wrong(at, &field, format!("{bound} is not a percentage of requests, use a number from 0 to 100"));
+        }
+    }
     let signals = Signal::of_metric(&name);
     modes.extend(signals.iter().map(|signal| (*signal, mode)));
     if own.is_none() && !asks {

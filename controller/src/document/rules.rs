@@ -6,21 +6,35 @@ use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::weight::BasisPoints;
 
 use super::decoder::Decoder;
-use super::yaml::Node;
-
-/// Decodes a list of rules; errors of patterns are told by their fields.
-pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
-    let inputs = decode_inputs(decoder, node, path);
-    compile(decoder, &inputs, path)
-}
+use super::yaml::{Node, Place};
 
 /// Decodes a list of rules as they are written.
 pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<EntryInput> {
-    let listed = decoder.list(node, path);
-    listed.into_iter().filter_map(|(node, path)| decode_rule(decoder, node, &path)).collect()
+    decode_rules(decoder, node, path).into_iter().map(|(rule, _, _)| rule).collect()
 }
 
-/// Compiles rules that were written at `path`.
+/// Decodes the rules of an A/B test: each has to test something, or everybody would get the canary.
+pub(super) fn decode_tests(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
+    if decoder.strict && node.is_empty_list() {
+        decoder.wrong(node.at, path, "is empty, list whom the canary is for, or leave it out");
+    }
+    let mut rules = Vec::new();
+    for (rule, at, path) in decode_rules(decoder, node, path) {
+        if tests_nothing(&rule) {
+            let message = "tests nothing, so that every request would match; add headers, queryParams, uri or method";
+            decoder.wrong(at, &path, message);
+        }
+        rules.push(rule);
+    }
+    compile(decoder, &rules, path)
+}
+
+fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(EntryInput, Place, String)> {
+    let listed = decoder.list(node, path).into_iter();
+    listed.filter_map(|(node, path)| Some((decode_rule(decoder, node, &path)?, node.at, path))).collect()
+}
+
+/// Compiles rules that were written at `path`; errors of patterns are told by their fields.
 pub(super) fn compile(decoder: &mut Decoder, inputs: &[EntryInput], path: &str) -> Entries {
     Entries::try_new(inputs).unwrap_or_else(|errors| {
         for error in errors {
@@ -97,4 +111,10 @@ pub(super) fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
         StringMatch { exact: text("exact"), prefix: text("prefix"), suffix: text("suffix"), regex: text("regex") };
     decoder.done(fields);
     Some(test)
+}
+
+fn tests_nothing(rule: &EntryInput) -> bool {
+    let EntryInput { headers, without_headers, query, uri, method, scheme, authority, ignore_uri_case: _ } = rule;
+    let parts = [uri, method, scheme, authority];
+    headers.is_empty() && without_headers.is_empty() && query.is_empty() && parts.iter().all(|part| part.is_none())
 }

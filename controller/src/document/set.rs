@@ -9,6 +9,7 @@ use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, Api, CanaryDocument};
 use super::decoder::{Decoder, HostName, Problem, Reference, Report};
+use super::hosts;
 use super::listener;
 use super::metric::{self, TemplateDocument};
 use super::yaml::{self, Node, Place};
@@ -19,6 +20,9 @@ use crate::setup::{Managed, Setup, Workload};
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
 /// Kinds of Flagger's that need something that this server has not.
 const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
+
+/// So many files are tried one by one for what is wrong: each time all are read.
+const TRIED_ALONE: usize = 16;
 
 /// What files say, with what is wrong.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +36,8 @@ pub struct Set {
     declared: BTreeSet<(String, CanaryName)>,
     references: Vec<(Arc<str>, CanaryName, Reference)>,
     hosts: Vec<(Arc<str>, HostName)>,
+    /// True if nothing of it will be served.
+    looks: bool,
     /// What was found.
     pub report: Report,
 }
@@ -73,17 +79,57 @@ impl Files {
                 }
             }
         }
-        let mut set = Set::of(&candidate);
-        set.keep(serving);
-        if set.report.errors.is_empty() {
-            self.good = candidate;
-        } else {
-            // Right alone, wrong together: what was good together goes on.
-            report.errors.extend(set.report.errors);
-            set = Set::of(&self.good);
+        let mut set = Set::together(&candidate, serving);
+        // Right alone, wrong together: the files that are named go on as they were, so that they hold no other one back.
+        while !set.report.errors.is_empty() {
+            let back = self.culprits(&candidate, &set.report.errors, serving);
+            report.errors.append(&mut set.report.errors);
+            if back.is_empty() {
+                break;
+            }
+            back.into_iter().for_each(|file| self.revert(file, &mut candidate));
+            set = Set::together(&candidate, serving);
         }
+        self.good = candidate;
+        report.errors.sort();
+        report.errors.dedup();
         report.warnings.clone_from(&set.report.warnings);
         (set, report)
+    }
+
+    /// Returns the changed files that are to blame for what is wrong together: those that are named, or else one without
+    /// which less is wrong, or else all.
+    fn culprits(
+        &self,
+        candidate: &BTreeMap<String, String>,
+        errors: &[Problem],
+        serving: &BTreeMap<CanaryName, Revision>,
+    ) -> Vec<String> {
+        let named: BTreeSet<&str> = errors.iter().map(|problem| problem.file.as_str()).collect();
+        let is_changed = |file: &&String| candidate.get(*file) != self.good.get(*file);
+        let changed: BTreeSet<&String> = candidate.keys().chain(self.good.keys()).filter(is_changed).collect();
+        let blamed: Vec<String> =
+            changed.iter().filter(|file| named.contains(file.as_str())).map(ToString::to_string).collect();
+        if !blamed.is_empty() {
+            return blamed;
+        }
+        // What is wrong is in files that were good before others changed, or went.
+        let mends = |file: &&&String| {
+            let mut without = candidate.clone();
+            self.revert((**file).clone(), &mut without);
+            Set::together(&without, serving).report.errors.len() < errors.len()
+        };
+        match changed.iter().take(TRIED_ALONE).find(mends) {
+            Some(file) => vec![(*file).clone()],
+            None => changed.into_iter().cloned().collect(),
+        }
+    }
+
+    fn revert(&self, file: String, texts: &mut BTreeMap<String, String>) {
+        match self.good.get(&file) {
+            Some(good) => texts.insert(file, good.clone()),
+            None => texts.remove(&file),
+        };
     }
 }
 
@@ -96,9 +142,33 @@ impl Set {
         set
     }
 
+    /// Reads files that are to replace what is served.
+    fn together(texts: &BTreeMap<String, String>, serving: &BTreeMap<CanaryName, Revision>) -> Self {
+        let mut set = Self::of(texts);
+        set.keep(serving);
+        set
+    }
+
+    /// Reads files as [`Set::of`] does, to look at what they say and not to serve it: documents of `flagger.app` may be
+    /// for another server. What this one does not carry out is a warning then, and so is a document that is not there.
+    pub fn look(texts: &BTreeMap<String, String>) -> Self {
+        let mut set = Self { looks: true, ..Self::default() };
+        set.add(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
+        set.check();
+        set.report.errors.sort();
+        set.report.warnings.sort();
+        set
+    }
+
     /// Reads files; what must be right between documents is not looked at.
     fn read<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut set = Self::default();
+        set.add(texts);
+        set
+    }
+
+    fn add<'a>(&mut self, texts: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let set = self;
         for (file, text) in texts {
             match yaml::parse(text) {
                 Ok(documents) => {
@@ -112,7 +182,6 @@ impl Set {
             }
         }
         set.report.errors.sort();
-        set
     }
 
     /// Returns what is managed.
@@ -139,7 +208,8 @@ impl Set {
             canaries.insert(name.clone(), managed);
         }
         let listeners = self.listeners.values().map(|(_, listener)| listener.clone()).collect();
-        Setup { canaries, listeners, filter }
+        let files = self.canaries.iter().map(|(name, (at, _))| (name.clone(), at.file.clone())).collect();
+        Setup { canaries, listeners, filter, files, refused_files: Vec::new() }
     }
 
     /// Returns the host names of endpoints.
@@ -204,24 +274,34 @@ impl Set {
             }
         });
         decoder.strict = api != Some(Api::Flagger);
+        decoder.elsewhere = self.looks && api == Some(Api::Flagger);
         fields.take("status");
         decoder.done(fields);
         let name = metadata.and_then(|(node, path)| self::metadata(decoder, node, &path));
-        let (Some(api), Some((kind, path)), Some(name), Some((spec, _))) = (api, kind, name, spec) else { return };
+        let (Some(api), Some((kind, path)), Some((spec, _))) = (api, kind, spec) else { return };
         let Some(kind_text) = decoder.text(kind, &path) else { return };
-        self.declared.insert((kind_text.clone(), name.clone()));
+        let is_named = name.is_some();
+        // Without a name nothing comes of it, but what else is wrong is told too.
+        let name = name.unwrap_or_else(|| CanaryName::new("default", "unnamed"));
+        if is_named {
+            self.declared.insert((kind_text.clone(), name.clone()));
+        }
         let owner = name.clone();
         let twice = match kind_text.as_str() {
             "Canary" => canary::decode(decoder, name.clone(), spec, api)
+                .filter(|_| is_named)
                 .and_then(|document| self.canaries.insert(name, (at.clone(), document)).map(|(at, _)| at)),
             "Workload" => workload(decoder, spec)
+                .filter(|_| is_named)
                 .and_then(|workload| self.workloads.insert(name, (at.clone(), workload)).map(|(at, _)| at)),
             "Listener" => listener::decode(decoder, spec, &name.name)
+                .filter(|_| is_named)
                 .and_then(|listener| self.listeners.insert(name.name, (at.clone(), listener)).map(|(at, _)| at)),
-            "AlertProvider" => channel(decoder, spec).and_then(|channel| {
+            "AlertProvider" => channel(decoder, spec).filter(|_| is_named).and_then(|channel| {
                 self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
             }),
             "MetricTemplate" => metric::decode_template(decoder, spec)
+                .filter(|_| is_named)
                 .and_then(|template| self.templates.insert(name, (at.clone(), template)).map(|(at, _)| at)),
             other => {
                 let message = format!("there is no {other}, use {KINDS}");
@@ -229,7 +309,8 @@ impl Set {
                 None
             }
         };
-        let named = std::mem::take(&mut decoder.references).into_iter();
+        // Whose namespace is not known refers to nobody.
+        let named = std::mem::take(&mut decoder.references).into_iter().filter(|_| is_named);
         self.hosts.extend(decoder.hosts.drain(..).map(|host| (at.file.clone(), host)));
         self.references.extend(named.map(|reference| (at.file.clone(), owner.clone(), reference)));
         if let Some(before) = twice {
@@ -242,7 +323,7 @@ impl Set {
     fn check(&mut self) {
         let mut errors = Vec::new();
         for (file, owner, reference) in &self.references {
-            let Reference { kind, namespace, name, at, field } = reference;
+            let Reference { kind, namespace, name, at, field, elsewhere } = reference;
             let namespace = namespace.as_ref().unwrap_or(&owner.namespace);
             // Listeners serve all namespaces.
             let is_it = |(k, n): &(String, CanaryName)| {
@@ -250,11 +331,12 @@ impl Set {
             };
             if !self.declared.iter().any(is_it) {
                 let message = format!("there is no {kind} {name}, add it or name another");
-                errors.push(problem(&At { file: file.clone(), place: *at }, field, &message));
+                let problems = if *elsewhere { &mut self.report.warnings } else { &mut errors };
+                problems.push(problem(&At { file: file.clone(), place: *at }, field, &message));
             }
         }
         let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
-        let mut hosts: BTreeMap<(&str, &str), &CanaryName> = BTreeMap::new();
+        let mut hosts: BTreeMap<(&str, String), &CanaryName> = BTreeMap::new();
         let mut targets: BTreeMap<CanaryName, &CanaryName> = BTreeMap::new();
         for (name, (at, document)) in &self.canaries {
             let mut wrong = |place: Place, field: &str, message: String| {
@@ -269,10 +351,10 @@ impl Set {
                 wrong(place, &field, message);
             }
             for listener in &document.service.listeners {
-                for host in &document.service.hosts {
-                    if let Some(other) = hosts.insert((listener, host), name) {
+                for (place, (host, at)) in document.service.hosts.iter().zip(&document.hosts_at).enumerate() {
+                    if let Some(other) = hosts.insert((listener, hosts::key(host)), name) {
                         let message = format!("{other} answers to {host} on {listener} already, use another host");
-                        wrong(document.hosts_at, "spec.service.hosts", message);
+                        wrong(*at, &format!("spec.service.hosts[{place}]"), message);
                     }
                 }
             }
@@ -335,7 +417,8 @@ fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
         for (name, _, node, path) in named.rest() {
             let Some(mut fields) = decoder.fields(node, &path) else { continue };
             let listed = fields.need("endpoints", "list them like [\"127.0.0.1:9001\"]", decoder);
-            let listed = listed.map(|(node, path)| decoder.list(node, &path)).unwrap_or_default();
+            let mend = "list them like [\"127.0.0.1:9001\"]";
+            let listed = listed.map(|(node, path)| decoder.some(node, &path, mend)).unwrap_or_default();
             let endpoints = listed.into_iter().filter_map(|(node, path)| endpoint(decoder, node, &path)).collect();
             decoder.done(fields);
             revisions.insert(Revision::new(name), endpoints);
@@ -355,6 +438,11 @@ fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
 /// Takes `host:port`, `1.2.3.4:80` or `[::1]:80`.
 fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u16)> {
     let text = decoder.text(node, path)?;
+    let port = text.rsplit_once(':').map(|(_, port)| port).filter(|port| port.bytes().all(|c| c.is_ascii_digit()));
+    if let Some(port) = port.filter(|port| !port.is_empty() && !matches!(port.parse(), Ok(1..=u16::MAX))) {
+        decoder.wrong(node.at, path, format!("{port} is not a port, use one from 1 to 65535"));
+        return None;
+    }
     let parsed: Option<(String, u16)> = text.rsplit_once(':').and_then(|(host, port)| {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
@@ -380,13 +468,18 @@ fn channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {
         let text = decoder.text(node, &path)?;
         decoder.one_of(node.at, &path, &text, &formats)
     });
-    let url =
-        fields.need("address", "say where messages go", decoder).and_then(|(node, path)| decoder.text(node, &path));
+    // With Flagger, a Secret may say it.
+    let url = if decoder.elsewhere {
+        fields.take("address")
+    } else {
+        fields.need("address", "say where messages go", decoder)
+    };
+    let url = url.and_then(|(node, path)| decoder.text(node, &path));
     let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
     let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
     for name in ["secretRef", "proxy"] {
         if let Some((node, path)) = fields.take(name) {
-            decoder.wrong(node.at, &path, NOT_CARRIED_OUT);
+            decoder.not_here(node.at, &path, NOT_CARRIED_OUT);
         }
     }
     decoder.done(fields);

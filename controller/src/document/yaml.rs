@@ -49,6 +49,11 @@ pub struct Broken {
 }
 
 impl Node {
+    /// Returns true for `[]`.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(&self.value, Value::Sequence(items) if items.is_empty())
+    }
+
     /// Returns true for `null`, `~` and nothing at all.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))

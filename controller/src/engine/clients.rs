@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::{Happened, News};
+use wingbeat_xds_server::session::Nack;
 
 use crate::engine::canary::Canary;
 use crate::setup::cluster_name;
@@ -13,11 +14,16 @@ use crate::view::ClientsView;
 /// What a client says of a refusal is repeated up to this length.
 const LONGEST_ERROR: usize = 500;
 
+/// Refused hosts that are remembered, over all clients.
+const MOST_HOSTS: usize = 10_000;
+
 /// Open streams and open refusals.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     streams: BTreeMap<u64, String>,
     refusals: BTreeMap<(u64, Kind), Refusal>,
+    /// By host and stream, what was said of routes that one host alone is to blame for.
+    hosts: BTreeMap<(String, u64), String>,
     nacks: BTreeMap<Kind, u64>,
     /// Something became of an open refusal since it was asked last.
     changed: bool,
@@ -39,12 +45,14 @@ impl Clients {
             }
             Happened::Left => {
                 self.streams.remove(&news.stream);
-                let before = self.refusals.len();
-                self.refusals.retain(|(stream, _), _| *stream != news.stream);
-                self.changed |= self.refusals.len() != before;
+                self.keep(|(stream, _)| *stream != news.stream, |(_, stream)| *stream != news.stream);
             }
             Happened::Settled(kind) => {
-                self.changed |= self.refusals.remove(&(news.stream, *kind)).is_some();
+                let settled = (news.stream, *kind);
+                self.keep(|key| *key != settled, |(_, stream)| settled != (*stream, Kind::Routes));
+            }
+            Happened::RefusesHosts(refused) => {
+                self.keep(|_| true, |(host, stream)| *stream != news.stream || refused.contains(host));
             }
             Happened::Refused(nack) => {
                 let text = format!(
@@ -56,19 +64,64 @@ impl Clients {
                 tracing::warn!(node = news.node, kind = ?nack.kind, names = ?nack.names, "{text}");
                 let count = self.nacks.entry(nack.kind).or_default();
                 *count = count.saturating_add(1);
-                let refusal = Refusal { names: nack.names.clone(), text: text.clone() };
-                let concerned = canaries.iter().filter(|(_, canary)| {
-                    let known =
-                        || self.refusals.iter().any(|((_, of), known)| *of == nack.kind && known.concerns(*of, canary));
-                    refusal.concerns(nack.kind, canary) && !known()
-                });
-                let told = concerned.map(|(name, _)| (name.clone(), text.clone())).collect();
-                self.changed = true;
-                self.refusals.insert((news.stream, nack.kind), refusal);
+                let told = match &nack.hosts {
+                    Some(hosts) => self.blame(news.stream, hosts, &text),
+                    None => self.refuse(news.stream, nack, &text, canaries),
+                };
                 return told;
             }
         }
         Vec::new()
+    }
+
+    /// Notes who is to blame for refused routes, if that is known. Returns who is refused for the first time.
+    fn blame(&mut self, stream: u64, hosts: &[String], text: &str) -> Vec<(CanaryName, String)> {
+        let mut told = Vec::new();
+        // Who can tell them apart knows what the others are.
+        self.changed |= self.refusals.remove(&(stream, Kind::Routes)).is_some();
+        for host in hosts {
+            let known = self.host_refusal(host).is_some();
+            if self.hosts.len() < MOST_HOSTS {
+                self.hosts.insert((host.clone(), stream), text.to_owned());
+            }
+            self.changed = true;
+            if let Some((namespace, name)) = host.split_once('/').filter(|_| !known) {
+                told.push((CanaryName::new(namespace, name), text.to_owned()));
+            }
+        }
+        told
+    }
+
+    /// Notes what is refused together. Returns whom that concerns for the first time.
+    fn refuse(
+        &mut self,
+        stream: u64,
+        nack: &Nack,
+        text: &str,
+        canaries: &BTreeMap<CanaryName, Canary>,
+    ) -> Vec<(CanaryName, String)> {
+        let refusal = Refusal { names: nack.names.clone(), text: text.to_owned() };
+        let concerned = canaries.iter().filter(|(_, canary)| {
+            let known = || self.refusals.iter().any(|((_, of), known)| *of == nack.kind && known.concerns(*of, canary));
+            refusal.concerns(nack.kind, canary) && !known()
+        });
+        let told = concerned.map(|(name, _)| (name.clone(), text.to_owned())).collect();
+        self.changed = true;
+        self.refusals.insert((stream, nack.kind), refusal);
+        told
+    }
+
+    /// Keeps these refusals and forgets the others.
+    fn keep(&mut self, refusals: impl Fn(&(u64, Kind)) -> bool, hosts: impl Fn(&(String, u64)) -> bool) {
+        let before = (self.refusals.len(), self.hosts.len());
+        self.refusals.retain(|key, _| refusals(key));
+        self.hosts.retain(|key, _| hosts(key));
+        self.changed |= (self.refusals.len(), self.hosts.len()) != before;
+    }
+
+    fn host_refusal(&self, host: &str) -> Option<&str> {
+        let refused = self.hosts.range((host.to_owned(), 0)..).next();
+        refused.filter(|((of, _), _)| of == host).map(|(_, text)| text.as_str())
     }
 
     /// Returns true if there are other refusals than when it was asked last.
@@ -79,14 +132,17 @@ impl Clients {
     /// Returns what some client refuses of what this canary needs.
     pub(super) fn refusal(&self, canary: &Canary) -> Option<&str> {
         let concerned = self.refusals.iter().find(|((_, kind), refusal)| refusal.concerns(*kind, canary));
-        concerned.map(|(_, refusal)| refusal.text.as_str())
+        let name = canary.managed.plan.name();
+        concerned
+            .map(|(_, refusal)| refusal.text.as_str())
+            .or_else(|| self.host_refusal(&format!("{}/{}", name.namespace, name.name)))
     }
 
     pub(super) fn view(&self) -> ClientsView {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         ClientsView {
             streams: count(self.streams.len()),
-            refusals: count(self.refusals.len()),
+            refusals: count(self.refusals.len().saturating_add(self.hosts.len())),
             nacks: self.nacks.iter().map(|(kind, count)| (kind.type_url(), *count)).collect(),
         }
     }

@@ -18,8 +18,10 @@ use crate::engine::clients::Clients;
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::recorder::Loss;
+use crate::setup::Setup;
 use crate::view::{
-    AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
+    AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, RefusedFileView, ShareView,
+    VerdictView,
 };
 
 /// The bounds of a quantile miss it in at most this share of rollouts.
@@ -84,15 +86,19 @@ impl Views {
 pub(super) struct Troubles<'a> {
     pub(super) clients: &'a Clients,
     pub(super) records: &'a Records,
+    pub(super) setup: &'a Setup,
     /// Why nothing can be stored.
     pub(super) unstorable: Option<&'a str>,
 }
 
 impl<'a> Troubles<'a> {
     fn of(&self, name: &CanaryName, canary: &Canary) -> Trouble<'a> {
+        let file = self.setup.files.get(name);
+        let file = file.and_then(|file| self.setup.refused_files.iter().find(|refused| refused.file == **file));
         Trouble {
             refusal: self.clients.refusal(canary),
             unstorable: self.unstorable,
+            file,
             unrecorded: self.records.loss(name, canary.state.rollout),
         }
     }
@@ -106,6 +112,8 @@ struct Trouble<'a> {
     unstorable: Option<&'a str>,
     /// What is missing in the recording of its rollout.
     unrecorded: Option<&'a Loss>,
+    /// The file that it is from, if what that says now was refused.
+    file: Option<&'a RefusedFileView>,
 }
 
 fn key(name: &CanaryName) -> (String, String) {
@@ -199,6 +207,16 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
     if let Some(refusal) = trouble.refusal {
         // The word of the Gateway API for what has reached the data plane.
         conditions.push(condition("Programmed", "False", "Refused", refusal.to_owned()));
+    }
+    if let Some(file) = trouble.file
+        && let Some(first) = file.errors.first()
+    {
+        let more = match file.errors.len() {
+            1 => String::new(),
+            all => format!(" (and {} more)", all.saturating_sub(1)),
+        };
+        let message = format!("{first}{more}; what the file said before goes on.");
+        conditions.push(condition("Accepted", "False", "FileRefused", message));
     }
     if let Some(why) = trouble.unstorable {
         let message = format!("No step is begun, an abort is served: {why}");

@@ -23,6 +23,7 @@ use super::*;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
 use crate::store::memory::{Crash, Memory};
+use crate::view::EventView;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
 struct World {
@@ -461,6 +462,50 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
 }
 
 #[test]
+fn commands_leave_events() {
+    let mut world = World::new();
+    world.rollout();
+    world.engine.told();
+    let name = name();
+    for (id, command, told) in [
+        ("1", Command::Pause, "Paused backend.prod by command"),
+        ("2", Command::Resume, "Resumed backend.prod by command"),
+        ("3", Command::Abort, "Rolling back backend.prod aborted by command"),
+        ("4", Command::Retry, "Retrying backend.prod by command"),
+        ("5", Command::Promote, "Skipping the remaining steps of backend.prod by command"),
+    ] {
+        assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "{id}");
+        let texts: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
+        assert!(texts.iter().any(|text| text.contains(told)), "{texts:?}");
+        assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "the same one again");
+        assert_eq!(world.engine.told().len(), 0);
+    }
+}
+
+/// As many as are kept, the latest ones; what a full disk did not take is stored when there is room.
+#[test]
+fn events_outlive_the_process() {
+    let event = |id: u64| EventView { id, message: format!("event {id}"), ..EventView::default() };
+    let mut world = World::new();
+    assert_eq!(world.engine.remembered(), []);
+    let events: Vec<EventView> = (1..=1_500).map(event).collect();
+    world.engine.remember(&events[..1_400], world.now);
+    world.store.set_full(true);
+    world.engine.remember(&events[1_400..1_450], world.now);
+    world.engine.remember(&events[1_450..], world.now);
+    world.store.set_full(false);
+    // Not at once: each attempt takes its time.
+    world.engine.remember(&[], world.now.plus(Span::from_millis(999)));
+    let mut early = Engine::open(Box::new(world.store.clone()), [1; 32]).unwrap();
+    assert_eq!(early.remembered().last().map(|event| event.id), Some(1_400));
+    world.engine.remember(&[], world.now.plus(Span::from_secs(1)));
+    let mut world = world.restart();
+    let remembered = world.engine.remembered();
+    assert_eq!(remembered.len(), 1_000);
+    assert_eq!(remembered, events[500..]);
+}
+
+#[test]
 fn a_command_acts_once() {
     let mut world = World::new();
     world.rollout();
@@ -728,7 +773,7 @@ fn the_arm_header_is_a_secret_that_survives() {
 }
 
 fn refused(stream: u64, kind: Kind, name: &str) -> News {
-    let nack = Nack { kind, names: vec![name.to_owned()], error: "no".to_owned() };
+    let nack = Nack { kind, names: vec![name.to_owned()], hosts: None, error: "no".to_owned() };
     News { node: format!("edge-{stream}"), stream, what: Happened::Refused(nack) }
 }
 
@@ -856,4 +901,40 @@ fn what_is_not_recorded_is_told_once_and_shown() {
     assert_eq!(shown, "3 windows of the rollout are not in its recording: no room");
     world.engine.not_recorded(BTreeMap::new(), world.now);
     assert_eq!(condition(&mut world), None);
+}
+
+/// Of hosts that are refused together, the one to blame is told, and no other.
+#[test]
+fn only_the_host_that_is_to_blame_is_told() {
+    let mut world = World::new();
+    world.engine.told();
+    let nack = |stream, hosts: &[&str]| {
+        let hosts = Some(hosts.iter().map(ToString::to_string).collect());
+        let nack = Nack { kind: Kind::Routes, names: vec!["public".to_owned()], hosts, error: "no".to_owned() };
+        News { node: format!("edge-{stream}"), stream, what: Happened::Refused(nack) }
+    };
+    let refuses = |stream, hosts: &[&str]| News {
+        node: String::new(),
+        stream,
+        what: Happened::RefusesHosts(hosts.iter().map(ToString::to_string).collect()),
+    };
+    let shown = |world: &mut World| {
+        let board = world.engine.board(true, Timestamp::EPOCH);
+        let view = &board.canaries[&("prod".to_owned(), "backend".to_owned())];
+        view.conditions.iter().any(|condition| condition.kind == "Programmed")
+    };
+    for (hosts, is_told) in [(&[][..], false), (&["prod/other"], false), (&["prod/backend"], true)] {
+        world.engine.heard(&nack(1, hosts), world.now);
+        let mine = world.engine.told().iter().filter(|told| told.canary == name()).count();
+        assert_eq!((mine, shown(&mut world)), (usize::from(is_told), is_told), "{hosts:?}");
+    }
+    world.engine.heard(&nack(2, &["prod/backend"]), world.now);
+    assert_eq!(world.engine.told().len(), 0, "it is known");
+    world.engine.heard(&refuses(1, &["prod/other"]), world.now);
+    assert!(shown(&mut world), "the other Envoy still refuses it");
+    world.engine.heard(&refuses(2, &[]), world.now);
+    assert!(!shown(&mut world));
+    assert_eq!(world.engine.board(true, Timestamp::EPOCH).clients.refusals, 1);
+    world.engine.heard(&News { node: String::new(), stream: 1, what: Happened::Settled(Kind::Routes) }, world.now);
+    assert_eq!(world.engine.board(true, Timestamp::EPOCH).clients.refusals, 0);
 }

@@ -8,6 +8,7 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Plan, PlanInput};
 
 use super::*;
+use crate::document::Problem;
 use crate::engine::Engine;
 use crate::runtime::Runtime;
 use crate::setup::{Audience, Managed, Service, Setup, Workload};
@@ -112,6 +113,9 @@ fn every_field_is_described() {
     };
     check_named("Canary", &canary);
     check_named("Canary", &CanaryView { arms: None, verdict: None, evidence: None, canary_revision: None, ..canary });
+    let problem =
+        Problem { file: "a.yaml".into(), line: 1, column: 1, field: "spec".into(), message: "is missing".into() };
+    check_named("RefusedFile", &RefusedFileView { file: "a.yaml".into(), errors: vec![problem] });
     check_named("Command", &CommandBody { id: Some("1".into()) });
     let verbs =
         document().pointer("/paths/~1api~1v1~1canaries~1{namespace}~1{name}~1{verb}/post/parameters/2").cloned();
@@ -160,9 +164,10 @@ async fn what_is_answered_is_what_is_described() {
     let handle = runtime.handle().clone();
     let mut board = handle.watch();
     board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = router(Api { handle, token: None }).into_make_service_with_connect_info::<SocketAddr>();
+    let api = Api { handle, token: None, hosts: Arc::new(["wingbeat.example".to_owned()]) };
+    let service = router(api).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move { axum::serve(listener, service).await });
     let client = reqwest::Client::new();
     let document = document();
@@ -184,6 +189,7 @@ async fn what_is_answered_is_what_is_described() {
         (verb, "/api/v1/canaries/prod/backend/explode", id(), 404),
         (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({})), 400),
         ("/api/v1/events", "/api/v1/events", None, 200),
+        ("/api/v1/refused-files", "/api/v1/refused-files", None, 200),
     ] {
         let request = match body {
             Some(body) => client.post(at(asked)).json(&body),
@@ -207,4 +213,20 @@ async fn what_is_answered_is_what_is_described() {
     let foreign = foreign.await.unwrap();
     assert_eq!(foreign.status().as_u16(), 403);
     check_named("Error", &foreign.json::<Value>().await.unwrap());
+
+    // A name that leads here makes a page elsewhere one of the same origin.
+    for (host, path, status) in [
+        ("evil.example:8080", "/api/v1/canaries", 421),
+        ("evil.example", "/", 421),
+        ("evil.example", "/healthz", 200),
+        ("wingbeat.example", "/api/v1/canaries", 200),
+        ("localhost:8080", "/api/v1/canaries", 200),
+    ] {
+        let response = client.get(at(path)).header("host", host).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{host} {path}");
+    }
+    let rebound = client.post(at("/api/v1/canaries/prod/backend/abort")).header("origin", "http://evil.example");
+    let rebound = rebound.header("host", "evil.example").json(&json!({"id": "2"})).send().await.unwrap();
+    assert_eq!(rebound.status().as_u16(), 421);
+    check_named("Error", &rebound.json::<Value>().await.unwrap());
 }

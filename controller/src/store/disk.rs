@@ -28,17 +28,37 @@ impl Disk {
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
-    Database::create(path).map_err(|error| {
-        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-            return StoreError::InUse { path: path.display().to_string() };
-        }
-        if let DatabaseError::Storage(StorageError::Io(cause)) = &error
-            && is_about_writing(cause.kind())
-        {
-            return write_error(path, cause);
-        }
-        foreign(path, &error)
-    })
+    match std::fs::metadata(path) {
+        // The database would take it for a new one. None of ours is ever empty.
+        Ok(metadata) if metadata.len() == 0 => return Err(foreign(path, &"it is empty")),
+        Err(error) if error.kind() == ErrorKind::NotFound => begin(path)?,
+        Ok(_) | Err(_) => {}
+    }
+    Database::create(path).map_err(|error| refused(path, &error))
+}
+
+/// Makes a new database beside its place and puts it there once it is whole: who is killed meanwhile leaves no half of
+/// one.
+fn begin(path: &Path) -> Result<(), StoreError> {
+    let beside = path.with_extension("new");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(write_error(&beside, &error)),
+        Ok(()) | Err(_) => {}
+    }
+    drop(Database::create(&beside).map_err(|error| refused(path, &error))?);
+    std::fs::rename(&beside, path).map_err(|error| write_error(path, &error))
+}
+
+fn refused(path: &Path, error: &DatabaseError) -> StoreError {
+    if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+        return StoreError::InUse { path: path.display().to_string() };
+    }
+    if let DatabaseError::Storage(StorageError::Io(cause)) = error
+        && is_about_writing(cause.kind())
+    {
+        return write_error(path, cause);
+    }
+    foreign(path, error)
 }
 
 /// Returns true for errors that say nothing about what the file holds.
@@ -133,6 +153,20 @@ mod tests {
         let refused = Disk::open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains(FILE) && refused.contains("move it away"), "{refused}");
         assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap().len(), 100_000, "nothing was lost");
+    }
+
+    #[test]
+    fn an_empty_file_is_not_taken_for_a_new_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        std::fs::write(&path, "").unwrap();
+        let refused = Disk::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("it is empty") && refused.contains("move it away"), "{refused}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        // What is left of a first start that was killed is in nobody's way.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path.with_extension("new"), "half").unwrap();
+        Disk::open(folder.path()).unwrap();
     }
 
     #[test]

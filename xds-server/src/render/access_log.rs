@@ -81,10 +81,8 @@ mod tests {
         let Some(ConfigType::TypedConfig(config)) = log.config_type else { return None };
         let file = FileAccessLog::decode(config.value.as_slice()).unwrap();
         assert_eq!(file.path, "/dev/stdout");
-        match file.access_log_format? {
-            AccessLogFormat::LogFormat(format) => format.format,
-            other => panic!("{other:?}"),
-        }
+        let AccessLogFormat::LogFormat(format) = file.access_log_format? else { panic!("an old form") };
+        format.format
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Route configurations: one per listener, a virtual host per canary.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{Metadata, RuntimeFractionalPercent};
 use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
@@ -23,7 +24,7 @@ use wingbeat_core::weight::BasisPoints;
 use crate::model::http::TextMatch;
 use crate::model::{FILTER, Retries, Split, VirtualHost};
 use crate::render::{cors, duration, http};
-use crate::resource::{Kind, Resource, Version, any};
+use crate::resource::{Kind, Part, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
@@ -41,24 +42,37 @@ struct Encoded {
 }
 
 /// Returns the route configuration of a listener, made of its hosts.
-pub(super) fn routes<'a>(listener: &str, hosts: impl Iterator<Item = &'a (Bytes, Version)>) -> Resource {
-    let (virtual_hosts, versions): (Vec<Bytes>, Vec<[u8; 8]>) =
-        hosts.map(|(host, version)| (host.clone(), version.get().to_le_bytes())).unzip();
+pub(crate) fn routes(listener: &str, parts: Vec<Arc<Part>>) -> Resource {
+    let virtual_hosts = parts.iter().map(|part| part.body.clone()).collect();
     // A host with and without the port is the same host.
     let message = Encoded { name: listener.to_owned(), virtual_hosts, ignore_port_in_host_matching: true };
+    let versions: Vec<[u8; 8]> = parts.iter().map(|part| part.version.bytes()).collect();
     let pieces = [listener.as_bytes()].into_iter().chain(versions.iter().map(<[u8; 8]>::as_slice));
     Resource {
         name: listener.to_owned(),
         version: Version::of(pieces),
         body: Any { type_url: Kind::Routes.type_url().to_owned(), value: message.encode_to_vec() },
-        refers_to: Vec::new(),
+        refers_to: parts.iter().flat_map(|part| part.refers_to.iter().cloned()).collect(),
         node_clusters: Vec::new(),
+        parts,
+    }
+}
+
+/// Returns a host as a part of route configurations.
+pub(super) fn part(host: &VirtualHost) -> Part {
+    let body = encode(host);
+    Part {
+        name: host.name.clone(),
+        version: Version::of([body.as_slice()]),
+        identity: Version::of(host.domains.iter().map(String::as_bytes)),
+        body: Bytes::from(body),
+        refers_to: host.split.clusters().into_iter().map(ToString::to_string).collect(),
     }
 }
 
 /// Returns a host with its routes, on the wire. Maps of messages have another order every time: each entry is written
 /// alone, at the end, where it is merged with what was before.
-pub(super) fn encode(host: &VirtualHost) -> Vec<u8> {
+fn encode(host: &VirtualHost) -> Vec<u8> {
     let mut message = virtual_host(host);
     let configs: BTreeMap<String, Any> = message.typed_per_filter_config.drain().collect();
     let mut bytes = message.encode_to_vec();
@@ -240,10 +254,7 @@ mod tests {
                 .get(FILTER)
                 .map(|config| FilterConfig::decode(config.value.as_slice()).unwrap().disabled);
             let Some(Action::Route(RouteAction { cluster_specifier: Some(to), .. })) = route.action else { panic!() };
-            let cluster = match to {
-                ClusterSpecifier::Cluster(name) => name,
-                other => format!("{other:?}"),
-            };
+            let cluster = if let ClusterSpecifier::Cluster(name) = to { name } else { format!("{to:?}") };
             (asked.unwrap_or_default(), off == Some(true), cluster)
         });
         routes.collect()

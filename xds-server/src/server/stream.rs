@@ -17,7 +17,7 @@ use tonic::{Response, Status, Streaming};
 use crate::resource::Kind;
 use crate::server::principal::{Principals, Speaker, principal};
 use crate::server::{Happened, Intake, News, check_node_id};
-use crate::session::{self, Dialect, Names, Session};
+use crate::session::{self, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
 /// Streams at a time: 10,000 nodes, each with a stream for every type.
@@ -35,6 +35,7 @@ pub(super) struct Discovery<I> {
     store: Store,
     intake: Arc<I>,
     principals: Principals,
+    memory: Memory,
     streams: Arc<Semaphore>,
     /// Number of the latest stream.
     latest: AtomicU64,
@@ -43,7 +44,7 @@ pub(super) struct Discovery<I> {
 impl<I: Intake> Discovery<I> {
     pub(super) fn new(store: Store, intake: Arc<I>, principals: Principals) -> Self {
         let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { store, intake, principals, streams, latest: AtomicU64::new(0) }
+        Self { store, intake, principals, memory: Memory::default(), streams, latest: AtomicU64::new(0) }
     }
 
     /// Opens a stream of one type, or of all.
@@ -61,6 +62,7 @@ impl<I: Intake> Discovery<I> {
             store: self.store.clone(),
             intake: self.intake.clone(),
             principals: self.principals.clone(),
+            memory: self.memory.clone(),
             principal,
             only,
             number,
@@ -77,6 +79,7 @@ struct Open<M: Dialogue, I> {
     store: Store,
     intake: Arc<I>,
     principals: Principals,
+    memory: Memory,
     principal: Option<String>,
     only: Option<Kind>,
     number: u64,
@@ -98,7 +101,7 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
         let tell = |what| self.intake.news(News { node: node.id.clone(), stream: self.number, what });
         tracing::info!(node = node.id, stream = self.number, only = ?self.only, "Envoy connected");
         tell(Happened::Connected);
-        let mut session = Session::new(M::DIALECT, &node.cluster);
+        let mut session = Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone());
         let ended = self.feed(&mut session, first, &mut requests, &tell).await;
         if let Err(status) = ended {
             tracing::warn!(node = node.id, stream = self.number, error = status.message(), "Envoy's stream is ended");
@@ -138,6 +141,9 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
                     due = snapshot.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
+                    if let Some(hosts) = session.take_refused_hosts() {
+                        tell(Happened::RefusesHosts(hosts));
+                    }
                 }
             }
         }
@@ -160,6 +166,9 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
         let reaction = reaction.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         if let Some(nack) = reaction.nack {
             tell(Happened::Refused(nack));
+        }
+        if let Some(hosts) = reaction.refused_hosts {
+            tell(Happened::RefusesHosts(hosts));
         }
         if let Some(kind) = reaction.settled {
             tell(Happened::Settled(kind));

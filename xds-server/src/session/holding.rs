@@ -17,6 +17,15 @@ pub(super) struct Holding {
     suspects: BTreeSet<String>,
 }
 
+/// What an answer was about.
+#[derive(Debug, Clone)]
+pub(super) struct Answered {
+    /// Names of what was accepted, or of what was refused and not accepted before.
+    pub(super) names: Vec<String>,
+    /// True if the response carried nothing else.
+    pub(super) alone: bool,
+}
+
 /// A response that is not answered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Outstanding {
@@ -32,10 +41,15 @@ struct Held {
     refused: Option<Version>,
 }
 
+impl Held {
+    fn may_be_used(&self) -> bool {
+        self.accepted.is_some() || self.refused != self.sent
+    }
+}
+
 impl Holding {
-    /// Takes the answer to a response, if it is the one that was waited for. Returns the names of what was accepted,
-    /// or of what was refused and not accepted before.
-    pub(super) fn answer(&mut self, nonce: &str, refused: bool) -> Option<Vec<String>> {
+    /// Takes the answer to a response, if it is the one that was waited for.
+    pub(super) fn answer(&mut self, nonce: &str, refused: bool) -> Option<Answered> {
         let answered = self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
         let alone = answered.resources.len() <= 1;
         let mut names = Vec::new();
@@ -57,7 +71,7 @@ impl Holding {
             }
             names.push(name);
         }
-        Some(names)
+        Some(Answered { names, alone })
     }
 
     /// Returns true for the nonce of a response that is not the latest one.
@@ -108,7 +122,12 @@ impl Holding {
     /// Returns true if something that the client is to hold may refer to this: it was sent, and some version of it
     /// was not refused.
     pub(super) fn may_be_used(&self, name: &str) -> bool {
-        self.resources.get(name).is_some_and(|held| held.accepted.is_some() || held.refused != held.sent)
+        self.resources.get(name).is_some_and(Held::may_be_used)
+    }
+
+    /// Returns true if the client has refused the only version of this that it was sent.
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.resources.get(name).is_some_and(|held| held.refused.is_some() && !held.may_be_used())
     }
 
     /// Returns the names of what the client holds and is not to hold.

@@ -1,9 +1,8 @@
-use std::collections::BTreeMap;
-
 use envoy_types::pb::google::protobuf::Any;
 use serde::Deserialize;
 
 use super::*;
+use crate::resource::Part;
 
 #[derive(Deserialize)]
 struct Protocol {
@@ -46,16 +45,38 @@ fn kind(name: &str) -> Kind {
 
 fn resource(kind: Kind, text: &str) -> Resource {
     let (name, content) = text.split_once('=').expect("name=content");
+    if content.contains(':') {
+        return crate::render::routes(name, content.split('/').map(|text| Arc::new(part(text))).collect());
+    }
     let body = Any { type_url: String::new(), value: content.as_bytes().to_vec() };
     let refers_to = if kind == Kind::Routes { content.split(',').map(str::to_owned).collect() } else { Vec::new() };
     let version = Version::of([name.as_bytes(), content.as_bytes()]);
-    Resource { name: name.to_owned(), body, version, refers_to, node_clusters: Vec::new() }
+    Resource { name: name.to_owned(), body, version, refers_to, node_clusters: Vec::new(), parts: Vec::new() }
+}
+
+/// Reads `name@domain.version:cluster,cluster`; the domain is the name if it is left out.
+fn part(text: &str) -> Part {
+    let (host, clusters) = text.split_once(':').expect("host:clusters");
+    let (answers, _) = host.split_once('.').unwrap_or((host, ""));
+    let (name, domain) = answers.split_once('@').unwrap_or((answers, answers));
+    Part {
+        name: name.to_owned(),
+        body: text.as_bytes().to_vec().into(),
+        version: Version::of([text.as_bytes()]),
+        identity: Version::of([domain.as_bytes()]),
+        refers_to: clusters.split(',').map(str::to_owned).collect(),
+    }
 }
 
 fn shown(responses: &[Response]) -> String {
     let show = |response: &Response| {
         let kinds = ["CDS", "EDS", "LDS", "RDS", "ECDS"].into_iter().find(|name| kind(name) == response.kind);
-        let content = |resource: &Resource| String::from_utf8_lossy(&resource.body.value).into_owned();
+        let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+        let parts =
+            |resource: &Resource| resource.parts.iter().map(|part| text(&part.body)).collect::<Vec<_>>().join("/");
+        let content = |resource: &Resource| {
+            if resource.body.type_url.is_empty() { text(&resource.body.value) } else { parts(resource) }
+        };
         let resources = response.resources.iter().map(|resource| format!(" {}={}", resource.name, content(resource)));
         let removed = response.removed.iter().map(|name| format!(" -{name}"));
         kinds.unwrap_or_default().to_owned() + &resources.chain(removed).collect::<String>()
@@ -210,4 +231,115 @@ fn a_client_settles_when_it_has_accepted_all() {
     player.play("snapshot RDS a=1 b=2");
     player.play("ack RDS");
     assert!(player.session.is_settled(Kind::Routes));
+}
+
+/// Plays refusals, and returns whom they are told of.
+fn blamed(player: &mut Player, answer: &str) -> (Option<Vec<String>>, Option<BTreeSet<String>>) {
+    let nonce = player.nonces.get(&Kind::Routes).and_then(|nonces| nonces.last()).expect("a response").clone();
+    let error = (answer == "nack").then(|| "no".to_owned());
+    let names = match player.dialect {
+        Dialect::StateOfTheWorld => Names::All { names: vec!["r".to_owned()], version: String::new() },
+        Dialect::Delta => Names::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), initial: Vec::new() },
+    };
+    let reaction = player.session.request(Kind::Routes, &Request { names, nonce, error }).expect("few names");
+    for response in &reaction.responses {
+        player.nonces.entry(response.kind).or_default().push(response.nonce.clone());
+    }
+    (reaction.nack.and_then(|nack| nack.hosts), reaction.refused_hosts)
+}
+
+#[test]
+fn the_host_that_is_to_blame_is_told_until_it_is_mended() {
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let mut player = Player::new(dialect);
+        player.play("snapshot RDS r=a:1/b:1");
+        player.play("want RDS r");
+        player.play("ack RDS");
+        player.play("snapshot RDS r=a.2:1/b.bad:1");
+        let b = || vec!["b".to_owned()];
+        assert_eq!(blamed(&mut player, "nack"), (Some(Vec::new()), None), "it is looked for");
+        assert_eq!(blamed(&mut player, "ack"), (None, None));
+        assert_eq!(blamed(&mut player, "nack"), (Some(b()), Some(b().into_iter().collect())));
+        assert!(!player.session.is_settled(Kind::Routes), "b is refused");
+        assert_eq!(player.play("snapshot RDS r=a.3:1/b.bad:1"), "RDS r=a.3:1/b:1");
+        assert_eq!(blamed(&mut player, "ack"), (None, None));
+        // Back to what it holds: there is nothing to be sent, and nothing to be blamed.
+        assert_eq!(player.session.take_refused_hosts(), None);
+        assert_eq!(player.play("snapshot RDS r=a.3:1/b:1"), "");
+        assert_eq!(player.session.take_refused_hosts(), Some(BTreeSet::new()));
+        player.play("snapshot RDS r=a.3:1/b.3:1");
+        assert_eq!(blamed(&mut player, "ack"), (None, None));
+        assert!(player.session.is_settled(Kind::Routes));
+    }
+}
+
+/// One of a thousand hosts is refused, wherever it is: the others get through, and few questions are asked.
+#[test]
+fn one_of_a_thousand_is_found() {
+    let table = |bad: usize, generation: u32| {
+        let host = |number: usize| format!("h{number:04}.{}:c", if number == bad { 0 } else { generation });
+        (0..1_000).map(host).collect::<Vec<_>>().join("/")
+    };
+    for bad in [0, 1, 499, 500, 998, 999] {
+        let mut player = Player::new(Dialect::Delta);
+        player.play(&format!("snapshot RDS r={}", table(1_000, 1)));
+        player.play("want RDS r");
+        player.play("ack RDS");
+        let mut sent = player.play(&format!("snapshot RDS r={}", table(bad, 2)));
+        let mut asked = 0;
+        while !sent.is_empty() {
+            asked += 1;
+            sent = player.play(if sent.contains(&format!("h{bad:04}.0:")) { "nack RDS" } else { "ack RDS" });
+        }
+        assert!(asked <= 13, "{asked} questions for {bad}");
+        let table = player.session.tables.get("r").expect("a table");
+        assert_eq!(table.refused().collect::<Vec<_>>(), [&format!("h{bad:04}")]);
+    }
+}
+
+/// A stream breaks while a host is refused: on the next one, the others go on.
+#[test]
+fn who_comes_back_with_a_refused_host_is_remembered() {
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let memory = Memory::default();
+        let mut player = Player::new(dialect);
+        player.session = Session::new(dialect, "").with_memory(memory.clone());
+        player.play("snapshot RDS r=a:1/b:1");
+        player.play("want RDS r");
+        player.play("ack RDS");
+        player.play("snapshot RDS r=a:1/b.bad:1");
+        assert_eq!(player.play("nack RDS"), "");
+        assert_eq!(player.play("snapshot RDS r=a.2:1/b.bad:1"), "RDS r=a.2:1/b:1");
+        player.play("ack RDS");
+
+        let mut back = Player::new(dialect);
+        back.session = Session::new(dialect, "").with_memory(memory);
+        back.play("snapshot RDS r=a.3:1/b.bad:1");
+        assert_eq!(back.play("reconnect RDS r held r=a.2:1/b:1"), "RDS r=a.3:1/b.bad:1");
+        assert_eq!(back.play("nack RDS"), "RDS r=a.3:1/b:1");
+    }
+}
+
+/// Who refuses everything is not asked for ever.
+#[test]
+fn the_search_has_an_end() {
+    let table =
+        |generation: u32| (0..200).map(|host| format!("h{host:03}.{generation}:c")).collect::<Vec<_>>().join("/");
+    for first in ["ack RDS", "nack RDS"] {
+        let mut player = Player::new(Dialect::Delta);
+        player.play(&format!("snapshot RDS r={}", table(1)));
+        player.play("want RDS r");
+        let mut sent = player.play(first) + &player.play(&format!("snapshot RDS r={}", table(2)));
+        let mut asked = 0;
+        while !sent.is_empty() {
+            asked += 1;
+            assert!(asked < 1_000, "it ends");
+            sent = player.play("nack RDS");
+        }
+        assert!(asked > 64);
+        // Whoever gives in gets the rest.
+        assert_ne!(player.play(&format!("snapshot RDS r={}", table(3))), "");
+        player.play("ack RDS");
+        assert!(player.session.is_settled(Kind::Routes));
+    }
 }

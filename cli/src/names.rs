@@ -12,7 +12,7 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns those of these names that have no address, each with the reason.
-pub(super) async fn unresolved(names: BTreeSet<String>) -> BTreeMap<String, String> {
+pub(crate) async fn unresolved(names: BTreeSet<String>) -> BTreeMap<String, String> {
     let asked = stream::iter(names).map(async |name| {
         let why = match tokio::time::timeout(PATIENCE, lookup_host((name.as_str(), 0))).await {
             Ok(Ok(mut addresses)) => addresses.next().is_none().then(|| "it has no address".to_owned()),

@@ -1,0 +1,217 @@
+//! A route table of a client: which of its hosts are sent as they are, and which as they were.
+//!
+//! Envoy takes a route table as a whole or not at all, and all canaries of a listener are in one. So that a host that
+//! is refused holds no other one back, it is looked for: after a refusal, half as many changed hosts are sent, until
+//! one of them alone is refused. That one stays as the client accepted it last, or away if it never did, until it
+//! changes, or the domains beside it do: it may have been refused only for what another one answered to. With `k` such
+//! hosts among `n` changed ones, the client is asked about `k · (2 + log₂ n)` times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::render::routes;
+use crate::resource::{Part, Resource, Version};
+
+/// So many hosts are looked for. Who refuses more refuses something that they have in common; it is left with what it
+/// has, and with all that.
+const MAX_CULPRITS: usize = 64;
+
+/// What a client holds of a route table, and refuses of it.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    held: Held,
+    /// Sent last, until it is answered.
+    sent: Option<Arc<Resource>>,
+    blamed: BTreeMap<String, Blame>,
+    /// While a culprit is looked for: it is among so many of the first changes. At least one.
+    suspects: Option<usize>,
+}
+
+/// What the client has accepted.
+#[derive(Debug, Default)]
+enum Held {
+    /// It has no such table.
+    #[default]
+    Nothing,
+    /// It has one from an earlier stream, and nobody here knows what is in it.
+    Unknown,
+    /// This.
+    Known(Arc<Resource>),
+}
+
+#[derive(Debug)]
+struct Blame {
+    version: Version,
+    /// What the client answered to when it refused this.
+    surroundings: Version,
+}
+
+/// Whether a host can be sent: whether its clusters can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usable {
+    /// They can.
+    Yes,
+    /// They were not sent yet.
+    NotYet,
+    /// The client refuses one of them.
+    Refused,
+}
+
+/// Who is to blame for a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Culprit {
+    /// This host.
+    Host(String),
+    /// It is being looked for.
+    Sought,
+    /// There is no use in looking for it: there are many, or it is not known what the client holds, so that nothing may
+    /// be left out.
+    Unknown,
+}
+
+impl Table {
+    /// Notes that the client has a table from an earlier stream, which may be remembered.
+    pub(super) fn assume_from_before(&mut self, known: Option<Arc<Resource>>) {
+        self.held = known.map_or(Held::Unknown, Held::Known);
+    }
+
+    /// Notes what the client has from an earlier stream, if that was not known.
+    pub(super) fn assume(&mut self, resource: &Arc<Resource>) {
+        if matches!(self.held, Held::Unknown) {
+            self.held = Held::Known(resource.clone());
+        }
+    }
+
+    /// Returns what the client has accepted, if that is known.
+    pub(super) const fn accepted(&self) -> Option<&Arc<Resource>> {
+        match &self.held {
+            Held::Known(held) => Some(held),
+            Held::Nothing | Held::Unknown => None,
+        }
+    }
+
+    /// Returns true if the client has accepted this very table.
+    pub(super) fn holds(&self, resource: &Resource) -> bool {
+        self.accepted().is_some_and(|held| held.version == resource.version)
+    }
+
+    /// Returns the table that is to be sent where `wanted` is what is to be served; none if that has to wait.
+    pub(super) fn compose(
+        &self,
+        wanted: &Arc<Resource>,
+        usable: impl Fn(&[String]) -> Usable,
+    ) -> Option<Arc<Resource>> {
+        if self.blamed.is_empty() && self.suspects.is_none() && usable(&wanted.refers_to) == Usable::Yes {
+            return Some(wanted.clone());
+        }
+        if self.blamed.len() >= MAX_CULPRITS {
+            return self.accepted().cloned();
+        }
+        let held = self.parts();
+        let surroundings = self.surroundings();
+        let at_most = self.suspects.map(|suspects| (suspects / 2).max(1));
+        let mut changes = 0_usize;
+        let mut parts = Vec::with_capacity(wanted.parts.len());
+        for part in &wanted.parts {
+            let before = held.get(part.name.as_str()).copied();
+            if before.is_some_and(|before| before.version == part.version) {
+                parts.push(part.clone());
+                continue;
+            }
+            let usable = usable(&part.refers_to);
+            let blamed = self
+                .blamed
+                .get(&part.name)
+                .is_some_and(|blame| blame.version == part.version && blame.surroundings == surroundings);
+            if usable == Usable::Yes && !blamed && at_most.is_none_or(|most| changes < most) {
+                changes = changes.saturating_add(1);
+                parts.push(part.clone());
+                continue;
+            }
+            match &self.held {
+                // Who leaves out a host that the client may serve takes it away from its users.
+                Held::Unknown => return None,
+                // Its first table may as well wait until it is whole.
+                Held::Nothing if usable == Usable::NotYet => return None,
+                Held::Nothing | Held::Known(_) => parts.extend(before.cloned()),
+            }
+        }
+        let same = parts.len() == wanted.parts.len()
+            && parts.iter().zip(&wanted.parts).all(|(part, wanted)| part.version == wanted.version);
+        Some(if same { wanted.clone() } else { Arc::new(routes(&wanted.name, parts)) })
+    }
+
+    /// Notes what is sent.
+    pub(super) fn sent(&mut self, resource: &Arc<Resource>) {
+        self.sent = Some(resource.clone());
+    }
+
+    /// Notes that the client accepts what was sent.
+    pub(super) fn accept(&mut self) {
+        let Some(sent) = self.sent.take() else { return };
+        let changed = self.changed(&sent).len();
+        self.suspects = self.suspects.and_then(|suspects| suspects.checked_sub(changed)).filter(|left| *left > 0);
+        let accepted: BTreeSet<(&str, Version)> =
+            sent.parts.iter().map(|part| (part.name.as_str(), part.version)).collect();
+        self.blamed.retain(|name, blame| !accepted.contains(&(name.as_str(), blame.version)));
+        self.held = Held::Known(sent);
+    }
+
+    /// Notes that the client refuses what was sent, alone or with other tables.
+    pub(super) fn refuse(&mut self, alone: bool) -> Culprit {
+        let Some(sent) = self.sent.take() else { return Culprit::Unknown };
+        if matches!(self.held, Held::Unknown) {
+            return Culprit::Unknown;
+        }
+        if !alone {
+            return Culprit::Sought;
+        }
+        match self.changed(&sent).as_slice() {
+            [] => Culprit::Unknown,
+            [part] => {
+                let blame = Blame { version: part.version, surroundings: self.surroundings() };
+                let name = part.name.clone();
+                self.suspects = None;
+                self.blamed.insert(name.clone(), blame);
+                if self.blamed.len() < MAX_CULPRITS { Culprit::Host(name) } else { Culprit::Unknown }
+            }
+            changed => {
+                self.suspects = Some(changed.len());
+                Culprit::Sought
+            }
+        }
+    }
+
+    /// Forgets who was blamed for what is no longer served.
+    pub(super) fn prune(&mut self, wanted: Option<&Resource>) {
+        let parts = wanted.map(|wanted| wanted.parts.as_slice()).unwrap_or_default();
+        if !self.blamed.is_empty() {
+            let served: BTreeSet<(&str, Version)> =
+                parts.iter().map(|part| (part.name.as_str(), part.version)).collect();
+            self.blamed.retain(|name, blame| served.contains(&(name.as_str(), blame.version)));
+        }
+    }
+
+    /// Returns the hosts that the client refuses.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &String> {
+        self.blamed.keys()
+    }
+
+    /// Returns the hosts of a table that the client does not hold as they are there.
+    fn changed<'a>(&self, table: &'a Resource) -> Vec<&'a Arc<Part>> {
+        let held = self.parts();
+        let is_new = |part: &&Arc<Part>| held.get(part.name.as_str()).is_none_or(|held| held.version != part.version);
+        table.parts.iter().filter(is_new).collect()
+    }
+
+    fn parts(&self) -> BTreeMap<&str, &Arc<Part>> {
+        let held = self.accepted().into_iter().flat_map(|held| &held.parts);
+        held.map(|part| (part.name.as_str(), part)).collect()
+    }
+
+    /// Returns a version of what the client answers to.
+    fn surroundings(&self) -> Version {
+        let identities: Vec<[u8; 8]> = self.parts().values().map(|part| part.identity.bytes()).collect();
+        Version::of(identities.iter().map(<[u8; 8]>::as_slice))
+    }
+}
