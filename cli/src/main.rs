@@ -136,7 +136,8 @@ mod tests {
         let words = parts.flat_map(|(place, part)| {
             if place % 2 == 1 { vec![part.to_owned()] } else { part.split_whitespace().map(str::to_owned).collect() }
         });
-        words.collect()
+        // What is printed goes to a file.
+        words.take_while(|word| word != ">").collect()
     }
 
     fn walk(command: &clap::Command, path: &str) {

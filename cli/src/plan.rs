@@ -28,13 +28,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMESPACE/NAME")]
     name: Option<Name>,
     /// Requests a second at the host; of an A/B test, those that match
-    #[arg(long, value_name = "N", value_parser = rps, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = rps, allow_hyphen_values = true)]
     rps: f64,
     /// Share of the primary's requests that fail. In the JSON output rates are numbers: 0.01 for 1%
-    #[arg(long, value_name = "PERCENT", value_parser = share, allow_negative_numbers = true)]
+    #[arg(long, value_name = "PERCENT", value_parser = share, allow_hyphen_values = true)]
     error_rate: f64,
     /// Median and 99 % quantile of the primary's latency; without it, latency is left out
-    #[arg(long, value_name = "MEDIAN,P99", value_parser = latency, allow_negative_numbers = true)]
+    #[arg(long, value_name = "MEDIAN,P99", value_parser = latency, allow_hyphen_values = true)]
     latency_ms: Option<(f64, f64)>,
     /// text, json or yaml
     #[arg(short, long, value_enum, default_value = "text")]

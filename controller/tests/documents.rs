@@ -293,7 +293,7 @@ fn flaggers_documents_can_be_looked_at() {
         assert_eq!(set.report.errors, []);
         let warnings: Vec<String> = set.report.warnings.iter().map(ToString::to_string).collect();
         let warnings = warnings.join("\n");
-        for told in ["spec.provider: istio", "Deployment is not what", "spec.service.headers", ".surprise: is unknown"]
+        for told in ["spec.provider: istio", "Deployment is not what", "spec.service.gateways", ".surprise: is unknown"]
         {
             assert!(warnings.contains(told), "{told} is not in\n{warnings}");
         }

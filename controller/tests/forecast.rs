@@ -153,7 +153,6 @@ fn every_shape_of_rollout_has_an_answer() {
         "maxWeight: 50, stepWeight: 25, mirror: true}".to_owned(),
         "iterations: 3}".to_owned(),
         "iterations: 3, match: [{headers: {cookie: {regex: \".*insider.*\"}}}]}".to_owned(),
-        "iterations: 3, match: [{headers: {cookie: {regex: \".*insider.*\"}}}], holdback: 20%}".to_owned(),
         format!("maxWeight: 50, stepWeight: 10, {checks}"),
         "maxWeight: 50, stepWeight: 10, webhooks: [{name: stop, type: rollback, url: \"http://127.0.0.1:1/\"}]}"
             .to_owned(),

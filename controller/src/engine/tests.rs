@@ -896,7 +896,7 @@ fn what_is_not_recorded_is_told_once_and_shown() {
         world.engine.not_recorded(loss(windows), world.now);
     }
     let told: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
-    assert_eq!(told, ["Recording of prod/backend fails and the rollout goes on: no room"]);
+    assert_eq!(told, ["Recording of backend.prod fails and the rollout goes on: no room"]);
     let shown = condition(&mut world).unwrap();
     assert_eq!(shown, "3 windows of the rollout are not in its recording: no room");
     world.engine.not_recorded(BTreeMap::new(), world.now);
