@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wingbeat_core::analysis::sequential::Split;
 use wingbeat_core::analysis::window::{Arms, Batch, Part, Seat, WINDOW};
-use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
+use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::Rev;
 use wingbeat_core::time::{Span, Timestamp};
@@ -22,14 +22,19 @@ fn pod() -> impl Strategy<Value = PodCounts> {
     (0_u64..100, 0_u64..100, 0_u64..100).prop_map(|(finished, errors, slow)| PodCounts { finished, errors, slow })
 }
 
+fn groups() -> impl Strategy<Value = Groups> {
+    let group = (1_u64..100, 0_u64..100).prop_map(|(judged, errors)| GroupCounts { judged, errors });
+    proptest::collection::btree_map(0_u8..5, group, 0..4).prop_map(|groups| groups.into_iter().collect())
+}
+
 /// Counts as no worker has to have made them: the arithmetic holds for all.
 fn counts() -> impl Strategy<Value = Counts> {
     let numbers = proptest::array::uniform11(0_u64..1_000);
     let outcomes = proptest::array::uniform12(0_u64..1_000);
     let statuses = proptest::collection::btree_map(0_u32..5, 1_u64..50, 0..4);
     let pods = proptest::collection::btree_map("[a-c]", pod(), 0..3);
-    (numbers, outcomes, statuses, pods, (0_u64..3, 0_u64..9), histogram(), cohorts()).prop_map(
-        |(numbers, outcomes, grpc_statuses, pods, (rev, rev_started), latency, cohorts)| {
+    (numbers, outcomes, statuses, pods, (0_u64..3, 0_u64..9), histogram(), (cohorts(), groups())).prop_map(
+        |(numbers, outcomes, grpc_statuses, pods, (rev, rev_started), latency, (cohorts, groups))| {
             let [started, finished, overdue, overdue_finished, overdue_errors, streams, streams_finished, ..] = numbers;
             let [.., retried, extra_attempts, sized, empty] = numbers;
             Counts {
@@ -52,6 +57,7 @@ fn counts() -> impl Strategy<Value = Counts> {
                 rev_started,
                 pods,
                 cohorts,
+                groups,
             }
         },
     )

@@ -179,7 +179,7 @@ fn replayed(what: &str, reason: &str, points: impl Fn(u64) -> (LineArm, LineArm)
         let (primary, canary) = points(point);
         let alone = point < ALONE;
         let (weight, canary) = if alone { (0.0, LineArm::default()) } else { (5.0, canary) };
-        let row = replay.step(&replay::Line { t_ms: (1 + point) * 1_000, weight, primary, canary });
+        let row = replay.step(&replay::Line { t_ms: (1 + point) * 1_000, weight, primary, canary, seen: None });
         let row = row.expect("the recording is whole");
         if row.verdict == "rollback" {
             return told(what, reason, Some((1 + point - ALONE) * 1_000), &Verdict::Rollback(row.reason));
