@@ -1,8 +1,10 @@
 //! What a verdict costs, and what a canary holds in memory: with all defaults, windows of 200 requests with latencies,
 //! 5 % of them at the canary. One figure each for more canaries, more nodes and more quantiles shows how it grows.
 //!
-//! A verdict is a window taken in and the word on it. Time is CPU time of this thread; memory is what the process grows
-//! by for many copies of a judge that has seen some minutes.
+//! A verdict is a window taken in and the word on it, without the interval of the rate ratio: that is reckoned when
+//! somebody wants to see it. The step has had enough requests: before that, it also reckons once a second how many are
+//! missing. Time is CPU time of this thread; memory is what the process grows by for many copies of a judge that has seen
+//! some minutes.
 
 use anyhow::Context as _;
 use serde_json::json;
