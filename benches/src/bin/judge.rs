@@ -28,7 +28,10 @@ const BEFORE: usize = 600;
 
 /// Windows that are measured, in so many rounds; the median round counts.
 const WINDOWS: usize = 200;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
+
+/// Verdicts of a round: the kernel brings its account of CPU time up to date every few milliseconds.
+const VERDICTS: usize = 8_000;
 
 /// Copies of a judge, for its memory.
 const COPIES: usize = 500;
@@ -90,17 +93,19 @@ impl Bench {
     fn verdict(&self) -> anyhow::Result<f64> {
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let mut judges = self.judges.clone();
-            let mut reasons = 0;
             // Many canaries take turns: each finds its evidence out of the caches.
-            let windows = self.windows.iter().take((WINDOWS / judges.len()).max(4));
+            let each = (WINDOWS / self.judges.len()).max(8);
+            let mut groups = vec![self.judges.clone(); VERDICTS / (each * self.judges.len())];
+            let mut reasons = 0;
             let before = used()?;
             let mut verdicts = 0_u32;
-            for window in windows {
-                for judge in &mut judges {
-                    judge.observe(window);
-                    reasons += judge.assess(window.end, &Flowing::Yes).verdict.reason().len();
-                    verdicts += 1;
+            for judges in &mut groups {
+                for window in self.windows.iter().take(each) {
+                    for judge in judges.iter_mut() {
+                        judge.observe(window);
+                        reasons += judge.assess(window.end, &Flowing::Yes).verdict.reason().len();
+                        verdicts += 1;
+                    }
                 }
             }
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds")]
