@@ -357,7 +357,7 @@ impl Judge {
 
     /// What the differences of pods and of users call for.
     fn level(&self) -> usize {
-        let users = self.users_ratio().unwrap_or(self.config.widest_ratio());
+        let users = self.users_ratio().unwrap_or_else(|| self.config.widest_ratio());
         self.config.level(self.spread.ratio().max(users))
     }
 

@@ -210,6 +210,18 @@ impl RatioTest {
         self.mixture.evidence()
     }
 
+    /// Returns the smaller of both ln E: that of another test on the same requests, and this one.
+    pub(crate) fn evidence_with(&self, floor: &LimitTest) -> f64 {
+        let ((least, most), (least_of_floor, most_of_floor)) = (self.mixture.bounds(), floor.mixture.bounds());
+        if most < least_of_floor {
+            self.evidence()
+        } else if most_of_floor < least {
+            floor.evidence()
+        } else {
+            self.evidence().min(floor.evidence())
+        }
+    }
+
     /// Returns what bad events add at this split.
     pub(crate) fn bases(&self, split: Split) -> Bases {
         Bases::of(self.tolerated, self.side, split)
@@ -286,6 +298,11 @@ impl LimitTest {
         self.mixture.evidence()
     }
 
+    /// Returns true if ln E is at least this.
+    pub(crate) fn reaches(&self, evidence: f64) -> bool {
+        self.mixture.bounds().1 >= evidence && self.evidence() >= evidence
+    }
+
     /// Returns, for each alternative, ln E of the first copy as bad requests come in, of so many in all.
     pub(crate) fn first_copy(&self, requests: f64) -> [Line; HARM.len()] {
         let weight = -libm::log(2.0 * count_of(HARM.len()));
@@ -360,7 +377,22 @@ impl Mixture {
 
     fn evidence(&self) -> f64 {
         let started = ln_sum(self.sums.iter().copied());
-        if self.copies == 0 { started } else { ln_add(started, -libm::log(f64::from(self.copies) + 1.0)) }
+        if self.copies == 0 { started } else { ln_add(started, self.unspent()) }
+    }
+
+    /// Returns what the evidence lies between, with room for rounding: for a tenth of its cost.
+    fn bounds(&self) -> (f64, f64) {
+        let terms = count_of(self.sums.len());
+        let unspent = if self.copies == 0 { f64::NEG_INFINITY } else { self.unspent() };
+        let highest = self.sums.iter().copied().fold(unspent, f64::max);
+        let lowest = self.sums.iter().copied().fold(f64::INFINITY, f64::min);
+        let room = 1e-9 * (1.0 + highest.abs());
+        (highest.max(lowest + libm::log(terms)) - room, highest + libm::log(terms + 1.0) + room)
+    }
+
+    /// Returns ln of the weight of copies that have not started.
+    fn unspent(&self) -> f64 {
+        -libm::log(f64::from(self.copies) + 1.0)
     }
 }
 

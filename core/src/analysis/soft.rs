@@ -80,9 +80,13 @@ impl Soft {
 
     /// Returns ln E at a level; at the last one if there is none so high.
     pub(crate) fn evidence(&self, level: usize) -> f64 {
-        let relative = self.level(level).map_or(0.0, RatioTest::evidence);
         // Both must speak against it: the smaller of two e-values is one.
-        self.floor.as_ref().map_or(relative, |floor| relative.min(floor.evidence()))
+        match (self.level(level), &self.floor) {
+            (Some(relative), Some(floor)) => relative.evidence_with(floor),
+            (Some(relative), None) => relative.evidence(),
+            (None, Some(floor)) => floor.evidence().min(0.0),
+            (None, None) => 0.0,
+        }
     }
 
     /// Returns the test and the power of a level.
