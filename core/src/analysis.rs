@@ -30,5 +30,6 @@ mod spread;
 pub mod threshold;
 mod trial;
 mod users;
+mod voices;
 pub mod window;
 mod words;

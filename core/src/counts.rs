@@ -315,7 +315,9 @@ impl Counts {
         }
     }
 
-    fn sum_of(&self, wanted: fn(Outcome) -> bool) -> u64 {
+    /// Inlined, it is a sum of those that are known to be wanted.
+    #[inline]
+    fn sum_of(&self, wanted: impl Fn(Outcome) -> bool) -> u64 {
         Outcome::ALL
             .into_iter()
             .filter(|&outcome| wanted(outcome))

@@ -9,6 +9,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+mod tally;
+
+pub use tally::Tally;
+
 /// Bins per octave, as a power of two.
 const SUB_BITS: u32 = 7;
 
@@ -99,11 +103,8 @@ impl Histogram {
 
     /// Returns how many requests lie in bins above `bin`: surely longer than all of its values.
     pub fn count_above(&self, bin: u16) -> u64 {
-        self.bins
-            .iter()
-            .rev()
-            .take_while(|&&(other, _)| other > bin)
-            .fold(0, |sum: u64, &(_, count)| sum.saturating_add(count))
+        let above = self.bins.partition_point(|&(other, _)| other <= bin);
+        self.bins.iter().skip(above).fold(0, |sum: u64, &(_, count)| sum.saturating_add(count))
     }
 
     /// Returns how many requests lie in `bin` or above: all that may be longer than its lower edge.
@@ -158,34 +159,46 @@ impl Histogram {
         self.bins.retain(|&(_, count)| count > 0);
     }
 
+    /// In place, and from the end: what is here moves up once, by as many places as there are bins that are new.
     fn combine(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
-        let mut joined = Vec::with_capacity(self.bins.len().max(other.bins.len()));
-        let mut ours = self.bins.iter().copied().peekable();
-        let mut theirs = other.iter().peekable();
-        loop {
-            let next = match (ours.peek().copied(), theirs.peek().copied()) {
-                (Some((a, count)), Some((b, more))) if a == b => {
-                    theirs.next();
-                    ours.next();
-                    (a, join(count, more))
+        let mut ours = self.bins.len();
+        let mut place = ours + self.new_in(other);
+        self.bins.resize(place, (0, 0));
+        for &(bin, more) in other.bins.iter().rev() {
+            // What is above the bin keeps its order.
+            while let Some(&(held, count)) = ours.checked_sub(1).and_then(|last| self.bins.get(last))
+                && held > bin
+            {
+                ours -= 1;
+                place -= 1;
+                self.put(place, (held, count));
+            }
+            let count = match ours.checked_sub(1).and_then(|last| self.bins.get(last)) {
+                Some(&(held, count)) if held == bin => {
+                    ours -= 1;
+                    join(count, more)
                 }
-                (Some(mine), Some((b, _))) if mine.0 < b => {
-                    ours.next();
-                    mine
-                }
-                (_, Some(other)) => {
-                    theirs.next();
-                    other
-                }
-                (Some(mine), None) => {
-                    ours.next();
-                    mine
-                }
-                (None, None) => break,
+                _ => more,
             };
-            joined.push(next);
+            place -= 1;
+            self.put(place, (bin, count));
         }
-        self.bins = joined;
+    }
+
+    /// Returns how many bins of the other one hold nothing here.
+    fn new_in(&self, other: &Self) -> usize {
+        let mut ours = self.bins.iter().map(|(bin, _)| *bin).peekable();
+        let is_new = |&&(bin, _): &&(u16, u64)| {
+            while ours.next_if(|held| *held < bin).is_some() {}
+            ours.next_if_eq(&bin).is_none()
+        };
+        other.bins.iter().filter(is_new).count()
+    }
+
+    fn put(&mut self, place: usize, bin: (u16, u64)) {
+        if let Some(held) = self.bins.get_mut(place) {
+            *held = bin;
+        }
     }
 
     fn update(&mut self, bin: u16, change: impl FnOnce(u64) -> u64) {

@@ -540,6 +540,11 @@ impl Canary {
         commands
     }
 
+    /// Returns the bounds of the canary's error rate as a multiple of the primary's.
+    pub(super) fn rate_ratio(&self) -> (Option<f64>, Option<f64>) {
+        self.judge.rate_ratio()
+    }
+
     /// Returns the evidence at which the judge decides, as a natural logarithm.
     pub(super) fn decisive(&self) -> f64 {
         self.judge.config().decisive()

@@ -273,7 +273,7 @@ fn evidence(assessed: &Assessment, canary: &Canary) -> EvidenceView {
         attempts: assessed.evidence.attempts,
         disconnects: assessed.evidence.disconnects,
         decisive: canary.decisive(),
-        rate_ratio: [assessed.rate_ratio.0, assessed.rate_ratio.1],
+        rate_ratio: canary.rate_ratio().into(),
         eta_requests: assessed.eta_requests,
     }
 }

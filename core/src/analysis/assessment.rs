@@ -36,9 +36,6 @@ pub struct Assessment {
     pub verdict: Verdict,
     /// What it rests on.
     pub evidence: Evidence,
-    /// The canary's error rate as a multiple of the primary's: bounds that hold at all times at
-    /// once. Nothing where it is 0 or without limit.
-    pub rate_ratio: (Option<f64>, Option<f64>),
     /// Canary requests that are missing until the step may end; nothing if no number is enough.
     pub eta_requests: Option<u64>,
     /// How long they take at the present rate.

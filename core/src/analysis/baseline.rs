@@ -110,7 +110,7 @@ impl Watch {
             self.recent = Arm { bad: self.recent.bad / 2, all: self.recent.all / 2 };
         }
         if !self.degraded {
-            self.degraded = self.test.evidence() >= DECISIVE;
+            self.degraded = self.test.reaches(DECISIVE);
         } else if self.recent_rate() < self.limit / 2.0 {
             *self = Self { recent: self.recent, ..Self::new(self.limit) };
         }

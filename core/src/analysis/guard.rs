@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::power::Power;
 use super::sequential::{RatioTest, Split};
 use super::window::Arms;
 use crate::time::Span;
@@ -30,14 +31,19 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Takes in a batch of one stratum, whose errors come in bursts of `burst`.
-    pub fn observe(&mut self, arms: &Arms, burst: f64, span: Span) {
-        let split = with_hangs(arms);
+    /// Takes in a batch of one stratum, whose errors come in bursts of `burst`. `power` notes what a canary that always
+    /// fails would have come to.
+    pub(crate) fn observe(&mut self, arms: &Arms, burst: f64, span: Span, power: &mut Power) {
+        let (split, burst) = (with_hangs(arms), believed(burst));
+        let bases = split.compares().then(|| self.0.bases(split));
+        if let Some(bases) = &bases {
+            power.observe(bases, split, burst, 0.0, 1.0);
+        }
         if split.primary == 0 && split.canary > 0 {
             // Nothing to compare with is no excuse for a canary that fails more often than not.
-            self.0.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, believed(burst), span);
+            self.0.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, burst, span);
         } else {
-            self.0.observe_in_bursts(split, believed(burst), span);
+            self.0.observe_by(bases.as_ref(), split, burst, span);
         }
     }
 

@@ -1,6 +1,8 @@
 //! An interval for the ratio of two rates that holds at all times at once.
 
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,8 +76,26 @@ fn weigh(likelihoods: &mut Vec<f64>, split: Split) {
     let (canary, primary) = (count(split.canary), count(split.primary));
     for (place, likelihood) in likelihoods.iter_mut().enumerate() {
         // ln θ and ln (1 − θ) of Binomial(x + y, θ), but for terms that do not depend on the ratio.
-        let ratio = ratio_at(place);
-        *likelihood += bad * libm::log(ratio) - (bad + other) * libm::log(ratio * canary + primary);
+        let ratio = known(&RATIOS, place, || ratio_at(place));
+        let ln = known(&LOGARITHMS, place, || libm::log(ratio));
+        *likelihood += bad * ln - (bad + other) * libm::log(ratio * canary + primary);
+    }
+}
+
+/// The grid's ratios and their logarithms, once they are known: constants that no `const fn` can compute, and that would
+/// take most of the time. As bits, 0 where they are not known yet. Whoever comes first writes what everybody else would.
+static RATIOS: [AtomicU64; GRID] = [const { AtomicU64::new(0) }; GRID];
+static LOGARITHMS: [AtomicU64; GRID] = [const { AtomicU64::new(0) }; GRID];
+
+fn known(table: &[AtomicU64; GRID], place: usize, reckon: impl Fn() -> f64) -> f64 {
+    let Some(held) = table.get(place) else { return reckon() };
+    match held.load(Relaxed) {
+        0 => {
+            let value = reckon();
+            held.store(value.to_bits(), Relaxed);
+            value
+        }
+        bits => f64::from_bits(bits),
     }
 }
 

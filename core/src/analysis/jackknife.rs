@@ -145,16 +145,23 @@ impl Jackknife {
         self.trials.values_mut().for_each(|trial| trial.limit_errors(limit));
     }
 
-    /// Returns what the trials say of harm, by their total evidence; `decisive` is what one over all needs. `waited` is true
+    /// Returns what the trials say of harm, by their total evidence; `over_all` is that of the trial over all, which needs `decisive`. `waited` is true
     /// if the trial over all has decided some time ago: trials that have seen next to nothing since contradict nothing,
     /// as where one node has nearly all traffic.
-    pub(crate) fn harm(&self, all: &Trial, decisive: f64, waited: bool, total: impl Fn(&Trial) -> f64) -> Opinion {
+    pub(crate) fn harm(
+        &self,
+        all: &Trial,
+        over_all: f64,
+        decisive: f64,
+        waited: bool,
+        total: impl Fn(&Trial) -> f64,
+    ) -> Opinion {
         if !self.is_manned(all) {
             return Opinion::TooFew;
         }
         let asked = self.trials.iter().filter(|(_, trial)| !waited || trial.seen() >= STANDING);
         let seen: Vec<(Seat, f64)> = asked.map(|(seat, trial)| (*seat, total(trial))).collect();
-        let enough = if total(all) >= decisive { decisive - CONFIRMS } else { decisive };
+        let enough = if over_all >= decisive { decisive - CONFIRMS } else { decisive };
         let mut without = seen.iter().filter(|(_, evidence)| *evidence < enough);
         match (without.next(), without.count()) {
             (None, _) => Opinion::Harm,

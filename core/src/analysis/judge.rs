@@ -29,6 +29,7 @@ use super::signal::{Shares, Signal, SignalMode};
 use super::spread::Spread;
 use super::trial::{Limits, Standing, Trial};
 use super::users::Users;
+use super::voices::{Known, Voices};
 use super::window::{Batch, Seat};
 use super::words::{self, Observed};
 use crate::id::NodeId;
@@ -88,6 +89,9 @@ pub struct Judge {
     decided: Option<Timestamp>,
     /// Since when it has, though it rests on one.
     rests_on: Option<(Timestamp, Seat)>,
+    /// What the signals said of the latest window.
+    #[serde(skip)]
+    voices: Known,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -136,6 +140,7 @@ impl Judge {
             crossed: None,
             decided: None,
             rests_on: None,
+            voices: Known::default(),
             config,
         }
     }
@@ -153,6 +158,7 @@ impl Judge {
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
+        self.voices = Known::default();
         self.wait_no_longer();
         self.step = Step { weight, began: now, ..Step::default() };
         if weight == BasisPoints::FULL && self.config.compares_arms() {
@@ -172,6 +178,7 @@ impl Judge {
         if self.config.comparison == Comparison::BeforeAfter {
             return;
         }
+        self.voices = Known::default();
         self.wait_no_longer();
         // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
         // it may without any primary.
@@ -186,6 +193,7 @@ impl Judge {
 
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
+        self.voices = Known::default();
         let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared() };
         for arms in [&batch.judged, &batch.new_connection] {
             if self.config.comparison == Comparison::Affinity {
@@ -215,7 +223,6 @@ impl Judge {
         Assessment {
             verdict: self.verdict(now, flowing, eta_requests, eta),
             evidence: self.evidence(),
-            rate_ratio: self.interval.bounds(INTERVAL_ALPHA),
             eta_requests,
             eta,
             comparison: self.config.comparison,
@@ -227,11 +234,10 @@ impl Judge {
 
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
-        let shares = self.shares();
+        let voices = self.voices();
         // Rounding leaves something of the order of 1e-17 where there is nothing.
         let shown = |harm: f64| if harm.is_finite() && harm.abs() > 1e-12 { harm } else { 0.0 };
-        let harm =
-            |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| self.harm(&self.trial, &shares, *signal))));
+        let harm = |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| voices.of(*signal))));
         let (errors_safe, latency_safe) = self.trial.safety();
         Evidence {
             errors: HarmSafe {
@@ -243,6 +249,12 @@ impl Judge {
             attempts: Harm { harm: harm(&[Signal::Attempts]) },
             disconnects: Harm { harm: harm(&[Signal::Disconnects]) },
         }
+    }
+
+    /// Returns the canary's error rate as a multiple of the primary's: bounds that hold at all times at once. Nothing where
+    /// it is 0 or without limit. It is for people, and costs as much as some verdicts.
+    pub fn rate_ratio(&self) -> (Option<f64>, Option<f64>) {
+        self.interval.bounds(INTERVAL_ALPHA)
     }
 
     /// Lets the tests take in a batch.
@@ -278,9 +290,8 @@ impl Judge {
     /// A pod is new from its first request on. The first request of the canary is that of a pod, known or not.
     fn warms_up(&mut self, batch: &Batch) -> bool {
         let began = batch.end.minus(batch.span);
-        let pods = |arms: &super::window::Arms| (arms.primary.pods.clone(), arms.canary.pods.clone());
-        let (primary, canary) = pods(&batch.judged);
-        let new_pod = self.spread.observe(&primary, &canary);
+        let arms = &batch.judged;
+        let new_pod = self.spread.observe(&arms.primary.pods, &arms.canary.pods);
         if (self.warm_at.is_none() && batch.judged.canary.started > 0) || new_pod {
             self.warm_at = Some(began.plus(self.config.warmup));
         }
@@ -307,14 +318,18 @@ impl Judge {
             return;
         }
         let decisive = self.config.decisive();
-        let shares = self.shares();
-        let over_all = self.total(&self.trial, &shares) >= decisive;
+        let (shares, level) = (self.shares(), self.level());
+        let voices = Voices::of_trial(&self.trial, &shares, level);
+        self.voices = Some(voices).into();
+        let total = voices.total(&shares, |_| true);
+        let over_all = total >= decisive;
         if over_all {
             self.jackknife.flush(&self.config);
         }
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
         let waited = self.decided.is_some_and(|since| now.since(since) >= CONTRADICT_WITHIN);
-        let found = match self.jackknife.harm(&self.trial, decisive, waited, |trial| self.total(trial, &shares)) {
+        let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
+        let found = match self.jackknife.harm(&self.trial, total, decisive, waited, without) {
             Opinion::TooFew => over_all,
             Opinion::Harm => true,
             Opinion::None => false,
@@ -328,25 +343,16 @@ impl Judge {
             return;
         }
         self.rests_on = None;
-        let hard = self.total_of(&self.trial, &shares, |signal| !signal.is_soft()) >= decisive;
+        let hard = voices.total(&shares, |signal| !signal.is_soft()) >= decisive;
         match &mut self.crossed {
             Some(crossed) => crossed.hard |= hard,
             None => self.crossed = Some(Crossed { at: now, hard }),
         }
     }
 
-    /// Returns ln of a signal's e-value, weighted by its share of α.
-    fn harm(&self, trial: &Trial, shares: &Shares, signal: Signal) -> f64 {
-        shares.of(signal).map_or(f64::NEG_INFINITY, |share| trial.evidence(signal, self.level()) + libm::log(share))
-    }
-
-    fn total(&self, trial: &Trial, shares: &Shares) -> f64 {
-        self.total_of(trial, shares, |_| true)
-    }
-
-    fn total_of(&self, trial: &Trial, shares: &Shares, wanted: impl Fn(Signal) -> bool) -> f64 {
-        let signals = shares.iter().filter(|(signal, _)| wanted(*signal));
-        ln_sum(signals.map(|(signal, share)| trial.evidence(signal, self.level()) + libm::log(share)))
+    /// Returns what the signals say over all nodes.
+    fn voices(&self) -> Voices {
+        self.voices.0.unwrap_or_else(|| Voices::of_trial(&self.trial, &self.shares(), self.level()))
     }
 
     /// What the differences of pods and of users call for.
@@ -388,10 +394,14 @@ impl Judge {
         let (level, limits) = (self.level(), self.limits());
         let seen = self.trial.canary_requests();
         let requests = if self.can_compare() {
+            // What was enough a moment ago is looked at again as rarely as what is not is reckoned.
+            if self.missing.age < RECKON_EVERY && self.missing.requests == Some(0) {
+                return;
+            }
             let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
             if enough(&self.trial) && self.jackknife.all(&self.trial, enough) {
                 Some(0)
-            } else if self.missing.age < RECKON_EVERY && self.missing.requests != Some(0) {
+            } else if self.missing.age < RECKON_EVERY {
                 return;
             } else {
                 let factor = self.trial.requests_missing(level, limits, &self.config);
@@ -422,7 +432,9 @@ impl Judge {
     }
 
     fn limits(&self) -> Limits {
-        Limits { errors: self.limit_of(Signal::Errors), latency: self.limit_of(Signal::Latency) }
+        let shares = self.config.shares();
+        let of = |signal| self.config.decisive() - libm::log(shares.of(signal).unwrap_or(1.0));
+        Limits { errors: of(Signal::Errors), latency: of(Signal::Latency) }
     }
 
     /// Returns the evidence of a signal that decides without any other.
@@ -536,8 +548,8 @@ impl Judge {
 
     /// Returns why the canary is rolled back, from the signal that speaks loudest.
     fn accuse(&self, shares: &Shares) -> String {
-        let speaks = |signal: Signal| self.harm(&self.trial, shares, signal);
-        let loudest = shares.iter().map(|(signal, _)| signal).max_by(|a, b| speaks(*a).total_cmp(&speaks(*b)));
+        let voices = self.voices();
+        let loudest = shares.iter().map(|(signal, _)| signal).max_by(|a, b| voices.of(*a).total_cmp(&voices.of(*b)));
         self.words_for(loudest)
     }
 

@@ -15,7 +15,7 @@ use super::sequential::{RatioTest, Split, count, ln_sum};
 use super::soft::Soft;
 use super::window::{Arms, Batch};
 use crate::counts::Counts;
-use crate::histogram::{Histogram, bin_of, bounds};
+use crate::histogram::{Tally, bin_of, bounds};
 use crate::time::Span;
 
 /// Thresholds follow the primary: after so long, what it did counts half.
@@ -46,7 +46,7 @@ impl Default for LatencyConfig {
 pub struct Latency {
     config: LatencyConfig,
     /// The primary of late. Older requests fade.
-    reference: Histogram,
+    reference: Tally,
     age: Span,
     quantiles: Vec<Quantile>,
 }
@@ -65,21 +65,22 @@ impl Latency {
             .iter()
             .map(|_| Quantile { harm: Soft::new(&[1.0], None), safety: RatioTest::safety(1.0) })
             .collect();
-        Self { config, reference: Histogram::new(), age: Span::ZERO, quantiles }
+        Self { config, reference: Tally::new(), age: Span::ZERO, quantiles }
     }
 
     /// Takes in a batch. `regression` is how much slower the canary is when it must be caught; `closed` are the
     /// requests that speak for safety.
-    pub fn observe(&mut self, batch: &Batch, closed: &Closed, regression: f64) {
+    pub fn observe(&mut self, batch: &Batch, closed: &Closed<'_>, regression: f64) {
         let total = count(self.reference.count());
+        let (finished, closed) = (Finished::of(&batch.judged), (closed, Finished::closed(closed)));
+        let (mut harm, mut safety) = (None, None);
         for (quantile, threshold) in self.quantiles.iter_mut().zip(thresholds(&self.config, &self.reference)) {
             if let Some(threshold) = threshold {
-                let split = threshold.harm(&batch.judged, batch.overdue);
+                let split = threshold.harm(&batch.judged, finished, batch.overdue);
                 let slow = threshold.share_if_slower(&self.reference, regression);
                 let base = count(self.reference.count_above(threshold.bin)) / total;
-                quantile.harm.imagine(split, base, slow);
-                quantile.harm.observe(split, batch.span);
-                quantile.safety.observe(threshold.safety(closed), batch.span);
+                quantile.harm.imagine(split, (base, slow), batch.span, &mut harm);
+                quantile.safety.observe_again(threshold.safety(closed), batch.span, &mut safety);
             }
         }
         self.remember(batch);
@@ -87,9 +88,10 @@ impl Latency {
 
     /// Learns from the primary alone, while the canary is not compared.
     pub(crate) fn learn(&mut self, batch: &Batch) {
+        let finished = Finished::of(&batch.judged);
         for (quantile, threshold) in self.quantiles.iter_mut().zip(thresholds(&self.config, &self.reference)) {
             if let Some(threshold) = threshold {
-                quantile.harm.learn(threshold.harm(&batch.judged, batch.overdue), batch.span);
+                quantile.harm.learn(threshold.harm(&batch.judged, finished, batch.overdue), batch.span);
             }
         }
         self.remember(batch);
@@ -165,13 +167,30 @@ impl Latency {
 }
 
 /// Returns the threshold of each quantile, where enough of the primary lies above it.
-fn thresholds(config: &LatencyConfig, reference: &Histogram) -> Vec<Option<Threshold>> {
+fn thresholds(config: &LatencyConfig, reference: &Tally) -> Vec<Option<Threshold>> {
     let total = count(reference.count());
     let threshold = |q: &f64| {
         let bin = reference.quantile_bin(*q).filter(|_| total * (1.0 - q) >= ENOUGH_ABOVE)?;
         Some(Threshold::new(bin, config))
     };
     config.quantiles.iter().map(threshold).collect()
+}
+
+/// How many latencies there are of each arm, counted once for all quantiles.
+#[derive(Debug, Clone, Copy)]
+struct Finished {
+    primary: u64,
+    canary: u64,
+}
+
+impl Finished {
+    fn of(arms: &Arms) -> Self {
+        Self { primary: arms.primary.latency.count(), canary: arms.canary.latency.count() }
+    }
+
+    fn closed(closed: &Closed<'_>) -> Self {
+        Self { primary: closed.primary.latency.count(), canary: closed.canary.latency.count() }
+    }
 }
 
 /// A threshold on the primary and the one on the canary that corresponds to it.
@@ -193,27 +212,27 @@ impl Threshold {
 
     /// Counts in the primary's favour nowhere: of the bin that the canary's threshold falls into,
     /// nothing counts (P9); the primary's threshold is an edge.
-    fn harm(&self, arms: &Arms, overdue: Option<Span>) -> Split {
-        let canary_slow = arms.canary.latency.count_above(bin_of(self.canary_us));
-        let primary_slow = arms.primary.latency.count_above(self.bin);
-        let (canary_bad, canary) = with_overdue(&arms.canary, canary_slow, self.canary_us, overdue);
-        let (primary_bad, primary) = with_overdue(&arms.primary, primary_slow, self.primary_us, overdue);
+    fn harm(&self, arms: &Arms, finished: Finished, overdue: Option<Span>) -> Split {
+        let canary = (arms.canary.latency.count_above(bin_of(self.canary_us)), finished.canary);
+        let primary = (arms.primary.latency.count_above(self.bin), finished.primary);
+        let (canary_bad, canary) = with_overdue(&arms.canary, canary, self.canary_us, overdue);
+        let (primary_bad, primary) = with_overdue(&arms.primary, primary, self.primary_us, overdue);
         Split { canary_bad, canary, primary_bad, primary }
     }
 
     /// Conservative the other way round: whatever of the canary may be slow is.
-    fn safety(&self, closed: &Closed) -> Split {
+    fn safety(&self, (closed, finished): (&Closed<'_>, Finished)) -> Split {
         let slow = closed.canary.latency.count_from(bin_of(self.canary_us));
         Split {
             canary_bad: slow.saturating_add(closed.canary.overdue),
-            canary: closed.canary.latency.count().saturating_add(closed.canary.overdue),
+            canary: finished.canary.saturating_add(closed.canary.overdue),
             primary_bad: closed.primary.latency.count_above(self.bin),
-            primary: closed.primary.latency.count(),
+            primary: finished.primary,
         }
     }
 
     /// Returns the share of requests that would be slow if each took `regression` times as long.
-    fn share_if_slower(&self, reference: &Histogram, regression: f64) -> f64 {
+    fn share_if_slower(&self, reference: &Tally, regression: f64) -> f64 {
         let short_enough = ceil(count(self.canary_us) / regression.max(1.0));
         count(reference.count_above(bin_of(short_enough))) / count(reference.count()).max(1.0)
     }
@@ -221,13 +240,22 @@ impl Threshold {
 
 /// Returns slow requests and all, with those among them that are overdue, at once, and each once: those that finished
 /// since are in the histogram. Below the threshold being overdue proves nothing.
-pub(crate) fn with_overdue(counts: &Counts, slow: u64, threshold_us: u64, overdue: Option<Span>) -> (u64, u64) {
-    let finished = counts.latency.count();
-    if overdue.is_none_or(|overdue| overdue.as_micros() < threshold_us) {
-        return (slow, finished);
+pub(crate) const fn with_overdue(
+    counts: &Counts,
+    (slow, finished): (u64, u64),
+    threshold_us: u64,
+    overdue: Option<Span>,
+) -> (u64, u64) {
+    match overdue {
+        Some(overdue) if overdue.as_micros() >= threshold_us => {
+            (with_hangs(counts, slow), with_hangs(counts, finished))
+        }
+        Some(_) | None => (slow, finished),
     }
-    let with_hangs = |n: u64| n.saturating_sub(counts.overdue_finished).saturating_add(counts.overdue);
-    (with_hangs(slow), with_hangs(finished))
+}
+
+const fn with_hangs(counts: &Counts, n: u64) -> u64 {
+    n.saturating_sub(counts.overdue_finished).saturating_add(counts.overdue)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and the cast saturates")]

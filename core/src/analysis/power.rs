@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::sequential::{LimitTest, RatioTest, Split, count};
+use super::sequential::{Bases, HARM_ALTERNATIVES, LimitTest, Split, count};
 
 /// How surely the regression must have been caught. A little above the promised 90 %: the primary's
 /// rate is an estimate.
@@ -19,12 +19,12 @@ const WANTED: f64 = 0.93;
 const FARTHEST: f64 = 1e9;
 
 /// What a harm test saw since the rollout began, in the form that imagining needs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Power {
     /// For each alternative: what one bad canary request adds, summed over canary requests.
-    per_canary: Vec<f64>,
+    per_canary: Sums,
     /// For each alternative: what the primary's bad requests added.
-    from_primary: Vec<f64>,
+    from_primary: Sums,
     /// Bad canary requests to be expected under the regression.
     expected: f64,
     /// And as many if the canary were like the primary.
@@ -35,6 +35,20 @@ pub(crate) struct Power {
     bursts: f64,
 }
 
+/// A number for each alternative of a harm test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<f64>")]
+struct Sums([f64; HARM_ALTERNATIVES]);
+
+impl From<Vec<f64>> for Sums {
+    /// A list that is empty stands for zeros: so it was written before anything was seen.
+    fn from(written: Vec<f64>) -> Self {
+        let mut sums = Self::default();
+        sums.0.iter_mut().zip(written).for_each(|(sum, value)| *sum = value);
+        sums
+    }
+}
+
 /// A second test that must speak too, with the evidence that it needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Floor<'a> {
@@ -43,19 +57,14 @@ pub(crate) struct Floor<'a> {
 }
 
 impl Power {
-    /// Takes in a batch: the primary's bad requests as they are, and the canary's rates without and
-    /// with the regression. Bad requests come in bursts of `burst`.
-    pub(crate) fn observe(&mut self, test: &RatioTest, split: Split, burst: f64, base: f64, regressed: f64) {
-        if !split.compares() {
-            return;
-        }
+    /// Takes in a batch of both arms, with the bases of the test: the primary's bad requests as they are, and the canary's
+    /// rates without and with the regression. Bad requests come in bursts of `burst`.
+    pub(crate) fn observe(&mut self, bases: &Bases, split: Split, burst: f64, base: f64, regressed: f64) {
         let canary = count(split.canary);
         let bad = count(split.primary_bad);
         let (slope, weight) = (canary / burst, bad / burst);
-        self.per_canary.resize(test.alternatives(), 0.0);
-        self.from_primary.resize(test.alternatives(), 0.0);
-        let sums = self.per_canary.iter_mut().zip(&mut self.from_primary);
-        for ((per_canary, from_primary), (a, b)) in sums.zip(test.bases(split)) {
+        let sums = self.per_canary.0.iter_mut().zip(&mut self.from_primary.0);
+        for ((per_canary, from_primary), (a, b)) in sums.zip(bases.iter()) {
             *per_canary += slope * a;
             *from_primary += weight * b;
         }
@@ -67,7 +76,7 @@ impl Power {
 
     /// Returns the same with another rate under the regression, which is known better with time.
     pub(crate) fn expecting(&self, regressed: f64) -> Self {
-        Self { expected: self.canary * regressed, ..self.clone() }
+        Self { expected: self.canary * regressed, ..*self }
     }
 
     /// Returns true if the test saw requests of both arms.
@@ -114,12 +123,18 @@ impl Power {
         Some(high)
     }
 
+    /// Returns the logarithm of evidence by alternative, with so many times the traffic.
+    fn lines(&self, weight: f64, grown: f64) -> [Line; HARM_ALTERNATIVES] {
+        core::array::from_fn(|place| {
+            let of = |sums: &Sums| sums.0.get(place).copied().unwrap_or_default();
+            Line { slope: of(&self.per_canary) / self.canary, at_zero: weight + grown * of(&self.from_primary) }
+        })
+    }
+
     /// Returns a lower bound of the chance that the regression would have been caught.
     fn caught(&self, grown: f64, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> f64 {
         let canary = self.canary * grown;
-        let lines = self.per_canary.iter().zip(&self.from_primary);
-        let lines = lines.map(|(a, b)| Line { slope: a / self.canary, at_zero: weight + grown * b });
-        let relative = least(limit, &lines.collect::<Vec<_>>());
+        let relative = least(limit, &self.lines(weight, grown));
         let absolute = floor.map_or(0.0, |floor| least(floor.limit, &floor.test.first_copy(canary)));
         let wanted = relative.max(absolute);
         if wanted > canary {
@@ -196,6 +211,7 @@ fn at_least(wanted: f64, mean: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::sequential::RatioTest;
 
     #[test]
     fn poisson_tails_are_those_of_the_tables() {
@@ -211,10 +227,9 @@ mod tests {
         let test = RatioTest::harm(1.25);
         let split = Split { canary_bad: 0, canary: 500, primary_bad: 95, primary: 9_500 };
         let mut power = Power::default();
-        power.observe(&test, split, 1.0, 0.01, 0.05);
+        power.observe(&test.bases(split), split, 1.0, 0.01, 0.05);
         let weight = test.first_weight();
-        let lines = power.per_canary.iter().zip(&power.from_primary);
-        let lines: Vec<Line> = lines.map(|(a, b)| Line { slope: a / 500.0, at_zero: weight + b }).collect();
+        let lines = power.lines(weight, 1.0);
         for limit in [1.0, 7.6, 20.0] {
             let found = least(limit, &lines);
             let reaches = |bad: f64| {
@@ -232,7 +247,7 @@ mod tests {
         let split = Split { canary_bad: 0, canary: 2_000, primary_bad: 380, primary: 38_000 };
         let missing = |burst| {
             let mut power = Power::default();
-            power.observe(&test, split, burst, 0.01, 0.05);
+            power.observe(&test.bases(split), split, burst, 0.01, 0.05);
             power.requests_missing(test.first_weight(), 7.6, None).unwrap()
         };
         assert!((missing(1.0) - 1.0).abs() < 1e-9 && missing(9.0) > 1.5, "{} {}", missing(1.0), missing(9.0));
@@ -251,7 +266,7 @@ mod tests {
         let mut last = f64::INFINITY;
         let batch = Split { canary_bad: 0, canary: 10, primary_bad: 2, primary: 190 };
         for _ in 0..500 {
-            power.observe(&test, batch, 1.0, 0.01, 0.05);
+            power.observe(&test.bases(batch), batch, 1.0, 0.01, 0.05);
             let missing = power.requests_missing(test.first_weight(), 7.6, None).unwrap();
             assert!(missing <= last * 1.03);
             last = missing;

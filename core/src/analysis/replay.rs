@@ -230,7 +230,7 @@ impl Replay {
             verdict: assessment.verdict.as_str(),
             reason: assessment.verdict.reason().into(),
             evidence: assessment.evidence,
-            rate_ratio: assessment.rate_ratio,
+            rate_ratio: self.judge.rate_ratio(),
             eta_requests: assessment.eta_requests,
             first: self.first,
         }

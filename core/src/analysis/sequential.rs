@@ -38,6 +38,9 @@ const HARM: [Multiple; 8] = [
     multiple(100.0, 4.605_170_185_988_092),
 ];
 
+/// How many they are.
+pub(crate) const HARM_ALTERNATIVES: usize = HARM.len();
+
 /// Alternatives of a safety test, as multiples of the margin.
 const SAFE: [Multiple; 6] = [
     multiple(0.2, -1.609_437_912_434_100_3),
@@ -101,6 +104,37 @@ impl Side {
     }
 }
 
+/// What one bad event of the canary and of the primary adds to the evidence for each alternative: ln(θ₁/θ₀) and
+/// ln((1−θ₁)/(1−θ₀)).
+///
+/// They depend on a test's tolerance and on how many requests the arms had, and take a logarithm each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bases {
+    each: [(f64, f64); HARM.len()],
+    tolerated: f64,
+    side: Side,
+    /// Requests of the canary and of the primary.
+    requests: (u64, u64),
+}
+
+impl Bases {
+    fn of(tolerated: f64, side: Side, split: Split) -> Self {
+        let (canary, primary) = (count(split.canary), count(split.primary));
+        let null = libm::log(tolerated * canary + primary);
+        let mut each = [(0.0, 0.0); HARM.len()];
+        for (bases, multiple) in each.iter_mut().zip(side.alternatives()) {
+            let shared = null - libm::log(multiple.ratio * tolerated * canary + primary);
+            *bases = (multiple.ln + shared, shared);
+        }
+        Self { each, tolerated, side, requests: (split.canary, split.primary) }
+    }
+
+    /// Returns them in the order of the alternatives.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.each.iter().copied().take(self.side.alternatives().len())
+    }
+}
+
 /// Evidence on the ratio of two rates of bad events.
 ///
 /// Given the bad events of a batch, the canary's share of them is at most
@@ -140,10 +174,23 @@ impl RatioTest {
 
     /// Takes in a batch whose bad events come in bursts of `burst`, at least 1.
     pub fn observe_in_bursts(&mut self, split: Split, burst: f64, span: Span) {
-        if split.compares() && !split.is_clean() {
+        let speaks = split.compares() && !split.is_clean();
+        let bases = speaks.then(|| self.bases(split));
+        self.observe_by(bases.as_ref(), split, burst, span);
+    }
+
+    /// The same of independent requests, where another test may have looked at them with bases that fit.
+    pub(crate) fn observe_again(&mut self, split: Split, span: Span, last: &mut Option<Bases>) {
+        let speaks = split.compares() && !split.is_clean();
+        let bases = speaks.then(|| self.bases_again(split, last));
+        self.observe_by(bases.as_ref(), split, 1.0, span);
+    }
+
+    /// The same where the bases of the batch are known; nothing stands for a batch that does not compare.
+    pub(crate) fn observe_by(&mut self, bases: Option<&Bases>, split: Split, burst: f64, span: Span) {
+        if let Some(bases) = bases.filter(|_| !split.is_clean()) {
             let (x, y) = (count(split.canary_bad) / burst, count(split.primary_bad) / burst);
-            let factors = bases(self.tolerated, self.side, split).map(|(a, b)| x * a + y * b);
-            self.mixture.multiply(factors);
+            self.mixture.multiply(bases.iter().map(|(a, b)| x * a + y * b));
         }
         self.mixture.elapse(span);
     }
@@ -163,15 +210,33 @@ impl RatioTest {
         self.mixture.evidence()
     }
 
-    /// Returns, for each alternative, what one bad event of the canary and of the primary adds to
-    /// its evidence at this split.
-    pub(crate) fn bases(&self, split: Split) -> impl Iterator<Item = (f64, f64)> + use<> {
-        bases(self.tolerated, self.side, split)
+    /// Returns the smaller of both ln E: that of another test on the same requests, and this one.
+    pub(crate) fn evidence_with(&self, floor: &LimitTest) -> f64 {
+        let ((least, most), (least_of_floor, most_of_floor)) = (self.mixture.bounds(), floor.mixture.bounds());
+        if most < least_of_floor {
+            self.evidence()
+        } else if most_of_floor < least {
+            floor.evidence()
+        } else {
+            self.evidence().min(floor.evidence())
+        }
     }
 
-    /// Returns how many alternatives there are.
-    pub(crate) const fn alternatives(&self) -> usize {
-        self.side.alternatives().len()
+    /// Returns what bad events add at this split.
+    pub(crate) fn bases(&self, split: Split) -> Bases {
+        Bases::of(self.tolerated, self.side, split)
+    }
+
+    /// Returns the same, from what was reckoned last where that fits: several tests look at the same requests.
+    pub(crate) fn bases_again(&self, split: Split, last: &mut Option<Bases>) -> Bases {
+        let requests = (split.canary, split.primary);
+        let fits = |last: &&Bases| {
+            last.tolerated.to_bits() == self.tolerated.to_bits() && last.side == self.side && last.requests == requests
+        };
+        match last.as_ref().filter(fits) {
+            Some(bases) => *bases,
+            None => *last.insert(self.bases(split)),
+        }
     }
 
     /// Returns ln of the weight that an alternative has in the first copy.
@@ -180,21 +245,33 @@ impl RatioTest {
     }
 }
 
-/// Returns ln(θ₁/θ₀) and ln((1−θ₁)/(1−θ₀)) for every alternative.
-fn bases(tolerated: f64, side: Side, split: Split) -> impl Iterator<Item = (f64, f64)> {
-    let (canary, primary) = (count(split.canary), count(split.primary));
-    let null = libm::log(tolerated * canary + primary);
-    side.alternatives().iter().map(move |multiple| {
-        let shared = null - libm::log(multiple.ratio * tolerated * canary + primary);
-        (multiple.ln + shared, shared)
-    })
-}
-
 /// Evidence that a rate of bad events lies above a limit, from one arm alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WrittenLimit", into = "WrittenLimit")]
 pub struct LimitTest {
     limit: f64,
+    /// What a bad and a good request add to the evidence for each alternative: 16 logarithms of the limit alone.
+    rates: [(f64, f64); HARM.len()],
     mixture: Mixture,
+}
+
+/// A [`LimitTest`] as it is written down.
+#[derive(Serialize, Deserialize)]
+struct WrittenLimit {
+    limit: f64,
+    mixture: Mixture,
+}
+
+impl From<WrittenLimit> for LimitTest {
+    fn from(WrittenLimit { limit, mixture }: WrittenLimit) -> Self {
+        Self { limit, rates: rates(limit), mixture }
+    }
+}
+
+impl From<LimitTest> for WrittenLimit {
+    fn from(test: LimitTest) -> Self {
+        Self { limit: test.limit, mixture: test.mixture }
+    }
 }
 
 impl LimitTest {
@@ -203,7 +280,7 @@ impl LimitTest {
     /// A batch multiplies the evidence for rate p₁ by (p₁/p₀)^x · ((1−p₁)/(1−p₀))^(n−x). Multiples of
     /// the limit that are no rates are replaced by points between the limit and one.
     pub fn above(limit: f64) -> Self {
-        Self { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len()) }
+        WrittenLimit { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len()) }.into()
     }
 
     /// Takes in a batch that lasted `span`.
@@ -211,7 +288,7 @@ impl LimitTest {
         let good = count(requests.saturating_sub(bad));
         if requests > 0 {
             let bad = count(bad);
-            self.mixture.multiply(rates(self.limit).into_iter().map(|(a, b)| bad * a + good * b));
+            self.mixture.multiply(self.rates.into_iter().map(|(a, b)| bad * a + good * b));
         }
         self.mixture.elapse(span);
     }
@@ -221,16 +298,21 @@ impl LimitTest {
         self.mixture.evidence()
     }
 
+    /// Returns true if ln E is at least this.
+    pub(crate) fn reaches(&self, evidence: f64) -> bool {
+        self.mixture.bounds().1 >= evidence && self.evidence() >= evidence
+    }
+
     /// Returns, for each alternative, ln E of the first copy as bad requests come in, of so many in all.
     pub(crate) fn first_copy(&self, requests: f64) -> [Line; HARM.len()] {
         let weight = -libm::log(2.0 * count_of(HARM.len()));
-        rates(self.limit).map(|(a, b)| Line { slope: a - b, at_zero: weight + requests * b })
+        self.rates.map(|(a, b)| Line { slope: a - b, at_zero: weight + requests * b })
     }
 
     /// Returns after how many requests, all of them bad, the first copy reaches `evidence`.
     pub(crate) fn failures_until(&self, evidence: f64) -> f64 {
         let weight = -libm::log(2.0 * count_of(HARM.len()));
-        least(evidence, &rates(self.limit).map(|(a, _)| Line { slope: a, at_zero: weight }))
+        least(evidence, &self.rates.map(|(a, _)| Line { slope: a, at_zero: weight }))
     }
 }
 
@@ -295,7 +377,22 @@ impl Mixture {
 
     fn evidence(&self) -> f64 {
         let started = ln_sum(self.sums.iter().copied());
-        if self.copies == 0 { started } else { ln_add(started, -libm::log(f64::from(self.copies) + 1.0)) }
+        if self.copies == 0 { started } else { ln_add(started, self.unspent()) }
+    }
+
+    /// Returns what the evidence lies between, with room for rounding: for a tenth of its cost.
+    fn bounds(&self) -> (f64, f64) {
+        let terms = count_of(self.sums.len());
+        let unspent = if self.copies == 0 { f64::NEG_INFINITY } else { self.unspent() };
+        let highest = self.sums.iter().copied().fold(unspent, f64::max);
+        let lowest = self.sums.iter().copied().fold(f64::INFINITY, f64::min);
+        let room = 1e-9 * (1.0 + highest.abs());
+        (highest.max(lowest + libm::log(terms)) - room, highest + libm::log(terms + 1.0) + room)
+    }
+
+    /// Returns ln of the weight of copies that have not started.
+    fn unspent(&self) -> f64 {
+        -libm::log(f64::from(self.copies) + 1.0)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dispersion::Dispersion;
 use super::power::Power;
-use super::sequential::{LimitTest, RatioTest, Split};
+use super::sequential::{Bases, LimitTest, RatioTest, Split};
 use crate::time::Span;
 
 /// A comparison of rates: tolerant of a ratio, of what stays below a floor, and of bursts.
@@ -38,6 +38,30 @@ impl Soft {
         for level in &mut self.levels {
             level.observe_in_bursts(split, burst, span);
         }
+        self.observe_besides(split, span);
+    }
+
+    /// Takes in a batch, and notes what the tests would have made of a regression in it: the canary's rates without and
+    /// with it. `known` are the bases that were reckoned last.
+    pub(crate) fn imagine(
+        &mut self,
+        split: Split,
+        (base, regressed): (f64, f64),
+        span: Span,
+        known: &mut Option<Bases>,
+    ) {
+        let burst = self.bursts.factor();
+        for (level, power) in self.levels.iter_mut().zip(&mut self.powers) {
+            let bases = split.compares().then(|| level.bases_again(split, known));
+            if let Some(bases) = &bases {
+                power.observe(bases, split, burst, base, regressed);
+            }
+            level.observe_by(bases.as_ref(), split, burst, span);
+        }
+        self.observe_besides(split, span);
+    }
+
+    fn observe_besides(&mut self, split: Split, span: Span) {
         if let Some(floor) = &mut self.floor {
             floor.observe(split.canary_bad, split.canary, span);
         }
@@ -54,20 +78,15 @@ impl Soft {
         self.bursts.factor()
     }
 
-    /// Notes what the tests would have made of a regression in this batch: the canary's rates without and with it.
-    /// To be called before the batch is observed.
-    pub(crate) fn imagine(&mut self, split: Split, base: f64, regressed: f64) {
-        let burst = self.bursts.factor();
-        for (power, test) in self.powers.iter_mut().zip(&self.levels) {
-            power.observe(test, split, burst, base, regressed);
-        }
-    }
-
     /// Returns ln E at a level; at the last one if there is none so high.
     pub(crate) fn evidence(&self, level: usize) -> f64 {
-        let relative = self.level(level).map_or(0.0, RatioTest::evidence);
         // Both must speak against it: the smaller of two e-values is one.
-        self.floor.as_ref().map_or(relative, |floor| relative.min(floor.evidence()))
+        match (self.level(level), &self.floor) {
+            (Some(relative), Some(floor)) => relative.evidence_with(floor),
+            (Some(relative), None) => relative.evidence(),
+            (None, Some(floor)) => floor.evidence().min(0.0),
+            (None, None) => 0.0,
+        }
     }
 
     /// Returns the test and the power of a level.

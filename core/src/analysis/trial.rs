@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::JudgeConfig;
-use super::guard::{self, Guard, with_hangs};
+use super::guard::Guard;
 use super::latency::{Latency, with_overdue};
 use super::outcome_mix::OutcomeMix;
 use super::power::{Floor, Power};
@@ -102,8 +102,7 @@ impl Trial {
             self.seen = self.seen.saturating_add(canary);
             self.carried = self.carried.saturating_add(canary).saturating_add(arms.primary.judged_and_hangs());
             let burst = self.errors.burst();
-            self.guard_power.observe(self.guard.test(), with_hangs(arms), guard::believed(burst), 0.0, 1.0);
-            self.guard.observe(arms, burst, batch.span);
+            self.guard.observe(arms, burst, batch.span, &mut self.guard_power);
             if standing.warmup {
                 self.errors.learn(errors(arms), span);
             } else {
@@ -129,8 +128,7 @@ impl Trial {
 
     fn observe_errors(&mut self, arms: &Arms, span: Span) {
         let split = errors(arms);
-        self.errors.imagine(split, 0.0, 0.0);
-        self.errors.observe(split, span);
+        self.errors.imagine(split, (0.0, 0.0), span, &mut None);
         self.primary.0 = self.primary.0.saturating_add(split.primary_bad);
         self.primary.1 = self.primary.1.saturating_add(split.primary);
         self.canary = self.canary.saturating_add(split.canary);
@@ -152,7 +150,8 @@ impl Trial {
         }
         if let (Some(limit), Some(longest)) = (&mut self.latency_limit, config.latency_limit) {
             let slow = arms.canary.latency.count_above(bin_of(longest.as_micros()));
-            let (slow, all) = with_overdue(&arms.canary, slow, longest.as_micros(), overdue);
+            let finished = arms.canary.latency.count();
+            let (slow, all) = with_overdue(&arms.canary, (slow, finished), longest.as_micros(), overdue);
             limit.observe(slow, all, span);
         }
     }

@@ -14,7 +14,7 @@ use super::sequential::count;
 use super::trial::{attempts, disconnects};
 use super::window::Batch;
 use crate::counts::Counts;
-use crate::histogram::Histogram;
+use crate::histogram::Tally;
 use crate::id::NodeId;
 use crate::outcome::Outcome;
 use crate::time::Span;
@@ -44,7 +44,7 @@ struct ArmTotals {
     grpc_statuses: BTreeMap<u32, u64>,
     retried: u64,
     disconnects: u64,
-    latency: Histogram,
+    latency: Tally,
 }
 
 impl Observed {

@@ -35,7 +35,7 @@ pub fn judged(recording: &str) -> anyhow::Result<String> {
             Event::Window(batch) => {
                 judge.observe(&batch);
                 let said = judge.assess(batch.end, &Flowing::Yes);
-                for value in numbers(&said.evidence, said.rate_ratio) {
+                for value in numbers(&said.evidence, judge.rate_ratio()) {
                     write!(told, "{:016x} ", value.to_bits())?;
                 }
                 writeln!(told, "{:?} {:?} {:?}", said.verdict, said.eta_requests, said.notices)?;
