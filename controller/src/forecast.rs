@@ -31,6 +31,8 @@ const LONGEST: Span = Span::from_secs(24 * 3_600);
 const MOST: u64 = 200;
 const LEAST: u64 = 10;
 const WINDOWS: u64 = 24_000;
+/// Rollouts of a kind that does not end: others of it will not either.
+const ENDLESS: u64 = 2;
 /// Errors that are tried, as multiples of the primary's.
 const ERRORS: [f64; 4] = [2.0, 3.0, 5.0, 10.0];
 /// Latencies that are tried, as multiples of the primary's.
@@ -248,7 +250,10 @@ fn looks(managed: &Managed, signals: &[Signal], metric: Metric) -> bool {
 /// Runs rollouts of a world, on all cores. The results are in order of the seeds.
 fn rollouts(world: &World) -> Vec<Course> {
     let first = world.run(0);
-    let runs = (WINDOWS / first.windows.max(1)).clamp(LEAST, MOST);
+    let runs = match first.end {
+        End::Undecided => ENDLESS,
+        End::Promoted | End::RolledBack => (WINDOWS / first.windows.max(1)).clamp(LEAST, MOST),
+    };
     let next = AtomicU64::new(1);
     let work = || {
         let mut done = Vec::new();

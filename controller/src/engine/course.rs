@@ -22,6 +22,10 @@ const REQUESTS: f64 = 10.0;
 /// … but not longer than this: who watches a rollout that takes hours sees no difference.
 const LONGEST_WINDOW: Span = Span::from_secs(20);
 
+/// A rollout that was looked at in so many windows and has not ended is left alone, an hour of the shortest ones: one
+/// that waits for evidence that never comes would be followed for a day.
+const MOST_WINDOWS: u64 = 20_000;
+
 /// What a rollout is run on.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -80,7 +84,7 @@ impl World {
     /// Runs a rollout. The same seed gives the same one.
     pub(crate) fn run(&self, seed: u64) -> Course {
         let mut run = Run::new(self, seed);
-        while run.end() == End::Undecided && run.now.since(run.began) < self.longest {
+        while run.end() == End::Undecided && run.windows < MOST_WINDOWS && run.now.since(run.began) < self.longest {
             run.pass();
         }
         run.close_step();

@@ -414,7 +414,9 @@ impl Judge {
     }
 
     fn absolute_missing(&self) -> Option<u64> {
-        if self.step.primary == 0 && self.config.error_limit.is_some() {
+        // After a switch, what the primary still answers began before it.
+        let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
+        if alone && self.config.error_limit.is_some() {
             let needed = self.trial.until_limit_speaks(self.limit_of(Signal::ErrorLimit));
             return Some(ceil((needed - count(self.step.canary)).max(0.0)));
         }

@@ -13,6 +13,10 @@ use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::model::http::{HeaderChanges, HealthChecks, HttpOptions, NewPath, PathRewrite, TextMatch};
 
+/// Bytes of all alternatives of a regex: Envoys up to 1.36 refuse one of more than 100 instructions of RE2, which has about
+/// one for each byte, unless their bootstrap allows for more.
+const SHORT: usize = 48;
+
 /// Returns which paths are rewritten how, in order; the last is all that is left.
 pub(super) fn paths(options: &HttpOptions) -> Vec<(RouteMatch, Option<&PathRewrite>)> {
     let rewritten = options.rewrites.iter().map(|rewrite| (route_match(rewrite), Some(rewrite)));
@@ -54,16 +58,29 @@ pub(super) fn added(changes: &HeaderChanges) -> Vec<HeaderValueOption> {
     set.chain(add).collect()
 }
 
-/// Returns tests one of which every health check passes: one of the user agent, one of the path.
-pub(super) fn health_checks(checks: &HealthChecks) -> impl Iterator<Item = HeaderMatcher> {
-    let any_of = |texts: &[String], then: &str| {
-        let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
-        (!texts.is_empty()).then(|| TextMatch::Regex(format!("(?:{}){then}", texts.join("|"))))
+/// Returns tests one of which every health check passes: some of the user agent, some of the path.
+pub(super) fn health_checks(checks: &HealthChecks) -> Vec<HeaderMatcher> {
+    // One automaton for several is cheaper than a route for each.
+    let any_of = |name: &str, texts: &[String], then: &str| {
+        let any = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+            header_matcher(name, &TextMatch::Regex(format!("(?:{}){then}", texts.join("|"))))
+        };
+        short_lists(texts).iter().map(|texts| any(texts)).collect::<Vec<_>>()
     };
-    // One automaton each is cheaper than a route for each.
-    let agent = any_of(&checks.user_agents, ".*").map(|test| ("user-agent", test));
-    let path = any_of(&checks.paths, r"(?:\?.*)?").map(|test| (":path", test));
-    [agent, path].into_iter().flatten().map(|(name, test)| header_matcher(name, &test))
+    [any_of("user-agent", &checks.user_agents, ".*"), any_of(":path", &checks.paths, r"(?:\?.*)?")].concat()
+}
+
+/// Divides texts into lists that Envoy takes as alternatives of one regex.
+fn short_lists(texts: &[String]) -> Vec<Vec<&str>> {
+    let mut lists: Vec<Vec<&str>> = Vec::new();
+    for text in texts {
+        match lists.last_mut() {
+            Some(list) if list.iter().map(|text| text.len()).sum::<usize>() + text.len() <= SHORT => list.push(text),
+            Some(_) | None => lists.push(vec![text]),
+        }
+    }
+    lists
 }
 
 /// Returns a test of a header.
@@ -113,14 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_checks_are_told_by_two_tests() {
-        let tests: Vec<HeaderMatcher> = health_checks(&HealthChecks::default()).collect();
-        assert_eq!(tests.iter().map(|test| test.name.as_str()).collect::<Vec<_>>(), ["user-agent", ":path"]);
+    fn health_checks_are_told_by_a_few_tests() {
+        let tests = health_checks(&HealthChecks::default());
+        let names: Vec<_> = tests.iter().map(|test| test.name.as_str()).collect();
+        assert_eq!(names, ["user-agent", "user-agent", ":path", ":path"]);
         let by_path = HealthChecks { user_agents: Vec::new(), paths: vec!["/-/a.b".to_owned()] };
-        let tests: Vec<HeaderMatcher> = health_checks(&by_path).collect();
+        let tests = health_checks(&by_path);
         assert_eq!(tests, [header_matcher(":path", &TextMatch::Regex(r"(?:\/\-\/a\.b)(?:\?.*)?".to_owned()))]);
         let none = HealthChecks { user_agents: Vec::new(), paths: Vec::new() };
-        assert_eq!(health_checks(&none).count(), 0);
+        assert_eq!(health_checks(&none), []);
     }
 
     #[test]

@@ -233,7 +233,13 @@ mod tests {
             listeners: vec!["public".to_owned()],
             timeout: None,
             retries: None,
-            http: HttpOptions::default(),
+            http: HttpOptions {
+                health_checks: HealthChecks {
+                    user_agents: vec!["probe/".to_owned()],
+                    paths: vec!["/healthz".to_owned()],
+                },
+                ..HttpOptions::default()
+            },
             split,
             rev: Rev::new(3),
             filter,
