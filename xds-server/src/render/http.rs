@@ -133,7 +133,7 @@ mod tests {
     fn health_checks_are_told_by_a_few_tests() {
         let tests = health_checks(&HealthChecks::default());
         let names: Vec<_> = tests.iter().map(|test| test.name.as_str()).collect();
-        assert_eq!(names, ["user-agent", "user-agent", ":path", ":path"]);
+        assert_eq!(names, ["user-agent", "user-agent", "user-agent", ":path", ":path"]);
         let by_path = HealthChecks { user_agents: Vec::new(), paths: vec!["/-/a.b".to_owned()] };
         let tests = health_checks(&by_path);
         assert_eq!(tests, [header_matcher(":path", &TextMatch::Regex(r"(?:\/\-\/a\.b)(?:\?.*)?".to_owned()))]);
