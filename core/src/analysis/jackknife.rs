@@ -145,9 +145,9 @@ impl Jackknife {
         self.trials.values_mut().for_each(|trial| trial.limit_errors(limit));
     }
 
-    /// Returns what the trials say of harm, by their total evidence; `over_all` is that of the trial over all, which needs `decisive`. `waited` is true
-    /// if the trial over all has decided some time ago: trials that have seen next to nothing since contradict nothing,
-    /// as where one node has nearly all traffic.
+    /// Returns what the trials say of harm, by their total evidence; `over_all` is that of the trial over all, which needs
+    /// `decisive`. `waited` is true if the trial over all has decided some time ago: trials that have seen next to nothing
+    /// since contradict nothing, as where one node has nearly all traffic.
     pub(crate) fn harm(
         &self,
         all: &Trial,
