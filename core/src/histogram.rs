@@ -148,7 +148,15 @@ impl Histogram {
     /// Returns what is here and was not yet in `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        self.iter().map(|(bin, count)| (bin, count.saturating_sub(earlier.get(bin)))).collect()
+        let mut before = earlier.iter().peekable();
+        let left = self.iter().filter_map(|(bin, count)| {
+            while before.next_if(|(other, _)| *other < bin).is_some() {}
+            let more = count.saturating_sub(before.next_if(|(other, _)| *other == bin).map_or(0, |(_, count)| count));
+            (more > 0).then_some((bin, more))
+        });
+        let mut bins = Vec::with_capacity(self.bins.len());
+        bins.extend(left);
+        Self { bins }
     }
 
     /// Halves every count, rounding down.

@@ -129,8 +129,8 @@ impl JudgeConfig {
         let limits = limits.into_iter().filter(|(_, set)| *set).map(|(signal, _)| signal);
         let judged = |signal: &Signal| self.signal_mode(*signal) == SignalMode::Judge;
         match (self.mode, self.comparison) {
-            (Mode::Thresholds, _) => Shares::fixed(Vec::new()),
-            (Mode::Guard, _) => Shares::fixed(alloc::vec![(Signal::Guard, 0.25)]),
+            (Mode::Thresholds, _) => Shares::default(),
+            (Mode::Guard, _) => Shares::fixed([(Signal::Guard, 0.25)]),
             (Mode::Sequential, Comparison::Randomised) => {
                 let set = limits.map(|signal| (signal, 1.0));
                 let weighed = [
@@ -141,23 +141,18 @@ impl JudgeConfig {
                     (Signal::Attempts, 1.0),
                     (Signal::Disconnects, 1.0),
                 ];
-                let weights: Vec<(Signal, f64)> =
-                    weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)).collect();
-                Shares::by_weight(&weights)
+                Shares::by_weight(weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)))
             }
             // How long answers take, and of what kind they are, differs from user to user too, and that is not learnt.
             (Mode::Sequential, Comparison::Affinity) => {
                 let set = limits.map(|signal| (signal, 1.0));
                 let weighed = [(Signal::Errors, 6.0), (Signal::Guard, 4.0)];
-                let weights: Vec<(Signal, f64)> =
-                    weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)).collect();
-                Shares::by_weight(&weights)
+                Shares::by_weight(weighed.into_iter().chain(set).filter(|(signal, _)| judged(signal)))
             }
             (Mode::Sequential, Comparison::Absolute | Comparison::BeforeAfter) => {
-                let set: Vec<Signal> = limits.filter(judged).collect();
-                let each = if set.len() > 1 { 0.375 } else { 0.75 };
-                let limits = set.into_iter().map(|signal| (signal, each));
-                Shares::fixed([(Signal::Guard, 0.25)].into_iter().chain(limits).collect())
+                let set = limits.filter(judged);
+                let each = if set.clone().count() > 1 { 0.375 } else { 0.75 };
+                Shares::fixed([(Signal::Guard, 0.25)].into_iter().chain(set.map(|signal| (signal, each))))
             }
         }
     }

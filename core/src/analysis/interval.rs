@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
-use super::sequential::{Split, count, count_of, ln_sum};
+use super::sequential::{Split, count, count_of, ln_sum_of_many};
 use crate::time::Span;
 
 /// Points of the grid: 14 an octave, from 1/256 to 256.
@@ -14,7 +14,7 @@ const GRID: usize = 225;
 
 /// Batches are added up to this length before the grid looks at them: 225 likelihoods a batch would cost more than the
 /// verdict, and how batches are cut has no part in what the interval claims.
-const TOGETHER: Span = Span::from_secs(1);
+const TOGETHER: Span = Span::from_secs(5);
 
 /// The interval, shown to people beside every verdict.
 ///
@@ -55,7 +55,7 @@ impl RatioInterval {
     pub fn bounds(&self, alpha: f64) -> (Option<f64>, Option<f64>) {
         let mut likelihoods = self.likelihoods.clone();
         weigh(&mut likelihoods, self.pending);
-        let mixed = ln_sum(likelihoods.iter().copied()) - libm::log(count_of(GRID));
+        let mixed = ln_sum_of_many(likelihoods.iter().copied()) - libm::log(count_of(GRID));
         let limit = -libm::log(alpha);
         let inside = |likelihood: &f64| mixed - likelihood < limit;
         let low = likelihoods.iter().position(inside);

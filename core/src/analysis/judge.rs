@@ -377,7 +377,7 @@ impl Judge {
         if self.config.comparison != Comparison::Affinity || self.can_compare() {
             return shares;
         }
-        Shares::fixed(shares.iter().filter(|(signal, _)| *signal != Signal::Errors).collect())
+        shares.without(Signal::Errors)
     }
 
     fn is_safe(&self) -> bool {

@@ -167,13 +167,12 @@ impl Latency {
 }
 
 /// Returns the threshold of each quantile, where enough of the primary lies above it.
-fn thresholds(config: &LatencyConfig, reference: &Tally) -> Vec<Option<Threshold>> {
+fn thresholds<'a>(config: &'a LatencyConfig, reference: &'a Tally) -> impl Iterator<Item = Option<Threshold>> + 'a {
     let total = count(reference.count());
-    let threshold = |q: &f64| {
+    config.quantiles.iter().map(move |q| {
         let bin = reference.quantile_bin(*q).filter(|_| total * (1.0 - q) >= ENOUGH_ABOVE)?;
         Some(Threshold::new(bin, config))
-    };
-    config.quantiles.iter().map(threshold).collect()
+    })
 }
 
 /// How many latencies there are of each arm, counted once for all quantiles.

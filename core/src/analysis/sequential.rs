@@ -376,8 +376,8 @@ impl Mixture {
     }
 
     fn evidence(&self) -> f64 {
-        let started = ln_sum(self.sums.iter().copied());
-        if self.copies == 0 { started } else { ln_add(started, self.unspent()) }
+        let unspent = (self.copies > 0).then(|| self.unspent());
+        ln_sum_of_many(self.sums.iter().copied().chain(unspent))
     }
 
     /// Returns what the evidence lies between, with room for rounding: for a tenth of its cost.
@@ -396,16 +396,28 @@ impl Mixture {
     }
 }
 
+/// What is smaller by so much is below the last digit, as a natural logarithm.
+const NOTHING: f64 = -40.0;
+
 /// Returns ln(e^a + e^b).
 pub(crate) fn ln_add(a: f64, b: f64) -> f64 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    // What is smaller by so much is below the last digit.
-    if low < high - 40.0 || high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
+    if low < high + NOTHING || high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
 }
 
 /// Returns the logarithm of a sum whose terms are given by theirs.
 pub(crate) fn ln_sum(terms: impl Iterator<Item = f64>) -> f64 {
     terms.fold(f64::NEG_INFINITY, ln_add)
+}
+
+/// The same for many terms that are there already: it goes through them twice, and takes one logarithm.
+pub(crate) fn ln_sum_of_many(terms: impl Iterator<Item = f64> + Clone) -> f64 {
+    let highest = terms.clone().fold(f64::NEG_INFINITY, f64::max);
+    if highest.is_infinite() {
+        return highest;
+    }
+    let sum: f64 = terms.map(|term| term - highest).filter(|below| *below > NOTHING).map(libm::exp).sum();
+    highest + libm::log(sum)
 }
 
 /// Returns a count as a float.

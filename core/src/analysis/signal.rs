@@ -1,7 +1,5 @@
 //! What can roll a canary back, and how the error budget is shared among it.
 
-use alloc::vec::Vec;
-
 use serde::{Deserialize, Serialize};
 
 /// A kind of harm that the judge looks for.
@@ -92,32 +90,44 @@ impl Signal {
     }
 }
 
-/// The shares of α, each signal at most once. Together they are at most one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Shares(Vec<(Signal, f64)>);
+/// The shares of α, by signal. Together they are at most one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shares([Option<f64>; Signal::ALL.len()]);
 
 impl Shares {
-    /// Divides all of α among signals by their weights.
-    pub fn by_weight(weights: &[(Signal, f64)]) -> Self {
-        let whole: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    /// Divides all of α among signals by their weights, each signal at most once.
+    pub fn by_weight(weights: impl Iterator<Item = (Signal, f64)> + Clone) -> Self {
+        let whole: f64 = weights.clone().map(|(_, weight)| weight).sum();
         if whole <= 0.0 {
-            return Self(Vec::new());
+            return Self::default();
         }
-        Self(weights.iter().map(|&(signal, weight)| (signal, weight / whole)).collect())
+        Self::fixed(weights.map(|(signal, weight)| (signal, weight / whole)))
     }
 
     /// Gives signals these shares as they are; what is left of α is not spent.
-    pub const fn fixed(shares: Vec<(Signal, f64)>) -> Self {
-        Self(shares)
+    pub fn fixed(given: impl IntoIterator<Item = (Signal, f64)>) -> Self {
+        let mut shares = Self::default();
+        for (signal, share) in given {
+            if let Some(held) = shares.0.get_mut(signal as usize) {
+                *held = Some(share);
+            }
+        }
+        shares
+    }
+
+    /// Returns the same without a signal; its share is not spent.
+    #[must_use]
+    pub fn without(self, signal: Signal) -> Self {
+        Self::fixed(self.iter().filter(|(other, _)| *other != signal))
     }
 
     /// Returns the share of a signal, if it has one.
     pub fn of(&self, wanted: Signal) -> Option<f64> {
-        self.iter().find(|&(signal, _)| signal == wanted).map(|(_, share)| share)
+        self.0.get(wanted as usize).copied().flatten()
     }
 
     /// Returns all shares.
     pub fn iter(&self) -> impl Iterator<Item = (Signal, f64)> + '_ {
-        self.0.iter().copied()
+        Signal::ALL.into_iter().filter_map(|signal| Some((signal, self.of(signal)?)))
     }
 }

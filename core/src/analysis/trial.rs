@@ -102,7 +102,7 @@ impl Trial {
             self.seen = self.seen.saturating_add(canary);
             self.carried = self.carried.saturating_add(canary).saturating_add(arms.primary.judged_and_hangs());
             let burst = self.errors.burst();
-            self.guard.observe(arms, burst, batch.span, &mut self.guard_power);
+            self.guard.observe(arms, burst, span, &mut self.guard_power);
             if standing.warmup {
                 self.errors.learn(errors(arms), span);
             } else {

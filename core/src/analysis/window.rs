@@ -104,12 +104,11 @@ impl Batch {
     pub fn without(&self, seat: Seat) -> Self {
         let mut rest =
             Self { end: self.end, span: self.span, warmup: self.warmup, overdue: self.overdue, ..Self::default() };
-        if !self.parts.is_empty() {
-            for (_, part) in self.parts.iter().filter(|(other, _)| **other != seat) {
-                rest.judged.merge(&part.judged);
-                rest.new_connection.merge(&part.new_connection);
-            }
-        } else if self.seat != seat {
+        // What is left of the sum costs less than adding up all others.
+        if let Some(part) = self.parts.get(&seat) {
+            rest.judged = self.judged.without(&part.judged);
+            rest.new_connection = self.new_connection.without(&part.new_connection);
+        } else if !self.parts.is_empty() || self.seat != seat {
             rest.judged.clone_from(&self.judged);
             rest.new_connection.clone_from(&self.new_connection);
         }

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
@@ -294,7 +295,7 @@ pub(crate) fn too_little(canary: u64, requests: Option<u64>, eta: Option<Span>) 
     format!(
         "too little traffic: {} canary requests in this step, {} more take about {} h at this rate",
         thousands(canary),
-        requests.map_or_else(|| "unknown".to_string(), thousands),
+        requests.map_or_else(|| "unknown".to_string(), |requests| thousands(requests).to_string()),
         eta.map_or(0, |eta| eta.as_millis() / 3_600_000),
     )
 }
@@ -346,26 +347,38 @@ fn beside(direct: u64) -> String {
     }
 }
 
-fn percent(part: u64, whole: u64) -> String {
+fn percent(part: u64, whole: u64) -> Share {
     share(count(part) / count(whole).max(1.0))
 }
 
-/// Writes a share in percent, with a digit more where it is small.
-fn share(fraction: f64) -> String {
-    let percent = fraction * 100.0;
-    if percent > 0.0 && percent < 0.1 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }
+const fn share(fraction: f64) -> Share {
+    Share(fraction)
 }
 
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
+const fn thousands(n: u64) -> Thousands {
+    Thousands(n)
+}
+
+/// A share, written in percent with a digit more where it is small.
+struct Share(f64);
+
+impl Display for Share {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let percent = self.0 * 100.0;
+        if percent > 0.0 && percent < 0.1 { write!(f, "{percent:.2} %") } else { write!(f, "{percent:.1} %") }
     }
-    shown
+}
+
+/// A number, written with a comma after every three digits.
+struct Thousands(u64);
+
+impl Display for Thousands {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1_000, self.0 % 1_000) {
+            (0, rest) => write!(f, "{rest}"),
+            (more, rest) => write!(f, "{},{rest:03}", Self(more)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -375,12 +388,12 @@ mod tests {
     #[test]
     fn numbers_read_as_people_write_them() {
         assert_eq!(
-            [0, 12, 999, 1_000, 5_930, 1_234_567].map(thousands),
+            [0, 12, 999, 1_000, 5_930, 1_234_567].map(|n| thousands(n).to_string()),
             ["0", "12", "999", "1,000", "5,930", "1,234,567"]
         );
-        assert_eq!(percent(1, 20), "5.0 %");
-        assert_eq!(percent(1, 2_000), "0.05 %");
-        assert_eq!(percent(0, 0), "0.0 %");
+        assert_eq!(percent(1, 20).to_string(), "5.0 %");
+        assert_eq!(percent(1, 2_000).to_string(), "0.05 %");
+        assert_eq!(percent(0, 0).to_string(), "0.0 %");
     }
 
     #[test]

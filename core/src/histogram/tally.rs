@@ -44,9 +44,8 @@ impl Tally {
     pub fn merge(&mut self, more: &Histogram) {
         let (Some((low, _)), Some((high, _))) = (more.bins.first(), more.bins.last()) else { return };
         self.reach(*low, *high);
-        // Bins of a block follow each other.
-        for bins in more.bins.chunk_by(|(one, _), (next, _)| one / BLOCK == next / BLOCK) {
-            self.add(bins);
+        for &(bin, count) in &more.bins {
+            self.add(bin, count);
         }
     }
 
@@ -120,24 +119,24 @@ impl Tally {
         }
     }
 
-    /// Adds to bins of one block, which there is room for.
-    fn add(&mut self, bins: &[(u16, u64)]) {
-        let number = bins.first().map_or(0, |(bin, _)| bin / BLOCK);
-        let Some(block) = self.blocks.get_mut(usize::from(number.wrapping_sub(self.first))) else { return };
-        let mut sum = 0_u64;
-        for &(bin, count) in bins {
-            sum = sum.saturating_add(count);
-            let Some(held) = block.counts.get_mut(usize::from(bin % BLOCK)) else { continue };
-            match u32::try_from(count).ok().and_then(|count| held.checked_add(count)) {
-                Some(more) => *held = more,
-                None => match self.beyond.binary_search_by_key(&bin, |(bin, _)| *bin) {
-                    Ok(at) => self.beyond.iter_mut().skip(at).take(1).for_each(|(_, n)| *n = n.saturating_add(count)),
-                    Err(at) => self.beyond.insert(at, (bin, count)),
-                },
-            }
+    /// Adds to a bin which there is room for.
+    fn add(&mut self, bin: u16, count: u64) {
+        let Some(block) = self.blocks.get_mut(usize::from((bin / BLOCK).wrapping_sub(self.first))) else { return };
+        let Some(held) = block.counts.get_mut(usize::from(bin % BLOCK)) else { return };
+        block.sum = block.sum.saturating_add(count);
+        self.total = self.total.saturating_add(count);
+        match u32::try_from(count).ok().and_then(|count| held.checked_add(count)) {
+            Some(more) => *held = more,
+            None => self.add_beyond(bin, count),
         }
-        block.sum = block.sum.saturating_add(sum);
-        self.total = self.total.saturating_add(sum);
+    }
+
+    #[cold]
+    fn add_beyond(&mut self, bin: u16, count: u64) {
+        match self.beyond.binary_search_by_key(&bin, |(bin, _)| *bin) {
+            Ok(at) => self.beyond.iter_mut().skip(at).take(1).for_each(|(_, n)| *n = n.saturating_add(count)),
+            Err(at) => self.beyond.insert(at, (bin, count)),
+        }
     }
 
     fn held(&self) -> u16 {

@@ -31,7 +31,7 @@ pub(super) const SCENES: [Scene; 11] = [
         ..scene("errors-25-percent", &["--canary-errors", "25%", "--primary-errors", "1%"], 5)
     },
     Scene {
-        last_request_ms: Some((14_700, 14_700)),
+        last_request_ms: Some((16_700, 16_700)),
         ..scene("errors-5-percent", &["--canary-errors", "5%", "--primary-errors", "1%"], 5)
     },
     Scene { last_request_ms: Some((999, 999)), ..scene("hang", &["--scenario", "hang"], 5) },
