@@ -174,7 +174,7 @@ async fn real_envoy_every_request_is_in_one_class() {
     let upstream = Upstream::http1().await;
     let closed = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port").local_addr().expect("an address");
     let test = |name: &str, canary| Test { canary: Some(canary), ..Test::new(name, insiders()) };
-    let retries = Retries { attempts: 2, per_try_timeout: None, retry_on: "5xx".to_owned() };
+    let retries = Retries { attempts: 2, per_try_timeout: None, retry_on: "connect-failure,503".to_owned() };
     let tests = [
         test("plain", upstream.address),
         Test { timeout: Some(Span::from_millis(200)), ..test("limited", upstream.address) },

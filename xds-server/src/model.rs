@@ -94,7 +94,7 @@ pub struct Retries {
     pub attempts: u32,
     /// Longest time for one try.
     pub per_try_timeout: Option<Span>,
-    /// Envoy's `retry_on`.
+    /// Envoy's `retry_on`, with statuses among its conditions as Istio has them.
     pub retry_on: String,
 }
 

@@ -29,6 +29,9 @@ use crate::resource::{Kind, Part, Resource, Version, any};
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
 
+/// Envoy's condition under which it looks at the list of statuses.
+const BY_STATUS: &str = "retriable-status-codes";
+
 /// A route configuration whose hosts are encoded already: on the wire, a message within another one is a run of bytes
 /// like any other. The tags are those of Envoy's message.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -198,9 +201,21 @@ fn mirror(canary: &ClusterName, share: BasisPoints) -> RequestMirrorPolicy {
     }
 }
 
+/// Envoy takes statuses apart from conditions, and passes over a number among these; Istio's lists have both in one.
 fn retry_policy(retries: &Retries) -> RetryPolicy {
+    let (mut conditions, mut statuses) = (Vec::new(), Vec::new());
+    for asked in retries.retry_on.split(',').map(str::trim) {
+        match asked.parse() {
+            Ok(status) => statuses.push(status),
+            Err(_) => conditions.push(asked),
+        }
+    }
+    if !statuses.is_empty() && !conditions.contains(&BY_STATUS) {
+        conditions.push(BY_STATUS);
+    }
     RetryPolicy {
-        retry_on: retries.retry_on.clone(),
+        retry_on: conditions.join(","),
+        retriable_status_codes: statuses,
         num_retries: Some(UInt32Value { value: retries.attempts }),
         per_try_timeout: retries.per_try_timeout.map(duration),
         retry_back_off: Some(RetryBackOff { base_interval: Some(duration(RETRY_PAUSE)), max_interval: None }),
@@ -249,6 +264,18 @@ mod tests {
     fn header_split() -> Split {
         let (primary, canary) = (ClusterName::new("a/b/1"), ClusterName::new("a/b/2"));
         Split::Header { primary, canary, value: "token".to_owned() }
+    }
+
+    #[test]
+    fn statuses_among_the_conditions_of_a_retry_are_statuses() {
+        let policy = |asked: &str| {
+            let retries = Retries { attempts: 2, per_try_timeout: None, retry_on: asked.to_owned() };
+            let policy = retry_policy(&retries);
+            (policy.retry_on, policy.retriable_status_codes)
+        };
+        assert_eq!(policy("5xx, reset"), ("5xx,reset".to_owned(), vec![]));
+        assert_eq!(policy("reset,503, 504"), ("reset,retriable-status-codes".to_owned(), vec![503, 504]));
+        assert_eq!(policy("retriable-status-codes,429"), ("retriable-status-codes".to_owned(), vec![429]));
     }
 
     /// Returns for each route which header it asks for, whether the filter is off, and its cluster.
