@@ -54,6 +54,10 @@ pub(crate) use show::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
+
+/// Filters report every few seconds at the latest, traffic or not. When none has for so long, nothing is known any more.
+const UNHEARD: Span = Span::from_secs(10);
+
 /// Reports a second that one engine grants; more workers report less often (P26).
 const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
 /// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
@@ -92,6 +96,7 @@ pub struct Engine {
     rollouts: Rollouts,
     memoir: Memoir,
     reports: u64,
+    last_report: Option<Timestamp>,
     records: Records,
     outbox: Vec<Told>,
     alerts: Vec<Alerted>,
@@ -173,6 +178,7 @@ impl Engine {
             rollouts: Rollouts::default(),
             memoir: Memoir::open(&entries),
             reports: 0,
+            last_report: None,
             records: Records::default(),
             outbox: Vec::new(),
             alerts: Vec::new(),
@@ -232,6 +238,7 @@ impl Engine {
         let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &counts, now);
         let ingested = ingested.map_err(|refused| refused.to_string())?;
         self.reports = self.reports.saturating_add(1);
+        self.last_report = Some(now);
         self.heard_of(boot, worker, !counts.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         let tick = self.granted_tick();

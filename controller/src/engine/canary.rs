@@ -23,6 +23,7 @@ use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::NODE_SILENT;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
@@ -88,6 +89,15 @@ pub(super) struct Node {
     pub(super) rev: Rev,
     /// When it reported last.
     pub(super) last: Timestamp,
+}
+
+/// What is known of nodes besides what they count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Heard<'a> {
+    /// Those that do not know how hosts are divided.
+    pub(super) unaware: &'a [NodeId],
+    /// When the last one reported, if none does any more.
+    pub(super) nothing_since: Option<Timestamp>,
 }
 
 impl Readable for Evidence {
@@ -402,15 +412,19 @@ impl Canary {
 
     /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
     /// whom to mark.
-    fn flowing(&mut self, now: Timestamp, silent: Span, unaware: &[NodeId]) -> Flowing {
-        self.nodes.retain(|_, node| now.since(node.last) <= silent);
+    fn flowing(&mut self, now: Timestamp, heard: Heard<'_>) -> Flowing {
+        self.nodes.retain(|_, node| now.since(node.last) <= NODE_SILENT);
+        if let Some(since) = heard.nothing_since {
+            return Flowing::Unheard { since };
+        }
+        let unaware = heard.unaware;
         match self.flow.assess(now) {
             Flowing::Yes if !unaware.is_empty() => Flowing::No { laggards: unaware.to_vec() },
             Flowing::Yes => match self.ratios.as_ref().and_then(|ratios| ratios.astray(RATIO_ALPHA)) {
                 Some(nodes) => Flowing::Astray { nodes },
                 None => Flowing::Yes,
             },
-            flowing @ (Flowing::No { .. } | Flowing::Astray { .. }) => flowing,
+            flowing @ (Flowing::No { .. } | Flowing::Astray { .. } | Flowing::Unheard { .. }) => flowing,
         }
     }
 
@@ -449,12 +463,12 @@ impl Canary {
     }
 
     /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
-    pub(super) fn facts(&mut self, now: Timestamp, silent: Span, unaware: &[NodeId]) -> Facts {
+    pub(super) fn facts(&mut self, now: Timestamp, heard: Heard<'_>) -> Facts {
         let mut facts = Facts::unmeasured();
         if !self.is_judged() {
             return facts;
         }
-        let flowing = self.flowing(now, silent, unaware);
+        let flowing = self.flowing(now, heard);
         let known = self.asked.as_ref().is_some_and(|(at, by)| now.since(*at) < WORD_HOLDS && *by == flowing);
         let assessed = match self.assessed.take().filter(|_| known) {
             Some(assessed) => assessed,

@@ -9,8 +9,7 @@ use wingbeat_core::outcome::Stratum;
 use wingbeat_core::rollout::{Answer, Asked, Event, HookKind, Phase, Routes, Share, State, question, step};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::NODE_SILENT;
-use crate::engine::canary::Canary;
+use crate::engine::canary::{Canary, Heard};
 use crate::engine::record::Record;
 use crate::forecast::traffic::{Answers, Draw, whole};
 use crate::setup::{Audience, Managed};
@@ -218,7 +217,7 @@ impl<'a> Run<'a> {
 
     /// Shows the machine how things stand, and answers what it asks.
     fn look(&mut self) {
-        let facts = self.canary.facts(self.now, NODE_SILENT, &[]);
+        let facts = self.canary.facts(self.now, Heard::default());
         self.feed(&Event::Tick(facts));
         while let Some(open) = question(&self.world.managed.plan, &self.canary.state) {
             let answer = match open.asked {

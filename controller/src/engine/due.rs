@@ -5,8 +5,9 @@ use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
+use crate::engine::canary::Heard;
 use crate::engine::record::{encode, entry};
-use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, WINDOWS_KEY};
+use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, UNHEARD, WINDOWS_KEY};
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
@@ -62,13 +63,14 @@ impl Engine {
     /// Shows the machine how things stand, and answers what it asks about metrics. `unaware` are the nodes that do not
     /// know how hosts are divided, once somebody had to ask.
     fn look(&mut self, name: &CanaryName, unaware: &mut Option<Vec<NodeId>>, now: Timestamp) {
+        let nothing_since = self.last_report.filter(|last| now.since(*last) > UNHEARD);
         let Some(canary) = self.roster.measure(name) else { return };
         let unaware = if canary.is_divided() {
             unaware.get_or_insert_with(|| self.policies.unaware(now, NODE_SILENT)).as_slice()
         } else {
             &[]
         };
-        let facts = canary.facts(now, NODE_SILENT, unaware);
+        let facts = canary.facts(now, Heard { unaware, nothing_since });
         for text in canary.news() {
             self.say(name, Severity::Warning, format!("Notice {name}: {text}"), now);
             self.alerts.push(Alerted {

@@ -258,6 +258,33 @@ fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
 }
 
 #[test]
+fn traffic_that_stops_is_told_from_reports_that_do() {
+    let word = |world: &mut World| {
+        let verdict = world.engine.board(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
+        (verdict.kind, verdict.reason)
+    };
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..10 {
+        world.traffic((95, 0), (5, 0));
+    }
+    for _ in 0..130 {
+        world.traffic((0, 0), (0, 0));
+    }
+    let (kind, reason) = word(&mut world);
+    assert_eq!(kind, "no-data");
+    assert!(reason.starts_with("traffic stopped: the last request was reported 1"), "{reason}");
+    for _ in 0..60 {
+        world.now = world.now.plus(Span::from_millis(200));
+        world.tick();
+    }
+    assert_eq!(
+        word(&mut world),
+        ("no-data".to_owned(), "reports are stale: no proxy has reported for 12 s".to_owned())
+    );
+}
+
+#[test]
 fn one_request_a_second_is_enough_to_find_a_broken_canary_also_over_restarts() {
     let mut world = World::new();
     world.rollout();

@@ -9,7 +9,7 @@ use super::config::Comparison;
 use super::sequential::ln_sum;
 use super::signal::Signal;
 use crate::id::NodeId;
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
 
 /// Whether the share of the step is known to reach the proxies.
@@ -26,6 +26,11 @@ pub enum Flowing {
     Astray {
         /// The nodes that show it. May be empty if only all of them together do.
         nodes: Vec<NodeId>,
+    },
+    /// Nobody knows: no node reports any more.
+    Unheard {
+        /// When the last one did.
+        since: Timestamp,
     },
 }
 

@@ -500,13 +500,16 @@ impl Judge {
     }
 
     fn without_data(&self, now: Timestamp, flowing: &Flowing) -> Option<String> {
+        if let Flowing::Unheard { since } = flowing {
+            return Some(words::stale(now.since(*since)));
+        }
         if let Some(last) = self.last_traffic
             && now.since(last.max(self.step.began)) > STALE
         {
-            return Some(words::stale(now.since(last)));
+            return Some(words::stopped(now.since(last)));
         }
         match flowing {
-            Flowing::Yes => {}
+            Flowing::Yes | Flowing::Unheard { .. } => {}
             Flowing::No { laggards } => return Some(words::not_flowing(self.step.weight, laggards)),
             Flowing::Astray { nodes } => return Some(words::astray(self.step.weight, nodes)),
         }

@@ -301,7 +301,11 @@ pub(crate) fn too_little(canary: u64, requests: Option<u64>, eta: Option<Span>) 
 }
 
 pub(crate) fn stale(age: Span) -> String {
-    format!("reports are stale: the last request was reported {} s ago", age.as_millis() / 1_000)
+    format!("reports are stale: no proxy has reported for {} s", age.as_millis() / 1_000)
+}
+
+pub(crate) fn stopped(age: Span) -> String {
+    format!("traffic stopped: the last request was reported {} s ago", age.as_millis() / 1_000)
 }
 
 pub(crate) fn not_flowing(weight: BasisPoints, laggards: &[NodeId]) -> String {

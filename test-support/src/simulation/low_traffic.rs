@@ -129,7 +129,7 @@ pub fn absent() -> Vec<Line> {
     vec![
         held("0 rps, for a minute", "no traffic at all in this step", nothing),
         held("a load tester at 20 rps and nobody else, for a minute", "called the canary by its own name", alone),
-        held("1,000 rps that stop after 30 s, a minute after the step began", "reports are stale", stops),
+        held("1,000 rps that stop after 30 s, a minute after the step began", "traffic stopped", stops),
     ]
 }
 

@@ -27,11 +27,11 @@ pub(super) const SCENES: [Scene; 11] = [
     Scene { last_request_ms: Some((3_000, 6_000)), ..scene("errors-100", &["--rps", "100"], 10) },
     // The simulated 95 % quantile (core/tests/analysis_judge.rs) and half a second.
     Scene {
-        last_request_ms: Some((1_700, 1_700)),
+        last_request_ms: Some((2_900, 2_900)),
         ..scene("errors-25-percent", &["--canary-errors", "25%", "--primary-errors", "1%"], 5)
     },
     Scene {
-        last_request_ms: Some((16_700, 16_700)),
+        last_request_ms: Some((17_900, 17_900)),
         ..scene("errors-5-percent", &["--canary-errors", "5%", "--primary-errors", "1%"], 5)
     },
     Scene { last_request_ms: Some((999, 999)), ..scene("hang", &["--scenario", "hang"], 5) },
