@@ -128,13 +128,12 @@ impl Seen {
 async fn be_clients(address: &str, number: usize) -> anyhow::Result<()> {
     let seen = Arc::<Seen>::default();
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-    let connected: Vec<_> = stream::iter(0..number)
-        .map(|client| connect(endpoint.clone(), format!("client-{client}")))
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
     let mut all = tokio::task::JoinSet::new();
-    for client in connected {
+    let mut connected = stream::iter(0..number)
+        .map(|client| connect(endpoint.clone(), format!("client-{client}")))
+        .buffer_unordered(AT_ONCE);
+    // Each reads from the start, as Envoy does: what waits for a client is the server's memory.
+    while let Some(client) = connected.next().await {
         let (requests, responses) = client?;
         all.spawn(be_client(requests, responses, seen.clone(), number));
     }
