@@ -68,10 +68,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
         Proof::all().filter(|proof| names.is_empty() || names.iter().any(|name| name == proof.name())).collect();
     // Built before anything is measured: a compiler beside it would be measured too.
     if chosen.iter().any(|proof| matches!(proof, Proof::Scene(_) | Proof::Bench(_))) {
-        succeed(&mut cargo(
-            root,
-            &["build", "--release", "--locked", "--package", "wingbeat", "--package", "wingbeat-benches"],
-        ))?;
+        succeed(&mut cargo(root, &["build", "--release", "--locked", "--workspace", "--bins"]))?;
     }
     if chosen.iter().any(|proof| matches!(proof, Proof::Table(_))) {
         simulate::build(root)?;

@@ -25,6 +25,13 @@ pub(crate) fn stage(name: &str, f: impl FnOnce() -> anyhow::Result<()>) -> anyho
 pub(crate) fn cargo(root: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(args);
+    // What cargo told this program of its own package: build scripts that look at it would run anew, here and when cargo
+    // is called by hand the next time.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

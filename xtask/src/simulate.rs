@@ -13,8 +13,7 @@ const WRITTEN: &str = "docs/simulations.md";
 
 /// Builds what simulates.
 pub(crate) fn build(root: &Path) -> anyhow::Result<()> {
-    let args = ["build", "--release", "--locked", "--package", "wingbeat-benches", "--bin", "simulate"];
-    succeed(&mut cargo(root, &args))
+    succeed(&mut cargo(root, &["build", "--release", "--locked", "--workspace", "--bins"]))
 }
 
 /// Simulates the named tables, or all, and writes them down after a full run of all of them. Fails if a figure is out of
