@@ -52,7 +52,8 @@ fn bad_canaries_are_not_promoted() {
 fn many_proxies_are_as_good_as_one_and_a_liar_decides_nothing() {
     let mut lines = scale::fleets(12, 0.1, &[1_000]);
     lines.push(scale::healthy(2, 1_000, 0.05));
-    lines.push(scale::accused(3, Forgery::CanaryFails));
+    // In seed 95, one of the trials with the forger crosses before the others do.
+    lines.push(scale::accused(94..97, Forgery::CanaryFails));
     lines.push(scale::hidden(3, Forgery::CanaryPerfect, 1.0));
     assert_holds(&lines);
 }

@@ -5,7 +5,9 @@
 //!
 //! A node that hides harm, by reporting a perfect canary or a terrible primary, is in every trial but the one that
 //! leaves it out. So one trial that sees harm alone is believed too, at a level that allows for having many to choose
-//! from. One that alone sees none is not enough to roll back: there, one node made up the harm.
+//! from, once it has seen it for a while: where a node makes up harm, the trials with it cross one after the other, and
+//! the first of them stands alone for a moment. One that alone sees none is not enough to roll back: there, one node made
+//! up the harm.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -66,8 +68,10 @@ pub(crate) struct Jackknife {
 pub(crate) enum Opinion {
     /// There are not enough nodes to leave one out: the trial over all decides.
     TooFew,
-    /// All see harm, or one sees what another hides.
+    /// All see harm.
     Harm,
+    /// Only without this seat there is harm: its nodes may hide it.
+    HiddenBy(Seat),
     /// Without this seat there is no harm; or with only one more to see it, not enough yet.
     RestsOn(Seat),
     /// There is no harm whichever seat is left out.
@@ -169,8 +173,9 @@ impl Jackknife {
             (Some(_), others) => {
                 let alone = decisive + libm::log(ALONE * count_of(seen.len()));
                 // All but one see none.
-                let hidden = others + 2 == seen.len() && seen.iter().any(|(_, evidence)| *evidence >= alone);
-                if hidden { Opinion::Harm } else { Opinion::None }
+                let mut alarmed = seen.iter().filter(|(_, evidence)| *evidence >= alone);
+                let hidden = alarmed.next().filter(|_| others + 2 == seen.len());
+                hidden.map_or(Opinion::None, |(seat, _)| Opinion::HiddenBy(*seat))
             }
         }
     }

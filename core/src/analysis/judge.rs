@@ -59,6 +59,9 @@ const SUSPECT_FOR: Span = Span::from_secs(60);
 /// Nodes that have seen next to nothing of the canary may contradict for so long.
 const CONTRADICT_WITHIN: Span = Span::from_millis(600);
 
+/// Harm that one node may hide is believed after so long: by then every trial has taken in more.
+const HIDDEN_FOR: Span = Span::from_secs(1);
+
 /// Evidence that rests on one node is told after so long: trials do not cross all at once.
 const ONE_NODE_AFTER: Span = Span::from_secs(10);
 
@@ -89,6 +92,9 @@ pub struct Judge {
     decided: Option<Timestamp>,
     /// Since when it has, though it rests on one.
     rests_on: Option<(Timestamp, Seat)>,
+    /// Since when there is harm only without one, which may hide it.
+    #[serde(default)]
+    hidden_by: Option<(Timestamp, Seat)>,
     /// What the signals said of the latest window.
     #[serde(skip)]
     voices: Known,
@@ -140,6 +146,7 @@ impl Judge {
             crossed: None,
             decided: None,
             rests_on: None,
+            hidden_by: None,
             voices: Known::default(),
             config,
         }
@@ -329,10 +336,17 @@ impl Judge {
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
         let waited = self.decided.is_some_and(|since| now.since(since) >= CONTRADICT_WITHIN);
         let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
-        let found = match self.jackknife.harm(&self.trial, total, decisive, waited, without) {
+        let opinion = self.jackknife.harm(&self.trial, total, decisive, waited, without);
+        let hidden_by = self.hidden_by.take();
+        let found = match opinion {
             Opinion::TooFew => over_all,
             Opinion::Harm => true,
             Opinion::None => false,
+            Opinion::HiddenBy(seat) => {
+                let since = hidden_by.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
+                self.hidden_by = Some((since, seat));
+                now.since(since) >= HIDDEN_FOR
+            }
             Opinion::RestsOn(seat) => {
                 let since = self.rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
                 self.rests_on = over_all.then_some((since, seat));

@@ -1,5 +1,7 @@
 //! Many proxies instead of one, and one among them that lies.
 
+use std::ops::Range;
+
 use wingbeat_core::analysis::window::WINDOW;
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::Verdict;
@@ -42,7 +44,7 @@ pub const ROWS: &[Row] = &[
             Forgery::CanaryPerfect,
             Forgery::PrimaryFails,
         ];
-        forgeries.map(|forgery| accused(effort.of(100), forgery)).into()
+        forgeries.map(|forgery| accused(0..effort.of(100), forgery)).into()
     },
     |effort| {
         let rows = [
@@ -114,11 +116,13 @@ pub fn healthy(runs: u64, workers: u64, rate: f64) -> Line {
 }
 
 /// One node of fifty makes a healthy canary look bad.
-pub fn accused(runs: u64, forgery: Forgery) -> Line {
+pub fn accused(seeds: Range<u64>, forgery: Forgery) -> Line {
+    let runs = seeds.end - seeds.start;
     let latency = (forgery == Forgery::CanarySlow).then_some(LAW);
     let same = || Answers { latency, ..Answers::failing(0.01) };
-    let ends = each(runs, |seed| {
-        let mut rollout = warm(Fleet::new(seed, NODES, RPS, same(), same()).with_forger(forgery));
+    let ends = each(runs, |number| {
+        let fleet = Fleet::new(seeds.start + number, NODES, RPS, same(), same());
+        let mut rollout = warm(fleet.with_forger(forgery));
         rollout.last(Span::from_secs(30));
         rollout.assess().verdict
     });
