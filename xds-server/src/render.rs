@@ -190,10 +190,10 @@ mod tests {
         let hosts = [host("a", 1), host("b", 7)];
         let snapshot = render(&model(&hosts, &[]));
         let resource = snapshot.of(Kind::Routes).get("l").unwrap();
-        let message = RouteConfiguration::decode(resource.body.value.as_slice()).unwrap();
+        let message = RouteConfiguration::decode(resource.body.clone()).unwrap();
         assert_eq!(message.name, "l");
         assert_eq!(message.virtual_hosts, hosts.map(|host| route::virtual_host(&host)));
-        assert_eq!(message.encode_to_vec(), resource.body.value, "and nothing else");
+        assert_eq!(message.encode_to_vec(), resource.body, "and nothing else");
         assert!(message.ignore_port_in_host_matching);
         let other = render(&model(&[host("a", 2), host("b", 7)], &[]));
         assert_ne!(other.of(Kind::Routes).get("l").unwrap().version, resource.version);

@@ -68,7 +68,7 @@ pub struct Resource {
     /// Its name, unique within its type.
     pub name: String,
     /// The encoded message.
-    pub body: Any,
+    pub body: Bytes,
     /// A hash of the content.
     pub version: Version,
     /// Names of the clusters that it needs.
@@ -96,9 +96,9 @@ pub struct Part {
 
 impl Resource {
     /// Encodes a message that is for all nodes and needs no cluster.
-    pub fn new<M: Message + Name>(name: &str, message: &M) -> Self {
-        let body = any(message);
-        let version = Version::of([body.value.as_slice()]);
+    pub fn new(name: &str, message: &impl Message) -> Self {
+        let body = Bytes::from(message.encode_to_vec());
+        let version = Version::of([&body[..]]);
         Self {
             name: name.to_owned(),
             body,

@@ -6,13 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_server::ClusterDiscoveryServiceServer;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::EndpointDiscoveryServiceServer;
-use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server::ExtensionConfigDiscoveryServiceServer;
-use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryServiceServer;
-use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server::RouteDiscoveryServiceServer;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
@@ -29,6 +24,7 @@ use stream::Discovery;
 mod principal;
 mod services;
 mod stream;
+mod wire;
 
 /// A report is at most this large; so is anything else that a client sends, but for its node message.
 const MAX_REPORT: usize = 256 * 1024;
@@ -137,15 +133,10 @@ pub async fn serve<I: Intake>(
     let principals = Principals::default();
     let discovery = Arc::new(Discovery::new(store, intake.clone(), principals.clone()));
     let reports = Reports { intake, principals, authenticated };
-    let limit = MAX_REQUEST;
+    let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_REPORT);
+    let router = services::add(Routes::default().into_axum_router(), &discovery);
     server
-        .add_service(AggregatedDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
-        .add_service(ClusterDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
-        .add_service(EndpointDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
-        .add_service(ListenerDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
-        .add_service(RouteDiscoveryServiceServer::from_arc(discovery.clone()).max_decoding_message_size(limit))
-        .add_service(ExtensionConfigDiscoveryServiceServer::from_arc(discovery).max_decoding_message_size(limit))
-        .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MAX_REPORT))
+        .add_routes(Routes::from(router).add_service(reports).prepare())
         // Without it, a push waits up to 40 ms for the acknowledgement of what was written before.
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
         .await

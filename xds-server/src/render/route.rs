@@ -24,7 +24,7 @@ use wingbeat_core::weight::BasisPoints;
 use crate::model::http::TextMatch;
 use crate::model::{FILTER, Retries, Split, VirtualHost};
 use crate::render::{cors, duration, http};
-use crate::resource::{Kind, Part, Resource, Version, any};
+use crate::resource::{Part, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
@@ -54,7 +54,7 @@ pub(crate) fn routes(listener: &str, parts: Vec<Arc<Part>>) -> Resource {
     Resource {
         name: listener.to_owned(),
         version: Version::of(pieces),
-        body: Any { type_url: Kind::Routes.type_url().to_owned(), value: message.encode_to_vec() },
+        body: Bytes::from(message.encode_to_vec()),
         refers_to: parts.iter().flat_map(|part| part.refers_to.iter().cloned()).collect(),
         node_clusters: Vec::new(),
         parts,

@@ -1,87 +1,47 @@
 //! The discovery services: ADS for all types, and one service per type.
 
-use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_server::ClusterDiscoveryService;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_server::EndpointDiscoveryService;
-use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server::ExtensionConfigDiscoveryService;
-use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server::ListenerDiscoveryService;
-use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server::RouteDiscoveryService;
-use tonic::{Request, Response, Status, Streaming};
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::{MethodRouter, post};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use tonic::Status;
 
 use crate::resource::Kind;
 use crate::server::Intake;
-use crate::server::stream::{Discovery, Responses};
+use crate::server::stream::{Dialogue, Discovery};
 
-#[tonic::async_trait]
-impl<I: Intake> AggregatedDiscoveryService for Discovery<I> {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open(None, request)
+/// Adds the methods of all discovery services.
+pub(super) fn add<I: Intake>(mut router: axum::Router, discovery: &Arc<Discovery<I>>) -> axum::Router {
+    for only in [None].into_iter().chain(Kind::ALL.map(Some)) {
+        let (service, what) = names(only);
+        let path = |form: &str| format!("/envoy.service.{service}/{form}{what}");
+        router = router
+            .route(&path("Stream"), converse::<DiscoveryRequest, I>(discovery.clone(), only))
+            .route(&path("Delta"), converse::<DeltaDiscoveryRequest, I>(discovery.clone(), only))
+            .route(&path("Fetch"), post(|| ready(polled())));
     }
+    router
+}
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open(None, request)
+/// Returns a service's name after `envoy.service.`, and the end of its methods' names.
+const fn names(only: Option<Kind>) -> (&'static str, &'static str) {
+    match only {
+        None => ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources"),
+        Some(Kind::Cluster) => ("cluster.v3.ClusterDiscoveryService", "Clusters"),
+        Some(Kind::Endpoints) => ("endpoint.v3.EndpointDiscoveryService", "Endpoints"),
+        Some(Kind::Listener) => ("listener.v3.ListenerDiscoveryService", "Listeners"),
+        Some(Kind::Routes) => ("route.v3.RouteDiscoveryService", "Routes"),
+        Some(Kind::Extension) => ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs"),
     }
 }
 
-/// A service of one type: its trait, its kind, and the names of the trait's streams and methods.
-macro_rules! service {
-    ($service:ident, $kind:expr, $stream:ident $stream_of:ident, $delta:ident $delta_of:ident, $fetch:ident) => {
-        #[tonic::async_trait]
-        impl<I: Intake> $service for Discovery<I> {
-            type $stream_of = Responses<DiscoveryResponse>;
-            type $delta_of = Responses<DeltaDiscoveryResponse>;
-
-            async fn $stream(
-                &self,
-                request: Request<Streaming<DiscoveryRequest>>,
-            ) -> Result<Response<Self::$stream_of>, Status> {
-                self.open(Some($kind), request)
-            }
-
-            async fn $delta(
-                &self,
-                request: Request<Streaming<DeltaDiscoveryRequest>>,
-            ) -> Result<Response<Self::$delta_of>, Status> {
-                self.open(Some($kind), request)
-            }
-
-            async fn $fetch(&self, _request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
-                Err(Status::unimplemented("polling is not served: use api_type GRPC or DELTA_GRPC"))
-            }
-        }
-    };
+fn converse<M: Dialogue, I: Intake>(discovery: Arc<Discovery<I>>, only: Option<Kind>) -> MethodRouter {
+    post(move |request: Request| ready(discovery.open::<M>(only, request).unwrap_or_else(Status::into_http)))
 }
 
-service!(
-    ClusterDiscoveryService, Kind::Cluster,
-    stream_clusters StreamClustersStream, delta_clusters DeltaClustersStream, fetch_clusters
-);
-service!(
-    EndpointDiscoveryService, Kind::Endpoints,
-    stream_endpoints StreamEndpointsStream, delta_endpoints DeltaEndpointsStream, fetch_endpoints
-);
-service!(
-    ListenerDiscoveryService, Kind::Listener,
-    stream_listeners StreamListenersStream, delta_listeners DeltaListenersStream, fetch_listeners
-);
-service!(
-    RouteDiscoveryService, Kind::Routes,
-    stream_routes StreamRoutesStream, delta_routes DeltaRoutesStream, fetch_routes
-);
-service!(
-    ExtensionConfigDiscoveryService, Kind::Extension,
-    stream_extension_configs StreamExtensionConfigsStream,
-    delta_extension_configs DeltaExtensionConfigsStream, fetch_extension_configs
-);
+fn polled() -> http::Response<Body> {
+    Status::unimplemented("polling is not served: use api_type GRPC or DELTA_GRPC").into_http()
+}

@@ -1,22 +1,25 @@
 //! One stream of xDS: feeds its session until the client leaves.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
 use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use futures::Stream;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Status, Streaming};
+use tonic_prost::ProstDecoder;
 
 use crate::resource::Kind;
 use crate::server::principal::{Principals, Speaker, principal};
-use crate::server::{Happened, Intake, News, check_node_id};
+use crate::server::wire::{self, Answers, Field, Pieces};
+use crate::server::{Happened, Intake, MAX_REQUEST, News, check_node_id};
 use crate::session::{self, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
@@ -26,9 +29,6 @@ const MAX_STREAMS: usize = 60_000;
 const INTRODUCTION: Duration = Duration::from_secs(30);
 /// Responses that wait for a client that reads slowly: one a type is outstanding, so it never needs more.
 const QUEUE: usize = Kind::ALL.len();
-
-/// Responses of a stream.
-pub(super) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The discovery services.
 pub(super) struct Discovery<I> {
@@ -51,12 +51,13 @@ impl<I: Intake> Discovery<I> {
     pub(super) fn open<M: Dialogue>(
         &self,
         only: Option<Kind>,
-        request: tonic::Request<Streaming<M>>,
-    ) -> Result<Response<Responses<M::Response>>, Status> {
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
+        let request = tonic::Request::from_http(request);
         let full = || Status::resource_exhausted(format!("there are {MAX_STREAMS} streams already: come again later"));
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| full())?;
         let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
-        let (responses, stream) = mpsc::channel(QUEUE);
+        let (responses, answers) = mpsc::channel(QUEUE);
         let number = self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let open = Open {
             store: self.store.clone(),
@@ -69,13 +70,16 @@ impl<I: Intake> Discovery<I> {
             responses,
             _permit: permit,
         };
-        tokio::spawn(open.converse(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let requests = Streaming::new_request(ProstDecoder::default(), request.into_inner(), None, Some(MAX_REQUEST));
+        tokio::spawn(open.converse::<M>(requests));
+        let mut response = http::Response::new(Body::new(Answers::new(answers)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Ok(response)
     }
 }
 
 /// A stream that was opened.
-struct Open<M: Dialogue, I> {
+struct Open<I> {
     store: Store,
     intake: Arc<I>,
     principals: Principals,
@@ -83,13 +87,13 @@ struct Open<M: Dialogue, I> {
     principal: Option<String>,
     only: Option<Kind>,
     number: u64,
-    responses: mpsc::Sender<Result<M::Response, Status>>,
+    responses: mpsc::Sender<Result<Pieces, Status>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl<M: Dialogue, I: Intake> Open<M, I> {
+impl<I: Intake> Open<I> {
     /// Converses until the client leaves, or says what it must not say.
-    async fn converse(self, mut requests: Streaming<M>) {
+    async fn converse<M: Dialogue>(self, mut requests: Streaming<M>) {
         let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
         let node = first.node();
         if let Err(refused) = check_node_id(&node.id) {
@@ -112,7 +116,7 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
         tell(Happened::Left);
     }
 
-    async fn feed(
+    async fn feed<M: Dialogue>(
         &self,
         session: &mut Session,
         first: M,
@@ -126,7 +130,7 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
         let mut due = self.react(session, first, tell)?;
         loop {
             for response in due.drain(..) {
-                if self.responses.send(Ok(M::write(response))).await.is_err() {
+                if self.responses.send(Ok(M::write(response)?)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -149,7 +153,7 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
         }
     }
 
-    fn react(
+    fn react<M: Dialogue>(
         &self,
         session: &mut Session,
         request: M,
@@ -178,23 +182,18 @@ impl<M: Dialogue, I: Intake> Open<M, I> {
 }
 
 /// A dialect as it is on the wire.
-pub(super) trait Dialogue: Send + 'static {
+pub(super) trait Dialogue: Message + Default + 'static {
     /// The dialect.
     const DIALECT: Dialect;
-    /// What is answered.
-    type Response: Send + 'static;
-
     /// Takes the node out of the first request.
     fn node(&mut self) -> Node;
     /// Returns the type's URL, and the rest for the session.
     fn read(self) -> (String, session::Request);
     /// Returns a response as it is sent.
-    fn write(response: session::Response) -> Self::Response;
+    fn write(response: session::Response) -> Result<Pieces, Status>;
 }
 
 impl Dialogue for DiscoveryRequest {
-    type Response = DiscoveryResponse;
-
     const DIALECT: Dialect = Dialect::StateOfTheWorld;
 
     fn node(&mut self) -> Node {
@@ -210,21 +209,21 @@ impl Dialogue for DiscoveryRequest {
         (self.type_url, request)
     }
 
-    fn write(response: session::Response) -> DiscoveryResponse {
-        DiscoveryResponse {
+    fn write(response: session::Response) -> Result<Pieces, Status> {
+        let resources = response.resources.iter().map(|resource| Field::packed(response.kind, resource));
+        let resources: Vec<Field> = resources.collect();
+        let fields = DiscoveryResponse {
             version_info: response.version.to_string(),
-            resources: response.resources.iter().map(|resource| resource.body.clone()).collect(),
             type_url: response.kind.type_url().to_owned(),
             nonce: response.nonce,
             control_plane: Some(control_plane()),
             ..DiscoveryResponse::default()
-        }
+        };
+        wire::message(&fields, &resources)
     }
 }
 
 impl Dialogue for DeltaDiscoveryRequest {
-    type Response = DeltaDiscoveryResponse;
-
     const DIALECT: Dialect = Dialect::Delta;
 
     fn node(&mut self) -> Node {
@@ -246,22 +245,18 @@ impl Dialogue for DeltaDiscoveryRequest {
         (self.type_url, request)
     }
 
-    fn write(response: session::Response) -> DeltaDiscoveryResponse {
-        let resource = |resource: &Arc<crate::resource::Resource>| Resource {
-            name: resource.name.clone(),
-            version: resource.version.to_string(),
-            resource: Some(resource.body.clone()),
-            ..Resource::default()
-        };
-        DeltaDiscoveryResponse {
+    fn write(response: session::Response) -> Result<Pieces, Status> {
+        let resources = response.resources.iter().map(|resource| Field::versioned(response.kind, resource));
+        let resources: Vec<Field> = resources.collect();
+        let fields = DeltaDiscoveryResponse {
             system_version_info: response.version.to_string(),
-            resources: response.resources.iter().map(resource).collect(),
             type_url: response.kind.type_url().to_owned(),
             removed_resources: response.removed,
             nonce: response.nonce,
             control_plane: Some(control_plane()),
             ..DeltaDiscoveryResponse::default()
-        }
+        };
+        wire::message(&fields, &resources)
     }
 }
 

@@ -1,4 +1,3 @@
-use envoy_types::pb::google::protobuf::Any;
 use serde::Deserialize;
 
 use super::*;
@@ -48,7 +47,7 @@ fn resource(kind: Kind, text: &str) -> Resource {
     if content.contains(':') {
         return crate::render::routes(name, content.split('/').map(|text| Arc::new(part(text))).collect());
     }
-    let body = Any { type_url: String::new(), value: content.as_bytes().to_vec() };
+    let body = content.as_bytes().to_vec().into();
     let refers_to = if kind == Kind::Routes { content.split(',').map(str::to_owned).collect() } else { Vec::new() };
     let version = Version::of([name.as_bytes(), content.as_bytes()]);
     Resource { name: name.to_owned(), body, version, refers_to, node_clusters: Vec::new(), parts: Vec::new() }
@@ -75,7 +74,7 @@ fn shown(responses: &[Response]) -> String {
         let parts =
             |resource: &Resource| resource.parts.iter().map(|part| text(&part.body)).collect::<Vec<_>>().join("/");
         let content = |resource: &Resource| {
-            if resource.body.type_url.is_empty() { text(&resource.body.value) } else { parts(resource) }
+            if resource.parts.is_empty() { text(&resource.body) } else { parts(resource) }
         };
         let resources = response.resources.iter().map(|resource| format!(" {}={}", resource.name, content(resource)));
         let removed = response.removed.iter().map(|name| format!(" -{name}"));
