@@ -96,10 +96,12 @@ impl Worker {
 
     /// Notes that a request has started, and marks it for the routes where rules or users decide.
     pub fn begin(&mut self, host: &dyn Host, stream: u32) {
-        let whose = if self.divisions.is_empty() { Whose::Anybody } else { self.mark(host) };
+        // Which host was called is read once: it does not change when a mark has the route chosen anew.
+        let called = if self.divisions.is_empty() { None } else { virtual_host(host) };
+        let whose = called.as_deref().map_or(Whose::Anybody, |called| self.mark(host, called));
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose });
+            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose, called });
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
@@ -108,7 +110,7 @@ impl Worker {
 
     /// Counts a request that Envoy logs.
     pub fn end(&mut self, host: &dyn Host, stream: u32) {
-        let request = self.in_flight.remove(&stream);
+        let mut request = self.in_flight.remove(&stream);
         if request.is_none() {
             // One that never began was answered by a filter before this one, as what browsers ask before requests of
             // other origins is: it has a cluster, but nobody sent it there.
@@ -116,6 +118,7 @@ impl Worker {
             self.unfollowed = left;
         }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
+        let called = request.as_mut().and_then(|request| request.called.take());
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
@@ -123,7 +126,7 @@ impl Worker {
         let named = text(host, &["xds", "cluster_name"]);
         let (cluster, stratum) = match (seen, named) {
             (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
-                let Some(stratum) = self.stratum_of(host, &name, whose) else { return };
+                let Some(stratum) = self.stratum_of(host, &name, whose, called) else { return };
                 (name, stratum)
             }
             (Seen::NotYet | Seen::Elsewhere, None) => return,
@@ -206,12 +209,9 @@ impl Worker {
         self.sent.saturating_add(1)
     }
 
-    /// Sets the headers that the routes decide by. Returns whose request it is.
-    fn mark(&mut self, host: &dyn Host) -> Whose {
-        let Some(division) = text(host, &["xds", "virtual_host_name"]).and_then(|name| self.divisions.get(&name))
-        else {
-            return Whose::Anybody;
-        };
+    /// Sets the headers that the routes of this virtual host decide by. Returns whose request it is.
+    fn mark(&mut self, host: &dyn Host, called: &str) -> Whose {
+        let Some(division) = self.divisions.get(called) else { return Whose::Anybody };
         self.drawn = self.drawn.wrapping_add(1);
         let request = Request::from_pairs(host.request_headers());
         let mark = division.mark(&request, mix(self.ids.1, self.drawn));
@@ -234,7 +234,7 @@ impl Worker {
     }
 
     /// Returns where a request of this cluster is counted, or none if it is not one of ours.
-    fn stratum_of(&self, host: &dyn Host, cluster: &str, whose: Whose) -> Option<Stratum> {
+    fn stratum_of(&self, host: &dyn Host, cluster: &str, whose: Whose, called: Option<String>) -> Option<Stratum> {
         let Some(policy) = self.clusters.get(cluster) else {
             // The filter is on where a rollout runs: one of ours without policy is a rollout that just began, and
             // nothing of it may be lost. Others are not our business.
@@ -243,7 +243,7 @@ impl Worker {
         if policy.virtual_host.is_empty() {
             return Some(Stratum::Judged);
         }
-        let name = text(host, &["xds", "virtual_host_name"]).unwrap_or_default();
+        let name = called.or_else(|| virtual_host(host)).unwrap_or_default();
         // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
         // are held back, the primary's traffic that matches nothing (P12).
         let only_held_back = policy.arm == 0 && self.divisions.get(&name).is_some_and(Division::holds_back);
@@ -333,6 +333,11 @@ impl Worker {
         }
         self.node.clone().unwrap_or_default()
     }
+}
+
+/// Returns the name of the virtual host that the request called.
+fn virtual_host(host: &dyn Host) -> Option<String> {
+    text(host, &["xds", "virtual_host_name"])
 }
 
 #[cfg(test)]

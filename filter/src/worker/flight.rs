@@ -21,6 +21,8 @@ pub(super) struct InFlight {
     pub(super) started_ns: u64,
     pub(super) seen: Seen,
     pub(super) whose: Whose,
+    /// The virtual host that it called, where that was read.
+    pub(super) called: Option<String>,
 }
 
 /// Whose request it is, as far as arms that chance alone does not divide have to know.
@@ -119,7 +121,7 @@ impl Worker {
             Seen::NotYet => {
                 host.enter(stream).then_some(())?;
                 let Some(cluster) = text(host, &["xds", "cluster_name"]) else { return Some(Seen::NotYet) };
-                let Some(stratum) = self.stratum_of(host, &cluster, request.whose) else {
+                let Some(stratum) = self.stratum_of(host, &cluster, request.whose, request.called) else {
                     return Some(Seen::Elsewhere);
                 };
                 let due = self.limit_of(&cluster).is_some_and(|limit| age >= limit);

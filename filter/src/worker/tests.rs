@@ -452,3 +452,16 @@ fn where_requests_are_held_back_only_they_are_compared_with_the_canary() {
     send(vec![]);
     assert_eq!(strata(&mut worker), [(cluster.clone(), 0, 1), (cluster, 1, 2)]);
 }
+
+#[test]
+fn which_host_was_called_is_read_when_a_request_begins() {
+    let (mut worker, host) = divided(insiders(0));
+    host.set(7, "xds.cluster_name", b"prod/backend/2");
+    host.headers.replace(vec![header("x-group", b"insider")]);
+    worker.begin(&host, 7);
+    // A second look would see this.
+    host.set(7, "xds.virtual_host_name", b"prod/other");
+    host.answer(&mut worker, 7, 200, 5);
+    worker.tick(&host);
+    assert_eq!((host.last().clusters[0].stratum, host.last().clusters[0].finished), (0, 1));
+}
