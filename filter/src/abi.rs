@@ -77,8 +77,8 @@ extern "C" fn wingbeat_on_log(context: u32) {
 }
 
 impl Host for Envoy {
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        hostcalls::get_property(path.to_vec()).ok().flatten()
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        property(path)
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
@@ -127,6 +127,8 @@ impl Envoy {
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_get_property(path: *const u8, path_size: usize, value: *mut *mut u8, value_size: *mut usize) -> u32;
+
     fn proxy_grpc_call(
         upstream: *const u8,
         upstream_size: usize,
@@ -141,6 +143,21 @@ unsafe extern "C" {
         timeout_ms: u32,
         token: *mut u32,
     ) -> u32;
+}
+
+/// Returns an attribute. The SDK's function would build the path anew each time, which takes longer than all else that
+/// the filter itself does, and panics on a status that it does not know.
+fn property(path: &str) -> Option<Vec<u8>> {
+    let (mut value, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the path is a slice, followed by its length; the host writes an address to `value` and a number to `size`,
+    // and keeps none of them.
+    let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut value, &raw mut size) };
+    if status != 0 || value.is_null() {
+        return None;
+    }
+    // SAFETY: the host had the value's room allocated by the SDK's `proxy_on_memory_allocate`: a boxed slice of this
+    // size, which is ours from now on.
+    Some(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(value, size)) }.into_vec())
 }
 
 /// Calls the report service. The SDK's function would note the token for its dispatcher, which never forgets it.

@@ -2,8 +2,9 @@
 
 /// The host calls that the filter needs. Each costs microseconds in Envoy: they are made where they matter.
 pub trait Host {
-    /// Returns an attribute of the current stream, or none if Envoy has no value for it.
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// Returns an attribute of the current stream, or none if Envoy has no value for it. The path is as it is handed to
+    /// Envoy: names with a zero byte between them.
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
 
     /// Returns the header lines of the current request, those that begin with a colon included. Only while its headers
     /// are at hand.
@@ -26,12 +27,12 @@ pub trait Host {
 }
 
 /// Returns an attribute that is text; none also where it is not UTF-8.
-pub fn text(host: &dyn Host, path: &[&str]) -> Option<String> {
+pub fn text(host: &dyn Host, path: &str) -> Option<String> {
     host.property(path).and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
 /// Returns an attribute that is a number: eight bytes, little-endian.
-pub fn number(host: &dyn Host, path: &[&str]) -> Option<u64> {
+pub fn number(host: &dyn Host, path: &str) -> Option<u64> {
     let bytes: [u8; 8] = host.property(path)?.try_into().ok()?;
     Some(u64::from_le_bytes(bytes))
 }

@@ -123,7 +123,7 @@ impl Worker {
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
         let (in_cohort, before) = (seen.is_open(), seen.before());
-        let named = text(host, &["xds", "cluster_name"]);
+        let named = text(host, "xds\0cluster_name");
         let (cluster, stratum) = match (seen, named) {
             (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
                 let Some(stratum) = self.stratum_of(host, &name, whose, called) else { return };
@@ -328,8 +328,8 @@ impl Worker {
 
     fn node(&mut self, host: &dyn Host) -> (String, String) {
         if self.node.is_none() {
-            let id = text(host, &["xds", "node", "id"]);
-            self.node = id.map(|id| (id, text(host, &["xds", "node", "cluster"]).unwrap_or_default()));
+            let id = text(host, "xds\0node\0id");
+            self.node = id.map(|id| (id, text(host, "xds\0node\0cluster").unwrap_or_default()));
         }
         self.node.clone().unwrap_or_default()
     }
@@ -337,7 +337,7 @@ impl Worker {
 
 /// Returns the name of the virtual host that the request called.
 fn virtual_host(host: &dyn Host) -> Option<String> {
-    text(host, &["xds", "virtual_host_name"])
+    text(host, "xds\0virtual_host_name")
 }
 
 #[cfg(test)]

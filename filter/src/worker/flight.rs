@@ -120,7 +120,7 @@ impl Worker {
         match request.seen {
             Seen::NotYet => {
                 host.enter(stream).then_some(())?;
-                let Some(cluster) = text(host, &["xds", "cluster_name"]) else { return Some(Seen::NotYet) };
+                let Some(cluster) = text(host, "xds\0cluster_name") else { return Some(Seen::NotYet) };
                 let Some(stratum) = self.stratum_of(host, &cluster, request.whose, request.called) else {
                     return Some(Seen::Elsewhere);
                 };
@@ -154,7 +154,7 @@ impl Worker {
     /// Counts a request that is as old as its cluster's limit, by what there is of its response.
     fn count_old(&mut self, host: &dyn Host, cluster: String, stratum: Stratum, started_ns: u64, now: u64) -> Seen {
         let grpc = self.clusters.get(&cluster).is_some_and(|policy| policy.grpc);
-        let old = match number(host, &["response", "code"]) {
+        let old = match number(host, "response\0code") {
             Some(SWITCHING_PROTOCOLS) => Old::Stream,
             Some(FINAL..) if grpc => Old::Stream,
             Some(FINAL..) => Old::Answering,
@@ -190,5 +190,5 @@ pub(super) fn limit_ns(policy: &v1::ClusterPolicy) -> Option<u64> {
 }
 
 fn body_size(host: &dyn Host) -> u64 {
-    number(host, &["response", "size"]).unwrap_or_default()
+    number(host, "response\0size").unwrap_or_default()
 }

@@ -39,11 +39,11 @@ impl Reading {
 impl Worker {
     /// Reads how a request ended.
     pub(super) fn read(&mut self, host: &dyn Host, reading: Reading, before: Before, read_rev: bool) -> Finished {
-        let grpc = if reading.grpc { number(host, &["response", "grpc_status"]) } else { None };
-        let code = number(host, &["response", "code"]);
-        let flags = number(host, &["response", "flags"]).unwrap_or_default();
+        let grpc = if reading.grpc { number(host, "response\0grpc_status") } else { None };
+        let code = number(host, "response\0code");
+        let flags = number(host, "response\0flags").unwrap_or_default();
         let outcome = classify(Logged { code, flags, grpc });
-        let nanos = number(host, &["request", "duration"]).unwrap_or_default();
+        let nanos = number(host, "request\0duration").unwrap_or_default();
         self.logged = self.logged.wrapping_add(1);
         let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_SAMPLE);
         let upgraded = code == Some(SWITCHING_PROTOCOLS);
@@ -62,11 +62,11 @@ impl Worker {
             micros: micros.saturating_sub(waited),
             before,
             stream,
-            attempts: if reading.retries { number(host, &["upstream", "request_attempt_count"]) } else { None },
+            attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
-            pod: if sampled || outcome.is_error() { text(host, &["upstream", "address"]) } else { None },
+            pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
             sampled,
-            body: if sized { number(host, &["response", "size"]) } else { None },
+            body: if sized { number(host, "response\0size") } else { None },
             rev: if read_rev { route_rev(host) } else { None },
             group: None,
         }
@@ -79,7 +79,7 @@ impl Reading {
     fn waited_us(self, host: &dyn Host, micros: u64, outcome: Outcome) -> u64 {
         match self.slow_us {
             Some(slow_us) if outcome.is_error() || micros > slow_us => {
-                number(host, &["upstream", "cx_pool_ready_duration"]).unwrap_or_default() / 1_000
+                number(host, "upstream\0cx_pool_ready_duration").unwrap_or_default() / 1_000
             }
             Some(_) | None => 0,
         }
@@ -89,10 +89,10 @@ impl Reading {
 /// Returns true if the response is one of server-sent events: its length is the client's choice.
 fn is_event_stream(host: &dyn Host) -> bool {
     let name = b"text/event-stream";
-    let content_type = host.property(&["response", "headers", "content-type"]).unwrap_or_default();
+    let content_type = host.property("response\0headers\0content-type").unwrap_or_default();
     content_type.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
 }
 
 fn route_rev(host: &dyn Host) -> Option<u64> {
-    text(host, &["xds", "route_metadata", "filter_metadata", "wingbeat", "rev"])?.parse().ok()
+    text(host, "xds\0route_metadata\0filter_metadata\0wingbeat\0rev")?.parse().ok()
 }

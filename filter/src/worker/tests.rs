@@ -69,10 +69,10 @@ impl FakeHost {
 }
 
 impl Host for FakeHost {
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
         self.called();
         self.reads.set(self.reads.get() + 1);
-        let path = path.join(".");
+        let path = path.replace('\0', ".");
         if path == "xds.node.id" {
             return Some(b"edge-1".to_vec());
         }
