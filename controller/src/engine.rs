@@ -5,14 +5,12 @@
 //! on, with one exception (an abort is served even if it cannot be stored, and stored later); what cannot be
 //! stored is not adopted; the routes are derived from the state anew after every change.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
 use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
-use wingbeat_core::rollout::{
-    Alert, Answer, Asked, Command, Effect, Event, Phase, Severity, Ticket, question, safety, step,
-};
+use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
@@ -24,7 +22,7 @@ use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, entry, read};
+use crate::engine::record::{Record, read};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
@@ -47,6 +45,7 @@ mod records;
 mod roster;
 mod routes;
 mod show;
+mod stepping;
 
 pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
@@ -462,83 +461,6 @@ impl Engine {
 
     fn say(&mut self, name: &CanaryName, severity: Severity, text: impl Into<String>, now: Timestamp) {
         self.outbox.push(Told { canary: name.clone(), severity, text: text.into(), at: now });
-    }
-
-    /// Takes one canary a step further. Returns why, if a command was refused.
-    fn feed(&mut self, name: &CanaryName, event: &Event, now: Timestamp) -> Option<String> {
-        self.feed_with(name, event, None, now)
-    }
-
-    fn feed_with(
-        &mut self,
-        name: &CanaryName,
-        event: &Event,
-        commands: Option<VecDeque<String>>,
-        now: Timestamp,
-    ) -> Option<String> {
-        let canary = self.roster.get(name)?;
-        let stepped = step(&canary.managed.plan, &canary.state, event, now);
-        if stepped.state != canary.state {
-            let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
-            let end = canary.end_by(&stepped.state, now);
-            let reroutes = stepped.state.rev != canary.state.rev;
-            let was_judged = canary.is_judged();
-            let commands = commands.unwrap_or_else(|| canary.commands.clone());
-            let record = Record { state: stepped.state, commands, ..canary.record() };
-            let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
-            if let Err(error) = &stored
-                && !abort
-            {
-                // What cannot be written down is not begun.
-                return Some(error.to_string());
-            }
-            self.routes_changed |= reroutes;
-            if let (Some(end), Some(canary)) = (end, self.roster.get(name)) {
-                self.rollouts.ended(&canary.managed.plan, end);
-            }
-            self.roster.change(name, |canary| {
-                canary.unstored = stored.is_err();
-                canary.commands = record.commands;
-                canary.adopt(record.state, now);
-            });
-            if was_judged && self.roster.get(name).is_some_and(|canary| !canary.is_judged()) {
-                // No evidence is kept of a rollout that is over.
-                self.records.release();
-            }
-            self.touched(name);
-            self.policy_is_stale = true;
-        }
-        let mut refused = None;
-        for effect in stepped.effects {
-            match effect {
-                Effect::Emit(severity, text) => self.say(name, severity, text, now),
-                Effect::Alert(alert) => self.alerts.push(Alerted { canary: name.clone(), alert }),
-                Effect::Refuse(why) => refused = Some(why),
-            }
-        }
-        refused
-    }
-
-    /// Stores entries. Where that has just failed it is not tried again in the same tick: each attempt takes its time,
-    /// and there may be thousands of canaries.
-    fn store(&mut self, entries: &[(String, Vec<u8>)], now: Timestamp) -> Result<(), StoreError> {
-        if let Some((failed, error)) = &self.store_failed
-            && *failed == now
-        {
-            return Err(error.clone());
-        }
-        let stored = self.store.put(entries);
-        let failed = stored.as_ref().err().map(|error| (now, error.clone()));
-        if failed.is_some() != self.store_failed.is_some() {
-            if let Some((_, error)) = &failed {
-                tracing::error!(%error, "nothing can be stored: no step is begun, aborts are served");
-            } else {
-                tracing::warn!("states can be stored again");
-            }
-            self.views.all_are_stale();
-        }
-        self.store_failed = failed;
-        stored
     }
 
     /// The next tick looks at it, and it is shown anew.

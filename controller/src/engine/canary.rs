@@ -5,30 +5,27 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::flow::Flow;
 use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
-use wingbeat_core::analysis::ledger::Delta;
 use wingbeat_core::analysis::replay::{Line, Seen};
 use wingbeat_core::analysis::sample_ratio::SampleRatios;
 use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
-use wingbeat_core::analysis::window::{Arms, Batch, Seat};
+use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
-use wingbeat_core::outcome::Stratum;
-use wingbeat_core::rollout::{
-    Answer, Facts, HookKind, Pace, Phase, Readiness, Routes, Share, State, project, question,
-};
+use wingbeat_core::rollout::{Answer, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::resource::Version;
 
-use crate::engine::NODE_SILENT;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
 use crate::recorder::Recorded;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
+
+mod hearing;
 
 /// Command ids that are remembered, so that a repeated command acts once.
 const IDS_KEPT: usize = 256;
@@ -361,105 +358,6 @@ impl Canary {
             resumed: self.told.resumed,
             line: Line::recorded(weight, seen),
         })
-    }
-
-    /// Returns the seat of a node among those that report.
-    pub(super) fn seat(&mut self, node: &NodeId) -> Seat {
-        self.judge.seat(node)
-    }
-
-    /// Notes what a node serves, which reports every `tick`. Returns the rev of an abort that was not stored, if it is
-    /// served.
-    pub(super) fn saw(&mut self, arm: Arm, delta: &Delta, tick: Span, now: Timestamp) -> Option<Rev> {
-        let node = &delta.node;
-        let counts = &delta.counts;
-        let held = self.nodes.entry(node.clone()).or_insert_with(|| Node { rev: Rev::default(), last: now });
-        held.rev = held.rev.max(counts.rev);
-        held.last = now;
-        // Before the share flows, requests of the routes before are still on their way in; what a report tells began up
-        // to a tick before it.
-        if let Some(ratios) = &mut self.ratios
-            && delta.stratum == Stratum::Judged
-            && self.flow.since().is_some_and(|since| now.since(since) > tick.plus(SETTLED))
-        {
-            match arm {
-                Arm::Canary => ratios.observe(node, counts.started, 0),
-                Arm::Primary => ratios.observe(node, 0, counts.started),
-            }
-        }
-        self.flow.observe(node, counts, now);
-        self.served_abort()
-    }
-
-    /// Returns the rev of an abort that an earlier run of ours served and could not store, if nodes serve it. Where three
-    /// nodes report, two have to say so: one alone may make it up (P24).
-    fn served_abort(&self) -> Option<Rev> {
-        self.state.resumed?;
-        let abort = self.state.unstored_abort();
-        let serving = self.nodes.values().filter(|node| node.rev == abort).count();
-        let needed = if self.nodes.len() >= 3 { 2 } else { 1 };
-        (serving >= needed).then_some(abort)
-    }
-
-    /// Returns what people are to be told that they were not told yet.
-    pub(super) fn news(&mut self) -> Vec<String> {
-        let notices = self.assessed.as_ref().map(|assessed| assessed.notices.as_slice()).unwrap_or_default();
-        let news = notices.iter().filter(|notice| !self.noticed.contains(&notice.about));
-        let news = news.map(|notice| notice.text.clone()).collect();
-        self.noticed = notices.iter().map(|notice| notice.about).collect();
-        news
-    }
-
-    /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
-    /// whom to mark.
-    fn flowing(&mut self, now: Timestamp, heard: Heard<'_>) -> Flowing {
-        self.nodes.retain(|_, node| now.since(node.last) <= NODE_SILENT);
-        if let Some(since) = heard.nothing_since {
-            return Flowing::Unheard { since };
-        }
-        let unaware = heard.unaware;
-        match self.flow.assess(now) {
-            Flowing::Yes if !unaware.is_empty() => Flowing::No { laggards: unaware.to_vec() },
-            Flowing::Yes => match self.ratios.as_ref().and_then(|ratios| ratios.astray(RATIO_ALPHA)) {
-                Some(nodes) => Flowing::Astray { nodes },
-                None => Flowing::Yes,
-            },
-            flowing @ (Flowing::No { .. } | Flowing::Astray { .. } | Flowing::Unheard { .. }) => flowing,
-        }
-    }
-
-    /// Takes a window that is over.
-    pub(super) fn observe(&mut self, mut batch: Batch) {
-        if !self.is_judged() {
-            return;
-        }
-        self.asked = None;
-        // Some workers may not have the latest limit yet: what is surely true of every overdue request.
-        batch.overdue = Some(self.limits.surely_overdue());
-        let batch = &batch;
-        self.judge.observe(batch);
-        self.totals.primary.merge(&batch.judged.primary);
-        self.totals.canary.merge(&batch.judged.canary);
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(batch.clone());
-        if self.managed.plan.pace() == Pace::Checks {
-            self.remember(batch);
-        }
-        self.limits.follow(&self.totals.primary);
-    }
-
-    fn remember(&mut self, batch: &Batch) {
-        let own = self.managed.measures.iter().filter_map(|measure| match measure {
-            Measure::Filters(check) => Some(check.interval),
-            Measure::Prometheus(_) => None,
-        });
-        let longest = own.max().unwrap_or(Span::ZERO);
-        self.history.push_back((batch.end, batch.judged.canary.clone()));
-        while self.history.front().is_some_and(|(end, _)| batch.end.since(*end) > longest) {
-            self.history.pop_front();
-        }
     }
 
     /// Returns how things stand. Standing revisions are ready as soon as they are wanted.

@@ -10,9 +10,6 @@
 //! ```
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
-use alloc::string::String;
-use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,17 +22,18 @@ use super::interval::RatioInterval;
 use super::jackknife::{Jackknife, Opinion, Seats};
 use super::pairing::{Pairing, Ready};
 use super::sequential::{Split, count, ln_sum};
-use super::signal::{Shares, Signal, SignalMode};
+use super::signal::{Shares, Signal};
 use super::spread::Spread;
 use super::trial::{Limits, Standing, Trial};
 use super::users::Users;
 use super::voices::{Known, Voices};
 use super::window::{Batch, Seat};
-use super::words::{self, Observed};
+use super::words::Observed;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
-use crate::verdict::Verdict;
 use crate::weight::BasisPoints;
+
+mod saying;
 
 /// Evidence at which a step counts as safe: α of 5 % per signal and step. All signals must agree,
 /// which needs no correction.
@@ -467,123 +465,6 @@ impl Judge {
         let elapsed = now.since(self.step.began).as_millis();
         let millis = elapsed.saturating_mul(requests).checked_div(self.step.canary)?;
         Some(Span::from_millis(millis))
-    }
-
-    fn verdict(&self, now: Timestamp, flowing: &Flowing, missing: Option<u64>, eta: Option<Span>) -> Verdict {
-        if self.crossed.is_some() {
-            let reason = self.accuse(&self.shares());
-            return match self.suspected(now) {
-                Some(left) => Verdict::Continue(words::suspect(&reason, left)),
-                None => Verdict::Rollback(reason),
-            };
-        }
-        if let Some(reason) = self.without_data(now, flowing) {
-            return Verdict::NoData(reason);
-        }
-        if self.config.mode != Mode::Sequential {
-            return Verdict::Continue(words::checks_decide(&self.observed));
-        }
-        if let Some(rate) = self.baseline.degraded() {
-            return Verdict::Continue(words::shared_harm(&self.observed, rate));
-        }
-        if let Some((_, seat)) = self.rests_on {
-            let reason = self.accuse(&self.shares());
-            return Verdict::Continue(words::rests_on(&reason, self.seats.node(seat)));
-        }
-        match missing {
-            Some(0) => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
-            missing => {
-                if eta.is_some_and(|eta| eta > TOO_LONG) {
-                    return Verdict::NoData(words::too_little(self.step.canary, missing, eta));
-                }
-                match self.warm_at.filter(|warm| now < *warm) {
-                    Some(warm) => Verdict::Continue(words::warming_up(&self.observed, warm.since(now))),
-                    None => Verdict::Continue(words::missing(&self.observed, missing, eta)),
-                }
-            }
-        }
-    }
-
-    /// Returns how long the canary is suspected for yet, if it is: what crossed may be one bad pod (P13).
-    fn suspected(&self, now: Timestamp) -> Option<Span> {
-        let crossed = self.crossed.as_ref().filter(|crossed| !crossed.hard)?;
-        let (primary, canary) = self.spread.pods();
-        let one_pod = canary == 1 && primary > 1;
-        let until = crossed.at.plus(SUSPECT_FOR);
-        (one_pod && self.config.on_one_pod == OnOnePod::Suspect && now < until).then(|| until.since(now))
-    }
-
-    fn without_data(&self, now: Timestamp, flowing: &Flowing) -> Option<String> {
-        if let Flowing::Unheard { since } = flowing {
-            return Some(words::stale(now.since(*since)));
-        }
-        if let Some(last) = self.last_traffic
-            && now.since(last.max(self.step.began)) > STALE
-        {
-            return Some(words::stopped(now.since(last)));
-        }
-        match flowing {
-            Flowing::Yes | Flowing::Unheard { .. } => {}
-            Flowing::No { laggards } => return Some(words::not_flowing(self.step.weight, laggards)),
-            Flowing::Astray { nodes } => return Some(words::astray(self.step.weight, nodes)),
-        }
-        if self.step.canary == 0 && self.step.primary == 0 {
-            return Some(words::no_traffic(self.step.direct));
-        }
-        if self.step.canary == 0 {
-            return Some(words::only_primary(self.step.primary, self.step.direct));
-        }
-        if self.step.primary == 0 && self.config.compares_arms() {
-            return Some(words::only_canary(self.step.canary));
-        }
-        None
-    }
-
-    fn notices(&self, now: Timestamp) -> Vec<Notice> {
-        let mut notices = BTreeMap::new();
-        let (level, decisive) = (self.level(), self.config.decisive());
-        for (signal, mode) in &self.config.modes {
-            if *mode == SignalMode::Warn && self.trial.evidence(*signal, level) >= decisive {
-                notices.insert(About::Signal(*signal), words::would_roll_back(&self.words_for(Some(*signal))));
-            }
-        }
-        if let Some(rate) = self.baseline.degraded() {
-            notices.insert(About::SharedHarm, words::shared_harm(&self.observed, rate));
-        } else if let Some(limit) = self.config.error_limit.filter(|limit| self.baseline.exceeded(*limit)) {
-            notices.insert(About::SharedHarm, words::limit_exceeded_before(limit));
-        }
-        if let Some((since, seat)) = self.rests_on
-            && now.since(since) >= ONE_NODE_AFTER
-        {
-            let reason = self.accuse(&self.shares());
-            notices.insert(About::OneNode, words::rests_on(&reason, self.seats.node(seat)));
-        }
-        if let Some(left) = self.suspected(now) {
-            let reason = self.accuse(&self.shares());
-            notices.insert(About::OnePod, words::suspect(&reason, left));
-        }
-        notices.into_iter().map(|(about, text)| Notice { about, text }).collect()
-    }
-
-    /// Returns why the canary is rolled back, from the signal that speaks loudest.
-    fn accuse(&self, shares: &Shares) -> String {
-        let voices = self.voices();
-        let loudest = shares.iter().map(|(signal, _)| signal).max_by(|a, b| voices.of(*a).total_cmp(&voices.of(*b)));
-        self.words_for(loudest)
-    }
-
-    fn words_for(&self, signal: Option<Signal>) -> String {
-        let seen = &self.observed;
-        match signal {
-            Some(Signal::Latency) => words::slower(seen),
-            Some(Signal::Guard) => words::broken(seen),
-            Some(Signal::ErrorLimit) => words::above_limit(seen, self.config.error_limit),
-            Some(Signal::LatencyLimit) => words::slower_than_limit(seen, self.config.latency_limit.unwrap_or_default()),
-            Some(Signal::Outcomes) => words::other_answers(seen, self.trial.outcomes().loudest()),
-            Some(Signal::Attempts) => words::more_attempts(seen),
-            Some(Signal::Disconnects) => words::more_disconnects(seen),
-            Some(Signal::Errors) | None => words::more_errors(seen, self.interval.bounds(INTERVAL_ALPHA)),
-        }
     }
 }
 
