@@ -145,8 +145,8 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-/// Returns an attribute. The SDK's function would build the path anew each time, which takes longer than all else that
-/// the filter itself does, and panics on a status that it does not know.
+/// Returns an attribute. The SDK's function would build the path anew each time, in several allocations, and panics on a
+/// status that it does not know.
 fn property(path: &str) -> Option<Vec<u8>> {
     let (mut value, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: the path is a slice, followed by its length; the host writes an address to `value` and a number to `size`,

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod generate;
 mod layers;
+mod lengths;
 mod lint;
 mod prove;
 mod run;
@@ -28,7 +29,7 @@ enum Verb {
         #[arg(long)]
         fast: bool,
     },
-    /// Formatting, clippy, documentation, layers, generated files
+    /// Formatting, clippy, documentation, layers, lengths of files, generated files
     Lint,
     /// Checks that every crate depends on what it may, and nothing else
     CheckLayers,

@@ -1,33 +1,27 @@
 //! Tests per crate, and the largest files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::layers;
+use crate::lengths::{LONGEST, Source};
 use crate::prove::told;
-use crate::run::{output, say};
+use crate::run::say;
 
-/// Files that one can hold in the head have at most about so many lines without tests.
-const LARGEST: usize = 560;
 const SHOWN: usize = 10;
 
 /// Counts; true if no file is too large and the layers are kept.
 pub(super) fn count(root: &Path) -> anyhow::Result<bool> {
-    let listed = output(std::process::Command::new("git").current_dir(root).args(["ls-files", "*.rs"]))?;
+    let sources = Source::all(root)?;
     let mut tests: BTreeMap<String, usize> = BTreeMap::new();
-    let mut lines: Vec<(usize, PathBuf)> = Vec::new();
-    for path in listed.lines().map(Path::new) {
-        let text = std::fs::read_to_string(root.join(path))?;
-        let part = path.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
+    for source in &sources {
+        let part = source.path.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
         let attributes =
-            text.lines().map(str::trim).filter(|line| *line == "#[test]" || line.starts_with("#[tokio::test"));
+            source.text.lines().map(str::trim).filter(|line| *line == "#[test]" || line.starts_with("#[tokio::test"));
         *tests.entry(part.unwrap_or_default()).or_default() += attributes.count();
-        let is_test = path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs");
-        let is_generated = path.components().any(|part| part.as_os_str() == "gen");
-        if !is_test && !is_generated {
-            lines.push((text.lines().take_while(|line| *line != "#[cfg(test)]").count(), path.to_owned()));
-        }
     }
+    let code = sources.iter().filter(|source| !source.is_of_tests());
+    let mut lines: Vec<(usize, &Path)> = code.map(|source| (source.lines(), source.path.as_path())).collect();
     lines.sort_by(|a, b| b.cmp(a));
     for (part, count) in tests.iter().filter(|(_, count)| **count > 0) {
         say(&format!("    {count:>4} tests in {part}"))?;
@@ -44,7 +38,7 @@ pub(super) fn count(root: &Path) -> anyhow::Result<bool> {
         "counts",
         "cargo xtask check-layers",
         &figures,
-        &format!("≤ {LARGEST} lines"),
-        largest <= LARGEST && layers.is_ok(),
+        &format!("≤ {LONGEST} lines"),
+        largest <= LONGEST && layers.is_ok(),
     )
 }

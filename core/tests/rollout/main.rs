@@ -1,0 +1,9 @@
+//! The rollout machine against Flagger's wording and order, and against random events.
+#![expect(clippy::expect_used, reason = "tests")]
+
+mod asking;
+mod random;
+mod steps;
+mod turns;
+mod ways;
+mod world;

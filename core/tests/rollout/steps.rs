@@ -1,0 +1,158 @@
+//! What ends a step, what holds it, and what is out of order.
+
+use wingbeat_core::id::Revision;
+use wingbeat_core::rollout::{AlertLevel, Command, Event, Plan, PlanInput, Routes};
+use wingbeat_core::time::Span;
+use wingbeat_core::verdict::Verdict;
+use wingbeat_core::weight::BasisPoints;
+
+use crate::world::{World, advance, by_checks, down, harm, input, percent, revision, running};
+
+#[test]
+fn a_step_lasts_its_interval_of_flowing_time() {
+    let mut world = running();
+    world.facts.flowing = false;
+    world.verdict(advance());
+    world.pass(10_000);
+    world.tick();
+    assert_eq!(world.weight(), percent(5), "nothing flowed yet");
+    world.facts.flowing = true;
+    world.tick();
+    world.pass(600);
+    world.facts.flowing = false;
+    world.tick();
+    world.pass(60_000);
+    world.facts.flowing = true;
+    world.tick();
+    world.pass(399);
+    world.tick();
+    assert_eq!(world.weight(), percent(5), "999 ms flowed");
+    world.pass(1);
+    world.tick();
+    assert_eq!(world.weight(), percent(10));
+}
+
+#[test]
+fn proven_safety_ends_a_step_early() {
+    let mut world = running();
+    world.pass(200);
+    world.verdict(advance());
+    assert_eq!(world.weight(), percent(5));
+    world.facts.safe = true;
+    world.tick();
+    assert_eq!(world.weight(), percent(10));
+}
+
+#[test]
+fn absence_is_not_success() {
+    let mut world = running();
+    for _ in 0..100 {
+        world.pass(1_000);
+        world.verdict(Verdict::NoData("no traffic".into()));
+        world.verdict(Verdict::Continue("12 more requests".into()));
+    }
+    assert_eq!(world.weight(), percent(5));
+}
+
+#[test]
+fn harm_ends_the_rollout_at_once() {
+    let mut world = running();
+    let rev = world.state.rev;
+    world.verdict(harm());
+    assert_eq!(world.texts, ["Rolling back backend.prod the canary fails", "Canary failed! Scaling down backend.prod"]);
+    assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
+    assert_eq!(world.state.rev, rev.next());
+    // Seen again, the failed revision starts nothing; a retry does, with a budget of its own.
+    let before = world.state.clone();
+    assert_eq!(world.feed(&revision("2")), []);
+    assert_eq!(world.state, before);
+    world.facts.verdict = Verdict::NoData(String::new());
+    world.feed(&Event::Command(Command::Retry));
+    assert_eq!((world.phase(), world.state.attempt()), ("Progressing", 2));
+    world.feed(&revision("3"));
+    assert_eq!(world.state.attempt(), 1);
+}
+
+#[test]
+fn pausing_freezes_the_weight_but_not_the_guard() {
+    let mut world = running();
+    world.feed(&Event::Command(Command::Pause));
+    world.pass(5_000);
+    world.verdict(advance());
+    assert_eq!(world.weight(), percent(5));
+    world.verdict(harm());
+    assert_eq!(world.weight(), BasisPoints::ZERO);
+}
+
+#[test]
+fn what_is_suspended_neither_begins_nor_moves() {
+    let mut world = World::new(&PlanInput { suspend: true, ..input() });
+    world.feed(&revision("2"));
+    assert_eq!(world.phase(), "Initialized");
+    let mut world = running();
+    world.plan = Plan::try_new(&PlanInput { suspend: true, ..input() }).expect("a plan");
+    world.facts.verdict = advance();
+    for _ in 0..5 {
+        world.interval();
+    }
+    assert_eq!(world.weight(), percent(5));
+    world.plan = Plan::try_new(&input()).expect("a plan");
+    world.tick();
+    assert_eq!(world.weight(), percent(10));
+}
+
+#[test]
+fn a_canary_that_does_not_become_ready_meets_its_deadline() {
+    let mut world = World::new(&PlanInput { progress_deadline: Some(Span::from_secs(60)), ..input() });
+    world.facts.canary =
+        down("waiting for rollout to finish: 0 of 1 (readyThreshold 100%) updated replicas are available", false);
+    world.feed(&revision("2"));
+    for _ in 0..60 {
+        world.interval();
+    }
+    assert_eq!((world.phase(), world.state.failed_checks()), ("Progressing", 0));
+    world.interval();
+    let reason = "waiting for rollout to finish: 0 of 1 (readyThreshold 100%) updated replicas are available";
+    assert_eq!(
+        world.texts,
+        [
+            "New revision detected! Scaling up backend.prod".to_owned(),
+            format!("canary deployment backend.prod not ready: {reason}"),
+            format!("Rolling back backend.prod progress deadline exceeded {reason}"),
+            "Canary failed! Scaling down backend.prod".to_owned(),
+        ]
+    );
+    assert_eq!(world.alerts.last(), Some(&(AlertLevel::Error, format!("Progress deadline exceeded {reason}"))));
+}
+
+#[test]
+fn a_broken_primary_blocks_no_fix() {
+    let mut world = running();
+    world.facts.primary = down("0 of 2 replicas are available", false);
+    world.verdict(advance());
+    world.interval();
+    assert_eq!(world.weight(), percent(5), "nothing moves");
+    world.feed(&revision("3"));
+    assert_eq!(world.state.canary(), Some(&Revision::new("3")));
+    world.facts.canary = down("crash loop", true);
+    world.interval();
+    assert_eq!(world.phase(), "Progressing", "there is no better place to go");
+    assert!(world.alerts.contains(&(AlertLevel::Error, "Neither primary nor canary is healthy.".to_owned())));
+}
+
+#[test]
+fn a_promotion_that_fails_stays_on_the_canary_when_there_is_no_way_back() {
+    for (intact, serves) in [(false, "2"), (true, "1")] {
+        let mut world = World::new(&PlanInput { step_weight: Some(50), ..by_checks() });
+        world.feed(&revision("2"));
+        for _ in 0..2 {
+            world.interval();
+        }
+        assert_eq!(world.phase(), "Promoting");
+        world.facts.primary = down("deployment \"backend-primary\" exceeded its progress deadline", true);
+        world.facts.intact = intact;
+        world.interval();
+        assert_eq!(world.phase(), "Failed");
+        assert_eq!(world.routes(), Routes::Settled(Revision::new(serves)));
+    }
+}

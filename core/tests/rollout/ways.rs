@@ -1,0 +1,256 @@
+//! Ways of a rollout from its beginning to its end, as plans say.
+
+use wingbeat_core::id::Revision;
+use wingbeat_core::rollout::{AlertLevel, NoData, Pace, PlanInput, Routes, Share};
+use wingbeat_core::verdict::Verdict;
+use wingbeat_core::weight::BasisPoints;
+
+use crate::world::{World, advance, by_checks, input, percent, revision, running};
+
+#[test]
+fn the_first_revision_serves_without_a_rollout() {
+    let world = World::new(&input());
+    assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
+    assert_eq!(world.phase(), "Initialized");
+}
+
+#[test]
+fn a_healthy_canary_takes_the_guides_way() {
+    for input in [input(), by_checks()] {
+        let mut world = World::new(&input);
+        world.facts.verdict = advance();
+        world.feed(&revision("2"));
+        let mut intervals = 0;
+        while world.phase() != "Succeeded" {
+            if input.pace == Pace::Evidence {
+                // The new share is seen to flow, which starts the step's clock.
+                world.tick();
+            }
+            world.interval();
+            intervals += 1;
+            assert!(intervals < 20, "stuck in {}", world.phase());
+        }
+        let advances = (1..=10).map(|step| format!("Advance backend.prod canary weight {}", step * 5));
+        let mut expected = vec![
+            "New revision detected! Scaling up backend.prod".to_owned(),
+            "Starting canary analysis for backend.prod".to_owned(),
+        ];
+        expected.extend(advances);
+        expected.extend(
+            [
+                "Copying backend.prod template spec to backend-primary.prod",
+                "Routing all traffic to primary",
+                "Promotion completed! Scaling down backend.prod",
+            ]
+            .map(str::to_owned),
+        );
+        assert_eq!(world.texts, expected);
+        assert_eq!(world.routes(), Routes::Settled(Revision::new("2")));
+        if input.pace == Pace::Checks {
+            // Flagger's timeline, after the detection: ten weights, Copying, Routing, Completed, one tick each.
+            assert_eq!(intervals, 13);
+        }
+        assert_eq!(
+            world.alerts,
+            [
+                (AlertLevel::Info, "New revision detected, progressing canary analysis.".to_owned()),
+                (AlertLevel::Info, "Canary analysis completed successfully, promotion finished.".to_owned()),
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_b_tests_count_their_iterations() {
+    let input = PlanInput { step_weight: None, max_weight: None, iterations: Some(10), matches: true, ..by_checks() };
+    let mut world = World::new(&input);
+    world.feed(&revision("2"));
+    world.interval();
+    assert_eq!(world.weight(), percent(100), "as the guide shows it");
+    assert!(matches!(world.routes(), Routes::Shared { share: Share::Matched, .. }));
+    let rev = world.state.rev;
+    for _ in 0..13 {
+        world.interval();
+    }
+    assert_eq!(world.state.rev.get(), rev.get() + 1, "iterations change no route");
+    let mut expected = vec![
+        "New revision detected! Scaling up backend.prod".to_owned(),
+        "Starting canary analysis for backend.prod".to_owned(),
+    ];
+    expected.extend((1..=10).map(|n| format!("Advance backend.prod canary iteration {n}/10")));
+    expected.extend(
+        [
+            "Copying backend.prod template spec to backend-primary.prod",
+            "Routing all traffic to primary",
+            "Promotion completed! Scaling down backend.prod",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(world.texts, expected);
+}
+
+#[test]
+fn an_a_b_test_by_evidence_first_measures_the_primary_for_an_interval() {
+    let input = PlanInput { step_weight: None, max_weight: None, iterations: Some(2), matches: true, ..input() };
+    let mut world = World::new(&input);
+    world.feed(&revision("2"));
+    let share = |world: &World| match world.routes() {
+        Routes::Shared { share, .. } => share,
+        other @ (Routes::Nowhere | Routes::Settled(_)) => panic!("{other:?}"),
+    };
+    for _ in 0..3 {
+        world.tick();
+        assert_eq!(share(&world), Share::Nothing);
+        world.pass(400);
+    }
+    world.tick();
+    assert_eq!(share(&world), Share::Matched);
+}
+
+#[test]
+fn a_suspected_canary_goes_back_to_the_first_weight_and_may_rise_again() {
+    let mut world = running();
+    world.facts.verdict = advance();
+    while world.weight() < BasisPoints::from_percent(20) {
+        world.pass(100);
+        world.tick();
+    }
+    world.take_texts();
+    world.facts.suspect = true;
+    world.facts.verdict = Verdict::Continue("suspect".into());
+    world.tick();
+    world.pass(9_000);
+    world.tick();
+    assert_eq!(world.weight(), BasisPoints::from_percent(5));
+    assert_eq!(
+        world.take_texts(),
+        ["Halt backend.prod advancement: one pod may be bad by itself, canary weight back to 5"],
+        "told once"
+    );
+    world.facts.suspect = false;
+    world.facts.verdict = advance();
+    for _ in 0..12 {
+        world.pass(100);
+        world.tick();
+    }
+    assert_eq!(world.weight(), BasisPoints::from_percent(10));
+}
+
+#[test]
+fn no_data_holds_or_fails_as_the_plan_says() {
+    for (no_data, failed) in [(None, 0), (Some(NoData::Hold), 0), (Some(NoData::Fail), 2)] {
+        let mut world = World::new(&PlanInput { no_data, threshold: Some(5), ..input() });
+        world.feed(&revision("2"));
+        world.tick();
+        world.tick();
+        world.take_texts();
+        world.facts.verdict = Verdict::NoData("no traffic at all in this step".into());
+        for _ in 0..24 {
+            world.pass(100);
+            world.tick();
+        }
+        assert_eq!(world.state.failed_checks(), failed, "{no_data:?}");
+        let said = "Halt backend.prod advancement no data: no traffic at all in this step";
+        assert_eq!(world.take_texts(), vec![said; failed as usize]);
+    }
+}
+
+#[test]
+fn blue_green_switches_after_its_iterations() {
+    let plain = PlanInput { step_weight: None, max_weight: None, iterations: Some(2), ..by_checks() };
+    for (mirror, switch) in
+        [(false, "Routing all traffic to canary"), (true, "Stop traffic mirroring and route all traffic to canary")]
+    {
+        let mut world = World::new(&PlanInput { mirror, ..plain.clone() });
+        world.feed(&revision("2"));
+        let mut shares = Vec::new();
+        for _ in 0..6 {
+            world.interval();
+            shares.push(world.weight());
+        }
+        let zero = BasisPoints::ZERO;
+        assert_eq!(shares, [zero, zero, percent(100), percent(100), zero, zero]);
+        assert_eq!(
+            world.texts[2..],
+            [
+                "Advance backend.prod canary iteration 1/2",
+                "Advance backend.prod canary iteration 2/2",
+                switch,
+                "Copying backend.prod template spec to backend-primary.prod",
+                "Routing all traffic to primary",
+                "Promotion completed! Scaling down backend.prod",
+            ]
+        );
+    }
+}
+
+#[test]
+fn blue_green_by_evidence_needs_no_users_before_the_switch() {
+    let input = PlanInput { step_weight: None, max_weight: None, iterations: Some(2), ..input() };
+    let mut world = World::new(&input);
+    world.feed(&revision("2"));
+    for _ in 0..4 {
+        world.interval();
+    }
+    assert_eq!(world.weight(), percent(100));
+    world.interval();
+    assert_eq!(world.phase(), "Progressing", "from the switch on, there are users, and nothing was measured");
+    world.verdict(advance());
+    assert_eq!(world.phase(), "Promoting");
+}
+
+#[test]
+fn mirroring_comes_before_the_first_weight() {
+    let mut world = World::new(&PlanInput { mirror: true, mirror_weight: Some(30), ..by_checks() });
+    world.feed(&revision("2"));
+    world.interval();
+    assert!(matches!(world.routes(), Routes::Shared { share: Share::Mirrored(share), .. } if share == percent(30)));
+    world.interval();
+    assert_eq!(
+        world.texts[2..],
+        ["Advance backend.prod canary weight 0", "Advance backend.prod canary weight 5"].map(str::to_owned)
+    );
+}
+
+#[test]
+fn promotion_goes_by_steps_where_the_plan_says_so() {
+    let mut world = World::new(&PlanInput { step_weight: Some(50), step_weight_promotion: Some(20), ..by_checks() });
+    world.feed(&revision("2"));
+    for _ in 0..2 {
+        world.interval();
+    }
+    world.take_texts();
+    let mut weights = Vec::new();
+    while world.phase() != "Succeeded" {
+        world.interval();
+        weights.push(world.weight().get() / 100);
+    }
+    assert_eq!(weights, [70, 90, 0, 0]);
+    assert_eq!(
+        world.texts,
+        [
+            "Advance backend.prod primary weight 70",
+            "Advance backend.prod primary weight 90",
+            "Advance backend.prod primary weight 100",
+            "Promotion completed! Scaling down backend.prod",
+        ]
+    );
+}
+
+#[test]
+fn analysis_can_be_skipped() {
+    let mut world = World::new(&PlanInput { skip_analysis: true, ..by_checks() });
+    world.feed(&revision("2"));
+    for _ in 0..3 {
+        world.interval();
+    }
+    assert_eq!(
+        world.texts,
+        [
+            "New revision detected! Scaling up backend.prod",
+            "Copying backend.prod template spec to backend-primary.prod",
+            "Promotion completed! Canary analysis was skipped for backend.prod",
+        ]
+    );
+    assert_eq!(world.routes(), Routes::Settled(Revision::new("2")));
+}
