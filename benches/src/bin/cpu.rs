@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -147,7 +147,7 @@ async fn slice(lab: &Lab, host: &str, before: u64) -> anyhow::Result<f64> {
     // No user leaves before it is enough, unless something is wrong.
     let nanos: anyhow::Result<f64> = tokio::select! {
         nanos = measured => nanos,
-        Some(left) = all.join_next() => Err(left?.err().context("a user left")?),
+        Some(left) = all.join_next() => left?.and_then(|()| bail!("a user left")),
     };
     users.enough.store(true, Ordering::Relaxed);
     while let Some(left) = all.join_next().await {
