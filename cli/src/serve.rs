@@ -15,7 +15,6 @@ use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
-use wingbeat_controller::store::memory::Memory;
 use wingbeat_xds_server::server::{self, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
@@ -47,7 +46,7 @@ pub(crate) struct Args {
     /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_controller=warn
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Folder that keeps the state; without it, a restart forgets
+    /// Folder that keeps the state [default: $STATE_DIRECTORY, or wingbeat in this user's folder of states]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Folder for recordings, a file per rollout, of what its judge sees; `wingbeat replay` reads them
@@ -91,13 +90,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             return Err(Wrong(why).into());
         }
     }
-    let store: Box<dyn Store> = match &args.state {
-        Some(folder) => Box::new(Disk::open(folder).map_err(|error| Wrong(error.to_string()))?),
-        None => {
-            tracing::warn!("no --state: a restart forgets all rollouts");
-            Box::new(Memory::default())
-        }
-    };
+    let folder = state_folder(args.state.clone())?;
+    let store: Box<dyn Store> = Box::new(Disk::open(&folder).map_err(|error| Wrong(error.to_string()))?);
+    tracing::info!(folder = %folder.display(), "state");
     let recorder = args.record.as_deref().map(Recorder::start).transpose();
     let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
     let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
@@ -155,6 +150,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     drop(stop_xds);
     drop(runtime);
     Ok(Outcome::Done)
+}
+
+/// Returns where the state is kept. There is always one: without it, a revision that was rolled back would be taken for
+/// the one that serves after a restart.
+fn state_folder(chosen: Option<PathBuf>) -> Result<PathBuf, Wrong> {
+    // What systemd makes for a service with `StateDirectory=`; the first if there are several.
+    let of_service = std::env::var_os("STATE_DIRECTORY").filter(|folders| !folders.is_empty());
+    let of_service = of_service.and_then(|folders| std::env::split_paths(&folders).next());
+    let of_user = || dirs::state_dir().or_else(dirs::data_local_dir).map(|folder| folder.join("wingbeat"));
+    chosen.or(of_service).or_else(of_user).ok_or_else(|| {
+        Wrong("this user has no home, so there is no default for the state: name a folder by --state".to_owned())
+    })
 }
 
 /// Reads the certificates.

@@ -5,8 +5,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use wingbeat_controller::store::Store as _;
 use wingbeat_controller::store::disk::Disk;
+use wingbeat_controller::store::{Store as _, Write};
 use wingbeat_test_support::server::{Server, run, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
@@ -219,7 +219,7 @@ async fn a_state_that_is_cut_off_in_use_or_newer_is_refused_by_name() {
     drop(server);
     let newer = br#"{"version": 9, "content": {"anything": true}}"#;
     let mut disk = Disk::open(&folder.state()).expect("the state");
-    disk.put(&[("canary/prod/backend".to_owned(), newer.to_vec())]).expect("it is written");
+    disk.commit(&[Write::Put("canary/prod/backend".to_owned(), newer.to_vec())]).expect("it is written");
     drop(disk);
     let (code, said) = folder.refused();
     let told =

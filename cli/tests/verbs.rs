@@ -6,7 +6,10 @@ use std::process::Command;
 use serde_json::Value;
 
 fn wingbeat(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_wingbeat")).args(args).output().expect("the program runs");
+    // Nothing is left in the folders of who runs the tests.
+    let states = tempfile::tempdir().expect("a folder");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_wingbeat"));
+    let output = program.args(args).env("XDG_STATE_HOME", states.path()).output().expect("the program runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -7,22 +7,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
+use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows};
-use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
-use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
 use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
+use crate::engine::fleet::Fleet;
 use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, read};
+use crate::engine::record::{Record, evidence_key, read, read_or_leave_aside};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
@@ -30,13 +31,14 @@ use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
 use crate::setup::{Measure, Setup};
-use crate::store::{Store, StoreError};
+use crate::store::{Entries, Store, StoreError};
 use crate::view::Board;
 
 mod canary;
 mod clients;
 pub(crate) mod course;
 mod due;
+mod fleet;
 mod limits;
 mod memoir;
 mod policy;
@@ -57,13 +59,13 @@ const NODE_SILENT: Span = Span::from_secs(5);
 /// Filters report every few seconds at the latest, traffic or not. When none has for so long, nothing is known any more.
 const UNHEARD: Span = Span::from_secs(10);
 
-/// Reports a second that one engine grants; more workers report less often (P26).
-const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
-/// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
-const TICK_MS: (u64, u64) = (100, 5_000);
-const IDLE_TICK_MS: u32 = 1_000;
-const LEDGER_KEY: &str = "ledger";
+/// What is held of a worker is stored under this and its key.
+const LEDGER_PREFIX: &str = "ledger/";
+/// Where versions before the third stored the whole ledger. Nothing can be made of it: it knew no rollouts.
+const OLD_LEDGER_KEY: &str = "ledger";
 const WINDOWS_KEY: &str = "windows";
+/// When the last checkpoint was written.
+const CLOCK_KEY: &str = "clock";
 
 /// The engine.
 pub struct Engine {
@@ -74,18 +76,25 @@ pub struct Engine {
     setup: Setup,
     roster: Roster,
     ledger: Ledger,
+    /// Whether the ledger held everything of the rollouts that were in progress when it was read.
+    ledger_trust: Trust,
+    /// Keys of entries that nobody reads any more, until they are deleted.
+    obsolete: Vec<String>,
     windows: Windows,
     policies: Policies,
+    fleet: Fleet,
     clients: Clients,
     /// What is stored of canaries that are not configured at the moment; kept for their return.
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
+    /// When the last checkpoint was written that an earlier process wrote.
+    stored_clock: Timestamp,
     /// Those that the next tick looks at in any case: something happened to them.
     due: BTreeSet<CanaryName>,
     /// After a restart in mid-rollout: the workers that had traffic before and did not report since. Until all have, no
     /// rollout is moved: one of them may show an abort that was served and not stored (P28).
-    awaited: Option<BTreeSet<(BootId, WorkerId)>>,
+    awaited: Option<BTreeSet<WorkerKey>>,
     /// When all that are not at rest were looked at.
     last_sweep: Timestamp,
     /// Something that filters are told may be different.
@@ -95,6 +104,8 @@ pub struct Engine {
     rollouts: Rollouts,
     memoir: Memoir,
     reports: u64,
+    /// Parts of reports that are of no rollout in progress.
+    foreign: u64,
     last_report: Option<Timestamp>,
     records: Records,
     outbox: Vec<Told>,
@@ -146,13 +157,14 @@ impl Engine {
             };
             if let Some(record) = read::<Record>(&entries, key)? {
                 let record = Record { state: record.state.resumed(), ..record };
-                let evidence = read::<Evidence>(&entries, &format!("evidence/{namespace}/{name}"))?;
-                dormant.insert(CanaryName::new(namespace, name), Dormant { record, evidence });
+                let name = CanaryName::new(namespace, name);
+                let evidence = read_or_leave_aside::<Evidence>(&entries, &evidence_key(&name))?;
+                dormant.insert(name, Dormant { record, evidence });
             }
         }
-        let windows =
-            read::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.map_or_else(Windows::new, Windows::restore);
-        let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
+        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?;
+        let windows = windows.map_or_else(Windows::new, Windows::restore);
+        let (ledger, ledger_trust) = read_ledger(&entries)?;
         let progressing = |dormant: &Dormant| matches!(dormant.record.state.phase, Phase::Progressing(_));
         let awaited = dormant.values().any(progressing).then(|| ledger.active(NODE_SILENT));
         Ok(Self {
@@ -162,12 +174,16 @@ impl Engine {
             setup: Setup::default(),
             roster: Roster::default(),
             ledger,
+            ledger_trust,
+            obsolete: entries.keys().filter(|key| *key == OLD_LEDGER_KEY).cloned().collect(),
             windows,
             policies: Policies::default(),
+            fleet: Fleet::default(),
             clients: Clients::default(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
+            stored_clock: read_or_leave_aside(&entries, CLOCK_KEY)?.unwrap_or_default(),
             due: BTreeSet::new(),
             awaited,
             last_sweep: Timestamp::EPOCH,
@@ -177,6 +193,7 @@ impl Engine {
             rollouts: Rollouts::default(),
             memoir: Memoir::open(&entries),
             reports: 0,
+            foreign: 0,
             last_report: None,
             records: Records::default(),
             outbox: Vec::new(),
@@ -184,9 +201,11 @@ impl Engine {
         })
     }
 
-    /// Returns the latest time that was stored: no clock may start before it.
+    /// Returns the latest time that was stored: no clock may start before it, or what is in the evidence would be yet to
+    /// come.
     pub fn latest_stored(&self) -> Timestamp {
-        self.dormant.values().map(|dormant| dormant.record.state.changed).max().unwrap_or_default()
+        let changes = self.dormant.values().map(|dormant| dormant.record.state.changed);
+        changes.chain([self.stored_clock]).max().unwrap_or_default()
     }
 
     /// Returns the revisions that served when the state was stored.
@@ -203,6 +222,8 @@ impl Engine {
             if let Some(canary) = self.roster.remove(&name) {
                 let evidence = canary.evidence();
                 let record = canary.record();
+                // Nobody takes in what is reported of it meanwhile.
+                self.ledger.close(canary.epoch());
                 self.views.forget(&name);
                 self.dormant.insert(name, Dormant { record, evidence });
             }
@@ -225,25 +246,40 @@ impl Engine {
             self.touched(&name);
             self.feed(&name, &Event::Revision(revision), now);
         }
+        // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
+        self.ledger.retain_open();
+        // … who reports may have been counted before.
+        self.ledger_trust = Trust::Baseline;
         self.update_policy();
     }
 
     /// Takes a report of a filter. The error says why it was refused; then nothing of it counts.
     pub fn report(&mut self, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
-        let counts = request.clusters.iter().map(convert::counts).collect::<Result<Vec<_>, _>>();
-        let counts = counts.map_err(|error| error.to_string())?;
         let node = NodeId::new(request.node_id.clone());
-        let (boot, worker) = (BootId::new(request.boot_id), WorkerId::new(request.worker_id));
-        let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &counts, now);
-        let ingested = ingested.map_err(|refused| refused.to_string())?;
+        let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
+        // What is of no rollout in progress is left out before anything is made of it.
+        let ours = |report: &&ClusterReport| self.owner(&report.cluster, Epoch::new(report.epoch)).is_some();
+        let entries = request.clusters.iter().filter(ours).map(convert::reported);
+        let entries: Vec<Reported> = entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let foreign = request.clusters.len().saturating_sub(entries.len());
+        self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
+        let report = Report {
+            source: node.as_str(),
+            node: &node,
+            key,
+            sequence: request.sequence,
+            since: request.since,
+            entries: &entries,
+        };
+        let ingested = self.ledger.ingest(&report, now).map_err(|refused| refused.to_string())?;
         self.reports = self.reports.saturating_add(1);
         self.last_report = Some(now);
-        self.heard_of(boot, worker, !counts.is_empty());
+        self.heard_of(key, !entries.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
-        let tick = self.granted_tick();
+        self.fleet.heard(key, &node, self.policies.divisions_of(request.policy_version), now);
+        let tick = self.fleet.grant(self.roster.is_judging(), now);
         for delta in ingested.deltas {
-            // Of another canary, or of one that nobody judges.
-            let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
+            let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
             self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
             let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
@@ -251,9 +287,21 @@ impl Engine {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }
-        self.policies.saw(&node, boot, worker, request.policy_version, now);
         let policy = self.policies.news(request.policy_version, request.automaton_format);
-        Ok(ReportResponse { received: ingested.received, durable: ingested.durable, policy, next_tick_ms: tick })
+        Ok(ReportResponse {
+            received: ingested.received,
+            durable: ingested.durable,
+            policy,
+            next_tick_ms: tick,
+            send_all: ingested.incomplete,
+        })
+    }
+
+    /// Returns the canary whose cluster this is, if its rollout in progress is of this epoch.
+    fn owner(&self, cluster: &str, epoch: Epoch) -> Option<&(CanaryName, Arm)> {
+        let owner = self.roster.owner(cluster)?;
+        let canary = self.roster.get(&owner.0)?;
+        (canary.epoch() == epoch).then_some(owner)
     }
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
@@ -356,7 +404,7 @@ impl Engine {
     /// Returns what is shown.
     pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
         let unstorable = self.store_failed.as_ref().map(|(_, error)| error.to_string());
-        let nodes = self.ledger.nodes().into_values().filter(|last| now.since(*last) <= NODE_SILENT).count();
+        let nodes = self.fleet.nodes();
         let trouble = Troubles {
             clients: &self.clients,
             records: &self.records,
@@ -370,6 +418,7 @@ impl Engine {
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
+            foreign_reports: self.foreign,
             rollouts: self.rollouts.clone(),
         }
     }
@@ -434,9 +483,9 @@ impl Engine {
     }
 
     /// Notes a report. One without requests shows nothing: threads of Envoy that serve nobody ask for the policy, too.
-    fn heard_of(&mut self, boot: BootId, worker: WorkerId, has_requests: bool) {
+    fn heard_of(&mut self, key: WorkerKey, has_requests: bool) {
         if let Some(awaited) = self.awaited.as_mut().filter(|_| has_requests) {
-            awaited.remove(&(boot, worker));
+            awaited.remove(&key);
             if awaited.is_empty() {
                 self.awaited = None;
             }
@@ -455,6 +504,11 @@ impl Engine {
         let mut canary = Canary::new(managed, record, now);
         if let Some(evidence) = evidence {
             canary.restore(evidence, now);
+        }
+        if canary.is_counted() {
+            self.ledger.open(canary.epoch(), self.ledger_trust);
+        } else {
+            self.windows.forget(name);
         }
         self.roster.insert(name, canary);
     }
@@ -476,14 +530,36 @@ impl Engine {
         self.policies.update(self.roster.all());
     }
 
-    fn granted_tick(&self) -> u32 {
-        if !self.roster.is_judging() {
-            return IDLE_TICK_MS;
+    /// Lets the ledger and the windows follow a canary from one rollout to the next. `before` is the epoch that was
+    /// counted until now.
+    fn follow_epoch(&mut self, name: &CanaryName, before: Option<Epoch>) {
+        let now = self.roster.get(name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+        if before == now {
+            return;
         }
-        let workers = u64::try_from(self.ledger.workers()).unwrap_or(u64::MAX);
-        let millis = workers.saturating_mul(1_000) / REPORT_BUDGET_PER_SECOND;
-        u32::try_from(millis.clamp(TICK_MS.0, TICK_MS.1)).unwrap_or(IDLE_TICK_MS)
+        if let Some(before) = before {
+            self.ledger.close(before);
+            self.windows.forget(name);
+            self.reported_since_checkpoint = true;
+        }
+        if let Some(now) = now {
+            self.ledger.open(now, Trust::Complete);
+        }
     }
+}
+
+/// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.
+fn read_ledger(entries: &Entries) -> Result<(Ledger, Trust), OpenError> {
+    let mut trust = if entries.contains_key(OLD_LEDGER_KEY) { Trust::Baseline } else { Trust::Complete };
+    let mut workers = Vec::new();
+    for key in entries.keys() {
+        let Some(worker) = key.strip_prefix(LEDGER_PREFIX) else { continue };
+        match (WorkerKey::parse(worker), read_or_leave_aside::<Worker>(entries, key)?) {
+            (Some(worker), Some(held)) => workers.push((worker, held)),
+            (_, _) => trust = Trust::Baseline,
+        }
+    }
+    Ok((Ledger::restore(workers), trust))
 }
 
 #[cfg(test)]

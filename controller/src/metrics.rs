@@ -145,6 +145,10 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let reports = Counter::<u64>::default();
     reports.inc_by(board.reports);
     registry.register("wingbeat_reports", "Reports of filters that were taken", reports);
+    let foreign = Counter::<u64>::default();
+    foreign.inc_by(board.foreign_reports);
+    let help = "Parts of reports, by cluster, that belong to no rollout in progress and were left out";
+    registry.register("wingbeat_report_parts_left_out", help, foreign);
     register_clients(&mut registry, &board.clients);
     register_canaries(&mut registry, board);
     board.rollouts.register(&mut registry);

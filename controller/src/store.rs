@@ -13,8 +13,17 @@ pub trait Store: Send {
     /// Returns everything that is stored.
     fn load(&mut self) -> Result<Entries, StoreError>;
 
-    /// Stores all of these, or none.
-    fn put(&mut self, entries: &[(String, Vec<u8>)]) -> Result<(), StoreError>;
+    /// Carries all of these out, or none.
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError>;
+}
+
+/// A change of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// The entry with this key has this content from now on.
+    Put(String, Vec<u8>),
+    /// There is no entry with this key from now on.
+    Delete(String),
 }
 
 /// Why something could not be stored or read.

@@ -22,6 +22,8 @@ pub struct Board {
     pub nodes: u64,
     /// Reports that were taken since the start.
     pub reports: u64,
+    /// Parts of reports, by cluster, that belong to no rollout in progress and were left out.
+    pub foreign_reports: u64,
     /// Clients of xDS.
     pub clients: ClientsView,
     /// Rollouts that ended since the start.

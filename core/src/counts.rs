@@ -65,6 +65,11 @@ pub struct Counts {
     pub rev_started: u64,
     /// Sampled requests and all errors by upstream address (P13).
     pub pods: BTreeMap<String, PodCounts>,
+    /// Requests that a filter had no room to count. Nothing else here knows of them, and what is missing may be what
+    /// fails: a step does not end on such counts.
+    pub uncounted: u64,
+    /// Sampled requests whose pod had no room among [`Counts::pods`]. Everything else here knows of them.
+    pub uncounted_by_pod: u64,
     /// Requests of closed start cohorts, where the policy asks for them (P2).
     pub cohorts: Cohorts,
     /// Requests by group of users, where users keep their arm (P12).
@@ -149,6 +154,12 @@ pub enum Absurd {
     /// Groups of users hold what did not happen.
     #[error("requests by group of users do not fit to the rest")]
     Groups,
+    /// More requests than there can be.
+    #[error("{count} requests are more than the {MAX_REQUESTS} that one worker can have counted")]
+    TooMany {
+        /// The count.
+        count: u64,
+    },
     /// More latencies than finished requests.
     #[error("{latencies} latencies, but only {finished} requests finished")]
     LatenciesAboveFinished {
@@ -166,6 +177,14 @@ pub enum Absurd {
         started: u64,
     },
 }
+
+/// Requests that one worker may count, at most: up to here a count is exact as a float, so that evidence made of it
+/// stays finite. Higher counts are refused.
+pub const MAX_REQUESTS: u64 = 1 << 53;
+
+/// Pods that are told apart in one sum of counts. Those that come later are counted in
+/// [`Counts::uncounted_by_pod`].
+pub const MAX_PODS: usize = 1_024;
 
 impl Counts {
     /// Returns how many requests ended in this class.
@@ -204,6 +223,12 @@ impl Counts {
     /// Checks what must hold in every cumulative count; a difference of two counts need not fulfil it.
     pub fn check(&self) -> Result<(), Absurd> {
         let (started, finished) = (self.started, self.finished);
+        let largest = [started, self.overdue, self.streams, self.extra_attempts, self.uncounted].into_iter();
+        let largest = largest.chain(self.grpc_statuses.values().copied());
+        let largest = largest.chain(self.pods.values().flat_map(|pod| [pod.finished, pod.errors, pod.slow]));
+        if let Some(count) = largest.max().filter(|count| *count > MAX_REQUESTS) {
+            return Err(Absurd::TooMany { count });
+        }
         if finished > started {
             return Err(Absurd::FinishedAboveStarted { started, finished });
         }
@@ -297,6 +322,8 @@ impl Counts {
             extra_attempts: self.extra_attempts.saturating_sub(earlier.extra_attempts),
             sized: self.sized.saturating_sub(earlier.sized),
             empty: self.empty.saturating_sub(earlier.empty),
+            uncounted: self.uncounted.saturating_sub(earlier.uncounted),
+            uncounted_by_pod: self.uncounted_by_pod.saturating_sub(earlier.uncounted_by_pod),
             latency: self.latency.since(&earlier.latency),
             latency_sum_us: self.latency_sum_us.saturating_sub(earlier.latency_sum_us),
             rev: self.rev,
@@ -336,6 +363,8 @@ impl Counts {
             (&mut self.streams_finished, other.streams_finished),
             (&mut self.sized, other.sized),
             (&mut self.empty, other.empty),
+            (&mut self.uncounted, other.uncounted),
+            (&mut self.uncounted_by_pod, other.uncounted_by_pod),
             (&mut self.retried, other.retried),
             (&mut self.extra_attempts, other.extra_attempts),
             (&mut self.latency_sum_us, other.latency_sum_us),
@@ -350,11 +379,12 @@ impl Counts {
             *mine = join(*mine, theirs);
         }
         for (address, &theirs) in &other.pods {
-            match self.pods.get_mut(address) {
-                Some(mine) => *mine = mine.join(theirs, join),
-                None => {
-                    self.pods.insert(address.clone(), theirs);
-                }
+            if let Some(mine) = self.pods.get_mut(address) {
+                *mine = mine.join(theirs, join);
+            } else if self.pods.len() < MAX_PODS {
+                self.pods.insert(address.clone(), theirs);
+            } else {
+                self.uncounted_by_pod = self.uncounted_by_pod.saturating_add(theirs.finished);
             }
         }
         self.groups.combine(&other.groups, join);

@@ -1,6 +1,7 @@
 //! Names and numbers that must not be mistaken for one another.
 
 use alloc::string::String;
+use core::borrow::Borrow;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,12 @@ macro_rules! string_id {
             }
         }
 
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -131,6 +138,11 @@ string_id! {
 number_id! {
     /// One attempt to replace the primary; never used twice for one canary.
     RolloutId
+}
+number_id! {
+    /// One rollout of one canary, as filters and ledger know it: drawn so that no other rollout has the same, not even
+    /// of a canary whose state was lost. 0 is no epoch.
+    Epoch
 }
 number_id! {
     /// A counter per canary, raised by every change of its routes; travels as route metadata.

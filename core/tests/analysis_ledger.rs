@@ -2,15 +2,28 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use wingbeat_core::analysis::ledger::{Checkpoint, FOLD_AFTER, Ledger, MAX_CLUSTERS, MAX_WORKERS, Refused};
-use wingbeat_core::counts::{Cohorts, Counts};
-use wingbeat_core::id::{BootId, ClusterName, NodeId, Rev, WorkerId};
+use std::collections::BTreeMap;
+
+use wingbeat_core::analysis::ledger::{
+    EXPIRE_AFTER, Ingested, Ledger, MAX_ENTRIES, MAX_WORKERS, MAX_WORKERS_OF_SOURCE, Refused, Report, Reported, Trust,
+    Worker as Written, WorkerKey,
+};
+use wingbeat_core::counts::{Absurd, Cohorts, Counts, MAX_REQUESTS};
+use wingbeat_core::id::{BootId, ClusterName, Epoch, NodeId, Rev, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
 
 const CLUSTERS: [&str; 2] = ["prod/backend/1", "prod/backend/2"];
+const EPOCH: Epoch = Epoch::new(7);
+const KEY: WorkerKey = WorkerKey { boot: BootId::new(1), worker: WorkerId::new(1) };
 
-type Report = (u64, Vec<(ClusterName, Stratum, Counts)>);
+/// A report on its way.
+#[derive(Debug, Clone)]
+struct Sent {
+    sequence: u64,
+    since: u64,
+    entries: Vec<Reported>,
+}
 
 /// A worker that behaves as the filter does: cumulative counts, only bins changed since the durable mark.
 #[derive(Debug, Default)]
@@ -19,6 +32,8 @@ struct Worker {
     truth: [Counts; 2],
     /// What was counted when each report was made, from the durable one on.
     sent: Vec<(u64, [Counts; 2])>,
+    /// It was asked to send everything.
+    sends_all: bool,
 }
 
 impl Worker {
@@ -65,14 +80,16 @@ impl Worker {
         }
     }
 
-    fn report(&mut self) -> Report {
+    fn report(&mut self) -> Sent {
         self.sequence += 1;
-        let durable = self.sent.first().map(|(_, counts)| counts.clone()).unwrap_or_default();
-        if self.sent.is_empty() {
-            self.sent.push((0, <[Counts; 2]>::default()));
+        if self.sent.is_empty() || self.sends_all {
+            self.sent.insert(0, (0, <[Counts; 2]>::default()));
+            self.sent.truncate(1);
         }
+        self.sends_all = false;
+        let (since, durable) = self.sent.first().cloned().unwrap();
         self.sent.push((self.sequence, self.truth.clone()));
-        let clusters = CLUSTERS
+        let entries = CLUSTERS
             .iter()
             .zip(self.truth.iter().zip(&durable))
             .map(|(&name, (now, durable))| {
@@ -83,10 +100,10 @@ impl Worker {
                     counts.cohorts.latency =
                         now.cohorts.latency.iter().filter(|&(bin, count)| told.get(bin) != count).collect();
                 }
-                (ClusterName::new(name), Stratum::Judged, counts)
+                reported(name, 1, counts)
             })
             .collect();
-        (self.sequence, clusters)
+        Sent { sequence: self.sequence, since, entries }
     }
 
     fn durable(&mut self, mark: u64) {
@@ -125,6 +142,8 @@ enum Event {
         reaches_disk: bool,
     },
     Crash,
+    /// The worker is silent for long, and its place is given up.
+    Expire,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -140,36 +159,60 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(|which| Event::Lose { which }),
         2 => any::<bool>().prop_map(|reaches_disk| Event::Checkpoint { reaches_disk }),
         1 => Just(Event::Crash),
+        1 => Just(Event::Expire),
     ]
 }
 
 /// The control plane: a ledger and what was made of its differences.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Plane {
     ledger: Ledger,
     totals: [Counts; 2],
-    disk: Option<(Checkpoint, [Counts; 2])>,
+    /// What is written down: the workers, and what was made of them.
+    disk: (BTreeMap<WorkerKey, Written>, [Counts; 2]),
+    now: Timestamp,
+}
+
+impl Default for Plane {
+    fn default() -> Self {
+        Self { ledger: opened(), totals: Default::default(), disk: Default::default(), now: at(0) }
+    }
 }
 
 impl Plane {
-    fn take(&mut self, (sequence, clusters): &Report) -> u64 {
-        let ingested =
-            self.ledger.ingest(&node("a"), BootId::new(1), WorkerId::new(1), *sequence, clusters, at(0)).unwrap();
-        for delta in ingested.deltas {
+    fn take(&mut self, sent: &Sent) -> Ingested {
+        let ingested = ingest(&mut self.ledger, "a", KEY, sent, self.now).unwrap();
+        for delta in &ingested.deltas {
             let place = CLUSTERS.iter().position(|&name| name == delta.cluster.as_str()).unwrap();
             self.totals[place].merge(&delta.counts);
         }
-        ingested.durable
+        ingested
+    }
+
+    fn checkpoint(&mut self, reaches_disk: bool) {
+        let checkpoint = self.ledger.checkpoint();
+        if reaches_disk {
+            for (key, worker) in &checkpoint.changed {
+                let text = serde_json::to_string(worker).unwrap();
+                self.disk.0.insert(*key, serde_json::from_str(&text).unwrap());
+            }
+            checkpoint.removed.iter().for_each(|key| drop(self.disk.0.remove(key)));
+            self.disk.1 = self.totals.clone();
+            self.ledger.mark_durable(checkpoint.id);
+        }
     }
 
     fn crash(&mut self) {
-        let (ledger, totals) = match &self.disk {
-            Some((checkpoint, totals)) => (Ledger::restore(checkpoint.clone()), totals.clone()),
-            None => Default::default(),
-        };
-        self.ledger = ledger;
-        self.totals = totals;
+        self.ledger = Ledger::restore(self.disk.0.clone());
+        self.ledger.open(EPOCH, Trust::Complete);
+        self.totals = self.disk.1.clone();
     }
+}
+
+fn opened() -> Ledger {
+    let mut ledger = Ledger::new();
+    ledger.open(EPOCH, Trust::Complete);
+    ledger
 }
 
 fn node(name: &str) -> NodeId {
@@ -180,7 +223,22 @@ fn at(secs: u64) -> Timestamp {
     Timestamp::EPOCH.plus(Span::from_secs(secs))
 }
 
-fn ingest(
+fn key(worker: u64) -> WorkerKey {
+    WorkerKey { boot: BootId::new(1), worker: WorkerId::new(worker) }
+}
+
+fn reported(cluster: &str, first_sequence: u64, counts: Counts) -> Reported {
+    Reported { cluster: ClusterName::new(cluster), stratum: Stratum::Judged, epoch: EPOCH, first_sequence, counts }
+}
+
+fn ingest(ledger: &mut Ledger, from: &str, key: WorkerKey, sent: &Sent, now: Timestamp) -> Result<Ingested, Refused> {
+    let Sent { sequence, since, entries } = sent;
+    let node = node(from);
+    ledger.ingest(&Report { source: from, node: &node, key, sequence: *sequence, since: *since, entries }, now)
+}
+
+/// Reports one cluster; returns how many differences came of it.
+fn tell(
     ledger: &mut Ledger,
     from: &str,
     worker: u64,
@@ -188,10 +246,8 @@ fn ingest(
     counts: Counts,
     now: Timestamp,
 ) -> Result<usize, Refused> {
-    let clusters = [(ClusterName::new("c"), Stratum::Judged, counts)];
-    ledger
-        .ingest(&node(from), BootId::new(1), WorkerId::new(worker), sequence, &clusters, now)
-        .map(|ingested| ingested.deltas.len())
+    let sent = Sent { sequence, since: 0, entries: vec![reported("c", 1, counts)] };
+    ingest(ledger, from, key(worker), &sent, now).map(|ingested| ingested.deltas.len())
 }
 
 fn successes(count: u64) -> Counts {
@@ -209,7 +265,9 @@ proptest! {
     ) {
         let mut worker = Worker::default();
         let mut plane = Plane::default();
-        let mut network: Vec<Report> = Vec::new();
+        let mut network: Vec<Sent> = Vec::new();
+        // Once the worker was given up, what it counted before it came back whole may be missing, and nothing is doubled.
+        let mut is_exact = true;
         for event in events {
             match event {
                 Event::Serve { cluster, latency_us, failed } => worker.serve(cluster, latency_us, failed),
@@ -221,9 +279,10 @@ proptest! {
                         continue;
                     }
                     let at = which % network.len();
-                    let mark = plane.take(&network[at]);
+                    let ingested = plane.take(&network[at]);
                     if reply_arrives {
-                        worker.durable(mark);
+                        worker.sends_all |= ingested.incomplete;
+                        worker.durable(ingested.durable);
                     }
                     if !keep {
                         network.remove(at);
@@ -234,50 +293,145 @@ proptest! {
                         network.remove(which % network.len());
                     }
                 }
-                Event::Checkpoint { reaches_disk } => {
-                    let checkpoint = plane.ledger.checkpoint();
-                    if reaches_disk {
-                        let id = checkpoint.id;
-                        let text = serde_json::to_string(&checkpoint).unwrap();
-                        let read = serde_json::from_str(&text).unwrap();
-                        plane.disk = Some((read, plane.totals.clone()));
-                        plane.ledger.mark_durable(id);
-                    }
-                }
+                Event::Checkpoint { reaches_disk } => plane.checkpoint(reaches_disk),
                 Event::Crash => plane.crash(),
+                Event::Expire => {
+                    is_exact = false;
+                    plane.now = plane.now.plus(EXPIRE_AFTER).plus(Span::from_secs(1));
+                    plane.ledger.expire(plane.now);
+                    plane.checkpoint(true);
+                }
             }
         }
-        plane.take(&worker.report());
-        prop_assert_eq!(plane.totals, worker.truth);
+        for _ in 0..2 {
+            worker.sends_all |= plane.take(&worker.report()).incomplete;
+        }
+        if is_exact {
+            prop_assert_eq!(plane.totals, worker.truth);
+        } else {
+            for (total, truth) in plane.totals.iter().zip(&worker.truth) {
+                prop_assert!(total.started <= truth.started && total.finished <= truth.finished);
+                prop_assert!(total.latency.count() <= truth.latency.count());
+            }
+        }
     }
 }
 
 #[test]
 fn nothing_of_a_refused_report_counts() {
-    let mut ledger = Ledger::new();
+    let mut ledger = opened();
     let mut absurd = successes(5);
     absurd.finished = 6;
-    let clusters =
-        [(ClusterName::new("good"), Stratum::Judged, successes(5)), (ClusterName::new("bad"), Stratum::Judged, absurd)];
-    let (boot, worker) = (BootId::new(1), WorkerId::new(1));
-    let refused = ledger.ingest(&node("a"), boot, worker, 1, &clusters, at(0));
+    let entries = vec![reported("good", 1, successes(5)), reported("bad", 1, absurd)];
+    let refused = ingest(&mut ledger, "a", KEY, &Sent { sequence: 1, since: 0, entries: entries.clone() }, at(0));
     assert!(matches!(refused, Err(Refused::Absurd { cluster, .. }) if cluster.as_str() == "bad"));
-    let taken = ledger.ingest(&node("a"), boot, worker, 2, &clusters[..1], at(0)).unwrap();
+    let taken =
+        ingest(&mut ledger, "a", KEY, &Sent { sequence: 2, since: 0, entries: entries[..1].to_vec() }, at(0)).unwrap();
     assert_eq!(taken.deltas[0].counts, successes(5));
 }
 
 #[test]
-fn counts_that_fall_are_refused_but_late_reports_are_not() {
-    let mut ledger = Ledger::new();
-    assert_eq!(ingest(&mut ledger, "a", 1, 2, successes(10), at(0)), Ok(1));
-    assert_eq!(ingest(&mut ledger, "a", 1, 1, successes(4), at(0)), Ok(0));
-    assert!(matches!(
-        ingest(&mut ledger, "a", 1, 3, successes(9), at(0)),
-        Err(Refused::Backwards { before: 10, now: 9, .. })
-    ));
-    assert!(matches!(ingest(&mut ledger, "b", 1, 3, successes(11), at(0)), Err(Refused::OtherNode { .. })));
+fn counts_beyond_what_a_float_holds_are_refused() {
+    let mut ledger = opened();
+    let huge = 5_000_000_000_000_000_000;
+    let refused = tell(&mut ledger, "a", 1, 1, successes(huge), at(0));
+    assert!(matches!(refused, Err(Refused::Absurd { absurd: Absurd::TooMany { count }, .. }) if count == huge));
+    assert_eq!(tell(&mut ledger, "a", 1, 2, successes(MAX_REQUESTS), at(0)), Ok(1));
 }
 
+#[test]
+fn counts_that_fall_are_refused_but_late_reports_are_not() {
+    let mut ledger = opened();
+    assert_eq!(tell(&mut ledger, "a", 1, 2, successes(10), at(0)), Ok(1));
+    assert_eq!(tell(&mut ledger, "a", 1, 1, successes(4), at(0)), Ok(0));
+    assert!(matches!(
+        tell(&mut ledger, "a", 1, 3, successes(9), at(0)),
+        Err(Refused::Backwards { before: 10, now: 9, .. })
+    ));
+    assert!(matches!(tell(&mut ledger, "b", 1, 3, successes(11), at(0)), Err(Refused::OtherNode { .. })));
+}
+
+/// A worker that forgot its counts begins again; what was told of the counts before comes late and adds nothing.
+#[test]
+fn counts_that_begin_again_are_added() {
+    let mut ledger = opened();
+    let mut take = |sequence, first, counts| {
+        let sent = Sent { sequence, since: 0, entries: vec![reported("c", first, counts)] };
+        let ingested = ingest(&mut ledger, "a", KEY, &sent, at(0)).unwrap();
+        ingested.deltas.first().map_or(0, |delta| delta.counts.started)
+    };
+    assert_eq!(take(1, 1, successes(10)), 10);
+    assert_eq!(take(5, 4, successes(3)), 3);
+    assert_eq!(take(3, 1, successes(12)), 0);
+    assert_eq!(take(6, 4, successes(5)), 2);
+}
+
+#[test]
+fn a_report_that_leaves_out_what_is_not_held_is_answered_by_asking_for_all() {
+    let mut ledger = opened();
+    let part = Sent { sequence: 9, since: 8, entries: vec![reported("c", 3, successes(10))] };
+    let ingested = ingest(&mut ledger, "a", KEY, &part, at(0)).unwrap();
+    assert_eq!((ingested.deltas.len(), ingested.durable, ingested.incomplete), (0, 0, true));
+    let all = Sent { sequence: 10, since: 0, ..part };
+    let ingested = ingest(&mut ledger, "a", KEY, &all, at(0)).unwrap();
+    assert_eq!((ingested.deltas[0].counts.started, ingested.incomplete), (10, false));
+    // What began after the mark is whole.
+    let later = Sent { sequence: 12, since: 11, entries: vec![reported("d", 12, successes(1))] };
+    assert_eq!(ingest(&mut ledger, "a", KEY, &later, at(0)).unwrap().deltas.len(), 1);
+}
+
+/// A new disk, and proxies that have counted for long: they set their counts, and add what comes after.
+#[test]
+fn where_the_ledger_was_lost_what_was_told_before_adds_nothing() {
+    let mut ledger = Ledger::new();
+    ledger.open(EPOCH, Trust::Baseline);
+    let mut take = |worker, sequence, first, counts| {
+        let sent = Sent { sequence, since: 0, entries: vec![reported("c", first, counts)] };
+        let ingested = ingest(&mut ledger, "a", key(worker), &sent, at(0)).unwrap();
+        ingested.deltas.first().map_or(0, |delta| delta.counts.started)
+    };
+    assert_eq!(take(1, 900, 5, successes(1_000)), 0);
+    assert_eq!(take(1, 901, 5, successes(1_007)), 7);
+    assert_eq!(take(2, 4, 4, successes(3)), 3, "its first word on it");
+}
+
+#[test]
+fn epochs_that_are_over_leave_nothing_behind() {
+    let mut ledger = Ledger::new();
+    for epoch in 1..=1_000 {
+        let epoch = Epoch::new(epoch);
+        ledger.open(epoch, Trust::Complete);
+        for worker in 0..10 {
+            let sent = Sent {
+                sequence: epoch.get(),
+                since: epoch.get() - 1,
+                entries: vec![Reported { epoch, ..reported("c", epoch.get(), successes(1)) }],
+            };
+            assert_eq!(ingest(&mut ledger, "a", key(worker), &sent, at(epoch.get())).unwrap().deltas.len(), 1);
+        }
+        let checkpoint = ledger.checkpoint();
+        assert_eq!(checkpoint.changed.len(), 10);
+        ledger.mark_durable(checkpoint.id);
+        ledger.close(epoch);
+    }
+    assert_eq!((ledger.workers(), ledger.checkpoint().removed.len()), (0, 10));
+}
+
+#[test]
+fn only_what_changed_is_written_down() {
+    let mut ledger = opened();
+    for worker in 0..100 {
+        tell(&mut ledger, "a", worker, 1, successes(1), at(0)).unwrap();
+    }
+    let first = ledger.checkpoint();
+    assert_eq!(first.changed.len(), 100);
+    assert_eq!(ledger.checkpoint().changed.len(), 100, "what was not confirmed is in the next one");
+    ledger.mark_durable(first.id);
+    tell(&mut ledger, "a", 7, 2, successes(2), at(1)).unwrap();
+    tell(&mut ledger, "a", 8, 2, successes(1), at(1)).unwrap();
+    let changed: Vec<WorkerKey> = ledger.checkpoint().changed.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(changed, [key(7)]);
+}
 #[test]
 fn cohorts_are_taken_in_once_and_begin_again_at_a_new_rev() {
     let cohorts = |rev, finished| {
@@ -286,11 +440,10 @@ fn cohorts_are_taken_in_once_and_begin_again_at_a_new_rev() {
         counts.cohorts = Cohorts { rev: Rev::new(rev), finished, latency, ..Cohorts::default() };
         counts
     };
-    let mut ledger = Ledger::new();
+    let mut ledger = opened();
     let mut take = |sequence, counts: &Counts| {
-        let clusters = [(ClusterName::new("c"), Stratum::Judged, counts.clone())];
-        let (boot, worker) = (BootId::new(1), WorkerId::new(1));
-        let ingested = ledger.ingest(&node("a"), boot, worker, sequence, &clusters, at(0));
+        let sent = Sent { sequence, since: 0, entries: vec![reported("c", 1, counts.clone())] };
+        let ingested = ingest(&mut ledger, "a", KEY, &sent, at(0));
         ingested.map(|it| it.deltas.into_iter().map(|delta| delta.counts.cohorts).collect::<Vec<_>>())
     };
     let whole = |rev, finished| vec![cohorts(rev, finished).cohorts];
@@ -307,50 +460,59 @@ fn cohorts_are_taken_in_once_and_begin_again_at_a_new_rev() {
 
 #[test]
 fn streams_in_flight_are_part_of_what_started() {
-    let mut ledger = Ledger::new();
+    let mut ledger = opened();
     let mut streaming = Counts { started: 3, streams: 3, ..Counts::default() };
-    assert_eq!(ingest(&mut ledger, "a", 1, 1, streaming.clone(), at(0)), Ok(1));
+    assert_eq!(tell(&mut ledger, "a", 1, 1, streaming.clone(), at(0)), Ok(1));
     streaming.overdue = 1;
-    assert!(matches!(ingest(&mut ledger, "a", 1, 2, streaming.clone(), at(0)), Err(Refused::Absurd { .. })));
+    assert!(matches!(tell(&mut ledger, "a", 1, 2, streaming.clone(), at(0)), Err(Refused::Absurd { .. })));
     (streaming.overdue, streaming.streams) = (0, 2);
-    assert!(matches!(ingest(&mut ledger, "a", 1, 3, streaming, at(0)), Err(Refused::Backwards { .. })));
+    assert!(matches!(tell(&mut ledger, "a", 1, 3, streaming, at(0)), Err(Refused::Backwards { .. })));
 }
 
 #[test]
-fn a_worker_has_a_bounded_number_of_clusters() {
-    let mut ledger = Ledger::new();
-    let clusters: Vec<_> = (0..=MAX_CLUSTERS * 4)
-        .map(|number| (ClusterName::new(number.to_string()), Stratum::Judged, successes(1)))
-        .collect();
-    let mut take = |sequence, clusters: &[_]| {
-        ledger.ingest(&node("a"), BootId::new(1), WorkerId::new(1), sequence, clusters, at(0))
+fn a_worker_has_a_bounded_number_of_entries() {
+    let mut ledger = opened();
+    let entries: Vec<_> = (0..=MAX_ENTRIES).map(|number| reported(&number.to_string(), 1, successes(1))).collect();
+    let mut take = |sequence, entries: &[Reported]| {
+        ingest(&mut ledger, "a", KEY, &Sent { sequence, since: 0, entries: entries.to_vec() }, at(0))
     };
-    assert!(matches!(take(1, &clusters), Err(Refused::TooManyClusters { .. })));
-    assert!(take(2, &clusters[1..]).is_ok());
-    assert!(matches!(take(3, &clusters[..1]), Err(Refused::TooManyClusters { .. })));
+    assert!(matches!(take(1, &entries), Err(Refused::TooManyEntries { .. })));
+    assert!(take(2, &entries[1..]).is_ok());
+    assert!(matches!(take(3, &entries[..1]), Err(Refused::TooManyEntries { .. })));
 }
 
 #[test]
-fn room_is_made_at_the_cost_of_the_silent_only() {
-    let mut ledger = Ledger::new();
-    for worker in 0..MAX_WORKERS as u64 {
-        let now = if worker == 7 { at(0) } else { at(700) };
-        ingest(&mut ledger, "a", worker, 1, successes(1), now).unwrap();
+fn a_source_with_many_workers_makes_room_at_its_own_cost() {
+    let mut ledger = opened();
+    tell(&mut ledger, "honest", 0, 1, successes(1), at(0)).unwrap();
+    for worker in 1..=2 * MAX_WORKERS_OF_SOURCE as u64 {
+        tell(&mut ledger, "flood", worker, 1, successes(1), at(1)).unwrap();
     }
-    let newcomer = MAX_WORKERS as u64;
-    let early = at(0).plus(FOLD_AFTER);
-    assert_eq!(ingest(&mut ledger, "b", newcomer, 1, successes(1), early), Err(Refused::Full));
-    assert_eq!(ingest(&mut ledger, "b", newcomer, 1, successes(1), at(701)), Ok(1));
-    assert_eq!(ingest(&mut ledger, "a", 7, 2, successes(2), at(701)), Err(Refused::Folded));
-    assert_eq!(ingest(&mut ledger, "b", newcomer + 1, 1, successes(1), at(702)), Err(Refused::Full));
+    assert_eq!(ledger.workers(), MAX_WORKERS_OF_SOURCE + 1);
+    assert_eq!(tell(&mut ledger, "honest", 0, 2, successes(3), at(2)), Ok(1));
+    // Where all room is taken, who has most of it gives some.
+    let mut sources = 0;
+    while ledger.workers() < MAX_WORKERS {
+        sources += 1;
+        for worker in 0..MAX_WORKERS_OF_SOURCE as u64 {
+            let worker = sources * 100_000 + worker;
+            tell(&mut ledger, &format!("flood-{sources}"), worker, 1, successes(1), at(3)).unwrap();
+        }
+    }
+    assert_eq!(tell(&mut ledger, "newcomer", 9_999_999, 1, successes(1), at(4)), Ok(1));
+    assert_eq!(tell(&mut ledger, "honest", 0, 3, successes(4), at(4)), Ok(1));
+    assert!(ledger.workers() <= MAX_WORKERS);
 }
 
 #[test]
-fn silence_is_listed() {
-    let mut ledger = Ledger::new();
-    ingest(&mut ledger, "a", 1, 1, successes(1), at(1)).unwrap();
-    ingest(&mut ledger, "b", 2, 1, successes(1), at(8)).unwrap();
-    ingest(&mut ledger, "a", 3, 1, successes(1), at(2)).unwrap();
-    assert_eq!(ledger.silent(at(9), Span::from_secs(5)), [(node("a"), at(2))]);
-    assert_eq!(ledger.silent(at(7), Span::from_secs(5)), []);
+fn who_is_silent_for_long_is_given_up_and_not_counted_twice() {
+    let mut ledger = opened();
+    tell(&mut ledger, "a", 1, 1, successes(10), at(0)).unwrap();
+    tell(&mut ledger, "a", 2, 1, successes(10), at(500)).unwrap();
+    let checkpoint = ledger.checkpoint();
+    ledger.mark_durable(checkpoint.id);
+    ledger.expire(at(0).plus(EXPIRE_AFTER).plus(Span::from_secs(1)));
+    assert_eq!((ledger.workers(), ledger.checkpoint().removed), (1, vec![key(1)]));
+    assert_eq!(tell(&mut ledger, "a", 1, 2, successes(12), at(700)), Ok(0), "its first word again is a baseline");
+    assert_eq!(tell(&mut ledger, "a", 1, 3, successes(13), at(700)), Ok(1));
 }

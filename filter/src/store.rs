@@ -3,24 +3,44 @@
 //! Everything is cumulative. Each counter's latest change carries the sequence of the report that will tell it
 //! first; a report tells all that changed after the last durable mark. Lost, repeated and reordered reports then
 //! cost nothing.
+//!
+//! Counts are kept by rollout (its epoch): those of a rollout that is over leave once they are durable.
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
 use wingbeat_core::counts::Cohorts;
 use wingbeat_core::histogram::bin_of;
 use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_proto::convert::{MAX_PODS, OTHER_GRPC_STATUS};
 use wingbeat_proto::v1;
 
-/// Clusters and strata that a worker has room for.
-const MAX_CLUSTERS: usize = 64;
-/// Upstream addresses that a cluster has room for.
-const MAX_PODS: usize = 32;
+/// Places that a worker has room for: those of 64 rollouts at a time, each with two clusters of two strata. Requests
+/// beyond it are counted as such and nothing else.
+const MAX_PLACES: usize = 256;
+/// Places without room whose requests are counted at least. Beyond it they are not.
+const MAX_UNCOUNTED: usize = 256;
+/// Bytes of a report. What does not fit comes with the next one; the server takes 256 KiB.
+const MAX_REPORT: usize = 192 * 1024;
+
+/// Where a request is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The rollout that it belongs to.
+    pub epoch: u64,
+    /// Where it came from.
+    pub stratum: Stratum,
+    /// The cluster that it went to.
+    pub cluster: String,
+}
 
 /// All that a worker has counted.
 #[derive(Debug, Default)]
 pub struct Store {
-    clusters: BTreeMap<(String, Stratum), Cluster>,
-    dropped: u64,
+    /// Few, and compared by their epochs first: looking through them costs less code and time than a tree.
+    places: Vec<(Place, Cluster)>,
+    /// Requests of places that have no room, with the latest change.
+    uncounted: Vec<(Place, u64, u64)>,
 }
 
 /// What a request in flight had been counted as before it ended.
@@ -79,8 +99,13 @@ pub struct Finished {
 
 #[derive(Debug, Default)]
 struct Cluster {
+    /// Sequence of the first report that tells of it.
+    first: u64,
     /// Sequence of the first report that tells the latest change.
     changed: u64,
+    /// Requests from before there was room, and requests whose pod has none.
+    uncounted: u64,
+    uncounted_by_pod: u64,
     finished: u64,
     overdue: u64,
     overdue_finished: u64,
@@ -130,16 +155,20 @@ struct Group {
 
 impl Store {
     /// Counts a finished request; `sequence` is that of the next report.
-    pub fn finish(&mut self, cluster: &str, stratum: Stratum, request: &Finished, sequence: u64) {
-        match self.cluster(cluster, stratum) {
+    pub fn finish(&mut self, place: &Place, request: &Finished, sequence: u64) {
+        // What was counted in flight and is not known any more is over.
+        if request.before != Before::Nothing && self.find(place).is_none() {
+            return;
+        }
+        match self.cluster(place, sequence) {
             Some(held) => held.finish(request, sequence),
-            None => raise(&mut self.dropped, 1),
+            None => self.leave_out(place, 1, sequence),
         }
     }
 
-    /// Counts a request in flight that is old. False if there is no room for its cluster.
-    pub fn old(&mut self, cluster: &str, stratum: Stratum, old: Old, sequence: u64) -> bool {
-        let Some(held) = self.cluster(cluster, stratum) else { return false };
+    /// Counts a request in flight that is old. False if there is no room for its place.
+    pub fn old(&mut self, place: &Place, old: Old, sequence: u64) -> bool {
+        let Some(held) = self.cluster(place, sequence) else { return false };
         match old {
             Old::Overdue => raise(&mut held.overdue, 1),
             Old::Answering => raise(&mut held.answering, 1),
@@ -154,36 +183,106 @@ impl Store {
     }
 
     /// Counts a closed cohort of requests that were counted here before. One of routes before the latest is left out.
-    pub fn close(&mut self, cluster: &str, stratum: Stratum, cohort: &Cohorts, sequence: u64) {
-        if let Some(held) = self.clusters.get_mut(&(cluster.to_owned(), stratum))
+    pub fn close(&mut self, place: &Place, cohort: &Cohorts, sequence: u64) {
+        if let Some(held) = self.find(place)
             && held.cohorts.add(cohort, sequence)
         {
             held.changed = sequence;
         }
     }
 
+    /// Notes requests that are counted nowhere else.
+    pub fn leave_out(&mut self, place: &Place, requests: u64, sequence: u64) {
+        if let Some((_, count, changed)) = self.uncounted.iter_mut().find(|(known, ..)| known == place) {
+            raise(count, requests);
+            *changed = sequence;
+        } else if self.uncounted.len() < MAX_UNCOUNTED {
+            self.uncounted.push((place.clone(), requests, sequence));
+        }
+    }
+
     /// Returns true if anything changed that no report up to `told` has told.
     pub fn has_news(&self, told: u64) -> bool {
-        self.clusters.values().any(|cluster| cluster.changed > told)
+        self.places.iter().any(|(_, held)| held.changed > told)
+            || self.uncounted.iter().any(|(_, _, changed)| *changed > told)
     }
 
-    /// Returns what changed after the report `durable`, which the controller has written down.
-    pub fn changes(&self, durable: u64) -> Vec<v1::ClusterReport> {
-        let changed = self.clusters.iter().filter(|(_, cluster)| cluster.changed > durable);
-        changed.map(|((name, stratum), cluster)| cluster.report(name, *stratum, durable)).collect()
-    }
-
-    /// Returns how many requests found no room.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    fn cluster(&mut self, name: &str, stratum: Stratum) -> Option<&mut Cluster> {
-        let key = (name.to_owned(), stratum);
-        if self.clusters.len() >= MAX_CLUSTERS && !self.clusters.contains_key(&key) {
-            return None;
+    /// Returns what changed after the report `durable`, which the controller has written down, to be told by the report
+    /// `sequence`. What finds no room in it counts as changed later, and comes first the next time.
+    pub fn changes(&mut self, durable: u64, sequence: u64) -> Vec<v1::ClusterReport> {
+        let mut reports = Vec::new();
+        let mut size = 0_usize;
+        let mut is_full = false;
+        for (place, held) in &mut self.places {
+            if held.changed <= durable {
+                continue;
+            }
+            if !is_full {
+                let report = held.report(place, durable);
+                size = size.saturating_add(report.encoded_len());
+                // One alone always fits.
+                is_full = size > MAX_REPORT && !reports.is_empty();
+                if !is_full {
+                    reports.push(report);
+                    continue;
+                }
+            }
+            held.postpone(durable, sequence);
         }
-        Some(self.clusters.entry(key).or_default())
+        if is_full {
+            let places = std::mem::take(&mut self.places).into_iter();
+            let (mut places, told): (Vec<_>, Vec<_>) = places.partition(|(_, held)| held.changed > sequence);
+            places.extend(told);
+            self.places = places;
+        }
+        let uncounted = self.uncounted.iter().filter(|(_, _, changed)| *changed > durable);
+        reports.extend(uncounted.map(|(place, count, _)| v1::ClusterReport { uncounted: *count, ..place.report(1) }));
+        reports
+    }
+
+    /// Forgets the places that are over and durable.
+    pub fn retain(&mut self, durable: u64, is_live: impl Fn(&Place) -> bool) {
+        self.places.retain(|(place, held)| held.changed > durable || is_live(place));
+        self.uncounted.retain(|(place, _, changed)| *changed > durable || is_live(place));
+    }
+
+    /// Forgets the places that are over, where room is needed.
+    pub fn make_room(&mut self, is_live: impl Fn(&Place) -> bool) {
+        if self.places.len() >= MAX_PLACES {
+            self.retain(u64::MAX, is_live);
+        }
+    }
+
+    fn find(&mut self, place: &Place) -> Option<&mut Cluster> {
+        self.places.iter_mut().find(|(known, _)| known == place).map(|(_, held)| held)
+    }
+
+    fn cluster(&mut self, place: &Place, sequence: u64) -> Option<&mut Cluster> {
+        let known = self.places.iter().position(|(known, _)| known == place);
+        let at = match known {
+            Some(at) => at,
+            None if self.places.len() < MAX_PLACES => {
+                let before = self.uncounted.iter().position(|(known, ..)| known == place);
+                let uncounted = before.map_or(0, |at| self.uncounted.swap_remove(at).1);
+                self.places.push((place.clone(), Cluster { first: sequence, uncounted, ..Cluster::default() }));
+                self.places.len().saturating_sub(1)
+            }
+            None => return None,
+        };
+        self.places.get_mut(at).map(|(_, held)| held)
+    }
+}
+
+impl Place {
+    /// Returns a report without counts.
+    fn report(&self, first_sequence: u64) -> v1::ClusterReport {
+        v1::ClusterReport {
+            cluster: self.cluster.clone(),
+            stratum: u32::try_from(self.stratum.index()).unwrap_or_default(),
+            epoch: self.epoch,
+            first_sequence,
+            ..v1::ClusterReport::default()
+        }
     }
 }
 
@@ -222,8 +321,8 @@ impl Cluster {
             raise(&mut self.empty, u64::from(size == 0));
         }
         if let Some(status) = request.grpc {
-            // gRPC has 17 codes; what else a peer sends counts as one.
-            raise(self.grpc_statuses.entry(status.min(17)).or_default(), 1);
+            // What else a peer sends counts as one status.
+            raise(self.grpc_statuses.entry(status.min(OTHER_GRPC_STATUS)).or_default(), 1);
         }
         if let Some(attempts) = request.attempts.filter(|attempts| *attempts > 1) {
             raise(&mut self.retried, 1);
@@ -249,7 +348,7 @@ impl Cluster {
 
     fn count_pod(&mut self, address: &str, request: &Finished, error: bool, sequence: u64) {
         if self.pods.len() >= MAX_PODS && !self.pods.contains_key(address) {
-            return;
+            return raise(&mut self.uncounted_by_pod, 1);
         }
         let (pod, changed) = self.pods.entry(address.to_owned()).or_default();
         raise(&mut pod.finished, u64::from(request.sampled));
@@ -258,10 +357,28 @@ impl Cluster {
         *changed = sequence;
     }
 
-    fn report(&self, name: &str, stratum: Stratum, durable: u64) -> v1::ClusterReport {
+    /// Puts off what changed after `durable` from the report `sequence` to the next one.
+    fn postpone(&mut self, durable: u64, sequence: u64) {
+        let next = sequence.saturating_add(1);
+        let later = |changed: &mut u64| {
+            if *changed > durable {
+                *changed = next;
+            }
+        };
+        if self.first == sequence {
+            self.first = next;
+        }
+        later(&mut self.changed);
+        self.latency.values_mut().for_each(|(_, changed)| later(changed));
+        self.cohorts.latency.values_mut().for_each(|(_, changed)| later(changed));
+        self.pods.values_mut().for_each(|(_, changed)| later(changed));
+        self.groups.values_mut().for_each(|(_, changed)| later(changed));
+    }
+
+    fn report(&self, place: &Place, durable: u64) -> v1::ClusterReport {
         v1::ClusterReport {
-            cluster: name.to_owned(),
-            stratum: u32::try_from(stratum.index()).unwrap_or_default(),
+            uncounted: self.uncounted,
+            uncounted_by_pod: self.uncounted_by_pod,
             started: self.finished.saturating_add(self.in_flight()),
             finished: self.finished,
             overdue: self.overdue,
@@ -305,6 +422,7 @@ impl Cluster {
                     errors: held.errors,
                 })
                 .collect(),
+            ..place.report(self.first)
         }
     }
 
@@ -365,42 +483,115 @@ mod tests {
         Finished { outcome: Some(outcome), micros, ..Finished::default() }
     }
 
+    fn place(cluster: &str, epoch: u64) -> Place {
+        Place { epoch, stratum: Stratum::Judged, cluster: cluster.to_owned() }
+    }
+
+    fn at(cluster: &str) -> Place {
+        place(cluster, 1)
+    }
+
     #[test]
     fn only_what_changed_after_the_durable_mark_is_told_again() {
         let mut store = Store::default();
-        store.finish("a", Stratum::Judged, &finished(Outcome::Success, 10), 1);
-        store.finish("b", Stratum::Judged, &finished(Outcome::Success, 10), 1);
-        store.finish("a", Stratum::Judged, &finished(Outcome::ServerFault, 90), 2);
+        store.finish(&at("a"), &finished(Outcome::Success, 10), 1);
+        store.finish(&at("b"), &finished(Outcome::Success, 10), 1);
+        store.finish(&at("a"), &finished(Outcome::ServerFault, 90), 2);
         assert!(store.has_news(1) && !store.has_news(2));
-        assert_eq!(store.changes(0).len(), 2);
-        let changes = store.changes(1);
+        assert_eq!(store.changes(0, 3).len(), 2);
+        let changes = store.changes(1, 3);
         assert_eq!(changes.len(), 1);
         // Counters are whole, bins only those that changed.
         assert_eq!((changes[0].cluster.as_str(), changes[0].finished), ("a", 2));
         assert_eq!(changes[0].latency, [v1::Count { key: 90, count: 1 }]);
-        assert_eq!(store.changes(2), []);
+        assert_eq!(store.changes(2, 3), []);
+    }
+
+    #[test]
+    fn rollouts_are_counted_apart_and_leave_when_they_are_over_and_durable() {
+        let mut store = Store::default();
+        store.finish(&place("a", 1), &finished(Outcome::ServerFault, 1), 1);
+        store.finish(&place("a", 2), &finished(Outcome::Success, 1), 2);
+        let told: Vec<_> = store.changes(0, 2).iter().map(|it| (it.epoch, it.first_sequence, it.finished)).collect();
+        assert_eq!(told, [(1, 1, 1), (2, 2, 1)]);
+        let is_live = |place: &Place| place.epoch == 2;
+        store.retain(0, is_live);
+        assert_eq!(store.changes(0, 3).len(), 2, "nobody has written it down");
+        store.retain(1, is_live);
+        assert_eq!(store.changes(0, 3).len(), 1);
+        // One that was counted in flight, and ends after its rollout.
+        let late = Finished { before: Before::Overdue, ..finished(Outcome::Success, 1) };
+        store.finish(&place("a", 1), &late, 4);
+        assert_eq!(store.changes(0, 4).len(), 1);
+    }
+
+    /// As 10,000 rollouts leave it, a worker is as large as after one.
+    #[test]
+    fn age_leaves_nothing_behind() {
+        let mut store = Store::default();
+        for epoch in 1..10_000 {
+            store.finish(&place(&format!("prod/backend/{epoch}"), epoch), &finished(Outcome::ServerFault, 1), epoch);
+            assert_eq!(store.changes(epoch - 1, epoch).len(), 1, "rollout {epoch} is counted");
+            store.retain(epoch, |place| place.epoch > epoch);
+            assert_eq!((store.places.len(), store.uncounted.len()), (0, 0));
+        }
     }
 
     #[test]
     fn room_is_bounded_and_what_finds_none_is_counted() {
         let mut store = Store::default();
-        for n in 0..MAX_CLUSTERS + 3 {
-            store.finish(&n.to_string(), Stratum::Judged, &finished(Outcome::Success, 1), 1);
+        for n in 0..MAX_PLACES + 3 {
+            store.finish(&at(&n.to_string()), &finished(Outcome::Success, 1), 1);
         }
-        assert_eq!((store.changes(0).len(), store.dropped()), (MAX_CLUSTERS, 3));
+        store.finish(&at(&MAX_PLACES.to_string()), &finished(Outcome::Success, 1), 2);
+        let told = store.changes(0, 2);
+        let uncounted: Vec<u64> = told.iter().map(|it| it.uncounted).filter(|count| *count > 0).collect();
+        assert_eq!((told.len(), uncounted), (MAX_PLACES + 3, vec![2, 1, 1]));
+        // What is over makes room, durable or not; what was left out stays told.
+        store.make_room(|place| place.cluster != "0");
+        store.finish(&at(&MAX_PLACES.to_string()), &finished(Outcome::Success, 1), 3);
+        let told = store.changes(2, 3);
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].finished, told[0].uncounted), (1, 2));
         for n in 0..100 {
             let request = Finished { pod: Some(n.to_string()), ..finished(Outcome::Success, 1) };
-            store.finish("0", Stratum::Judged, &request, 1);
+            store.finish(&at("1"), &request, 4);
         }
-        assert_eq!(store.changes(0)[0].pods.len(), MAX_PODS);
+        let told = &store.changes(3, 4)[0];
+        assert_eq!((told.pods.len(), told.uncounted_by_pod), (MAX_PODS, 100 - MAX_PODS as u64));
+    }
+
+    /// All of it arrives, each part with the first report that has room for it.
+    #[test]
+    fn what_a_report_has_no_room_for_comes_with_the_next() {
+        let mut store = Store::default();
+        for cluster in 0..40 {
+            for bin in 0..2_000_u64 {
+                store.finish(&at(&cluster.to_string()), &finished(Outcome::Success, bin * bin), 1);
+            }
+        }
+        let (mut sequence, mut seen, mut bins) = (0, Vec::new(), 0);
+        while store.has_news(sequence) {
+            sequence += 1;
+            let told = store.changes(sequence - 1, sequence);
+            let report = v1::ReportRequest { clusters: told.clone(), ..v1::ReportRequest::default() };
+            assert!(report.encoded_len() < 256 * 1_024);
+            bins += told.iter().map(|it| it.latency.len()).sum::<usize>();
+            seen.extend(told.into_iter().map(|it| (it.cluster, it.first_sequence)));
+            assert!(sequence < 40);
+        }
+        assert!(sequence > 2);
+        let each = store.changes(0, sequence).first().map_or(0, |it| it.latency.len());
+        assert_eq!((seen.len(), bins), (40, 40 * each), "each once, with all of its bins");
+        assert!(seen.iter().any(|(_, first)| *first == sequence), "the first report that tells of it");
     }
 
     #[test]
     fn clients_that_left_have_no_latency() {
         let mut store = Store::default();
-        store.finish("a", Stratum::Judged, &finished(Outcome::DisconnectBeforeResponse, 500), 1);
-        store.finish("a", Stratum::Judged, &finished(Outcome::NotSent, 1), 1);
-        let report = &store.changes(0)[0];
+        store.finish(&at("a"), &finished(Outcome::DisconnectBeforeResponse, 500), 1);
+        store.finish(&at("a"), &finished(Outcome::NotSent, 1), 1);
+        let report = &store.changes(0, 1)[0];
         assert_eq!((report.finished, report.latency.len()), (2, 0));
     }
 
@@ -413,19 +604,19 @@ mod tests {
             (Outcome::DisconnectBeforeResponse, Some(7)),
             (Outcome::Success, None),
         ] {
-            store.finish("a", Stratum::Judged, &Finished { group, ..finished(outcome, 1) }, 1);
+            store.finish(&at("a"), &Finished { group, ..finished(outcome, 1) }, 1);
         }
-        assert_eq!(store.changes(0)[0].groups, [v1::GroupReport { group: 7, judged: 2, errors: 1 }]);
-        store.finish("a", Stratum::Judged, &Finished { group: Some(99), ..finished(Outcome::Success, 1) }, 2);
-        assert_eq!(store.changes(1)[0].groups, [v1::GroupReport { group: 99, judged: 1, errors: 0 }]);
+        assert_eq!(store.changes(0, 1)[0].groups, [v1::GroupReport { group: 7, judged: 2, errors: 1 }]);
+        store.finish(&at("a"), &Finished { group: Some(99), ..finished(Outcome::Success, 1) }, 2);
+        assert_eq!(store.changes(1, 2)[0].groups, [v1::GroupReport { group: 99, judged: 1, errors: 0 }]);
     }
 
     #[test]
     fn a_new_rev_starts_its_own_count() {
         let mut store = Store::default();
         for rev in [Some(3), Some(3), None, Some(4), Some(3)] {
-            store.finish("a", Stratum::Judged, &Finished { rev, ..finished(Outcome::Success, 1) }, 1);
+            store.finish(&at("a"), &Finished { rev, ..finished(Outcome::Success, 1) }, 1);
         }
-        assert_eq!((store.changes(0)[0].rev, store.changes(0)[0].rev_started), (4, 1));
+        assert_eq!((store.changes(0, 1)[0].rev, store.changes(0, 1)[0].rev_started), (4, 1));
     }
 }

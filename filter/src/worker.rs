@@ -12,10 +12,12 @@ use wingbeat_proto::{convert, v1};
 
 use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
-use crate::store::{Finished, Store};
+use crate::store::{Finished, Place, Store};
+use crate::worker::attribution::{Attribution, Counted, Waiting};
 use crate::worker::flight::{InFlight, Seen, Whose};
 use crate::worker::reading::Reading;
 
+mod attribution;
 mod flight;
 mod reading;
 
@@ -29,8 +31,9 @@ const URGENT_APART_NS: u64 = 20_000_000;
 const ASK_APART_NS: u64 = 100_000_000;
 /// Requests in flight that a worker keeps in view. Beyond it, new ones are counted only when they finish.
 const MAX_IN_FLIGHT: usize = 100_000;
-/// Clusters of ours are named `NAMESPACE/WORKLOAD/REVISION`.
-const NAME_PARTS: usize = 3;
+/// Ticks are longer than granted by up to an eighth, each worker's by another part of it: workers that were answered
+/// at the same time do not report at the same time for ever.
+const JITTER_PARTS: u64 = 1_024;
 
 /// What a worker knows and has counted. Lives as long as its VM.
 #[derive(Debug)]
@@ -44,7 +47,9 @@ pub struct Worker {
     /// Requests that began when there was no room to keep them in view.
     unfollowed: u64,
     policy_version: u64,
-    clusters: BTreeMap<String, v1::ClusterPolicy>,
+    clusters: BTreeMap<String, Counted>,
+    /// What ended before the policy named its cluster.
+    waiting: Waiting,
     /// How virtual hosts are divided, where chance alone does not do it.
     divisions: BTreeMap<String, Division>,
     /// Random numbers drawn so far.
@@ -74,13 +79,14 @@ impl Worker {
             unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
+            waiting: Waiting::default(),
             divisions: BTreeMap::new(),
             drawn: 0,
             sent: 0,
             durable: 0,
             last_sent_ns: 0,
             last_urgent_ns: 0,
-            tick_ms: IDLE_TICK_MS + worker_id % 128,
+            tick_ms: IDLE_TICK_MS,
             urgent: false,
             rev_known: BTreeSet::new(),
             logged: 0,
@@ -124,32 +130,48 @@ impl Worker {
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
         let (in_cohort, before) = (seen.is_open(), seen.before());
         let named = text(host, "xds\0cluster_name");
-        let (cluster, stratum) = match (seen, named) {
-            (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
-                let Some(stratum) = self.stratum_of(host, &name, whose, called) else { return };
-                (name, stratum)
+        let place = match (seen, named) {
+            (Seen::NotYet | Seen::Elsewhere | Seen::At(_), Some(name)) => {
+                // Nobody knows when one began that was not followed: its route says whose it is.
+                match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
+                    Attribution::Counted(place) => place,
+                    Attribution::Unassigned(rev) => {
+                        let request = self.read(host, Reading::default(), before, false);
+                        self.wait_for_policy(
+                            host,
+                            name,
+                            rev,
+                            whose,
+                            called,
+                            Finished { group: whose.group(), ..request },
+                        );
+                        if self.asks_for_policy(host) {
+                            self.hurry(host);
+                        }
+                        return;
+                    }
+                    Attribution::None => return,
+                }
             }
             (Seen::NotYet | Seen::Elsewhere, None) => return,
             // One that was counted at a cluster while it ran finishes there.
-            (Seen::At(cluster, stratum), None)
-            | (
-                Seen::Overdue(cluster, stratum)
-                | Seen::Stream(cluster, stratum)
-                | Seen::Answering { cluster, stratum, .. },
-                _,
-            ) => (cluster, stratum),
+            (Seen::At(place), None)
+            | (Seen::Overdue(place) | Seen::Stream(place) | Seen::Answering { place, .. }, _) => place,
         };
-        let known = self.clusters.get(&cluster).map(Reading::of);
-        let reading = known.unwrap_or_default();
-        let read_rev = !self.rev_known.contains(&cluster) && self.rev_known.insert(cluster.clone());
-        let group = if let Whose::Group(group) = whose { Some(group) } else { None };
-        let finished = Finished { group, ..self.read(host, reading, before, read_rev) };
-        self.store.finish(&cluster, stratum, &finished, self.next_sequence());
+        // Of a rollout that is over, nothing is counted any more.
+        let Some(counted) = self.clusters.get(&place.cluster).filter(|it| it.policy.epoch == place.epoch) else {
+            return;
+        };
+        let reading = Reading::of(&counted.policy);
+        let read_rev = place.stratum == Stratum::Judged
+            && !self.rev_known.contains(&place.cluster)
+            && self.rev_known.insert(place.cluster.clone());
+        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, read_rev) };
+        self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
-            self.count_in_cohort(&cluster, stratum, &finished, started_ns, in_cohort);
+            self.count_in_cohort(&place, &finished, started_ns, in_cohort);
         }
-        let unknown = known.is_none() && self.asks_for_policy(host);
-        if unknown || (finished.outcome.is_some_and(Outcome::is_no_answer) && reading.canary) {
+        if finished.outcome.is_some_and(Outcome::is_no_answer) && reading.canary {
             self.hurry(host);
         }
     }
@@ -168,7 +190,7 @@ impl Worker {
         }
         if urgent {
             self.last_urgent_ns = now;
-            host.set_tick(self.tick_ms);
+            host.set_tick(self.period_ms());
         }
     }
 
@@ -176,6 +198,10 @@ impl Worker {
     pub fn reply(&mut self, host: &dyn Host, body: &[u8]) {
         let Ok(reply) = v1::ReportResponse::decode(body) else { return };
         self.durable = self.durable.max(reply.durable.min(self.sent));
+        if reply.send_all {
+            self.durable = 0;
+            self.hurry(host);
+        }
         if let Some(policy) = reply.policy
             && let Ok(divisions) = convert::policy::divisions(&policy)
         {
@@ -187,12 +213,23 @@ impl Worker {
             if policy.clusters.iter().any(|cluster| !self.clusters.contains_key(&cluster.cluster)) {
                 self.cohorts.spoil(now);
             }
-            self.clusters = policy.clusters.into_iter().map(|cluster| (cluster.cluster.clone(), cluster)).collect();
+            let before = std::mem::take(&mut self.clusters);
+            let counted = |policy: v1::ClusterPolicy| {
+                let before = before.get(&policy.cluster);
+                (policy.cluster.clone(), Counted::new(policy, before, now))
+            };
+            self.clusters = policy.clusters.into_iter().map(counted).collect();
             // What was none of ours may be now.
             for request in self.in_flight.values_mut().filter(|request| request.seen == Seen::Elsewhere) {
                 request.seen = Seen::NotYet;
             }
+            let clusters = &self.clusters;
+            let is_live = |place: &Place| is_live(clusters, place);
+            self.store.make_room(is_live);
+            self.assign(host);
         }
+        let clusters = &self.clusters;
+        self.store.retain(self.durable, |place| is_live(clusters, place));
         let tick_ms = match reply.next_tick_ms {
             0 => self.tick_ms,
             millis => u64::from(millis).clamp(TICK_BOUNDS_MS.0, TICK_BOUNDS_MS.1),
@@ -200,9 +237,15 @@ impl Worker {
         if tick_ms != self.tick_ms {
             self.tick_ms = tick_ms;
             if !self.urgent {
-                host.set_tick(tick_ms);
+                host.set_tick(self.period_ms());
             }
         }
+    }
+
+    /// Returns the time from one tick to the next.
+    const fn period_ms(&self) -> u64 {
+        let part = self.ids.1 % (JITTER_PARTS / 8);
+        self.tick_ms.saturating_add(self.tick_ms.saturating_mul(part) / JITTER_PARTS)
     }
 
     fn next_sequence(&self) -> u64 {
@@ -233,49 +276,24 @@ impl Worker {
         }
     }
 
-    /// Returns where a request of this cluster is counted, or none if it is not one of ours.
-    fn stratum_of(&self, host: &dyn Host, cluster: &str, whose: Whose, called: Option<String>) -> Option<Stratum> {
-        let Some(policy) = self.clusters.get(cluster) else {
-            // The filter is on where a rollout runs: one of ours without policy is a rollout that just began, and
-            // nothing of it may be lost. Others are not our business.
-            return (cluster.split('/').count() == NAME_PARTS).then_some(Stratum::Judged);
-        };
-        if policy.virtual_host.is_empty() {
-            return Some(Stratum::Judged);
-        }
-        let name = called.or_else(|| virtual_host(host)).unwrap_or_default();
-        // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
-        // are held back, the primary's traffic that matches nothing (P12).
-        let only_held_back = policy.arm == 0 && self.divisions.get(&name).is_some_and(Division::holds_back);
-        let compared = name == policy.virtual_host && (whose == Whose::HeldBack || !only_held_back);
-        Some(if compared { Stratum::Judged } else { Stratum::Direct })
-    }
-
     /// Returns true if the policy should be asked for before the tick: it is old, and lacks a cluster of ours.
     fn asks_for_policy(&self, host: &dyn Host) -> bool {
         let since = host.monotonic_nanos().saturating_sub(self.last_sent_ns);
         since >= ASK_APART_NS
     }
 
-    fn count_in_cohort(
-        &mut self,
-        cluster: &str,
-        stratum: Stratum,
-        finished: &Finished,
-        started_ns: u64,
-        in_cohort: bool,
-    ) {
-        let Some(policy) = self.clusters.get(cluster) else { return };
+    fn count_in_cohort(&mut self, place: &Place, finished: &Finished, started_ns: u64, in_cohort: bool) {
+        let Some(Counted { policy, .. }) = self.clusters.get(&place.cluster) else { return };
         // Requests of other hosts took other routes.
         if let Some(rev) = finished.rev
-            && stratum == Stratum::Judged
+            && place.stratum == Stratum::Judged
         {
             self.cohorts.routed(&policy.canary, rev, started_ns);
         }
         let judged = finished.outcome.filter(|outcome| outcome.is_judged() && !finished.stream && in_cohort);
         if let Some(outcome) = judged {
             let became = Became::Finished { micros: finished.micros, error: outcome.is_error() };
-            self.cohorts.record(cluster, stratum, started_ns, became);
+            self.cohorts.record(&place.cluster, place.stratum, started_ns, became);
         }
     }
 
@@ -286,9 +304,11 @@ impl Worker {
         let sequence = self.next_sequence();
         let (in_flight, clusters) = (&self.in_flight, &self.clusters);
         let still_open = in_flight.values().filter(|request| request.seen.is_open()).map(|request| request.started_ns);
-        let canary_of = |cluster: &str| clusters.get(cluster).map(|policy| policy.canary.as_str());
+        let canary_of = |cluster: &str| clusters.get(cluster).map(|counted| counted.policy.canary.as_str());
         for closed in self.cohorts.close(now, still_open, canary_of) {
-            self.store.close(&closed.cluster, closed.stratum, &closed.results, sequence);
+            let Some(counted) = clusters.get(&closed.cluster) else { continue };
+            let place = Place { epoch: counted.policy.epoch, stratum: closed.stratum, cluster: closed.cluster };
+            self.store.close(&place, &closed.results, sequence);
         }
     }
 
@@ -315,9 +335,9 @@ impl Worker {
             policy_version: self.policy_version,
             filter_version: env!("CARGO_PKG_VERSION").to_owned(),
             automaton_format: AUTOMATON_FORMAT,
-            clusters: self.store.changes(self.durable),
-            dropped: self.store.dropped(),
+            clusters: self.store.changes(self.durable, sequence),
             urgent,
+            since: self.durable,
         };
         // What Envoy does not take stays news: the sequence goes on only with a report that went out.
         if host.send(&request.encode_to_vec()) {
@@ -333,6 +353,11 @@ impl Worker {
         }
         self.node.clone().unwrap_or_default()
     }
+}
+
+/// Returns true if requests of this place are of a rollout that is counted.
+fn is_live(clusters: &BTreeMap<String, Counted>, place: &Place) -> bool {
+    clusters.get(&place.cluster).is_some_and(|counted| counted.policy.epoch == place.epoch)
 }
 
 /// Returns the name of the virtual host that the request called.

@@ -1,8 +1,9 @@
 //! From the wire to the kernel's types.
 
+use wingbeat_core::analysis::ledger::Reported;
 use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::{BINS, Histogram};
-use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_core::id::{ClusterName, Epoch, Rev};
 use wingbeat_core::matching::bucket::GROUPS;
 use wingbeat_core::outcome::{Outcome, Stratum};
 
@@ -28,12 +29,37 @@ pub enum ReportError {
     /// More outcome classes than there are.
     #[error("{0} outcome classes: the filter is newer than this server")]
     Outcomes(usize),
+    /// More pods than a filter keeps.
+    #[error("{0} pods of one cluster: a filter keeps at most {MAX_PODS}")]
+    Pods(usize),
+    /// An address that no pod has.
+    #[error("a pod's address has {0} bytes: at most {MAX_ADDRESS} are taken")]
+    Address(usize),
+    /// A number that no gRPC status has.
+    #[error("gRPC status {0} does not exist")]
+    GrpcStatus(u32),
 }
 
 /// Names longer than this are refused.
 const MAX_NAME: usize = 1_024;
 
-/// Returns what a report says of one cluster.
+/// Pods of one cluster that a filter keeps. A report with more is refused.
+pub const MAX_PODS: usize = 32;
+
+/// Length of a pod's address in bytes; a report with a longer one is refused. IPv6 with zone and port has fewer than 100.
+const MAX_ADDRESS: usize = 256;
+
+/// gRPC has statuses up to 16; filters count all others as 17.
+pub const OTHER_GRPC_STATUS: u32 = 17;
+
+/// Returns what a report says of one cluster, stratum and epoch.
+pub fn reported(report: &v1::ClusterReport) -> Result<Reported, ReportError> {
+    let (cluster, stratum, counts) = counts(report)?;
+    let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
+    Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
+}
+
+/// Returns the counts of one cluster.
 pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Counts), ReportError> {
     if report.cluster.len() > MAX_NAME {
         return Err(ReportError::Name(report.cluster.len()));
@@ -42,6 +68,15 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
     let stratum = Stratum::ALL.get(place).copied().ok_or(ReportError::Stratum(report.stratum))?;
     if report.outcomes.len() > Outcome::ALL.len() {
         return Err(ReportError::Outcomes(report.outcomes.len()));
+    }
+    if report.pods.len() > MAX_PODS {
+        return Err(ReportError::Pods(report.pods.len()));
+    }
+    if let Some(pod) = report.pods.iter().find(|pod| pod.address.len() > MAX_ADDRESS) {
+        return Err(ReportError::Address(pod.address.len()));
+    }
+    if let Some(status) = report.grpc_statuses.iter().find(|status| status.key > OTHER_GRPC_STATUS) {
+        return Err(ReportError::GrpcStatus(status.key));
     }
     let mut counts = Counts {
         started: report.started,
@@ -56,6 +91,8 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
         extra_attempts: report.extra_attempts,
         sized: report.sized,
         empty: report.empty,
+        uncounted: report.uncounted,
+        uncounted_by_pod: report.uncounted_by_pod,
         latency: histogram(&report.latency)?,
         latency_sum_us: report.latency_sum_us,
         rev: Rev::new(report.rev),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// A running `wingbeat serve`. Killed when dropped, without warning.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Server {
     /// Address for Envoys.
     pub xds: SocketAddr,
     said: Arc<Mutex<String>>,
+    /// Holds the state where the arguments name no folder.
+    _states: TempDir,
 }
 
 impl Drop for Server {
@@ -31,10 +34,13 @@ impl Drop for Server {
 impl Server {
     /// Starts the program with these arguments of `serve`, and waits until it listens.
     pub fn start(program: &'static str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let states = tempfile::tempdir().expect("a folder");
         // A write beyond the limit of a file's size is to fail, as on a full disk, and not to end the process.
         let mut process = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" serve \"$@\"", program])
             .args(args)
+            .env("XDG_STATE_HOME", states.path())
+            .env_remove("STATE_DIRECTORY")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -55,7 +61,7 @@ impl Server {
             .unwrap_or_else(|error| panic!("{error}: {line:?}; {}", said.lock().expect("not poisoned")));
         let text = |name: &str| addresses.get(name).and_then(Value::as_str).expect("an address").to_owned();
         let (http, xds) = (text("http"), text("xds").parse().expect("an address"));
-        Self { program, process, http, xds, said }
+        Self { program, process, http, xds, said, _states: states }
     }
 
     /// Returns what it wrote to standard error so far.

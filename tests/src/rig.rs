@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use wingbeat_core::analysis::ledger::Ledger;
+use wingbeat_core::analysis::ledger::{Ledger, Report, Trust, WorkerKey};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{BootId, NodeId, WorkerId};
+use wingbeat_core::id::{BootId, Epoch, NodeId, WorkerId};
 use wingbeat_core::outcome::Stratum;
 use wingbeat_core::time::Timestamp;
 use wingbeat_demo::envoy::{Binary, Envoy};
@@ -58,6 +58,9 @@ pub struct Rig {
     _envoy: Envoy,
     _folder: TempDir,
 }
+
+/// The rollout that is counted.
+const EPOCH: Epoch = Epoch::new(1);
 
 /// Takes reports in, as the controller does.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl Intake for Counter {
                 state.aware.insert(request.worker_id);
             }
             match taken {
-                Ok((received, durable)) => Ok(ReportResponse { received, durable, policy, next_tick_ms: TICK_MS }),
+                Ok(response) => Ok(ReportResponse { policy, ..response }),
                 Err(why) => {
                     state.refused.push(why.clone());
                     Err(why)
@@ -141,14 +144,16 @@ impl Intake for Counter {
 }
 
 impl State {
-    /// Returns the received and the durable mark.
-    fn take(&mut self, request: &ReportRequest) -> Result<(u64, u64), String> {
-        let clusters = request.clusters.iter().map(convert::counts).collect::<Result<Vec<_>, _>>();
-        let clusters = clusters.map_err(|error| error.to_string())?;
-        let (node, boot) = (NodeId::new(request.node_id.clone()), BootId::new(request.boot_id));
-        let worker = WorkerId::new(request.worker_id);
-        let ingested = self.ledger.ingest(&node, boot, worker, request.sequence, &clusters, Timestamp::EPOCH);
-        let ingested = ingested.map_err(|error| error.to_string())?;
+    /// Returns what the report is answered.
+    fn take(&mut self, request: &ReportRequest) -> Result<ReportResponse, String> {
+        let entries = request.clusters.iter().map(convert::reported).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| error.to_string())?;
+        let node = NodeId::new(request.node_id.clone());
+        let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
+        let (sequence, since) = (request.sequence, request.since);
+        let report = Report { source: node.as_str(), node: &node, key, sequence, since, entries: &entries };
+        self.ledger.open(EPOCH, Trust::Complete);
+        let ingested = self.ledger.ingest(&report, Timestamp::EPOCH).map_err(|error| error.to_string())?;
         for delta in ingested.deltas {
             self.totals.entry((delta.cluster.to_string(), delta.stratum)).or_default().merge(&delta.counts);
         }
@@ -158,7 +163,13 @@ impl State {
         // As if it were on disk: filters forget what they told, and tell only what changes.
         let checkpoint = self.ledger.checkpoint();
         self.ledger.mark_durable(checkpoint.id);
-        Ok((ingested.received, self.ledger.durable(boot, worker)))
+        Ok(ReportResponse {
+            received: ingested.received,
+            durable: sequence,
+            next_tick_ms: TICK_MS,
+            send_all: ingested.incomplete,
+            ..ReportResponse::default()
+        })
     }
 }
 
@@ -169,6 +180,7 @@ pub fn policy(overdue_ms: u32) -> Policy {
         arm,
         overdue_ms,
         canary: "prod/backend".to_owned(),
+        epoch: EPOCH.get(),
         ..ClusterPolicy::default()
     };
     Policy { version: 1, clusters: vec![cluster(PRIMARY, 0), cluster(CANARY, 1)], ..Policy::default() }

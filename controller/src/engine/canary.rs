@@ -11,7 +11,7 @@ use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, RolloutId};
+use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::rollout::{Answer, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -46,6 +46,8 @@ pub(super) struct Canary {
     /// The ids of the commands that were carried out, stored with the state.
     pub(super) commands: VecDeque<String>,
     secret: String,
+    /// The rev of the first routes of the latest rollout.
+    pub(super) first_rev: Rev,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
     /// What people were told of, and is not over.
@@ -99,7 +101,7 @@ pub(super) struct Heard<'a> {
 
 impl Readable for Evidence {
     /// Evidence of the judge before cannot be turned into that of this one: a rollout in progress gathers it anew.
-    const SINCE: u32 = 2;
+    const SINCE: u32 = 3;
 }
 
 /// What the judge has seen of a rollout, as it is written down.
@@ -114,7 +116,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret } = record;
+        let Record { state, commands, secret, first_rev } = record;
         let judge = Judge::new(managed.judge.clone());
         let flow = Flow::new(state.rev, now);
         let mut canary = Self {
@@ -122,6 +124,7 @@ impl Canary {
             state,
             commands,
             secret,
+            first_rev,
             unstored: false,
             noticed: BTreeSet::new(),
             assessed: None,
@@ -245,7 +248,26 @@ impl Canary {
 
     /// Returns the canary as it is stored.
     pub(super) fn record(&self) -> Record {
-        Record { state: self.state.clone(), commands: self.commands.clone(), secret: self.secret.clone() }
+        Record {
+            state: self.state.clone(),
+            commands: self.commands.clone(),
+            secret: self.secret.clone(),
+            first_rev: self.first_rev,
+        }
+    }
+
+    /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
+    /// lost begins to count its rollouts again, and these are others.
+    pub(super) fn epoch(&self) -> Epoch {
+        let version = Version::of([b"epoch", self.secret.as_bytes(), &self.key().to_le_bytes()]);
+        Epoch::new(version.get().max(1))
+    }
+
+    /// Returns the rev of the first routes of the latest rollout, once the canary is in this state.
+    pub(super) fn first_rev_in(&self, next: &State) -> Rev {
+        let begins = next.rollout != self.state.rollout || !self.is_counted();
+        let is_counted = matches!(next.phase, Phase::Progressing(_) | Phase::Promoting(_));
+        if begins && is_counted { next.rev } else { self.first_rev }
     }
 
     /// Returns a number that every rollout has for itself.
@@ -372,18 +394,34 @@ impl Canary {
             Some(assessed) => assessed,
             None => {
                 self.asked = Some((now, flowing.clone()));
-                self.judge.assess(now, &flowing)
+                let assessed = self.judge.assess(now, &flowing);
+                Assessment { verdict: self.held_by_what_is_uncounted(assessed.verdict), ..assessed }
             }
         };
         // Before the canary has users there is nothing to judge; that the routes are in force is enough.
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
-        facts.flowing = flowing == Flowing::Yes && has_data;
+        facts.flowing = flowing == Flowing::Yes && has_data && self.uncounted() == 0;
         facts.verdict = assessed.verdict.clone();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
         facts.canary = self.readiness();
         self.assessed = Some(assessed);
         facts
+    }
+
+    /// Returns how many requests the filters had no room to count in this rollout.
+    pub(super) const fn uncounted(&self) -> u64 {
+        self.totals.primary.uncounted.saturating_add(self.totals.canary.uncounted)
+    }
+
+    /// Returns the verdict. What was not counted may be what fails: no step ends on the rest.
+    fn held_by_what_is_uncounted(&self, verdict: Verdict) -> Verdict {
+        match (verdict, self.uncounted()) {
+            (Verdict::Advance(_), uncounted @ 1..) => Verdict::NoData(format!(
+                "{uncounted} requests were not counted: a proxy has no room for so many rollouts at a time"
+            )),
+            (verdict, _) => verdict,
+        }
     }
 
     fn has_users(&self) -> bool {

@@ -191,7 +191,8 @@ impl<'a> Run<'a> {
             let requests = self.draw.poisson(mean);
             let Some(cluster) = self.canary.cluster(arm).filter(|_| requests > 0) else { continue };
             let counts = answers.draw(&mut self.draw, requests, rev);
-            let delta = Delta { cluster, stratum: Stratum::Judged, node: self.node.clone(), counts };
+            let (epoch, node) = (self.canary.epoch(), self.node.clone());
+            let delta = Delta { cluster, stratum: Stratum::Judged, epoch, node, counts };
             // Nothing was served that was not stored.
             let _no_abort = self.canary.saw(arm, &delta, tick, self.now);
             match arm {

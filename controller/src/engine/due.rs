@@ -6,8 +6,9 @@ use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Heard;
-use crate::engine::record::{encode, entry};
-use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, UNHEARD, WINDOWS_KEY};
+use crate::engine::record::{encode, entry, evidence_key};
+use crate::engine::{Alerted, CLOCK_KEY, Engine, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY};
+use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
@@ -66,7 +67,7 @@ impl Engine {
         let nothing_since = self.last_report.filter(|last| now.since(*last) > UNHEARD);
         let Some(canary) = self.roster.measure(name) else { return };
         let unaware = if canary.is_divided() {
-            unaware.get_or_insert_with(|| self.policies.unaware(now, NODE_SILENT)).as_slice()
+            unaware.get_or_insert_with(|| self.fleet.unaware(self.policies.divisions(), now, NODE_SILENT)).as_slice()
         } else {
             &[]
         };
@@ -101,30 +102,39 @@ impl Engine {
 
     fn retry_store(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored) else { return };
+        let before = canary.is_counted().then(|| canary.epoch());
         let stored = entry(name, &canary.record()).and_then(|entry| self.store(&[entry], now));
         if stored.is_ok() {
             self.roster.change(name, |canary| canary.unstored = false);
+            self.follow_epoch(name, before);
             (self.routes_changed, self.policy_is_stale) = (true, true);
             self.touched(name);
         }
     }
 
     fn checkpoint(&mut self, now: Timestamp) {
+        self.ledger.expire(now);
         let checkpoint = self.ledger.checkpoint();
         let id = checkpoint.id;
         self.last_checkpoint = now;
         // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
-        let mut entries = Vec::new();
-        entries.extend(encode(LEDGER_KEY, &checkpoint));
-        entries.extend(encode(WINDOWS_KEY, &self.windows.open()));
+        let mut writes = Vec::new();
+        for (key, worker) in &checkpoint.changed {
+            writes.extend(encode(&format!("{LEDGER_PREFIX}{key}"), worker));
+        }
+        writes.extend(checkpoint.removed.iter().map(|key| Write::Delete(format!("{LEDGER_PREFIX}{key}"))));
+        writes.extend(encode(WINDOWS_KEY, &self.windows.open()));
+        writes.extend(encode(CLOCK_KEY, &now));
         for (name, canary) in self.roster.judged() {
             if let Some(evidence) = canary.evidence() {
-                entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));
+                writes.extend(encode(&evidence_key(name), &evidence));
             }
         }
+        writes.extend(self.obsolete.iter().cloned().map(Write::Delete));
         // What could not be written down, the filters keep.
-        if self.store(&entries, now).is_ok() {
+        if self.store(&writes, now).is_ok() {
             self.ledger.mark_durable(id);
+            self.obsolete.clear();
             self.reported_since_checkpoint = false;
             self.records.release();
         }

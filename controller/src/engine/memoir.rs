@@ -4,7 +4,7 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::Engine;
 use crate::engine::record::{Readable, encode, read};
-use crate::store::Entries;
+use crate::store::{Entries, Write};
 use crate::view::EventView;
 
 /// So many are stored. A ring: the next one takes the place of the oldest.
@@ -19,7 +19,7 @@ impl Readable for EventView {}
 pub(super) struct Memoir {
     /// Those that were stored by earlier processes, oldest first.
     remembered: Vec<EventView>,
-    unstored: Vec<(String, Vec<u8>)>,
+    unstored: Vec<Write>,
     failed: Option<Timestamp>,
 }
 
@@ -50,7 +50,7 @@ impl Engine {
         if memoir.unstored.is_empty() || !is_tried {
             return;
         }
-        memoir.failed = self.store.put(&memoir.unstored).is_err().then_some(now);
+        memoir.failed = self.store.commit(&memoir.unstored).is_err().then_some(now);
         if memoir.failed.is_none() {
             memoir.unstored.clear();
         }

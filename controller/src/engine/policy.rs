@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use prost::Message as _;
-use wingbeat_core::id::{Arm, BootId, CanaryName, NodeId, WorkerId};
+use wingbeat_core::id::{Arm, CanaryName};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
-use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::policy::write::{Automata, host};
 use wingbeat_proto::v1::{ClusterPolicy, Policy};
 use wingbeat_xds_server::resource::Version;
@@ -24,11 +23,10 @@ pub(super) struct Policies {
     plain: Policy,
     /// Versions that were in force, each with the version of its divisions.
     known: VecDeque<(u64, Divisions)>,
-    workers: BTreeMap<(NodeId, BootId, WorkerId), (Divisions, Timestamp)>,
 }
 
 /// Names how all hosts are divided. Equal ones are the same; nothing for a policy that is not known.
-type Divisions = Option<u64>;
+pub(super) type Divisions = Option<u64>;
 
 impl Policies {
     /// Makes the policy that these canaries need the one in force.
@@ -51,22 +49,15 @@ impl Policies {
         (right.version != version).then(|| right.clone())
     }
 
-    /// Notes which policy a worker has.
-    pub(super) fn saw(&mut self, node: &NodeId, boot: BootId, worker: WorkerId, version: u64, now: Timestamp) {
+    /// Returns how a worker with the policy of this version divides hosts.
+    pub(super) fn divisions_of(&self, version: u64) -> Divisions {
         let known = self.known.iter().rev().find(|(known, _)| *known == version);
-        let divisions = known.and_then(|(_, divisions)| *divisions);
-        self.workers.insert((node.clone(), boot, worker), (divisions, now));
+        known.and_then(|(_, divisions)| *divisions)
     }
 
-    /// Returns the nodes with a worker that divides hosts in another way than the policy in force, among those that
-    /// were heard of in the last `silent`.
-    pub(super) fn unaware(&mut self, now: Timestamp, silent: Span) -> Vec<NodeId> {
-        self.workers.retain(|_, (_, last)| now.since(*last) <= silent);
-        let wanted = Some(divisions(&self.current));
-        let behind = self.workers.iter().filter(|(_, (divisions, _))| *divisions != wanted);
-        let mut nodes: Vec<NodeId> = behind.map(|((node, ..), _)| node.clone()).collect();
-        nodes.dedup();
-        nodes
+    /// Returns how hosts are to be divided.
+    pub(super) fn divisions(&self) -> Divisions {
+        Some(divisions(&self.current))
     }
 }
 
@@ -99,6 +90,8 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                 virtual_host: if told_apart { virtual_host.clone() } else { String::new() },
                 slow_us: u32::try_from(canary.limits.slow.as_micros()).unwrap_or(u32::MAX),
                 canary: virtual_host.clone(),
+                epoch: canary.epoch().get(),
+                first_rev: canary.first_rev.get(),
             });
         }
         if let Some(division) = division {

@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use wingbeat_core::analysis::ledger::Checkpoint;
+use wingbeat_core::analysis::ledger::Worker;
 use wingbeat_core::analysis::window::Batch;
-use wingbeat_core::id::CanaryName;
+use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::State;
+use wingbeat_core::time::Timestamp;
 
-use crate::store::{Entries, StoreError};
+use crate::store::{Entries, StoreError, Write};
 
 /// The version of what is stored.
-const STORED_VERSION: u32 = 2;
+const STORED_VERSION: u32 = 3;
 
 /// The oldest version of what is stored that is read.
 const OLDEST_READ: u32 = 1;
@@ -23,8 +24,12 @@ pub(super) trait Readable: for<'de> Deserialize<'de> {
 }
 
 impl Readable for Record {}
-impl Readable for Checkpoint {}
+impl Readable for Worker {
+    /// Before, the ledger was one entry, and knew no epochs.
+    const SINCE: u32 = 3;
+}
 impl Readable for Vec<(CanaryName, Batch)> {}
+impl Readable for Timestamp {}
 
 /// A canary as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -35,6 +40,9 @@ pub(super) struct Record {
     /// Arm headers are made from it: who does not know it cannot forge one.
     #[serde(default)]
     pub(super) secret: String,
+    /// The rev of the first routes of the latest rollout; 0 where an earlier version began it.
+    #[serde(default)]
+    pub(super) first_rev: Rev,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,16 +80,21 @@ pub enum OpenError {
 }
 
 /// Returns a canary as an entry of the store.
-pub(super) fn entry(name: &CanaryName, record: &Record) -> Result<(String, Vec<u8>), StoreError> {
+pub(super) fn entry(name: &CanaryName, record: &Record) -> Result<Write, StoreError> {
     let key = format!("canary/{}/{}", name.namespace, name.name);
     let entry = encode(&key, record);
     entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })
 }
 
+/// Returns where the evidence on a canary is stored.
+pub(super) fn evidence_key(name: &CanaryName) -> String {
+    format!("evidence/{}/{}", name.namespace, name.name)
+}
+
 /// Returns an entry of the store.
-pub(super) fn encode<T: Serialize>(key: &str, content: &T) -> Option<(String, Vec<u8>)> {
+pub(super) fn encode<T: Serialize>(key: &str, content: &T) -> Option<Write> {
     let bytes = serde_json::to_vec(&Stored { version: STORED_VERSION, content }).ok()?;
-    Some((key.to_owned(), bytes))
+    Some(Write::Put(key.to_owned(), bytes))
 }
 
 /// Reads an entry of the store, if it is there.
@@ -98,4 +111,16 @@ pub(super) fn read<T: Readable>(entries: &Entries, key: &str) -> Result<Option<T
         return Ok(None);
     }
     serde_json::from_value(raw.content).map(Some).map_err(damaged)
+}
+
+/// Reads an entry that others can do without. One that is damaged stays where it is until it is written again, and is
+/// told; one of a later version is refused like any other.
+pub(super) fn read_or_leave_aside<T: Readable>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
+    match read(entries, key) {
+        Err(error @ OpenError::Damaged { .. }) => {
+            tracing::error!(%error, "left aside");
+            Ok(None)
+        }
+        read => read,
+    }
 }

@@ -79,7 +79,7 @@ impl Roster {
     }
 
     /// Returns whose a cluster is.
-    pub(super) fn owner(&self, cluster: &ClusterName) -> Option<&(CanaryName, Arm)> {
+    pub(super) fn owner(&self, cluster: &str) -> Option<&(CanaryName, Arm)> {
         self.owners.get(cluster)
     }
 

@@ -10,6 +10,7 @@ use wingbeat_core::id::{Arm, CanaryName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Gate, Phase, Plan, Progress, Unready};
 use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::resource::Version;
 
 use crate::engine::NODE_SILENT;
@@ -163,8 +164,25 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         alpha: alpha(canary),
         nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
-        conditions: conditions(plan, &state.phase, progress, trouble),
+        conditions: conditions(plan, &state.phase, progress, trouble).into_iter().chain(uncounted(canary)).collect(),
     }
+}
+
+/// Returns what the filters had no room to count. Requests that are missing hold the rollout; of pods, only the
+/// differences between them are known less well.
+fn uncounted(canary: &Canary) -> Option<ConditionView> {
+    let totals = &canary.totals;
+    let pods = totals.primary.uncounted_by_pod.saturating_add(totals.canary.uncounted_by_pod);
+    let message = match (canary.uncounted(), pods) {
+        (0, 0) => return None,
+        (0, pods) => format!("{pods} requests are not told apart by pod: a proxy keeps {MAX_PODS} pods of a cluster."),
+        (requests, _) => format!(
+            "{requests} requests were not counted, and no step ends: a proxy counts 64 rollouts at a time. Let some end, and retry this one."
+        ),
+    };
+    let reason = if canary.uncounted() > 0 { "RequestsLeftOut" } else { "PodsLeftOut" };
+    let (kind, status) = ("Counted".to_owned(), "False".to_owned());
+    Some(ConditionView { kind, status, reason: reason.to_owned(), message })
 }
 
 /// Returns what hooks know a revision by: Flagger's checksum stays the same as long as the revision does.

@@ -6,9 +6,9 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Effect, Event, safety, step};
 use wingbeat_core::time::Timestamp;
 
-use crate::engine::record::{Record, entry};
+use crate::engine::record::{Record, entry, evidence_key};
 use crate::engine::{Alerted, Engine};
-use crate::store::StoreError;
+use crate::store::{StoreError, Write};
 
 impl Engine {
     /// Takes one canary a step further. Returns why, if a command was refused.
@@ -30,8 +30,10 @@ impl Engine {
             let end = canary.end_by(&stepped.state, now);
             let reroutes = stepped.state.rev != canary.state.rev;
             let was_judged = canary.is_judged();
+            let before = canary.is_counted().then(|| canary.epoch());
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
-            let record = Record { state: stepped.state, commands, ..canary.record() };
+            let first_rev = canary.first_rev_in(&stepped.state);
+            let record = Record { state: stepped.state, commands, first_rev, ..canary.record() };
             let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
             if let Err(error) = &stored
                 && !abort
@@ -46,11 +48,14 @@ impl Engine {
             self.roster.change(name, |canary| {
                 canary.unstored = stored.is_err();
                 canary.commands = record.commands;
+                canary.first_rev = record.first_rev;
                 canary.adopt(record.state, now);
             });
+            self.follow_epoch(name, before);
             if was_judged && self.roster.get(name).is_some_and(|canary| !canary.is_judged()) {
                 // No evidence is kept of a rollout that is over.
                 self.records.release();
+                self.obsolete.push(evidence_key(name));
             }
             self.touched(name);
             self.policy_is_stale = true;
@@ -66,15 +71,15 @@ impl Engine {
         refused
     }
 
-    /// Stores entries. Where that has just failed it is not tried again in the same tick: each attempt takes its time,
+    /// Stores changes. Where that has just failed it is not tried again in the same tick: each attempt takes its time,
     /// and there may be thousands of canaries.
-    pub(super) fn store(&mut self, entries: &[(String, Vec<u8>)], now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn store(&mut self, writes: &[Write], now: Timestamp) -> Result<(), StoreError> {
         if let Some((failed, error)) = &self.store_failed
             && *failed == now
         {
             return Err(error.clone());
         }
-        let stored = self.store.put(entries);
+        let stored = self.store.commit(writes);
         let failed = stored.as_ref().err().map(|error| (now, error.clone()));
         if failed.is_some() != self.store_failed.is_some() {
             if let Some((_, error)) = &failed {

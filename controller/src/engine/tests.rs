@@ -4,7 +4,7 @@ use wingbeat_core::analysis::replay::Replay;
 use wingbeat_core::analysis::signal::SignalMode;
 
 use wingbeat_core::analysis::threshold::Range;
-use wingbeat_core::id::{ClusterName, RolloutId};
+use wingbeat_core::id::RolloutId;
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
@@ -22,11 +22,13 @@ use wingbeat_xds_server::session::Nack;
 use super::*;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
+use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
 use crate::view::EventView;
 
 mod crashes;
 mod disk;
+mod epochs;
 mod recording;
 mod refusals;
 mod rules;
@@ -134,7 +136,8 @@ impl World {
     }
 
     fn request(&self) -> ReportRequest {
-        let rev = self.engine.roster.all()[&name()].state.rev.get();
+        let canary = &self.engine.roster.all()[&name()];
+        let (rev, epoch) = (canary.state.rev.get(), canary.epoch().get());
         let cluster = |revision: &str, (requests, errors): (u64, u64)| {
             let mut outcomes = vec![0; Outcome::ALL.len()];
             outcomes[Outcome::Success.index()] = requests - errors;
@@ -147,6 +150,8 @@ impl World {
                 latency: vec![Count { key: 700, count: requests }],
                 rev,
                 rev_started: requests,
+                epoch,
+                first_sequence: 1,
                 ..ClusterReport::default()
             }
         };

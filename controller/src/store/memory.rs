@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::store::{Entries, Store, StoreError};
+use crate::store::{Entries, Store, StoreError, Write};
 
 /// Entries that outlive the engine as long as someone holds a clone.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,7 @@ impl Store for Memory {
         Ok(self.held.lock().unwrap_or_else(PoisonError::into_inner).entries.clone())
     }
 
-    fn put(&mut self, entries: &[(String, Vec<u8>)]) -> Result<(), StoreError> {
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.full {
             return Err(StoreError::Write { path: "memory".to_owned(), why: "it was told to fail".to_owned() });
@@ -68,7 +68,12 @@ impl Store for Memory {
         held.dead |= crash.is_some();
         // Whatever a dead process still tries has no effect.
         if !held.dead || crash.is_some_and(|crash| crash.after) {
-            held.entries.extend(entries.iter().cloned());
+            for write in writes {
+                match write {
+                    Write::Put(key, value) => drop(held.entries.insert(key.clone(), value.clone())),
+                    Write::Delete(key) => drop(held.entries.remove(key)),
+                }
+            }
         }
         Ok(())
     }

@@ -1,31 +1,45 @@
 //! Exactly-once bookkeeping of what workers report.
 //!
-//! Reports are cumulative, so the ledger keeps the highest count seen of everything and hands on
-//! differences. A report that is lost, repeated or late then costs nothing; a restart costs what
+//! Reports are cumulative per worker, cluster, stratum and [`Epoch`], so the ledger keeps the highest count seen of
+//! everything and hands on differences. A report that is lost, repeated or late then costs nothing; a restart costs what
 //! came in since the last checkpoint, and workers send that again until it is durable.
+//!
+//! An epoch is one rollout. Only epochs that are open are taken in, and closing one forgets all that is held of it: the
+//! counts of one rollout are never charged to another, and what is held is bounded by the workers that carry traffic
+//! of rollouts in progress. Where entries of an open epoch were lost or given up, the first complete report of a worker
+//! that may have been counted before is a *baseline*: it sets the counts and adds nothing.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
-
-use crate::counts::{Absurd, Cohorts, Counts};
-use crate::id::{BootId, ClusterName, NodeId, WorkerId};
+use crate::counts::Counts;
+use crate::id::{ClusterName, Epoch, NodeId};
 use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
 
-/// Clusters that one worker may report.
-pub const MAX_CLUSTERS: usize = 64;
+pub use refused::Refused;
+pub use worker::{Worker, WorkerKey};
 
-/// Envoys that may report.
-pub const MAX_NODES: usize = 10_000;
+mod refused;
+mod worker;
 
-/// Workers over all nodes; beyond it the ones that are silent longest are folded.
+/// Entries (clusters by stratum and epoch) that one worker may report: 64 rollouts at a time with two clusters of two
+/// strata each. A report beyond it is refused.
+pub const MAX_ENTRIES: usize = 256;
+
+/// Workers that are held, over all sources. Beyond it the source with the most of them gives one up.
 pub const MAX_WORKERS: usize = 65_536;
 
-/// A worker that reported within this time is never folded to make room.
-pub const FOLD_AFTER: Span = Span::from_secs(600);
+/// Workers that are held of one source. Beyond it, the source gives up the one of its own that is silent longest.
+pub const MAX_WORKERS_OF_SOURCE: usize = 4_096;
+
+/// Sources that are held. Beyond it, a new one is refused until an old one expires.
+pub const MAX_SOURCES: usize = 10_000;
+
+/// A worker that reported nothing for so long is given up. Should it come back within the same rollout, its first
+/// complete report is a baseline.
+pub const EXPIRE_AFTER: Span = Span::from_secs(600);
 
 /// Checkpoints that may be under way to the disk at once.
 const MAX_PENDING: usize = 8;
@@ -33,25 +47,78 @@ const MAX_PENDING: usize = 8;
 /// Takes reports in and tells apart what is new.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
+    epochs: BTreeMap<Epoch, Trust>,
     workers: BTreeMap<WorkerKey, Worker>,
-    /// How many workers each node has.
-    nodes: BTreeMap<NodeId, usize>,
-    /// Workers whose state was given up; what they say can no longer be told apart from old news.
-    folded: BTreeSet<WorkerKey>,
+    /// The workers of each source in the order of their last reports.
+    sources: BTreeMap<String, BTreeSet<(Timestamp, WorkerKey)>>,
+    /// Workers that were written down and are not held any more.
+    removed: BTreeSet<WorkerKey>,
     last_checkpoint: u64,
-    /// Checkpoints not known to be on disk: their number and what they contain of each worker.
-    pending: VecDeque<(u64, Vec<(WorkerKey, u64)>)>,
+    pending: VecDeque<Pending>,
+}
+
+/// Whether everything that was ever taken in of an epoch is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It is: what is not held is new.
+    Complete,
+    /// It is not: who is not held may have been counted before.
+    Baseline,
+}
+
+/// A checkpoint that is not known to be on disk.
+#[derive(Debug, Clone)]
+struct Pending {
+    id: u64,
+    /// The highest sequence of each worker that it contains.
+    contained: Vec<(WorkerKey, u64)>,
+    removed: Vec<WorkerKey>,
+}
+
+/// A report of one worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    /// Who the worker is authenticated as, or where it connects from: what one source may occupy is bounded.
+    pub source: &'a str,
+    /// The Envoy that it says it is.
+    pub node: &'a NodeId,
+    /// The worker.
+    pub key: WorkerKey,
+    /// Raised by one with every report.
+    pub sequence: u64,
+    /// The report leaves out bins and keys that did not change after this sequence; 0 leaves out nothing.
+    pub since: u64,
+    /// What it counted in epochs that are open.
+    pub entries: &'a [Reported],
+}
+
+/// Cumulative counts of one cluster, stratum and epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The cluster that requests went to.
+    pub cluster: ClusterName,
+    /// Where they came from.
+    pub stratum: Stratum,
+    /// The rollout that they belong to.
+    pub epoch: Epoch,
+    /// The first report that told of these counts. Higher than before: the worker counts from zero again.
+    pub first_sequence: u64,
+    /// How many, and how they ended.
+    pub counts: Counts,
 }
 
 /// What one report added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ingested {
-    /// What was not known before, by cluster and stratum. Empty for repeated and late reports.
+    /// What was not known before. Empty for repeated and late reports.
     pub deltas: Vec<Delta>,
     /// The highest sequence received of this worker.
     pub received: u64,
-    /// The highest one whose contents survive a restart.
+    /// The highest one whose contents need not be sent again.
     pub durable: u64,
+    /// True if nothing was taken in, since the report leaves out what is not held here: the worker has to send all
+    /// that it has.
+    pub incomplete: bool,
 }
 
 /// New requests of one node.
@@ -61,83 +128,23 @@ pub struct Delta {
     pub cluster: ClusterName,
     /// Where they came from.
     pub stratum: Stratum,
+    /// The rollout that they belong to.
+    pub epoch: Epoch,
     /// The Envoy that sent them.
     pub node: NodeId,
     /// How many, and how they ended.
     pub counts: Counts,
 }
 
-/// A report that was not taken in. Nothing of it was counted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The counts contradict themselves.
-    #[error("cluster {cluster}: {absurd}")]
-    Absurd {
-        /// The cluster in question.
-        cluster: ClusterName,
-        /// The contradiction.
-        absurd: Absurd,
-    },
-    /// A later report counts less than an earlier one.
-    #[error("cluster {cluster}: {now} requests started, but an earlier report said {before}: counts never fall")]
-    Backwards {
-        /// The cluster in question.
-        cluster: ClusterName,
-        /// Requests according to the earlier report.
-        before: u64,
-        /// Requests according to this one.
-        now: u64,
-    },
-    /// One cluster and stratum appears twice.
-    #[error("cluster {cluster} appears twice in the same stratum")]
-    Twice {
-        /// The cluster in question.
-        cluster: ClusterName,
-    },
-    /// More clusters than a worker may have.
-    #[error("{count} clusters, at most {MAX_CLUSTERS} are taken from one worker")]
-    TooManyClusters {
-        /// Clusters of the worker, with those of the report.
-        count: usize,
-    },
-    /// The worker belongs to another node.
-    #[error("this worker reported as node {owner} before")]
-    OtherNode {
-        /// The node that it first reported for.
-        owner: NodeId,
-    },
-    /// No room, and everyone in it reported lately.
-    #[error("no room: {MAX_NODES} nodes and {MAX_WORKERS} workers are known and reported lately")]
-    Full,
-    /// The worker was silent for so long that its place was given away.
-    #[error(
-        "this worker was silent for over {FOLD_AFTER} and its counts were given up: restart the Envoy to be counted again"
-    )]
-    Folded,
-}
-
-/// The ledger at one moment, to be written down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What changed in the ledger since what is known to be written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Number of the checkpoint, for [`Ledger::mark_durable`].
     pub id: u64,
-    workers: Vec<(WorkerKey, Worker)>,
-    folded: BTreeSet<WorkerKey>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct WorkerKey {
-    boot: BootId,
-    worker: WorkerId,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Worker {
-    node: NodeId,
-    received: u64,
-    durable: u64,
-    last_report: Timestamp,
-    clusters: Vec<(ClusterName, Stratum, Counts)>,
+    /// Workers as they are now.
+    pub changed: Vec<(WorkerKey, Worker)>,
+    /// Workers whose record is to be deleted.
+    pub removed: Vec<WorkerKey>,
 }
 
 impl Ledger {
@@ -146,246 +153,231 @@ impl Ledger {
         Self::default()
     }
 
-    /// Returns the ledger as it was at a checkpoint that survived.
-    pub fn restore(checkpoint: Checkpoint) -> Self {
-        let mut workers: BTreeMap<_, _> = checkpoint.workers.into_iter().collect();
-        for worker in workers.values_mut() {
-            worker.durable = worker.received;
+    /// Returns the ledger as it was written down. No epoch is open yet: what is held of one that is not opened by
+    /// [`Ledger::retain_open`] is forgotten.
+    pub fn restore(workers: impl IntoIterator<Item = (WorkerKey, Worker)>) -> Self {
+        let mut ledger = Self::default();
+        for (key, worker) in workers {
+            let order = ledger.sources.entry(worker.source.clone()).or_default();
+            order.insert((worker.last_report, key));
+            ledger.workers.insert(key, worker);
         }
-        let mut nodes = BTreeMap::new();
-        for worker in workers.values() {
-            *nodes.entry(worker.node.clone()).or_insert(0) += 1;
-        }
-        Self { workers, nodes, folded: checkpoint.folded, last_checkpoint: checkpoint.id, pending: VecDeque::new() }
+        ledger
     }
 
-    /// Takes in a report: all of it, or nothing if any part is refused.
+    /// Takes in an epoch from now on. One that is open stays as it is.
+    pub fn open(&mut self, epoch: Epoch, trust: Trust) {
+        self.epochs.entry(epoch).or_insert(trust);
+    }
+
+    /// Returns true if an epoch is taken in.
+    pub fn is_open(&self, epoch: Epoch) -> bool {
+        self.epochs.contains_key(&epoch)
+    }
+
+    /// Forgets an epoch and all that is held of it.
+    pub fn close(&mut self, epoch: Epoch) {
+        if self.epochs.remove(&epoch).is_some() {
+            self.forget(epoch);
+        }
+    }
+
+    /// Forgets what is held of epochs that are not open.
+    pub fn retain_open(&mut self) {
+        let held: BTreeSet<Epoch> = self.workers.values().flat_map(Worker::epochs).collect();
+        for epoch in held {
+            if !self.is_open(epoch) {
+                self.forget(epoch);
+            }
+        }
+    }
+
+    /// Takes in a report: all of it, or nothing if any part is refused. Entries of epochs that are not open are left
+    /// out by the caller.
     ///
-    /// A jump is never refused for its size: a worker that could not reach the control plane for an
-    /// hour has an hour to tell.
-    pub fn ingest(
-        &mut self,
-        node: &NodeId,
-        boot: BootId,
-        worker: WorkerId,
-        sequence: u64,
-        clusters: &[(ClusterName, Stratum, Counts)],
-        now: Timestamp,
-    ) -> Result<Ingested, Refused> {
-        let key = WorkerKey { boot, worker };
-        check_report(clusters)?;
-        if self.folded.contains(&key) {
-            return Err(Refused::Folded);
+    /// A jump is never refused for its size: a worker that could not reach the control plane for an hour has an hour to
+    /// tell.
+    pub fn ingest(&mut self, report: &Report<'_>, now: Timestamp) -> Result<Ingested, Refused> {
+        check_report(report.entries)?;
+        match self.workers.get(&report.key) {
+            Some(known) => known.check(report)?,
+            // Of who carries no traffic of a rollout nothing is held, and nothing has to be sent again.
+            None if report.entries.is_empty() => {
+                return Ok(Ingested { received: report.sequence, durable: report.sequence, ..Ingested::default() });
+            }
+            None => {}
         }
-        if let Some(known) = self.workers.get(&key) {
-            known.check(node, sequence, clusters)?;
-        } else {
-            self.make_room(node, now)?;
-            *self.nodes.entry(node.clone()).or_insert(0) += 1;
+        let known = self.workers.get(&report.key);
+        let lacks =
+            |reported| known.map_or_else(|| reported_before(report, reported), |known| known.lacks(report, reported));
+        if report.entries.iter().any(lacks) {
+            let received = known.map_or(0, |known| known.received);
+            return Ok(Ingested { received, incomplete: true, ..Ingested::default() });
         }
-        let entry = self.workers.entry(key).or_insert_with(|| Worker {
-            node: node.clone(),
-            received: 0,
-            durable: 0,
-            last_report: now,
-            clusters: Vec::new(),
-        });
-        entry.received = entry.received.max(sequence);
-        entry.last_report = entry.last_report.max(now);
-        let deltas = clusters
-            .iter()
-            .filter_map(|(cluster, stratum, counts)| {
-                let counts = entry.take_in(cluster, *stratum, counts)?;
-                Some(Delta { cluster: cluster.clone(), stratum: *stratum, node: node.clone(), counts })
-            })
-            .collect();
-        Ok(Ingested { deltas, received: entry.received, durable: entry.durable })
+        if known.is_none() {
+            self.make_room(report.source, now)?;
+            self.removed.remove(&report.key);
+        }
+        let worker = self.workers.entry(report.key).or_insert_with(|| Worker::new(report, now));
+        worker.received = worker.received.max(report.sequence);
+        let before = worker.last_report;
+        worker.last_report = before.max(now);
+        let source = self.sources.entry(worker.source.clone()).or_default();
+        source.remove(&(before, report.key));
+        source.insert((worker.last_report, report.key));
+        let mut deltas = Vec::new();
+        for reported in report.entries {
+            let trust = self.epochs.get(&reported.epoch).copied().unwrap_or(Trust::Baseline);
+            if let Some(counts) = worker.take_in(report.sequence, reported, trust) {
+                let Reported { cluster, stratum, epoch, .. } = reported.clone();
+                deltas.push(Delta { cluster, stratum, epoch, node: report.node.clone(), counts });
+            }
+        }
+        Ok(Ingested { deltas, received: worker.received, durable: worker.acknowledged(), incomplete: false })
     }
 
-    /// Returns the state to be written down. Call [`Ledger::mark_durable`] with its number when it
-    /// is on disk; of checkpoints never confirmed the oldest are forgotten.
+    /// Gives up workers that are silent for longer than [`EXPIRE_AFTER`].
+    pub fn expire(&mut self, now: Timestamp) {
+        let silent: Vec<WorkerKey> = self
+            .sources
+            .values()
+            .flat_map(|order| order.iter().take_while(|(last, _)| now.since(*last) > EXPIRE_AFTER))
+            .map(|(_, key)| *key)
+            .collect();
+        silent.into_iter().for_each(|key| self.give_up(key));
+    }
+
+    /// Returns what is to be written down. Call [`Ledger::mark_durable`] with its number when it is on disk; what is
+    /// never confirmed is in the next one again.
     pub fn checkpoint(&mut self) -> Checkpoint {
         self.last_checkpoint = self.last_checkpoint.saturating_add(1);
-        let contained = self.workers.iter().map(|(&key, worker)| (key, worker.received)).collect();
+        let changed = self.workers.iter().filter(|(_, worker)| worker.news > worker.durable);
+        let changed: Vec<(WorkerKey, Worker)> = changed.map(|(key, worker)| (*key, worker.clone())).collect();
+        let removed: Vec<WorkerKey> = self.removed.iter().copied().collect();
         if self.pending.len() >= MAX_PENDING {
             self.pending.pop_front();
         }
-        self.pending.push_back((self.last_checkpoint, contained));
-        Checkpoint {
+        self.pending.push_back(Pending {
             id: self.last_checkpoint,
-            workers: self.workers.iter().map(|(&key, worker)| (key, worker.clone())).collect(),
-            folded: self.folded.clone(),
-        }
+            contained: changed.iter().map(|(key, worker)| (*key, worker.received)).collect(),
+            removed: removed.clone(),
+        });
+        Checkpoint { id: self.last_checkpoint, changed, removed }
     }
 
     /// Notes that a checkpoint is on disk: what it contains need not be sent again.
     pub fn mark_durable(&mut self, checkpoint: u64) {
-        while let Some((id, _)) = self.pending.front() {
-            if *id > checkpoint {
-                break;
+        let Some(place) = self.pending.iter().position(|pending| pending.id == checkpoint) else { return };
+        // Those before it were overtaken.
+        let Some(pending) = self.pending.drain(..=place).next_back() else { return };
+        for (key, sequence) in pending.contained {
+            if let Some(worker) = self.workers.get_mut(&key) {
+                worker.durable = worker.durable.max(sequence);
             }
-            let Some((id, contained)) = self.pending.pop_front() else {
-                break;
-            };
-            if id < checkpoint {
-                continue;
-            }
-            for (key, sequence) in contained {
-                if let Some(worker) = self.workers.get_mut(&key) {
-                    worker.durable = worker.durable.max(sequence);
-                }
-            }
+        }
+        for key in pending.removed {
+            self.removed.remove(&key);
         }
     }
 
-    /// Returns the highest sequence of a worker whose contents survive a restart; 0 if there is none.
-    pub fn durable(&self, boot: BootId, worker: WorkerId) -> u64 {
-        self.workers.get(&WorkerKey { boot, worker }).map_or(0, |worker| worker.durable)
+    /// Returns true if there is something to be written down.
+    pub fn has_news(&self) -> bool {
+        !self.removed.is_empty() || self.workers.values().any(|worker| worker.news > worker.durable)
     }
 
-    /// Returns how many workers are known.
+    /// Returns how many workers are held.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Returns the workers that had requests to report, and reported at most `span` before the latest that did.
-    pub fn active(&self, span: Span) -> BTreeSet<(BootId, WorkerId)> {
+    /// Returns the workers that reported at most `span` before the latest that did.
+    pub fn active(&self, span: Span) -> BTreeSet<WorkerKey> {
         let latest = self.workers.values().map(|worker| worker.last_report).max().unwrap_or_default();
-        let active = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| !worker.clusters.is_empty() && latest.since(worker.last_report) <= span);
-        active.map(|(key, _)| (key.boot, key.worker)).collect()
+        let active = self.workers.iter().filter(|(_, worker)| latest.since(worker.last_report) <= span);
+        active.map(|(key, _)| *key).collect()
     }
 
-    /// Returns every node with the time of its last report.
-    pub fn nodes(&self) -> BTreeMap<&NodeId, Timestamp> {
-        let mut nodes = BTreeMap::new();
-        for worker in self.workers.values() {
-            let last = nodes.entry(&worker.node).or_insert(worker.last_report);
-            *last = worker.last_report.max(*last);
+    /// Makes room for one more worker of `source`: at its own cost where it has many, else at that of the source with
+    /// the most of them.
+    fn make_room(&mut self, source: &str, now: Timestamp) -> Result<(), Refused> {
+        self.expire_if_full(now);
+        if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(source) {
+            return Err(Refused::Full);
         }
-        nodes
-    }
-
-    /// Returns the nodes that said nothing for longer than `span`: what they do is unknown, which
-    /// is not the same as healthy.
-    pub fn silent(&self, now: Timestamp, span: Span) -> Vec<(NodeId, Timestamp)> {
-        self.nodes()
-            .into_iter()
-            .filter(|&(_, last)| now.since(last) > span)
-            .map(|(node, last)| (node.clone(), last))
-            .collect()
-    }
-
-    /// Makes room for one more worker of `node`, at the cost of those that are silent longest.
-    fn make_room(&mut self, node: &NodeId, now: Timestamp) -> Result<(), Refused> {
-        while self.workers.len() >= MAX_WORKERS || (self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(node)) {
-            let oldest = self
-                .workers
-                .iter()
-                .min_by_key(|(_, worker)| worker.last_report)
-                .filter(|(_, worker)| now.since(worker.last_report) > FOLD_AFTER)
-                .map(|(&key, _)| key)
-                .ok_or(Refused::Full)?;
-            self.fold(oldest);
-        }
+        let own = self.sources.get(source).map_or(0, BTreeSet::len);
+        let payer = if own >= MAX_WORKERS_OF_SOURCE {
+            self.sources.get(source)
+        } else if self.workers.len() >= MAX_WORKERS {
+            self.sources.values().max_by_key(|order| order.len())
+        } else {
+            return Ok(());
+        };
+        let (_, key) = payer.and_then(BTreeSet::first).copied().ok_or(Refused::Full)?;
+        self.give_up(key);
         Ok(())
     }
 
-    fn fold(&mut self, key: WorkerKey) {
-        if let Some(worker) = self.workers.remove(&key)
-            && let Some(left) = self.nodes.get_mut(&worker.node)
-        {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.nodes.remove(&worker.node);
+    fn expire_if_full(&mut self, now: Timestamp) {
+        if self.sources.len() >= MAX_SOURCES || self.workers.len() >= MAX_WORKERS {
+            self.expire(now);
+        }
+    }
+
+    /// Forgets a worker. Who is not held may have been counted before from now on, in all epochs that it had part in.
+    fn give_up(&mut self, key: WorkerKey) {
+        let Some(worker) = self.remove(key) else { return };
+        for epoch in worker.epochs() {
+            if let Some(trust) = self.epochs.get_mut(&epoch) {
+                *trust = Trust::Baseline;
             }
         }
-        if self.folded.len() >= MAX_WORKERS {
-            self.folded.pop_first();
+    }
+
+    fn remove(&mut self, key: WorkerKey) -> Option<Worker> {
+        let worker = self.workers.remove(&key)?;
+        if let Some(order) = self.sources.get_mut(&worker.source) {
+            order.remove(&(worker.last_report, key));
+            if order.is_empty() {
+                self.sources.remove(&worker.source);
+            }
         }
-        self.folded.insert(key);
+        self.removed.insert(key);
+        Some(worker)
+    }
+
+    fn forget(&mut self, epoch: Epoch) {
+        let mut empty = Vec::new();
+        for (key, worker) in &mut self.workers {
+            if worker.close(epoch) {
+                // To be written down without it.
+                worker.news = worker.news.max(worker.durable.saturating_add(1));
+                if worker.is_empty() {
+                    empty.push(*key);
+                }
+            }
+        }
+        for key in empty {
+            self.remove(key);
+        }
     }
 }
 
-impl Worker {
-    fn check(&self, node: &NodeId, sequence: u64, clusters: &[(ClusterName, Stratum, Counts)]) -> Result<(), Refused> {
-        if self.node != *node {
-            return Err(Refused::OtherNode { owner: self.node.clone() });
-        }
-        let mut count = self.clusters.len();
-        for (cluster, stratum, counts) in clusters {
-            match self.known(cluster, *stratum) {
-                Some(held) if sequence > self.received && fell(held, counts) => {
-                    return Err(Refused::Backwards {
-                        cluster: cluster.clone(),
-                        before: held.started,
-                        now: counts.started,
-                    });
-                }
-                Some(_) => {}
-                None => count += 1,
-            }
-        }
-        if count > MAX_CLUSTERS * Stratum::ALL.len() {
-            return Err(Refused::TooManyClusters { count });
-        }
-        Ok(())
-    }
-
-    fn known(&self, cluster: &ClusterName, stratum: Stratum) -> Option<&Counts> {
-        self.clusters.iter().find(|(name, known, _)| name == cluster && *known == stratum).map(|(_, _, counts)| counts)
-    }
-
-    /// Returns what was not known before, if anything.
-    fn take_in(&mut self, cluster: &ClusterName, stratum: Stratum, counts: &Counts) -> Option<Counts> {
-        let held = self
-            .clusters
-            .iter_mut()
-            .find(|(name, known, _)| name == cluster && *known == stratum)
-            .map(|(_, _, counts)| counts);
-        let Some(held) = held else {
-            self.clusters.push((cluster.clone(), stratum, counts.clone()));
-            return Some(counts.clone());
-        };
-        let before = held.clone();
-        held.max_merge(counts);
-        (*held != before).then(|| held.since(&before))
-    }
+/// Returns true if something of this entry may have been said in a report that was acknowledged.
+const fn reported_before(report: &Report<'_>, reported: &Reported) -> bool {
+    reported.first_sequence <= report.since
 }
 
 /// Checks what needs no knowledge of earlier reports.
-fn check_report(clusters: &[(ClusterName, Stratum, Counts)]) -> Result<(), Refused> {
-    if clusters.len() > MAX_CLUSTERS * Stratum::ALL.len() {
-        return Err(Refused::TooManyClusters { count: clusters.len() });
+fn check_report(entries: &[Reported]) -> Result<(), Refused> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(Refused::TooManyEntries { count: entries.len() });
     }
     let mut seen = BTreeSet::new();
-    for (cluster, stratum, counts) in clusters {
-        if !seen.insert((cluster, stratum)) {
+    for Reported { cluster, stratum, epoch, counts, .. } in entries {
+        if !seen.insert((cluster, stratum, epoch)) {
             return Err(Refused::Twice { cluster: cluster.clone() });
         }
         counts.check().map_err(|absurd| Refused::Absurd { cluster: cluster.clone(), absurd })?;
     }
     Ok(())
-}
-
-/// Returns true if a count that only ever rises is lower than it was.
-fn fell(before: &Counts, now: &Counts) -> bool {
-    now.started < before.started
-        || now.finished < before.finished
-        || now.overdue < before.overdue
-        || now.streams < before.streams
-        || now.sized < before.sized
-        || cohorts_fell(&before.cohorts, &now.cohorts)
-        || now.outcomes.iter().zip(before.outcomes).any(|(&now, before)| now < before)
-}
-
-fn cohorts_fell(before: &Cohorts, now: &Cohorts) -> bool {
-    match now.rev.cmp(&before.rev) {
-        Ordering::Less => true,
-        Ordering::Equal => now.finished < before.finished || now.errors < before.errors || now.overdue < before.overdue,
-        // At a new rev they start again.
-        Ordering::Greater => false,
-    }
 }

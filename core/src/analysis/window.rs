@@ -205,6 +205,14 @@ impl Windows {
         closed
     }
 
+    /// Forgets what is open of a canary: its rollout is over, and the next one has no part in it.
+    pub fn forget(&mut self, canary: &CanaryName) {
+        self.open.retain(|_, batches| {
+            batches.remove(canary);
+            !batches.is_empty()
+        });
+    }
+
     /// Returns the windows that are open, to be written down with the ledger: what is in one is in neither the
     /// judge's evidence nor, after the ledger's mark, in any report to come.
     pub fn open(&self) -> Vec<(CanaryName, Batch)> {

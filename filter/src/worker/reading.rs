@@ -7,6 +7,7 @@ use crate::host::{Host, number, text};
 use crate::outcome::{Logged, SWITCHING_PROTOCOLS, classify};
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
+use crate::worker::attribution::route_rev;
 use crate::worker::flight::limit_ns;
 
 /// One in so many requests of the primary tells its pod and the size of its body; every one of the canary does.
@@ -91,8 +92,4 @@ fn is_event_stream(host: &dyn Host) -> bool {
     let name = b"text/event-stream";
     let content_type = host.property("response\0headers\0content-type").unwrap_or_default();
     content_type.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
-}
-
-fn route_rev(host: &dyn Host) -> Option<u64> {
-    text(host, "xds\0route_metadata\0filter_metadata\0wingbeat\0rev")?.parse().ok()
 }

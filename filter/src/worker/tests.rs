@@ -9,6 +9,15 @@ mod ends;
 mod streams;
 
 const MS: u64 = 1_000_000;
+/// The rollout of [`policy`].
+const EPOCH: u64 = 11;
+/// The rev of a request's route.
+const REV: &str = "xds.route_metadata.filter_metadata.wingbeat.rev";
+
+/// The time between the ticks of [`started`]'s worker where this is granted.
+fn period(tick_ms: u64) -> u64 {
+    tick_ms + tick_ms * 9 / 1_024
+}
 
 /// Envoy, as far as the filter knows it.
 #[derive(Default)]
@@ -127,6 +136,7 @@ fn policy(version: u64) -> v1::Policy {
         arm,
         overdue_ms: 250,
         canary: "prod/backend".to_owned(),
+        epoch: EPOCH,
         ..v1::ClusterPolicy::default()
     };
     v1::Policy {
@@ -137,7 +147,8 @@ fn policy(version: u64) -> v1::Policy {
 }
 
 fn reply(durable: u64, policy: Option<v1::Policy>, next_tick_ms: u32) -> Vec<u8> {
-    v1::ReportResponse { received: durable, durable, policy, next_tick_ms }.encode_to_vec()
+    let reply = v1::ReportResponse { received: durable, durable, policy, next_tick_ms, ..Default::default() };
+    reply.encode_to_vec()
 }
 
 fn started() -> (FakeHost, Worker) {
@@ -264,7 +275,7 @@ fn a_canary_error_is_reported_at_once_but_not_in_a_storm() {
     assert_eq!(host.ticks.borrow().last(), Some(&1));
     worker.tick(&host);
     assert!(host.last().urgent);
-    assert_eq!(host.ticks.borrow().last(), Some(&100), "back to the granted tick");
+    assert_eq!(host.ticks.borrow().last(), Some(&period(100)), "back to the granted tick");
     host.pass(5);
     host.request(&mut worker, 4, "prod/backend/2", 500, 0);
     assert_eq!(host.ticks.borrow().last(), Some(&15), "at most every 20 ms");
@@ -278,16 +289,34 @@ fn clusters_of_others_are_not_counted() {
 }
 
 #[test]
-fn a_rollout_that_just_began_is_counted_and_asked_about_at_once() {
+fn a_rollout_that_just_began_is_asked_about_at_once_and_loses_nothing() {
     let (host, mut worker) = started();
     host.pass(500);
-    host.request(&mut worker, 3, "prod/other/1", 200, 1);
+    host.set(3, REV, b"8");
+    host.request(&mut worker, 3, "prod/other/1", 500, 1);
     assert_eq!(host.ticks.borrow().last(), Some(&1));
     worker.tick(&host);
-    assert_eq!(host.last().clusters[0].finished, 1);
+    assert_eq!(host.last().clusters, [], "whose it is, is not known yet");
     // Once asked, it does not ask for every request.
+    host.set(4, REV, b"8");
     host.request(&mut worker, 4, "prod/other/1", 200, 1);
-    assert_eq!(host.ticks.borrow().last(), Some(&100));
+    assert_eq!(host.ticks.borrow().last(), Some(&period(100)));
+    // One of routes before those of the rollout.
+    host.set(5, REV, b"7");
+    host.request(&mut worker, 5, "prod/other/1", 500, 1);
+    let mut wider = policy(6);
+    let other = |arm| v1::ClusterPolicy {
+        cluster: format!("prod/other/{}", arm + 1),
+        arm,
+        epoch: 12,
+        first_rev: 8,
+        ..v1::ClusterPolicy::default()
+    };
+    wider.clusters.extend([other(0), other(1)]);
+    worker.reply(&host, &reply(0, Some(wider), 0));
+    worker.tick(&host);
+    let told = &host.last().clusters[0];
+    assert_eq!((told.cluster.as_str(), told.epoch, told.finished), ("prod/other/1", 12, 2));
 }
 
 #[test]
@@ -296,10 +325,92 @@ fn nothing_is_lost_before_the_first_policy() {
     host.pass(1);
     let mut worker = Worker::new(1, 1);
     worker.configure(&host);
-    host.request(&mut worker, 2, "prod/backend/1", 200, 1);
+    host.set(2, REV, b"3");
+    host.request(&mut worker, 2, "prod/backend/2", 503, 1);
     host.request(&mut worker, 3, "outbound|80||other", 200, 1);
     worker.tick(&host);
-    assert_eq!(host.last().clusters.len(), 1);
+    worker.reply(&host, &reply(0, Some(policy(5)), 100));
+    assert_eq!(host.ticks.borrow().last(), Some(&1), "a canary's error is reported at once");
+    worker.tick(&host);
+    let told: Vec<_> = host.last().clusters.iter().map(|it| (it.cluster.clone(), it.finished)).collect();
+    assert_eq!(told, [("prod/backend/2".to_owned(), 1)]);
+}
+
+/// A retry, or the same revisions again: another epoch at the same clusters.
+#[test]
+fn what_an_earlier_attempt_routed_is_not_charged_to_the_next() {
+    let (host, mut worker) = started();
+    let attempt = |version, epoch, first_rev| {
+        let mut policy = policy(version);
+        policy.clusters.iter_mut().for_each(|cluster| (cluster.epoch, cluster.first_rev) = (epoch, first_rev));
+        policy
+    };
+    worker.reply(&host, &reply(0, Some(attempt(6, 21, 3)), 100));
+    for stream in 2..5 {
+        host.set(stream, REV, b"4");
+        host.request(&mut worker, stream, "prod/backend/2", 500, 1);
+    }
+    // Two that are still in flight when the next attempt begins; one of them grew too old before.
+    for stream in [6, 7] {
+        host.set(stream, REV, b"4");
+        host.set(stream, "xds.cluster_name", b"prod/backend/2");
+        host.current.set(stream);
+        worker.begin(&host, stream);
+        host.pass(if stream == 6 { 300 } else { 1 });
+        worker.tick(&host);
+    }
+    worker.reply(&host, &reply(0, Some(attempt(7, 22, 6)), 100));
+    // Its routes come a moment after the policy.
+    host.set(8, REV, b"4");
+    host.request(&mut worker, 8, "prod/backend/2", 500, 1);
+    host.answer(&mut worker, 6, 500, 400);
+    host.answer(&mut worker, 7, 500, 100);
+    host.set(9, REV, b"6");
+    host.request(&mut worker, 9, "prod/backend/2", 200, 1);
+    let reads = host.reads.get();
+    host.request(&mut worker, 9, "prod/backend/2", 200, 1);
+    let cost = host.reads.get() - reads;
+    worker.tick(&host);
+    let told: Vec<_> =
+        host.last().clusters.iter().map(|it| (it.epoch, it.finished, it.overdue, it.outcomes[3])).collect();
+    assert_eq!(told, [(21, 3, 1, 3), (22, 2, 0, 0)]);
+    worker.reply(&host, &reply(host.last().sequence, None, 0));
+    host.request(&mut worker, 9, "prod/backend/2", 200, 1);
+    worker.tick(&host);
+    let told: Vec<u64> = host.last().clusters.iter().map(|it| it.epoch).collect();
+    assert_eq!(told, [22], "what is over and written down is gone");
+    let reads = host.reads.get();
+    host.request(&mut worker, 9, "prod/backend/2", 200, 1);
+    assert_eq!(host.reads.get() - reads, cost + 1, "the first request after a tick reads its rev, others do not");
+}
+
+#[test]
+fn who_is_asked_for_everything_sends_everything() {
+    let (host, mut worker) = started();
+    host.request(&mut worker, 2, "prod/backend/1", 200, 3);
+    worker.tick(&host);
+    worker.reply(&host, &reply(host.last().sequence, None, 0));
+    host.request(&mut worker, 3, "prod/backend/1", 200, 9);
+    worker.tick(&host);
+    assert_eq!((host.last().since, host.last().clusters[0].latency.len()), (2, 1));
+    let reply = v1::ReportResponse { send_all: true, ..Default::default() };
+    worker.reply(&host, &reply.encode_to_vec());
+    worker.tick(&host);
+    let last = host.last();
+    assert_eq!((last.since, last.clusters[0].latency.len(), last.clusters[0].first_sequence), (0, 2, 2));
+}
+
+#[test]
+fn the_rev_of_another_hosts_route_is_not_the_clusters() {
+    let (host, mut worker) = started();
+    let mut judged = policy(6);
+    judged.clusters[1].virtual_host = "prod/backend".into();
+    worker.reply(&host, &reply(0, Some(judged), 0));
+    host.set(3, "xds.virtual_host_name", b"prod/other");
+    host.set(3, REV, b"99");
+    host.request(&mut worker, 3, "prod/backend/2", 200, 1);
+    worker.tick(&host);
+    assert_eq!((host.last().clusters[0].stratum, host.last().clusters[0].rev), (1, 0));
 }
 
 #[test]
@@ -329,11 +440,11 @@ fn an_unreadable_answer_changes_nothing() {
 #[test]
 fn ticks_are_granted_within_bounds() {
     let (host, mut worker) = started();
-    assert_eq!(host.ticks.borrow().last(), Some(&100));
+    assert_eq!(host.ticks.borrow().last(), Some(&period(100)));
     worker.reply(&host, &reply(0, None, 1));
-    assert_eq!(host.ticks.borrow().last(), Some(&20));
+    assert_eq!(host.ticks.borrow().last(), Some(&period(20)));
     worker.reply(&host, &reply(0, None, u32::MAX));
-    assert_eq!(host.ticks.borrow().last(), Some(&60_000));
+    assert_eq!(host.ticks.borrow().last(), Some(&period(60_000)));
 }
 
 /// A policy by which the group of insiders gets the canary.

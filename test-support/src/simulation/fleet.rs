@@ -2,17 +2,20 @@
 //! through the ledger and the windows, as in the engine.
 
 use wingbeat_core::analysis::judge::Judge;
-use wingbeat_core::analysis::ledger::Ledger;
+use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Seat, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::histogram::bin_of;
-use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, NodeId, WorkerId};
+use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::simulation::draw::Draw;
 use crate::simulation::rollout::World;
 use crate::simulation::traffic::Answers;
+
+/// The rollout that is simulated.
+const EPOCH: Epoch = Epoch::new(1);
 
 /// An engine grants so many reports a second …
 const REPORTS_PER_SECOND: u64 = 2_000;
@@ -91,6 +94,8 @@ impl Fleet {
                 turn.push(worker);
             }
         }
+        let mut ledger = Ledger::new();
+        ledger.open(EPOCH, Trust::Complete);
         let worker = |place: u64| Worker {
             node: (place / a_node) as usize,
             sequence: 0,
@@ -109,7 +114,7 @@ impl Fleet {
             turns,
             hurried: Vec::new(),
             forgery: None,
-            ledger: Ledger::new(),
+            ledger,
             windows: Windows::new(),
             name: CanaryName::new("prod", "backend"),
             clusters: ["primary", "canary"].map(|revision| ClusterName::new(format!("prod/backend/{revision}"))),
@@ -169,11 +174,19 @@ impl Fleet {
             return;
         }
         worker.sequence += 1;
-        let told = self.clusters.iter().zip(&worker.counts);
-        let told: Vec<_> = told.map(|(cluster, counts)| (cluster.clone(), Stratum::Judged, counts.clone())).collect();
-        let (boot, id) = (BootId::new(worker.node as u64), WorkerId::new(place as u64));
+        let entry = |(cluster, counts): (&ClusterName, &Counts)| Reported {
+            cluster: cluster.clone(),
+            stratum: Stratum::Judged,
+            epoch: EPOCH,
+            first_sequence: 1,
+            counts: counts.clone(),
+        };
+        let entries: Vec<Reported> = self.clusters.iter().zip(&worker.counts).map(entry).collect();
+        let key = WorkerKey { boot: BootId::new(worker.node as u64), worker: WorkerId::new(place as u64) };
         let Some((node, seat)) = self.nodes.get(worker.node) else { return };
-        let ingested = self.ledger.ingest(node, boot, id, worker.sequence, &told, now).expect("the counts are true");
+        let report =
+            Report { source: node.as_str(), node, key, sequence: worker.sequence, since: 0, entries: &entries };
+        let ingested = self.ledger.ingest(&report, now).expect("the counts are true");
         for delta in ingested.deltas {
             let arm = if self.clusters.first() == Some(&delta.cluster) { Arm::Primary } else { Arm::Canary };
             self.windows.add(&self.name, *seat, arm, delta.stratum, &delta.counts, now);

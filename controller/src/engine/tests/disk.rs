@@ -40,11 +40,7 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     // As long as it is not stored, the filters go on counting: requests show that it is served.
     let counting = |world: &World| {
         let host = &world.engine.model().hosts[0];
-        (
-            host.filter,
-            matches!(host.split, Split::Single(_)),
-            world.engine.roster.owner(&ClusterName::new("prod/backend/1")).is_some(),
-        )
+        (host.filter, matches!(host.split, Split::Single(_)), world.engine.roster.owner("prod/backend/1").is_some())
     };
     assert_eq!(counting(&world), (true, true, true));
     let request = world.request();
@@ -153,10 +149,10 @@ fn events_outlive_the_process() {
 fn state_of_a_later_version_is_refused_by_name() {
     let mut store = Memory::default();
     let later = br#"{"version": 9, "content": {"anything": true}}"#;
-    store.put(&[("canary/prod/backend".to_owned(), later.to_vec())]).unwrap();
+    store.commit(&[Write::Put("canary/prod/backend".to_owned(), later.to_vec())]).unwrap();
     let refused = Engine::open(Box::new(store.clone()), [1; 32]).unwrap_err().to_string();
     assert!(refused.contains("canary/prod/backend has version 9"), "{refused}");
-    store.put(&[("canary/prod/backend".to_owned(), b"{".to_vec())]).unwrap();
+    store.commit(&[Write::Put("canary/prod/backend".to_owned(), b"{".to_vec())]).unwrap();
     let damaged = Engine::open(Box::new(store), [1; 32]).unwrap_err().to_string();
     assert!(damaged.contains("canary/prod/backend is damaged"), "{damaged}");
 }
@@ -174,11 +170,11 @@ fn state_of_the_version_before_is_read_and_its_evidence_left_aside() {
         if key.starts_with("evidence/") {
             entry["content"] = serde_json::json!({"judge": "of another shape"});
         }
-        (key.clone(), serde_json::to_vec(&entry).unwrap())
+        Write::Put(key.clone(), serde_json::to_vec(&entry).unwrap())
     };
     let entries: Vec<_> = world.store.load().unwrap().iter().map(aged).collect();
-    assert!(entries.iter().any(|(key, _)| key.starts_with("evidence/")));
-    world.store.put(&entries).unwrap();
+    assert!(entries.iter().any(|write| matches!(write, Write::Put(key, _) if key.starts_with("evidence/"))));
+    world.store.commit(&entries).unwrap();
     let (before, mut world) = (world.weight(), world.restart());
     world.engine.configure(setup("2"), world.now);
     world.engine.stop_learning();

@@ -1,0 +1,202 @@
+//! What is held of one worker.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_ENTRIES, Refused, Report, Reported, Trust};
+use crate::counts::{Cohorts, Counts};
+use crate::id::{BootId, ClusterName, Epoch, NodeId, WorkerId};
+use crate::outcome::Stratum;
+use crate::time::Timestamp;
+
+/// Names a worker among all that there are: both numbers are random.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkerKey {
+    /// Its Envoy process.
+    pub boot: BootId,
+    /// The worker.
+    pub worker: WorkerId,
+}
+
+impl fmt::Display for WorkerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.boot.get(), self.worker.get())
+    }
+}
+
+impl WorkerKey {
+    /// Returns the key of this text, as [`Display`](fmt::Display) gives it; nothing if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (boot, worker) = text.split_once('-')?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        Some(Self { boot: BootId::new(number(boot)?), worker: WorkerId::new(number(worker)?) })
+    }
+}
+
+/// What is known of one worker, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    pub(super) node: NodeId,
+    /// Who it is authenticated as, or where it connects from.
+    pub(super) source: String,
+    /// The highest sequence received.
+    pub(super) received: u64,
+    pub(super) last_report: Timestamp,
+    entries: Vec<Entry>,
+    /// The highest sequence that brought something new, and the highest one that is written down. Of a worker that was
+    /// read again, everything is.
+    #[serde(skip)]
+    pub(super) news: u64,
+    #[serde(skip)]
+    pub(super) durable: u64,
+}
+
+/// What is held of one cluster, stratum and epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    cluster: ClusterName,
+    stratum: Stratum,
+    epoch: Epoch,
+    /// The worker counts from zero again with a higher one.
+    first_sequence: u64,
+    counts: Counts,
+}
+
+impl Worker {
+    pub(super) fn new(report: &Report<'_>, now: Timestamp) -> Self {
+        Self {
+            node: report.node.clone(),
+            source: report.source.into(),
+            received: 0,
+            last_report: now,
+            entries: Vec::new(),
+            news: 0,
+            durable: 0,
+        }
+    }
+
+    pub(super) fn check(&self, report: &Report<'_>) -> Result<(), Refused> {
+        if self.node != *report.node {
+            return Err(Refused::OtherNode { owner: self.node.clone() });
+        }
+        let mut count = self.entries.len();
+        for reported in report.entries {
+            match self.entry(reported) {
+                Some(held) if report.sequence > self.received && held.fell(reported) => {
+                    return Err(Refused::Backwards {
+                        cluster: reported.cluster.clone(),
+                        before: held.counts.started,
+                        now: reported.counts.started,
+                    });
+                }
+                Some(_) => {}
+                None => count += 1,
+            }
+        }
+        if count > MAX_ENTRIES {
+            return Err(Refused::TooManyEntries { count });
+        }
+        Ok(())
+    }
+
+    /// Returns true if something of this entry may have been said in a report that was acknowledged and is not held:
+    /// this report leaves out what did not change since.
+    pub(super) fn lacks(&self, report: &Report<'_>, reported: &Reported) -> bool {
+        reported.first_sequence <= report.since
+            && self.entry(reported).is_none_or(|held| held.first_sequence < reported.first_sequence)
+    }
+
+    /// Returns what was not known before, if anything.
+    pub(super) fn take_in(&mut self, sequence: u64, reported: &Reported, trust: Trust) -> Option<Counts> {
+        let Reported { cluster, stratum, epoch, first_sequence, counts } = reported;
+        let Some(held) = self.entries.iter_mut().find(|held| held.is_of(reported)) else {
+            self.entries.push(Entry {
+                cluster: cluster.clone(),
+                stratum: *stratum,
+                epoch: *epoch,
+                first_sequence: *first_sequence,
+                counts: counts.clone(),
+            });
+            self.news = self.news.max(sequence);
+            let is_baseline = trust == Trust::Baseline && sequence > *first_sequence;
+            return (!is_baseline).then(|| counts.clone());
+        };
+        match first_sequence.cmp(&held.first_sequence) {
+            Ordering::Less => None,
+            Ordering::Greater => {
+                (held.first_sequence, held.counts) = (*first_sequence, counts.clone());
+                self.news = self.news.max(sequence);
+                Some(counts.clone())
+            }
+            Ordering::Equal => {
+                let before = held.counts.clone();
+                held.counts.max_merge(counts);
+                if held.counts == before {
+                    return None;
+                }
+                self.news = self.news.max(sequence);
+                Some(held.counts.since(&before))
+            }
+        }
+    }
+
+    /// Forgets what is held of an epoch. Returns true if anything was.
+    pub(super) fn close(&mut self, epoch: Epoch) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|held| held.epoch != epoch);
+        self.entries.len() != before
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the epochs of which something is held.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.entries.iter().map(|held| held.epoch)
+    }
+
+    /// Returns the highest sequence up to which nothing has to be sent again.
+    pub(super) const fn acknowledged(&self) -> u64 {
+        if self.news <= self.durable { self.received } else { self.durable }
+    }
+
+    fn entry(&self, reported: &Reported) -> Option<&Entry> {
+        self.entries.iter().find(|held| held.is_of(reported))
+    }
+}
+
+impl Entry {
+    fn is_of(&self, reported: &Reported) -> bool {
+        self.epoch == reported.epoch && self.stratum == reported.stratum && self.cluster == reported.cluster
+    }
+
+    /// Returns true if a count that only ever rises is lower than it was.
+    fn fell(&self, reported: &Reported) -> bool {
+        if reported.first_sequence != self.first_sequence {
+            return false;
+        }
+        let (before, now) = (&self.counts, &reported.counts);
+        now.started < before.started
+            || now.finished < before.finished
+            || now.overdue < before.overdue
+            || now.streams < before.streams
+            || now.sized < before.sized
+            || now.uncounted < before.uncounted
+            || cohorts_fell(&before.cohorts, &now.cohorts)
+            || now.outcomes.iter().zip(before.outcomes).any(|(&now, before)| now < before)
+    }
+}
+
+fn cohorts_fell(before: &Cohorts, now: &Cohorts) -> bool {
+    match now.rev.cmp(&before.rev) {
+        Ordering::Less => true,
+        Ordering::Equal => now.finished < before.finished || now.errors < before.errors || now.overdue < before.overdue,
+        // At a new rev they start again.
+        Ordering::Greater => false,
+    }
+}

@@ -1,0 +1,175 @@
+//! Which rollout a request belongs to.
+//!
+//! The policy names, for each cluster, the rollout that is counted and the rev of its first routes. What was routed by
+//! earlier ones belongs to a rollout before, and is not charged to this one, whenever it ends. Routes of a worker only
+//! move forward, so the rev of a request has to be read no more once one that began before it was routed by them.
+
+use wingbeat_core::matching::division::Division;
+use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_proto::v1;
+
+use crate::host::{Host, text};
+use crate::store::{Finished, Place};
+use crate::worker::flight::Whose;
+use crate::worker::{Worker, virtual_host};
+
+/// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
+/// they are only counted.
+const MAX_UNASSIGNED: usize = 1_024;
+/// Clusters whose requests beyond that are counted.
+const MAX_LEFT_OUT: usize = 16;
+
+/// A cluster that the policy names.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) policy: v1::ClusterPolicy,
+    /// Since when its rollout is known here.
+    since_ns: u64,
+    /// Start of the earliest request that is known to have been routed by the rollout.
+    routed_since_ns: Option<u64>,
+}
+
+/// Which rollout a request belongs to.
+pub(super) enum Attribution {
+    /// It is counted here.
+    Counted(Place),
+    /// It was routed by us, and the policy does not name its cluster yet. The rev of its route.
+    Unassigned(u64),
+    /// None that is counted.
+    None,
+}
+
+/// A request that ended before the policy named its cluster.
+#[derive(Debug)]
+struct Unassigned {
+    cluster: String,
+    rev: u64,
+    whose: Whose,
+    called: Option<String>,
+    request: Finished,
+}
+
+/// Requests that ended before the policy named their clusters.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    requests: Vec<Unassigned>,
+    left_out: Vec<(String, u64)>,
+}
+
+impl Counted {
+    /// Returns the cluster as this policy has it. `before` is what the policy before said of it.
+    pub(super) fn new(policy: v1::ClusterPolicy, before: Option<&Self>, now_ns: u64) -> Self {
+        match before.filter(|before| before.policy.epoch == policy.epoch) {
+            Some(before) => Self { policy, since_ns: before.since_ns, routed_since_ns: before.routed_since_ns },
+            None => Self { policy, since_ns: now_ns, routed_since_ns: None },
+        }
+    }
+
+    /// Returns true if a request that began at this time belongs to the rollout.
+    fn owns(&mut self, host: &dyn Host, stratum: Stratum, started_ns: u64) -> bool {
+        // Revs of other hosts' routes are counted apart.
+        if self.policy.first_rev == 0 || stratum != Stratum::Judged {
+            return started_ns >= self.since_ns || self.policy.first_rev == 0;
+        }
+        if self.routed_since_ns.is_some_and(|since| started_ns >= since) {
+            return true;
+        }
+        let owned = match route_rev(host) {
+            Some(rev) => rev >= self.policy.first_rev,
+            None => return started_ns >= self.since_ns,
+        };
+        if owned {
+            self.routed_since_ns = Some(self.routed_since_ns.map_or(started_ns, |since| since.min(started_ns)));
+        }
+        owned
+    }
+
+    /// Returns where a request of the host `called` is counted.
+    fn stratum(&self, whose: Whose, called: Option<&str>, divided: Option<&Division>) -> Stratum {
+        if self.policy.virtual_host.is_empty() {
+            return Stratum::Judged;
+        }
+        // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
+        // are held back, the primary's traffic that matches nothing (P12).
+        let only_held_back = self.policy.arm == 0 && divided.is_some_and(Division::holds_back);
+        let compared =
+            called == Some(self.policy.virtual_host.as_str()) && (whose == Whose::HeldBack || !only_held_back);
+        if compared { Stratum::Judged } else { Stratum::Direct }
+    }
+}
+
+impl Worker {
+    /// Returns where a request of this cluster is counted, which began at this time.
+    pub(super) fn attribute(
+        &mut self,
+        host: &dyn Host,
+        cluster: &str,
+        whose: Whose,
+        called: Option<String>,
+        started_ns: u64,
+    ) -> Attribution {
+        let Some(counted) = self.clusters.get_mut(cluster) else {
+            // The filter is on where a rollout runs: a route of ours to a cluster without policy is one that just
+            // began, and nothing of it may be lost. Others are not our business.
+            return route_rev(host).map_or(Attribution::None, Attribution::Unassigned);
+        };
+        let called = called.or_else(|| if counted.policy.virtual_host.is_empty() { None } else { virtual_host(host) });
+        let divided = called.as_ref().and_then(|called| self.divisions.get(called));
+        let stratum = counted.stratum(whose, called.as_deref(), divided);
+        if !counted.owns(host, stratum, started_ns) {
+            return Attribution::None;
+        }
+        Attribution::Counted(Place { epoch: counted.policy.epoch, stratum, cluster: cluster.to_owned() })
+    }
+
+    /// Keeps a request that ended until the policy names its cluster.
+    pub(super) fn wait_for_policy(
+        &mut self,
+        host: &dyn Host,
+        cluster: String,
+        rev: u64,
+        whose: Whose,
+        called: Option<String>,
+        request: Finished,
+    ) {
+        let waiting = &mut self.waiting;
+        if waiting.requests.len() < MAX_UNASSIGNED {
+            let called = called.or_else(|| virtual_host(host));
+            waiting.requests.push(Unassigned { cluster, rev, whose, called, request });
+        } else if let Some((_, count)) = waiting.left_out.iter_mut().find(|(known, _)| *known == cluster) {
+            *count = count.saturating_add(1);
+        } else if waiting.left_out.len() < MAX_LEFT_OUT {
+            waiting.left_out.push((cluster, 1));
+        }
+    }
+
+    /// Counts what waited for this policy. What it does not name either is of a rollout that is over.
+    pub(super) fn assign(&mut self, host: &dyn Host) {
+        let Waiting { requests, left_out } = std::mem::take(&mut self.waiting);
+        let sequence = self.next_sequence();
+        let mut is_urgent = false;
+        for Unassigned { cluster, rev, whose, called, request } in requests {
+            let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) else {
+                continue;
+            };
+            let divided = called.as_ref().and_then(|called| self.divisions.get(called));
+            let stratum = counted.stratum(whose, called.as_deref(), divided);
+            is_urgent |= counted.policy.arm == 1 && request.outcome.is_some_and(Outcome::is_no_answer);
+            self.store.finish(&Place { epoch: counted.policy.epoch, stratum, cluster }, &request, sequence);
+        }
+        for (cluster, requests) in left_out {
+            if let Some(counted) = self.clusters.get(&cluster) {
+                let place = Place { epoch: counted.policy.epoch, stratum: Stratum::Judged, cluster };
+                self.store.leave_out(&place, requests, sequence);
+            }
+        }
+        if is_urgent {
+            self.hurry(host);
+        }
+    }
+}
+
+/// Returns the rev of the request's route; none if it is not one of ours.
+pub(super) fn route_rev(host: &dyn Host) -> Option<u64> {
+    text(host, "xds\0route_metadata\0filter_metadata\0wingbeat\0rev")?.parse().ok()
+}
