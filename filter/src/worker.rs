@@ -10,10 +10,11 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::{convert, v1};
 
+use crate::clients::Clients;
 use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
 use crate::store::{Finished, Store};
-use crate::worker::flight::{InFlight, Seen, Whose};
+use crate::worker::flight::{InFlight, Seen, Upload, Whose};
 use crate::worker::reading::Reading;
 
 mod flight;
@@ -41,6 +42,7 @@ pub struct Worker {
     store: Store,
     cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
+    clients: Clients,
     /// Requests that began when there was no room to keep them in view.
     unfollowed: u64,
     policy_version: u64,
@@ -71,6 +73,7 @@ impl Worker {
             store: Store::default(),
             cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
+            clients: Clients::default(),
             unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
@@ -101,7 +104,8 @@ impl Worker {
         let whose = called.as_deref().map_or(Whose::Anybody, |called| self.mark(host, called));
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose, called });
+            self.in_flight
+                .insert(stream, InFlight { started_ns, seen: Seen::NotYet, upload: Upload::Complete, whose, called });
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
@@ -119,19 +123,22 @@ impl Worker {
         }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         let called = request.as_mut().and_then(|request| request.called.take());
+        let (upload, sending_ns) = request
+            .as_ref()
+            .map_or((Upload::Complete, 0), |request| (request.upload, request.upload.took_ns(request.started_ns)));
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
         let (in_cohort, before) = (seen.is_open(), seen.before());
         let named = text(host, "xds\0cluster_name");
         let (cluster, stratum) = match (seen, named) {
-            (Seen::NotYet | Seen::Elsewhere | Seen::At(..), Some(name)) => {
+            (Seen::NotYet | Seen::Elsewhere | Seen::At(..) | Seen::Sending(..), Some(name)) => {
                 let Some(stratum) = self.stratum_of(host, &name, whose, called) else { return };
                 (name, stratum)
             }
             (Seen::NotYet | Seen::Elsewhere, None) => return,
             // One that was counted at a cluster while it ran finishes there.
-            (Seen::At(cluster, stratum), None)
+            (Seen::At(cluster, stratum) | Seen::Sending(cluster, stratum), None)
             | (
                 Seen::Overdue(cluster, stratum)
                 | Seen::Stream(cluster, stratum)
@@ -143,13 +150,14 @@ impl Worker {
         let reading = known.unwrap_or_default();
         let read_rev = !self.rev_known.contains(&cluster) && self.rev_known.insert(cluster.clone());
         let group = if let Whose::Group(group) = whose { Some(group) } else { None };
-        let finished = Finished { group, ..self.read(host, reading, before, read_rev) };
+        let finished = Finished { group, ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
         self.store.finish(&cluster, stratum, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&cluster, stratum, &finished, started_ns, in_cohort);
         }
         let unknown = known.is_none() && self.asks_for_policy(host);
-        if unknown || (finished.outcome.is_some_and(Outcome::is_no_answer) && reading.canary) {
+        let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
+        if unknown || (failed && reading.canary) {
             self.hurry(host);
         }
     }
