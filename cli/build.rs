@@ -79,7 +79,9 @@ fn build(root: &Path, target_dir: &Path) -> anyhow::Result<PathBuf> {
         .args(["--config", "profile.release.strip=true"])
         // Of what we depend on, only automata run for long.
         .args(["--config", "profile.release.package.'*'.opt-level='z'"])
-        .args(["--config", "profile.release.package.regex-automata.opt-level='s'"]);
+        .args(["--config", "profile.release.package.regex-automata.opt-level='s'"])
+        // Messages are written and read once a tick.
+        .args(["--config", "profile.release.package.wingbeat-proto.opt-level='z'"]);
     // What the outer cargo set for its own compilation is wrong for this one.
     for (name, _) in env::vars_os() {
         if is_of_outer_cargo(&name) {

@@ -29,12 +29,23 @@ pub struct Counts {
     /// Requests that ended, in whatever way.
     pub finished: u64,
     /// Requests that grew older than the policy allows and had no response headers, or whose response then stood still
-    /// for a minute; each counted once, when it did (P1).
+    /// for a minute; each counted once, when it did (P1). Time that the client took to send the request is not counted.
     pub overdue: u64,
     /// Of these, how many have finished since.
     pub overdue_finished: u64,
-    /// Requests without an answer among those that had been counted as overdue before they finished.
+    /// Of these, how many ended as errors or [`Counts::abandoned`].
     pub overdue_errors: u64,
+    /// Requests that the client gave up and that count against the server: it had waited for an answer longer than
+    /// half of what makes a request overdue, or its request had been counted as overdue. A subset of the disconnects and
+    /// of the requests that never reached an upstream.
+    pub abandoned: u64,
+    /// Requests whose response had begun, was not complete when they were overdue, and then brought no byte for the
+    /// time that the policy allows, at least 1 s; each counted once, when it did. Streams that are quiet are among them:
+    /// what they are is known when they end. So only the shares of both arms are compared, never one share alone.
+    pub stalled: u64,
+    /// Of these, how many are part of [`Counts::judged_and_hangs`] since: they ended, and not by the client, or are
+    /// overdue.
+    pub stalled_settled: u64,
     /// Long-lived streams, each counted once, when it was recognised (P3): upgraded connections (WebSocket) and gRPC
     /// calls that stay open after their response headers, in flight; server-sent events, when they end, since their
     /// content type cannot be read before.
@@ -118,6 +129,24 @@ pub enum Absurd {
         finished: u64,
         /// Of these, errors.
         errors: u64,
+    },
+    /// More requests were given up than ended without an answer of the upstream.
+    #[error("{abandoned} requests were given up, but only {left} ended without an answer of the upstream")]
+    Abandoned {
+        /// Requests that clients gave up.
+        abandoned: u64,
+        /// Requests that ended in a way that says nothing about the upstream.
+        left: u64,
+    },
+    /// The stalled responses contradict each other or the rest.
+    #[error("{stalled} stalled responses, {settled} of them settled, do not fit to {started} requests")]
+    Stalled {
+        /// Responses that stood still.
+        stalled: u64,
+        /// Of these, counted as something else since.
+        settled: u64,
+        /// Requests that began.
+        started: u64,
     },
     /// The streams contradict the rest.
     #[error("{streams} streams, {finished} of them finished, do not fit to {in_flight} requests in flight")]
@@ -203,16 +232,22 @@ impl Counts {
     }
 
     /// Returns errors with hangs among them, each request once: a request that grew overdue counts
-    /// at once, and not again if it ends without an answer later. A client that gives up before an answer counts too:
-    /// impatient clients end a hang before it grows overdue (P1).
+    /// at once, and not again if it ends without an answer later. A client that gives up after a long wait counts too:
+    /// impatient clients end a hang before it grows overdue (P1). One that leaves earlier says nothing about the server.
     pub fn errors_and_hangs(&self) -> u64 {
-        self.sum_of(Outcome::is_no_answer).saturating_sub(self.overdue_errors).saturating_add(self.overdue)
+        let no_answer = self.errors().saturating_add(self.abandoned);
+        no_answer.saturating_sub(self.overdue_errors).saturating_add(self.overdue)
     }
 
     /// Returns the requests that [`Counts::errors_and_hangs`] is a share of.
     pub fn judged_and_hangs(&self) -> u64 {
-        let gave_up = self.outcome(Outcome::DisconnectBeforeResponse);
-        self.judged().saturating_add(gave_up).saturating_sub(self.overdue_finished).saturating_add(self.overdue)
+        let ended = self.judged().saturating_add(self.abandoned);
+        ended.saturating_sub(self.overdue_finished).saturating_add(self.overdue)
+    }
+
+    /// Returns the requests that [`Counts::stalled`] is a share of.
+    pub fn judged_and_stalled(&self) -> u64 {
+        self.judged_and_hangs().saturating_add(self.stalled).saturating_sub(self.stalled_settled)
     }
 
     /// Returns true if nothing was counted.
@@ -247,6 +282,13 @@ impl Counts {
                 finished: self.overdue_finished,
                 errors: self.overdue_errors,
             });
+        }
+        let left = finished.saturating_sub(self.judged());
+        if self.abandoned > left {
+            return Err(Absurd::Abandoned { abandoned: self.abandoned, left });
+        }
+        if self.stalled_settled > self.stalled || self.stalled > started {
+            return Err(Absurd::Stalled { stalled: self.stalled, settled: self.stalled_settled, started });
         }
         let streaming = self.streams.saturating_sub(self.streams_finished);
         let overdue = self.overdue.saturating_sub(self.overdue_finished);
@@ -306,6 +348,9 @@ impl Counts {
             overdue: self.overdue.saturating_sub(earlier.overdue),
             overdue_finished: self.overdue_finished.saturating_sub(earlier.overdue_finished),
             overdue_errors: self.overdue_errors.saturating_sub(earlier.overdue_errors),
+            abandoned: self.abandoned.saturating_sub(earlier.abandoned),
+            stalled: self.stalled.saturating_sub(earlier.stalled),
+            stalled_settled: self.stalled_settled.saturating_sub(earlier.stalled_settled),
             streams: self.streams.saturating_sub(earlier.streams),
             streams_finished: self.streams_finished.saturating_sub(earlier.streams_finished),
             outcomes,
@@ -359,6 +404,9 @@ impl Counts {
             (&mut self.overdue, other.overdue),
             (&mut self.overdue_finished, other.overdue_finished),
             (&mut self.overdue_errors, other.overdue_errors),
+            (&mut self.abandoned, other.abandoned),
+            (&mut self.stalled, other.stalled),
+            (&mut self.stalled_settled, other.stalled_settled),
             (&mut self.streams, other.streams),
             (&mut self.streams_finished, other.streams_finished),
             (&mut self.sized, other.sized),
@@ -436,15 +484,40 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_gives_up_got_no_answer() {
+    fn a_client_that_gives_up_after_a_long_wait_got_no_answer() {
         let mut left = counts(7, 0);
-        left.outcomes[Outcome::DisconnectBeforeResponse.index()] = 3;
-        (left.started, left.finished) = (10, 10);
+        left.outcomes[Outcome::DisconnectBeforeResponse.index()] = 2;
+        left.outcomes[Outcome::DisconnectMidResponse.index()] = 2;
+        (left.started, left.finished) = (11, 11);
+        assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (0, 7), "who leaves soon says nothing");
+        left.abandoned = 3;
         assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (3, 10));
         assert_eq!((left.errors(), left.judged()), (0, 7), "the server is not to blame by this alone");
         // Two of them had grown overdue before: each counts once.
         (left.overdue, left.overdue_finished, left.overdue_errors) = (2, 2, 2);
         assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (3, 10));
+        assert_eq!(left.check(), Ok(()));
+        left.abandoned = 5;
+        assert_eq!(left.check(), Err(Absurd::Abandoned { abandoned: 5, left: 4 }));
+    }
+
+    /// However a stalled response goes on, its request is one of those that the share is of, in every difference.
+    #[test]
+    fn a_stalled_response_is_counted_once_however_it_ends() {
+        let before = Counts { started: 12, ..counts(10, 0) };
+        let stalled = Counts { stalled: 2, ..before.clone() };
+        assert_eq!(stalled.since(&before).judged_and_stalled(), 2);
+        assert_eq!((stalled.errors_and_hangs(), stalled.judged_and_hangs(), stalled.judged_and_stalled()), (0, 10, 12));
+        let ended = Counts { stalled: 2, stalled_settled: 2, ..counts(12, 0) };
+        let hung = Counts { overdue: 2, stalled_settled: 2, ..stalled.clone() };
+        let mut left = Counts { started: 12, finished: 12, ..stalled.clone() };
+        left.outcomes[Outcome::DisconnectMidResponse.index()] = 2;
+        for after in [ended, hung, left] {
+            assert_eq!(after.check(), Ok(()));
+            assert_eq!((after.judged_and_stalled(), after.since(&stalled).judged_and_stalled()), (12, 0), "{after:?}");
+        }
+        let wrong = Counts { stalled_settled: 3, ..stalled };
+        assert!(matches!(wrong.check(), Err(Absurd::Stalled { stalled: 2, settled: 3, .. })));
     }
 
     #[test]

@@ -56,12 +56,6 @@ impl Outcome {
         self as usize
     }
 
-    /// Returns true if a user got no answer from the upstream, whoever ended it: an error, or a client that gave up
-    /// before one (P1).
-    pub const fn is_no_answer(self) -> bool {
-        matches!(self, Self::DisconnectBeforeResponse) || self.is_error()
-    }
-
     /// Returns true where the server is to blame: what the error tests count.
     pub const fn is_error(self) -> bool {
         match self {

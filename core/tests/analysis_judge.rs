@@ -333,6 +333,57 @@ fn a_canary_that_hangs_is_found_without_a_single_response() {
     );
 }
 
+/// Requests whose responses began; so many of them stand still.
+fn stalling(requests: u64, stalled: u64) -> Counts {
+    Counts { started: requests, stalled, ..counts(requests - stalled, 0) }
+}
+
+#[test]
+fn a_canary_whose_responses_stand_still_is_found() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    let mut now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(5), now);
+    for ticks in 1..=3 {
+        now = now.plus(TICK);
+        judge.observe(&batch(now, counts(190, 0), stalling(10, 10)));
+        if let Verdict::Rollback(reason) = judge.assess(now, &Flowing::Yes).verdict {
+            let (stalled, primary) = (10 * ticks, 190 * ticks);
+            assert_eq!(
+                reason,
+                format!(
+                    "hard guard: {stalled} of {stalled} canary responses began and then stood still, \
+                     0 of {primary} at the primary"
+                )
+            );
+            return;
+        }
+    }
+    panic!("{:?}", judge.assess(now, &Flowing::Yes));
+}
+
+/// Event streams and long polls stand still in both arms; a new revision may bring some of its own; and between arms that
+/// chance does not divide their share says nothing.
+#[test]
+fn quiet_streams_are_nobodys_fault() {
+    for (comparison, primary, canary) in [
+        (Comparison::Randomised, 1.0, 1.0),
+        (Comparison::Randomised, 0.3, 0.3),
+        (Comparison::Randomised, 0.0, 0.02),
+        (Comparison::Absolute, 0.0, 1.0),
+    ] {
+        let mut judge = Judge::new(JudgeConfig { comparison, ..JudgeConfig::default() });
+        let (mut random, mut now) = (Random(3), Timestamp::from_millis(1_000_000));
+        judge.step_started(percent(5), now);
+        for _ in 0..3_000 {
+            now = now.plus(TICK);
+            let (quiet, bad) = (random.binomial(190, primary), random.binomial(10, canary));
+            judge.observe(&batch(now, stalling(190, quiet), stalling(10, bad)));
+        }
+        let verdict = judge.assess(now, &Flowing::Yes).verdict;
+        assert!(!matches!(verdict, Verdict::Rollback(_)), "{comparison:?} {primary} {canary}: {verdict:?}");
+    }
+}
+
 #[test]
 fn absence_is_told_apart_and_never_a_success() {
     let start = Timestamp::from_millis(1_000_000);

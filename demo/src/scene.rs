@@ -33,6 +33,8 @@ pub enum Scenario {
     Latency,
     /// The canary takes requests and never answers.
     Hang,
+    /// The canary's answers begin and then stop.
+    Stall,
     /// Nothing until testers ask for errors; only they and Safari have the canary.
     Ab,
     /// Nothing: the canary is promoted.
@@ -93,7 +95,8 @@ pub struct Outcome {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 6] = [Self::Errors, Self::Latency, Self::Hang, Self::Ab, Self::Promote, Self::NoTraffic];
+    pub const ALL: [Self; 7] =
+        [Self::Errors, Self::Latency, Self::Hang, Self::Stall, Self::Ab, Self::Promote, Self::NoTraffic];
 
     /// Returns its name.
     pub const fn as_str(self) -> &'static str {
@@ -101,6 +104,7 @@ impl Scenario {
             Self::Errors => "errors",
             Self::Latency => "latency",
             Self::Hang => "hang",
+            Self::Stall => "stall",
             Self::Ab => "ab",
             Self::Promote => "promote",
             Self::NoTraffic => "no-traffic",
@@ -109,7 +113,7 @@ impl Scenario {
 
     const fn should_end(self) -> Ended {
         match self {
-            Self::Errors | Self::Latency | Self::Hang | Self::Ab => Ended::RolledBack,
+            Self::Errors | Self::Latency | Self::Hang | Self::Stall | Self::Ab => Ended::RolledBack,
             Self::Promote => Ended::Promoted,
             Self::NoTraffic => Ended::NoData,
         }
@@ -123,6 +127,7 @@ impl Scene {
             Scenario::Errors => Some(Behaviour { error_share: self.canary_errors, ..Behaviour::default() }),
             Scenario::Latency => Some(Behaviour { delay: self.latency, ..Behaviour::default() }),
             Scenario::Hang => Some(Behaviour { hang: true, ..Behaviour::default() }),
+            Scenario::Stall => Some(Behaviour { stall: true, ..Behaviour::default() }),
             // The canary is as good as the primary; it is what testers ask for that fails.
             Scenario::Ab => Some(Behaviour::default()),
             Scenario::Promote | Scenario::NoTraffic => None,
@@ -244,7 +249,7 @@ enum Fault {
 impl Fault {
     const fn planned(scene: &Scene) -> Self {
         match scene.scenario {
-            Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Ab => Self::Waiting,
+            Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Stall | Scenario::Ab => Self::Waiting,
             Scenario::Promote | Scenario::NoTraffic => Self::None,
         }
     }

@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -30,6 +32,8 @@ pub struct Behaviour {
     pub delay: Duration,
     /// Requests are taken and never answered.
     pub hang: bool,
+    /// Answers begin and then stop.
+    pub stall: bool,
 }
 
 /// A running service. Dropping it ends it.
@@ -147,7 +151,36 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// What is answered.
+type Answer = Either<Full<Bytes>, Stalled>;
+
+/// A body of which the first half comes.
+#[derive(Debug)]
+struct Stalled {
+    first: Option<Bytes>,
+    whole: u64,
+}
+
+impl Stalled {
+    fn of(body: &Bytes) -> Self {
+        Self { first: Some(body.slice(..body.len() / 2)), whole: body.len() as u64 }
+    }
+}
+
+impl Body for Stalled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.first.take().map_or(Poll::Pending, |first| Poll::Ready(Some(Ok(Frame::data(first)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.whole)
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     let (behaviour, fails) = shared.receive();
     if behaviour.hang {
         std::future::pending::<()>().await;
@@ -162,7 +195,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         (false, None) => StatusCode::OK,
     };
     let body = serde_json::json!({"revision": shared.revision, "status": status.as_u16()});
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    let body = Bytes::from(body.to_string());
+    let body = if behaviour.stall { Either::Right(Stalled::of(&body)) } else { Either::Left(Full::new(body)) };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     if let Ok(value) = shared.revision.parse() {
         response.headers_mut().insert(REVISION_HEADER, value);

@@ -137,7 +137,9 @@ fn setup(
         // So long the primary is measured before; its iterations are enough for the fault to meet one.
         Scenario::Ab => Span::from_secs(1),
         // Long enough that the fault meets the first step.
-        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::NoTraffic => Span::from_secs(60),
+        Scenario::Errors | Scenario::Latency | Scenario::Hang | Scenario::Stall | Scenario::NoTraffic => {
+            Span::from_secs(60)
+        }
     };
     let by_rules = scene.scenario == Scenario::Ab;
     let weighted = (!by_rules).then(|| i64::from(scene.weight));

@@ -66,8 +66,13 @@ extern "C" fn wingbeat_on_grpc_receive(context: u32, _token: u32, size: usize) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn wingbeat_on_request_headers(context: u32, _headers: usize, _end: bool) -> Action {
-    with_worker(|worker| worker.begin(&Envoy { context }, context));
+extern "C" fn wingbeat_on_request_headers(context: u32, _headers: usize, end: bool) -> Action {
+    with_worker(|worker| {
+        worker.begin(&Envoy { context }, context);
+        if !end {
+            worker.expect_body(&Envoy { context }, context);
+        }
+    });
     Action::Continue
 }
 

@@ -16,6 +16,7 @@
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "functions that Envoy calls by name, and one that it is called by")]
 mod abi;
+pub mod clients;
 pub mod cohorts;
 pub mod host;
 pub mod outcome;

@@ -52,8 +52,19 @@ pub struct Logged {
     pub code: Option<u64>,
     /// Response flags.
     pub flags: u64,
-    /// gRPC status, where the traffic is gRPC.
+    /// gRPC status, where the response is gRPC.
     pub grpc: Option<u64>,
+}
+
+/// The status that Envoy derives where a response carries none: UNKNOWN.
+pub const GRPC_UNKNOWN: u64 = 2;
+
+/// Returns true if a response of this content type is gRPC: its status is then in trailers or headers, and UNKNOWN where
+/// it is in neither. gRPC-Web is not: its status is in the body.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let name = b"application/grpc";
+    let is_named = content_type.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    is_named && matches!(content_type.get(name.len()), None | Some(b'+' | b';' | b' '))
 }
 
 /// Returns how the request ended. Total: unheard-of values are a success only with a status below 400.
@@ -102,6 +113,21 @@ pub fn classify(logged: Logged) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grpc_is_what_its_content_type_says() {
+        for (content_type, expected) in [
+            ("application/grpc", true),
+            ("Application/gRPC+proto", true),
+            ("application/grpc; charset=utf-8", true),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+            ("application/grp", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(content_type.as_bytes()), expected, "{content_type}");
+        }
+    }
 
     #[test]
     fn as_envoy_logs_it() {

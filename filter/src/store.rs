@@ -53,6 +53,8 @@ pub enum Before {
     Overdue,
     /// It was old, but its response had begun.
     Answering,
+    /// Its response had begun, and then stood still.
+    Stalled,
     /// It was a stream.
     Stream,
 }
@@ -66,6 +68,8 @@ pub enum Old {
     Answering,
     /// Its response had begun, and then stood still.
     Stalled,
+    /// Its response had stood still, and did so for too long.
+    Hung,
     /// It is a stream.
     Stream,
 }
@@ -81,6 +85,8 @@ pub struct Finished {
     pub before: Before,
     /// True if it turned out to have been a stream: its length is no latency.
     pub stream: bool,
+    /// True if the client gave it up, and that counts against the server.
+    pub abandoned: bool,
     /// Attempts, where known.
     pub attempts: Option<u64>,
     /// gRPC status, where the traffic is gRPC.
@@ -110,6 +116,9 @@ struct Cluster {
     overdue: u64,
     overdue_finished: u64,
     overdue_errors: u64,
+    abandoned: u64,
+    stalled: u64,
+    stalled_settled: u64,
     answering: u64,
     answering_finished: u64,
     streams: u64,
@@ -172,8 +181,10 @@ impl Store {
         match old {
             Old::Overdue => raise(&mut held.overdue, 1),
             Old::Answering => raise(&mut held.answering, 1),
-            Old::Stalled => {
+            Old::Stalled => raise(&mut held.stalled, 1),
+            Old::Hung => {
                 raise(&mut held.answering_finished, 1);
+                raise(&mut held.stalled_settled, 1);
                 raise(&mut held.overdue, 1);
             }
             Old::Stream => raise(&mut held.streams, 1),
@@ -295,12 +306,16 @@ impl Cluster {
             Before::Nothing => {}
             Before::Overdue => {
                 raise(&mut self.overdue_finished, 1);
-                let no_answer = request.outcome.is_some_and(Outcome::is_no_answer);
-                raise(&mut self.overdue_errors, u64::from(no_answer));
+                raise(&mut self.overdue_errors, u64::from(error || request.abandoned));
             }
             Before::Answering => raise(&mut self.answering_finished, 1),
+            Before::Stalled => {
+                raise(&mut self.answering_finished, 1);
+                raise(&mut self.stalled_settled, u64::from(request.outcome.is_some_and(Outcome::is_judged)));
+            }
             Before::Stream => raise(&mut self.streams_finished, 1),
         }
+        raise(&mut self.abandoned, u64::from(request.abandoned));
         if request.stream && request.before != Before::Stream {
             raise(&mut self.streams, 1);
             raise(&mut self.streams_finished, 1);
@@ -385,6 +400,9 @@ impl Cluster {
             overdue_finished: self.overdue_finished,
             outcomes: self.outcomes.to_vec(),
             overdue_errors: self.overdue_errors,
+            abandoned: self.abandoned,
+            stalled: self.stalled,
+            stalled_settled: self.stalled_settled,
             grpc_statuses: self
                 .grpc_statuses
                 .iter()

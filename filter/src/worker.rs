@@ -10,11 +10,12 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::{convert, v1};
 
+use crate::clients::Clients;
 use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
 use crate::store::{Finished, Place, Store};
 use crate::worker::attribution::{Attribution, Counted, Waiting};
-use crate::worker::flight::{InFlight, Seen, Whose};
+use crate::worker::flight::{InFlight, Seen, Upload, Whose};
 use crate::worker::reading::Reading;
 
 mod attribution;
@@ -44,6 +45,7 @@ pub struct Worker {
     store: Store,
     cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
+    clients: Clients,
     /// Requests that began when there was no room to keep them in view.
     unfollowed: u64,
     policy_version: u64,
@@ -76,6 +78,7 @@ impl Worker {
             store: Store::default(),
             cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
+            clients: Clients::default(),
             unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
@@ -107,7 +110,8 @@ impl Worker {
         let whose = called.as_deref().map_or(Whose::Anybody, |called| self.mark(host, called));
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, whose, called });
+            self.in_flight
+                .insert(stream, InFlight { started_ns, seen: Seen::NotYet, upload: Upload::Complete, whose, called });
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
@@ -125,18 +129,21 @@ impl Worker {
         }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         let called = request.as_mut().and_then(|request| request.called.take());
+        let (upload, sending_ns) = request
+            .as_ref()
+            .map_or((Upload::Complete, 0), |request| (request.upload, request.upload.took_ns(request.started_ns)));
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
         let (in_cohort, before) = (seen.is_open(), seen.before());
         let named = text(host, "xds\0cluster_name");
         let place = match (seen, named) {
-            (Seen::NotYet | Seen::Elsewhere | Seen::At(_), Some(name)) => {
+            (Seen::NotYet | Seen::Elsewhere | Seen::At(_) | Seen::Sending(_), Some(name)) => {
                 // Nobody knows when one began that was not followed: its route says whose it is.
                 match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
                     Attribution::Unassigned(rev) => {
-                        let request = self.read(host, Reading::default(), before, false);
+                        let request = self.read(host, Reading::default(), before, (upload, sending_ns), false);
                         self.wait_for_policy(
                             host,
                             name,
@@ -155,7 +162,7 @@ impl Worker {
             }
             (Seen::NotYet | Seen::Elsewhere, None) => return,
             // One that was counted at a cluster while it ran finishes there.
-            (Seen::At(place), None)
+            (Seen::At(place) | Seen::Sending(place), None)
             | (Seen::Overdue(place) | Seen::Stream(place) | Seen::Answering { place, .. }, _) => place,
         };
         // Of a rollout that is over, nothing is counted any more.
@@ -166,12 +173,13 @@ impl Worker {
         let read_rev = place.stratum == Stratum::Judged
             && !self.rev_known.contains(&place.cluster)
             && self.rev_known.insert(place.cluster.clone());
-        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, read_rev) };
+        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);
         }
-        if finished.outcome.is_some_and(Outcome::is_no_answer) && reading.canary {
+        let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
+        if failed && reading.canary {
             self.hurry(host);
         }
     }

@@ -84,6 +84,9 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
         overdue: report.overdue,
         overdue_finished: report.overdue_finished,
         overdue_errors: report.overdue_errors,
+        abandoned: report.abandoned,
+        stalled: report.stalled,
+        stalled_settled: report.stalled_settled,
         grpc_statuses: report.grpc_statuses.iter().map(|status| (status.key, status.count)).collect(),
         streams: report.streams,
         streams_finished: report.streams_finished,
@@ -150,6 +153,9 @@ mod tests {
         let latency = vec![v1::Count { key: 7, count: 3 }];
         let report = v1::ClusterReport {
             cluster: "a".into(),
+            abandoned: 7,
+            stalled: 6,
+            stalled_settled: 5,
             sized: 5,
             empty: 4,
             streams: 3,
@@ -161,8 +167,18 @@ mod tests {
         let cohorts =
             Cohorts { rev: Rev::new(9), finished: 4, errors: 1, overdue: 2, latency: [(7, 3)].into_iter().collect() };
         let groups = [(99, GroupCounts { judged: 4, errors: 1 })].into_iter().collect();
-        let expected =
-            Counts { sized: 5, empty: 4, streams: 3, streams_finished: 2, cohorts, groups, ..Counts::default() };
+        let expected = Counts {
+            abandoned: 7,
+            stalled: 6,
+            stalled_settled: 5,
+            sized: 5,
+            empty: 4,
+            streams: 3,
+            streams_finished: 2,
+            cohorts,
+            groups,
+            ..Counts::default()
+        };
         assert_eq!(counts(&report).unwrap().2, expected);
         // A filter of before knows nothing of them.
         let old = v1::ClusterReport { cluster: "a".into(), ..Default::default() };

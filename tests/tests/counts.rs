@@ -53,11 +53,19 @@ async fn serve(mut connection: TcpStream) {
             }
         }
         let head = String::from_utf8_lossy(&held).into_owned();
+        if head.contains(" /upload ") && !head.ends_with('!') {
+            let mut more = [0; 4_096];
+            match connection.read(&mut more).await {
+                Ok(read @ 1..) => held.extend_from_slice(more.get(..read).unwrap_or_default()),
+                Ok(0) | Err(_) => return,
+            }
+            continue;
+        }
         held.clear();
         let path = head.split(' ').nth(1).unwrap_or_default();
         let chunked = "HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n";
         let (answer, then) = match path {
-            "/ok" => ("HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\nok".to_owned(), None),
+            "/ok" | "/upload" => ("HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\nok".to_owned(), None),
             "/empty" => ("HTTP/1.1 200 x\r\ncontent-length: 0\r\n\r\n".to_owned(), None),
             "/chunked" => (format!("{chunked}\r\n0\r\n\r\n"), None),
             "/nothing" => ("HTTP/1.1 204 x\r\n\r\n".to_owned(), None),
@@ -67,6 +75,13 @@ async fn serve(mut connection: TcpStream) {
             }
             "/slow" => (format!("{chunked}content-type: text/plain\r\n\r\n"), Some("0\r\n\r\n")),
             "/socket" => ("HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".to_owned(), Some("")),
+            // The response begins, and stops.
+            "/stall" => {
+                let begun = "HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\nten bytes.";
+                let _gone = connection.write_all(begun.as_bytes()).await;
+                tokio::time::sleep(LONG).await;
+                return;
+            }
             // The request was taken, and then nothing.
             "/hang" => (String::new(), Some("")),
             _ => return,
@@ -102,6 +117,48 @@ async fn plain() -> Upstreams {
 
 fn sum(counts: &Counts) -> u64 {
     Outcome::ALL.into_iter().map(|outcome| counts.outcome(outcome)).sum()
+}
+
+/// Sends a request whose body takes as long as `LONG`.
+async fn upload(entry: SocketAddr) {
+    const PARTS: usize = 32;
+    let mut connection = TcpStream::connect(entry).await.expect("Envoy accepts");
+    connection.set_nodelay(true).expect("an option of TCP");
+    let head = format!("POST /upload HTTP/1.1\r\nhost: canary\r\nconnection: close\r\ncontent-length: {PARTS}\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.expect("Envoy reads");
+    let mut pause = tokio::time::interval(LONG / 32);
+    for part in 1..=PARTS {
+        pause.tick().await;
+        let byte: &[u8] = if part == PARTS { b"!" } else { b"." };
+        connection.write_all(byte).await.expect("Envoy reads");
+    }
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// A response that begins and stops is seen while it stands; a client that takes long to send its request is no hang.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_stalls_are_seen_and_slow_uploads_are_no_hangs() {
+    for version in VERSIONS {
+        let upstreams = plain().await;
+        let rig = Rig::start(version, &upstreams, policy(OLD_MS)).await;
+        let entry = rig.entry();
+        let stalls = join_all((0..EACH).map(|_| async move { send(entry, &request("GET", "canary", "/stall")).await }));
+        let uploads = join_all((0..EACH).map(|_| upload(entry)));
+        let seen = reached(|| (rig.counts(CANARY).stalled, rig.counts(CANARY).finished) == (EACH, 0));
+        tokio::join!(stalls, uploads, seen);
+        reached(|| rig.counts(CANARY).finished == 2 * EACH).await;
+        let counts = rig.counts(CANARY);
+        println!("{version}: {} stalled, {:?}, {} us", counts.stalled, counts.outcomes, counts.latency_sum_us);
+        assert_eq!(counts.check(), Ok(()));
+        assert_eq!((counts.outcome(Outcome::Success), counts.outcome(Outcome::Truncated)), (EACH, EACH), "{version}");
+        assert_eq!((counts.overdue, counts.stalled, counts.stalled_settled), (0, EACH, EACH), "{version}");
+        assert_eq!(counts.judged_and_stalled(), 2 * EACH, "{version}");
+        // What the uploads took is no latency: that of the stalls alone is as long.
+        let long = bin_of(u64::try_from((LONG / 2).as_micros()).unwrap_or(u64::MAX));
+        assert_eq!(counts.latency.count_from(long), EACH, "{version}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

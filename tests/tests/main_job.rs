@@ -7,13 +7,15 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::scene::{Outcome, Scenario, Scene};
 use wingbeat_demo::service::Behaviour;
-use wingbeat_demo::stage::{CANARY, HOST, Stage};
+use wingbeat_demo::stage::{CANARY, HOST, PRIMARY, Stage};
 use wingbeat_demo::summary::Ended;
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::reached;
 
 /// The promise is one second on a machine that does nothing else; a loaded one gets more.
 const LOADED: u64 = 2_000;
+/// An answer stands still for a second before it counts as such: the promise is three seconds.
+const STALLED_LOADED: u64 = 4_000;
 
 fn scene(scenario: Scenario) -> Scene {
     Scene {
@@ -38,12 +40,16 @@ async fn play(scene: Scene) -> Outcome {
 }
 
 async fn rolled_back(scene: Scene) {
+    rolled_back_within(scene, LOADED).await;
+}
+
+async fn rolled_back_within(scene: Scene, limit: u64) {
     let played = play(scene).await;
     assert!(played.as_it_should, "{played:?}");
     assert_eq!(played.summary.result, Ended::RolledBack);
     assert_eq!((played.summary.false_verdicts, played.summary.failed_requests_primary), (0, 0));
     let last = played.summary.fault_to_last_canary_request_ms;
-    assert!(last.is_some_and(|millis| millis < LOADED), "{played:?}");
+    assert!(last.is_some_and(|millis| millis < limit), "{played:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,6 +77,41 @@ async fn real_envoy_a_canary_that_was_broken_all_along_leaves() {
 async fn real_envoy_a_hanging_canary_leaves_however_patient_users_are() {
     rolled_back(scene(Scenario::Hang)).await;
     rolled_back(Scene { patience: Some(Duration::from_millis(500)), ..scene(Scenario::Hang) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_a_canary_whose_answers_stop_leaves() {
+    rolled_back_within(scene(Scenario::Stall), STALLED_LOADED).await;
+}
+
+/// HTTP/2 alone is no gRPC: plain answers over it are what their status says, and a canary that fails is told from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_a_failing_canary_leaves_over_http2() {
+    let scene = scene(Scenario::Errors);
+    let binary = Binary::locate(None, DEFAULT_VERSION, &quiet).await.expect("an Envoy");
+    let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
+    for revision in [PRIMARY, CANARY] {
+        let mut setup = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
+        setup.canaries.values_mut().for_each(|managed| managed.workload.http2 = true);
+        stage.handle().configure(setup).expect("it is taken");
+    }
+    let load = Load::start(LoadConfig {
+        target: stage.entry(),
+        host: HOST.to_owned(),
+        rate: 500,
+        patience: None,
+        visitors: ANYONE,
+    });
+    let errors =
+        || stage.view().map(|view| view.measured()).map_or((0, 0), |arms| (arms.primary.errors, arms.canary.errors));
+    reached(|| stage.canary().received_since_change() >= 100).await;
+    assert_eq!(errors(), (0, 0));
+    let since = stage.canary().behave(Behaviour { error_share: 1.0, ..Behaviour::default() });
+    reached(|| stage.view().is_some_and(|view| view.phase == "Failed")).await;
+    load.stop(Duration::from_secs(10)).await;
+    let last = stage.canary().last_request().map(|last| last.duration_since(since));
+    assert!(last.is_some_and(|last| last < Duration::from_millis(LOADED)), "{last:?}");
+    assert_eq!(errors().0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,13 +139,19 @@ async fn answer_by_hand(mut connection: TcpStream, counter: &AtomicU64) {
 
 type Frames = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::io::Error>>>>;
 
-/// `/trailers/N`, `/only/N` (the status is in the only headers), `/broken` (the stream is reset in mid-message).
+/// `/trailers/N`, `/only/N` (the status is in the only headers), `/plain/N` (no gRPC, the status is that of HTTP), `/broken`
+/// (the stream is reset in mid-message).
 fn answer_grpc(path: &str) -> Response<Frames> {
     let data = || Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0")));
     let (kind, status) = path.trim_start_matches('/').split_once('/').unwrap_or((path, "0"));
-    let mut response = Response::builder().header("content-type", "application/grpc");
+    let content_type = if kind == "plain" { "application/json" } else { "application/grpc" };
+    let mut response = Response::builder().header("content-type", content_type);
     let status: hyper::header::HeaderValue = status.parse().expect("a status");
     let frames = match kind {
+        "plain" => {
+            response = response.status(status.to_str().unwrap_or_default());
+            vec![data()]
+        }
         "only" => {
             response = response.header("grpc-status", status);
             Vec::new()
@@ -268,7 +274,8 @@ async fn real_envoy_grpc_statuses_are_read_where_they_are() {
     let (mut client, driver) = http2::handshake(TokioExecutor::new(), connection).await.expect("HTTP/2");
     tokio::spawn(driver);
     let mut statuses = Vec::new();
-    for path in ["/trailers/0", "/trailers/5", "/trailers/14", "/only/12", "/broken"] {
+    let plain = ["/plain/200", "/plain/204", "/plain/404", "/plain/503"];
+    for path in ["/trailers/0", "/trailers/5", "/trailers/14", "/only/12", "/broken"].into_iter().chain(plain) {
         for _ in 0..EACH {
             let request = Request::post(format!("http://grpc.local{path}"))
                 .header("cookie", "type=insider")
@@ -277,12 +284,19 @@ async fn real_envoy_grpc_statuses_are_read_where_they_are() {
                 .body(Empty::<Bytes>::new())
                 .expect("a request");
             let response = client.send_request(request).await.expect("a response");
-            statuses.push(response.status().as_u16());
+            if !path.starts_with("/plain") {
+                statuses.push(response.status().as_u16());
+            }
             let _broken = response.into_body().collect().await;
         }
     }
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    let all =
-        expected([("success", before + EACH), ("client_fault", EACH), ("server_fault", 2 * EACH), ("truncated", EACH)]);
-    assert_eq!(classes(&lab, "grpc", before + 5 * EACH).await, all);
+    // One cluster carries both, and each response is what it says it is.
+    let all = expected([
+        ("success", before + 3 * EACH),
+        ("client_fault", 2 * EACH),
+        ("server_fault", 3 * EACH),
+        ("truncated", EACH),
+    ]);
+    assert_eq!(classes(&lab, "grpc", before + 9 * EACH).await, all);
 }

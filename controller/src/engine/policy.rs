@@ -15,6 +15,10 @@ use crate::engine::canary::Canary;
 /// Earlier policies whose divisions are remembered. A worker with an older one counts as one that knows nothing.
 const REMEMBERED: usize = 64;
 
+/// Hanging and abandoned requests of one client that count against a canary in 10 s, where rules or users decide who gets
+/// it. Beyond it they count only while more of the client's connections hang than a browser opens.
+const CLIENT_SHARE: u32 = 4;
+
 /// The policy in force, and who knows how hosts are divided.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
@@ -76,6 +80,8 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
         // all of its requests are compared, none is needed.
         let shared = hosts.get(&workload(canary)).is_some_and(|hosts| *hosts > 1);
         let told_apart = shared || division.as_ref().is_some_and(Division::holds_back);
+        // Chance does not divide the requests of one client: it could decide by itself (P12).
+        let chosen = division.as_ref().is_some_and(|division| !division.holds_back());
         for arm in Arm::ALL {
             let Some(cluster) = canary.cluster(arm) else { continue };
             policy.clusters.push(ClusterPolicy {
@@ -92,6 +98,11 @@ fn policy(canaries: &BTreeMap<CanaryName, Canary>) -> Policy {
                 canary: virtual_host.clone(),
                 epoch: canary.epoch().get(),
                 first_rev: canary.first_rev.get(),
+                // Of the primary all counts: what is left out can only speak for the canary.
+                client_share: match arm {
+                    Arm::Canary if chosen => CLIENT_SHARE,
+                    Arm::Canary | Arm::Primary => 0,
+                },
             });
         }
         if let Some(division) = division {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::JudgeConfig;
-use super::guard::Guard;
+use super::guard::{Guard, Stalls};
 use super::latency::{Latency, with_overdue};
 use super::outcome_mix::OutcomeMix;
 use super::power::{Floor, Power};
@@ -35,6 +35,9 @@ pub(crate) struct Trial {
     errors_safe: RatioTest,
     guard: Guard,
     guard_power: Power,
+    /// Evidence that was written down without it has seen no response that stood still.
+    #[serde(default)]
+    stalls: Stalls,
     latency: Latency,
     outcomes: OutcomeMix,
     attempts: Soft,
@@ -68,6 +71,7 @@ impl Trial {
             errors_safe: RatioTest::safety(SAFE_RATIO),
             guard: Guard::default(),
             guard_power: Power::default(),
+            stalls: Stalls::default(),
             latency: Latency::new(config.latency.clone()),
             outcomes: OutcomeMix::default(),
             attempts: Soft::new(&[config.error_ratio], Some(ATTEMPTS_FLOOR)),
@@ -103,6 +107,9 @@ impl Trial {
             self.carried = self.carried.saturating_add(canary).saturating_add(arms.primary.judged_and_hangs());
             let burst = self.errors.burst();
             self.guard.observe(arms, burst, span, &mut self.guard_power);
+            if config.compares_arms() {
+                self.stalls.observe(arms, burst, span);
+            }
             if standing.warmup {
                 self.errors.learn(errors(arms), span);
             } else {
@@ -162,13 +169,18 @@ impl Trial {
         match signal {
             Signal::Errors => self.errors.evidence(level),
             Signal::Latency => self.latency.harm(),
-            Signal::Guard => self.guard.evidence(),
+            Signal::Guard => self.stalls.evidence_with(&self.guard),
             Signal::ErrorLimit => of_limit(&self.error_limit),
             Signal::LatencyLimit => of_limit(&self.latency_limit),
             Signal::Outcomes => self.outcomes.evidence(),
             Signal::Attempts => self.attempts.evidence(0),
             Signal::Disconnects => self.disconnects.evidence(0),
         }
+    }
+
+    /// Returns true if the hard guard rests on responses that stand still, not on errors and hangs.
+    pub(crate) fn guard_rests_on_stalls(&self) -> bool {
+        self.stalls.speak_loudest(&self.guard)
     }
 
     /// Returns the kinds of answers.
@@ -243,7 +255,7 @@ impl Trial {
 
     /// Returns the factor for the hard guard alone, where the arms are not compared otherwise.
     pub(crate) fn guard_missing(&self, limit: f64) -> Option<f64> {
-        self.guard_power.requests_missing(self.guard.test().first_weight(), limit, None)
+        self.guard_power.requests_missing(self.guard.test().first_weight(), Stalls::guard_alone(limit), None)
     }
 
     /// Returns after how many failures in a row a canary is known to be above its limit; 0 if it has none.

@@ -9,7 +9,7 @@ use core::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 use super::config::JudgeConfig;
-use super::guard::with_hangs;
+use super::guard::{self, with_hangs};
 use super::outcome_mix::Kind;
 use super::sequential::count;
 use super::trial::{attempts, disconnects};
@@ -38,6 +38,8 @@ struct ArmTotals {
     errors: u64,
     requests_and_hangs: u64,
     errors_and_hangs: u64,
+    stalled: u64,
+    requests_and_stalled: u64,
     redirects: u64,
     client_faults: u64,
     sized: u64,
@@ -54,6 +56,9 @@ impl Observed {
             let split = with_hangs(arms);
             self.canary.hangs(split.canary_bad, split.canary);
             self.primary.hangs(split.primary_bad, split.primary);
+            let split = guard::stalled(arms);
+            self.canary.stalls(split.canary_bad, split.canary);
+            self.primary.stalls(split.primary_bad, split.primary);
             if !warmup {
                 self.canary.plain(arms.canary.errors(), arms.canary.judged());
                 self.primary.plain(arms.primary.errors(), arms.primary.judged());
@@ -79,6 +84,11 @@ impl ArmTotals {
     fn hangs(&mut self, bad: u64, all: u64) {
         self.errors_and_hangs = self.errors_and_hangs.saturating_add(bad);
         self.requests_and_hangs = self.requests_and_hangs.saturating_add(all);
+    }
+
+    fn stalls(&mut self, bad: u64, all: u64) {
+        self.stalled = self.stalled.saturating_add(bad);
+        self.requests_and_stalled = self.requests_and_stalled.saturating_add(all);
     }
 
     fn plain(&mut self, bad: u64, all: u64) {
@@ -134,6 +144,16 @@ pub(crate) fn broken(seen: &Observed) -> String {
         thousands(seen.canary.requests_and_hangs),
         thousands(seen.primary.errors_and_hangs),
         thousands(seen.primary.requests_and_hangs),
+    )
+}
+
+pub(crate) fn stalled(seen: &Observed) -> String {
+    format!(
+        "hard guard: {} of {} canary responses began and then stood still, {} of {} at the primary",
+        thousands(seen.canary.stalled),
+        thousands(seen.canary.requests_and_stalled),
+        thousands(seen.primary.stalled),
+        thousands(seen.primary.requests_and_stalled),
     )
 }
 

@@ -154,7 +154,8 @@ impl Worker {
             };
             let divided = called.as_ref().and_then(|called| self.divisions.get(called));
             let stratum = counted.stratum(whose, called.as_deref(), divided);
-            is_urgent |= counted.policy.arm == 1 && request.outcome.is_some_and(Outcome::is_no_answer);
+            let failed = request.abandoned || request.outcome.is_some_and(Outcome::is_error);
+            is_urgent |= counted.policy.arm == 1 && failed;
             self.store.finish(&Place { epoch: counted.policy.epoch, stratum, cluster }, &request, sequence);
         }
         for (cluster, requests) in left_out {

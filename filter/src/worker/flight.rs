@@ -6,12 +6,18 @@ use crate::cohorts::Became;
 use crate::host::{Host, number, text};
 use crate::outcome::SWITCHING_PROTOCOLS;
 use crate::store::{Before, Old, Place};
-use crate::worker::Worker;
 use crate::worker::attribution::Attribution;
+use crate::worker::{Worker, is_live};
 
 /// A response that has begun and then brings nothing for so long hangs: the time after which load balancers give up
 /// by default. Event streams send something more often, if only to stay alive.
-const STALLED_NS: u64 = 60_000_000_000;
+const HUNG_NS: u64 = 60_000_000_000;
+/// One that brings nothing for the age at which requests are overdue has stalled, but not sooner than this: pauses of
+/// some 100 ms are usual in streams.
+const STALLED_NS: u64 = 1_000_000_000;
+/// A request of known length whose body stands still for so long, though it is not complete, is overdue: the upstream
+/// takes no more of it. Clients on bad lines pause for less.
+const UPLOAD_STALLED_NS: u64 = 10_000_000_000;
 /// Statuses below it are informational: another one follows.
 const FINAL: u64 = 200;
 
@@ -20,6 +26,7 @@ const FINAL: u64 = 200;
 pub(super) struct InFlight {
     pub(super) started_ns: u64,
     pub(super) seen: Seen,
+    pub(super) upload: Upload,
     pub(super) whose: Whose,
     /// The virtual host that it called, where that was read.
     pub(super) called: Option<String>,
@@ -46,18 +53,49 @@ pub(super) enum Seen {
     Elsewhere,
     /// It grew old enough to look at, and runs at this cluster.
     At(Place),
+    /// It is as old, but the client has not sent all of it.
+    Sending(Place),
     /// Counted as overdue there.
     Overdue(Place),
     /// Its response had begun when it was old enough to be overdue. What it is shows when it ends: content types cannot
     /// be read before.
     Answering {
         place: Place,
-        /// Bytes of its body when it was looked at, and when that was.
+        /// Bytes of its body when it was looked at, when that was, and when to look again.
         sent: u64,
         looked_ns: u64,
+        again_ns: u64,
+        body: Body,
     },
     /// Counted as a stream there.
     Stream(Place),
+}
+
+/// How a response that is not complete goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// As far as is known it comes.
+    Moving,
+    /// It stood still, and was counted as stalled.
+    Stalled,
+}
+
+/// How far the client has come with sending the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// It has no body, or ended.
+    #[default]
+    Complete,
+    /// Its body is coming, as far as is known.
+    Coming {
+        /// Length of the whole body, where known.
+        length: Option<u64>,
+        /// Bytes of it when it was looked at, and when it had changed last.
+        received: u64,
+        changed_ns: u64,
+        /// When it was looked at.
+        looked_ns: u64,
+    },
 }
 
 impl Whose {
@@ -75,16 +113,19 @@ impl Seen {
     pub(super) const fn is_open(&self) -> bool {
         match self {
             Self::NotYet | Self::At(_) => true,
-            Self::Elsewhere | Self::Overdue(_) | Self::Answering { .. } | Self::Stream(_) => false,
+            Self::Elsewhere | Self::Sending(_) | Self::Overdue(_) | Self::Answering { .. } | Self::Stream(_) => {
+                false
+            }
         }
     }
 
     /// Returns what it was counted as.
     pub(super) const fn before(&self) -> Before {
         match self {
-            Self::NotYet | Self::Elsewhere | Self::At(_) => Before::Nothing,
+            Self::NotYet | Self::Elsewhere | Self::At(_) | Self::Sending(_) => Before::Nothing,
             Self::Overdue(_) => Before::Overdue,
-            Self::Answering { .. } => Before::Answering,
+            Self::Answering { body: Body::Moving, .. } => Before::Answering,
+            Self::Answering { body: Body::Stalled, .. } => Before::Stalled,
             Self::Stream(_) => Before::Stream,
         }
     }
@@ -94,19 +135,67 @@ impl InFlight {
     /// Returns true if it should be looked at, given the shortest age at which requests are overdue.
     const fn is_due(&self, now: u64, soonest: u64) -> bool {
         match self.seen {
-            Seen::NotYet | Seen::At(_) => now.saturating_sub(self.started_ns) >= soonest,
-            Seen::Answering { looked_ns, .. } => now.saturating_sub(looked_ns) >= STALLED_NS,
+            Seen::NotYet | Seen::At(_) | Seen::Sending(_) => now.saturating_sub(self.waits_since_ns()) >= soonest,
+            Seen::Answering { again_ns, .. } => now >= again_ns,
             Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_) => false,
         }
     }
 }
 
+impl InFlight {
+    /// Returns when the client's part was done, as far as is known: it is not the upstream that took longer (P3).
+    const fn waits_since_ns(&self) -> u64 {
+        match self.upload {
+            Upload::Complete => self.started_ns,
+            Upload::Coming { looked_ns, .. } => looked_ns,
+        }
+    }
+}
+
+impl Upload {
+    /// Returns how long the client took to send the request, as far as is known: nothing of one that nobody looked at.
+    pub(super) const fn took_ns(self, started_ns: u64) -> u64 {
+        match self {
+            Self::Complete => 0,
+            Self::Coming { changed_ns, .. } => changed_ns.saturating_sub(started_ns),
+        }
+    }
+
+    /// Takes a look at a body that is coming. Returns true if the upstream has it, or may be waited for.
+    fn is_done(&mut self, received_now: u64, now: u64) -> bool {
+        match self {
+            Self::Complete => true,
+            Self::Coming { length, received, changed_ns, looked_ns } => {
+                *looked_ns = now;
+                if received_now != *received {
+                    (*received, *changed_ns) = (received_now, now);
+                    return false;
+                }
+                length.is_none_or(|length| received_now >= length)
+                    || now.saturating_sub(*changed_ns) >= UPLOAD_STALLED_NS
+            }
+        }
+    }
+}
+
 impl Worker {
+    /// Notes that a request's headers are not all of it. Its length is read where its headers were read anyway: between
+    /// arms that chance does not divide, slow uploads of one client would count against the canary.
+    pub fn expect_body(&mut self, host: &dyn Host, stream: u32) {
+        let Some(request) = self.in_flight.get_mut(&stream) else { return };
+        let divided = request.called.as_ref().is_some_and(|called| self.divisions.contains_key(called));
+        let length = if divided { text(host, "request\0headers\0content-length") } else { None };
+        request.upload = Upload::Coming {
+            length: length.and_then(|length| length.parse().ok()),
+            received: 0,
+            changed_ns: request.started_ns,
+            looked_ns: request.started_ns,
+        };
+    }
+
     /// Looks at requests in flight that have grown old (P1). Only they cost host calls.
     pub(super) fn look(&mut self, host: &dyn Host, now: u64) {
-        let Some(soonest) = self.clusters.values().filter_map(|counted| limit_ns(&counted.policy)).min() else {
-            return;
-        };
+        let Some(soonest) = self.clusters.values().filter_map(|counted| limit_ns(&counted.policy)).min() else { return };
         let due = self.in_flight.iter().filter(|(_, request)| request.is_due(now, soonest));
         let due: Vec<u32> = due.map(|(stream, _)| *stream).collect();
         for stream in due {
@@ -127,7 +216,7 @@ impl Worker {
 
     /// Returns what a request is, or nothing if it is gone.
     fn look_at(&mut self, host: &dyn Host, stream: u32, request: InFlight, now: u64) -> Option<Seen> {
-        let age = now.saturating_sub(request.started_ns);
+        let age = now.saturating_sub(request.waits_since_ns());
         match request.seen {
             Seen::NotYet => {
                 host.enter(stream).then_some(())?;
@@ -138,44 +227,67 @@ impl Worker {
                     Attribution::Unassigned(_) | Attribution::None => return Some(Seen::Elsewhere),
                 };
                 let due = self.limit_of(&place.cluster).is_some_and(|limit| age >= limit);
-                Some(if due { self.count_old(host, place, request.started_ns, now) } else { Seen::At(place) })
+                Some(if due { self.count_old(host, stream, place, request.started_ns, now) } else { Seen::At(place) })
             }
-            Seen::At(place) => {
-                if self.limit_of(&place.cluster).is_none_or(|limit| age < limit) {
-                    return Some(Seen::At(place));
-                }
+            Seen::At(ref place) | Seen::Sending(ref place)
+                if self.limit_of(&place.cluster).is_none_or(|limit| age < limit) =>
+            {
+                Some(request.seen)
+            }
+            Seen::At(place) | Seen::Sending(place) => {
                 host.enter(stream).then_some(())?;
-                Some(self.count_old(host, place, request.started_ns, now))
+                Some(self.count_old(host, stream, place, request.started_ns, now))
             }
-            Seen::Answering { place, sent, .. } => {
+            Seen::Answering { place, sent, looked_ns, again_ns, body } => {
                 host.enter(stream).then_some(())?;
                 let sent_now = body_size(host);
                 if sent_now != sent {
-                    return Some(Seen::Answering { place, sent: sent_now, looked_ns: now });
+                    // The longer it has lasted the rarer it is looked at: long streams are to cost little.
+                    let lasted = now.saturating_sub(request.started_ns);
+                    let wait = lasted.max(again_ns.saturating_sub(looked_ns)).min(HUNG_NS);
+                    let again_ns = now.saturating_add(wait);
+                    return Some(Seen::Answering { place, sent: sent_now, looked_ns: now, again_ns, body });
                 }
                 if self.is_over(&place) {
                     return Some(Seen::Elsewhere);
                 }
-                self.store.old(&place, Old::Stalled, self.next_sequence());
-                Some(Seen::Overdue(place))
+                match body {
+                    Body::Moving => {
+                        self.store.old(&place, Old::Stalled, self.next_sequence());
+                        let again_ns = looked_ns.saturating_add(HUNG_NS);
+                        Some(Seen::Answering { place, sent, looked_ns, again_ns, body: Body::Stalled })
+                    }
+                    Body::Stalled => {
+                        self.store.old(&place, Old::Hung, self.next_sequence());
+                        Some(Seen::Overdue(place))
+                    }
+                }
             }
             seen @ (Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_)) => Some(seen),
         }
     }
 
     /// Counts a request that is as old as its cluster's limit, by what there is of its response.
-    fn count_old(&mut self, host: &dyn Host, place: Place, started_ns: u64, now: u64) -> Seen {
+    fn count_old(&mut self, host: &dyn Host, stream: u32, place: Place, started_ns: u64, now: u64) -> Seen {
         if self.is_over(&place) {
             return Seen::Elsewhere;
         }
-        let grpc = self.clusters.get(&place.cluster).is_some_and(|counted| counted.policy.grpc);
         let old = match number(host, "response\0code") {
             Some(SWITCHING_PROTOCOLS) => Old::Stream,
-            Some(FINAL..) if grpc => Old::Stream,
+            // A call of gRPC too: which ones are shows when they end.
             Some(FINAL..) => Old::Answering,
             // Informational responses are no answer.
             Some(_) | None => Old::Overdue,
         };
+        if old == Old::Overdue {
+            if !self.is_sent(host, stream, now) {
+                return Seen::Sending(place);
+            }
+            let share = self.clusters.get(&place.cluster).map(|counted| counted.policy.client_share).filter(|share| *share > 0);
+            if !self.has_share(host, share, started_ns, now) {
+                return Seen::Elsewhere;
+            }
+        }
         if !self.store.old(&place, old, self.next_sequence()) {
             return Seen::Elsewhere;
         }
@@ -184,18 +296,35 @@ impl Worker {
             Old::Stream => Seen::Stream(place),
             Old::Answering => {
                 record(Became::Answering);
-                Seen::Answering { place, sent: body_size(host), looked_ns: now }
+                let wait = self.limit_of(&place.cluster).unwrap_or_default().max(STALLED_NS).min(HUNG_NS);
+                let again_ns = now.saturating_add(wait);
+                Seen::Answering {
+                    place,
+                    sent: body_size(host),
+                    looked_ns: now,
+                    again_ns,
+                    body: Body::Moving,
+                }
             }
-            Old::Overdue | Old::Stalled => {
+            Old::Overdue | Old::Stalled | Old::Hung => {
                 record(Became::Overdue);
                 Seen::Overdue(place)
             }
         }
     }
 
+    /// Returns true if the client's part is done.
+    fn is_sent(&mut self, host: &dyn Host, stream: u32, now: u64) -> bool {
+        let Some(request) = self.in_flight.get_mut(&stream) else { return true };
+        match request.upload {
+            Upload::Complete => true,
+            Upload::Coming { .. } => request.upload.is_done(number(host, "request\0size").unwrap_or_default(), now),
+        }
+    }
+
     /// Returns true if the rollout that a request was counted in is over.
     fn is_over(&self, place: &Place) -> bool {
-        self.clusters.get(&place.cluster).is_none_or(|counted| counted.policy.epoch != place.epoch)
+        !is_live(&self.clusters, place)
     }
 
     /// Returns the age at which requests of a cluster are old, in nanoseconds.

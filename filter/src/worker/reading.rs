@@ -4,11 +4,11 @@ use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::v1;
 
 use crate::host::{Host, number, text};
-use crate::outcome::{Logged, SWITCHING_PROTOCOLS, classify};
+use crate::outcome::{GRPC_UNKNOWN, Logged, SWITCHING_PROTOCOLS, classify, is_grpc};
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
 use crate::worker::attribution::route_rev;
-use crate::worker::flight::limit_ns;
+use crate::worker::flight::{Upload, limit_ns};
 
 /// One in so many requests of the primary tells its pod and the size of its body; every one of the canary does.
 const PRIMARY_SAMPLE: u64 = 16;
@@ -23,6 +23,8 @@ pub(super) struct Reading {
     slow_us: Option<u64>,
     /// Requests longer than this may be streams.
     limit_ns: Option<u64>,
+    /// How many hangs of one client count; `None` if all do.
+    client_share: Option<u32>,
 }
 
 impl Reading {
@@ -33,15 +35,23 @@ impl Reading {
             retries: policy.retries,
             slow_us: (policy.slow_us > 0).then_some(u64::from(policy.slow_us)),
             limit_ns: limit_ns(policy),
+            client_share: (policy.client_share > 0).then_some(policy.client_share),
         }
     }
 }
 
 impl Worker {
     /// Reads how a request ended.
-    pub(super) fn read(&mut self, host: &dyn Host, reading: Reading, before: Before, read_rev: bool) -> Finished {
-        let grpc = if reading.grpc { number(host, "response\0grpc_status") } else { None };
+    pub(super) fn read(
+        &mut self,
+        host: &dyn Host,
+        reading: Reading,
+        before: Before,
+        (upload, sending_ns): (Upload, u64),
+        read_rev: bool,
+    ) -> Finished {
         let code = number(host, "response\0code");
+        let grpc = if reading.grpc { grpc_status(host, code) } else { None };
         let flags = number(host, "response\0flags").unwrap_or_default();
         let outcome = classify(Logged { code, flags, grpc });
         let nanos = number(host, "request\0duration").unwrap_or_default();
@@ -52,17 +62,20 @@ impl Worker {
             Before::Stream => true,
             // It had no answer for too long, and stays what it was counted as.
             Before::Overdue => false,
-            Before::Nothing if reading.grpc || reading.limit_ns.is_none_or(|limit| nanos < limit) => upgraded,
-            Before::Nothing | Before::Answering => upgraded || is_event_stream(host),
+            Before::Nothing if grpc.is_some() || reading.limit_ns.is_none_or(|limit| nanos < limit) => upgraded,
+            Before::Nothing => upgraded || is_event_stream(host),
+            // A call of gRPC that goes on after its headers is a stream.
+            Before::Answering | Before::Stalled => upgraded || grpc.is_some() || is_event_stream(host),
         };
-        let micros = nanos / 1_000;
+        let micros = nanos.saturating_sub(sending_ns) / 1_000;
         let waited = if outcome.is_judged() && !stream { reading.waited_us(host, micros, outcome) } else { 0 };
-        let sized = sampled && outcome == Outcome::Success && !reading.grpc && !upgraded;
+        let sized = sampled && outcome == Outcome::Success && grpc.is_none() && !upgraded;
         Finished {
             outcome: Some(outcome),
             micros: micros.saturating_sub(waited),
             before,
             stream,
+            abandoned: self.is_abandoned(host, reading, (outcome, nanos), before, upload),
             attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
@@ -71,6 +84,37 @@ impl Worker {
             rev: if read_rev { route_rev(host) } else { None },
             group: None,
         }
+    }
+}
+
+impl Worker {
+    /// Returns true if the client gave the request up and that counts against the server: it had waited for longer than
+    /// half the age at which requests are overdue (P1), not counting the time that it took to send the request (P3).
+    fn is_abandoned(
+        &mut self,
+        host: &dyn Host,
+        reading: Reading,
+        (outcome, nanos): (Outcome, u64),
+        before: Before,
+        upload: Upload,
+    ) -> bool {
+        if before == Before::Overdue {
+            return !outcome.is_judged();
+        }
+        // Of a body that was still coming when it was last looked at, nobody knows when it was complete.
+        if outcome != Outcome::DisconnectBeforeResponse || upload != Upload::Complete {
+            return false;
+        }
+        let waited = reading.limit_ns.is_none_or(|limit| nanos >= limit / 2);
+        let now = host.monotonic_nanos();
+        waited && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
+    }
+
+    /// Returns true if another hang of this client counts. Costs a call, and only where shares are bounded.
+    pub(super) fn has_share(&mut self, host: &dyn Host, share: Option<u32>, started_ns: u64, now: u64) -> bool {
+        let Some(share) = share else { return true };
+        // A client without an address is nobody's: all that it has count.
+        text(host, "source\0address").is_none_or(|address| self.clients.admit(&address, share, started_ns, now))
     }
 }
 
@@ -87,9 +131,22 @@ impl Reading {
     }
 }
 
+/// Returns the status of a response that is gRPC.
+///
+/// Envoy has a status for every response: UNKNOWN for each 2xx that carries none. So a call of gRPC costs one call as
+/// long as its status is another one, and its content type decides otherwise. Beyond 2xx the code says what happened.
+fn grpc_status(host: &dyn Host, code: Option<u64>) -> Option<u64> {
+    code.filter(|code| (200..300).contains(code))?;
+    let status = number(host, "response\0grpc_status")?;
+    (status != GRPC_UNKNOWN || is_grpc(&content_type(host))).then_some(status)
+}
+
+fn content_type(host: &dyn Host) -> Vec<u8> {
+    host.property("response\0headers\0content-type").unwrap_or_default()
+}
+
 /// Returns true if the response is one of server-sent events: its length is the client's choice.
 fn is_event_stream(host: &dyn Host) -> bool {
     let name = b"text/event-stream";
-    let content_type = host.property("response\0headers\0content-type").unwrap_or_default();
-    content_type.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+    content_type(host).get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
 }

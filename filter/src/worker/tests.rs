@@ -4,6 +4,7 @@ use wingbeat_core::counts::Counts;
 
 use super::*;
 
+mod clients;
 mod cohorts;
 mod ends;
 mod streams;

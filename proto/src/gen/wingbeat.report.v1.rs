@@ -58,10 +58,10 @@ pub struct ClusterReport {
     /// Outcome classes by the number of `wingbeat_core::outcome::Outcome`, all of them.
     #[prost(uint64, repeated, tag = "7")]
     pub outcomes: ::prost::alloc::vec::Vec<u64>,
-    /// Requests without an answer among those that had been counted as overdue before they finished.
+    /// Errors and `abandoned` requests among those that had been counted as overdue before they finished.
     #[prost(uint64, tag = "8")]
     pub overdue_errors: u64,
-    /// gRPC statuses by code, where the policy says gRPC.
+    /// gRPC statuses by code, of responses that are gRPC by their content type.
     #[prost(message, repeated, tag = "9")]
     pub grpc_statuses: ::prost::alloc::vec::Vec<Count>,
     /// Requests that needed more than one attempt, and all attempts beyond the first.
@@ -114,6 +114,16 @@ pub struct ClusterReport {
     /// Of the requests that are counted here, those whose pod found no room.
     #[prost(uint64, tag = "26")]
     pub uncounted_by_pod: u64,
+    /// Requests that the client gave up after it had waited for more than half of `overdue_ms`, or that had been
+    /// counted as overdue.
+    #[prost(uint64, tag = "30")]
+    pub abandoned: u64,
+    /// Responses that had begun and then brought no byte for `overdue_ms`, at least 1 s; each counted once. And
+    /// how many of these ended since in a way that says something about the upstream, or are overdue.
+    #[prost(uint64, tag = "31")]
+    pub stalled: u64,
+    #[prost(uint64, tag = "32")]
+    pub stalled_settled: u64,
 }
 /// Cumulative counts of requests whose start cohort is closed, at one rev. A higher rev replaces them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -216,7 +226,7 @@ pub struct ClusterPolicy {
     /// Requests in flight longer than this are overdue. 0: never.
     #[prost(uint32, tag = "3")]
     pub overdue_ms: u32,
-    /// The cluster's traffic is gRPC: statuses in trailers count.
+    /// The cluster's traffic may be gRPC (HTTP/2): where a response's content type says so, its status counts.
     #[prost(bool, tag = "4")]
     pub grpc: bool,
     /// The route retries: attempts are worth reading.
@@ -238,6 +248,10 @@ pub struct ClusterPolicy {
     pub epoch: u64,
     #[prost(uint64, tag = "10")]
     pub first_rev: u64,
+    /// At most so many hanging and abandoned requests of one client count in 10 s, unless more than 6 of its
+    /// connections hang at once. 0: all count.
+    #[prost(uint32, tag = "30")]
+    pub client_share: u32,
 }
 /// How requests of one virtual host find their arm before they are routed.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -73,6 +73,8 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     // The right one gets them, once.
     let (policy, (kind, _)) = report(&mut world, 2, plain.version, AUTOMATON_FORMAT);
     let policy = policy.unwrap();
+    let shares: Vec<_> = policy.clusters.iter().map(|cluster| (cluster.arm, cluster.client_share)).collect();
+    assert_eq!(shares, [(0, 0), (1, 4)], "no client may decide for all who match");
     let read = convert::policy::divisions(&policy).unwrap();
     assert!(
         matches!(&read[..], [(host, Division::Rules { token: sent, .. })] if host == "prod/backend" && *sent == token)
@@ -107,6 +109,7 @@ fn filters_keep_cohorts_only_for_a_rollout_that_may_be_cut_short() {
     for cluster in &ordinary.clusters {
         let told = (cluster.canary.as_str(), cluster.overdue_ms, cluster.slow_us);
         assert_eq!(told, ("prod/backend", 1_000, 5_000), "nothing is known of the primary yet");
+        assert_eq!(cluster.client_share, 0, "where chance divides, clients are alike in both arms");
     }
     let mut world = World::over(Memory::default());
     world.engine.configure(early("1"), world.now);

@@ -126,6 +126,7 @@ impl Judge {
         let seen = &self.observed;
         match signal {
             Some(Signal::Latency) => words::slower(seen),
+            Some(Signal::Guard) if self.trial.guard_rests_on_stalls() => words::stalled(seen),
             Some(Signal::Guard) => words::broken(seen),
             Some(Signal::ErrorLimit) => words::above_limit(seen, self.config.error_limit),
             Some(Signal::LatencyLimit) => words::slower_than_limit(seen, self.config.latency_limit.unwrap_or_default()),

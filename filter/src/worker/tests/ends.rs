@@ -78,6 +78,20 @@ fn bodies_are_sized_with_the_pod_and_only_of_successes() {
     assert_eq!((primary.sized, primary.empty, primary.finished), (2, 2, 32), "one in 16");
 }
 
+/// A call of gRPC costs one call more than another request; a plain response over HTTP/2 two.
+#[test]
+fn only_where_there_may_be_grpc_anything_is_read_of_it() {
+    let (host, mut worker) = waiting(5_000);
+    let mut grpc = policy(7);
+    grpc.clusters[0].grpc = true;
+    worker.reply(&host, &reply(0, Some(grpc), 0));
+    for (stream, status, calls) in [(2, 0, 5), (3, 14, 6), (4, 2, 6)] {
+        host.set(stream, "response.grpc_status", &u64::to_le_bytes(status));
+        assert_eq!(cost(&host, &mut worker, stream, PRIMARY, 200, 3), calls, "{status}");
+    }
+    assert_eq!(cost(&host, &mut worker, 5, PRIMARY, 404, 3), 4, "its code says what happened");
+}
+
 #[test]
 fn grpc_has_no_bodies_to_size() {
     let (host, mut worker) = started();

@@ -89,22 +89,54 @@ fn a_stream_that_breaks_is_an_error() {
     assert_eq!((counts.outcome(Outcome::Truncated), counts.streams, counts.latency.count()), (1, 1, 0));
 }
 
-#[test]
-fn calls_of_grpc_are_streams_once_their_headers_have_come() {
+/// A worker whose canary's cluster may carry gRPC.
+fn http2() -> (FakeHost, Worker) {
     let (host, mut worker) = started();
     let mut grpc = policy(6);
     grpc.clusters[1].grpc = true;
     worker.reply(&host, &reply(0, Some(grpc), 0));
+    (host, worker)
+}
+
+#[test]
+fn calls_of_grpc_that_go_on_after_their_headers_are_streams() {
+    let (host, mut worker) = http2();
     old(&host, &mut worker, 2, Some(200), 300);
     old(&host, &mut worker, 3, None, 300);
-    assert_eq!(in_flight(&host.told(CANARY)), (2, 1, 1));
+    assert_eq!(in_flight(&host.told(CANARY)), (2, 1, 0));
     for stream in [2, 3] {
+        host.set(stream, "response.headers.content-type", b"application/grpc");
         host.set(stream, "response.grpc_status", &14_u64.to_le_bytes());
         host.answer(&mut worker, stream, 200, 3_000);
     }
     let counts = told(&host, &mut worker);
     assert_eq!((counts.streams_finished, counts.overdue_errors, counts.outcome(Outcome::ServerFault)), (1, 1, 2));
     assert_eq!(counts.latency.count(), 1, "that of the call without an answer");
+}
+
+/// Envoy derives a status of gRPC for every response: HTTP/2 alone makes none of them gRPC.
+#[test]
+fn over_http2_each_response_is_what_it_says() {
+    let (host, mut worker) = http2();
+    for (stream, code, status, content_type, outcome) in [
+        (2, 200, 2, "application/json", Outcome::Success),
+        (3, 200, 2, "", Outcome::Success),
+        (4, 503, 14, "text/plain", Outcome::ServerFault),
+        (5, 404, 12, "text/plain", Outcome::ClientFault),
+        (6, 200, 0, "application/grpc", Outcome::Success),
+        (7, 200, 5, "application/grpc+proto", Outcome::ClientFault),
+        (8, 200, 14, "application/grpc", Outcome::ServerFault),
+        (9, 200, 2, "application/grpc", Outcome::ServerFault),
+        (10, 200, 2, "application/grpc-web+proto", Outcome::Success),
+    ] {
+        host.set(stream, "response.grpc_status", &u64::to_le_bytes(status));
+        host.set(stream, "response.headers.content-type", content_type.as_bytes());
+        let before = host.last().clusters.first().map(|_| host.told(CANARY)).unwrap_or_default();
+        host.request(&mut worker, stream, CANARY, code, 1);
+        let counts = told(&host, &mut worker);
+        assert_eq!(counts.outcome(outcome), before.outcome(outcome) + 1, "{code} {status} {content_type}");
+    }
+    assert_eq!(host.told(CANARY).grpc_statuses, [(0, 1), (2, 1), (5, 1), (14, 1)].into());
 }
 
 #[test]
@@ -121,28 +153,76 @@ fn without_a_final_status_a_request_hangs() {
     }
 }
 
+fn look(host: &FakeHost, worker: &mut Worker, millis: u64) -> (u64, u64, u64) {
+    host.pass(millis);
+    worker.tick(host);
+    let counts = host.last().clusters.first().map(|_| host.told(CANARY)).unwrap_or_default();
+    assert_eq!(counts.started, 1);
+    (counts.stalled, counts.stalled_settled, counts.overdue)
+}
+
 #[test]
-fn a_response_that_stands_still_for_a_minute_hangs() {
+fn a_response_that_stands_still_has_stalled_and_after_a_minute_hangs() {
     let (host, mut worker) = started();
     host.set(2, "response.size", &10_u64.to_le_bytes());
     old(&host, &mut worker, 2, Some(200), 300);
-    let look = |worker: &mut Worker, seconds: u64| {
-        host.pass(seconds * 1_000);
-        worker.tick(&host);
-        let counts = host.last().clusters.first().map(|_| host.told(CANARY)).unwrap_or_default();
-        (counts.overdue, counts.started)
-    };
     let calls = host.calls.get();
-    assert_eq!(look(&mut worker, 59), (0, 1));
-    assert_eq!(host.calls.get() - calls, 1, "the report alone");
+    assert_eq!(look(&host, &mut worker, 900), (0, 0, 0));
+    assert_eq!(host.calls.get() - calls, 0, "nothing to look at, nothing to tell");
     host.set(2, "response.size", &11_u64.to_le_bytes());
-    assert_eq!(look(&mut worker, 1), (0, 1), "one byte came");
-    assert_eq!(look(&mut worker, 59), (0, 1));
-    assert_eq!(look(&mut worker, 1), (1, 1));
-    assert_eq!(look(&mut worker, 600), (1, 1), "once");
+    assert_eq!(look(&host, &mut worker, 100), (0, 0, 0), "one byte came");
+    // It has lasted for 1.3 s, and is looked at after as long again.
+    assert_eq!(look(&host, &mut worker, 1_200), (0, 0, 0));
+    assert_eq!(look(&host, &mut worker, 100), (1, 0, 0));
+    assert_eq!(look(&host, &mut worker, 57_000), (1, 0, 0), "once");
+    assert_eq!(look(&host, &mut worker, 3_000), (1, 1, 1));
+    assert_eq!(look(&host, &mut worker, 600_000), (1, 1, 1), "once");
     host.answer(&mut worker, 2, 200, 700_000);
     let counts = told(&host, &mut worker);
     assert_eq!((counts.overdue_finished, counts.finished, counts.started, counts.streams), (1, 1, 1, 0));
+    assert_eq!((counts.stalled, counts.stalled_settled, counts.judged_and_stalled()), (1, 1, 1));
+}
+
+#[test]
+fn a_stalled_response_that_goes_on_is_what_it_turns_out_to_be() {
+    for (content_type, flags, streams, judged) in [
+        ("text/event-stream", 0, 1, 1),
+        ("text/plain", 0, 0, 1),
+        ("text/plain", 0x80_0000_u64, 0, 1),
+        ("text/plain", 0x4000, 0, 0),
+    ] {
+        let (host, mut worker) = started();
+        old(&host, &mut worker, 2, Some(200), 300);
+        assert_eq!(look(&host, &mut worker, 1_000), (1, 0, 0));
+        host.set(2, "response.size", &10_u64.to_le_bytes());
+        assert_eq!(look(&host, &mut worker, 70_000), (1, 0, 0), "it goes on");
+        host.set(2, "response.headers.content-type", content_type.as_bytes());
+        host.set(2, "response.flags", &flags.to_le_bytes());
+        host.answer(&mut worker, 2, 200, 80_000);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.finished, counts.streams, counts.overdue), (1, streams, 0));
+        assert_eq!((counts.stalled, counts.stalled_settled, counts.judged_and_stalled()), (1, judged, 1));
+    }
+}
+
+/// Long streams are looked at ever more rarely.
+#[test]
+fn a_stream_that_goes_on_costs_a_call_a_minute_at_last() {
+    let (host, mut worker) = started();
+    old(&host, &mut worker, 2, Some(200), 300);
+    let looks = |worker: &mut Worker, seconds: u64| {
+        let reads = host.reads.get();
+        for now in 0..seconds {
+            host.pass(1_000);
+            host.set(2, "response.size", &(host.now.get() + now).to_le_bytes());
+            worker.tick(&host);
+        }
+        host.reads.get() - reads
+    };
+    assert!(looks(&mut worker, 60) <= 7);
+    looks(&mut worker, 600);
+    assert!(looks(&mut worker, 600) <= 10);
+    assert_eq!(told(&host, &mut worker).stalled, 0);
 }
 
 #[test]

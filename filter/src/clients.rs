@@ -1,0 +1,122 @@
+//! What one client may say against a canary that not chance but a rule gives it (P12).
+//!
+//! Between such arms nothing is compared that would show that the client, and not the canary, is what differs: somebody
+//! who calls one slow page again and again, or gives up every request, would decide for everybody. So of each address a
+//! few hangs count, and no more, unless more of its connections hang at once than one browser opens: then many clients
+//! are behind it, as behind a gateway.
+
+/// After so long a client's share is there again.
+const PERIOD_NS: u64 = 10_000_000_000;
+/// Browsers open at most so many connections to one host. More that hang at once are not one client's.
+const CONNECTIONS: usize = 6;
+/// Addresses that are told apart. With more than that, no single one decides, and all count.
+const MAX_ADDRESSES: usize = 64;
+
+/// Clients whose requests hung lately. Few: looking through them costs less code and time than a tree.
+#[derive(Debug, Default)]
+pub struct Clients(Vec<Client>);
+
+#[derive(Debug)]
+struct Client {
+    host: String,
+    /// When the period began, and hangs that have counted in it.
+    since_ns: u64,
+    counted: u32,
+    /// The latest hangs, each of another connection.
+    latest: [Hang; CONNECTIONS],
+}
+
+/// A request that hung, on the connection from this port.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hang {
+    port: u64,
+    from_ns: u64,
+    until_ns: u64,
+}
+
+impl Clients {
+    /// Returns true if a hang counts, of a request that came from `address` (host and port) and began at `from_ns`.
+    pub fn admit(&mut self, address: &str, share: u32, from_ns: u64, now: u64) -> bool {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let hang = Hang { port: port.parse().unwrap_or_default(), from_ns, until_ns: now };
+        if let Some(client) = self.0.iter_mut().find(|client| client.host == host) {
+            return client.admit(hang, share);
+        }
+        if self.0.len() >= MAX_ADDRESSES {
+            self.0.retain(|client| now.saturating_sub(client.since_ns) < PERIOD_NS);
+        }
+        if self.0.len() < MAX_ADDRESSES {
+            let mut client = Client { host: host.to_owned(), since_ns: now, counted: 0, latest: Default::default() };
+            // Its first hang counts: nobody has a share of nothing.
+            client.admit(hang, share);
+            self.0.push(client);
+        }
+        true
+    }
+}
+
+impl Client {
+    fn admit(&mut self, hang: Hang, share: u32) -> bool {
+        let now = hang.until_ns;
+        if now.saturating_sub(self.since_ns) >= PERIOD_NS {
+            (self.since_ns, self.counted) = (now, 0);
+        }
+        // It began while all of the latest on other connections were under way.
+        let meets =
+            |held: &Hang| held.port != hang.port && held.from_ns <= hang.from_ns && hang.from_ns < held.until_ns;
+        let crowd = self.latest.iter().all(meets);
+        // Streams of one connection hang together: it takes its own place, or else the oldest one's.
+        let place = |held: &&mut Hang| if held.port == hang.port { 0 } else { held.until_ns };
+        if let Some(held) = self.latest.iter_mut().min_by_key(place) {
+            *held = hang;
+        }
+        let counts = crowd || self.counted < share;
+        if !crowd && counts {
+            self.counted = self.counted.saturating_add(1);
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Requests of `connections` at a time from one address, each given up after 300 ms by another connection.
+    fn counted(connections: u64, seconds: u64) -> usize {
+        let mut clients = Clients::default();
+        let each = 300 * MS / connections;
+        let hangs = (0..seconds * 1_000 * MS / each).map(|n| (n, n * each));
+        hangs.filter(|(n, from)| clients.admit(&format!("10.0.0.1:{n}"), 4, *from, from + 300 * MS)).count()
+    }
+
+    #[test]
+    fn one_client_has_its_share_and_a_crowd_counts() {
+        assert_eq!(counted(1, 9), 4, "200 requests, one after the other");
+        assert_eq!(counted(6, 9), 4, "a browser");
+        assert_eq!(counted(1, 19), 8, "its share is there again");
+        assert!(counted(20, 2) > 120, "{}", counted(20, 2));
+    }
+
+    #[test]
+    fn streams_of_one_connection_are_one_client() {
+        let mut clients = Clients::default();
+        let counted = (0..100).filter(|n| clients.admit("[::1]:4000", 4, *n, 300 * MS + n)).count();
+        assert_eq!(counted, 4);
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_forgotten() {
+        let mut clients = Clients::default();
+        for round in 1..3_u64 {
+            let now = round * PERIOD_NS * 2;
+            for client in 0..1_000 {
+                assert!(clients.admit(&format!("{client}:1"), 1, now, now));
+                assert!(clients.0.len() <= MAX_ADDRESSES);
+            }
+            assert!(!clients.admit("3:1", 1, now, now));
+        }
+    }
+}

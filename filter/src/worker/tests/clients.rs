@@ -1,0 +1,175 @@
+//! What clients cause by themselves: requests that they give up, and bodies that they send slowly.
+
+use super::*;
+
+const CANARY: &str = "prod/backend/2";
+const DISCONNECTED: u64 = 0x4000;
+
+/// Gives up a request of this connection after so long.
+fn give_up(host: &FakeHost, worker: &mut Worker, stream: u32, address: &str, millis: u64) {
+    host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+    host.set(stream, "source.address", address.as_bytes());
+    worker.begin(host, stream);
+    host.pass(millis);
+    leave(host, worker, stream, millis);
+}
+
+fn leave(host: &FakeHost, worker: &mut Worker, stream: u32, millis: u64) {
+    host.set(stream, "response.flags", &DISCONNECTED.to_le_bytes());
+    host.set(stream, "request.duration", &(millis * MS).to_le_bytes());
+    host.current.set(stream);
+    worker.end(host, stream);
+}
+
+fn told(host: &FakeHost, worker: &mut Worker) -> Counts {
+    worker.tick(host);
+    host.told(CANARY)
+}
+
+/// A canary that a rule chooses for its users: shares are bounded.
+fn chosen() -> (FakeHost, Worker) {
+    let (host, mut worker) = started();
+    let mut bounded = policy(6);
+    bounded.clusters[1].client_share = 4;
+    worker.reply(&host, &reply(0, Some(bounded), 0));
+    (host, worker)
+}
+
+#[test]
+fn who_leaves_before_an_answer_is_due_says_nothing() {
+    let (host, mut worker) = started();
+    for (stream, millis, abandoned) in [(2, 1, 0), (3, 124, 0), (4, 125, 1), (5, 240, 2)] {
+        give_up(&host, &mut worker, stream, "10.0.0.1:1", millis);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.abandoned, counts.errors_and_hangs()), (abandoned, abandoned), "{millis}");
+        assert_eq!(counts.judged_and_hangs(), abandoned);
+    }
+    assert_eq!(host.told(CANARY).outcome(Outcome::DisconnectBeforeResponse), 4);
+}
+
+#[test]
+fn an_overdue_request_is_one_hang_however_the_client_leaves() {
+    for code in [None, Some(200_u64)] {
+        let (host, mut worker) = started();
+        host.set(2, "xds.cluster_name", CANARY.as_bytes());
+        worker.begin(&host, 2);
+        host.pass(300);
+        worker.tick(&host);
+        assert_eq!(host.told(CANARY).overdue, 1);
+        if let Some(code) = code {
+            host.set(2, "response.code", &code.to_le_bytes());
+        }
+        leave(&host, &mut worker, 2, 300);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.abandoned, counts.overdue_errors), (1, 1));
+        assert_eq!((counts.errors_and_hangs(), counts.judged_and_hangs()), (1, 1), "{code:?}");
+    }
+}
+
+#[test]
+fn one_client_that_gives_up_everything_has_its_share() {
+    let (host, mut worker) = chosen();
+    for stream in 10..210 {
+        give_up(&host, &mut worker, stream, &format!("10.0.0.1:{stream}"), 130);
+    }
+    let counts = told(&host, &mut worker);
+    assert!((4..=12).contains(&counts.abandoned), "in 26 s: {}", counts.abandoned);
+    assert_eq!(counts.outcome(Outcome::DisconnectBeforeResponse), 200);
+    // Another one has his own.
+    give_up(&host, &mut worker, 300, "10.0.0.2:1", 130);
+    assert_eq!(told(&host, &mut worker).abandoned, counts.abandoned + 1);
+}
+
+#[test]
+fn one_client_whose_requests_hang_has_its_share_and_many_count() {
+    for (address, overdue) in [("10.0.0.1:77", 4), ("10.0.0.1", 100)] {
+        let (host, mut worker) = chosen();
+        for stream in 100..204 {
+            host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+            let address = if overdue == 4 { address.to_owned() } else { format!("{address}:{stream}") };
+            host.set(stream, "source.address", address.as_bytes());
+            worker.begin(&host, stream);
+            host.pass(1);
+        }
+        host.pass(300);
+        worker.tick(&host);
+        let counts = host.told(CANARY);
+        assert!(counts.overdue >= overdue && (overdue > 4 || counts.overdue == 4), "{}", counts.overdue);
+        // What did not count is finished like any other.
+        for stream in 100..204 {
+            host.answer(&mut worker, stream, 200, 500);
+        }
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.finished, counts.outcome(Outcome::Success), counts.started), (104, 104, 104));
+    }
+}
+
+/// A request with a body of which `received` bytes have come.
+fn upload(host: &FakeHost, worker: &mut Worker, stream: u32) {
+    host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+    host.current.set(stream);
+    worker.begin(host, stream);
+    worker.expect_body(host, stream);
+}
+
+fn receive(host: &FakeHost, worker: &mut Worker, stream: u32, received: u64, millis: u64) -> u64 {
+    host.set(stream, "request.size", &received.to_le_bytes());
+    host.pass(millis);
+    worker.tick(host);
+    host.last().clusters.first().map_or(0, |_| host.told(CANARY).overdue)
+}
+
+#[test]
+fn a_slow_upload_is_not_overdue_until_the_upstream_has_it() {
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    for sent in 1..40 {
+        assert_eq!(receive(&host, &mut worker, 2, sent, 250), 0);
+    }
+    assert_eq!(receive(&host, &mut worker, 2, 39, 240), 0);
+    assert_eq!(receive(&host, &mut worker, 2, 39, 10), 1, "the upstream has had it all for as long as is allowed");
+}
+
+#[test]
+fn the_time_that_an_upload_took_is_no_latency() {
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    for sent in 1..9 {
+        receive(&host, &mut worker, 2, sent, 250);
+    }
+    host.pass(100);
+    host.answer(&mut worker, 2, 200, 2_100);
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.overdue, counts.latency_sum_us), (0, 100_000));
+}
+
+#[test]
+fn a_request_with_a_body_that_has_come_hangs_like_any_other() {
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    assert_eq!(receive(&host, &mut worker, 2, 20, 250), 0);
+    assert_eq!(receive(&host, &mut worker, 2, 20, 250), 1);
+    leave(&host, &mut worker, 2, 600);
+    assert_eq!(told(&host, &mut worker).errors_and_hangs(), 1);
+}
+
+/// Where a rule chooses who gets the canary, how long the body is to be is known.
+#[test]
+fn a_client_that_pauses_is_not_the_canarys_fault() {
+    let (mut worker, host) = divided(insiders(0));
+    host.set(7, "request.headers.content-length", b"1000");
+    upload(&host, &mut worker, 7);
+    for (received, millis) in [(10, 2_000), (20, 4_000), (30, 4_000), (999, 4_000)] {
+        assert_eq!(receive(&host, &mut worker, 7, received, millis), 0);
+    }
+    assert_eq!(receive(&host, &mut worker, 7, 1_000, 250), 0);
+    assert_eq!(receive(&host, &mut worker, 7, 1_000, 250), 1);
+
+    upload(&host, &mut worker, 8);
+    host.set(8, "request.headers.content-length", b"1000");
+    host.set(8, "xds.virtual_host_name", b"prod/a");
+    upload(&host, &mut worker, 8);
+    assert_eq!(receive(&host, &mut worker, 8, 10, 250), 1);
+    assert_eq!(receive(&host, &mut worker, 8, 10, 9_900), 1);
+    assert_eq!(receive(&host, &mut worker, 8, 10, 250), 2, "the upstream takes no more of it");
+}
