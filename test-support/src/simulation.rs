@@ -23,6 +23,7 @@ pub mod late;
 pub mod line;
 pub mod low_traffic;
 pub mod missed;
+pub mod past;
 pub mod recordings;
 pub mod rollout;
 pub mod scale;
