@@ -1,9 +1,19 @@
 //! The hard guard: a canary that is broken outright, from its first request.
+//!
+//! Two tests share its part of α in halves, decided in advance; their average is an e-process as both are:
+//!
+//! - **far worse**: the canary fails at most [`RATIO`] times as often as the primary. Where the canary has few of the
+//!   requests, ten of its failures are enough. At a weight of 50 % each adds 0.1 only: a primary that failed in one
+//!   request of ten would be tolerated beside a canary that fails all, and to rule that out takes a hundred requests of
+//!   the primary, whatever the canary does.
+//! - **mostly failing**: the canary fails at most half of its requests, or no more often than the primary (times
+//!   [`MARGIN`]). For this both have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures
+//!   in a row at any weight. An outage that both arms share, and a primary that mostly fails too, are no harm to it.
 
 use serde::{Deserialize, Serialize};
 
 use super::power::Power;
-use super::sequential::{RatioTest, Split};
+use super::sequential::{LimitTest, RatioTest, Split, ln_add};
 use super::window::Arms;
 use crate::time::Span;
 
@@ -13,20 +23,57 @@ pub const RATIO: f64 = 10.0;
 /// Without a primary beside it, a canary may fail so often.
 pub(crate) const MOST_BEARABLE: f64 = 0.5;
 
+/// A canary that mostly fails may fail so many times as often as the primary.
+const MARGIN: f64 = 1.25;
+
 /// Bursts beyond this length count as more than one error to the guard.
 const LONGEST_BURST: f64 = 4.0;
 
-/// The error test with a wide tolerance, in which a hang is an error as soon as it is one (P1).
+/// The error test with a wide tolerance, in which a hang is an error as soon as it is one (P1), and beside it one of
+/// canaries that mostly fail.
 ///
-/// It is relative to the primary in the same window: "more than half of twenty" would fire on a
-/// healthy canary where base errors are high or come in bursts (P15). It runs in warm-up and in
+/// Both are relative to the primary in the same window: "more than half of twenty" would fire on a
+/// healthy canary where base errors are high or come in bursts (P15). They run in warm-up and in
 /// every kind of comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Guard(RatioTest);
+#[serde(from = "WrittenGuard")]
+pub struct Guard {
+    far_worse: RatioTest,
+    mostly_failing: MostlyFailing,
+}
+
+/// A [`Guard`] as it was written down.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenGuard {
+    Both {
+        far_worse: RatioTest,
+        mostly_failing: MostlyFailing,
+    },
+    /// By a judge that had the first test only.
+    FarWorse(RatioTest),
+}
+
+impl From<WrittenGuard> for Guard {
+    fn from(written: WrittenGuard) -> Self {
+        match written {
+            WrittenGuard::Both { far_worse, mostly_failing } => Self { far_worse, mostly_failing },
+            WrittenGuard::FarWorse(far_worse) => Self { far_worse, ..Self::default() },
+        }
+    }
+}
+
+/// Evidence that the canary fails more than half of its requests, and more often than the primary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct MostlyFailing {
+    ratio: RatioTest,
+    limit: LimitTest,
+}
 
 impl Default for Guard {
     fn default() -> Self {
-        Self(RatioTest::harm(RATIO))
+        let mostly_failing = MostlyFailing { ratio: RatioTest::harm(MARGIN), limit: LimitTest::above(MOST_BEARABLE) };
+        Self { far_worse: RatioTest::harm(RATIO), mostly_failing }
     }
 }
 
@@ -35,26 +82,36 @@ impl Guard {
     /// fails would have come to.
     pub(crate) fn observe(&mut self, arms: &Arms, burst: f64, span: Span, power: &mut Power) {
         let (split, burst) = (with_hangs(arms), believed(burst));
-        let bases = split.compares().then(|| self.0.bases(split));
+        let test = &mut self.far_worse;
+        let bases = split.compares().then(|| test.bases(split));
         if let Some(bases) = &bases {
             power.observe(bases, split, burst, 0.0, 1.0);
         }
         if split.primary == 0 && split.canary > 0 {
             // Nothing to compare with is no excuse for a canary that fails more often than not.
-            self.0.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, burst, span);
+            test.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, burst, span);
         } else {
-            self.0.observe_by(bases.as_ref(), split, burst, span);
+            test.observe_by(bases.as_ref(), split, burst, span);
         }
+        self.mostly_failing.observe(split, burst, span);
     }
 
-    /// Returns the test behind the guard.
-    pub(crate) const fn test(&self) -> &RatioTest {
-        &self.0
+    /// Returns ln of the weight that an alternative of the test with the wide tolerance has in its first copy.
+    pub(crate) fn first_weight(&self) -> f64 {
+        self.far_worse.first_weight() - core::f64::consts::LN_2
     }
 
     /// Returns ln E.
     pub fn evidence(&self) -> f64 {
-        self.0.evidence()
+        let mostly_failing = self.mostly_failing.ratio.evidence_with(&self.mostly_failing.limit);
+        ln_add(self.far_worse.evidence(), mostly_failing) - core::f64::consts::LN_2
+    }
+}
+
+impl MostlyFailing {
+    fn observe(&mut self, split: Split, burst: f64, span: Span) {
+        self.ratio.observe_in_bursts(split, burst, span);
+        self.limit.observe_in_bursts(split.canary_bad, split.canary, burst, span);
     }
 }
 

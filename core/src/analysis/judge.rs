@@ -31,6 +31,7 @@ use super::window::{Batch, Seat};
 use super::words::Observed;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
+use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
 mod saying;
@@ -234,6 +235,14 @@ impl Judge {
             safe: self.config.early_promotion && self.crossed.is_none() && self.is_safe(),
             suspect: suspect.is_some(),
             notices: self.notices(now),
+        }
+    }
+
+    /// Returns whether the canary had requests in this step to speak of.
+    pub fn counted(&self) -> Counted {
+        match self.config.least_requests().saturating_sub(self.step.canary) {
+            0 => Counted::Enough,
+            missing => Counted::Missing(missing),
         }
     }
 

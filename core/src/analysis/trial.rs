@@ -243,7 +243,7 @@ impl Trial {
 
     /// Returns the factor for the hard guard alone, where the arms are not compared otherwise.
     pub(crate) fn guard_missing(&self, limit: f64) -> Option<f64> {
-        self.guard_power.requests_missing(self.guard.test().first_weight(), limit, None)
+        self.guard_power.requests_missing(self.guard.first_weight(), limit, None)
     }
 
     /// Returns after how many failures in a row a canary is known to be above its limit; 0 if it has none.
