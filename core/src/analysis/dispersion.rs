@@ -59,9 +59,9 @@ pub struct Dispersion {
 struct Scale {
     age: Span,
     current: Stretch,
-    /// The last three, the latest last.
+    /// The last three, the latest last; without requests where there are not so many.
     #[serde(default)]
-    before: [Option<Stretch>; 3],
+    last: [Stretch; 3],
     /// Σ m, Σ m·X², Σ m², Σ m²·X², Σ m²·X⁴ over pairs, older ones with less weight.
     sums: [f64; 5],
 }
@@ -98,11 +98,9 @@ impl Scale {
         let age = core::mem::take(&mut self.age);
         self.fade(age);
         let next = core::mem::take(&mut self.current);
-        let [first, second, third] = self.before;
-        self.before = [second, third, Some(next)];
-        if let (Some(a), Some(b)) = (second, third) {
-            self.compare(first, a, b, next);
-        }
+        let [before, a, b] = self.last;
+        self.last = [a, b, next];
+        self.compare(before, (a, b), next);
     }
 
     /// Weights halve with every half-life, and their squares twice.
@@ -118,7 +116,7 @@ impl Scale {
     }
 
     /// Compares two stretches that follow each other, with what was before them and what came after.
-    fn compare(&mut self, before: Option<Stretch>, a: Stretch, b: Stretch, after: Stretch) {
+    fn compare(&mut self, before: Stretch, (a, b): (Stretch, Stretch), after: Stretch) {
         let (all, bad) = (count(a.all) + count(b.all), count(a.bad) + count(b.bad));
         if a.all == 0 || b.all == 0 || bad <= 0.0 {
             return;
@@ -159,9 +157,9 @@ impl Stretch {
 }
 
 /// Returns true if a rate rises or falls between two stretches for longer than one of them.
-fn is_edge(before: Option<Stretch>, (a, b): (Stretch, Stretch), after: Stretch) -> bool {
+fn is_edge(before: Stretch, (a, b): (Stretch, Stretch), after: Stretch) -> bool {
     let (Some(first), Some(second)) = (a.rate(), b.rate()) else { return false };
-    let (before, after) = (before.and_then(Stretch::rate), after.rate());
+    let (before, after) = (before.rate(), after.rate());
     let (low, high, beside_low, beside_high) =
         if first < second { (first, second, before, after) } else { (second, first, after, before) };
     let part = STAYS * (high - low);
