@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
-use wingbeat_core::analysis::window::{Batch, Windows};
+use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
 use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -64,6 +64,7 @@ const TICK_MS: (u64, u64) = (100, 5_000);
 const IDLE_TICK_MS: u32 = 1_000;
 const LEDGER_KEY: &str = "ledger";
 const WINDOWS_KEY: &str = "windows";
+const HELD_KEY: &str = "held";
 
 /// The engine.
 pub struct Engine {
@@ -150,8 +151,8 @@ impl Engine {
                 dormant.insert(CanaryName::new(namespace, name), Dormant { record, evidence });
             }
         }
-        let windows =
-            read::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.map_or_else(Windows::new, Windows::restore);
+        let windows = read::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.unwrap_or_default();
+        let windows = Windows::restore(windows, read::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default());
         let ledger = read::<Checkpoint>(&entries, LEDGER_KEY)?.map_or_else(Ledger::new, Ledger::restore);
         let progressing = |dormant: &Dormant| matches!(dormant.record.state.phase, Phase::Progressing(_));
         let awaited = dormant.values().any(progressing).then(|| ledger.active(NODE_SILENT));
@@ -241,11 +242,17 @@ impl Engine {
         self.heard_of(boot, worker, !counts.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         let tick = self.granted_tick();
+        let ahead = Ahead { worker: (boot, worker), tick: Span::from_millis(u64::from(tick)) };
+        let ahead = request.urgent.then_some(ahead);
+        if ahead.is_none() {
+            self.windows.caught_up(boot, worker, now);
+        }
         for delta in ingested.deltas {
             // Of another canary, or of one that nobody judges.
             let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
+            let sender = Sender { seat: canary.seat(&node), ahead };
+            self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
             let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);

@@ -7,7 +7,7 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Heard;
 use crate::engine::record::{encode, entry};
-use crate::engine::{Alerted, Engine, LEDGER_KEY, NODE_SILENT, UNHEARD, WINDOWS_KEY};
+use crate::engine::{Alerted, Engine, HELD_KEY, LEDGER_KEY, NODE_SILENT, UNHEARD, WINDOWS_KEY};
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
@@ -117,6 +117,7 @@ impl Engine {
         let mut entries = Vec::new();
         entries.extend(encode(LEDGER_KEY, &checkpoint));
         entries.extend(encode(WINDOWS_KEY, &self.windows.open()));
+        entries.extend(encode(HELD_KEY, &self.windows.held()));
         for (name, canary) in self.roster.judged() {
             if let Some(evidence) = canary.evidence() {
                 entries.extend(encode(&format!("evidence/{}/{}", name.namespace, name.name), &evidence));

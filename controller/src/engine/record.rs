@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::ledger::Checkpoint;
-use wingbeat_core::analysis::window::Batch;
+use wingbeat_core::analysis::window::{Batch, WrittenHeld};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::State;
 
@@ -25,6 +25,7 @@ pub(super) trait Readable: for<'de> Deserialize<'de> {
 impl Readable for Record {}
 impl Readable for Checkpoint {}
 impl Readable for Vec<(CanaryName, Batch)> {}
+impl Readable for Vec<WrittenHeld> {}
 
 /// A canary as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //!   requests, ten of its failures are enough. At a weight of 50 % each adds 0.1 only: a primary that failed in one
 //!   request of ten would be tolerated beside a canary that fails all, and to rule that out takes a hundred requests of
 //!   the primary, whatever the canary does.
+//!   It takes errors as they arrive, a worker's regular report or not.
 //! - **mostly failing**: the canary fails at most half of its requests, or no more often than the primary (times
 //!   [`MARGIN`]). For this both have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures
 //!   in a row at any weight. An outage that both arms share, and a primary that mostly fails too, are no harm to it.
@@ -16,6 +17,7 @@ use super::power::Power;
 use super::sequential::{LimitTest, RatioTest, Split, ln_add};
 use super::window::Arms;
 use crate::time::Span;
+use crate::weight::BasisPoints;
 
 /// The canary may be this much worse before the guard looks at it.
 pub const RATIO: f64 = 10.0;
@@ -63,6 +65,19 @@ impl From<WrittenGuard> for Guard {
     }
 }
 
+/// A batch of one stratum as the guard sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    /// All that has arrived, errors ahead of their requests.
+    pub(crate) all: &'a Arms,
+    /// What is complete.
+    pub(crate) complete: &'a Arms,
+    /// True if something came ahead.
+    pub(crate) ahead: bool,
+    /// The canary's share where it divides the requests, or zero.
+    pub(crate) weight: BasisPoints,
+}
+
 /// Evidence that the canary fails more than half of its requests, and more often than the primary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct MostlyFailing {
@@ -80,8 +95,8 @@ impl Default for Guard {
 impl Guard {
     /// Takes in a batch of one stratum, whose errors come in bursts of `burst`. `power` notes what a canary that always
     /// fails would have come to.
-    pub(crate) fn observe(&mut self, arms: &Arms, burst: f64, span: Span, power: &mut Power) {
-        let (split, burst) = (with_hangs(arms), believed(burst));
+    pub(crate) fn observe(&mut self, arrived: &Arrived<'_>, burst: f64, span: Span, power: &mut Power) {
+        let (split, burst) = (arrived.split(), believed(burst));
         let test = &mut self.far_worse;
         let bases = split.compares().then(|| test.bases(split));
         if let Some(bases) = &bases {
@@ -93,7 +108,7 @@ impl Guard {
         } else {
             test.observe_by(bases.as_ref(), split, burst, span);
         }
-        self.mostly_failing.observe(split, burst, span);
+        self.mostly_failing.observe(with_hangs(arrived.complete), burst, span);
     }
 
     /// Returns ln of the weight that an alternative of the test with the wide tolerance has in its first copy.
@@ -105,6 +120,22 @@ impl Guard {
     pub fn evidence(&self) -> f64 {
         let mostly_failing = self.mostly_failing.ratio.evidence_with(&self.mostly_failing.limit);
         ln_add(self.far_worse.evidence(), mostly_failing) - core::f64::consts::LN_2
+    }
+}
+
+impl Arrived<'_> {
+    /// Returns what the far wider test looks at. Errors that came ahead are held against as many requests of the canary as
+    /// its share lets expect beside those of the primary, since the reports that tell of them are on their way: more
+    /// requests are a wider tolerance, which is never wrong.
+    fn split(&self) -> Split {
+        let split = with_hangs(self.all);
+        if !self.ahead || self.weight.is_zero() || self.weight >= BasisPoints::FULL || split.canary == 0 {
+            return split;
+        }
+        let weight = u64::from(self.weight.get());
+        let rest = u64::from(BasisPoints::FULL.get()).saturating_sub(weight);
+        let expected = split.primary.saturating_mul(weight).checked_div(rest).unwrap_or(split.canary);
+        Split { canary: split.canary.max(expected), ..split }
     }
 }
 

@@ -200,11 +200,15 @@ impl Judge {
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
         self.voices = Known::default();
-        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared() };
-        for arms in [&batch.judged, &batch.new_connection] {
-            if self.config.comparison == Comparison::Affinity {
+        let weight = if self.both_arms_are_due() { self.step.weight } else { BasisPoints::ZERO };
+        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
+        if self.config.comparison == Comparison::Affinity {
+            let complete = batch.complete();
+            for arms in [&complete.judged, &complete.new_connection] {
                 self.users.observe(&arms.primary.groups, &arms.canary.groups);
             }
+        }
+        for arms in [&batch.judged, &batch.new_connection] {
             self.baseline.observe(with_hangs(arms), batch.span);
             self.note_traffic(arms, batch.end);
         }
@@ -274,7 +278,7 @@ impl Judge {
     /// Lets the tests take in a batch.
     fn test(&mut self, (batch, standing): &Ready<'_>) {
         if !standing.warmup {
-            let arms = &batch.judged;
+            let arms = &batch.complete().judged;
             let (canary, primary) = (&arms.canary, &arms.primary);
             let split = Split {
                 canary_bad: canary.errors(),
