@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
-use wingbeat_core::analysis::window::{Batch, Windows};
+use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
 use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -66,6 +66,7 @@ const OLD_LEDGER_KEY: &str = "ledger";
 const WINDOWS_KEY: &str = "windows";
 /// When the last checkpoint was written.
 const CLOCK_KEY: &str = "clock";
+const HELD_KEY: &str = "held";
 
 /// The engine.
 pub struct Engine {
@@ -162,8 +163,9 @@ impl Engine {
                 dormant.insert(name, Dormant { record, evidence });
             }
         }
-        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?;
-        let windows = windows.map_or_else(Windows::new, Windows::restore);
+        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.unwrap_or_default();
+        let held = read_or_leave_aside::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default();
+        let windows = Windows::restore(windows, held);
         let (ledger, ledger_trust) = read_ledger(&entries)?;
         let progressing = |dormant: &Dormant| matches!(dormant.record.state.phase, Phase::Progressing(_));
         let awaited = dormant.values().any(progressing).then(|| ledger.active(NODE_SILENT));
@@ -278,10 +280,16 @@ impl Engine {
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         self.fleet.heard(key, &node, self.policies.divisions_of(request.policy_version), now);
         let tick = self.fleet.grant(self.roster.is_judging(), now);
+        let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
+        let ahead = request.urgent.then_some(ahead);
+        if ahead.is_none() {
+            self.windows.caught_up(key.boot, key.worker, now);
+        }
         for delta in ingested.deltas {
             let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
+            let sender = Sender { seat: canary.seat(&node), ahead };
+            self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
             let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);

@@ -159,10 +159,12 @@ impl Histogram {
         Self { bins }
     }
 
-    /// Halves every count, rounding down.
+    /// Halves every count. What is left over of a bin goes to the next one that holds something: no quantile moves by more
+    /// than one request, however thinly its tail is spread over bins.
     pub fn halve(&mut self) {
+        let mut left_over = 0;
         for (_, count) in &mut self.bins {
-            *count /= 2;
+            *count = halved(*count, &mut left_over);
         }
         self.bins.retain(|&(_, count)| count > 0);
     }
@@ -248,6 +250,14 @@ impl From<Histogram> for Vec<(u16, u64)> {
     }
 }
 
+/// Returns half of a count with what is left over from the bins below, and leaves over what it does not divide by.
+const fn halved(count: u64, left_over: &mut u64) -> u64 {
+    // Halved first: the sum of both might not fit.
+    let odd = count % 2 + *left_over;
+    *left_over = odd % 2;
+    count / 2 + odd / 2
+}
+
 /// Returns the rank of a quantile among `total` values, from 1 to `total`.
 #[expect(
     clippy::cast_precision_loss,
@@ -306,10 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn halving_forgets_what_was_seen_once() {
+    fn halving_keeps_a_tail_of_single_requests() {
         let mut histogram: Histogram = [(10, 1), (20, 5)].into_iter().collect();
         histogram.halve();
-        assert_eq!(Vec::from(histogram), vec![(20, 2)]);
+        assert_eq!(Vec::from(histogram), vec![(20, 3)]);
+        // 1,000 requests in one bin, and the slowest 64 in one each.
+        let mut histogram: Histogram = core::iter::once((100, 936)).chain((200..264).map(|bin| (bin, 1))).collect();
+        for left in [32, 16, 8, 4] {
+            histogram.halve();
+            assert_eq!((histogram.count_above(100), histogram.count()), (left, left * 1_000 / 64));
+        }
     }
 
     #[test]
@@ -350,6 +366,18 @@ mod tests {
             let (low, high) = histogram.quantile(q).unwrap();
             let slack = theirs / 1_000 + 1;
             prop_assert!(low <= theirs + slack && theirs <= high + slack);
+        }
+
+        #[test]
+        fn halving_moves_no_quantile_by_more_than_one_request(
+            bins in proptest::collection::vec((0..BINS, 0_u64..9), 0..60),
+            bin in 0..BINS,
+        ) {
+            let whole: Histogram = bins.into_iter().collect();
+            let mut half = whole.clone();
+            half.halve();
+            let up_to = |histogram: &Histogram| histogram.count() - histogram.count_above(bin);
+            prop_assert_eq!(up_to(&half), up_to(&whole) / 2);
         }
 
         #[test]

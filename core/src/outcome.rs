@@ -126,6 +126,14 @@ pub enum Stratum {
 }
 
 impl Stratum {
+    /// Returns true if the arms are compared on it.
+    pub const fn is_compared(self) -> bool {
+        match self {
+            Self::Judged | Self::NewConnection => true,
+            Self::Direct | Self::Shadow => false,
+        }
+    }
+
     /// Every stratum, in the order of its number.
     pub const ALL: [Self; 4] = [Self::Judged, Self::Direct, Self::Shadow, Self::NewConnection];
 

@@ -19,6 +19,16 @@ pub enum Verdict {
     NoData(String),
 }
 
+/// Whether enough requests of the canary were counted in this step for it to end. Where Flagger's checks decide and the
+/// plan has none, nothing else would hold a step that nobody has seen anything of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// They were.
+    Enough,
+    /// So many are missing.
+    Missing(u64),
+}
+
 impl Verdict {
     /// Returns the verdict's name in outputs.
     pub const fn as_str(&self) -> &'static str {

@@ -178,6 +178,68 @@ fn a_broken_canary_is_found_within_ten_requests() {
     assert!(seen <= 20, "{seen}");
 }
 
+/// At 50 % of 50 requests a second, a ratio of 10 alone takes a hundred failures.
+#[test]
+fn a_broken_canary_is_found_as_soon_at_any_weight() {
+    for (mode, primary) in [Mode::Sequential, Mode::Guard].into_iter().flat_map(|mode| [(mode, 0.0), (mode, 0.01)]) {
+        for weight in [5, 10, 25, 50, 75] {
+            let millis = median((0..40).map(|seed| broken_at(seed, weight, mode, primary)).collect());
+            println!("{mode:?}, {primary} at the primary, weight {weight}: {millis} ms");
+            // At 5 % it has two and a half requests a second.
+            let most = if weight >= 25 { 2_000 } else { 8_000 };
+            assert!(millis <= most, "{mode:?} {primary} {weight}: {millis}");
+        }
+    }
+}
+
+/// Milliseconds until a canary is rolled back that fails everything from its first request on, in warm-up.
+fn broken_at(seed: u64, weight: u8, mode: Mode, primary: f64) -> u64 {
+    let mut random = Random(seed);
+    let mut judge = Judge::new(JudgeConfig {
+        mode,
+        warmup: Span::from_secs(15),
+        attempt: NonZeroU32::new(1),
+        ..JudgeConfig::default()
+    });
+    let start = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(weight), start);
+    for number in 1..=300 {
+        let now = start.plus(TICK.times(number));
+        let canary = random.binomial(10, f64::from(weight) / 100.0);
+        let bad = random.binomial(10 - canary, primary);
+        judge.observe(&batch(now, counts(10 - canary, bad), counts(canary, canary)));
+        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+            return now.since(start).as_millis();
+        }
+    }
+    u64::MAX
+}
+
+/// The mean of the guard's evidence over all outcomes of a batch, where the canary is as the primary, and where it fails
+/// half of its requests at most.
+#[test]
+fn the_guard_stays_below_one_on_average() {
+    for (requests, primary) in [(6_u64, 6_u64), (2, 8), (8, 2)] {
+        for rate in [0.01, 0.2, 0.5, 0.8] {
+            let chance = |n: u64, k: u64| {
+                let ways = (0..k).fold(1.0, |ways, i| ways * (n - i) as f64 / (i + 1) as f64);
+                ways * libm::pow(rate, k as f64) * libm::pow(1.0 - rate, (n - k) as f64)
+            };
+            let mut mean = 0.0;
+            for x in 0..=requests {
+                for y in 0..=primary {
+                    let mut judge = Judge::new(JudgeConfig { mode: Mode::Guard, ..JudgeConfig::default() });
+                    judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
+                    judge.observe(&batch(Timestamp::from_millis(1_000_200), counts(primary, y), counts(requests, x)));
+                    // Its share of α is in it.
+                    mean += chance(requests, x) * chance(primary, y) * libm::exp(judge.evidence().errors.harm) / 0.25;
+                }
+            }
+            assert!(mean <= 1.0 + 1e-9, "{requests} {primary} {rate}: {mean}");
+        }
+    }
+}
+
 /// Median and 95 % quantile of the time to a verdict in 200 runs of the demo's scene, in milliseconds: 1,000 rps, 5 % of
 /// them at the canary, which fails more often after two healthy seconds, in a rollout's first attempt.
 fn time_to_verdict(primary: f64, canary: f64) -> [u64; 2] {
@@ -614,6 +676,22 @@ fn evidence_that_was_written_down_before_windows_waited_is_read() {
     judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
     let mut written = serde_json::to_value(&judge).unwrap();
     assert!(written.as_object_mut().unwrap().remove("pairing").is_some());
+    assert_eq!(serde_json::from_value::<Judge>(written).unwrap(), judge);
+}
+
+/// By a judge whose guard had one test, and that knew one stretch of the primary's bad events.
+#[test]
+fn evidence_of_a_guard_with_one_test_is_read() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
+    let mut written = serde_json::to_value(&judge).unwrap();
+    let far_worse = written["trial"]["guard"]["far_worse"].take();
+    assert!(far_worse.is_object());
+    written["trial"]["guard"] = far_worse;
+    for scale in written["trial"]["errors"]["bursts"]["scales"].as_array_mut().unwrap() {
+        assert!(scale.as_object_mut().unwrap().remove("last").is_some());
+        scale["before"] = serde_json::json!({"bad": 1, "all": 2});
+    }
     assert_eq!(serde_json::from_value::<Judge>(written).unwrap(), judge);
 }
 

@@ -2,7 +2,9 @@
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
 use wingbeat_test_support::simulation::fleet::Forgery;
-use wingbeat_test_support::simulation::{Line, detection, healthy, late, low_traffic, missed, recordings, scale};
+use wingbeat_test_support::simulation::{
+    Line, detection, growth, healthy, late, low_traffic, missed, past, recordings, scale,
+};
 
 /// Fails if a figure is out of its bound; shows all.
 fn assert_holds(lines: &[Line]) {
@@ -56,6 +58,17 @@ fn many_proxies_are_as_good_as_one_and_a_liar_decides_nothing() {
     lines.push(scale::accused(94..97, Forgery::CanaryFails));
     lines.push(scale::hidden(3, Forgery::CanaryPerfect, 1.0));
     assert_holds(&lines);
+}
+
+#[test]
+fn traffic_that_grows_in_a_large_fleet_blames_nobody() {
+    assert_holds(&[growth::growing(4, &growth::ONE_STEP), growth::loaded(4), growth::delayed(24, 0.1)]);
+}
+
+#[test]
+fn what_was_before_a_fault_delays_nobody() {
+    assert_holds(&past::after_outages(5, 0.05));
+    assert_holds(&past::after_outages(5, 1.0));
 }
 
 #[test]

@@ -18,11 +18,13 @@ pub mod detection;
 pub mod draw;
 pub mod fleet;
 pub mod flight;
+pub mod growth;
 pub mod healthy;
 pub mod late;
 pub mod line;
 pub mod low_traffic;
 pub mod missed;
+pub mod past;
 pub mod recordings;
 pub mod rollout;
 pub mod scale;
@@ -37,6 +39,7 @@ pub const TABLES: &[(&str, &[Row])] = &[
     ("judge-false", healthy::ROWS),
     ("judge-missed", missed::ROWS),
     ("judge-scale", scale::ROWS),
+    ("judge-fleet", growth::ROWS),
     ("judge-recorded", recordings::ROWS),
     ("judge-late", late::ROWS),
     ("judge-low-traffic", low_traffic::ROWS),

@@ -18,8 +18,16 @@ mod start;
 mod suite;
 
 /// Tables of simulations.
-const TABLES: [&str; 7] =
-    ["judge-table", "judge-false", "judge-missed", "judge-scale", "judge-recorded", "judge-late", "judge-low-traffic"];
+const TABLES: [&str; 8] = [
+    "judge-table",
+    "judge-false",
+    "judge-missed",
+    "judge-scale",
+    "judge-fleet",
+    "judge-recorded",
+    "judge-late",
+    "judge-low-traffic",
+];
 
 /// A claim and how it is shown.
 enum Proof {

@@ -402,6 +402,7 @@ impl Canary {
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
         facts.flowing = flowing == Flowing::Yes && has_data && self.uncounted() == 0;
         facts.verdict = assessed.verdict.clone();
+        facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
         facts.canary = self.readiness();
@@ -452,22 +453,28 @@ impl Canary {
             counts.merge(window);
         }
         let plan = &self.managed.plan;
-        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts) {
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().least_requests()) {
             Looked::Passed => Answer::Passed,
             Looked::Failed(text) => Answer::Failed(text),
             Looked::NoValues(text) => Answer::Unknown(text),
+            Looked::TooFew(text) => Answer::TooFew(text),
         })
     }
 
     /// Returns what an answer comes to for the metric in this place, and what is told of it though it moves nothing.
     pub(super) fn weigh(&self, place: usize, answer: Answer) -> (Answer, Option<String>) {
-        let mode = match self.managed.measures.get(place) {
-            Some(Measure::Filters(check)) => check.mode,
-            Some(Measure::Prometheus(query)) => query.mode,
-            None => SignalMode::Judge,
+        let (mode, answer) = match (self.managed.measures.get(place), answer) {
+            // What the filters counted of nothing moves nothing, whatever the metric may do.
+            (Some(Measure::Filters(check)), Answer::Unknown(text)) if check.mode != SignalMode::Judge => {
+                (check.mode, Answer::TooFew(text))
+            }
+            (Some(Measure::Filters(check)), answer) => (check.mode, answer),
+            (Some(Measure::Prometheus(query)), answer) => (query.mode, answer),
+            (None, answer) => (SignalMode::Judge, answer),
         };
         match (mode, answer) {
             (SignalMode::Judge, answer) => (answer, None),
+            (SignalMode::Warn | SignalMode::Report, answer @ Answer::TooFew(_)) => (answer, None),
             (SignalMode::Warn, Answer::Failed(text) | Answer::Unknown(text)) => (Answer::Passed, Some(text)),
             (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
                 (Answer::Passed, None)

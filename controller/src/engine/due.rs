@@ -7,7 +7,7 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Heard;
 use crate::engine::record::{encode, entry, evidence_key};
-use crate::engine::{Alerted, CLOCK_KEY, Engine, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY};
+use crate::engine::{Alerted, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY};
 use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
@@ -125,6 +125,7 @@ impl Engine {
         writes.extend(checkpoint.removed.iter().map(|key| Write::Delete(format!("{LEDGER_PREFIX}{key}"))));
         writes.extend(encode(WINDOWS_KEY, &self.windows.open()));
         writes.extend(encode(CLOCK_KEY, &now));
+        writes.extend(encode(HELD_KEY, &self.windows.held()));
         for (name, canary) in self.roster.judged() {
             if let Some(evidence) = canary.evidence() {
                 writes.extend(encode(&evidence_key(name), &evidence));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::ledger::Worker;
-use wingbeat_core::analysis::window::Batch;
+use wingbeat_core::analysis::window::{Batch, WrittenHeld};
 use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::State;
 use wingbeat_core::time::Timestamp;
@@ -30,6 +30,7 @@ impl Readable for Worker {
 }
 impl Readable for Vec<(CanaryName, Batch)> {}
 impl Readable for Timestamp {}
+impl Readable for Vec<WrittenHeld> {}
 
 /// A canary as it is stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -182,6 +182,30 @@ impl World {
     }
 }
 
+/// What a worker sends at once, before its tick, waits for its next regular report, also across a restart.
+#[test]
+fn an_urgent_report_is_complete_with_the_next_regular_one() {
+    let mut world = World::new();
+    world.rollout();
+    world.traffic((190, 1), (10, 0));
+    world.sequence += 1;
+    world.canary = (world.canary.0 + 1, world.canary.1 + 1);
+    let request = ReportRequest { urgent: true, ..world.request() };
+    world.engine.report(&request, world.now).unwrap();
+    assert_eq!(world.engine.windows.held().len(), 1);
+    world.now = world.now.plus(Span::from_secs(1));
+    world.tick();
+    let mut world = world.restart();
+    world.engine.configure(setup("2"), world.now);
+    assert_eq!(world.engine.windows.held().len(), 1, "written down with the windows");
+    world.traffic((190, 1), (10, 0));
+    assert_eq!(world.engine.windows.held(), []);
+    let complete = |(_, batch): &(CanaryName, Batch)| batch.complete().judged.canary.started;
+    assert_eq!(world.engine.windows.open().iter().map(complete).sum::<u64>(), 11);
+    let arrived = |(_, batch): &(CanaryName, Batch)| batch.judged.canary.started;
+    assert_eq!(world.engine.windows.open().iter().map(arrived).sum::<u64>(), 10, "the guard has seen the other one");
+}
+
 #[test]
 fn a_canary_that_fails_everything_is_out_after_two_windows() {
     let mut world = World::new();

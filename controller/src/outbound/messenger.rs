@@ -99,7 +99,9 @@ impl Messenger {
             let payload = Payload { name, namespace, phase, checksum, metadata };
             match webhook::ask(&client, &hook, &payload).await {
                 Answer::Passed => {}
-                Answer::Failed(why) | Answer::Unknown(why) => tracing::warn!(why, "an event hook was not told"),
+                Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {
+                    tracing::warn!(why, "an event hook was not told")
+                }
             }
         });
     }

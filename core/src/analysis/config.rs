@@ -157,6 +157,11 @@ impl JudgeConfig {
         }
     }
 
+    /// Returns how many canary requests a step, or a look at a metric, needs at least: none is never enough.
+    pub fn least_requests(&self) -> u64 {
+        self.min_requests.max(1)
+    }
+
     /// Returns the evidence at which a canary is rolled back.
     pub fn decisive(&self) -> f64 {
         let attempt = self.attempt.map_or(1.0, |k| f64::from(k.get()) * (f64::from(k.get()) + 1.0));

@@ -23,8 +23,22 @@ const CERTAIN: f64 = 2.0;
 /// Then the estimate is raised by so many standard errors: erring upwards costs time, erring downwards rollbacks.
 const CAUTION: f64 = 1.0;
 
-/// Bursts longer than this are no bursts but an outage, which is to be seen.
-const MOST: f64 = 50.0;
+/// The largest φ. Bursts that are longer count as more than one event; beyond it, a canary that fails five times as often
+/// would be tolerated for minutes because of what the primary did before.
+const MOST: f64 = 8.0;
+
+/// After so long, what was learnt counts half: a primary whose bursts have ended is believed within minutes.
+const HALF_LIFE: Span = Span::from_secs(60);
+
+/// From this X² on, a pair of stretches is looked at beside its neighbours: it may be the edge of an outage. Independent
+/// events exceed it once in 370 pairs.
+const SHIFT: f64 = 9.0;
+
+/// The other stretch shows an outage if it is on the side of its neighbour by this share of the edge.
+const STAYS: f64 = 0.5;
+
+/// One pair says at most so much: what is larger is no other burst, and would be remembered for many half-lives.
+const LARGEST: f64 = 32.0;
 
 /// The dispersion of one kind of bad event at the primary.
 ///
@@ -32,6 +46,10 @@ const MOST: f64 = 50.0;
 /// first holds a binomial number of them, and the square of its standardised deviation, X², has mean 1 if events are
 /// independent and φ if they come in bursts. A load that rises and falls over many stretches cancels out. The estimate
 /// is Σ m·X² / Σ m, which for rare bursts is their size as a bad event sees it.
+///
+/// An outage is no burst: it hits both arms alike. It shows as a rate that changes and stays: a pair whose higher stretch
+/// has a high one on its other side too, or whose lower one has a still lower one, is the edge of one, and says nothing.
+/// So a pair waits for the stretch after it. An outage of less than two stretches, two seconds, may count as a burst.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dispersion {
     scales: [Scale; LENGTHS.len()],
@@ -41,8 +59,10 @@ pub struct Dispersion {
 struct Scale {
     age: Span,
     current: Stretch,
-    before: Option<Stretch>,
-    /// Σ m, Σ m·X², Σ m², Σ m²·X², Σ m²·X⁴ over pairs.
+    /// The last three, the latest last; without requests where there are not so many.
+    #[serde(default)]
+    last: [Stretch; 3],
+    /// Σ m, Σ m·X², Σ m², Σ m²·X², Σ m²·X⁴ over pairs, older ones with less weight.
     sums: [f64; 5],
 }
 
@@ -75,14 +95,28 @@ impl Scale {
         if self.age < length {
             return;
         }
-        self.age = Span::ZERO;
-        let current = core::mem::take(&mut self.current);
-        if let Some(before) = self.before.replace(current) {
-            self.compare(before, current);
+        let age = core::mem::take(&mut self.age);
+        self.fade(age);
+        let next = core::mem::take(&mut self.current);
+        let [before, a, b] = self.last;
+        self.last = [a, b, next];
+        self.compare(before, (a, b), next);
+    }
+
+    /// Weights halve with every half-life, and their squares twice.
+    fn fade(&mut self, age: Span) {
+        let left = libm::exp2(-age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let [m, mx, mm, mmx, mmxx] = &mut self.sums;
+        for sum in [m, mx] {
+            *sum *= left;
+        }
+        for sum in [mm, mmx, mmxx] {
+            *sum *= left * left;
         }
     }
 
-    fn compare(&mut self, a: Stretch, b: Stretch) {
+    /// Compares two stretches that follow each other, with what was before them and what came after.
+    fn compare(&mut self, before: Stretch, (a, b): (Stretch, Stretch), after: Stretch) {
         let (all, bad) = (count(a.all) + count(b.all), count(a.bad) + count(b.bad));
         if a.all == 0 || b.all == 0 || bad <= 0.0 {
             return;
@@ -92,6 +126,10 @@ impl Scale {
         let room = (1.0 - bad / all).max(1e-3);
         let deviation = count(a.bad) - bad * share;
         let square = deviation * deviation / (bad * share * (1.0 - share) * room);
+        if square > SHIFT && is_edge(before, (a, b), after) {
+            return;
+        }
+        let square = square.min(LARGEST);
         let [m, mx, mm, mmx, mmxx] = &mut self.sums;
         *m += bad;
         *mx += bad * square;
@@ -110,6 +148,22 @@ impl Scale {
         let error = libm::sqrt(variance.max(0.0)) / weight;
         if phi - CERTAIN * error > 1.0 { phi + CAUTION * error } else { 1.0 }
     }
+}
+
+impl Stretch {
+    fn rate(self) -> Option<f64> {
+        (self.all > 0).then(|| count(self.bad) / count(self.all))
+    }
+}
+
+/// Returns true if a rate rises or falls between two stretches for longer than one of them.
+fn is_edge(before: Stretch, (a, b): (Stretch, Stretch), after: Stretch) -> bool {
+    let (Some(first), Some(second)) = (a.rate(), b.rate()) else { return false };
+    let (before, after) = (before.rate(), after.rate());
+    let (low, high, beside_low, beside_high) =
+        if first < second { (first, second, before, after) } else { (second, first, after, before) };
+    let part = STAYS * (high - low);
+    beside_high.is_some_and(|rate| rate - low >= part) || beside_low.is_some_and(|rate| low - rate >= part)
 }
 
 #[cfg(test)]
@@ -156,10 +210,58 @@ mod tests {
 
     #[test]
     fn bursts_show_as_twice_their_mean_less_one() {
-        for (mean, expected) in [(2.0, 3.0), (5.0, 9.0), (10.0, 19.0)] {
+        for (mean, expected) in [(2.0, 3.0), (3.0, 5.0), (5.0, 8.0), (10.0, 8.0)] {
             let factor = learnt(20_000, 0.01, mean);
-            assert!((0.9 * expected..1.2 * expected).contains(&factor), "mean {mean}: {factor}");
+            assert!((0.9 * expected..1.35 * expected).contains(&factor), "mean {mean}: {factor}");
         }
+    }
+
+    /// The factors of ten minutes, by second, where the primary fails at this rate in outages of so many seconds.
+    fn in_outages(windows: u64, (length, every, rate): (u64, u64, f64)) -> alloc::vec::Vec<f64> {
+        let (mut coins, mut dispersion, mut left) = (Coins(windows), Dispersion::default(), 0);
+        let mut factors = alloc::vec::Vec::new();
+        for window in 0..3_000 {
+            if coins.below(1.0 / count(5 * every)) {
+                left = 5 * length;
+            }
+            let rate = if left > 0 { rate } else { 0.01 };
+            left = left.saturating_sub(1);
+            let bad = (0..windows).filter(|_| coins.below(rate)).count();
+            dispersion.observe(bad as u64, windows, Span::from_millis(200));
+            if window % 5 == 0 {
+                factors.push(dispersion.factor());
+            }
+        }
+        factors
+    }
+
+    /// One second in ten may look like a burst, where two outages meet.
+    #[test]
+    fn an_outage_of_seconds_is_no_burst() {
+        for requests in [20, 190] {
+            for outage in [(3, 60, 0.5), (5, 30, 0.1), (2, 20, 1.0)] {
+                let mut factors = in_outages(requests, outage);
+                factors.sort_unstable_by(f64::total_cmp);
+                let late = factors[factors.len() * 9 / 10];
+                assert!(late <= 3.0, "{requests} {outage:?}: {late}");
+            }
+        }
+    }
+
+    #[test]
+    fn bursts_that_have_ended_are_forgotten() {
+        let mut coins = Coins(3);
+        let mut dispersion = Dispersion::default();
+        for window in 0..600 {
+            let bad = if window % 5 == 0 { 40 } else { 0 };
+            dispersion.observe(bad, 200, Span::from_millis(200));
+        }
+        assert!(dispersion.factor() > 7.0, "{}", dispersion.factor());
+        for _ in 0..2_400 {
+            let bad = (0..200).filter(|_| coins.below(0.01)).count();
+            dispersion.observe(bad as u64, 200, Span::from_millis(200));
+        }
+        assert!(dispersion.factor() < 3.0, "{}", dispersion.factor());
     }
 
     #[test]

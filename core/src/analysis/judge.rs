@@ -31,6 +31,7 @@ use super::window::{Batch, Seat};
 use super::words::Observed;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
+use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
 mod saying;
@@ -199,11 +200,15 @@ impl Judge {
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
         self.voices = Known::default();
-        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared() };
-        for arms in [&batch.judged, &batch.new_connection] {
-            if self.config.comparison == Comparison::Affinity {
+        let weight = if self.both_arms_are_due() { self.step.weight } else { BasisPoints::ZERO };
+        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
+        if self.config.comparison == Comparison::Affinity {
+            let complete = batch.complete();
+            for arms in [&complete.judged, &complete.new_connection] {
                 self.users.observe(&arms.primary.groups, &arms.canary.groups);
             }
+        }
+        for arms in [&batch.judged, &batch.new_connection] {
             self.baseline.observe(with_hangs(arms), batch.span);
             self.note_traffic(arms, batch.end);
         }
@@ -237,6 +242,14 @@ impl Judge {
         }
     }
 
+    /// Returns whether the canary had requests in this step to speak of.
+    pub fn counted(&self) -> Counted {
+        match self.config.least_requests().saturating_sub(self.step.canary) {
+            0 => Counted::Enough,
+            missing => Counted::Missing(missing),
+        }
+    }
+
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
         let voices = self.voices();
@@ -265,7 +278,7 @@ impl Judge {
     /// Lets the tests take in a batch.
     fn test(&mut self, (batch, standing): &Ready<'_>) {
         if !standing.warmup {
-            let arms = &batch.judged;
+            let arms = &batch.complete().judged;
             let (canary, primary) = (&arms.canary, &arms.primary);
             let split = Split {
                 canary_bad: canary.errors(),

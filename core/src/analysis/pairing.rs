@@ -92,6 +92,10 @@ impl Pairing {
 
 /// Decides by numbers of requests alone.
 fn waits(batch: &Batch) -> bool {
+    waits_for(batch) || batch.complete.as_deref().is_some_and(waits_for)
+}
+
+fn waits_for(batch: &Batch) -> bool {
     match present(batch) {
         Present::Neither | Present::Both => false,
         Present::Alone(requests) => requests < ENOUGH,
@@ -133,8 +137,9 @@ mod tests {
     use crate::analysis::sequential::{RatioTest, Split};
     use crate::analysis::window::WINDOW;
     use crate::outcome::Outcome;
+    use crate::weight::BasisPoints;
 
-    const NOBODY_NEW: Standing = Standing { warmup: false, shared_harm: false };
+    const NOBODY_NEW: Standing = Standing { warmup: false, shared_harm: false, weight: BasisPoints::ZERO };
 
     fn counts(requests: u64, errors: u64) -> Counts {
         let mut outcomes = [0; 12];

@@ -283,11 +283,16 @@ impl LimitTest {
         WrittenLimit { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len()) }.into()
     }
 
-    /// Takes in a batch that lasted `span`.
+    /// Takes in a batch that lasted `span`, of independent requests.
     pub fn observe(&mut self, bad: u64, requests: u64, span: Span) {
-        let good = count(requests.saturating_sub(bad));
+        self.observe_in_bursts(bad, requests, 1.0, span);
+    }
+
+    /// Takes in a batch whose bad events come in bursts of `burst`, at least 1.
+    pub(crate) fn observe_in_bursts(&mut self, bad: u64, requests: u64, burst: f64, span: Span) {
+        let good = count(requests.saturating_sub(bad)) / burst;
         if requests > 0 {
-            let bad = count(bad);
+            let bad = count(bad) / burst;
             self.mixture.multiply(self.rates.into_iter().map(|(a, b)| bad * a + good * b));
         }
         self.mixture.elapse(span);

@@ -55,6 +55,8 @@ pub enum Looked {
     Failed(String),
     /// There is no value; the text of the event.
     NoValues(String),
+    /// It is in its range, and made of next to no requests; the text of the event.
+    TooFew(String),
 }
 
 impl Metric {
@@ -75,6 +77,14 @@ impl Metric {
         }
     }
 
+    /// Returns how many requests a value is made of.
+    pub fn requests(self, counts: &Counts) -> u64 {
+        match self {
+            Self::SuccessRate => counts.judged(),
+            Self::Duration => counts.latency.count(),
+        }
+    }
+
     /// Returns the value, in percent or milliseconds, if there is one.
     pub fn value(self, counts: &Counts) -> Option<f64> {
         match self {
@@ -88,8 +98,9 @@ impl Metric {
 }
 
 impl Check {
-    /// Returns whether the canary's requests pass, with Flagger's text if they do not. No requests do not pass.
-    pub fn passes(&self, canary: &CanaryName, target: &str, provider: &str, counts: &Counts) -> Looked {
+    /// Returns whether the canary's requests pass, with Flagger's text if they do not. No requests do not pass, and fewer
+    /// than `least` do not either: one success is no success rate. A few failures fail, as in Flagger.
+    pub fn passes(&self, canary: &CanaryName, target: &str, provider: &str, counts: &Counts, least: u64) -> Looked {
         let Some(value) = self.metric.value(counts) else {
             let namespace = &canary.namespace;
             let more = match self.metric {
@@ -108,7 +119,7 @@ impl Check {
             (None, Some(max)) => Some(('>', max)),
             (None, None) => None,
         };
-        let Some((sign, bound)) = crossed else { return Looked::Passed };
+        let Some((sign, bound)) = crossed else { return self.passes_by(self.metric.requests(counts), canary, least) };
         Looked::Failed(match self.metric {
             Metric::SuccessRate => format!("Halt {canary} advancement success rate {value:.2}% {sign} {bound}%"),
             Metric::Duration => {
@@ -116,6 +127,17 @@ impl Check {
                 format!("Halt {canary} advancement request duration {value} {sign} {bound}")
             }
         })
+    }
+
+    fn passes_by(&self, requests: u64, canary: &CanaryName, least: u64) -> Looked {
+        if requests >= least {
+            return Looked::Passed;
+        }
+        let (metric, interval) = (self.metric.as_str(), go_duration(self.interval.as_secs_f64() * 1e3));
+        Looked::TooFew(format!(
+            "Halt {canary} advancement {requests} requests in the last {interval} are too few for {metric}: {least} are \
+             needed"
+        ))
     }
 }
 
@@ -145,7 +167,7 @@ mod tests {
     }
 
     fn told(check: &Check, counts: &Counts) -> Looked {
-        check.passes(&CanaryName::new("prod", "backend"), "backend", "envoy", counts)
+        check.passes(&CanaryName::new("prod", "backend"), "backend", "envoy", counts, 20)
     }
 
     fn counts(good: u64, bad: u64, latency_us: u64) -> Counts {
@@ -170,7 +192,7 @@ mod tests {
         let Looked::Failed(text) = told(&duration, &counts(100, 0, 1_515_000)) else { panic!("too slow") };
         let value = text.strip_prefix("Halt backend.prod advancement request duration 1.5").unwrap();
         assert!(value.ends_with("s > 500ms"), "{text}");
-        assert_eq!(told(&check(Metric::Duration, None, None), &counts(1, 0, 9_000_000)), Looked::Passed);
+        assert_eq!(told(&check(Metric::Duration, None, None), &counts(20, 0, 9_000_000)), Looked::Passed);
     }
 
     #[test]
@@ -179,6 +201,16 @@ mod tests {
         let text = "Halt advancement no values found for envoy metric request-success-rate probably backend.prod is \
                     not receiving traffic: running query failed: no values found";
         assert_eq!(told(&rate, &Counts::default()), Looked::NoValues(text.into()));
+    }
+
+    #[test]
+    fn next_to_no_requests_do_not_pass() {
+        let rate = check(Metric::SuccessRate, Some(99.0), None);
+        let text = "Halt backend.prod advancement 19 requests in the last 1m0s are too few for request-success-rate: 20 are needed";
+        assert_eq!(told(&rate, &counts(19, 0, 1)), Looked::TooFew(text.into()));
+        assert!(matches!(told(&rate, &counts(18, 1, 1)), Looked::Failed(_)));
+        assert_eq!(told(&rate, &counts(20, 0, 1)), Looked::Passed);
+        assert!(matches!(told(&check(Metric::Duration, None, Some(500.0)), &counts(1, 0, 1)), Looked::TooFew(_)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::JudgeConfig;
-use super::guard::{Guard, Stalls};
+use super::guard::{Arrived, Guard, Stalls};
 use super::latency::{Latency, with_overdue};
 use super::outcome_mix::OutcomeMix;
 use super::power::{Floor, Power};
@@ -15,6 +15,7 @@ use super::window::{Arms, Batch};
 use crate::histogram::bin_of;
 use crate::outcome::Outcome;
 use crate::time::Span;
+use crate::weight::BasisPoints;
 
 /// The margin of the safety test on errors: a canary at twice the primary's rate is not safe.
 const SAFE_RATIO: f64 = 2.0;
@@ -61,6 +62,9 @@ pub(crate) struct Standing {
     pub(crate) warmup: bool,
     /// Both arms suffer: absolute limits blame nobody.
     pub(crate) shared_harm: bool,
+    /// The canary's share, where it divides the requests; zero where it does not.
+    #[serde(default)]
+    pub(crate) weight: BasisPoints,
 }
 
 impl Trial {
@@ -99,14 +103,18 @@ impl Trial {
 
     /// Takes in one window.
     pub(crate) fn observe(&mut self, batch: &Batch, standing: Standing, config: &JudgeConfig) {
-        for (place, arms) in [&batch.judged, &batch.new_connection].into_iter().enumerate() {
+        let complete = batch.complete();
+        let told = [(&batch.judged, &complete.judged), (&batch.new_connection, &complete.new_connection)];
+        for (place, (arrived, arms)) in told.into_iter().enumerate() {
             // Both strata belong to the same stretch of time, which passes once.
             let span = if place == 0 { batch.span } else { Span::ZERO };
-            let canary = arms.canary.judged_and_hangs();
+            let canary = arrived.canary.judged_and_hangs();
             self.seen = self.seen.saturating_add(canary);
-            self.carried = self.carried.saturating_add(canary).saturating_add(arms.primary.judged_and_hangs());
+            self.carried = self.carried.saturating_add(canary).saturating_add(arrived.primary.judged_and_hangs());
             let burst = self.errors.burst();
-            self.guard.observe(arms, burst, span, &mut self.guard_power);
+            let seen =
+                Arrived { all: arrived, complete: arms, ahead: batch.complete.is_some(), weight: standing.weight };
+            self.guard.observe(&seen, burst, span, &mut self.guard_power);
             if config.compares_arms() {
                 self.stalls.observe(arms, burst, span);
             }
@@ -117,16 +125,16 @@ impl Trial {
                 self.observe_limits(arms, standing, config, batch.overdue, span);
             }
         }
-        let arms = &batch.judged;
+        let arms = &complete.judged;
         if standing.warmup {
             self.attempts.learn(attempts(arms), batch.span);
             self.disconnects.learn(disconnects(arms), batch.span);
-            self.latency.learn(batch);
+            self.latency.learn(complete);
             return;
         }
         let closed = if config.early_promotion { Closed::cohorts(arms) } else { Closed::finished(arms) };
         self.errors_safe.observe(closed.errors(), batch.span);
-        self.latency.observe(batch, &closed, config.must_detect.latency);
+        self.latency.observe(complete, &closed, config.must_detect.latency);
         self.has_latency |= !arms.canary.latency.is_empty() || !arms.primary.latency.is_empty();
         self.outcomes.observe(arms, batch.span);
         self.attempts.observe(attempts(arms), batch.span);
@@ -255,7 +263,7 @@ impl Trial {
 
     /// Returns the factor for the hard guard alone, where the arms are not compared otherwise.
     pub(crate) fn guard_missing(&self, limit: f64) -> Option<f64> {
-        self.guard_power.requests_missing(self.guard.test().first_weight(), Stalls::guard_alone(limit), None)
+        self.guard_power.requests_missing(self.guard.first_weight(), Stalls::guard_alone(limit), None)
     }
 
     /// Returns after how many failures in a row a canary is known to be above its limit; 0 if it has none.

@@ -1,14 +1,26 @@
 //! Cuts what arrives into batches that tests can take in.
+//!
+//! **Errors travel ahead of requests.** A worker reports by its tick, and at once when a canary fails. Pooled over a large
+//! fleet, a window then has the canary's errors of now from all workers, and requests of up to a tick ago from few: where
+//! the canary's traffic grows, a healthy one looks broken. So what came ahead is in a window for the hard guard only, and
+//! waits for the next regular report of its worker: the tests that compare rates take complete reports
+//! ([`Batch::complete`]).
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::counts::Counts;
-use crate::id::{Arm, CanaryName};
+use crate::id::{Arm, BootId, CanaryName, WorkerId};
 use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
+use held::Held;
+
+mod held;
+
+pub use held::WrittenHeld;
 
 /// Length of a window. Windows are aligned, so that all nodes share them.
 pub const WINDOW: Span = Span::from_millis(200);
@@ -37,6 +49,9 @@ pub struct Batch {
     pub seat: Seat,
     /// The same by seat, if there are several: no single node decides (P24).
     pub parts: BTreeMap<Seat, Part>,
+    /// The same window with what is complete by now; nothing where that is all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete: Option<Box<Self>>,
 }
 
 /// What the nodes of one seat reported of a window.
@@ -63,10 +78,37 @@ pub struct Arms {
     pub canary: Counts,
 }
 
+/// Who sent something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sender {
+    /// The seat of the node.
+    pub seat: Seat,
+    /// The worker, where it did not wait for its tick.
+    pub ahead: Option<Ahead>,
+}
+
+/// A worker whose report came before its tick, at an error of the canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// The worker.
+    pub worker: (BootId, WorkerId),
+    /// How often it reports otherwise.
+    pub tick: Span,
+}
+
+impl From<Seat> for Sender {
+    /// A worker that reports by its tick.
+    fn from(seat: Seat) -> Self {
+        Self { seat, ahead: None }
+    }
+}
+
 /// Open windows of all canaries.
 #[derive(Debug, Clone, Default)]
 pub struct Windows {
     open: BTreeMap<Timestamp, BTreeMap<CanaryName, Batch>>,
+    /// What came ahead of the requests that belong to it.
+    held: Held,
 }
 
 impl Arms {
@@ -112,18 +154,39 @@ impl Batch {
             rest.judged.clone_from(&self.judged);
             rest.new_connection.clone_from(&self.new_connection);
         }
+        rest.complete = self.complete.as_ref().map(|complete| Box::new(complete.without(seat)));
         rest
     }
 
-    /// Returns the seats that reported something.
+    /// Returns the window with what is complete by now.
+    pub fn complete(&self) -> &Self {
+        self.complete.as_deref().unwrap_or(self)
+    }
+
+    /// Notes the age at which requests in flight were counted as overdue.
+    pub fn counted_overdue(&mut self, age: Span) {
+        self.overdue = Some(age);
+        if let Some(complete) = &mut self.complete {
+            complete.overdue = Some(age);
+        }
+    }
+
+    /// Returns the seats that reported something, some of them twice.
     pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
+        self.own_seats().chain(self.complete.iter().flat_map(|complete| complete.own_seats()))
+    }
+
+    fn own_seats(&self) -> impl Iterator<Item = Seat> + '_ {
         let only = self.parts.is_empty().then_some(self.seat);
         only.into_iter().chain(self.parts.keys().copied())
     }
 
     /// Adds what follows to a window, which then lasts until both have ended.
     pub fn extend(&mut self, next: &Self) {
-        self.split_up(next.seats());
+        if self.complete.is_some() || next.complete.is_some() {
+            self.completed().extend(next.complete());
+        }
+        self.split_up(next.own_seats());
         self.span = self.span.plus(next.span);
         self.end = self.end.max(next.end);
         self.warmup |= next.warmup;
@@ -146,8 +209,35 @@ impl Batch {
         }
     }
 
+    /// Returns what is complete, told apart from now on.
+    fn completed(&mut self) -> &mut Self {
+        if self.complete.is_none() {
+            self.complete = Some(Box::new(Self { direct: Arms::default(), ..self.clone() }));
+        }
+        self.complete.get_or_insert_default()
+    }
+
+    /// Adds what is complete.
     fn add(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
-        if matches!(stratum, Stratum::Direct | Stratum::Shadow) {
+        if let Some(complete) = self.complete.as_mut().filter(|_| stratum.is_compared()) {
+            complete.add_here(seat, arm, stratum, counts);
+        }
+        self.add_here(seat, arm, stratum, counts);
+    }
+
+    /// Adds what came ahead.
+    fn add_ahead(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
+        self.completed();
+        self.add_here(seat, arm, stratum, counts);
+    }
+
+    /// Adds what came ahead in a window before, and is complete now.
+    fn add_completed(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
+        self.completed().add_here(seat, arm, stratum, counts);
+    }
+
+    fn add_here(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
+        if !stratum.is_compared() {
             self.direct.arm_mut(arm).merge(counts);
             return;
         }
@@ -178,23 +268,50 @@ impl Windows {
     pub fn add(
         &mut self,
         canary: &CanaryName,
-        seat: Seat,
+        sender: impl Into<Sender>,
         arm: Arm,
         stratum: Stratum,
         counts: &Counts,
         arrived: Timestamp,
     ) {
-        let start = arrived.window_start(WINDOW);
-        let open = self.open.entry(start).or_default();
-        if let Some(batch) = open.get_mut(canary) {
-            return batch.add(seat, arm, stratum, counts);
+        let Sender { seat, ahead } = sender.into();
+        let batch = self.window(canary, seat, arrived);
+        match ahead {
+            // What is never compared waits for nothing.
+            Some(ahead) if stratum.is_compared() => {
+                batch.add_ahead(seat, arm, stratum, counts);
+                self.held.add(ahead, canary, seat, (arm, stratum), counts, arrived);
+            }
+            Some(_) | None => batch.add(seat, arm, stratum, counts),
         }
-        let batch = Batch { end: start.plus(WINDOW), span: WINDOW, seat, ..Batch::default() };
-        open.entry(canary.clone()).or_insert(batch).add(seat, arm, stratum, counts);
+    }
+
+    /// Notes that a worker reported by its tick: what it sent ahead before is complete.
+    pub fn caught_up(&mut self, boot: BootId, worker: WorkerId, arrived: Timestamp) {
+        if let Some(shares) = self.held.take((boot, worker)) {
+            self.complete(shares, arrived);
+        }
+    }
+
+    fn complete(&mut self, shares: Vec<held::Share>, at: Timestamp) {
+        for share in shares {
+            let batch = self.window(&share.canary, share.seat, at);
+            batch.add_completed(share.seat, share.arm, share.stratum, &share.counts);
+        }
+    }
+
+    fn window(&mut self, canary: &CanaryName, seat: Seat, at: Timestamp) -> &mut Batch {
+        let start = at.window_start(WINDOW);
+        let open = self.open.entry(start).or_default();
+        let fresh = || Batch { end: start.plus(WINDOW), span: WINDOW, seat, ..Batch::default() };
+        open.entry(canary.clone()).or_insert_with(fresh)
     }
 
     /// Returns the windows that are over, in order of time, and forgets them.
     pub fn close(&mut self, now: Timestamp) -> Vec<(CanaryName, Batch)> {
+        while let Some((due, shares)) = self.held.take_due(now) {
+            self.complete(shares, due);
+        }
         let mut closed = Vec::new();
         while let Some(entry) = self.open.first_entry() {
             if entry.key().plus(WINDOW) > now {
@@ -211,6 +328,7 @@ impl Windows {
             batches.remove(canary);
             !batches.is_empty()
         });
+        self.held.forget(canary);
     }
 
     /// Returns the windows that are open, to be written down with the ledger: what is in one is in neither the
@@ -220,18 +338,26 @@ impl Windows {
         windows.map(|(canary, batch)| (canary.clone(), batch.clone())).collect()
     }
 
+    /// Returns what waits for its worker, to be written down with them: it is in a window for the hard guard, and in none
+    /// for the other tests yet.
+    pub fn held(&self) -> Vec<WrittenHeld> {
+        self.held.written()
+    }
+
     /// Returns windows with what was written down.
-    pub fn restore(written: Vec<(CanaryName, Batch)>) -> Self {
+    pub fn restore(written: Vec<(CanaryName, Batch)>, held: Vec<WrittenHeld>) -> Self {
         let mut open = BTreeMap::<Timestamp, BTreeMap<CanaryName, Batch>>::new();
         for (canary, batch) in written {
             open.entry(batch.end.minus(batch.span)).or_default().insert(canary, batch);
         }
-        Self { open }
+        Self { open, held: Held::restore(held) }
     }
 
     /// Returns when the next window is over, if one is open.
     pub fn next_end(&self) -> Option<Timestamp> {
-        self.open.keys().next().map(|start| start.plus(WINDOW))
+        let open = self.open.keys().next().copied();
+        let start = open.into_iter().chain(self.held.next_due().map(|due| due.window_start(WINDOW))).min();
+        start.map(|start| start.plus(WINDOW))
     }
 }
 
@@ -300,5 +426,73 @@ mod tests {
         both.extend(&batch);
         assert_eq!([0, 1, 2, 3].map(|seat| shown(&both.without(Seat(seat)))[1]), [19, 2, 18, 18]);
         assert_eq!(both.span, Span::from_millis(800));
+    }
+
+    const WORKER: (BootId, WorkerId) = (BootId::new(1), WorkerId::new(7));
+
+    fn ahead(seat: u8) -> Sender {
+        Sender { seat: Seat(seat), ahead: Some(Ahead { worker: WORKER, tick: Span::from_secs(5) }) }
+    }
+
+    /// Requests of the canary that have arrived, and that are complete.
+    fn canary(batch: &Batch) -> [u64; 2] {
+        [batch.judged.canary.started, batch.complete().judged.canary.started]
+    }
+
+    #[test]
+    fn what_comes_ahead_is_complete_with_the_next_report_of_its_worker() {
+        let name = CanaryName::new("prod", "backend");
+        let at = Timestamp::from_millis;
+        let mut windows = Windows::new();
+        let add = |windows: &mut Windows, sender: Sender, count, millis| {
+            windows.add(&name, sender, Arm::Canary, Stratum::Judged, &started(count), at(millis));
+        };
+        add(&mut windows, Seat(1).into(), 5, 1_000);
+        add(&mut windows, ahead(2), 3, 1_010);
+        add(&mut windows, ahead(2), 2, 1_030);
+        add(&mut windows, Seat(1).into(), 1, 1_040);
+        let first = windows.close(at(1_200)).remove(0).1;
+        assert_eq!(canary(&first), [11, 6]);
+        assert_eq!([1, 2].map(|seat| canary(&first.without(Seat(seat)))), [[5, 0], [6, 6]]);
+
+        // Others do not make it complete.
+        windows.caught_up(WORKER.0, WorkerId::new(8), at(1_300));
+        add(&mut windows, Seat(1).into(), 4, 1_300);
+        let second = windows.close(at(1_400)).remove(0).1;
+        assert_eq!((canary(&second), second.complete.is_some()), ([4, 4], false));
+
+        windows.caught_up(WORKER.0, WORKER.1, at(5_100));
+        add(&mut windows, Seat(2).into(), 7, 5_100);
+        let third = windows.close(at(5_200)).remove(0).1;
+        assert_eq!(canary(&third), [7, 12]);
+        let mut all = first;
+        all.extend(&second);
+        all.extend(&third);
+        assert_eq!(canary(&all), [22, 22]);
+        assert_eq!([1, 2].map(|seat| canary(&all.without(Seat(seat)))), [[12, 12], [10, 10]]);
+        assert_eq!((windows.held(), windows.next_end()), (Vec::new(), None));
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_is_not_waited_for_and_a_restart_loses_nothing() {
+        let name = CanaryName::new("prod", "backend");
+        let at = Timestamp::from_millis;
+        let mut windows = Windows::new();
+        windows.add(&name, ahead(2), Arm::Canary, Stratum::Judged, &started(3), at(1_010));
+        windows.add(&name, ahead(2), Arm::Canary, Stratum::Direct, &started(9), at(1_010));
+        let written = |windows: &Windows| {
+            let text = serde_json::to_string(&(windows.open(), windows.held())).unwrap();
+            let (open, held) = serde_json::from_str(&text).unwrap();
+            Windows::restore(open, held)
+        };
+        windows = written(&windows);
+        let first = windows.close(at(1_200)).remove(0).1;
+        assert_eq!((canary(&first), first.direct.canary.started), ([3, 0], 9));
+        windows = written(&windows);
+        assert_eq!(windows.next_end(), Some(at(6_200)), "a tick and a little, to the end of its window");
+        assert!(windows.close(at(6_199)).is_empty());
+        let last = windows.close(at(6_200));
+        assert_eq!(last.iter().map(|(_, batch)| canary(batch)).collect::<Vec<_>>(), [[0, 3]]);
+        assert!(windows.close(at(60_000)).is_empty() && windows.held().is_empty());
     }
 }

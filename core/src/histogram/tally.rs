@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BINS, Histogram, bounds, rank};
+use super::{BINS, Histogram, bounds, halved, rank};
 
 /// Bins of a block: a sum over so many is known without adding them up.
 const BLOCK: u16 = 32;
@@ -49,9 +49,10 @@ impl Tally {
         }
     }
 
-    /// Halves every count, rounding down.
+    /// Halves every count, as [`Histogram::halve`] does.
     pub fn halve(&mut self) {
-        let halves: Vec<(u16, u64)> = self.iter().map(|(bin, count)| (bin, count / 2)).collect();
+        let mut left_over = 0;
+        let halves: Vec<(u16, u64)> = self.iter().map(|(bin, count)| (bin, halved(count, &mut left_over))).collect();
         *self = halves.into_iter().collect();
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::round::{Answer, Ticket};
 use crate::id::{Rev, Revision};
-use crate::verdict::Verdict;
+use crate::verdict::{Counted, Verdict};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Facts {
     pub flowing: bool,
     /// The judge's word.
     pub verdict: Verdict,
+    /// Whether the canary had requests in this step to speak of.
+    pub counted: Counted,
     /// True if the judge has ruled out harm at this share and the plan lets a step end early for it.
     pub safe: bool,
     /// True while there is harm that one bad pod may have caused: nothing rises, and the share goes back to the first
@@ -126,6 +128,7 @@ impl Facts {
             canary: Readiness::Ready,
             flowing: false,
             verdict: Verdict::NoData(String::new()),
+            counted: Counted::Missing(1),
             safe: false,
             suspect: false,
             intact: true,

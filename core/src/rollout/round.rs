@@ -79,6 +79,9 @@ pub enum Answer {
     /// There is no answer, with the reason: what cannot be asked has not failed. Counted as failed where Flagger's
     /// checks decide.
     Unknown(String),
+    /// What was counted is next to nothing, with what is missing: it has neither passed nor failed, and the next look
+    /// asks again.
+    TooFew(String),
 }
 
 /// Returns what is asked in this state, if anything.

@@ -65,6 +65,10 @@ pub(super) fn no_data(plan: &Plan, reason: &str) -> String {
     format!("Halt {} advancement no data: {reason}", plan.name())
 }
 
+pub(super) fn too_few(plan: &Plan, missing: u64) -> String {
+    format!("Halt {} advancement too few requests: {missing} more of the canary are needed", plan.name())
+}
+
 pub(super) fn copying(plan: &Plan) -> String {
     format!("Copying {} template spec to {}", target(plan), primary(plan))
 }

@@ -6,7 +6,7 @@ use wingbeat_core::rollout::{
     Answer, Command, Event, Facts, HookKind, Pace, PlanInput, Readiness, State, question, step,
 };
 use wingbeat_core::time::Span;
-use wingbeat_core::verdict::Verdict;
+use wingbeat_core::verdict::{Counted, Verdict};
 
 use crate::world::{World, advance, down, harm, hooks, input, revision};
 
@@ -39,6 +39,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             primary,
             canary,
             flowing,
+            counted: if safe { Counted::Missing(3) } else { Counted::Enough },
             verdict,
             safe,
             suspect,
@@ -60,6 +61,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => Just(Answer::Passed),
         1 => Just(Answer::Failed("no".into())),
         1 => Just(Answer::Unknown("?".into())),
+        1 => Just(Answer::TooFew("few".into())),
     ];
     prop_oneof![
         2 => (1..4_u8).prop_map(|n| Happening::Event(revision(&n.to_string()))),
@@ -134,6 +136,7 @@ proptest! {
     fn a_rollout_ends_when_everything_passes(plan in any_plan()) {
         let mut world = World::new(&plan);
         world.facts.verdict = advance();
+        world.facts.counted = Counted::Enough;
         world.feed(&revision("2"));
         for _ in 0..60 {
             world.settle();

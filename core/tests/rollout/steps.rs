@@ -1,12 +1,12 @@
 //! What ends a step, what holds it, and what is out of order.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Command, Event, Plan, PlanInput, Routes};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, HookKind, Plan, PlanInput, Routes};
 use wingbeat_core::time::Span;
-use wingbeat_core::verdict::Verdict;
+use wingbeat_core::verdict::{Counted, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, down, harm, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running};
 
 #[test]
 fn a_step_lasts_its_interval_of_flowing_time() {
@@ -52,6 +52,58 @@ fn absence_is_not_success() {
         world.verdict(Verdict::Continue("12 more requests".into()));
     }
     assert_eq!(world.weight(), percent(5));
+}
+
+/// Flagger's checks decide, and there are none: what nobody has seen anything of does not go on, nor does it fail.
+#[test]
+fn a_step_without_checks_waits_for_requests() {
+    for kinds in [&[][..], &[HookKind::Rollback, HookKind::Rollout]] {
+        let input = PlanInput { metrics: Vec::new(), hooks: hooks(kinds), ..by_checks() };
+        let mut world = World::new(&input);
+        world.feed(&revision("2"));
+        world.facts.counted = Counted::Missing(20);
+        world.facts.verdict = Verdict::NoData("no traffic".into());
+        for _ in 0..3 {
+            world.interval();
+            world.tick();
+        }
+        world.take_texts();
+        world.asked.clear();
+        for _ in 0..50 {
+            world.interval();
+            world.tick();
+        }
+        assert_eq!((world.weight(), world.state.failed_checks(), world.phase()), (percent(5), 0, "Progressing"));
+        let text = "Halt backend.prod advancement too few requests: 20 more of the canary are needed";
+        assert!(world.texts.iter().any(|told| told == text), "{:?}", world.texts);
+        assert_eq!(
+            world.asked.iter().any(|asked| asked.starts_with("the-rollback")),
+            !kinds.is_empty(),
+            "asked all along"
+        );
+        world.facts.counted = Counted::Enough;
+        world.interval();
+        world.tick();
+        world.interval();
+        world.tick();
+        assert!(world.weight() > percent(5), "{:?}", world.state);
+    }
+}
+
+/// A metric of next to no requests has neither passed nor failed.
+#[test]
+fn too_few_requests_hold_a_check() {
+    let mut world = World::new(&by_checks());
+    world.feed(&revision("2"));
+    world.interval();
+    world.answers.insert("request-success-rate".into(), Answer::TooFew("3 of 20".into()));
+    for _ in 0..50 {
+        world.interval();
+    }
+    assert_eq!((world.weight(), world.state.failed_checks()), (percent(5), 0));
+    world.answers.clear();
+    world.interval();
+    assert_eq!(world.weight(), percent(10));
 }
 
 #[test]

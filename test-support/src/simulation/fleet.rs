@@ -3,7 +3,7 @@
 
 use wingbeat_core::analysis::judge::Judge;
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, WorkerKey};
-use wingbeat_core::analysis::window::{Batch, Seat, WINDOW, Windows};
+use wingbeat_core::analysis::window::{Ahead, Batch, Seat, Sender, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::histogram::bin_of;
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
@@ -53,7 +53,8 @@ pub enum Forgery {
 #[derive(Debug)]
 pub struct Fleet {
     draw: Draw,
-    rps: f64,
+    /// Requests a second.
+    pub rps: f64,
     /// The primary.
     pub primary: Answers,
     /// The canary.
@@ -79,13 +80,20 @@ struct Worker {
     counts: [Counts; 2],
     has_news: bool,
     hurries: bool,
+    /// Its latest report did not wait for its tick.
+    was_urgent: bool,
     last_urgent: Timestamp,
 }
 
 impl Fleet {
+    /// Returns how often each of so many workers reports.
+    pub fn tick(workers: u64) -> Span {
+        Span::from_millis((workers * 1_000 / REPORTS_PER_SECOND).clamp(TICK_MS.0, TICK_MS.1))
+    }
+
     /// Returns so many workers that share the load.
     pub fn new(seed: u64, workers: u64, rps: f64, primary: Answers, canary: Answers) -> Self {
-        let tick = (workers * 1_000 / REPORTS_PER_SECOND).clamp(TICK_MS.0, TICK_MS.1);
+        let tick = Self::tick(workers).as_millis();
         let a_node = if workers < 100 { 1 } else { 2 };
         let mut draw = Draw::new(seed);
         let mut turns = vec![Vec::new(); tick as usize];
@@ -102,6 +110,7 @@ impl Fleet {
             counts: [Counts::default(), Counts::default()],
             has_news: false,
             hurries: false,
+            was_urgent: false,
             last_urgent: Timestamp::EPOCH,
         };
         Self {
@@ -150,29 +159,31 @@ impl Fleet {
     /// Lets those report whose turn it is.
     fn report(&mut self, share: f64, now: Timestamp) {
         let turn = (now.as_millis() % self.turns.len() as u64) as usize;
-        let mut due = self.turns.get(turn).cloned().unwrap_or_default();
+        for place in self.turns.get(turn).cloned().unwrap_or_default() {
+            self.send(place, share, now, false);
+        }
         let (urgent, later) = self.hurried.iter().partition(|(at, _)| *at <= now);
         self.hurried = later;
         for (_, place) in urgent {
             if let Some(worker) = self.workers.get_mut(place) {
                 (worker.hurries, worker.last_urgent) = (false, now);
             }
-            due.push(place);
-        }
-        for place in due {
-            self.send(place, share, now);
+            self.send(place, share, now, true);
         }
     }
 
-    fn send(&mut self, place: usize, share: f64, now: Timestamp) {
+    fn send(&mut self, place: usize, share: f64, now: Timestamp, urgent: bool) {
         let Some(worker) = self.workers.get_mut(place) else { return };
         if let Some(forgery) = self.forgery.filter(|_| worker.node == 0 && share > 0.0) {
             forge(&mut worker.counts, forgery);
             worker.has_news = true;
         }
-        if !std::mem::take(&mut worker.has_news) {
+        // Without news, a worker reports once a second, and at the first tick after an urgent report.
+        let idles = !urgent && (self.turns.len() >= 1_000 || std::mem::take(&mut worker.was_urgent));
+        if !std::mem::take(&mut worker.has_news) && !idles {
             return;
         }
+        worker.was_urgent = urgent;
         worker.sequence += 1;
         let entry = |(cluster, counts): (&ClusterName, &Counts)| Reported {
             cluster: cluster.clone(),
@@ -187,9 +198,15 @@ impl Fleet {
         let report =
             Report { source: node.as_str(), node, key, sequence: worker.sequence, since: 0, entries: &entries };
         let ingested = self.ledger.ingest(&report, now).expect("the counts are true");
+        let tick = Span::from_millis(self.turns.len() as u64);
+        let ahead = urgent.then_some(Ahead { worker: (key.boot, key.worker), tick });
+        if !urgent {
+            self.windows.caught_up(key.boot, key.worker, now);
+        }
         for delta in ingested.deltas {
             let arm = if self.clusters.first() == Some(&delta.cluster) { Arm::Primary } else { Arm::Canary };
-            self.windows.add(&self.name, *seat, arm, delta.stratum, &delta.counts, now);
+            let sender = Sender { seat: *seat, ahead };
+            self.windows.add(&self.name, sender, arm, delta.stratum, &delta.counts, now);
         }
     }
 }

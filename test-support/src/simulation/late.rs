@@ -11,6 +11,7 @@ use wingbeat_core::time::Span;
 
 use crate::simulation::draw::Draw;
 use crate::simulation::line::{Line, Row, each, quantile};
+use crate::simulation::past;
 use crate::simulation::rollout::{Rollout, shipped};
 use crate::simulation::traffic::{Answers, Traffic};
 
@@ -43,6 +44,7 @@ pub const ROWS: &[Row] = &[
     |effort| REFERENCE.map(|(rate, expected)| bare(effort.of(1_000), rate, expected)).into(),
     |effort| bounds().map(|(rate, most)| with_floor(effort.of(1_000), rate, most)).into(),
     |effort| bounds().map(|(rate, most)| everything(effort.of(300), rate, most)).into(),
+    past::rows,
 ];
 
 /// Returns what the shipped level and tolerance may take by the reference, rounded up to a batch.

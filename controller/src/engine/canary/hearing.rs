@@ -85,7 +85,7 @@ impl Canary {
         }
         self.asked = None;
         // Some workers may not have the latest limit yet: what is surely true of every overdue request.
-        batch.overdue = Some(self.limits.surely_overdue());
+        batch.counted_overdue(self.limits.surely_overdue());
         let batch = &batch;
         self.judge.observe(batch);
         self.totals.primary.merge(&batch.judged.primary);
@@ -106,7 +106,7 @@ impl Canary {
             Measure::Prometheus(_) => None,
         });
         let longest = own.max().unwrap_or(Span::ZERO);
-        self.history.push_back((batch.end, batch.judged.canary.clone()));
+        self.history.push_back((batch.end, batch.complete().judged.canary.clone()));
         while self.history.front().is_some_and(|(end, _)| batch.end.since(*end) > longest) {
             self.history.pop_front();
         }

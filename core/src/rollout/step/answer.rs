@@ -44,7 +44,7 @@ impl Taking<'_> {
                     None => return self.confirmed(waiting.primary, waiting.canary, waiting.attempt),
                 }
             }
-            Answer::Failed(_) | Answer::Unknown(_) => {
+            Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_) => {
                 waiting.round = waiting.round.at(Stage::Over);
                 if !core::mem::replace(&mut waiting.announced, true) {
                     self.warning(words::waiting_for_rollout(self.plan, &name));
@@ -66,7 +66,7 @@ impl Taking<'_> {
                 self.warning(format!("Rollback check {name} passed"));
                 self.fail("manual webhook invoked", AlertLevel::Warn, "Rolling back manual webhook invoked");
             }
-            (HookKind::Rollback, Answer::Failed(_) | Answer::Unknown(_)) => {
+            (HookKind::Rollback, Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_)) => {
                 // Looks by evidence come too often for such news.
                 if self.plan.pace() == Pace::Checks {
                     self.normal(format!("Rollback hook {name} not signaling a rollback"));
@@ -77,10 +77,10 @@ impl Taking<'_> {
                 self.normal(format!("Pre-rollout check {name} passed"));
                 self.after(progress, stage);
             }
-            (HookKind::PreRollout, Answer::Failed(why) | Answer::Unknown(why)) => {
+            (HookKind::PreRollout, Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why)) => {
                 self.halt(progress, answer, words::pre_rollout_failed(self.plan, &name, why));
             }
-            (HookKind::Rollout, Answer::Failed(why) | Answer::Unknown(why)) => {
+            (HookKind::Rollout, Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why)) => {
                 self.halt(progress, answer, words::rollout_failed(self.plan, &name, why));
             }
             (HookKind::ConfirmTrafficIncrease, Answer::Passed) => {
@@ -91,10 +91,10 @@ impl Taking<'_> {
                 self.normal(format!("Confirm-promotion check {name} passed"));
                 self.after(progress, stage);
             }
-            (HookKind::ConfirmTrafficIncrease, Answer::Failed(_) | Answer::Unknown(_)) => {
+            (HookKind::ConfirmTrafficIncrease, Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_)) => {
                 self.wait_at(progress, Gate::TrafficIncrease, &name, muted);
             }
-            (HookKind::ConfirmPromotion, Answer::Failed(_) | Answer::Unknown(_)) => {
+            (HookKind::ConfirmPromotion, Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_)) => {
                 self.wait_at(progress, Gate::Promotion, &name, muted);
             }
             (HookKind::Rollout, Answer::Passed)
@@ -107,12 +107,13 @@ impl Taking<'_> {
             Answer::Passed => self.after(progress, stage),
             Answer::Failed(text) => self.end_look(progress, true, text.clone()),
             Answer::Unknown(text) => self.end_look(progress, self.plan.no_data() == NoData::Fail, text.clone()),
+            Answer::TooFew(text) => self.end_look(progress, false, text.clone()),
         }
     }
 
     fn halt(&mut self, progress: Progress, answer: &Answer, text: String) {
         let counts = match answer {
-            Answer::Passed => false,
+            Answer::Passed | Answer::TooFew(_) => false,
             Answer::Failed(_) => true,
             // What could not be asked has not failed; Flagger counts it all the same.
             Answer::Unknown(_) => self.plan.pace() == Pace::Checks,
@@ -147,7 +148,7 @@ impl Taking<'_> {
         let (name, _) = self.hook(HookKind::PostRollout, place);
         match answer {
             Answer::Passed => self.normal(format!("Post-rollout check {name} passed")),
-            Answer::Failed(why) | Answer::Unknown(why) => {
+            Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {
                 self.warning(format!("Post-rollout hook {name} failed {why}"));
             }
         }

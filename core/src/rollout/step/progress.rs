@@ -10,7 +10,7 @@ use super::super::state::{Gate, Phase, Progress, StepClock, Unready};
 use super::super::words;
 use super::Taking;
 use crate::time::{Span, Timestamp};
-use crate::verdict::Verdict;
+use crate::verdict::{Counted, Verdict};
 
 impl Taking<'_> {
     pub(super) fn tick(&mut self, facts: &Facts) {
@@ -70,6 +70,7 @@ impl Taking<'_> {
                 self.move_on(facts);
             }
             Stage::Judge if may_move(plan, &progress, facts, now) => self.after(progress, Stage::Judge),
+            Stage::Judge if progress.round.due <= now && plan.pace() == Pace::Checks => self.too_few(progress, facts),
             // The judge takes longer than an interval: hooks and checks are asked again meanwhile.
             Stage::Judge if progress.round.due <= now => {
                 if !self.check_data(progress.clone(), facts) && looks(plan) {
@@ -102,7 +103,7 @@ impl Taking<'_> {
         let progress = progress.clone();
         if may_move(self.plan, &progress, facts, self.now) {
             self.after(progress, Stage::Judge);
-        } else {
+        } else if self.plan.pace() == Pace::Evidence {
             self.check_data(progress, facts);
         }
     }
@@ -176,10 +177,24 @@ impl Taking<'_> {
             let reason = format!("failed checks threshold reached {failed}");
             return self.fail(&reason, AlertLevel::Error, format!("Failed checks threshold reached {failed}"));
         }
+        if plan.pace() == Pace::Checks && plan.metrics().is_empty() && progress.share.has_users() {
+            return self.at(progress, Stage::Judge);
+        }
+        self.check_hooks(progress);
+    }
+
+    fn check_hooks(&mut self, progress: Progress) {
         let kind = if progress.position == 0 { HookKind::PreRollout } else { HookKind::Rollout };
-        match Stage::hooks(plan, kind, 0) {
+        match Stage::hooks(self.plan, kind, 0) {
             Some(stage) => self.at(progress, stage),
             None => self.check_metrics(progress, 0),
+        }
+    }
+
+    /// A look at a step that has next to no requests ends, and is not counted as failed: no check was asked.
+    fn too_few(&mut self, progress: Progress, facts: &Facts) {
+        if let Counted::Missing(missing) = facts.counted {
+            self.end_look(progress, false, words::too_few(self.plan, missing));
         }
     }
 
@@ -203,6 +218,8 @@ impl Taking<'_> {
     pub(super) fn after(&mut self, progress: Progress, stage: Stage) {
         match stage {
             Stage::Over => {}
+            // Where Flagger's checks decide, requests are waited for before anything is asked.
+            Stage::Judge if self.plan.pace() == Pace::Checks => self.check_hooks(progress),
             Stage::Judge => self.pass_gate(progress, 0),
             Stage::Metric(place) => self.check_metrics(progress, place.saturating_add(1)),
             Stage::Hook(kind, place) => {
@@ -279,6 +296,9 @@ fn measures_before(plan: &Plan, progress: &Progress, now: Timestamp) -> bool {
 
 /// Returns true if the evidence lets the step end: enough of it, over an interval of flowing time.
 fn may_move(plan: &Plan, progress: &Progress, facts: &Facts, now: Timestamp) -> bool {
+    if plan.pace() == Pace::Checks {
+        return facts.counted == Counted::Enough;
+    }
     match facts.verdict {
         Verdict::Advance(_) => facts.safe || progress.clock.elapsed(now) >= plan.interval(),
         // Absence is not success, and neither is "not yet".
