@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
-use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{BootId, CanaryName, ClusterName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
@@ -77,6 +77,8 @@ pub struct Engine {
     windows: Windows,
     policies: Policies,
     clients: Clients,
+    /// Canaries whose routes lead to a cluster that is missing, as that was told.
+    missing: BTreeMap<CanaryName, ClusterName>,
     /// What is stored of canaries that are not configured at the moment; kept for their return.
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
@@ -165,6 +167,7 @@ impl Engine {
             windows,
             policies: Policies::default(),
             clients: Clients::default(),
+            missing: BTreeMap::new(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
@@ -204,6 +207,7 @@ impl Engine {
                 let evidence = canary.evidence();
                 let record = canary.record();
                 self.views.forget(&name);
+                self.missing.remove(&name);
                 self.dormant.insert(name, Dormant { record, evidence });
             }
         }
