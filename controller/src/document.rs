@@ -15,6 +15,7 @@ mod operators;
 mod rules;
 pub mod set;
 mod template;
+mod traffic;
 pub mod yaml;
 
 pub use canary::CanaryDocument;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
 use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
-use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
@@ -85,6 +85,8 @@ pub struct Engine {
     policies: Policies,
     fleet: Fleet,
     clients: Clients,
+    /// Canaries whose routes lead to a cluster that is missing, as that was told.
+    missing: BTreeMap<CanaryName, ClusterName>,
     /// What is stored of canaries that are not configured at the moment; kept for their return.
     dormant: BTreeMap<CanaryName, Dormant>,
     reported_since_checkpoint: bool,
@@ -182,6 +184,7 @@ impl Engine {
             policies: Policies::default(),
             fleet: Fleet::default(),
             clients: Clients::default(),
+            missing: BTreeMap::new(),
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
@@ -227,6 +230,7 @@ impl Engine {
                 // Nobody takes in what is reported of it meanwhile.
                 self.ledger.close(canary.epoch());
                 self.views.forget(&name);
+                self.missing.remove(&name);
                 self.dormant.insert(name, Dormant { record, evidence });
             }
         }

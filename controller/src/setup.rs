@@ -13,6 +13,7 @@ use wingbeat_core::rollout::Plan;
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::model::{Listener, Retries};
 
 use crate::outbound::alert::Channel;
@@ -117,6 +118,8 @@ pub struct Service {
     pub retries: Option<Retries>,
     /// How requests and responses are changed.
     pub http: HttpOptions,
+    /// How its endpoints are used.
+    pub traffic: TrafficPolicy,
 }
 
 /// Returns the name of a revision's cluster.

@@ -13,6 +13,9 @@ use wingbeat_core::rollout::{NoData, Pace};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, NewPath, PathRewrite, TextMatch};
+use wingbeat_xds_server::model::traffic::{
+    ClientAddress, Front, Http10, LocalFailures, OutlierDetection, TrafficPolicy, TrailingDot,
+};
 use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
@@ -363,6 +366,72 @@ fn what_is_no_yaml_is_told_by_its_place() {
 }
 
 #[test]
+fn a_listener_is_a_front_proxy_unless_it_says_otherwise() {
+    let front = |more: &str| {
+        let set = read(&BACKEND.replace("port: 10000}", &format!("port: 10000{more}}}")));
+        assert_eq!(set.report.errors, []);
+        set.setup(None).listeners[0].front.clone()
+    };
+    assert_eq!(front(""), Front::default());
+    let other = Front {
+        address: ClientAddress::Header { trusted_hops: 2 },
+        http_10: Http10::Refused,
+        trailing_dot: TrailingDot::Kept,
+        stream_idle_timeout: Some(Span::from_secs(60)),
+    };
+    let fields = ", useRemoteAddress: false, xffNumTrustedHops: 2, acceptHttp10: false, stripTrailingHostDot: false, \
+                  streamIdleTimeout: 1m";
+    assert_eq!(front(fields), other);
+    let wrong = errors(&BACKEND.replace("port: 10000}", "port: 10000, xffNumTrustedHops: 101, acceptHttp10: 1}"));
+    assert!(wrong.contains("xffNumTrustedHops: 101 is out of range") && wrong.contains("acceptHttp10"), "{wrong}");
+}
+
+#[test]
+fn a_service_may_have_a_traffic_policy() {
+    let with = |policy: &str| {
+        let text = BACKEND.replace("listeners: [public]", &format!("listeners: [public]\n    trafficPolicy: {policy}"));
+        assert_ne!(text, BACKEND);
+        text
+    };
+    let traffic = |policy: &str| {
+        let set = read(&with(policy));
+        assert_eq!(set.report.errors, []);
+        let setup = set.setup(None);
+        setup.canaries[&CanaryName::new("prod", "backend")].service.traffic.clone()
+    };
+    assert_eq!(traffic("{}"), TrafficPolicy::default());
+    let policy = "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 2s}, http: {http1MaxPendingRequests: 3, \
+                  http2MaxRequests: 0, maxRetries: 5, maxRequestsPerConnection: 6, idleTimeout: 7s}}, \
+                  outlierDetection: {consecutiveGatewayErrors: 2, maxEjectionPercent: 30}}";
+    let expected = TrafficPolicy {
+        max_connections: Some(1),
+        max_pending_requests: Some(3),
+        max_requests: None,
+        max_retries: Some(5),
+        max_requests_per_connection: Some(6),
+        connect_timeout: Some(Span::from_secs(2)),
+        idle_timeout: Some(Span::from_secs(7)),
+        outliers: OutlierDetection {
+            consecutive_5xx: 5,
+            consecutive_gateway: 2,
+            local: LocalFailures::AsResponses,
+            max_ejection_percent: 30,
+            min_health_percent: Some(0),
+            ..OutlierDetection::default()
+        },
+    };
+    assert_eq!(traffic(policy), expected);
+    let wrong = errors(&with(
+        "{connectionPool: {tcp: {maxConnections: -1, connectTimeout: 0s}}, outlierDetection: {consecutive5xxError: 1}}",
+    ));
+    for told in
+        ["maxConnections: -1 is out of range", "connectTimeout: is no time", "did you mean consecutive5xxErrors?"]
+    {
+        assert!(wrong.contains(told), "{told} is not in\n{wrong}");
+    }
+}
+
+#[test]
 fn flaggers_documents_are_taken_with_warnings() {
     let guide = r#"
 apiVersion: flagger.app/v1alpha3
@@ -388,7 +457,7 @@ spec:
     let set = read(&format!("{around}---{guide}"));
     assert_eq!(set.report.errors, []);
     let fields: Vec<&str> = set.report.warnings.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["spec.autoscalerRef", "spec.service.trafficPolicy"]);
+    assert_eq!(fields, ["spec.autoscalerRef", "spec.service.trafficPolicy.tls"]);
     let setup = set.setup(None);
     let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
     assert_eq!((backend.plan.pace(), backend.plan.threshold()), (Pace::Checks, 10));

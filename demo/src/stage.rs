@@ -21,6 +21,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::server;
 use wingbeat_xds_server::store::Store as Snapshots;
 
@@ -181,6 +182,7 @@ fn setup(
             timeout: None,
             retries: None,
             http: HttpOptions::default(),
+            traffic: TrafficPolicy::default(),
         },
         audience,
         hooks: Vec::new(),
@@ -195,6 +197,7 @@ fn setup(
             port: entry.port(),
             node_clusters: Vec::new(),
             access_log: None,
+            front: Front::default(),
         }],
         filter: Some(Arc::from(filter)),
         ..Setup::default()

@@ -10,6 +10,7 @@ use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
 use wingbeat_xds_server::store::Store;
@@ -79,17 +80,27 @@ impl Control {
 
     /// Starts an Envoy that takes its configuration from here.
     pub async fn envoy(&self, delta: bool, tls: Option<ClientTls>, entry: SocketAddr) -> anyhow::Result<Envoy> {
-        let bootstrap = Bootstrap {
+        let bootstrap = Bootstrap { delta, tls, ..self.bootstrap() };
+        self.envoy_by(DEFAULT_VERSION, &bootstrap, entry).await
+    }
+
+    /// Starts an Envoy of this version with this bootstrap.
+    pub async fn envoy_by(&self, version: &str, bootstrap: &Bootstrap, entry: SocketAddr) -> anyhow::Result<Envoy> {
+        let binary = Binary::locate(None, version, &|_: &str| {}).await.expect("an Envoy");
+        binary.start(bootstrap.render(), entry).await
+    }
+
+    /// Returns the bootstrap of an Envoy that takes its configuration from here.
+    pub fn bootstrap(&self) -> Bootstrap {
+        Bootstrap {
             node_id: "edge-1".to_owned(),
             node_cluster: "edge".to_owned(),
             host: self.address.ip().to_string(),
             port: self.address.port(),
             admin: None,
-            delta,
-            tls,
-        };
-        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        binary.start(bootstrap.render(), entry).await
+            delta: false,
+            tls: None,
+        }
     }
 }
 
@@ -97,6 +108,40 @@ impl Control {
 pub async fn free() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     listener.local_addr().expect("an address")
+}
+
+/// Returns a model of one listener, with a host `NAME.local` for each of these, and a cluster `NAME` of endpoints.
+pub fn hosts(entry: SocketAddr, hosts: &[(&str, &[SocketAddr])]) -> Model {
+    let host = |name: &str| VirtualHost {
+        name: format!("prod/{name}"),
+        domains: vec![format!("{name}.local")],
+        listeners: vec!["public".to_owned()],
+        timeout: None,
+        retries: None,
+        http: HttpOptions::default(),
+        split: Split::Single(ClusterName::new(name)),
+        rev: Rev::new(1),
+        filter: false,
+    };
+    let cluster = |name: &str, endpoints: &[SocketAddr]| Cluster {
+        name: ClusterName::new(name),
+        endpoints: endpoints.iter().map(|address| (address.ip().to_string(), address.port())).collect(),
+        http2: false,
+        traffic: TrafficPolicy::default(),
+    };
+    Model {
+        listeners: vec![Listener {
+            name: "public".to_owned(),
+            address: entry.ip().to_string(),
+            port: entry.port(),
+            node_clusters: Vec::new(),
+            access_log: None,
+            front: Front::default(),
+        }],
+        hosts: hosts.iter().map(|(name, _)| Arc::new(host(name))).collect(),
+        clusters: hosts.iter().map(|(name, endpoints)| Arc::new(cluster(name, endpoints))).collect(),
+        filter: None,
+    }
 }
 
 /// Returns a model that sends all requests to one cluster, whose name tells the generation.
@@ -110,6 +155,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             port: entry.port(),
             node_clusters: Vec::new(),
             access_log: None,
+            front: Front::default(),
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "prod/backend".to_owned(),
@@ -122,7 +168,12 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             rev: Rev::new(generation),
             filter,
         })],
-        clusters: vec![Arc::new(Cluster { name, endpoints: vec![endpoint], http2: false })],
+        clusters: vec![Arc::new(Cluster {
+            name,
+            endpoints: vec![endpoint],
+            http2: false,
+            traffic: TrafficPolicy::default(),
+        })],
         filter: filter.then(|| Arc::from(wingbeat::FILTER)),
     }
 }

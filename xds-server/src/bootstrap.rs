@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 
 use crate::render::CONTROL_CLUSTER;
 
+/// Instructions of RE2 up to which Envoy takes a regex. RE2 has at most about ten for one state of those that
+/// [`captures`](wingbeat_core::matching::compile::captures) counts, of which it allows for a tenth of this.
+const LARGEST_REGEX: u32 = 100_000;
+
 /// What a bootstrap is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -52,7 +56,10 @@ impl Bootstrap {
             },
             "static_resources": {"clusters": [{
                 "name": CONTROL_CLUSTER,
-                "type": "STRICT_DNS",
+                // Of a name, addresses of both families are tried, and the one that answers first is taken: localhost is
+                // ::1 too, where a server on 127.0.0.1 does not listen.
+                "type": if self.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "LOGICAL_DNS" },
+                "dns_lookup_family": "ALL",
                 "connect_timeout": "1s",
                 "typed_extension_protocol_options": {
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -70,6 +77,14 @@ impl Bootstrap {
                     }}}}]}],
                 },
             }]},
+            // Up to 1.36 and by default, Envoy refuses all routes of a listener for one regex of more than 100 instructions.
+            // `check` refuses those that are far too large. What is set by hand at its administration interface goes above.
+            "layered_runtime": {"layers": [
+                {"name": "wingbeat", "static_layer": {"re2": {"max_program_size": {
+                    "error_level": LARGEST_REGEX, "warn_level": LARGEST_REGEX,
+                }}}},
+                {"name": "admin", "admin_layer": {}},
+            ]},
         });
         let cluster = bootstrap.pointer_mut("/static_resources/clusters/0").and_then(Value::as_object_mut);
         if let (Some(tls), Some(cluster)) = (&self.tls, cluster) {

@@ -8,8 +8,10 @@ use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 
 pub mod http;
+pub mod traffic;
 
 use http::HttpOptions;
+use traffic::{Front, TrafficPolicy};
 
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
@@ -41,6 +43,8 @@ pub struct Listener {
     pub node_clusters: Vec<String>,
     /// Where its requests are logged; none: nowhere.
     pub access_log: Option<AccessLog>,
+    /// How it speaks with clients.
+    pub front: Front,
 }
 
 /// A file that Envoy writes a line to for every request.
@@ -155,4 +159,6 @@ pub struct Cluster {
     pub endpoints: Vec<(String, u16)>,
     /// True if the upstream speaks HTTP/2.
     pub http2: bool,
+    /// How it is used.
+    pub traffic: TrafficPolicy,
 }

@@ -134,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::model::http::HttpOptions;
+    use crate::model::traffic::{Front, TrafficPolicy};
     use crate::model::{Listener, Split};
 
     fn host(name: &str, rev: u64) -> Arc<VirtualHost> {
@@ -152,7 +153,7 @@ mod tests {
 
     fn cluster(name: &str, port: u16) -> Arc<Cluster> {
         let endpoints = vec![("127.0.0.1".to_owned(), port)];
-        Arc::new(Cluster { name: ClusterName::new(name), endpoints, http2: false })
+        Arc::new(Cluster { name: ClusterName::new(name), endpoints, http2: false, traffic: TrafficPolicy::default() })
     }
 
     fn model(hosts: &[Arc<VirtualHost>], clusters: &[Arc<Cluster>]) -> Model {
@@ -162,6 +163,7 @@ mod tests {
             port: 80,
             node_clusters: Vec::new(),
             access_log: None,
+            front: Front::default(),
         };
         let filter = Some(Arc::from(&b"module"[..]));
         Model { listeners: vec![listener], hosts: hosts.to_vec(), clusters: clusters.to_vec(), filter }

@@ -56,8 +56,12 @@ pub enum Happened {
     Connected,
     /// It refused a configuration, and keeps the one before.
     Refused(Nack),
-    /// From now on these are the hosts that it refuses, and has as they were before. Others than it refused until now.
-    RefusesHosts(BTreeSet<String>),
+    /// From now on these are the resources of a type that it refuses and has as they were before, of routes the hosts.
+    /// Others than it refused until now.
+    Refuses(Kind, BTreeSet<String>),
+    /// From now on these are the clusters for which it did not ask for endpoints, or that it did not answer, within
+    /// [`PATIENCE`](crate::session::PATIENCE). Others than until now.
+    Overdue(BTreeSet<String>),
     /// It holds all that it wants of a type, as it is.
     Settled(Kind),
     /// Its stream ended.

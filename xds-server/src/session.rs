@@ -13,122 +13,36 @@
 //! - One response per type is outstanding; the newest snapshot wins. So memory is bounded by what a client names.
 //! - What is referred to is sent before what refers to it, and taken away only after the client has accepted a
 //!   configuration that no longer refers to it.
-//! - A refused resource is not sent again until it changes. What was refused along with others is sent once more
-//!   alone, so that the innocent get through; and within a table of routes, whose hosts are refused together, the ones
-//!   to blame are looked for.
+//! - A refused resource is not sent again until it changes. Who is to blame among what was refused together is looked
+//!   for, so that the innocent get through; within a table of routes, among its hosts.
+//! - Routes wait for clusters that are on their way, [`PATIENCE`] at most, and for nothing else: hosts whose clusters are
+//!   missing or refused hold no other one back.
+//!
+//! Time is an argument: how long ago the stream began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::resource::{Kind, Resource, Version};
 use crate::session::holding::{Answered, Holding, Outstanding};
-use crate::session::table::{Culprit, Table, Usable};
+use crate::session::message::Culprit;
+use crate::session::patience::{ClusterState, Patience};
+use crate::session::table::Table;
 use crate::session::wanted::Wanted;
 use crate::snapshot::{Resources, Snapshot};
 
 pub use memory::Memory;
+pub use message::{Changes, Dialect, MAX_NAMES, Nack, Names, Reaction, Request, Response, TooManyNames};
+pub use patience::PATIENCE;
 
 mod holding;
 mod memory;
+mod message;
+mod patience;
+mod routing;
 mod table;
 mod wanted;
-
-/// Names that a client may ask for, of one type.
-pub const MAX_NAMES: usize = 10_000;
-
-/// The two forms of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Responses carry whole sets (of clusters and listeners) or whole resources (of the other types).
-    StateOfTheWorld,
-    /// Responses carry what changed, and the names of what is gone.
-    Delta,
-}
-
-/// What a client sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
-    /// How it changes what it wants.
-    pub names: Names,
-    /// Nonce of the response that this answers; empty if it answers none.
-    pub nonce: String,
-    /// Set if the client rejects the response.
-    pub error: Option<String>,
-}
-
-/// What a client says it wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Names {
-    /// State of the world: these and no others; none may mean all.
-    All {
-        /// The names.
-        names: Vec<String>,
-        /// Version that the client holds, from an earlier stream if this is its first request.
-        version: String,
-    },
-    /// Delta: more of these and less of those.
-    Change {
-        /// Names that it wants from now on.
-        subscribe: Vec<String>,
-        /// Names that it wants no longer.
-        unsubscribe: Vec<String>,
-        /// Names and versions that it holds from an earlier stream.
-        initial: Vec<(String, String)>,
-    },
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::All { names: Vec::new(), version: String::new() }
-    }
-}
-
-/// What is sent back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    /// Type of the resources.
-    pub kind: Kind,
-    /// Version of all that the client holds of this type once it accepts this.
-    pub version: Version,
-    /// To be repeated by the client.
-    pub nonce: String,
-    /// The resources.
-    pub resources: Vec<Arc<Resource>>,
-    /// Delta: names of resources that are gone.
-    pub removed: Vec<String>,
-}
-
-/// A client's refusal of what it was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nack {
-    /// Type of the resources.
-    pub kind: Kind,
-    /// Names of what was refused together.
-    pub names: Vec<String>,
-    /// Where routes were refused, the hosts that are to blame; nobody while they are looked for; none if they cannot be
-    /// told from the others.
-    pub hosts: Option<Vec<String>>,
-    /// Why, in the client's words.
-    pub error: String,
-}
-
-/// What a request came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Reaction {
-    /// To be sent, in this order.
-    pub responses: Vec<Response>,
-    /// Set if the client refused something.
-    pub nack: Option<Nack>,
-    /// Set if the client now holds all that it wants of a type, as it is.
-    pub settled: Option<Kind>,
-    /// Set if other hosts are now kept from it than before, because it refuses them: all of them.
-    pub refused_hosts: Option<BTreeSet<String>>,
-}
-
-/// A client named more than [`MAX_NAMES`] resources of a type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_NAMES} names of one type")]
-pub struct TooManyNames;
 
 /// The state of one stream.
 #[derive(Debug)]
@@ -140,9 +54,13 @@ pub struct Session {
     /// The tables of routes that the client wants.
     tables: BTreeMap<String, Table>,
     memory: Memory,
-    /// The hosts that it refuses, as they were told last.
-    refused_hosts: BTreeSet<String>,
+    patience: Patience,
+    /// What it refuses, as that was told last.
+    refused: BTreeMap<Kind, BTreeSet<String>>,
+    /// The clusters that took too long, as they were told last.
+    overdue: BTreeSet<String>,
     nonce: u64,
+    now: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -172,8 +90,11 @@ impl Session {
             types: Default::default(),
             tables: BTreeMap::new(),
             memory: Memory::default(),
-            refused_hosts: BTreeSet::new(),
+            patience: Patience::default(),
+            refused: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             nonce: 0,
+            now: Duration::ZERO,
         }
     }
 
@@ -184,7 +105,8 @@ impl Session {
     }
 
     /// Takes a request.
-    pub fn request(&mut self, kind: Kind, request: &Request) -> Result<Reaction, TooManyNames> {
+    pub fn request(&mut self, kind: Kind, request: &Request, now: Duration) -> Result<Reaction, TooManyNames> {
+        self.now = now;
         let dialect = self.dialect;
         let subscription = self.of_mut(kind);
         // "ACK and NACK": told apart by error_detail, not by the version.
@@ -200,45 +122,76 @@ impl Session {
         self.release();
         let responses = self.pump();
         let settled = (answered.is_some() && nack.is_none() && self.is_settled(kind)).then_some(kind);
-        Ok(Reaction { responses, nack, settled, refused_hosts: self.take_refused_hosts() })
+        Ok(Reaction { responses, nack, settled })
     }
 
-    /// Returns the hosts that the client refuses now, if they are others than when they were told last. A snapshot may
-    /// mend one without anything to be sent.
-    pub fn take_refused_hosts(&mut self) -> Option<BTreeSet<String>> {
-        let refused: BTreeSet<String> = self.tables.values().flat_map(Table::refused).cloned().collect();
-        let changed = refused != self.refused_hosts;
-        self.refused_hosts.clone_from(&refused);
-        changed.then_some(refused)
+    /// Returns what is different since it was asked last. A snapshot may mend a host without anything to be sent.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        for kind in Kind::ALL {
+            let refused: BTreeSet<String> = match kind {
+                Kind::Routes => self.tables.values().flat_map(Table::refused).cloned().collect(),
+                Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
+                    self.of(kind).holding.refused().cloned().collect()
+                }
+            };
+            let told = self.refused.entry(kind).or_default();
+            if *told != refused {
+                told.clone_from(&refused);
+                changes.refused.push((kind, refused));
+            }
+        }
+        let overdue = self.patience.overdue();
+        if overdue != self.overdue {
+            self.overdue.clone_from(&overdue);
+            changes.overdue = Some(overdue);
+        }
+        changes
     }
 
     /// Takes an answer to what was sent. Returns what is to be told if it is a refusal.
     fn judge(&mut self, kind: Kind, answered: &Answered, error: Option<&str>) -> Option<Nack> {
+        if self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard() {
+            let holding = &self.of(kind).holding;
+            if holding.refused().next().is_some() {
+                self.memory.remember(holding.accepted());
+            }
+        }
         let tables = answered.names.iter().filter(|_| kind == Kind::Routes);
         let Some(error) = error else {
             tables.for_each(|name| self.tables.entry(name.clone()).or_default().accept());
             if kind == Kind::Routes && self.tables.values().any(|table| table.refused().next().is_some()) {
                 self.memory.remember(self.tables.values().filter_map(Table::accepted).cloned().collect());
             }
+            let is_used = matches!(kind, Kind::Cluster | Kind::Endpoints);
+            self.of_mut(Kind::Routes).dirty |= is_used && (answered.mended || !self.patience.is_rested());
             return None;
         };
         if matches!(kind, Kind::Cluster | Kind::Endpoints) {
             // Hosts that need what was refused go back to what they were.
             self.of_mut(Kind::Routes).dirty = true;
         }
-        let culprits = tables.map(|name| self.tables.entry(name.clone()).or_default().refuse(answered.alone));
-        let hosts = culprits.map(|culprit| match culprit {
-            Culprit::Host(name) => Some(vec![name]),
-            Culprit::Sought => Some(Vec::new()),
-            Culprit::Unknown => None,
-        });
-        let hosts: Option<Vec<Vec<String>>> = hosts.collect();
-        let hosts = hosts.filter(|_| kind == Kind::Routes).map(|hosts| hosts.concat());
-        Some(Nack { kind, names: answered.names.clone(), hosts, error: error.to_owned() })
+        if kind == Kind::Cluster {
+            // Clients may have taken some of them all the same, which warm anew when they go back to what they were.
+            self.force_endpoints(&answered.names);
+        }
+        let blamed: Vec<Culprit> = match kind {
+            Kind::Routes => {
+                let tables = answered.names.iter();
+                tables.map(|name| self.tables.entry(name.clone()).or_default().refuse(answered.alone)).collect()
+            }
+            Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
+                answered.culprit.iter().cloned().collect()
+            }
+        };
+        let culprits: Option<Vec<Vec<String>>> = blamed.into_iter().map(Culprit::names).collect();
+        let culprits = culprits.map(|culprits| culprits.concat());
+        Some(Nack { kind, names: answered.names.clone(), culprits, error: error.to_owned() })
     }
 
     /// Takes a new snapshot.
-    pub fn snapshot(&mut self, snapshot: &Arc<Snapshot>) -> Vec<Response> {
+    pub fn snapshot(&mut self, snapshot: &Arc<Snapshot>, now: Duration) -> Vec<Response> {
+        self.now = now;
         let old = self.snapshot.replace(snapshot.clone());
         for kind in Kind::ALL {
             let new = snapshot.of(kind);
@@ -254,6 +207,7 @@ impl Session {
                 subscription.lingering.retain(|name, _| !new.contains_key(name));
             }
         }
+        self.patience.unasked.retain(|cluster| snapshot.of(Kind::Cluster).contains_key(cluster));
         for (name, table) in &mut self.tables {
             table.prune(snapshot.of(Kind::Routes).get(name).map(Arc::as_ref));
         }
@@ -287,8 +241,11 @@ impl Session {
                     subscription.unanswered = kind.has_wildcard();
                     subscription.resumed = Version::parse(version);
                     let held = subscription.resumed.map(|version| memory.all(version)).unwrap_or_default();
+                    if kind.has_wildcard() && held.is_empty() && !version.is_empty() {
+                        subscription.holding.assume_something();
+                    }
                     for known in &held {
-                        subscription.holding.assume(&known.name, Some(known.version));
+                        subscription.holding.assume(&known.name, Some(known.version), Some(known.clone()));
                     }
                     before.extend(names.iter().filter(|_| !version.is_empty()).map(|name| {
                         let known = held.iter().find(|table| table.name == *name);
@@ -299,7 +256,7 @@ impl Session {
             Names::Change { subscribe, unsubscribe, initial } => {
                 // Only a stream's first request says what is held.
                 for (name, version) in initial.iter().filter(|_| first) {
-                    subscription.holding.assume(name, Version::parse(version));
+                    subscription.holding.assume(name, Version::parse(version), None);
                     let known = Version::parse(version).and_then(|version| memory.one(name, version));
                     before.push((name.clone(), known));
                 }
@@ -312,6 +269,12 @@ impl Session {
         }
         if wanted.len() > MAX_NAMES {
             return Err(TooManyNames);
+        }
+        if kind == Kind::Endpoints {
+            let unasked = std::mem::take(&mut self.patience.unasked);
+            let wanted = self.of(kind).wanted.as_ref();
+            let asked = |cluster: &String| wanted.is_some_and(|wanted| wanted.covers(cluster));
+            self.patience.unasked = unasked.into_iter().filter(|cluster| !asked(cluster)).collect();
         }
         if kind == Kind::Routes {
             let mut tables = std::mem::take(&mut self.tables);
@@ -348,22 +311,6 @@ impl Session {
         }
     }
 
-    /// Returns the clusters that the client's routes lead to; none while they are not all known.
-    fn used_clusters(&self) -> Option<BTreeSet<String>> {
-        let subscription = self.of(Kind::Routes);
-        let mut used = BTreeSet::new();
-        for wanted in self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Routes).values()) {
-            if self.is_wanted(subscription, wanted) {
-                let resource = self.composed(Kind::Routes, wanted)?;
-                if !subscription.holding.has_accepted(&resource) {
-                    return None;
-                }
-                used.extend(resource.refers_to.iter().cloned());
-            }
-        }
-        Some(used)
-    }
-
     fn pump(&mut self) -> Vec<Response> {
         let mut responses = Vec::new();
         if self.snapshot.is_none() {
@@ -387,8 +334,11 @@ impl Session {
         let mut blocked = BTreeSet::new();
         // What differs from what is wanted is not sent again to who holds it already.
         let mut kept = BTreeSet::new();
+        let mut held_back = Vec::new();
         for (name, resource) in &mut target {
-            match self.composed(kind, resource) {
+            let composed = self.composed(kind, resource);
+            held_back.extend(composed.held_back);
+            match composed.table {
                 Some(composed) if composed.version == resource.version => {}
                 Some(composed) => {
                     *resource = composed;
@@ -399,6 +349,11 @@ impl Session {
                 }
             }
         }
+        if kind == Kind::Routes {
+            let clusters = held_back.iter().flat_map(|part| &part.refers_to);
+            let on_their_way = clusters.filter(|cluster| self.state(cluster) != ClusterState::Ready).cloned().collect();
+            self.patience.look(on_their_way, self.now);
+        }
         let all = Version::of_all(target.values());
         let whole = self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard();
         let delta = self.dialect == Dialect::Delta;
@@ -407,28 +362,29 @@ impl Session {
         // A client that held this very set on its last stream needs no answer: versions are made from the content of
         // all that a client holds.
         if subscription.resumed.take() == Some(all) && !target.is_empty() {
-            target.values().for_each(|held| subscription.holding.assume(&held.name, Some(held.version)));
+            subscription.holding.assume_all(&target);
             forced.clear();
             subscription.unanswered = false;
             self.recognise(kind);
         }
         let subscription = self.of_mut(kind);
+        subscription.holding.prune(&target);
+        let withheld = subscription.holding.withheld(&target, &blocked);
+        if whole {
+            subscription.holding.stand_in(&mut target, &withheld);
+        } else {
+            blocked.extend(withheld);
+        }
         let is_due = |resource: &&Arc<Resource>| {
             !blocked.contains(&resource.name)
                 && (forced.contains(&resource.name)
                     || (!kept.contains(&resource.name) && subscription.holding.lacks(resource)))
         };
-        let mut changed: Vec<Arc<Resource>> = target.values().filter(is_due).cloned().collect();
+        let changed: Vec<Arc<Resource>> = target.values().filter(is_due).cloned().collect();
         let mut removed = subscription.holding.without(&target);
-        if let (false, Some(suspect)) = (whole, subscription.holding.suspect(&target)) {
-            // The others wait until this one is answered.
-            subscription.forced = forced;
-            subscription.dirty = true;
-            changed = vec![suspect];
-            removed.clear();
-        } else if delta {
+        if delta {
             // A name that does not exist is answered by its removal, so that nobody waits for it.
-            removed.extend(forced.into_iter().filter(|name| !target.contains_key(name)));
+            removed.extend(forced.iter().filter(|name| !target.contains_key(*name)).cloned());
             removed.sort();
             removed.dedup();
         }
@@ -458,18 +414,23 @@ impl Session {
         for resource in resources.iter().filter(|_| kind == Kind::Routes) {
             self.tables.entry(resource.name.clone()).or_default().sent(resource);
         }
-        let sent = resources.iter().map(|resource| (resource.name.clone(), resource.version)).collect();
-        self.of_mut(kind).holding.sent(Outstanding { nonce: nonce.clone(), resources: sent }, whole);
+        let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), whole };
+        self.of_mut(kind).holding.sent(sent);
         Some(Response { kind, version, nonce, resources, removed: if delta { removed } else { Vec::new() } })
     }
 
     /// A cluster that changed warms anew and waits for its endpoints, changed or not; routes may have waited for it too.
     fn warm(&mut self, clusters: &[Arc<Resource>]) {
-        let Subscription { wanted, forced, dirty, .. } = self.of_mut(Kind::Endpoints);
-        let covered = |name: &str| wanted.as_ref().is_some_and(|wanted| wanted.covers(name));
-        forced.extend(clusters.iter().map(|cluster| cluster.name.clone()).filter(|name| covered(name)));
-        *dirty = true;
+        let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
+        self.force_endpoints(&names);
         self.of_mut(Kind::Routes).dirty = true;
+    }
+
+    fn force_endpoints(&mut self, clusters: &[String]) {
+        let Subscription { wanted, forced, dirty, .. } = self.of_mut(Kind::Endpoints);
+        let covered = |name: &&String| wanted.as_ref().is_some_and(|wanted| wanted.covers(name));
+        forced.extend(clusters.iter().filter(covered).cloned());
+        *dirty = true;
     }
 
     /// Returns what the client is to hold of a type.
@@ -485,53 +446,6 @@ impl Session {
     fn is_wanted(&self, subscription: &Subscription, resource: &Resource) -> bool {
         let here = resource.node_clusters.is_empty() || resource.node_clusters.contains(&self.node_cluster);
         here && subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
-    }
-
-    /// Notes which tables of routes the client brought from an earlier stream, now that they are known again.
-    fn recognise(&mut self, kind: Kind) {
-        let Some(snapshot) = self.snapshot.clone().filter(|_| kind == Kind::Routes) else { return };
-        let mut tables = std::mem::take(&mut self.tables);
-        for (name, table) in &mut tables {
-            let served = snapshot.of(kind).get(name);
-            served.filter(|served| self.of(kind).holding.has_accepted(served)).into_iter().for_each(|held| {
-                table.assume(held);
-            });
-        }
-        self.tables = tables;
-    }
-
-    /// Returns a resource as it is sent to this client; none if it has to wait. Routes differ, where the client refuses
-    /// hosts of them, or clusters that these need: it goes on with what it had. Where clusters come by another stream,
-    /// nothing is known of them.
-    fn composed(&self, kind: Kind, resource: &Arc<Resource>) -> Option<Arc<Resource>> {
-        if kind != Kind::Routes {
-            return Some(resource.clone());
-        }
-        if resource.parts.is_empty() {
-            return (self.usable(&resource.refers_to) == Usable::Yes).then(|| resource.clone());
-        }
-        let fresh = Table::default();
-        self.tables.get(&resource.name).unwrap_or(&fresh).compose(resource, |clusters| self.usable(clusters))
-    }
-
-    fn usable(&self, needed: &[String]) -> Usable {
-        let (clusters, endpoints) = (self.of(Kind::Cluster), self.of(Kind::Endpoints));
-        let by_eds = |cluster: &String| {
-            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.of(Kind::Endpoints).contains_key(cluster))
-        };
-        let is_usable = |cluster: &&String| {
-            clusters.holding.may_be_used(cluster) && (!by_eds(cluster) || endpoints.holding.may_be_used(cluster))
-        };
-        let is_refused =
-            |cluster: &String| clusters.holding.is_refused(cluster) || endpoints.holding.is_refused(cluster);
-        let mut missing = needed.iter().filter(|cluster| !is_usable(cluster)).peekable();
-        if clusters.wanted.is_none() || missing.peek().is_none() {
-            Usable::Yes
-        } else if missing.any(is_refused) {
-            Usable::Refused
-        } else {
-            Usable::NotYet
-        }
     }
 
     fn of(&self, kind: Kind) -> &Subscription {

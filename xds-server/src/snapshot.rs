@@ -8,7 +8,7 @@ use crate::resource::{Kind, Resource};
 /// Resources by name.
 pub type Resources = BTreeMap<String, Arc<Resource>>;
 
-/// Everything that is served at one moment. What refers to something refers to what is in here.
+/// Everything that is served at one moment. A route that leads to a cluster that is not in here is not served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     clusters: Arc<Resources>,

@@ -17,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
@@ -44,6 +45,7 @@ fn model() -> Model {
             port: 80,
             node_clusters: Vec::new(),
             access_log: None,
+            front: Front::default(),
         }],
         hosts: vec![Arc::new(VirtualHost {
             name: "h".to_owned(),
@@ -60,6 +62,7 @@ fn model() -> Model {
             name: cluster,
             endpoints: vec![("127.0.0.1".to_owned(), 81)],
             http2: false,
+            traffic: TrafficPolicy::default(),
         })],
         filter: Some(Arc::from(&b"module"[..])),
     }

@@ -22,6 +22,7 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store;
 
@@ -83,6 +84,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
             timeout: None,
             retries: None,
             http: HttpOptions::default(),
+            traffic: TrafficPolicy::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),
@@ -103,6 +105,7 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
         port: 1,
         node_clusters: Vec::new(),
         access_log: None,
+        front: Front::default(),
     };
     Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], ..Setup::default() })
 }

@@ -20,6 +20,7 @@ use super::http;
 use super::judge;
 use super::metric::{self, MetricDocument, Surroundings};
 use super::rules;
+use super::traffic;
 use super::yaml::{Node, Place};
 use crate::outbound::webhook::Hook;
 use crate::setup::{Audience, Service};
@@ -302,7 +303,6 @@ fn decode_service<'a>(
             "backendTimeout",
             "meshName",
             "backends",
-            "trafficPolicy",
             "apex",
             "primary",
             "canary",
@@ -311,6 +311,8 @@ fn decode_service<'a>(
         "it is for Services of Kubernetes and for Istio",
         decoder,
     );
+    let traffic = fields.take("trafficPolicy").map(|(node, path)| traffic::decode(decoder, node, &path));
+    let traffic = traffic.unwrap_or_default();
     let mut served = Vec::new();
     if let Some((node, path)) = fields.take("match") {
         served = rules::decode_inputs(decoder, node, &path);
@@ -322,7 +324,7 @@ fn decode_service<'a>(
         decoder.not_here(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
     }
     decoder.done(fields);
-    Some((Service { hosts, listeners, timeout, retries, http }, places))
+    Some((Service { hosts, listeners, timeout, retries, http, traffic }, places))
 }
 
 fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<String> {

@@ -2,11 +2,17 @@
 
 use std::net::IpAddr;
 
+use wingbeat_core::time::Span;
+use wingbeat_xds_server::model::traffic::{ClientAddress, Front, Http10, TrailingDot};
 use wingbeat_xds_server::model::{AccessLog, Listener, LogFormat};
 
-use super::decoder::Decoder;
+use super::canary::span;
+use super::decoder::{Decoder, Fields};
 use super::operators;
 use super::yaml::{Node, Value};
+
+/// More proxies in front of each other are a slip.
+const MOST_HOPS: i64 = 100;
 
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
@@ -28,12 +34,37 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<L
     });
     let node_clusters = fields.take("nodes").map(|(node, path)| decoder.texts(node, &path)).unwrap_or_default();
     let access_log = fields.take("accessLog").map(|(node, path)| decode_access_log(decoder, node, &path));
+    let front = decode_front(decoder, &mut fields);
     decoder.done(fields);
     let access_log = match access_log {
         Some(log) => Some(log?),
         None => None,
     };
-    Some(Listener { name: name.to_owned(), address: address?, port: port?, node_clusters, access_log })
+    Some(Listener { name: name.to_owned(), address: address?, port: port?, node_clusters, access_log, front })
+}
+
+/// Takes the fields that say how clients are spoken with, by their names in Envoy.
+fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
+    let mut truth = |name: &'static str| fields.take(name).and_then(|(node, path)| decoder.truth(node, &path));
+    let (remote, http_10, dot) = (truth("useRemoteAddress"), truth("acceptHttp10"), truth("stripTrailingHostDot"));
+    let hops = fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOPS));
+    let trusted_hops = hops.and_then(|hops| u32::try_from(hops).ok()).unwrap_or_default();
+    let idle = fields.take("streamIdleTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
+    Front {
+        address: match remote {
+            Some(true) | None => ClientAddress::Connection { trusted_hops },
+            Some(false) => ClientAddress::Header { trusted_hops },
+        },
+        http_10: match http_10 {
+            Some(true) | None => Http10::Served,
+            Some(false) => Http10::Refused,
+        },
+        trailing_dot: match dot {
+            Some(true) | None => TrailingDot::Stripped,
+            Some(false) => TrailingDot::Kept,
+        },
+        stream_idle_timeout: idle.filter(|idle| *idle > Span::ZERO),
+    }
 }
 
 fn decode_access_log(decoder: &mut Decoder, node: &Node, path: &str) -> Option<AccessLog> {

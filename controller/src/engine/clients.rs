@@ -1,11 +1,12 @@
-//! Who takes configuration from us, and what they refuse of it.
+//! Who takes configuration from us, and what stands in their way: what they refuse of it, and what they do not ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::{Happened, News};
-use wingbeat_xds_server::session::Nack;
+use wingbeat_xds_server::session::{Nack, PATIENCE};
 
 use crate::engine::canary::Canary;
 use crate::setup::cluster_name;
@@ -14,19 +15,48 @@ use crate::view::ClientsView;
 /// What a client says of a refusal is repeated up to this length.
 const LONGEST_ERROR: usize = 500;
 
-/// Refused hosts that are remembered, over all clients.
-const MOST_HOSTS: usize = 10_000;
+/// Named troubles that are remembered, over all clients; more are only counted and logged.
+const MOST_TROUBLES: usize = 10_000;
 
-/// Open streams and open refusals.
+/// Without a client for so long, those whose rollouts wait for one are told. Envoys come back within seconds of a
+/// restart.
+const ALONE: Span = Span::from_secs(10);
+
+/// Open streams, and what stands in the way of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     streams: BTreeMap<u64, String>,
+    /// What was refused together by who cannot be told what of it is to blame.
     refusals: BTreeMap<(u64, Kind), Refusal>,
-    /// By host and stream, what was said of routes that one host alone is to blame for.
-    hosts: BTreeMap<(String, u64), String>,
+    /// By what it is about and stream, what is told of it.
+    troubles: BTreeMap<(Matter, String, u64), String>,
     nacks: BTreeMap<Kind, u64>,
-    /// Something became of an open refusal since it was asked last.
+    /// Something became of an open trouble since it was asked last.
     changed: bool,
+    alone: Alone,
+}
+
+/// What a trouble with something that has a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Matter {
+    /// A resource is refused; of routes, a host.
+    Refused(Kind),
+    /// A cluster is not asked for further, or not answered.
+    Overdue,
+}
+
+/// Whether there is a client at all.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// Nobody looked yet.
+    #[default]
+    Unknown,
+    /// There is none, since this time.
+    Since(Timestamp),
+    /// There is none, and that was told.
+    Told,
+    /// There is one.
+    No,
 }
 
 /// What a client refused, until it accepts something better.
@@ -37,59 +67,98 @@ struct Refusal {
 }
 
 impl Clients {
-    /// Takes news, and returns what is to be told of whom: of each canary and type, the first refusal.
+    /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble.
     pub(super) fn heard(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
         match &news.what {
             Happened::Connected => {
+                self.changed |= self.streams.is_empty();
                 self.streams.insert(news.stream, news.node.clone());
             }
             Happened::Left => {
                 self.streams.remove(&news.stream);
-                self.keep(|(stream, _)| *stream != news.stream, |(_, stream)| *stream != news.stream);
+                self.changed |= self.streams.is_empty();
+                self.keep(|(stream, _)| *stream != news.stream, |(_, _, stream)| *stream != news.stream);
             }
             Happened::Settled(kind) => {
                 let settled = (news.stream, *kind);
-                self.keep(|key| *key != settled, |(_, stream)| settled != (*stream, Kind::Routes));
+                let of_it = (Matter::Refused(*kind), news.stream);
+                self.keep(|key| *key != settled, |(matter, _, stream)| of_it != (*matter, *stream));
             }
-            Happened::RefusesHosts(refused) => {
-                self.keep(|_| true, |(host, stream)| *stream != news.stream || refused.contains(host));
+            Happened::Refuses(kind, refused) => {
+                let of_it = (Matter::Refused(*kind), news.stream);
+                let still =
+                    |matter: Matter, name: &String, stream: u64| of_it != (matter, stream) || refused.contains(name);
+                self.keep(|_| true, |(matter, name, stream)| still(*matter, name, *stream));
             }
-            Happened::Refused(nack) => {
-                let text = format!(
-                    "Envoy {} refuses {} and goes on with the last good ones: {}",
-                    news.node,
-                    what(nack.kind),
-                    nack.error.chars().take(LONGEST_ERROR).collect::<String>()
-                );
-                tracing::warn!(node = news.node, kind = ?nack.kind, names = ?nack.names, "{text}");
-                let count = self.nacks.entry(nack.kind).or_default();
-                *count = count.saturating_add(1);
-                let told = match &nack.hosts {
-                    Some(hosts) => self.blame(news.stream, hosts, &text),
-                    None => self.refuse(news.stream, nack, &text, canaries),
-                };
-                return told;
-            }
+            Happened::Overdue(clusters) => return self.overdue(news, clusters, canaries),
+            Happened::Refused(nack) => return self.refused(news, nack, canaries),
         }
         Vec::new()
     }
 
-    /// Notes who is to blame for refused routes, if that is known. Returns who is refused for the first time.
-    fn blame(&mut self, stream: u64, hosts: &[String], text: &str) -> Vec<(CanaryName, String)> {
-        let mut told = Vec::new();
+    fn refused(
+        &mut self,
+        news: &News,
+        nack: &Nack,
+        canaries: &BTreeMap<CanaryName, Canary>,
+    ) -> Vec<(CanaryName, String)> {
+        let error: String = nack.error.chars().take(LONGEST_ERROR).collect();
+        let text = |of: &str| {
+            format!("Envoy {} refuses {}{of} and goes on with the last good ones: {error}", news.node, what(nack.kind))
+        };
+        tracing::warn!(node = news.node, kind = ?nack.kind, names = ?nack.names, "{}", text(""));
+        let count = self.nacks.entry(nack.kind).or_default();
+        *count = count.saturating_add(1);
+        let Some(culprits) = &nack.culprits else { return self.refuse(news.stream, nack, &text(""), canaries) };
         // Who can tell them apart knows what the others are.
-        self.changed |= self.refusals.remove(&(stream, Kind::Routes)).is_some();
-        for host in hosts {
-            let known = self.host_refusal(host).is_some();
-            if self.hosts.len() < MOST_HOSTS {
-                self.hosts.insert((host.clone(), stream), text.to_owned());
-            }
-            self.changed = true;
-            if let Some((namespace, name)) = host.split_once('/').filter(|_| !known) {
-                told.push((CanaryName::new(namespace, name), text.to_owned()));
-            }
+        self.changed |= self.refusals.remove(&(news.stream, nack.kind)).is_some();
+        let blame = |name: &String| {
+            self.trouble(Matter::Refused(nack.kind), name, news.stream, &text(&format!(" ({name})")), canaries)
+        };
+        culprits.iter().flat_map(blame).collect()
+    }
+
+    fn overdue(
+        &mut self,
+        news: &News,
+        clusters: &BTreeSet<String>,
+        canaries: &BTreeMap<CanaryName, Canary>,
+    ) -> Vec<(CanaryName, String)> {
+        let of_it = (Matter::Overdue, news.stream);
+        self.keep(|_| true, |(matter, name, stream)| of_it != (*matter, *stream) || clusters.contains(name));
+        let known = |name: &&String| self.troubles.contains_key(&(Matter::Overdue, (*name).clone(), news.stream));
+        let fresh: Vec<&String> = clusters.iter().filter(|name| !known(name)).collect();
+        let tell = |name: &String| {
+            let text = format!(
+                "Envoy {} has not asked for the endpoints of cluster {name}, or not answered, for {PATIENCE:?}: its \
+                 routes wait no longer",
+                news.node
+            );
+            tracing::warn!(node = news.node, cluster = name, "{text}");
+            self.trouble(Matter::Overdue, name, news.stream, &text, canaries)
+        };
+        fresh.into_iter().flat_map(tell).collect()
+    }
+
+    /// Notes a trouble with something that has a name. Returns whom it concerns, if it is the first of its kind.
+    fn trouble(
+        &mut self,
+        matter: Matter,
+        name: &str,
+        stream: u64,
+        text: &str,
+        canaries: &BTreeMap<CanaryName, Canary>,
+    ) -> Vec<(CanaryName, String)> {
+        let known = self.of(matter, name).is_some();
+        if self.troubles.len() < MOST_TROUBLES {
+            self.troubles.insert((matter, name.to_owned(), stream), text.to_owned());
         }
-        told
+        self.changed = true;
+        if known {
+            return Vec::new();
+        }
+        let concerned = |(_, canary): &(&CanaryName, &Canary)| concerns(matter, name, canary);
+        canaries.iter().filter(concerned).map(|(canary, _)| (canary.clone(), text.to_owned())).collect()
     }
 
     /// Notes what is refused together. Returns whom that concerns for the first time.
@@ -111,38 +180,76 @@ impl Clients {
         told
     }
 
-    /// Keeps these refusals and forgets the others.
-    fn keep(&mut self, refusals: impl Fn(&(u64, Kind)) -> bool, hosts: impl Fn(&(String, u64)) -> bool) {
-        let before = (self.refusals.len(), self.hosts.len());
+    /// Keeps these troubles and forgets the others.
+    fn keep(&mut self, refusals: impl Fn(&(u64, Kind)) -> bool, troubles: impl Fn(&(Matter, String, u64)) -> bool) {
+        let before = (self.refusals.len(), self.troubles.len());
         self.refusals.retain(|key, _| refusals(key));
-        self.hosts.retain(|key, _| hosts(key));
-        self.changed |= (self.refusals.len(), self.hosts.len()) != before;
+        self.troubles.retain(|key, _| troubles(key));
+        self.changed |= (self.refusals.len(), self.troubles.len()) != before;
     }
 
-    fn host_refusal(&self, host: &str) -> Option<&str> {
-        let refused = self.hosts.range((host.to_owned(), 0)..).next();
-        refused.filter(|((of, _), _)| of == host).map(|(_, text)| text.as_str())
+    fn of(&self, matter: Matter, name: &str) -> Option<&str> {
+        let mut of_it = self.troubles.range((matter, name.to_owned(), 0)..=(matter, name.to_owned(), u64::MAX));
+        of_it.next().map(|(_, text)| text.as_str())
     }
 
-    /// Returns true if there are other refusals than when it was asked last.
+    /// Returns true if there are other troubles than when it was asked last.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
 
-    /// Returns what some client refuses of what this canary needs.
-    pub(super) fn refusal(&self, canary: &Canary) -> Option<&str> {
+    /// Returns what stands in the way of some client of what this canary needs.
+    pub(super) fn trouble_of(&self, canary: &Canary) -> Option<&str> {
         let concerned = self.refusals.iter().find(|((_, kind), refusal)| refusal.concerns(*kind, canary));
-        let name = canary.managed.plan.name();
-        concerned
-            .map(|(_, refusal)| refusal.text.as_str())
-            .or_else(|| self.host_refusal(&format!("{}/{}", name.namespace, name.name)))
+        if let Some((_, refusal)) = concerned {
+            return Some(refusal.text.as_str());
+        }
+        if self.troubles.is_empty() {
+            return None;
+        }
+        let clusters = clusters(canary);
+        let of_clusters = clusters.iter().find_map(|cluster| {
+            [Matter::Refused(Kind::Cluster), Matter::Refused(Kind::Endpoints), Matter::Overdue]
+                .into_iter()
+                .find_map(|matter| self.of(matter, cluster))
+        });
+        let listeners = &canary.managed.service.listeners;
+        let of_filter = || {
+            let mut rest = self.troubles.range((Matter::Refused(Kind::Extension), String::new(), 0)..);
+            let first = rest.next().filter(|((matter, ..), _)| *matter == Matter::Refused(Kind::Extension));
+            first.map(|(_, text)| text.as_str())
+        };
+        of_clusters
+            .or_else(|| self.of(Matter::Refused(Kind::Routes), &host(canary)))
+            .or_else(|| listeners.iter().find_map(|name| self.of(Matter::Refused(Kind::Listener), name)))
+            .or_else(of_filter)
+    }
+
+    /// Returns true if no client takes configuration.
+    pub(super) fn is_alone(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Returns true once there has been no client for long.
+    pub(super) fn has_become_alone(&mut self, now: Timestamp) -> bool {
+        self.alone = match self.alone {
+            _ if !self.is_alone() => Alone::No,
+            Alone::Unknown | Alone::No => Alone::Since(now),
+            Alone::Since(since) if now.since(since) >= ALONE => {
+                self.alone = Alone::Told;
+                return true;
+            }
+            Alone::Since(since) => Alone::Since(since),
+            Alone::Told => Alone::Told,
+        };
+        false
     }
 
     pub(super) fn view(&self) -> ClientsView {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         ClientsView {
             streams: count(self.streams.len()),
-            refusals: count(self.refusals.len().saturating_add(self.hosts.len())),
+            refusals: count(self.refusals.len().saturating_add(self.troubles.len())),
             nacks: self.nacks.iter().map(|(kind, count)| (kind.type_url(), *count)).collect(),
         }
     }
@@ -150,16 +257,35 @@ impl Clients {
 
 impl Refusal {
     fn concerns(&self, kind: Kind, canary: &Canary) -> bool {
-        let managed = &canary.managed;
-        match kind {
-            Kind::Cluster | Kind::Endpoints => {
-                let clusters = managed.workload.revisions.keys().map(|revision| cluster_name(&managed.plan, revision));
-                clusters.into_iter().any(|cluster| self.names.iter().any(|name| name == cluster.as_str()))
+        self.names.iter().any(|name| match kind {
+            // Together, hosts cannot be told from each other.
+            Kind::Routes => canary.managed.service.listeners.contains(name),
+            Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
+                concerns(Matter::Refused(kind), name, canary)
             }
-            Kind::Listener | Kind::Routes => managed.service.listeners.iter().any(|name| self.names.contains(name)),
-            Kind::Extension => true,
-        }
+        })
     }
+}
+
+fn concerns(matter: Matter, name: &str, canary: &Canary) -> bool {
+    match matter {
+        Matter::Refused(Kind::Cluster | Kind::Endpoints) | Matter::Overdue => {
+            clusters(canary).iter().any(|cluster| cluster == name)
+        }
+        Matter::Refused(Kind::Routes) => host(canary) == name,
+        Matter::Refused(Kind::Listener) => canary.managed.service.listeners.iter().any(|listener| listener == name),
+        Matter::Refused(Kind::Extension) => true,
+    }
+}
+
+fn clusters(canary: &Canary) -> Vec<String> {
+    let managed = &canary.managed;
+    managed.workload.revisions.keys().map(|revision| cluster_name(&managed.plan, revision).to_string()).collect()
+}
+
+fn host(canary: &Canary) -> String {
+    let name = canary.managed.plan.name();
+    format!("{}/{}", name.namespace, name.name)
 }
 
 const fn what(kind: Kind) -> &'static str {

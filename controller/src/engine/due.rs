@@ -7,7 +7,7 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Heard;
 use crate::engine::record::{encode, entry, evidence_key};
-use crate::engine::{Alerted, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY};
+use crate::engine::{Alerted, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY, show};
 use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
@@ -45,6 +45,13 @@ impl Engine {
                 self.look(&name, &mut unaware, now);
             }
             self.retry_store(&name, now);
+            self.tell_missing(&name, now);
+        }
+        if self.clients.has_become_alone(now) {
+            let judged: Vec<CanaryName> = self.roster.judged().map(|(name, _)| name.clone()).collect();
+            for name in judged {
+                self.say(&name, Severity::Warning, "No Envoy takes configuration: nothing can be measured", now);
+            }
         }
         if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
             self.checkpoint(now);
@@ -109,6 +116,23 @@ impl Engine {
             self.follow_epoch(name, before);
             (self.routes_changed, self.policy_is_stale) = (true, true);
             self.touched(name);
+        }
+    }
+
+    /// Tells once of routes to a cluster that is missing.
+    fn tell_missing(&mut self, name: &CanaryName, now: Timestamp) {
+        let missing = self.roster.missing(name);
+        if self.missing.get(name) == missing {
+            return;
+        }
+        let text = self.roster.get(name).zip(missing).map(|(canary, cluster)| show::missing(canary, cluster));
+        match missing.cloned() {
+            Some(cluster) => self.missing.insert(name.clone(), cluster),
+            None => self.missing.remove(name),
+        };
+        self.views.is_stale(name);
+        if let Some(text) = text {
+            self.say(name, Severity::Warning, text, now);
         }
     }
 

@@ -78,6 +78,11 @@ impl Roster {
         self.served.values()
     }
 
+    /// Returns the cluster that a canary's routes lead to and that there is none of, if one is missing.
+    pub(super) fn missing(&self, name: &CanaryName) -> Option<&ClusterName> {
+        self.served.get(name).and_then(Served::missing)
+    }
+
     /// Returns whose a cluster is.
     pub(super) fn owner(&self, cluster: &str) -> Option<&(CanaryName, Arm)> {
         self.owners.get(cluster)

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use wingbeat_core::id::ClusterName;
-use wingbeat_core::rollout::{Plan, Routes, Share};
+use wingbeat_core::rollout::{Routes, Share};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 
 use crate::engine::canary::Canary;
-use crate::setup::{Audience, Setup, Workload, cluster_name};
+use crate::setup::{Audience, Managed, Setup, cluster_name};
 
 /// What is served of one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,13 @@ pub(super) struct Served {
 }
 
 impl Served {
+    /// Returns the cluster that the routes lead to and that there is none of, if one is missing. Proxies are not sent such
+    /// routes, and keep those that they have.
+    pub(super) fn missing(&self) -> Option<&ClusterName> {
+        let needed = self.host.as_deref().map(|host| host.split.clusters()).unwrap_or_default();
+        needed.into_iter().find(|name| self.clusters.iter().all(|cluster| cluster.name != **name))
+    }
+
     /// Makes it what the canary implies now. What is the same stays the very same, for those who compare.
     pub(super) fn renew(&mut self, canary: &Canary) {
         let host = host(canary);
@@ -26,7 +33,7 @@ impl Served {
         }
         let before = std::mem::take(&mut self.clusters);
         let same = |cluster: &Cluster| before.iter().find(|known| known.as_ref() == cluster).cloned();
-        let clusters = clusters(&canary.managed.plan, &canary.managed.workload);
+        let clusters = clusters(&canary.managed);
         self.clusters = clusters.map(|cluster| same(&cluster).unwrap_or_else(|| Arc::new(cluster))).collect();
     }
 }
@@ -81,10 +88,11 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
 }
 
 /// Every revision has its cluster, also those without traffic: a route never waits for one.
-fn clusters<'a>(plan: &'a Plan, workload: &'a Workload) -> impl Iterator<Item = Cluster> + 'a {
-    workload.revisions.iter().map(|(revision, endpoints)| Cluster {
-        name: cluster_name(plan, revision),
+fn clusters(managed: &Managed) -> impl Iterator<Item = Cluster> {
+    managed.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
+        name: cluster_name(&managed.plan, revision),
         endpoints: endpoints.clone(),
-        http2: workload.http2,
+        http2: managed.workload.http2,
+        traffic: managed.service.traffic.clone(),
     })
 }

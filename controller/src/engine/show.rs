@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wingbeat_core::analysis::judge::{Assessment, Mode};
 use wingbeat_core::analysis::quantile;
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, CanaryName, NodeId, RolloutId};
+use wingbeat_core::id::{Arm, CanaryName, ClusterName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Gate, Phase, Plan, Progress, Unready};
 use wingbeat_core::time::{Span, Timestamp};
@@ -75,7 +75,7 @@ impl Views {
         }
         for name in stale {
             if let Some(canary) = roster.get(&name) {
-                let trouble = troubles.of(&name, canary);
+                let trouble = troubles.of(&name, canary, roster);
                 self.shown.insert(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
@@ -93,11 +93,16 @@ pub(super) struct Troubles<'a> {
 }
 
 impl<'a> Troubles<'a> {
-    fn of(&self, name: &CanaryName, canary: &Canary) -> Trouble<'a> {
+    fn of(&self, name: &CanaryName, canary: &Canary, roster: &Roster) -> Trouble<'a> {
         let file = self.setup.files.get(name);
         let file = file.and_then(|file| self.setup.refused_files.iter().find(|refused| refused.file == **file));
         Trouble {
-            refusal: self.clients.refusal(canary),
+            proxies: match (roster.missing(name), self.clients.trouble_of(canary)) {
+                (Some(cluster), _) => Some(Proxies::LackCluster(missing(canary, cluster))),
+                (None, Some(text)) => Some(Proxies::Refuse(text)),
+                (None, None) if self.clients.is_alone() => Some(Proxies::Absent),
+                (None, None) => None,
+            },
             unstorable: self.unstorable,
             file,
             unrecorded: self.records.loss(name, canary.state.rollout),
@@ -107,14 +112,29 @@ impl<'a> Troubles<'a> {
 
 /// What stands in a canary's way.
 struct Trouble<'a> {
-    /// What some Envoy refuses of what it needs.
-    refusal: Option<&'a str>,
+    proxies: Option<Proxies<'a>>,
     /// Why nothing can be stored.
     unstorable: Option<&'a str>,
     /// What is missing in the recording of its rollout.
     unrecorded: Option<&'a Loss>,
     /// The file that it is from, if what that says now was refused.
     file: Option<&'a RefusedFileView>,
+}
+
+/// Why its routes are not in force, at all proxies or at some.
+enum Proxies<'a> {
+    /// There is none.
+    Absent,
+    /// Some refuses what it needs, or does not ask for it.
+    Refuse(&'a str),
+    /// They are not sent these routes.
+    LackCluster(String),
+}
+
+/// Returns what is told of a cluster that a canary's routes lead to and that there is none of.
+pub(super) fn missing(canary: &Canary, cluster: &ClusterName) -> String {
+    let hosts = canary.managed.service.hosts.join(", ");
+    format!("Routes of {hosts} lead to cluster {cluster}, which is not there: proxies keep the routes that they have")
 }
 
 fn key(name: &CanaryName) -> (String, String) {
@@ -222,9 +242,19 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
         message,
     };
     let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
-    if let Some(refusal) = trouble.refusal {
-        // The word of the Gateway API for what has reached the data plane.
-        conditions.push(condition("Programmed", "False", "Refused", refusal.to_owned()));
+    // The word of the Gateway API for what has reached the data plane.
+    match &trouble.proxies {
+        Some(Proxies::Refuse(text)) => {
+            conditions.push(condition("Programmed", "False", "Refused", (*text).to_owned()));
+        }
+        Some(Proxies::LackCluster(text)) => {
+            conditions.push(condition("Programmed", "False", "ClusterMissing", text.clone()));
+        }
+        Some(Proxies::Absent) => {
+            let message = "No Envoy takes configuration: start one with what `wingbeat bootstrap` prints.".to_owned();
+            conditions.push(condition("Connected", "False", "NoProxies", message));
+        }
+        None => {}
     }
     if let Some(file) = trouble.file
         && let Some(first) = file.errors.first()

@@ -15,6 +15,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::v1::{ClusterReport, Count};
 use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::Happened;
 use wingbeat_xds_server::session::Nack;
@@ -72,6 +73,7 @@ fn setup(revision: &str) -> Setup {
             timeout: None,
             retries: None,
             http: HttpOptions::default(),
+            traffic: TrafficPolicy::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),

@@ -148,6 +148,7 @@ fn setup() -> Setup {
             timeout: None,
             retries: None,
             http: wingbeat_xds_server::model::http::HttpOptions::default(),
+            traffic: wingbeat_xds_server::model::traffic::TrafficPolicy::default(),
         },
         audience: Audience::Chance,
         hooks: Vec::new(),

@@ -12,10 +12,17 @@ use regex_automata::dfa::dense;
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 
+use regex_syntax::hir::{Hir, HirKind};
+
 use super::pattern::{Automaton, LARGEST, Regex};
 
 /// Longest pattern, in bytes.
 pub const LONGEST: usize = 1_024;
+/// Largest program of a pattern that proxies run themselves, in states of an automaton of bytes. Envoys with our bootstrap
+/// take about as many instructions ten times over, which is more than RE2 makes of them.
+pub const LARGEST_PROGRAM: usize = 10_000;
+/// Most repetitions of one thing, all braces around it multiplied, that RE2 takes.
+const MOST_REPETITIONS: u64 = 1_000;
 /// What determinising may use: a pattern whose automaton explodes is found out in milliseconds.
 const DETERMINISING: usize = 1_024 * 1_024;
 
@@ -54,7 +61,30 @@ pub fn captures(pattern: &str) -> Result<usize, String> {
     let parsed = parse(pattern).map_err(|told| {
         if told.starts_with("has look-around") { "has look-around, which Envoy cannot run here".into() } else { told }
     })?;
-    Ok(parsed.properties().explicit_captures_len())
+    if repetitions(&parsed) > MOST_REPETITIONS {
+        return Err(format!(
+            "repeats something more than {MOST_REPETITIONS} times, which Envoy does not take: repeat less"
+        ));
+    }
+    let config = thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING));
+    let built = thompson::Compiler::new().configure(config).build_from_hir(&parsed);
+    if built.is_ok_and(|nfa| nfa.states().len() <= LARGEST_PROGRAM) {
+        return Ok(parsed.properties().explicit_captures_len());
+    }
+    Err(format!("makes a program of more than {LARGEST_PROGRAM} steps: make it shorter, or repeat less"))
+}
+
+/// Returns how often something is repeated at most, by numbers in braces.
+fn repetitions(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Repetition(repeated) => {
+            let times = repeated.max.unwrap_or(repeated.min).max(1);
+            u64::from(times).saturating_mul(repetitions(&repeated.sub))
+        }
+        HirKind::Capture(capture) => repetitions(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(repetitions).max().unwrap_or(1),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => 1,
+    }
 }
 
 /// One look-ahead: whether it must match, and its pattern.
@@ -146,7 +176,7 @@ fn determinise(pattern: &str) -> Result<Automaton, String> {
     Ok(Automaton::new(sparse))
 }
 
-fn parse(pattern: &str) -> Result<regex_syntax::hir::Hir, String> {
+fn parse(pattern: &str) -> Result<Hir, String> {
     let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
     parser.parse(pattern).map_err(|error| refused(&error))
 }
@@ -213,5 +243,17 @@ mod tests {
         assert_eq!(captures("^/a/([^/]+)(?:/(.*))?$"), Ok(2));
         assert_eq!(captures("(?!a)b").unwrap_err(), "has look-around, which Envoy cannot run here");
         assert!(captures("(a").unwrap_err().contains("is no regex"));
+    }
+
+    #[test]
+    fn what_proxies_do_not_take_is_found_before() {
+        assert_eq!(captures(&format!("^/({})$", "[a-z0-9]+/".repeat(90))), Ok(1), "more than 100 instructions");
+        assert_eq!(captures("a{1000}"), Ok(0));
+        for (pattern, says) in [("a{1001}", "1000 times"), ("(a{100}){11}", "1000 times"), ("a{1001,}", "1000 times")] {
+            let why = captures(pattern).unwrap_err();
+            assert!(why.contains(says), "{pattern}: {why}");
+        }
+        let many = "[a-z]{1000}".repeat(20);
+        assert!(captures(&many).unwrap_err().contains("10000 steps"));
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{Metadata, RuntimeFractionalPercent};
 use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{RetryHostPredicate, retry_host_predicate};
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, RequestMirrorPolicy};
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
     FilterConfig, HeaderMatcher, RetryPolicy, Route, RouteAction, RouteMatch, VirtualHost as Message, WeightedCluster,
 };
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value};
@@ -28,6 +30,10 @@ use crate::resource::{Part, Resource, Version, any};
 
 /// First pause before a retry: Istio's.
 const RETRY_PAUSE: Span = Span::from_millis(25);
+
+/// So often another endpoint is drawn for a retry where those tried before come up again; then one of them is tried
+/// again. Istio's.
+const DRAWS: i64 = 5;
 
 /// Envoy's condition under which it looks at the list of statuses.
 const BY_STATUS: &str = "retriable-status-codes";
@@ -197,6 +203,8 @@ fn mirror(canary: &ClusterName, share: BasisPoints) -> RequestMirrorPolicy {
             }),
             runtime_key: String::new(),
         }),
+        // A service that looks at the host would answer copies with 404.
+        disable_shadow_host_suffix_append: true,
         ..RequestMirrorPolicy::default()
     }
 }
@@ -218,6 +226,11 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
         retriable_status_codes: statuses,
         num_retries: Some(UInt32Value { value: retries.attempts }),
         per_try_timeout: retries.per_try_timeout.map(duration),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+        }],
+        host_selection_retry_max_attempts: DRAWS,
         retry_back_off: Some(RetryBackOff { base_interval: Some(duration(RETRY_PAUSE)), max_interval: None }),
         ..RetryPolicy::default()
     }
@@ -276,6 +289,19 @@ mod tests {
         assert_eq!(policy("5xx, reset"), ("5xx,reset".to_owned(), vec![]));
         assert_eq!(policy("reset,503, 504"), ("reset,retriable-status-codes".to_owned(), vec![503, 504]));
         assert_eq!(policy("retriable-status-codes,429"), ("retriable-status-codes".to_owned(), vec![429]));
+    }
+
+    #[test]
+    fn retries_go_to_another_endpoint() {
+        let policy = retry_policy(&Retries { attempts: 2, per_try_timeout: None, retry_on: "5xx".to_owned() });
+        let names: Vec<_> = policy.retry_host_predicate.iter().map(|predicate| predicate.name.as_str()).collect();
+        assert_eq!(names, ["envoy.retry_host_predicates.previous_hosts"]);
+        assert_eq!(policy.host_selection_retry_max_attempts, 5);
+    }
+
+    #[test]
+    fn copies_are_sent_to_the_host_that_was_asked_for() {
+        assert!(mirror(&ClusterName::new("a/b/2"), BasisPoints::FULL).disable_shadow_host_suffix_append);
     }
 
     /// Returns for each route which header it asks for, whether the filter is off, and its cluster.

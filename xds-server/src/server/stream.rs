@@ -13,6 +13,7 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
@@ -20,7 +21,7 @@ use crate::resource::Kind;
 use crate::server::principal::{Principals, Speaker, principal};
 use crate::server::wire::{self, Answers, Field, Pieces};
 use crate::server::{Happened, Intake, MAX_REQUEST, News, check_node_id};
-use crate::session::{self, Dialect, Memory, Names, Session};
+use crate::session::{self, Changes, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
 /// Streams at a time: 10,000 nodes, each with a stream for every type.
@@ -123,20 +124,23 @@ impl<I: Intake> Open<I> {
         requests: &mut Streaming<M>,
         tell: &impl Fn(Happened),
     ) -> Result<(), Status> {
+        let began = Instant::now();
         let mut snapshots = self.store.watch();
         let known = snapshots.borrow_and_update().clone();
         // Nobody wants anything yet.
-        let _nothing = known.map(|snapshot| session.snapshot(&snapshot));
-        let mut due = self.react(session, first, tell)?;
+        let _nothing = known.map(|snapshot| session.snapshot(&snapshot, began.elapsed()));
+        let mut due = self.react(session, first, began, tell)?;
         loop {
+            tell_changes(session.take_changes(), tell);
             for response in due.drain(..) {
                 if self.responses.send(Ok(M::write(response)?)).await.is_err() {
                     return Ok(());
                 }
             }
+            let expiry = session.expires().and_then(|expiry| began.checked_add(expiry));
             tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(request)) => due = self.react(session, request, tell)?,
+                    Ok(Some(request)) => due = self.react(session, request, began, tell)?,
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 changed = snapshots.changed() => {
@@ -144,11 +148,10 @@ impl<I: Intake> Open<I> {
                         return Ok(());
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
-                    due = snapshot.map(|snapshot| session.snapshot(&snapshot)).unwrap_or_default();
-                    if let Some(hosts) = session.take_refused_hosts() {
-                        tell(Happened::RefusesHosts(hosts));
-                    }
+                    let taken = snapshot.map(|snapshot| session.snapshot(&snapshot, began.elapsed()));
+                    due = taken.unwrap_or_default();
                 }
+                () = until(expiry) => due = session.expire(began.elapsed()),
             }
         }
     }
@@ -157,6 +160,7 @@ impl<I: Intake> Open<I> {
         &self,
         session: &mut Session,
         request: M,
+        began: Instant,
         tell: &impl Fn(Happened),
     ) -> Result<Vec<session::Response>, Status> {
         let (type_url, request) = request.read();
@@ -166,18 +170,32 @@ impl<I: Intake> Open<I> {
             tracing::debug!(stream = self.number, type_url, "asked for a type that is not served");
             return Ok(Vec::new());
         };
-        let reaction = session.request(kind, &request);
+        let reaction = session.request(kind, &request, began.elapsed());
         let reaction = reaction.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         if let Some(nack) = reaction.nack {
             tell(Happened::Refused(nack));
-        }
-        if let Some(hosts) = reaction.refused_hosts {
-            tell(Happened::RefusesHosts(hosts));
         }
         if let Some(kind) = reaction.settled {
             tell(Happened::Settled(kind));
         }
         Ok(reaction.responses)
+    }
+}
+
+/// Resolves at this time, if there is one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell_changes(changes: Changes, tell: &impl Fn(Happened)) {
+    for (kind, names) in changes.refused {
+        tell(Happened::Refuses(kind, names));
+    }
+    if let Some(clusters) = changes.overdue {
+        tell(Happened::Overdue(clusters));
     }
 }
 

@@ -1,10 +1,20 @@
-//! What a client holds of one type, as far as its answers tell.
+//! What a client holds of one type, as far as its answers tell, and what it refuses.
+//!
+//! A client takes a response as a whole or not at all. So that what it refuses holds nothing else back, that is looked
+//! for: after a refusal, half as many changed resources are sent, until one of them alone is refused. That one is not
+//! sent again until it changes. With `k` such ones among `n` changed ones, the client is asked about `k · (2 + log₂ n)`
+//! times. In a whole set, the version that the client accepted last stands in for what is not sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::resource::{Resource, Version};
+use crate::session::message::Culprit;
 use crate::snapshot::Resources;
+
+/// So many refused resources of a type are looked for, and so many refused hosts of a route table. Who refuses more
+/// refuses something that they have in common; it is left with what it has.
+pub(super) const MAX_CULPRITS: usize = 64;
 
 /// What was sent, and what became of it.
 #[derive(Debug, Default)]
@@ -13,8 +23,21 @@ pub(super) struct Holding {
     outstanding: Option<Outstanding>,
     /// Nonce of the latest response.
     last_nonce: Option<String>,
-    /// Refused together with others: to be sent alone.
-    suspects: BTreeSet<String>,
+    /// Refused, each alone among what changed, in this version.
+    blamed: BTreeMap<String, Version>,
+    /// While a culprit is looked for: it is among so many of the first changes. At least one.
+    among: Option<usize>,
+    origin: Origin,
+}
+
+/// Whether it is known what the client held when its stream began.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It is, or nothing was held.
+    #[default]
+    Known,
+    /// It came with a whole set, and nobody here knows what is in it: nothing may be left out of the next one.
+    Unknown,
 }
 
 /// What an answer was about.
@@ -24,54 +47,83 @@ pub(super) struct Answered {
     pub(super) names: Vec<String>,
     /// True if the response carried nothing else.
     pub(super) alone: bool,
+    /// Who is to blame, of a refusal.
+    pub(super) culprit: Option<Culprit>,
+    /// True if something is accepted now that was refused along with others before.
+    pub(super) mended: bool,
 }
 
 /// A response that is not answered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Outstanding {
     pub(super) nonce: String,
-    pub(super) resources: Vec<(String, Version)>,
+    pub(super) resources: Vec<Arc<Resource>>,
+    /// True if it is a whole set: what is left out is gone.
+    pub(super) whole: bool,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Sent last; none if the client holds something that we do not know.
+    /// Sent last and not refused; none if the client holds something that we do not know.
     sent: Option<Version>,
     accepted: Option<Version>,
-    refused: Option<Version>,
+    /// What was accepted, if it was seen.
+    body: Option<Arc<Resource>>,
 }
 
 impl Held {
-    fn may_be_used(&self) -> bool {
-        self.accepted.is_some() || self.refused != self.sent
+    fn has_accepted(&self, resource: &Resource) -> bool {
+        self.accepted == Some(resource.version)
     }
 }
 
 impl Holding {
     /// Takes the answer to a response, if it is the one that was waited for.
     pub(super) fn answer(&mut self, nonce: &str, refused: bool) -> Option<Answered> {
-        let answered = self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
-        let alone = answered.resources.len() <= 1;
-        let mut names = Vec::new();
-        for (name, version) in answered.resources {
-            let held = self.resources.entry(name.clone()).or_default();
-            if !refused {
-                held.accepted = Some(version);
-                held.refused = None;
-                self.suspects.remove(&name);
-            } else if held.accepted == Some(version) {
-                continue;
-            } else {
-                held.refused = Some(version);
-                if alone {
-                    self.suspects.remove(&name);
-                } else {
-                    self.suspects.insert(name.clone());
-                }
+        let Outstanding { resources, whole, .. } =
+            self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
+        let alone = resources.len() <= 1;
+        let changed: Vec<Arc<Resource>> =
+            resources.iter().filter(|resource| !self.has_accepted(resource)).cloned().collect();
+        if !refused {
+            let mended = self.among.is_some();
+            self.among = self.among.and_then(|among| among.checked_sub(changed.len())).filter(|left| *left > 0);
+            if whole {
+                self.origin = Origin::Known;
             }
-            names.push(name);
+            let names = resources.iter().map(|resource| resource.name.clone()).collect();
+            for resource in resources {
+                let held = self.resources.entry(resource.name.clone()).or_default();
+                held.accepted = Some(resource.version);
+                held.body = Some(resource);
+            }
+            return Some(Answered { names, alone, culprit: None, mended });
         }
-        Some(Answered { names, alone })
+        let names = changed.iter().map(|resource| resource.name.clone()).collect();
+        let culprit = match changed.as_slice() {
+            [] => Culprit::Unknown,
+            [one] => {
+                self.among = None;
+                self.blamed.insert(one.name.clone(), one.version);
+                Culprit::One(one.name.clone())
+            }
+            // Nothing can be left out to find it, and most of them may well be in use.
+            _ if whole && self.origin == Origin::Unknown => {
+                return Some(Answered { names, alone, culprit: Some(Culprit::Unknown), mended: false });
+            }
+            many => {
+                self.among = Some(many.len());
+                Culprit::Sought
+            }
+        };
+        for resource in changed {
+            let Some(held) = self.resources.get_mut(&resource.name) else { continue };
+            held.sent = held.accepted;
+            if whole && held.accepted.is_none() {
+                self.resources.remove(&resource.name);
+            }
+        }
+        Some(Answered { names, alone, culprit: Some(culprit), mended: false })
     }
 
     /// Returns true for the nonce of a response that is not the latest one.
@@ -80,14 +132,13 @@ impl Holding {
     }
 
     /// Notes a response. A whole set replaces what was held.
-    pub(super) fn sent(&mut self, outstanding: Outstanding, whole: bool) {
-        if whole {
-            let names: BTreeSet<&String> = outstanding.resources.iter().map(|(name, _)| name).collect();
+    pub(super) fn sent(&mut self, outstanding: Outstanding) {
+        if outstanding.whole {
+            let names: BTreeSet<&String> = outstanding.resources.iter().map(|resource| &resource.name).collect();
             self.resources.retain(|name, _| names.contains(name));
-            self.suspects.clear();
         }
-        for (name, version) in &outstanding.resources {
-            self.resources.entry(name.clone()).or_default().sent = Some(*version);
+        for resource in &outstanding.resources {
+            self.resources.entry(resource.name.clone()).or_default().sent = Some(resource.version);
         }
         self.last_nonce = Some(outstanding.nonce.clone());
         self.outstanding = Some(outstanding);
@@ -98,8 +149,21 @@ impl Holding {
     }
 
     /// Notes what the client holds from an earlier stream.
-    pub(super) fn assume(&mut self, name: &str, version: Option<Version>) {
-        self.resources.insert(name.to_owned(), Held { sent: version, accepted: version, refused: None });
+    pub(super) fn assume(&mut self, name: &str, version: Option<Version>, body: Option<Arc<Resource>>) {
+        self.resources.insert(name.to_owned(), Held { sent: version, accepted: version, body });
+    }
+
+    /// Notes that the client holds a whole set of which nothing is known.
+    pub(super) const fn assume_something(&mut self) {
+        self.origin = Origin::Unknown;
+    }
+
+    /// Notes that the client holds this whole set from an earlier stream.
+    pub(super) fn assume_all(&mut self, resources: &Resources) {
+        self.origin = Origin::Known;
+        for held in resources.values() {
+            self.assume(&held.name, Some(held.version), Some(held.clone()));
+        }
     }
 
     /// Returns true if the client holds some version of this.
@@ -109,25 +173,39 @@ impl Holding {
 
     /// Returns true if the client has accepted this very version.
     pub(super) fn has_accepted(&self, resource: &Resource) -> bool {
-        self.resources.get(&resource.name).is_some_and(|held| held.accepted == Some(resource.version))
+        self.resources.get(&resource.name).is_some_and(|held| held.has_accepted(resource))
     }
 
-    /// Returns true if this version was never sent.
+    /// Returns true if the client has accepted some version of this.
+    pub(super) fn has_accepted_some(&self, name: &str) -> bool {
+        self.resources.get(name).is_some_and(|held| held.accepted.is_some())
+    }
+
+    /// Returns true if this version is to be sent: it was not, or it was refused along with others.
     pub(super) fn lacks(&self, resource: &Resource) -> bool {
-        self.resources
-            .get(&resource.name)
-            .is_none_or(|held| held.sent != Some(resource.version) && held.refused != Some(resource.version))
+        let sent = self.resources.get(&resource.name).and_then(|held| held.sent);
+        sent != Some(resource.version) && self.blamed.get(&resource.name) != Some(&resource.version)
     }
 
     /// Returns true if something that the client is to hold may refer to this: it was sent, and some version of it
     /// was not refused.
     pub(super) fn may_be_used(&self, name: &str) -> bool {
-        self.resources.get(name).is_some_and(Held::may_be_used)
+        self.resources.get(name).is_some_and(|held| held.accepted.is_some() || held.sent.is_some())
     }
 
-    /// Returns true if the client has refused the only version of this that it was sent.
+    /// Returns true if the client refuses this, and never accepted another version of it.
     pub(super) fn is_refused(&self, name: &str) -> bool {
-        self.resources.get(name).is_some_and(|held| held.refused.is_some() && !held.may_be_used())
+        self.blamed.contains_key(name) && !self.may_be_used(name)
+    }
+
+    /// Returns the names of what the client refuses.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &String> {
+        self.blamed.keys()
+    }
+
+    /// Returns all that the client has accepted, where that was seen.
+    pub(super) fn accepted(&self) -> Vec<Arc<Resource>> {
+        self.resources.values().filter_map(|held| held.body.clone()).collect()
     }
 
     /// Returns the names of what the client holds and is not to hold.
@@ -135,25 +213,50 @@ impl Holding {
         self.resources.keys().filter(|name| !target.contains_key(*name)).cloned().collect()
     }
 
-    /// Returns one that was refused together with others and has not changed since.
-    pub(super) fn suspect(&mut self, target: &Resources) -> Option<Arc<Resource>> {
-        let resources = &self.resources;
-        self.suspects.retain(|name| {
-            let refused = resources.get(name).and_then(|held| held.refused);
-            refused.is_some() && target.get(name).map(|resource| resource.version) == refused
-        });
-        self.suspects.first().and_then(|name| target.get(name)).cloned()
+    /// Forgets who was blamed for what is to be held no longer.
+    pub(super) fn prune(&mut self, target: &Resources) {
+        self.blamed.retain(|name, version| target.get(name).is_some_and(|resource| resource.version == *version));
+    }
+
+    /// Returns the names of what is not sent for now: what the client refuses and, while a culprit is looked for, half of
+    /// what it may be. `waits` are names that are not sent anyway.
+    pub(super) fn withheld(&self, target: &Resources, waits: &BTreeSet<String>) -> BTreeSet<String> {
+        if self.origin == Origin::Unknown || (self.blamed.is_empty() && self.among.is_none()) {
+            return BTreeSet::new();
+        }
+        let at_most = match self.among {
+            _ if self.blamed.len() >= MAX_CULPRITS => 0,
+            Some(among) => (among / 2).max(1),
+            None => usize::MAX,
+        };
+        let is_open = |resource: &&Arc<Resource>| !self.has_accepted(resource) && !waits.contains(&resource.name);
+        let is_blamed = |resource: &Resource| self.blamed.get(&resource.name) == Some(&resource.version);
+        let (refused, changed): (Vec<_>, Vec<_>) =
+            target.values().filter(is_open).partition(|resource| is_blamed(resource));
+        refused.into_iter().chain(changed.into_iter().skip(at_most)).map(|resource| resource.name.clone()).collect()
+    }
+
+    /// Puts into a whole set what the client accepted last, in the place of what is withheld; what it never accepted is
+    /// left out.
+    pub(super) fn stand_in(&self, target: &mut Resources, withheld: &BTreeSet<String>) {
+        for name in withheld {
+            match self.resources.get(name).and_then(|held| held.body.clone()) {
+                Some(body) => target.insert(name.clone(), body),
+                None => target.remove(name),
+            };
+        }
     }
 
     pub(super) fn drop_names(&mut self, names: &[String]) {
         for name in names {
             self.resources.remove(name);
-            self.suspects.remove(name);
+            self.blamed.remove(name);
         }
     }
 
     /// Forgets resources that the client no longer wants.
     pub(super) fn forget(&mut self, unwanted: impl Fn(&String) -> bool) {
         self.resources.retain(|name, _| !unwanted(name));
+        self.blamed.retain(|name, _| !unwanted(name));
     }
 }

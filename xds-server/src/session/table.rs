@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use crate::render::routes;
 use crate::resource::{Part, Resource, Version};
-
-/// So many hosts are looked for. Who refuses more refuses something that they have in common; it is left with what it
-/// has, and with all that.
-const MAX_CULPRITS: usize = 64;
+use crate::session::holding::MAX_CULPRITS;
+use crate::session::message::Culprit;
+use crate::session::patience::ClusterState;
 
 /// What a client holds of a route table, and refuses of it.
 #[derive(Debug, Default)]
@@ -46,27 +45,22 @@ struct Blame {
     surroundings: Version,
 }
 
-/// Whether a host can be sent: whether its clusters can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Usable {
-    /// They can.
-    Yes,
-    /// They were not sent yet.
-    NotYet,
-    /// The client refuses one of them.
-    Refused,
+/// A table for a client.
+#[derive(Debug, Default)]
+pub(super) struct Composed {
+    /// What is to be sent; none if that has to wait.
+    pub(super) table: Option<Arc<Resource>>,
+    /// Hosts that are not in it as they are to be, since clusters of theirs are on their way.
+    pub(super) held_back: Vec<Arc<Part>>,
 }
 
-/// Who is to blame for a refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Culprit {
-    /// This host.
-    Host(String),
-    /// It is being looked for.
-    Sought,
-    /// There is no use in looking for it: there are many, or it is not known what the client holds, so that nothing may
-    /// be left out.
-    Unknown,
+/// Whether a first table waits for hosts whose clusters are on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// It does: to leave them out for a moment would be a moment of 404.
+    Waits,
+    /// It does no longer.
+    Goes,
 }
 
 impl Table {
@@ -95,50 +89,65 @@ impl Table {
         self.accepted().is_some_and(|held| held.version == resource.version)
     }
 
-    /// Returns the table that is to be sent where `wanted` is what is to be served; none if that has to wait.
+    /// Returns the table that is to be sent where `wanted` is what is to be served. It waits for what is on its way, never
+    /// for what is missing or refused: one host must not take the others with it.
     pub(super) fn compose(
         &self,
         wanted: &Arc<Resource>,
-        usable: impl Fn(&[String]) -> Usable,
-    ) -> Option<Arc<Resource>> {
-        if self.blamed.is_empty() && self.suspects.is_none() && usable(&wanted.refers_to) == Usable::Yes {
-            return Some(wanted.clone());
+        state: impl Fn(&[String]) -> ClusterState,
+        first: First,
+    ) -> Composed {
+        let complete = |table: Option<Arc<Resource>>| Composed { table, held_back: Vec::new() };
+        if self.blamed.is_empty() && self.suspects.is_none() && state(&wanted.refers_to) == ClusterState::Ready {
+            return complete(Some(wanted.clone()));
         }
         if self.blamed.len() >= MAX_CULPRITS {
-            return self.accepted().cloned();
+            return complete(self.accepted().cloned());
         }
         let held = self.parts();
         let surroundings = self.surroundings();
-        let at_most = self.suspects.map(|suspects| (suspects / 2).max(1));
+        let at_most = self.suspects.map_or(usize::MAX, |suspects| (suspects / 2).max(1));
         let mut changes = 0_usize;
         let mut parts = Vec::with_capacity(wanted.parts.len());
+        let (mut held_back, mut waits) = (Vec::new(), false);
         for part in &wanted.parts {
             let before = held.get(part.name.as_str()).copied();
             if before.is_some_and(|before| before.version == part.version) {
                 parts.push(part.clone());
                 continue;
             }
-            let usable = usable(&part.refers_to);
-            let blamed = self
+            let is_blamed = self
                 .blamed
                 .get(&part.name)
                 .is_some_and(|blame| blame.version == part.version && blame.surroundings == surroundings);
-            if usable == Usable::Yes && !blamed && at_most.is_none_or(|most| changes < most) {
-                changes = changes.saturating_add(1);
-                parts.push(part.clone());
-                continue;
+            let may_go = !is_blamed && changes < at_most;
+            let state = state(&part.refers_to);
+            match state {
+                ClusterState::Ready if may_go => {
+                    changes = changes.saturating_add(1);
+                    parts.push(part.clone());
+                    continue;
+                }
+                ClusterState::Unasked | ClusterState::Pending => held_back.push(part.clone()),
+                ClusterState::Ready | ClusterState::Refused | ClusterState::Missing => {}
             }
-            match &self.held {
+            match (&self.held, state) {
+                (Held::Known(_), _) => parts.extend(before.cloned()),
                 // Who leaves out a host that the client may serve takes it away from its users.
-                Held::Unknown => return None,
-                // Its first table may as well wait until it is whole.
-                Held::Nothing if usable == Usable::NotYet => return None,
-                Held::Nothing | Held::Known(_) => parts.extend(before.cloned()),
+                (Held::Unknown, ClusterState::Ready | ClusterState::Unasked | ClusterState::Pending) => waits = true,
+                // Neither ends by waiting, which would keep all others as they were: an abort, too.
+                (Held::Unknown, ClusterState::Refused | ClusterState::Missing) => parts.push(part.clone()),
+                (Held::Nothing, ClusterState::Unasked | ClusterState::Pending) => waits |= first == First::Waits,
+                (Held::Nothing, ClusterState::Ready | ClusterState::Refused | ClusterState::Missing) => {}
             }
+        }
+        if waits {
+            return Composed { table: None, held_back };
         }
         let same = parts.len() == wanted.parts.len()
             && parts.iter().zip(&wanted.parts).all(|(part, wanted)| part.version == wanted.version);
-        Some(if same { wanted.clone() } else { Arc::new(routes(&wanted.name, parts)) })
+        let table = if same { wanted.clone() } else { Arc::new(routes(&wanted.name, parts)) };
+        Composed { table: Some(table), held_back }
     }
 
     /// Notes what is sent.
@@ -173,7 +182,7 @@ impl Table {
                 let name = part.name.clone();
                 self.suspects = None;
                 self.blamed.insert(name.clone(), blame);
-                if self.blamed.len() < MAX_CULPRITS { Culprit::Host(name) } else { Culprit::Unknown }
+                if self.blamed.len() < MAX_CULPRITS { Culprit::One(name) } else { Culprit::Unknown }
             }
             changed => {
                 self.suspects = Some(changed.len());

@@ -22,6 +22,8 @@ struct Player {
     names: BTreeMap<Kind, Vec<String>>,
     /// Nonces of the responses of each type, oldest first.
     nonces: BTreeMap<Kind, Vec<String>>,
+    /// How long ago the stream began.
+    now: Duration,
 }
 
 fn name_of(dialect: Dialect) -> &'static str {
@@ -85,19 +87,25 @@ fn shown(responses: &[Response]) -> String {
 
 impl Player {
     fn new(dialect: Dialect) -> Self {
-        Self { session: Session::new(dialect, ""), dialect, names: BTreeMap::new(), nonces: BTreeMap::new() }
+        let session = Session::new(dialect, "");
+        Self { session, dialect, names: BTreeMap::new(), nonces: BTreeMap::new(), now: Duration::ZERO }
     }
 
     /// Plays a step and returns what was sent.
     fn play(&mut self, step: &str) -> String {
         let mut words = step.split_whitespace();
         let action = words.next().expect("an action");
-        let responses = if action == "snapshot" {
-            self.session.snapshot(&self.read_snapshot(step.trim_start_matches("snapshot")))
-        } else {
-            let kind = kind(words.next().expect("a type"));
-            let rest: Vec<String> = words.map(str::to_owned).collect();
-            self.request(kind, action, &rest)
+        let responses = match action {
+            "snapshot" => self.session.snapshot(&self.read_snapshot(step.trim_start_matches("snapshot")), self.now),
+            "pass" => {
+                self.now += Duration::from_secs(words.next().and_then(|text| text.parse().ok()).expect("seconds"));
+                self.session.expire(self.now)
+            }
+            _ => {
+                let kind = kind(words.next().expect("a type"));
+                let rest: Vec<String> = words.map(str::to_owned).collect();
+                self.request(kind, action, &rest)
+            }
         };
         for response in &responses {
             self.nonces.entry(response.kind).or_default().push(response.nonce.clone());
@@ -156,7 +164,7 @@ impl Player {
         };
         let refuses = matches!(action, "nack" | "stale");
         let request = Request { names, nonce: answers, error: refuses.then(|| "no".to_owned()) };
-        let reaction = self.session.request(kind, &request).expect("few names");
+        let reaction = self.session.request(kind, &request, self.now).expect("few names");
         assert_eq!(reaction.nack.is_some(), action == "nack", "a refusal is reported once");
         reaction.responses
     }
@@ -198,8 +206,8 @@ fn listeners_go_to_the_nodes_that_they_are_for() {
     let content = Arc::new(content);
     for (cluster, expected) in [("edge", "LDS all=1 edge=1"), ("other", "LDS all=1")] {
         let mut session = Session::new(Dialect::StateOfTheWorld, cluster);
-        session.snapshot(&content);
-        let reaction = session.request(Kind::Listener, &Request::default()).expect("no names");
+        session.snapshot(&content, Duration::ZERO);
+        let reaction = session.request(Kind::Listener, &Request::default(), Duration::ZERO).expect("no names");
         assert_eq!(shown(&reaction.responses), expected);
     }
 }
@@ -213,7 +221,8 @@ fn too_many_names_end_a_stream() {
             Dialect::StateOfTheWorld => Names::All { names, version: String::new() },
             Dialect::Delta => Names::Change { subscribe: names, unsubscribe: Vec::new(), initial: Vec::new() },
         };
-        assert_eq!(session.request(Kind::Routes, &Request { names, ..Request::default() }), Err(TooManyNames));
+        let request = Request { names, ..Request::default() };
+        assert_eq!(session.request(Kind::Routes, &request, Duration::ZERO), Err(TooManyNames));
     }
 }
 
@@ -240,11 +249,17 @@ fn blamed(player: &mut Player, answer: &str) -> (Option<Vec<String>>, Option<BTr
         Dialect::StateOfTheWorld => Names::All { names: vec!["r".to_owned()], version: String::new() },
         Dialect::Delta => Names::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), initial: Vec::new() },
     };
-    let reaction = player.session.request(Kind::Routes, &Request { names, nonce, error }).expect("few names");
+    let request = Request { names, nonce, error };
+    let reaction = player.session.request(Kind::Routes, &request, Duration::ZERO).expect("few names");
     for response in &reaction.responses {
         player.nonces.entry(response.kind).or_default().push(response.nonce.clone());
     }
-    (reaction.nack.and_then(|nack| nack.hosts), reaction.refused_hosts)
+    (reaction.nack.and_then(|nack| nack.culprits), refused_hosts(player))
+}
+
+fn refused_hosts(player: &mut Player) -> Option<BTreeSet<String>> {
+    let refused = player.session.take_changes().refused;
+    refused.into_iter().find(|(kind, _)| *kind == Kind::Routes).map(|(_, hosts)| hosts)
 }
 
 #[test]
@@ -263,13 +278,74 @@ fn the_host_that_is_to_blame_is_told_until_it_is_mended() {
         assert_eq!(player.play("snapshot RDS r=a.3:1/b.bad:1"), "RDS r=a.3:1/b:1");
         assert_eq!(blamed(&mut player, "ack"), (None, None));
         // Back to what it holds: there is nothing to be sent, and nothing to be blamed.
-        assert_eq!(player.session.take_refused_hosts(), None);
+        assert_eq!(refused_hosts(&mut player), None);
         assert_eq!(player.play("snapshot RDS r=a.3:1/b:1"), "");
-        assert_eq!(player.session.take_refused_hosts(), Some(BTreeSet::new()));
+        assert_eq!(refused_hosts(&mut player), Some(BTreeSet::new()));
         player.play("snapshot RDS r=a.3:1/b.3:1");
         assert_eq!(blamed(&mut player, "ack"), (None, None));
         assert!(player.session.is_settled(Kind::Routes));
     }
+}
+
+/// One of a thousand clusters is refused, wherever it is: the others get through in few responses, and it alone is told.
+#[test]
+fn one_of_a_thousand_clusters_is_found() {
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        for bad in [0, 1, 499, 998, 999] {
+            let mut player = Player::new(dialect);
+            let name = |number: usize| format!("c{number:04}={}", if number == bad { "bad" } else { "1" });
+            player.play(&format!("snapshot CDS {}", (0..1_000).map(name).collect::<Vec<_>>().join(" ")));
+            let mut sent = player.play("want CDS");
+            let mut asked = 0;
+            while !sent.is_empty() {
+                asked += 1;
+                sent = player.play(if sent.contains("=bad") { "nack CDS" } else { "ack CDS" });
+            }
+            assert!(asked <= 13, "{asked} responses for {bad}");
+            let refused = player.session.take_changes().refused;
+            assert_eq!(refused, [(Kind::Cluster, BTreeSet::from([format!("c{bad:04}")]))]);
+        }
+    }
+}
+
+/// A client that takes clusters and asks for no endpoints is told, once, until it does.
+#[test]
+fn clusters_whose_endpoints_nobody_asks_for_are_told() {
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let mut player = Player::new(dialect);
+        player.play("snapshot CDS a=1 | EDS a=1 | RDS r=h:a");
+        player.play("want CDS");
+        player.play("ack CDS");
+        assert_eq!((player.play("want RDS r").as_str(), player.session.expires()), ("", Some(PATIENCE)));
+        assert_eq!(player.session.take_changes(), Changes::default());
+        assert_eq!(player.play("pass 5"), "RDS r=h:a");
+        assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::from(["a".to_owned()])));
+        player.play("ack RDS");
+        assert_eq!((player.session.take_changes().overdue, player.session.expires()), (None, None));
+        player.play("want EDS a");
+        assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::new()));
+    }
+}
+
+/// A stream breaks while a cluster is refused: on the next one, the others go on.
+#[test]
+fn who_comes_back_with_a_refused_cluster_is_remembered() {
+    let memory = Memory::default();
+    let mut player = Player::new(Dialect::StateOfTheWorld);
+    player.session = Session::new(player.dialect, "").with_memory(memory.clone());
+    player.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h:a/i:bad");
+    player.play("want CDS");
+    assert_eq!(player.play("nack CDS"), "CDS a=1");
+    assert_eq!(player.play("ack CDS"), "CDS a=1 b=1");
+    assert_eq!(player.play("ack CDS"), "CDS a=1 b=1 bad=1");
+    assert_eq!(player.play("nack CDS"), "");
+
+    let mut back = Player::new(player.dialect);
+    back.session = Session::new(player.dialect, "").with_memory(memory);
+    back.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h.2:b/i:bad");
+    assert_eq!(back.play("reconnect CDS held a=1 b=1"), "CDS a=1 b=1 bad=1");
+    assert_eq!(back.play("nack CDS"), "");
+    assert_eq!(back.play("reconnect RDS r held r=h:a"), "RDS r=h.2:b/i:bad");
 }
 
 /// One of a thousand hosts is refused, wherever it is: the others get through, and few questions are asked.

@@ -1,0 +1,112 @@
+//! Which routes a client can be sent: those whose clusters it has.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::resource::{Kind, Resource};
+use crate::session::patience::ClusterState;
+use crate::session::table::{Composed, First, Table};
+use crate::session::{Response, Session};
+
+impl Session {
+    /// Returns when [`Session::expire`] is due, if it is.
+    pub fn expires(&self) -> Option<Duration> {
+        self.patience.ends()
+    }
+
+    /// Ends the waiting of routes, if it is time.
+    pub fn expire(&mut self, now: Duration) -> Vec<Response> {
+        self.now = now;
+        if !self.patience.end(now) {
+            return Vec::new();
+        }
+        let unasked = self.held_back().into_iter().filter(|cluster| self.state(cluster) == ClusterState::Unasked);
+        let unasked: Vec<String> = unasked.collect();
+        self.patience.unasked.extend(unasked);
+        self.of_mut(Kind::Routes).dirty = true;
+        self.pump()
+    }
+
+    /// Returns the clusters that the client's routes lead to; none while they are not all known.
+    pub(super) fn used_clusters(&self) -> Option<BTreeSet<String>> {
+        let subscription = self.of(Kind::Routes);
+        let mut used = BTreeSet::new();
+        for wanted in self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Routes).values()) {
+            if self.is_wanted(subscription, wanted) {
+                let resource = self.composed(Kind::Routes, wanted).table?;
+                if !subscription.holding.has_accepted(&resource) {
+                    return None;
+                }
+                used.extend(resource.refers_to.iter().cloned());
+            }
+        }
+        Some(used)
+    }
+
+    /// Notes which tables of routes the client brought from an earlier stream, now that they are known again.
+    pub(super) fn recognise(&mut self, kind: Kind) {
+        let Some(snapshot) = self.snapshot.clone().filter(|_| kind == Kind::Routes) else { return };
+        let mut tables = std::mem::take(&mut self.tables);
+        for (name, table) in &mut tables {
+            let served = snapshot.of(kind).get(name);
+            served.filter(|served| self.of(kind).holding.has_accepted(served)).into_iter().for_each(|held| {
+                table.assume(held);
+            });
+        }
+        self.tables = tables;
+    }
+
+    /// Returns a resource as it is sent to this client, if it has not to wait. Routes differ, where the client refuses
+    /// hosts of them, or these need clusters that it refuses or that are missing: it goes on with what it had.
+    pub(super) fn composed(&self, kind: Kind, resource: &Arc<Resource>) -> Composed {
+        let goes = |table: Option<Arc<Resource>>| Composed { table, held_back: Vec::new() };
+        if kind != Kind::Routes {
+            return goes(Some(resource.clone()));
+        }
+        if resource.parts.is_empty() {
+            return goes((self.worst(&resource.refers_to) == ClusterState::Ready).then(|| resource.clone()));
+        }
+        let fresh = Table::default();
+        let first = if self.patience.is_over() { First::Goes } else { First::Waits };
+        let known = self.tables.get(&resource.name).unwrap_or(&fresh);
+        known.compose(resource, |clusters| self.worst(clusters), first)
+    }
+
+    /// Returns the clusters for which hosts are held back.
+    fn held_back(&self) -> BTreeSet<String> {
+        let tables = self.target(Kind::Routes);
+        let parts = tables.values().flat_map(|table| self.composed(Kind::Routes, table).held_back);
+        parts.flat_map(|part| part.refers_to.clone()).collect()
+    }
+
+    fn worst(&self, clusters: &[String]) -> ClusterState {
+        clusters.iter().map(|cluster| self.state(cluster)).max().unwrap_or(ClusterState::Ready)
+    }
+
+    /// Returns how a cluster is. Of one that the client takes from elsewhere nothing is known, and one that it does not
+    /// want, while it names those that it wants, it will ask for by itself.
+    pub(super) fn state(&self, cluster: &str) -> ClusterState {
+        let (clusters, endpoints) = (self.of(Kind::Cluster), self.of(Kind::Endpoints));
+        let (Some(snapshot), Some(wanted)) = (&self.snapshot, &clusters.wanted) else { return ClusterState::Ready };
+        let is_served = snapshot.of(Kind::Cluster).contains_key(cluster) || clusters.lingering.contains_key(cluster);
+        let by_eds = snapshot.of(Kind::Endpoints).contains_key(cluster);
+        if !is_served {
+            ClusterState::Missing
+        } else if !wanted.covers(cluster) {
+            ClusterState::Ready
+        } else if clusters.holding.is_refused(cluster) || endpoints.holding.is_refused(cluster) {
+            ClusterState::Refused
+        } else if !clusters.holding.may_be_used(cluster) {
+            ClusterState::Pending
+        } else if !by_eds || endpoints.holding.may_be_used(cluster) || self.patience.unasked.contains(cluster) {
+            ClusterState::Ready
+        } else if endpoints.wanted.as_ref().is_some_and(|wanted| wanted.covers(cluster)) {
+            ClusterState::Pending
+        } else if clusters.holding.has_accepted_some(cluster) {
+            ClusterState::Unasked
+        } else {
+            ClusterState::Pending
+        }
+    }
+}
