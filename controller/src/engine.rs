@@ -245,7 +245,7 @@ impl Engine {
             // Of another canary, or of one that nobody judges.
             let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
+            self.windows.add(&name, canary.seat(&node, now), arm, delta.stratum, &delta.counts, now);
             let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);

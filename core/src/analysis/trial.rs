@@ -46,8 +46,6 @@ pub(crate) struct Trial {
     canary: u64,
     /// All requests of the canary, warm-up included: how much this body of evidence weighs.
     seen: u64,
-    /// All requests of both arms.
-    carried: u64,
     has_latency: bool,
 }
 
@@ -77,7 +75,6 @@ impl Trial {
             primary: (0, 0),
             canary: 0,
             seen: 0,
-            carried: 0,
             has_latency: false,
         }
     }
@@ -100,7 +97,6 @@ impl Trial {
             let span = if place == 0 { batch.span } else { Span::ZERO };
             let canary = arms.canary.judged_and_hangs();
             self.seen = self.seen.saturating_add(canary);
-            self.carried = self.carried.saturating_add(canary).saturating_add(arms.primary.judged_and_hangs());
             let burst = self.errors.burst();
             self.guard.observe(arms, burst, span, &mut self.guard_power);
             if standing.warmup {
@@ -197,11 +193,6 @@ impl Trial {
         let (errors, requests) = self.primary;
         let high = count(errors) + 2.0 * libm::sqrt(count(errors) + 1.0);
         (requests > 0).then(|| high / count(requests))
-    }
-
-    /// Returns all requests of both arms.
-    pub(crate) const fn carried(&self) -> u64 {
-        self.carried
     }
 
     /// Returns all requests of the canary.
