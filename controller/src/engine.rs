@@ -292,7 +292,7 @@ impl Engine {
         for delta in ingested.deltas {
             let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            let sender = Sender { seat: canary.seat(&node), ahead };
+            let sender = Sender { seat: canary.seat(&node, now), ahead };
             self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
             let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {

@@ -725,7 +725,7 @@ fn reported(judge: &mut Judge, end: Timestamp, honest: &(Counts, Counts), lie: O
     let name = CanaryName::new("prod", "backend");
     let arrived = end.minus(Span::from_millis(1));
     for node in 0..10 {
-        let seat = judge.seat(&NodeId::new(format!("edge-{node}")));
+        let seat = judge.seat(&NodeId::new(format!("edge-{node}")), end);
         let (primary, canary) = lie.filter(|_| node == 0).unwrap_or(honest);
         windows.add(&name, seat, Arm::Primary, Stratum::Judged, primary, arrived);
         windows.add(&name, seat, Arm::Canary, Stratum::Judged, canary, arrived);

@@ -75,7 +75,7 @@ impl Bench {
             let mut open = Windows::new();
             let end = now.plus(WINDOW);
             for (name, traffic) in names.iter().zip(&mut traffic) {
-                let seat = judge.seat(name);
+                let seat = judge.seat(name, now);
                 let arms = traffic.window(SHARE, end).judged;
                 open.add(&canary, seat, Arm::Primary, Stratum::Judged, &arms.primary, now);
                 open.add(&canary, seat, Arm::Canary, Stratum::Judged, &arms.canary, now);

@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         if judged == Arms::default() {
             return;
         }
-        let seat = self.canary.seat(&self.node);
+        let seat = self.canary.seat(&self.node, self.now);
         self.canary.observe(Batch { end: self.now, span: window, judged, seat, ..Batch::default() });
         self.windows = self.windows.saturating_add(1);
     }

@@ -11,30 +11,17 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::hash::Hasher as _;
 
 use serde::{Deserialize, Serialize};
-use siphasher::sip::SipHasher13;
 
 use super::config::JudgeConfig;
 use super::sequential::count_of;
 use super::trial::{Standing, Trial};
 use super::window::{Batch, Seat};
-use crate::id::NodeId;
 use crate::time::Span;
-
-/// Seats. Each costs a trial; with more of them, leaving one out loses less.
-const SEATS: u8 = 8;
 
 /// The trials take windows in together up to this length: they are asked only when the trial over all has decided.
 const TOGETHER: Span = Span::from_secs(1);
-
-/// Nodes carry traffic when the third seat has so many requests, of either arm: fewer than three are not told apart. If
-/// only the canary's counted, a node that is the first to have some would decide alone.
-const CARRIES: u64 = 20;
-
-/// Canary requests from which on a trial can contradict: a broken canary shows in so many.
-const STANDING: u64 = 10;
 
 /// Where the trial over all decides, those that leave a seat out confirm it with evidence for a chance ten times as large:
 /// that harm is found by chance stays as unlikely as it is over all, and a node that lies gets a healthy canary rolled
@@ -44,13 +31,6 @@ const CONFIRMS: f64 = core::f64::consts::LN_10;
 /// A trial that sees harm alone needs evidence for this many times as rare a chance, times the number of trials: so
 /// much of α is set aside for it.
 const ALONE: f64 = 8.0;
-
-/// Who sits where.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Seats {
-    /// The first nodes have a seat each; later ones share them.
-    first: Vec<NodeId>,
-}
 
 /// The trials without one seat each, for seats that had something to report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -64,41 +44,23 @@ pub(crate) struct Jackknife {
 }
 
 /// What leaving out says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Opinion {
-    /// There are not enough nodes to leave one out: the trial over all decides.
-    TooFew,
     /// All see harm.
     Harm,
+    /// All that count see harm; those that do not count have seen too little.
+    Unopposed,
     /// Only without this seat there is harm: its nodes may hide it.
-    HiddenBy(Seat),
+    HiddenBy {
+        /// The seat.
+        seat: Seat,
+        /// So much more evidence there is without it than that takes.
+        beyond: f64,
+    },
     /// Without this seat there is no harm; or with only one more to see it, not enough yet.
     RestsOn(Seat),
     /// There is no harm whichever seat is left out.
     None,
-}
-
-impl Seats {
-    /// Returns the seat of a node.
-    pub(crate) fn of(&mut self, node: &NodeId) -> Seat {
-        if let Some(place) = self.first.iter().position(|seated| seated == node) {
-            return Seat(u8::try_from(place).unwrap_or(0));
-        }
-        if let Ok(place) = u8::try_from(self.first.len())
-            && place < SEATS
-        {
-            self.first.push(node.clone());
-            return Seat(place);
-        }
-        let mut hasher = SipHasher13::new();
-        hasher.write(node.as_str().as_bytes());
-        Seat(u8::try_from(hasher.finish() % u64::from(SEATS)).unwrap_or(0))
-    }
-
-    /// Returns a node of a seat, to be named.
-    pub(crate) fn node(&self, seat: Seat) -> Option<&NodeId> {
-        self.first.get(usize::from(seat.0))
-    }
 }
 
 impl Jackknife {
@@ -138,6 +100,11 @@ impl Jackknife {
         }
     }
 
+    /// Returns true if there is no seat to be left out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.trials.is_empty()
+    }
+
     /// Notes that a step began.
     pub(crate) fn step_started(&mut self, config: &JudgeConfig) {
         self.flush(config);
@@ -150,65 +117,35 @@ impl Jackknife {
     }
 
     /// Returns what the trials say of harm, by their total evidence; `over_all` is that of the trial over all, which needs
-    /// `decisive`. `waited` is true if the trial over all has decided some time ago: trials that have seen next to nothing
-    /// since contradict nothing, as where one node has nearly all traffic.
+    /// `decisive`. `counts` tells of a seat whether the trial without it may contradict: where the others carry next to
+    /// nothing, it cannot know.
     pub(crate) fn harm(
         &self,
-        all: &Trial,
-        over_all: f64,
-        decisive: f64,
-        waited: bool,
+        (over_all, decisive): (f64, f64),
+        counts: impl Fn(Seat) -> bool,
         total: impl Fn(&Trial) -> f64,
     ) -> Opinion {
-        if !self.is_manned(all) {
-            return Opinion::TooFew;
-        }
-        let asked = self.trials.iter().filter(|(_, trial)| !waited || trial.seen() >= STANDING);
-        let seen: Vec<(Seat, f64)> = asked.map(|(seat, trial)| (*seat, total(trial))).collect();
-        let enough = if over_all >= decisive { decisive - CONFIRMS } else { decisive };
-        let mut without = seen.iter().filter(|(_, evidence)| *evidence < enough);
+        let has_decided = over_all >= decisive;
+        let enough = if has_decided { decisive - CONFIRMS } else { decisive };
+        let seen: Vec<(Seat, f64)> = self.trials.iter().map(|(seat, trial)| (*seat, total(trial))).collect();
+        let opposed = |(seat, evidence): &&(Seat, f64)| *evidence < enough && (!has_decided || counts(*seat));
+        let mut without = seen.iter().filter(opposed);
         match (without.next(), without.count()) {
-            (None, _) => Opinion::Harm,
+            (None, _) if seen.iter().all(|(_, evidence)| *evidence >= enough) => Opinion::Harm,
+            (None, _) => Opinion::Unopposed,
             (Some((seat, _)), 0) => Opinion::RestsOn(*seat),
             (Some(_), others) => {
                 let alone = decisive + libm::log(ALONE * count_of(seen.len()));
                 // All but one see none.
                 let mut alarmed = seen.iter().filter(|(_, evidence)| *evidence >= alone);
                 let hidden = alarmed.next().filter(|_| others + 2 == seen.len());
-                hidden.map_or(Opinion::None, |(seat, _)| Opinion::HiddenBy(*seat))
+                hidden.map_or(Opinion::None, |(seat, seen)| Opinion::HiddenBy { seat: *seat, beyond: seen - alone })
             }
         }
     }
 
-    /// Returns true if something holds whichever seat is left out.
-    pub(crate) fn all(&self, all: &Trial, holds: impl Fn(&Trial) -> bool) -> bool {
-        !self.is_manned(all) || self.trials.values().all(holds)
-    }
-
-    /// Returns true if at least three seats carry traffic.
-    fn is_manned(&self, all: &Trial) -> bool {
-        let mut carried: Vec<u64> =
-            self.trials.values().map(|trial| all.carried().saturating_sub(trial.carried())).collect();
-        carried.sort_unstable_by(|a, b| b.cmp(a));
-        carried.get(2).is_some_and(|third| *third >= CARRIES)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::format;
-
-    use super::*;
-
-    #[test]
-    fn the_first_nodes_have_a_seat_each_and_keep_it() {
-        let mut seats = Seats::default();
-        let names: Vec<NodeId> = (0..50).map(|number| NodeId::new(format!("edge-{number}"))).collect();
-        let taken: Vec<Seat> = names.iter().map(|node| seats.of(node)).collect();
-        assert_eq!(taken[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(Seat));
-        assert!((0..SEATS).all(|seat| taken[8..].contains(&Seat(seat))), "later ones are spread: {taken:?}");
-        let again: Vec<Seat> = names.iter().map(|node| seats.of(node)).collect();
-        assert_eq!(again, taken);
-        assert_eq!(seats.node(Seat(3)), names.get(3));
+    /// Returns true if something holds whichever seat is left out, of those whose trials count.
+    pub(crate) fn all(&self, counts: impl Fn(Seat) -> bool, holds: impl Fn(&Trial) -> bool) -> bool {
+        self.trials.iter().all(|(seat, trial)| holds(trial) || !counts(*seat))
     }
 }

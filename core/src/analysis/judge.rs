@@ -5,7 +5,7 @@
 //!         ├─► Spread    how pods differ
 //!         └─► Pairing   a window of one arm waits for the other
 //!               ├─► Trial     every test, over all nodes
-//!               └─► Jackknife the same without one seat each
+//!               └─► Jackknife the same without one seat each; Presence tells whose word counts
 //!                      └──────► crossed? ─► suspect? ─► verdict, in words
 //! ```
 
@@ -19,8 +19,10 @@ pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, OnOnePod};
 use super::baseline::Baseline;
 use super::guard::{self, with_hangs};
 use super::interval::RatioInterval;
-use super::jackknife::{Jackknife, Opinion, Seats};
+use super::jackknife::{Jackknife, Opinion};
 use super::pairing::{Pairing, Ready};
+use super::presence::{self, Due, Presence};
+use super::seats::Seats;
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal};
 use super::spread::Spread;
@@ -55,11 +57,24 @@ const RECKON_EVERY: Span = Span::from_secs(1);
 /// A canary is suspected for so long before it is rolled back for what one pod may have caused.
 const SUSPECT_FOR: Span = Span::from_secs(60);
 
-/// Nodes that have seen next to nothing of the canary may contradict for so long.
-const CONTRADICT_WITHIN: Span = Span::from_millis(600);
+/// Nodes that carry next to nothing may contradict for so long: the short memory of who carries traffic is full by then. A
+/// canary that fails everything at the only node that has any is gone within three seconds, detection included.
+const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
+
+/// Where fewer than three nodes were heard, harm is not acted upon before there has been traffic for so long, the longest
+/// tick of a few workers and a window: in the first
+/// second, the one that is heard first may not be the only one.
+const QUORUM_WITHIN: Span = Span::from_millis(1_200);
 
 /// Harm that one node may hide is believed after so long: by then every trial has taken in more.
 const HIDDEN_FOR: Span = Span::from_secs(1);
+
+/// And after so long if it is not plain. Where a node makes harm up out of the few errors that others see, those that saw
+/// fewer by chance look for a while as if they hid it.
+const BARELY_HIDDEN_FOR: Span = Span::from_secs(20);
+
+/// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
+const PLAIN: f64 = 35.0;
 
 /// Evidence that rests on one node is told after so long: trials do not cross all at once.
 const ONE_NODE_AFTER: Span = Span::from_secs(10);
@@ -74,6 +89,8 @@ pub struct Judge {
     trial: Trial,
     jackknife: Jackknife,
     seats: Seats,
+    #[serde(default)]
+    presence: Presence,
     spread: Spread,
     #[serde(default)]
     users: Users,
@@ -91,6 +108,9 @@ pub struct Judge {
     decided: Option<Timestamp>,
     /// Since when it has, though it rests on one.
     rests_on: Option<(Timestamp, Seat)>,
+    /// The evidence over all nodes that others contradict, or contradicted when they were heard last.
+    #[serde(default)]
+    contested: Option<f64>,
     /// Since when there is harm only without one, which may hide it.
     #[serde(default)]
     hidden_by: Option<(Timestamp, Seat)>,
@@ -133,6 +153,7 @@ impl Judge {
             trial: Trial::new(&config),
             jackknife: Jackknife::default(),
             seats: Seats::default(),
+            presence: Presence::default(),
             spread: Spread::default(),
             users: Users::default(),
             baseline: Baseline::default(),
@@ -145,6 +166,7 @@ impl Judge {
             crossed: None,
             decided: None,
             rests_on: None,
+            contested: None,
             hidden_by: None,
             voices: Known::default(),
             config,
@@ -156,9 +178,9 @@ impl Judge {
         &self.config
     }
 
-    /// Returns the seat of a node, for [`Windows::add`](super::window::Windows::add).
-    pub fn seat(&mut self, node: &NodeId) -> Seat {
-        self.seats.of(node)
+    /// Returns the seat of a node that reports, for [`Windows::add`](super::window::Windows::add).
+    pub fn seat(&mut self, node: &NodeId, now: Timestamp) -> Seat {
+        self.seats.of(node, now)
     }
 
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
@@ -213,6 +235,7 @@ impl Judge {
             self.note_traffic(arms, batch.end);
         }
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
+        self.presence.observe(batch, self.due());
         self.observed.add(batch, standing.warmup);
         if self.both_arms_are_due() {
             for ready in self.pairing.add(batch, standing).into_iter().flatten() {
@@ -222,7 +245,7 @@ impl Judge {
             self.test(&(Cow::Borrowed(batch), standing));
         }
         self.look_for_harm(batch.end);
-        self.reckon(batch.span);
+        self.reckon(batch.end, batch.span);
     }
 
     /// Returns what follows from all that was seen.
@@ -236,7 +259,10 @@ impl Judge {
             eta_requests,
             eta,
             comparison: self.config.comparison,
-            safe: self.config.early_promotion && self.crossed.is_none() && self.is_safe(),
+            safe: self.config.early_promotion
+                && self.crossed.is_none()
+                && self.hidden_by.is_none()
+                && self.is_safe(now),
             suspect: suspect.is_some(),
             notices: self.notices(now),
         }
@@ -305,6 +331,18 @@ impl Judge {
         divided && self.config.comparison != Comparison::BeforeAfter
     }
 
+    /// Returns how many of a node's requests are due to be the canary's.
+    const fn due(&self) -> Due {
+        match self.config.comparison {
+            Comparison::Randomised | Comparison::Affinity if self.step.weight.get() < BasisPoints::FULL.get() => {
+                Due::Share(self.step.weight)
+            }
+            Comparison::Randomised | Comparison::Affinity | Comparison::Absolute | Comparison::BeforeAfter => {
+                Due::Canary
+            }
+        }
+    }
+
     /// A pod is new from its first request on. The first request of the canary is that of a pod, known or not.
     fn warms_up(&mut self, batch: &Batch) -> bool {
         let began = batch.end.minus(batch.span);
@@ -345,34 +383,53 @@ impl Judge {
             self.jackknife.flush(&self.config);
         }
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
-        let waited = self.decided.is_some_and(|since| now.since(since) >= CONTRADICT_WITHIN);
+        let waited = self.decided.is_some_and(|since| now.since(since.max(self.step.began)) >= CONTRADICT_WITHIN);
+        let may_contradict = |seat: Seat| !waited || self.presence.may_contradict(seat, now);
         let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
-        let opinion = self.jackknife.harm(&self.trial, total, decisive, waited, without);
+        let has_quorum = self.presence.has_quorum();
+        let opinion = has_quorum.then(|| self.jackknife.harm((total, decisive), may_contradict, without));
         let hidden_by = self.hidden_by.take();
+        let rests_on = self.rests_on.take();
         let found = match opinion {
-            Opinion::TooFew => over_all,
-            Opinion::Harm => true,
-            Opinion::None => false,
-            Opinion::HiddenBy(seat) => {
+            // Recordings may not tell who reported.
+            None => over_all && (self.seats.is_empty() || self.presence.age(now) >= QUORUM_WITHIN),
+            Some(Opinion::Harm) => over_all || !self.jackknife.is_empty(),
+            Some(Opinion::Unopposed) => self.has_grown(total, decisive),
+            Some(Opinion::None) => false,
+            Some(Opinion::HiddenBy { seat, beyond }) => {
                 let since = hidden_by.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
                 self.hidden_by = Some((since, seat));
-                now.since(since) >= HIDDEN_FOR
+                now.since(since) >= if beyond >= PLAIN { HIDDEN_FOR } else { BARELY_HIDDEN_FOR }
             }
-            Opinion::RestsOn(seat) => {
-                let since = self.rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
+            Some(Opinion::RestsOn(seat)) => {
+                let since = rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
                 self.rests_on = over_all.then_some((since, seat));
                 false
             }
         };
+        match opinion {
+            // Others that carry traffic contradict what was seen up to now.
+            Some(Opinion::RestsOn(_) | Opinion::HiddenBy { .. } | Opinion::None) if over_all && waited => {
+                self.contested = Some(total);
+            }
+            Some(_) | None if !over_all => self.contested = None,
+            Some(_) | None => {}
+        }
         if !found {
             return;
         }
-        self.rests_on = None;
         let hard = voices.total(&shares, |signal| !signal.is_soft()) >= decisive;
         match &mut self.crossed {
             Some(crossed) => crossed.hard |= hard,
             None => self.crossed = Some(Crossed { at: now, hard }),
         }
+    }
+
+    /// Returns true if evidence that nobody contradicts any more would decide without what others contradicted while they
+    /// carried traffic: they have left since, and what one node made up before is not true for that.
+    fn has_grown(&mut self, total: f64, decisive: f64) -> bool {
+        self.contested = self.contested.map(|contested| contested.min(total));
+        self.contested.is_none_or(|contested| total >= contested + decisive)
     }
 
     /// Returns what the signals say over all nodes.
@@ -405,16 +462,23 @@ impl Judge {
         shares.without(Signal::Errors)
     }
 
-    fn is_safe(&self) -> bool {
+    fn is_safe(&self, now: Timestamp) -> bool {
         let safe = |trial: &Trial| {
             let (errors, latency) = trial.safety();
             errors >= SAFE_EVIDENCE && (!trial.has_latency() || latency >= SAFE_EVIDENCE)
         };
-        self.config.comparison == Comparison::Randomised && safe(&self.trial) && self.jackknife.all(&self.trial, safe)
+        self.config.comparison == Comparison::Randomised && safe(&self.trial) && self.whichever_is_left_out(now, safe)
+    }
+
+    /// Returns true if something holds over all seats but one, whichever it is. Where the others carry next to nothing for as
+    /// long as the long memory reaches back, they are gone, and are not waited for.
+    fn whichever_is_left_out(&self, now: Timestamp, holds: impl Fn(&Trial) -> bool) -> bool {
+        let is_over = now.since(self.step.began) >= presence::REMEMBERED;
+        !self.presence.has_quorum() || self.jackknife.all(|seat| !is_over || self.presence.must_agree(seat, now), holds)
     }
 
     /// Reckons the canary requests missing until the step may end.
-    fn reckon(&mut self, span: Span) {
+    fn reckon(&mut self, now: Timestamp, span: Span) {
         self.missing.age = self.missing.age.plus(span);
         let (level, limits) = (self.level(), self.limits());
         let seen = self.trial.canary_requests();
@@ -424,7 +488,7 @@ impl Judge {
                 return;
             }
             let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
-            if enough(&self.trial) && self.jackknife.all(&self.trial, enough) {
+            if enough(&self.trial) && self.whichever_is_left_out(now, enough) {
                 Some(0)
             } else if self.missing.age < RECKON_EVERY {
                 return;

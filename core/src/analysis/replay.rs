@@ -14,6 +14,7 @@ use super::judge::{Assessment, Evidence, Flowing, Judge, JudgeConfig};
 use super::window::{Arms, Batch, WINDOW};
 use crate::counts::{Cohorts, Counts};
 use crate::histogram::{Histogram, LONGEST_US, bin_of, bounds};
+use crate::id::NodeId;
 use crate::outcome::Outcome;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
@@ -221,6 +222,8 @@ impl Replay {
         if seen.switched {
             self.judge.switched();
         }
+        // It was reported by nodes, and is judged as such.
+        let _seat = self.judge.seat(&NodeId::new("recorded"), seen.batch.end);
         self.judge.observe(&seen.batch);
     }
 

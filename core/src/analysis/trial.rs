@@ -50,8 +50,6 @@ pub(crate) struct Trial {
     canary: u64,
     /// All requests of the canary, warm-up included: how much this body of evidence weighs.
     seen: u64,
-    /// All requests of both arms.
-    carried: u64,
     has_latency: bool,
 }
 
@@ -85,7 +83,6 @@ impl Trial {
             primary: (0, 0),
             canary: 0,
             seen: 0,
-            carried: 0,
             has_latency: false,
         }
     }
@@ -110,7 +107,6 @@ impl Trial {
             let span = if place == 0 { batch.span } else { Span::ZERO };
             let canary = arrived.canary.judged_and_hangs();
             self.seen = self.seen.saturating_add(canary);
-            self.carried = self.carried.saturating_add(canary).saturating_add(arrived.primary.judged_and_hangs());
             let burst = self.errors.burst();
             let seen =
                 Arrived { all: arrived, complete: arms, ahead: batch.complete.is_some(), weight: standing.weight };
@@ -217,11 +213,6 @@ impl Trial {
         let (errors, requests) = self.primary;
         let high = count(errors) + 2.0 * libm::sqrt(count(errors) + 1.0);
         (requests > 0).then(|| high / count(requests))
-    }
-
-    /// Returns all requests of both arms.
-    pub(crate) const fn carried(&self) -> u64 {
-        self.carried
     }
 
     /// Returns all requests of the canary.

@@ -250,9 +250,16 @@ pub(crate) fn suspect(reason: &str, left: Span) -> String {
     )
 }
 
-pub(crate) fn rests_on(reason: &str, node: Option<&NodeId>) -> String {
-    let node = node.map_or("one group of nodes", NodeId::as_str);
-    format!("{reason}; only {node} shows it, what the other nodes report does not: nothing is moved")
+pub(crate) fn rests_on(reason: &str, nodes: &[NodeId]) -> String {
+    format!("{reason}; only {} shows it, what the other nodes report does not: nothing is moved", one_of(nodes))
+}
+
+pub(crate) fn hidden_by(nodes: &[NodeId]) -> String {
+    format!("without what {} reports the canary does harm, which it may hide: nothing is moved", one_of(nodes))
+}
+
+fn one_of(nodes: &[NodeId]) -> String {
+    if nodes.is_empty() { "one group of nodes".to_string() } else { named(nodes) }
 }
 
 pub(crate) fn would_roll_back(reason: &str) -> String {

@@ -214,7 +214,7 @@ impl Fleet {
 impl World for Fleet {
     fn meet(&mut self, judge: &mut Judge) {
         for (node, seat) in &mut self.nodes {
-            *seat = judge.seat(node);
+            *seat = judge.seat(node, Timestamp::EPOCH);
         }
     }
 

@@ -14,8 +14,8 @@ use crate::setup::Measure;
 
 impl Canary {
     /// Returns the seat of a node among those that report.
-    pub(in crate::engine) fn seat(&mut self, node: &NodeId) -> Seat {
-        self.judge.seat(node)
+    pub(in crate::engine) fn seat(&mut self, node: &NodeId, now: Timestamp) -> Seat {
+        self.judge.seat(node, now)
     }
 
     /// Notes what a node serves, which reports every `tick`. Returns the rev of an abort that was not stored, if it is

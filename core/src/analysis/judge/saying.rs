@@ -38,7 +38,10 @@ impl Judge {
         }
         if let Some((_, seat)) = self.rests_on {
             let reason = self.accuse(&self.shares());
-            return Verdict::Continue(words::rests_on(&reason, self.seats.node(seat)));
+            return Verdict::Continue(words::rests_on(&reason, &self.seats.nodes(seat)));
+        }
+        if let Some((_, seat)) = self.hidden_by {
+            return Verdict::Continue(words::hidden_by(&self.seats.nodes(seat)));
         }
         match missing {
             Some(0) => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
@@ -106,7 +109,7 @@ impl Judge {
             && now.since(since) >= ONE_NODE_AFTER
         {
             let reason = self.accuse(&self.shares());
-            notices.insert(About::OneNode, words::rests_on(&reason, self.seats.node(seat)));
+            notices.insert(About::OneNode, words::rests_on(&reason, &self.seats.nodes(seat)));
         }
         if let Some(left) = self.suspected(now) {
             let reason = self.accuse(&self.shares());

@@ -1,0 +1,305 @@
+//! Which seats carry traffic of late.
+//!
+//! What a node saw an hour ago says nothing of a fault that began a second ago. So a node may contradict a verdict only
+//! while it carries traffic that would show the fault. That is reckoned from what the *others* report, never from what the
+//! node in question says of itself: one that lies can claim any number of requests, and make nobody else's disappear.
+//!
+//! What the others report weighs if it is a tenth of all, or if it is enough to show a broken canary within seconds,
+//! whatever the one claims. The price: one that claims ten times what all others have is believed where these have
+//! next to nothing. Nobody can tell it from a node that has nearly all traffic.
+
+use alloc::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::window::{Arms, Batch, Seat};
+use crate::time::{Span, Timestamp};
+use crate::weight::BasisPoints;
+
+/// A ring holds so many stretches of time; the latest one is not over.
+const STRETCHES: usize = 4;
+
+/// Length of a stretch of the short memory: it reaches 1.2 to 1.6 s back.
+const SHORT: Span = Span::from_millis(400);
+
+/// Length of a stretch of the long memory: it reaches 19.2 to 25.6 s back.
+const LONG: Span = Span::from_millis(6_400);
+
+/// So long the long memory reaches back at most: before it is full, it proves nobody's absence.
+pub(crate) const REMEMBERED: Span = LONG.times(STRETCHES as u64);
+
+/// With fewer requests of all seats in the short memory, the long one is asked for shares: chance might make any seat
+/// look silent. A seat with two thirds of them has less than a tenth with a chance of 10⁻⁶.
+const TELLING: u64 = 16;
+
+/// Others whose share is at least 1 in so many carry comparable traffic.
+const COMPARABLE: u64 = 10;
+
+/// Canary requests that others are due in the short memory, from which on they count however much somebody else claims:
+/// three or four a second, which show within three seconds a canary that fails everything.
+const SIGHT: u64 = 5;
+
+/// The same in the long memory.
+const LONG_SIGHT: u64 = 80;
+
+/// Others that were due so many canary requests and had none are not sent any: they are on older routes. By chance that
+/// happens once in 3,000 times.
+const UNSENT: u64 = 8;
+
+/// With fewer seats, a node that lies cannot be told from one that does not.
+const QUORUM: usize = 3;
+
+/// Parts of a request: shares are basis points.
+const WHOLE: u64 = 10_000;
+
+/// How many of the requests that a node sees are due to be the canary's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Requests divide between the arms by chance: this share of all.
+    Share(BasisPoints),
+    /// Who gets the canary is decided otherwise: those that it got.
+    Canary,
+}
+
+/// What the seats carried of late.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Presence {
+    seats: BTreeMap<Seat, Recent>,
+    /// When the first window with traffic began.
+    first: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Recent {
+    short: Ring,
+    long: Ring,
+}
+
+/// Sums over stretches of time of equal length.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ring {
+    /// The number of the latest stretch, counted from the epoch.
+    latest: u64,
+    /// By the remainder of their numbers.
+    stretches: [Carried; STRETCHES],
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Carried {
+    /// Requests of both arms.
+    requests: u64,
+    /// Requests of the canary.
+    canary: u64,
+    /// Those that were due to it, in parts.
+    due: u64,
+}
+
+/// What a seat and all the others carried.
+#[derive(Debug, Clone, Copy)]
+struct Divided {
+    others: Carried,
+    all: Carried,
+}
+
+impl Presence {
+    /// Takes in a window.
+    pub(crate) fn observe(&mut self, batch: &Batch, due: Due) {
+        if batch.parts.is_empty() {
+            self.add(batch.seat, [&batch.judged, &batch.new_connection], batch, due);
+        }
+        for (seat, part) in &batch.parts {
+            self.add(*seat, [&part.judged, &part.new_connection], batch, due);
+        }
+    }
+
+    fn add(&mut self, seat: Seat, strata: [&Arms; 2], batch: &Batch, due: Due) {
+        let sum = |of: fn(&Arms) -> u64| strata.into_iter().map(of).fold(0, u64::saturating_add);
+        let canary = sum(|arms| arms.canary.judged_and_hangs());
+        let requests = sum(|arms| arms.primary.judged_and_hangs()).saturating_add(canary);
+        if requests == 0 {
+            return;
+        }
+        let due = match due {
+            Due::Share(weight) => requests.saturating_mul(u64::from(weight.get())),
+            Due::Canary => canary.saturating_mul(WHOLE),
+        };
+        self.first.get_or_insert(batch.end.minus(batch.span));
+        let recent = self.seats.entry(seat).or_default();
+        let more = Carried { requests, canary, due };
+        recent.short.add(number(batch.end, SHORT), more);
+        recent.long.add(number(batch.end, LONG), more);
+    }
+
+    /// Returns true if at least three seats have had traffic, of either arm: fewer are not told apart. Whether they have it
+    /// still is another question: one that is left alone stays one of three.
+    pub(crate) fn has_quorum(&self) -> bool {
+        self.seats.len() >= QUORUM
+    }
+
+    /// Returns how long there has been traffic.
+    pub(crate) fn age(&self, now: Timestamp) -> Span {
+        self.first.map_or(Span::ZERO, |first| now.since(first))
+    }
+
+    /// Returns true if what all seats but one report may contradict the harm that this one shows.
+    pub(crate) fn may_contradict(&self, one: Seat, now: Timestamp) -> bool {
+        let (short, long) = (self.short(one, now), self.long(one, now));
+        if long.others.canary == 0 && long.others.due >= UNSENT * WHOLE {
+            return false;
+        }
+        let shares = if short.all.requests >= TELLING { short } else { long };
+        shares.are_comparable() || short.others.due >= SIGHT * WHOLE
+    }
+
+    /// Returns true if what all seats but one report has to agree that enough was seen. Absence is no success: so what
+    /// counts is the long memory, and it is for the caller to see to it that it is full.
+    pub(crate) fn must_agree(&self, one: Seat, now: Timestamp) -> bool {
+        let long = self.long(one, now);
+        long.are_comparable() || long.others.due >= LONG_SIGHT * WHOLE
+    }
+
+    fn short(&self, one: Seat, now: Timestamp) -> Divided {
+        self.divide(one, |recent| recent.short.sum(number(now, SHORT)))
+    }
+
+    fn long(&self, one: Seat, now: Timestamp) -> Divided {
+        self.divide(one, |recent| recent.long.sum(number(now, LONG)))
+    }
+
+    fn divide(&self, one: Seat, of: impl Fn(&Recent) -> Carried) -> Divided {
+        let (mut others, mut all) = (Carried::default(), Carried::default());
+        for (seat, recent) in &self.seats {
+            let carried = of(recent);
+            all = all.plus(carried);
+            if *seat != one {
+                others = others.plus(carried);
+            }
+        }
+        Divided { others, all }
+    }
+}
+
+impl Divided {
+    const fn are_comparable(&self) -> bool {
+        self.others.due.saturating_mul(COMPARABLE) >= self.all.due
+    }
+}
+
+impl Ring {
+    fn add(&mut self, number: u64, more: Carried) {
+        let passed = number.saturating_sub(self.latest).min(STRETCHES as u64);
+        for _ in 0..passed {
+            self.stretches.rotate_right(1);
+            if let Some(begun) = self.stretches.first_mut() {
+                *begun = Carried::default();
+            }
+        }
+        self.latest = self.latest.max(number);
+        if let Some(latest) = self.stretches.first_mut() {
+            *latest = latest.plus(more);
+        }
+    }
+
+    /// Returns the sum over the stretch of this number and those before it that are remembered.
+    fn sum(&self, number: u64) -> Carried {
+        let passed = usize::try_from(number.saturating_sub(self.latest)).unwrap_or(STRETCHES);
+        let held = self.stretches.iter().take(STRETCHES.saturating_sub(passed));
+        held.fold(Carried::default(), |sum, carried| sum.plus(*carried))
+    }
+}
+
+impl Carried {
+    const fn plus(self, more: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(more.requests),
+            canary: self.canary.saturating_add(more.canary),
+            due: self.due.saturating_add(more.due),
+        }
+    }
+}
+
+/// Returns the number of the stretch that ends at or after a point in time.
+const fn number(end: Timestamp, stretch: Span) -> u64 {
+    end.as_nanos().saturating_sub(1) / stretch.as_nanos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::Counts;
+    use crate::outcome::Outcome;
+
+    const WEIGHT: Due = Due::Share(BasisPoints::from_percent(5));
+
+    fn counts(requests: u64) -> Counts {
+        let mut outcomes = [0; 12];
+        outcomes[Outcome::Success.index()] = requests;
+        Counts { started: requests, finished: requests, outcomes, ..Counts::default() }
+    }
+
+    /// So many seconds of requests a window at each seat, of which one in 20 is the canary's.
+    fn carry(presence: &mut Presence, now: &mut Timestamp, seconds: u64, each: &[u64]) {
+        for _ in 0..seconds * 5 {
+            *now = now.plus(Span::from_millis(200));
+            for (seat, requests) in (0..).map(Seat).zip(each) {
+                let judged = Arms { primary: counts(requests - requests / 20), canary: counts(requests / 20) };
+                let span = Span::from_millis(200);
+                presence.observe(&Batch { end: *now, span, judged, seat, ..Batch::default() }, WEIGHT);
+            }
+        }
+    }
+
+    #[test]
+    fn seats_count_while_they_carry_traffic_and_again_when_they_return() {
+        let mut now = Timestamp::from_millis(1_000_000);
+        let mut presence = Presence::default();
+        let may = |presence: &Presence, now| [0, 1, 2].map(|seat| presence.may_contradict(Seat(seat), now));
+        carry(&mut presence, &mut now, 60, &[20, 20, 20]);
+        assert_eq!(may(&presence, now), [true; 3]);
+        carry(&mut presence, &mut now, 2, &[20, 0, 0]);
+        assert_eq!(may(&presence, now), [false, true, true], "two have left");
+        assert!(presence.must_agree(Seat(0), now), "a short absence is no consent");
+        carry(&mut presence, &mut now, 26, &[20, 0, 0]);
+        assert!(!presence.must_agree(Seat(0), now) && presence.must_agree(Seat(1), now));
+        carry(&mut presence, &mut now, 1, &[20, 20, 20]);
+        assert_eq!(may(&presence, now), [true; 3], "they are back");
+    }
+
+    #[test]
+    fn claims_of_one_do_not_make_the_others_disappear() {
+        let mut now = Timestamp::from_millis(1_000_000);
+        let mut presence = Presence::default();
+        carry(&mut presence, &mut now, 60, &[1_000_000, 20, 20]);
+        assert!(presence.may_contradict(Seat(0), now) && presence.must_agree(Seat(0), now));
+        let mut presence = Presence::default();
+        carry(&mut presence, &mut now, 60, &[60, 0, 0]);
+        carry(&mut presence, &mut now, 60, &[300, 2, 2]);
+        assert!(!presence.may_contradict(Seat(0), now), "one that has nearly everything decides");
+    }
+
+    #[test]
+    fn others_on_older_routes_contradict_nothing() {
+        let mut now = Timestamp::from_millis(1_000_000);
+        let mut presence = Presence::default();
+        carry(&mut presence, &mut now, 10, &[20, 19, 19]);
+        assert!(!presence.may_contradict(Seat(0), now), "190 requests a second and none at the canary");
+        carry(&mut presence, &mut now, 1, &[20, 20, 20]);
+        assert!(presence.may_contradict(Seat(0), now));
+    }
+
+    #[test]
+    fn a_ring_forgets_what_is_over() {
+        let mut ring = Ring::default();
+        let one = Carried { requests: 1, canary: 0, due: 0 };
+        for number in [10, 11, 12, 13] {
+            ring.add(number, one);
+        }
+        assert_eq!([13, 14, 16, 17, u64::MAX].map(|number| ring.sum(number).requests), [4, 3, 1, 0, 0]);
+        ring.add(15, one);
+        assert_eq!(ring.sum(15).requests, 3);
+        ring.add(1_000, one);
+        assert_eq!(ring.sum(1_000).requests, 1);
+        ring.add(999, one);
+        assert_eq!(ring.sum(1_000).requests, 2, "what is late counts as of now");
+    }
+}
