@@ -20,6 +20,7 @@ mod outcome_mix;
 mod pairing;
 mod power;
 pub mod quantile;
+mod quorum;
 pub mod replay;
 pub mod safety;
 pub mod sample_ratio;

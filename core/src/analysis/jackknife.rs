@@ -186,11 +186,19 @@ impl Jackknife {
     }
 
     /// Returns true if at least three seats carry traffic.
-    fn is_manned(&self, all: &Trial) -> bool {
-        let mut carried: Vec<u64> =
-            self.trials.values().map(|trial| all.carried().saturating_sub(trial.carried())).collect();
-        carried.sort_unstable_by(|a, b| b.cmp(a));
-        carried.get(2).is_some_and(|third| *third >= CARRIES)
+    pub(crate) fn is_manned(&self, all: &Trial) -> bool {
+        self.carrying(all).len() >= 3
+    }
+
+    /// Returns the seats that carry traffic, of those that something can be left out of.
+    pub(crate) fn carrying(&self, all: &Trial) -> Vec<Seat> {
+        let carried = |trial: &Trial| all.carried().saturating_sub(trial.carried());
+        self.trials.iter().filter(|(_, trial)| carried(trial) >= CARRIES).map(|(seat, _)| *seat).collect()
+    }
+
+    /// Returns the trial that leaves a seat out.
+    pub(crate) fn without(&self, seat: Seat) -> Option<&Trial> {
+        self.trials.get(&seat)
     }
 }
 

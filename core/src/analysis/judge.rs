@@ -21,6 +21,7 @@ use super::guard::{self, with_hangs};
 use super::interval::RatioInterval;
 use super::jackknife::{Jackknife, Opinion, Seats};
 use super::pairing::{Pairing, Ready};
+use super::quorum::{Few, Quorum};
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal};
 use super::spread::Spread;
@@ -93,6 +94,9 @@ pub struct Judge {
     /// Since when there is harm only without one, which may hide it.
     #[serde(default)]
     hidden_by: Option<(Timestamp, Seat)>,
+    /// Who is waited for before few decide.
+    #[serde(default)]
+    quorum: Quorum,
     /// What the signals said of the latest window.
     #[serde(skip)]
     voices: Known,
@@ -145,6 +149,7 @@ impl Judge {
             decided: None,
             rests_on: None,
             hidden_by: None,
+            quorum: Quorum::default(),
             voices: Known::default(),
             config,
         }
@@ -160,12 +165,21 @@ impl Judge {
         self.seats.of(node)
     }
 
+    /// Says how many voices may report. Where several may, the first of them does not decide before the others have had
+    /// the time to.
+    pub const fn expect(&mut self, voices: usize) {
+        self.quorum.expect(voices);
+    }
+
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
         self.voices = Known::default();
         self.wait_no_longer();
         self.step = Step { weight, began: now, ..Step::default() };
+        if !weight.is_zero() {
+            self.quorum.begin(now);
+        }
         if weight == BasisPoints::FULL && self.config.compares_arms() {
             self.switched();
         }
@@ -231,7 +245,7 @@ impl Judge {
             eta_requests,
             eta,
             comparison: self.config.comparison,
-            safe: self.config.early_promotion && self.crossed.is_none() && self.is_safe(),
+            safe: self.config.early_promotion && self.crossed.is_none() && self.is_safe(now),
             suspect: suspect.is_some(),
             notices: self.notices(now),
         }
@@ -337,7 +351,7 @@ impl Judge {
         let opinion = self.jackknife.harm(&self.trial, total, decisive, waited, without);
         let hidden_by = self.hidden_by.take();
         let found = match opinion {
-            Opinion::TooFew => over_all,
+            Opinion::TooFew => over_all && !self.quorum.delays_rollback(now),
             Opinion::Harm => true,
             Opinion::None => false,
             Opinion::HiddenBy(seat) => {
@@ -392,12 +406,38 @@ impl Judge {
         shares.without(Signal::Errors)
     }
 
-    fn is_safe(&self) -> bool {
+    fn is_safe(&self, now: Timestamp) -> bool {
         let safe = |trial: &Trial| {
             let (errors, latency) = trial.safety();
             errors >= SAFE_EVIDENCE && (!trial.has_latency() || latency >= SAFE_EVIDENCE)
         };
-        self.config.comparison == Comparison::Randomised && safe(&self.trial) && self.jackknife.all(&self.trial, safe)
+        self.config.comparison == Comparison::Randomised
+            && safe(&self.trial)
+            && self.jackknife.all(&self.trial, safe)
+            && self.rests_on_few(now).is_none()
+    }
+
+    /// Returns why it is too early to say that there is no harm, if what few say is all there is: others may have had no
+    /// time to report, or one alone may outvote a second. With three, leaving one out tells (P24).
+    fn rests_on_few(&self, now: Timestamp) -> Option<Few> {
+        if self.jackknife.is_manned(&self.trial) {
+            return None;
+        }
+        let (shares, level, decisive) = (self.shares(), self.level(), self.config.decisive());
+        let (guard, limit) = (self.limit_of(Signal::Guard), self.limit_of(Signal::ErrorLimit));
+        let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
+        let known = |trial: &Trial| match self.config.error_limit {
+            Some(_) if alone => count(trial.seen()) >= trial.until_limit_speaks(limit),
+            Some(_) | None => trial.guard_missing(guard).is_some_and(|factor| factor <= 1.0),
+        };
+        let harmed = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true) >= decisive;
+        let carrying = self.jackknife.carrying(&self.trial);
+        self.quorum.few(now, carrying.len().max(1)).or_else(|| {
+            carrying.into_iter().find_map(|seat| {
+                let without = self.jackknife.without(seat)?;
+                (harmed(without) || !known(without)).then_some(Few::One(seat))
+            })
+        })
     }
 
     /// Reckons the canary requests missing until the step may end.

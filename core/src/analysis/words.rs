@@ -235,6 +235,15 @@ pub(crate) fn rests_on(reason: &str, node: Option<&NodeId>) -> String {
     format!("{reason}; only {node} shows it, what the other nodes report does not: nothing is moved")
 }
 
+pub(crate) fn too_few(carrying: usize, voices: usize) -> String {
+    format!("{carrying} of {voices} proxies that may report carried requests of the rollout: the others are waited for")
+}
+
+pub(crate) fn content_alone(node: Option<&NodeId>) -> String {
+    let node = node.map_or("one group of nodes", NodeId::as_str);
+    format!("without {node}, too few requests of the canary are known to tell that it is not broken")
+}
+
 pub(crate) fn would_roll_back(reason: &str) -> String {
     format!("would be rolled back, if it were not set to warn: {reason}")
 }
