@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
+use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -16,7 +17,7 @@ use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
-use wingbeat_xds_server::server::News;
+use wingbeat_xds_server::server::{News, Peer};
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
@@ -26,6 +27,7 @@ use crate::engine::record::{Record, read};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
+use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
@@ -62,6 +64,8 @@ const REPORT_BUDGET_PER_SECOND: u64 = 2_000;
 /// Bounds of the granted tick, in milliseconds, while a rollout runs; and the tick when none does.
 const TICK_MS: (u64, u64) = (100, 5_000);
 const IDLE_TICK_MS: u32 = 1_000;
+/// Characters of an event's text; the rest is cut off.
+const LONGEST_EVENT: usize = 4_096;
 const LEDGER_KEY: &str = "ledger";
 const WINDOWS_KEY: &str = "windows";
 
@@ -228,8 +232,9 @@ impl Engine {
         self.update_policy();
     }
 
-    /// Takes a report of a filter. The error says why it was refused; then nothing of it counts.
-    pub fn report(&mut self, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+    /// Takes a report of a filter, from a peer that may speak for its node. The error says why it was refused; then
+    /// nothing of it counts.
+    pub fn report(&mut self, peer: &Peer, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
         let counts = request.clusters.iter().map(convert::counts).collect::<Result<Vec<_>, _>>();
         let counts = counts.map_err(|error| error.to_string())?;
         let node = NodeId::new(request.node_id.clone());
@@ -240,13 +245,16 @@ impl Engine {
         self.last_report = Some(now);
         self.heard_of(boot, worker, !counts.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        // However many nodes a principal or a host says it is: the judge hears one voice.
+        let voice = NodeId::new(peer.voice(&request.node_id));
+        self.clients.reported(&voice, now);
         let tick = self.granted_tick();
         for delta in ingested.deltas {
             // Of another canary, or of one that nobody judges.
             let Some((name, arm)) = self.roster.owner(&delta.cluster).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            self.windows.add(&name, canary.seat(&node), arm, delta.stratum, &delta.counts, now);
-            let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
+            self.windows.add(&name, canary.seat(&voice), arm, delta.stratum, &delta.counts, now);
+            let newer = canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
@@ -369,6 +377,7 @@ impl Engine {
             refused_files: self.setup.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
+            refused: RefusedPeers::default(),
             reports: self.reports,
             rollouts: self.rollouts.clone(),
         }
@@ -459,8 +468,10 @@ impl Engine {
         self.roster.insert(name, canary);
     }
 
-    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl Into<String>, now: Timestamp) {
-        self.outbox.push(Told { canary: name.clone(), severity, text: text.into(), at: now });
+    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
+        // Some of it are the words of hooks, metrics and proxies.
+        let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
+        self.outbox.push(Told { canary: name.clone(), severity, text, at: now });
     }
 
     /// The next tick looks at it, and it is shown anew.

@@ -11,7 +11,7 @@ use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
+use wingbeat_xds_server::server::{self, Happened, Intake, News, Peer, Security, Tls};
 use wingbeat_xds_server::store::Store;
 
 /// Keeps what it is told.
@@ -22,8 +22,8 @@ pub struct Notes {
 }
 
 impl Intake for Notes {
-    async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
-        self.reports.lock().expect("not poisoned").push((principal, request.node_id));
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+        self.reports.lock().expect("not poisoned").push((peer.principal().map(str::to_owned), request.node_id));
         Ok(ReportResponse::default())
     }
 
@@ -73,7 +73,8 @@ impl Control {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (store, notes) = (Store::default(), Arc::<Notes>::default());
-        tokio::spawn(server::serve(listener, tls, store.clone(), notes.clone(), std::future::pending()));
+        let security = Security { tls, ..Security::default() };
+        tokio::spawn(server::serve(listener, security, store.clone(), notes.clone(), std::future::pending()));
         Self { address, store, notes }
     }
 
@@ -87,6 +88,7 @@ impl Control {
             admin: None,
             delta,
             tls,
+            authorization: None,
         };
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         binary.start(bootstrap.render(), entry).await

@@ -30,6 +30,7 @@ pub use memory::Memory;
 
 mod holding;
 mod memory;
+mod named;
 mod table;
 mod wanted;
 

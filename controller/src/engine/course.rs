@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
             let counts = answers.draw(&mut self.draw, requests, rev);
             let delta = Delta { cluster, stratum: Stratum::Judged, node: self.node.clone(), counts };
             // Nothing was served that was not stored.
-            let _no_abort = self.canary.saw(arm, &delta, tick, self.now);
+            let _no_abort = self.canary.saw(arm, &delta, &self.node, tick, self.now);
             match arm {
                 Arm::Primary => self.open.judged.primary.merge(&delta.counts),
                 Arm::Canary => {
