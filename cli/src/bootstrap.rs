@@ -34,7 +34,13 @@ pub(crate) struct Args {
     /// Its key: a PEM file on its machine
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     tls_key: Option<String>,
+    /// Shows the server the token that Envoy finds in $WINGBEAT_TOKEN, where it has no certificate of its own
+    #[arg(long, conflicts_with = "tls_cert")]
+    token: bool,
 }
+
+/// Where Envoy finds the server's token.
+const TOKEN: &str = "WINGBEAT_TOKEN";
 
 /// Prints the bootstrap.
 pub(crate) fn run(args: Args) -> anyhow::Result<Outcome> {
@@ -50,6 +56,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Outcome> {
         admin: args.admin,
         delta: args.delta,
         tls: args.tls_ca.map(|ca| ClientTls { ca, identity: args.tls_cert.zip(args.tls_key) }),
+        authorization: args.token.then(|| format!("Bearer %ENVIRONMENT({TOKEN})%")),
     };
     emit(Format::Yaml, &bootstrap.render())?;
     Ok(Outcome::Done)

@@ -16,7 +16,7 @@ pub(crate) struct ServerArgs {
     /// Address of the server's HTTP API
     #[arg(long, env = "WINGBEAT_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     server: String,
-    /// Token for commands from another machine
+    /// Token for commands, where the server has one
     #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
 }

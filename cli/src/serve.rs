@@ -10,12 +10,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wingbeat_controller::document::{Files, Report};
 use wingbeat_controller::engine::Engine;
-use wingbeat_controller::http::{Api, Https, Peer, router};
+use wingbeat_controller::http::{self, Api, Readers};
 use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::store::Store;
 use wingbeat_controller::store::disk::Disk;
-use wingbeat_xds_server::server::{self, Tls};
+use wingbeat_xds_server::server::{self, Access, AnonymousReports, NodeList, Security, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::check::tell;
@@ -24,8 +24,10 @@ use crate::names;
 use crate::output::{Outcome, Wrong, say};
 
 use follow::Known;
+use room::Room;
 
 mod follow;
+mod room;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,7 +60,7 @@ pub(crate) struct Args {
     /// Where the HTTP API, metrics and health are; beyond this machine over TLS, with the certificate of --tls-cert
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     listen_http: SocketAddr,
-    /// Lets commands in from other machines
+    /// Lets commands in, and reports from other machines: whoever shows it. Without it, commands come from this machine only
     #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
     /// Names that the HTTP API answers to, beside localhost and IP addresses
@@ -70,10 +72,17 @@ pub(crate) struct Args {
     /// Its key: a PEM file
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Who signs the certificates of Envoys: a PEM file. With it, only Envoys with a certificate are served, and each
-    /// may report only for the nodes as which it takes configuration
+    /// Who signs the certificates of Envoys: a PEM file. With it, only Envoys with a certificate are served, and each only
+    /// as a node that its certificate names: node.id is its URI or DNS name, or is listed in --nodes
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// Which other nodes the principals of certificates are: a file with lines like `spiffe://example.com/edge edge-*`, read
+    /// at the start
+    #[arg(long, requires = "client_ca", value_name = "FILE")]
+    nodes: Option<PathBuf>,
+    /// Takes reports from other machines without a certificate and without the token: whoever reaches the port decides
+    #[arg(long, conflicts_with = "client_ca")]
+    allow_anonymous_reports: bool,
     /// Serves plain text beyond this machine
     #[arg(long, conflicts_with = "tls_cert")]
     allow_plaintext: bool,
@@ -82,6 +91,8 @@ pub(crate) struct Args {
 /// Serves until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let tls = tls(&args)?;
+    let access = access(&args)?;
+    let room = Room::make();
     for (option, address) in [("--listen-xds", args.listen_xds), ("--listen-http", args.listen_http)] {
         if tls.is_none() && !args.allow_plaintext && !address.ip().is_loopback() {
             let why = format!(
@@ -129,15 +140,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let known = Known { files, texts, hosts: set.host_names() };
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();
     let secured = tls.as_ref().filter(|_| !args.listen_http.ip().is_loopback());
-    let xds = server::serve(xds, tls.clone(), snapshots, Arc::new(handle.clone()), async {
+    let limits = room.xds();
+    let security = Security { tls: tls.clone(), access, limits };
+    let xds = server::serve(xds, security, snapshots, Arc::new(handle.clone()), async {
         let _stopped = xds_stopped.await;
     });
-    let api = Api { handle: handle.clone(), token: args.token.map(Arc::from), hosts: args.allowed_hosts.into() };
-    let service = router(api).into_make_service_with_connect_info::<Peer>();
-    let http = match secured {
-        Some(tls) => tokio::spawn(axum::serve(Https::start(http, tls)?, service).into_future()),
-        None => tokio::spawn(axum::serve(http, service).into_future()),
-    };
+    let token = args.token.map(Arc::from);
+    let api = Api { handle: handle.clone(), token, hosts: args.allowed_hosts.into(), readers: Readers::default() };
+    let secured = secured.cloned();
+    let http = tokio::spawn(async move { http::serve(http, secured.as_ref(), room.http(), api).await });
     let xds = tokio::spawn(xds);
     tokio::select! {
         ended = xds => ended?.context("the xDS server ended")?,
@@ -162,6 +173,33 @@ fn state_folder(chosen: Option<PathBuf>) -> Result<PathBuf, Wrong> {
     chosen.or(of_service).or_else(of_user).ok_or_else(|| {
         Wrong("this user has no home, so there is no default for the state: name a folder by --state".to_owned())
     })
+}
+
+/// Reads who may do what.
+fn access(args: &Args) -> anyhow::Result<Access> {
+    let anonymous = if args.allow_anonymous_reports { AnonymousReports::Taken } else { AnonymousReports::Refused };
+    let nodes = match &args.nodes {
+        None => NodeList::default(),
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| Wrong(format!("--nodes {}: {error}", path.display())))?;
+            match NodeList::parse(&text) {
+                Ok(nodes) => nodes,
+                Err(wrong) => {
+                    let lines: Vec<String> = wrong.iter().map(|line| format!("{}:{line}", path.display())).collect();
+                    return Err(Wrong(lines.join("\n")).into());
+                }
+            }
+        }
+    };
+    let far = !args.listen_xds.ip().is_loopback();
+    if far && args.client_ca.is_none() && args.token.is_none() && anonymous == AnonymousReports::Refused {
+        tracing::warn!(
+            "reports from other machines are refused: nothing says who sends them; add --client-ca, or --token, or \
+             --allow-anonymous-reports"
+        );
+    }
+    Ok(Access { nodes, token: args.token.as_deref().map(Arc::from), anonymous })
 }
 
 /// Reads the certificates.

@@ -44,11 +44,17 @@ struct Site {
 
 impl Site {
     async fn build(more: &[PathBuf]) -> Self {
+        Self::within("", more).await
+    }
+
+    /// The same in a process with these limits.
+    async fn within(limits: &str, more: &[PathBuf]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("canary.yaml");
         write(&config, "1.4.0", 9_002);
         let args = ["--listen-xds", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--config"].map(PathBuf::from);
-        let server = Server::start(PROGRAM, args.into_iter().chain([config]).chain(more.iter().cloned()));
+        let server =
+            Server::start_within(PROGRAM, limits, args.into_iter().chain([config]).chain(more.iter().cloned()));
         let site = Self { folder, server };
         until("the first revision serves", || site.server.phase() == "Initialized").await;
         site.place(9_002);
@@ -61,6 +67,18 @@ impl Site {
         let next = self.folder.path().join("next");
         write(&next, "1.4.1", port);
         std::fs::rename(next, self.folder.path().join("canary.yaml")).expect("the file is replaced");
+    }
+
+    /// Returns status and body of an answer of the HTTP API.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut connection = TcpStream::connect(&self.server.http).await.expect("a port");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, body.to_owned())
     }
 
     async fn channel(&self) -> Channel {
@@ -254,22 +272,120 @@ fn certificates(folder: &std::path::Path) -> ([PathBuf; 6], ClientTlsConfig) {
     (args, tls)
 }
 
+/// Neither on a stream nor in reports, whether the certificate or a list says who is who.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_reports_for_a_node_that_it_is_not() {
+async fn nobody_is_a_node_that_it_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let (args, tls) = certificates(folder.path());
-    let site = Site::build(&args).await;
-    let https = Endpoint::from_shared(format!("https://{}", site.server.xds)).expect("an address");
-    let channel = https.tls_config(tls).expect("certificates").connect().await.expect("a connection");
-    let mut reports = ReportServiceClient::new(channel.clone());
-    let refused = reports.report(report("edge-1", NEW, 1, 0)).await.expect_err("it is refused");
-    let told = "stranger.example has no xDS stream as node edge-1";
-    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, told));
-    let mut client = Client::open(channel, "edge-2").await;
+    let list = folder.path().join("nodes");
+    std::fs::write(&list, "stranger.example edge-*  # all edges\n").expect("the file is written");
+    let add = "add shop-1 to the line of stranger.example in the file of --nodes";
+    let name = "its certificate names stranger.example: let node.id be that, or add a line \"stranger.example shop-1\" to \
+                the file of --nodes";
+    for (more, good, mend) in [(vec![], "stranger.example", name), (vec!["--nodes".into(), list], "edge-1", add)] {
+        let site = Site::build(&[args.to_vec(), more].concat()).await;
+        let https = Endpoint::from_shared(format!("https://{}", site.server.xds)).expect("an address");
+        let channel = https.tls_config(tls.clone()).expect("certificates").connect().await.expect("a connection");
+        let mut reports = ReportServiceClient::new(channel.clone());
+        let told = format!("stranger.example is not node shop-1; {mend}");
+        let refused = reports.report(report("shop-1", NEW, 1, 0)).await.expect_err("it is refused");
+        assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, told.as_str()));
+        let mut client = Client::open(channel.clone(), "shop-1").await;
+        client.ask(CLUSTERS, &[]);
+        let refused = client.responses.message().await.expect_err("it is refused");
+        assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, told.as_str()));
+        let mut client = Client::open(channel, good).await;
+        client.ask(CLUSTERS, &[]);
+        client.next().await;
+        reports.report(report(good, NEW, 1, 0)).await.expect("it is that node");
+        // Each is counted, and one of them logged.
+        let (_, metrics) = site.get("/metrics").await;
+        assert!(metrics.contains("wingbeat_refused_peers_total{cause=\"not-its-node\"} 2"), "{metrics}");
+        assert_eq!(site.server.said().matches("is not node shop-1").count(), 1, "{}", site.server.said());
+    }
+}
+
+/// Ids and errors of others forge no lines of the log, and act on no terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_peers_say_is_written_on_one_line() {
+    let site = Site::build(&[]).await;
+    let mut reports = ReportServiceClient::new(site.channel().await);
+    let forged = "edge\n2026-11-28 ERROR forged\u{1b}[2J";
+    let refused = reports.report(report(forged, NEW, 1, 0)).await.expect_err("it is refused");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "the node's id has the character \\n, which is not shown: leave it out")
+    );
+    let mut client = Client::open(site.channel().await, "grumbler").await;
     client.ask(CLUSTERS, &[]);
-    client.next().await;
-    reports.report(report("edge-2", NEW, 1, 0)).await.expect("who takes configuration as a node reports for it");
-    assert_eq!(reports.report(report("edge-1", NEW, 1, 0)).await.expect_err("no other").code(), Code::PermissionDenied);
+    let response = client.next().await;
+    let error_detail = Some(Refusal { message: format!("{forged}{}", "x".repeat(10_000)), ..Refusal::default() });
+    let answer = DiscoveryRequest { response_nonce: response.nonce, error_detail, ..DiscoveryRequest::default() };
+    client.send(CLUSTERS, &[], answer);
+    until("it shows", || site.server.condition("Programmed").is_some()).await;
+    let condition = site.server.condition("Programmed").expect("it is there");
+    assert!(condition.contains("edge\\n2026-11-28 ERROR forged\\u{1b}[2J") && condition.len() < 2_000, "{condition}");
+    let said = site.server.said();
+    assert!(!said.contains('\u{1b}') && !said.lines().any(|line| line.starts_with("2026-11-28 ERROR")), "{said}");
+}
+
+/// Names are bounded by their bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_nothing_has_are_refused() {
+    let site = Site::build(&[]).await;
+    let mut client = Client::open(site.channel().await, "long").await;
+    client.ask(ROUTES, &[&"r".repeat(2_000)]);
+    let refused = client.responses.message().await.expect_err("it is refused");
+    let told = "a resource's name has 2000 bytes, at most 1024 are taken";
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, told));
+    site.serves(9_002).await;
+}
+
+/// A thousand half requests, where a process may have 1,024 descriptors and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_requests_take_nothing_away_from_others() {
+    const HALF: usize = 1_000;
+    let site = Site::within("ulimit -n 1024;", &[]).await;
+    let mut half = Vec::new();
+    let http: std::net::SocketAddr = site.server.http.parse().expect("an address");
+    for number in 0..HALF {
+        let (address, begun) = match number % 4 {
+            0 => (http, b"GET /healthz HTTP/1.1\r\nhost: local".as_slice()),
+            1 => (http, b"".as_slice()),
+            2 => (site.server.xds, b"PRI * HTTP/2.0\r\n".as_slice()),
+            _ => (site.server.xds, b"".as_slice()),
+        };
+        let mut connection = TcpStream::connect(address).await.expect("it accepts");
+        // It may be closed already.
+        let _sent = connection.write_all(begun).await;
+        half.push(connection);
+    }
+    assert_eq!(site.get("/healthz").await, (200, "OK".to_owned()));
+    site.serves(9_002).await;
+    site.place(9_444);
+    site.serves(9_444).await;
+    assert_eq!(site.get("/healthz").await, (200, "OK".to_owned()));
+    drop(half);
+}
+
+/// Those who follow events and never read cost little, and no more than so many of them are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_events_are_bounded() {
+    let site = Site::build(&[]).await;
+    let mut readers = Vec::new();
+    let mut refused = 0;
+    for _ in 0..80 {
+        let mut connection = TcpStream::connect(&site.server.http).await.expect("a port");
+        let request = b"GET /api/v1/events?follow=true HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        connection.write_all(request).await.expect("it reads");
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).await.expect("an answer");
+        refused += usize::from(status.ends_with(b"503"));
+        readers.push(connection);
+    }
+    assert_eq!(refused, 16);
+    assert_eq!(site.get("/healthz").await, (200, "OK".to_owned()));
+    drop(readers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use wingbeat_demo::service::Behaviour;
 use wingbeat_test_support::server::{Server, until};
 
-use crate::site::{Site, serve};
+use crate::site::{Site, serve, serve_with};
 
 mod site;
 
@@ -174,4 +174,38 @@ fn note(server: &Server, seen: &mut Vec<(u64, u64)>) {
         seen.push((rev, weight as u64));
         seen.dedup();
     }
+}
+
+/// An Envoy that is not on this machine, as far as the server can tell: both ends have an address of the network.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_reports_from_elsewhere_need_the_token() {
+    // It is in the environment of every test, and so of its Envoys.
+    const NAME: &str = "CARGO_PKG_NAME";
+    let site = Site::build(ANALYSIS).await;
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    probe.connect("192.0.2.1:9").expect("a route: nothing is sent");
+    let address = std::net::SocketAddr::new(probe.local_addr().expect("an address").ip(), 0);
+    let token = std::env::var(NAME).expect("cargo sets it");
+    let server = serve_with(&site.path(), address, &["--allow-plaintext", "--token", &token]);
+    let shows = async |holds: &dyn Fn(&str) -> bool| {
+        let mut poll = tokio::time::interval(Duration::from_millis(100));
+        let shown = async {
+            loop {
+                let response = reqwest::get(format!("http://{}/metrics", server.http)).await.expect("an answer");
+                let metrics = response.text().await.expect("a text");
+                if holds(&metrics) {
+                    return metrics;
+                }
+                poll.tick().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), shown).await.expect("it comes about")
+    };
+    let silent = site.envoy(server.xds).await;
+    let refused = r#"wingbeat_refused_peers_total{cause="anonymous"}"#;
+    let metrics = shows(&|metrics| metrics.contains(refused)).await;
+    assert!(metrics.contains("wingbeat_reports_total 0"), "none of its reports is taken: {metrics}");
+    drop(silent);
+    let _envoy = site.envoy_that_says(server.xds, Some(format!("Bearer %ENVIRONMENT({NAME})%"))).await;
+    shows(&|metrics| !metrics.contains("wingbeat_reports_total 0")).await;
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
 use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
+use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, Revision, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -16,7 +17,7 @@ use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
-use wingbeat_xds_server::server::News;
+use wingbeat_xds_server::server::{News, Peer};
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
@@ -27,6 +28,7 @@ use crate::engine::record::{Record, evidence_key, read, read_or_leave_aside};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
+use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
@@ -63,6 +65,8 @@ const UNHEARD: Span = Span::from_secs(10);
 const LEDGER_PREFIX: &str = "ledger/";
 /// Where versions before the third stored the whole ledger. Nothing can be made of it: it knew no rollouts.
 const OLD_LEDGER_KEY: &str = "ledger";
+/// Characters of an event's text; the rest is cut off.
+const LONGEST_EVENT: usize = 4_096;
 const WINDOWS_KEY: &str = "windows";
 /// When the last checkpoint was written.
 const CLOCK_KEY: &str = "clock";
@@ -259,8 +263,11 @@ impl Engine {
         self.update_policy();
     }
 
-    /// Takes a report of a filter. The error says why it was refused; then nothing of it counts.
-    pub fn report(&mut self, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+    /// Takes a report of a filter, from a peer that may speak for its node. The error says why it was refused; then
+    /// nothing of it counts.
+    pub fn report(&mut self, peer: &Peer, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+        // However many nodes a principal or a host says it is: the judge hears one voice.
+        let voice = NodeId::new(peer.voice(&request.node_id));
         let node = NodeId::new(request.node_id.clone());
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
         // What is of no rollout in progress is left out before anything is made of it.
@@ -270,7 +277,7 @@ impl Engine {
         let foreign = request.clusters.len().saturating_sub(entries.len());
         self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
         let report = Report {
-            source: node.as_str(),
+            source: voice.as_str(),
             node: &node,
             key,
             sequence: request.sequence,
@@ -282,6 +289,7 @@ impl Engine {
         self.last_report = Some(now);
         self.heard_of(key, !entries.is_empty());
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        self.clients.reported(&voice, now);
         self.fleet.heard(key, &node, self.policies.divisions_of(request.policy_version), now);
         let tick = self.fleet.grant(self.roster.is_judging(), now);
         let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
@@ -292,9 +300,9 @@ impl Engine {
         for delta in ingested.deltas {
             let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
             let Some(canary) = self.roster.measure(&name) else { continue };
-            let sender = Sender { seat: canary.seat(&node, now), ahead };
+            let sender = Sender { seat: canary.seat(&voice, now), ahead };
             self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
-            let newer = canary.saw(arm, &delta, Span::from_millis(u64::from(tick)), now);
+            let newer = canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) = newer {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
@@ -429,6 +437,7 @@ impl Engine {
             refused_files: self.setup.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
+            refused: RefusedPeers::default(),
             reports: self.reports,
             foreign_reports: self.foreign,
             rollouts: self.rollouts.clone(),
@@ -525,8 +534,10 @@ impl Engine {
         self.roster.insert(name, canary);
     }
 
-    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl Into<String>, now: Timestamp) {
-        self.outbox.push(Told { canary: name.clone(), severity, text: text.into(), at: now });
+    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
+        // Some of it are the words of hooks, metrics and proxies.
+        let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
+        self.outbox.push(Told { canary: name.clone(), severity, text, at: now });
     }
 
     /// The next tick looks at it, and it is shown anew.

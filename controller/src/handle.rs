@@ -1,12 +1,13 @@
 //! How the outside talks to the running control plane.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::{Intake, News};
+use wingbeat_xds_server::server::{Cause, Intake, News, Peer};
 
 use crate::outbound::messenger::Answered;
 use crate::runtime::Mailbox;
@@ -73,7 +74,7 @@ pub enum Refusal {
 /// What the runtime is told from outside.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Report { request: Box<ReportRequest>, reply: oneshot::Sender<Result<ReportResponse, String>> },
+    Report { peer: Peer, request: Box<ReportRequest>, reply: oneshot::Sender<Result<ReportResponse, String>> },
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
     Configure(Box<Setup>),
@@ -85,8 +86,26 @@ pub(crate) enum Message {
 pub struct Handle {
     messages: Mailbox,
     news: Newsbox,
+    refused: RefusedPeers,
     board: watch::Receiver<Arc<Board>>,
     events: EventLog,
+}
+
+/// How many peers were refused since the server started, by cause. Clones share what is counted.
+#[derive(Debug, Clone, Default)]
+pub struct RefusedPeers(Arc<[AtomicU64; Cause::ALL.len()]>);
+
+impl RefusedPeers {
+    fn count(&self, cause: Cause) {
+        if let Some(counter) = self.0.get(cause as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns each cause with its number.
+    pub fn each(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
+        Cause::ALL.into_iter().zip(self.0.iter().map(|counter| counter.load(Ordering::Relaxed)))
+    }
 }
 
 /// News of clients, until the engine looks. None may get lost, or a client that left would stay for ever; there are
@@ -114,10 +133,11 @@ impl Handle {
     pub(crate) const fn new(
         messages: Mailbox,
         news: Newsbox,
+        refused: RefusedPeers,
         board: watch::Receiver<Arc<Board>>,
         events: EventLog,
     ) -> Self {
-        Self { messages, news, board, events }
+        Self { messages, news, refused, board, events }
     }
 
     /// Returns what is shown at this moment.
@@ -152,10 +172,10 @@ impl Handle {
         let _stopped = self.messages.send(Message::Stop);
     }
 
-    /// Takes the report of a filter; the error says why it was refused.
-    pub async fn report(&self, request: ReportRequest) -> Result<ReportResponse, String> {
+    /// Takes the report of a filter, from this peer; the error says why it was refused.
+    pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Report { request: Box::new(request), reply };
+        let message = Message::Report { peer, request: Box::new(request), reply };
         self.messages.try_send(message).map_err(|_| Refusal::Unavailable.to_string())?;
         answer.await.unwrap_or_else(|_| Err(Refusal::Unavailable.to_string()))
     }
@@ -209,9 +229,13 @@ impl EventLog {
 }
 
 impl Intake for Handle {
-    /// The server has checked that the principal may speak for the node.
-    async fn report(&self, _principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
-        Self::report(self, request).await
+    /// The server has checked that the peer may speak for the node.
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+        Self::report(self, peer, request).await
+    }
+
+    fn refused(&self, cause: Cause) {
+        self.refused.count(cause);
     }
 
     fn news(&self, news: News) {

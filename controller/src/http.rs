@@ -1,7 +1,7 @@
 //! The HTTP API, health and metrics.
 //!
-//! Reading is open to whoever can reach the address. Commands are taken from loopback or with the
-//! bearer token, and never on behalf of a page of another origin. Requests for a host that this server
+//! Reading is open to whoever can reach the address. Commands are taken with the bearer token, or from
+//! loopback where there is none, and never on behalf of a page of another origin. Requests for a host that this server
 //! is not known by are refused: a page elsewhere whose name leads to this address (DNS rebinding) would
 //! be of the same origin, and its reader's browser on the same machine.
 
@@ -9,28 +9,38 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::BroadcastStream;
+use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::CanaryName;
+use wingbeat_xds_server::server::equal_in_constant_time;
 
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
 use crate::view::{CanaryView, EventView, RefusedFileView};
 
-pub use tls::Https;
+pub use serve::{Bounds, serve};
 
+mod serve;
 mod tls;
+
+/// Bytes of a request's body; more is answered with 413. A command has a hundred.
+const MAX_BODY: usize = 16 * 1024;
+/// Characters of a name that is repeated to who sent it.
+const LONGEST_NAME: usize = 256;
+/// Bytes of a command's id. They are stored.
+const MAX_ID: usize = 128;
+/// Readers of events at a time; more are answered with 503. Each may stay for as long as it likes.
+const MAX_READERS: usize = 64;
 
 /// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
 const PAGE: &str = include_str!("page.html");
@@ -47,27 +57,27 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub struct Api {
     /// The running control plane.
     pub handle: Handle,
-    /// Lets commands in from beyond loopback.
+    /// Lets commands in. Without it, they come from loopback only.
     pub token: Option<Arc<str>>,
     /// Names by which this server is known, beside `localhost` and every IP address.
     pub hosts: Arc<[String]>,
+    /// Room for readers of events.
+    pub readers: Readers,
+}
+
+/// Room for those that follow events.
+#[derive(Debug, Clone)]
+pub struct Readers(Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_READERS)))
+    }
 }
 
 /// Who sent a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
-
-impl Connected<IncomingStream<'_, Https>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Https>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
 
 /// Body of a command; the id makes repeating it harmless.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -96,7 +106,7 @@ struct EventsQuery {
 pub fn router(api: Api) -> Router {
     let hosts = api.hosts.clone();
     let routes = routes().into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
-    routes.layer(from_fn_with_state(hosts, only_for_us)).with_state(api)
+    routes.layer(DefaultBodyLimit::max(MAX_BODY)).layer(from_fn_with_state(hosts, only_for_us)).with_state(api)
 }
 
 /// Refuses requests for other hosts.
@@ -110,7 +120,7 @@ async fn only_for_us(State(hosts): State<Arc<[String]>>, request: Request, next:
     match host.filter(|host| !is_ours(host, &hosts)) {
         None => next.run(request).await,
         Some(host) => {
-            let name = without_port(host);
+            let name = ForeignText::new(without_port(host), LONGEST_NAME);
             let why = format!("this server is not known as {name}: start it with --allowed-hosts {name} if it is");
             failure(StatusCode::MISDIRECTED_REQUEST, why)
         }
@@ -190,11 +200,16 @@ async fn command(
     }
     let Some(verb) = Verb::parse(&verb) else {
         let verbs = Verb::ALL.map(Verb::as_str).join(", ");
+        let verb = ForeignText::new(&verb, LONGEST_NAME);
         return failure(StatusCode::NOT_FOUND, format!("there is no verb {verb}; there are {verbs}"));
     };
     let Some(id) = body.and_then(|Json(body)| body.id) else {
         return failure(StatusCode::BAD_REQUEST, "the body lacks an id: {\"id\": \"anything unique\"}".to_owned());
     };
+    if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        let why = format!("the id has to be 1 to {MAX_ID} printable ASCII characters: use a UUID");
+        return failure(StatusCode::BAD_REQUEST, why);
+    }
     match api.handle.command(CanaryName::new(namespace, name), verb, id).await {
         Ok(()) => Json(serde_json::json!({"done": verb.as_str()})).into_response(),
         Err(refusal) => {
@@ -221,29 +236,34 @@ fn may_command(headers: &HeaderMap, peer: SocketAddr, token: Option<&str>) -> Re
     let sent = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     match (token, sent) {
         (Some(token), Some(sent)) if equal_in_constant_time(token.as_bytes(), sent.as_bytes()) => Ok(()),
-        (_, None) if peer.ip().is_loopback() => Ok(()),
         (_, Some(_)) => Err("the bearer token is not the server's".to_owned()),
-        (Some(_), None) => Err("commands from other machines need the server's bearer token".to_owned()),
+        // Behind an ingress or a port-forward, everybody comes from loopback.
+        (Some(_), None) => {
+            Err("commands need the server's bearer token: give it with --token or $WINGBEAT_TOKEN".to_owned())
+        }
+        (None, None) if peer.ip().to_canonical().is_loopback() => Ok(()),
         (None, None) => {
             Err("this server takes commands from its own machine only: it was started without a token".to_owned())
         }
     }
 }
 
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
-}
-
 async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>) -> Response {
     if query.follow {
+        let Ok(place) = api.readers.0.clone().try_acquire_owned() else {
+            let why = format!("{MAX_READERS} readers follow events already: try again later");
+            return failure(StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        // A reader that reads slowly holds references, and what is on its way to it.
         let (kept, live) = api.handle.events().kept_and_follow();
-        let kept = kept.into_iter().filter(|event| query.wants(event)).map(to_sse).collect::<Vec<_>>();
-        let live = BroadcastStream::new(live).filter_map(move |event| {
+        let live = BroadcastStream::new(live).filter_map(async |event| event.ok());
+        let events = stream::iter(kept).chain(live).filter_map(move |event| {
+            let _until_it_leaves = &place;
             // A reader that fell behind goes on with what comes next.
-            let event = event.ok().filter(|event| query.wants(event)).map(to_sse);
+            let event = query.wants(&event).then(|| to_sse(event));
             async move { event }
         });
-        return Sse::new(endless(stream::iter(kept).chain(live))).keep_alive(KeepAlive::default()).into_response();
+        return Sse::new(endless(events)).keep_alive(KeepAlive::default()).into_response();
     }
     let events = api.handle.events().kept();
     Json(events.into_iter().filter(|event| query.wants(event)).collect::<Vec<_>>()).into_response()
@@ -282,13 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn commands_come_from_loopback_or_with_the_token() {
+    fn commands_come_with_the_token_or_from_loopback_without_one() {
         let near: SocketAddr = "127.0.0.1:40000".parse().unwrap();
         let far: SocketAddr = "10.0.0.9:40000".parse().unwrap();
         let with = |token: &str| headers(&[(header::AUTHORIZATION, &format!("Bearer {token}"))]);
         assert!(may_command(&headers(&[]), near, None).is_ok());
         assert!(may_command(&headers(&[]), far, None).is_err());
         assert!(may_command(&headers(&[]), far, Some("secret")).is_err());
+        // Behind an ingress, everybody is near.
+        assert!(may_command(&headers(&[]), near, Some("secret")).is_err());
+        assert!(may_command(&with("secret"), near, Some("secret")).is_ok());
+        assert!(may_command(&with("secret"), near, None).is_err());
         assert!(may_command(&with("secret"), far, Some("secret")).is_ok());
         assert!(may_command(&with("guess!"), far, Some("secret")).is_err());
         assert!(may_command(&with("guess!"), near, Some("secret")).is_err());

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use wingbeat_core::rollout::Plan;
 use wingbeat_core::time::Span;
 
+use crate::handle::RefusedPeers;
 use crate::view::{ArmView, Board, CanaryView, ClientsView};
 
 /// The content type of what [`render`] returns.
@@ -63,6 +64,11 @@ struct OfQuantile {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfType {
     type_url: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCause {
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -150,6 +156,7 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let help = "Parts of reports, by cluster, that belong to no rollout in progress and were left out";
     registry.register("wingbeat_report_parts_left_out", help, foreign);
     register_clients(&mut registry, &board.clients);
+    register_refused(&mut registry, &board.refused);
     register_canaries(&mut registry, board);
     board.rollouts.register(&mut registry);
     let mut out = String::new();
@@ -174,6 +181,14 @@ fn register_clients(registry: &mut Registry, clients: &ClientsView) {
         nacks.get_or_create(&OfType { type_url }).inc_by(*count);
     }
     registry.register("wingbeat_xds_nacks", "Configurations that xDS clients refused", nacks);
+}
+
+fn register_refused(registry: &mut Registry, refused: &RefusedPeers) {
+    let peers = Family::<OfCause, Counter>::default();
+    for (cause, count) in refused.each().filter(|(_, count)| *count > 0) {
+        peers.get_or_create(&OfCause { cause: cause.as_str() }).inc_by(count);
+    }
+    registry.register("wingbeat_refused_peers", "Streams and reports that were refused, by cause", peers);
 }
 
 fn register_canaries(registry: &mut Registry, board: &Board) {

@@ -14,7 +14,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Told, rfc3339};
-use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, Verb};
+use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, RefusedPeers, Verb};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::recorder::Recorder;
@@ -70,7 +70,8 @@ impl Runtime {
         let told = remembered.last().map_or(0, |event| event.id);
         remembered.into_iter().for_each(|event| events.push(event));
         let news = Newsbox::default();
-        let handle = Handle::new(mailbox.clone(), news.clone(), shown, events.clone());
+        let refused = RefusedPeers::default();
+        let handle = Handle::new(mailbox.clone(), news.clone(), refused.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
@@ -86,6 +87,7 @@ impl Runtime {
             recorder,
             mailbox,
             news,
+            refused,
             asked: BTreeMap::new(),
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
@@ -126,6 +128,7 @@ struct Worker {
     recorder: Option<Recorder>,
     mailbox: Mailbox,
     news: Newsbox,
+    refused: RefusedPeers,
     /// Questions that are on their way, one of a canary at a time.
     asked: BTreeMap<CanaryName, Ticket>,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
@@ -163,8 +166,8 @@ impl Worker {
     fn take(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Report { request, reply } => {
-                let answer = self.engine.report(&request, now);
+            Message::Report { peer, request, reply } => {
+                let answer = self.engine.report(&peer, &request, now);
                 let _gone = reply.send(answer);
             }
             Message::Command { canary, verb, id, reply } => {
@@ -202,7 +205,8 @@ impl Worker {
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
-            self.board.send_replace(Arc::new(self.engine.board(ready, now)));
+            let board = Board { refused: self.refused.clone(), ..self.engine.board(ready, now) };
+            self.board.send_replace(Arc::new(board));
         }
         let events: Vec<EventView> = told.into_iter().map(|told| self.tell(told)).collect();
         // Also without any: some may wait for room on the disk.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
 use crate::document::Problem;
+use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
 
 /// Everything that is shown, at one moment.
@@ -26,6 +27,8 @@ pub struct Board {
     pub foreign_reports: u64,
     /// Clients of xDS.
     pub clients: ClientsView,
+    /// Peers that were refused since the start.
+    pub refused: RefusedPeers,
     /// Rollouts that ended since the start.
     pub rollouts: Rollouts,
     /// Files whose present text is wrong.

@@ -21,6 +21,7 @@ mod pairing;
 mod power;
 mod presence;
 pub mod quantile;
+mod quorum;
 pub mod replay;
 pub mod safety;
 pub mod sample_ratio;

@@ -21,6 +21,7 @@ extern crate alloc;
 #[cfg(feature = "analysis")]
 pub mod analysis;
 pub mod counts;
+pub mod foreign;
 pub mod histogram;
 pub mod id;
 pub mod matching;

@@ -76,7 +76,7 @@ impl Stage {
             let until = async {
                 let _dropped = stopped.await;
             };
-            if let Err(error) = server::serve(control, None, snapshots, intake, until).await {
+            if let Err(error) = server::serve(control, server::Security::default(), snapshots, intake, until).await {
                 tracing::error!(%error, "the xDS server ended");
             }
         });
@@ -88,6 +88,7 @@ impl Stage {
             admin: None,
             delta: false,
             tls: None,
+            authorization: None,
         };
         let envoy = binary.start(bootstrap.render(), entry).await?;
         Ok(Self { entry, primary, canary, runtime, envoy, _stop: stop })

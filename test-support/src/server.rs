@@ -34,10 +34,19 @@ impl Drop for Server {
 impl Server {
     /// Starts the program with these arguments of `serve`, and waits until it listens.
     pub fn start(program: &'static str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::start_within(program, "", args)
+    }
+
+    /// The same within limits, which a shell sets before: `ulimit -n 1024;`.
+    pub fn start_within(
+        program: &'static str,
+        limits: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Self {
         let states = tempfile::tempdir().expect("a folder");
         // A write beyond the limit of a file's size is to fail, as on a full disk, and not to end the process.
         let mut process = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" serve \"$@\"", program])
+            .args(["-c", &format!("{limits} trap '' XFSZ; exec \"$0\" serve \"$@\""), program])
             .args(args)
             .env("XDG_STATE_HOME", states.path())
             .env_remove("STATE_DIRECTORY")

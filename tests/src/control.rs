@@ -12,7 +12,7 @@ use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::server::{self, Happened, Intake, News, Tls};
+use wingbeat_xds_server::server::{self, Happened, Intake, News, Peer, Security, Tls};
 use wingbeat_xds_server::store::Store;
 
 /// Keeps what it is told.
@@ -23,8 +23,8 @@ pub struct Notes {
 }
 
 impl Intake for Notes {
-    async fn report(&self, principal: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
-        self.reports.lock().expect("not poisoned").push((principal, request.node_id));
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+        self.reports.lock().expect("not poisoned").push((peer.principal().map(str::to_owned), request.node_id));
         Ok(ReportResponse::default())
     }
 
@@ -74,7 +74,8 @@ impl Control {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (store, notes) = (Store::default(), Arc::<Notes>::default());
-        tokio::spawn(server::serve(listener, tls, store.clone(), notes.clone(), std::future::pending()));
+        let security = Security { tls, ..Security::default() };
+        tokio::spawn(server::serve(listener, security, store.clone(), notes.clone(), std::future::pending()));
         Self { address, store, notes }
     }
 
@@ -100,6 +101,7 @@ impl Control {
             admin: None,
             delta: false,
             tls: None,
+            authorization: None,
         }
     }
 }

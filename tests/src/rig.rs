@@ -19,7 +19,7 @@ use wingbeat_demo::envoy::{Binary, Envoy};
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ClusterPolicy, Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::Bootstrap;
-use wingbeat_xds_server::server::{self, Intake, News};
+use wingbeat_xds_server::server::{self, Intake, News, Peer, Security};
 use wingbeat_xds_server::store::Store;
 
 use crate::control::free;
@@ -86,7 +86,13 @@ impl Rig {
         let counter = Arc::new(Counter { policy, state: Mutex::default() });
         let control = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = control.local_addr().expect("an address");
-        tokio::spawn(server::serve(control, None, Store::default(), counter.clone(), std::future::pending()));
+        tokio::spawn(server::serve(
+            control,
+            Security::default(),
+            Store::default(),
+            counter.clone(),
+            std::future::pending(),
+        ));
         let (entry, folder) = (free().await, tempfile::tempdir().expect("a folder"));
         let module = folder.path().join("filter.wasm");
         std::fs::write(&module, wingbeat::FILTER).expect("it is written");
@@ -123,7 +129,7 @@ impl Counter {
 }
 
 impl Intake for Counter {
-    async fn report(&self, _: Option<String>, request: ReportRequest) -> Result<ReportResponse, String> {
+    async fn report(&self, _: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
         let policy = (request.policy_version != self.policy.version).then(|| self.policy.clone());
         self.lock(|state| {
             let taken = state.take(&request);
@@ -195,6 +201,7 @@ fn config(control: SocketAddr, entry: SocketAddr, module: &str, upstreams: &Upst
         admin: None,
         delta: false,
         tls: None,
+        authorization: None,
     };
     let mut config = bootstrap.render();
     let fields = config.as_object_mut().expect("a bootstrap is an object");

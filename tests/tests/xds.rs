@@ -127,17 +127,18 @@ fn certificates(folder: &Path) -> (Tls, ClientTls) {
     params.distinguished_name.push(DnType::CommonName, "authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
-    let issue = |name: SanType, usage: ExtendedKeyUsagePurpose| {
+    let issue = |names: Vec<SanType>, usage: ExtendedKeyUsagePurpose| {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![name];
+        params.subject_alt_names = names;
         params.extended_key_usages = vec![usage];
         (params.signed_by(&key, &ca).expect("a certificate").pem(), key.serialize_pem())
     };
     let loopback = SanType::IpAddress("127.0.0.1".parse().expect("an address"));
-    let (certificate, key) = issue(loopback, ExtendedKeyUsagePurpose::ServerAuth);
+    let (certificate, key) = issue(vec![loopback], ExtendedKeyUsagePurpose::ServerAuth);
     let spiffe = SanType::URI("spiffe://example.com/edge".try_into().expect("a URI"));
-    let (client_certificate, client_key) = issue(spiffe, ExtendedKeyUsagePurpose::ClientAuth);
+    let node = SanType::DnsName("edge-1".try_into().expect("a name"));
+    let (client_certificate, client_key) = issue(vec![spiffe, node], ExtendedKeyUsagePurpose::ClientAuth);
     let server =
         Tls { certificate: certificate.into_bytes(), key: key.into_bytes(), client_ca: Some(ca.pem().into_bytes()) };
     let client = ClientTls {

@@ -27,6 +27,9 @@ pub struct Bootstrap {
     pub delta: bool,
     /// How the control plane is reached; none means plain text.
     pub tls: Option<ClientTls>,
+    /// What Envoy says in `authorization` with all that it sends to the control plane, its filters' reports included.
+    /// Envoy replaces command operators in it: `%ENVIRONMENT(NAME)%` keeps a secret out of the file.
+    pub authorization: Option<String>,
 }
 
 /// What Envoy needs for TLS, as paths of PEM files on its machine.
@@ -41,6 +44,16 @@ pub struct ClientTls {
 impl Bootstrap {
     /// Returns the bootstrap as JSON, which Envoy reads as it reads YAML.
     pub fn render(&self) -> Value {
+        let mut http = json!({
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {
+                // A control plane that vanished without a word is noticed after 15 s.
+                "connection_keepalive": {"interval": "10s", "timeout": "5s"},
+            }},
+        });
+        if let (Some(value), Some(fields)) = (&self.authorization, http.as_object_mut()) {
+            fields.insert("http_filters".to_owned(), says("authorization", value));
+        }
         let mut bootstrap = json!({
             "node": {"id": self.node_id, "cluster": self.node_cluster},
             "dynamic_resources": {
@@ -62,13 +75,7 @@ impl Bootstrap {
                 "dns_lookup_family": "ALL",
                 "connect_timeout": "1s",
                 "typed_extension_protocol_options": {
-                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                        "explicit_http_config": {"http2_protocol_options": {
-                            // A control plane that vanished without a word is noticed after 15 s.
-                            "connection_keepalive": {"interval": "10s", "timeout": "5s"},
-                        }},
-                    },
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http,
                 },
                 "load_assignment": {
                     "cluster_name": CONTROL_CLUSTER,
@@ -96,6 +103,22 @@ impl Bootstrap {
         }
         bootstrap
     }
+}
+
+/// Returns filters that set a header in all requests of a cluster.
+fn says(header: &str, value: &str) -> Value {
+    json!([
+        {"name": "envoy.filters.http.header_mutation", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_mutations": [{"append": {
+                "header": {"key": header, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }}]},
+        }},
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+        }},
+    ])
 }
 
 impl ClientTls {

@@ -6,11 +6,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{Next, from_fn};
+use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::server::TlsConnectInfo;
+use tonic::transport::{Certificate as CaCertificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
+use wingbeat_core::foreign::ForeignText;
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
@@ -18,21 +22,37 @@ use crate::resource::Kind;
 use crate::session::Nack;
 use crate::store::Store;
 
-use principal::{Principals, principal};
+use access::RefusalLog;
 use stream::Discovery;
 
-mod principal;
+pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, equal_in_constant_time};
+pub use connections::{Busy, Connection, Connections, Limits, Remote};
+pub use identity::{Certificate, NodeList, Peer, WrongLine};
+
+mod access;
+mod connections;
+mod identity;
 mod services;
+mod shares;
 mod stream;
 mod wire;
 
 /// A report is at most this large; so is anything else that a client sends, but for its node message.
 const MAX_REPORT: usize = 256 * 1024;
 const MAX_REQUEST: usize = 1024 * 1024;
-/// Ids of nodes are kept as long as the nodes are there.
-const MAX_NODE_ID: usize = 256;
+/// Bytes of a request's headers. Ours have a few hundred.
+const MAX_HEADERS: u32 = 16 * 1024;
 /// Streams and calls at a time on one connection.
 const MAX_CONCURRENT: u32 = 256;
+
+/// Connections at a time where nothing else is said: 10,000 Envoys, each with a stream and a few workers.
+const CONNECTIONS: usize = 65_536;
+/// A connection that has no stream and made no call for so long is closed: filters report every few seconds.
+const WAITING: Duration = Duration::from_secs(30);
+/// A call that is not answered within this time, what it brings included, is ended; streams last.
+const CALL: Duration = Duration::from_secs(30);
+/// Characters of the reason for which a report is refused.
+const LONGEST_REASON: usize = 1_024;
 
 /// A connection is probed so often, and given up after so long without an answer: gRPC's usual time. Less would cut off
 /// healthy Envoys when thousands of them come at once and this machine is what is slow.
@@ -53,7 +73,10 @@ pub struct News {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happened {
     /// It opened a stream.
-    Connected,
+    Connected {
+        /// Whose voice its reports are; nothing if none of it would be taken.
+        voice: Option<String>,
+    },
     /// It refused a configuration, and keeps the one before.
     Refused(Nack),
     /// From now on these are the resources of a type that it refuses and has as they were before, of routes the hosts.
@@ -70,15 +93,15 @@ pub enum Happened {
 
 /// Takes what proxies have to say.
 pub trait Intake: Send + Sync + 'static {
-    /// Takes one report of an authenticated peer, if peers are; the error says why it was refused.
-    fn report(
-        &self,
-        principal: Option<String>,
-        request: ReportRequest,
-    ) -> impl Future<Output = Result<ReportResponse, String>> + Send;
+    /// Takes one report. Its sender may speak for the node. The error says why it was refused.
+    fn report(&self, peer: Peer, request: ReportRequest)
+    -> impl Future<Output = Result<ReportResponse, String>> + Send;
 
     /// Takes news of a client. Must not block.
     fn news(&self, news: News);
+
+    /// Notes that somebody was refused. Must not block.
+    fn refused(&self, _cause: Cause) {}
 }
 
 /// How connections are secured. All in PEM.
@@ -112,68 +135,136 @@ impl Tls {
         let _chosen = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let mut config = ServerTlsConfig::new().identity(Identity::from_pem(self.certificate, self.key));
         if let Some(ca) = self.client_ca {
-            config = config.client_ca_root(Certificate::from_pem(ca));
+            config = config.client_ca_root(CaCertificate::from_pem(ca));
         }
         server.tls_config(config)
+    }
+}
+
+/// How the port is kept.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    /// How connections are secured; nothing for plain text.
+    pub tls: Option<Tls>,
+    /// Who may do what.
+    pub access: Access,
+    /// What the port takes.
+    pub limits: Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { most: CONNECTIONS, waiting: WAITING }
     }
 }
 
 /// Serves xDS and takes reports until `stop` resolves.
 pub async fn serve<I: Intake>(
     listener: TcpListener,
-    tls: Option<Tls>,
+    security: Security,
     store: Store,
     intake: Arc<I>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
-    let authenticated = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let Security { tls, access, limits } = security;
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .timeout(CALL)
         .max_concurrent_streams(MAX_CONCURRENT);
     if let Some(tls) = tls {
         server = tls.on(server)?;
     }
-    let principals = Principals::default();
-    let discovery = Arc::new(Discovery::new(store, intake.clone(), principals.clone()));
-    let reports = Reports { intake, principals, authenticated };
-    let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_REPORT);
+    let gate = Gate { intake, access: Arc::new(access), log: RefusalLog::default() };
+    let discovery = Arc::new(Discovery::new(store, gate.clone()));
+    let reports = ReportServiceServer::new(Reports { gate }).max_decoding_message_size(MAX_REPORT);
     let router = services::add(Routes::default().into_axum_router(), &discovery);
-    server
-        .add_routes(Routes::from(router).add_service(reports).prepare())
-        // Without it, a push waits up to 40 ms for the acknowledgement of what was written before.
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+    let router = Routes::from(router).add_service(reports).into_axum_router().layer(from_fn(identify));
+    let connections = Connections::new(limits);
+    let incoming = futures::stream::unfold((connections, listener), async |(connections, listener)| {
+        let connection = connections.accept(&listener).await;
+        Some((Ok::<_, std::io::Error>(connection), (connections, listener)))
+    });
+    server.add_routes(Routes::from(router).prepare()).serve_with_incoming_shutdown(incoming, stop).await
 }
 
-fn check_node_id(id: &str) -> Result<(), Status> {
-    let length = id.len();
-    if length > MAX_NODE_ID {
-        let why = format!("the node's id has {length} bytes, at most {MAX_NODE_ID} are taken");
-        return Err(Status::invalid_argument(why));
+/// Says who sent a request, and that its connection is busy until it is answered.
+async fn identify(mut request: HttpRequest, next: Next) -> axum::response::Response {
+    let extensions = request.extensions();
+    let secured = extensions.get::<TlsConnectInfo<Remote>>();
+    let remote = secured.map(TlsConnectInfo::get_ref).or_else(|| extensions.get::<Remote>()).cloned();
+    let Some(remote) = remote else { return Status::internal("nothing is known of the connection").into_http() };
+    let peer = match secured.and_then(TlsConnectInfo::peer_certs) {
+        Some(certificates) => match Certificate::read(&certificates) {
+            Some(certificate) => Peer::Certified(certificate),
+            None => {
+                let why = "the client's certificate names nobody: issue one with a URI or DNS name";
+                return Status::unauthenticated(why).into_http();
+            }
+        },
+        None => Peer::Uncertified(remote.address().ip()),
+    };
+    request.extensions_mut().insert(peer);
+    let busy = remote.busy();
+    let response = next.run(request).await;
+    response.map(|body| {
+        axum::body::Body::new(body.map_frame(move |frame| {
+            // Until the last of it is sent.
+            let _answering = &busy;
+            frame
+        }))
+    })
+}
+
+/// What stands between peers and the intake.
+struct Gate<I> {
+    intake: Arc<I>,
+    access: Arc<Access>,
+    log: RefusalLog,
+}
+
+impl<I> Clone for Gate<I> {
+    fn clone(&self) -> Self {
+        Self { intake: self.intake.clone(), access: self.access.clone(), log: self.log.clone() }
     }
-    Ok(())
+}
+
+impl<I: Intake> Gate<I> {
+    /// Counts a refusal and logs it, if it is time to. Returns what the peer is told.
+    fn refuse(&self, peer: &Peer, (cause, status): (Cause, Status)) -> Status {
+        self.intake.refused(cause);
+        self.log.note(cause, peer, status.message());
+        status
+    }
+}
+
+/// Returns who sent a request.
+fn peer_of(extensions: &http::Extensions) -> Result<Peer, Status> {
+    extensions.get::<Peer>().cloned().ok_or_else(|| Status::internal("nothing is known of the connection"))
 }
 
 struct Reports<I> {
-    intake: Arc<I>,
-    principals: Principals,
-    authenticated: bool,
+    gate: Gate<I>,
 }
 
 #[tonic::async_trait]
 impl<I: Intake> ReportService for Reports<I> {
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
-        let report = request.into_inner();
-        check_node_id(&report.node_id)?;
-        // Who is authenticated speaks only for the nodes as which it takes configuration. It is asked to come again:
-        // after a restart, a report may be faster than the stream.
-        if self.authenticated && !self.principals.speaks_for(principal.as_deref(), &report.node_id) {
-            let who = principal.unwrap_or_default();
-            return Err(Status::permission_denied(format!("{who} has no xDS stream as node {}", report.node_id)));
+        let (metadata, extensions, report) = request.into_parts();
+        let peer = peer_of(&extensions)?;
+        let access = &self.gate.access;
+        let refused =
+            access.refuses_reports(&peer, metadata.as_ref()).or_else(|| access.refuses_node(&peer, &report.node_id));
+        if let Some(refused) = refused {
+            return Err(self.gate.refuse(&peer, refused));
         }
-        let reply = self.intake.report(principal, report).await;
-        reply.map(Response::new).map_err(Status::invalid_argument)
+        match self.gate.intake.report(peer.clone(), report).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(why) => {
+                let why = ForeignText::new(&why, LONGEST_REASON).into_string();
+                Err(self.gate.refuse(&peer, (Cause::Malformed, Status::invalid_argument(why))))
+            }
+        }
     }
 }

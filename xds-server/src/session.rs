@@ -39,6 +39,7 @@ pub use patience::PATIENCE;
 mod holding;
 mod memory;
 mod message;
+mod named;
 mod patience;
 mod routing;
 mod table;

@@ -21,7 +21,7 @@ use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{self, Intake, News};
+use wingbeat_xds_server::server::{self, Intake, News, Peer, Security};
 use wingbeat_xds_server::session::MAX_NAMES;
 use wingbeat_xds_server::store::Store;
 
@@ -29,7 +29,7 @@ use wingbeat_xds_server::store::Store;
 struct Mute;
 
 impl Intake for Mute {
-    async fn report(&self, _principal: Option<String>, _request: ReportRequest) -> Result<ReportResponse, String> {
+    async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, String> {
         Err("nobody listens".to_owned())
     }
 
@@ -73,7 +73,7 @@ async fn connect() -> Channel {
     let address = listener.local_addr().expect("an address");
     let store = Store::default();
     store.publish(render(&model()));
-    tokio::spawn(server::serve(listener, None, store, Arc::new(Mute), std::future::pending()));
+    tokio::spawn(server::serve(listener, Security::default(), store, Arc::new(Mute), std::future::pending()));
     Endpoint::from_shared(format!("http://{address}")).expect("an address").connect().await.expect("a connection")
 }
 

@@ -24,6 +24,7 @@ use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::render::Renderer;
+use wingbeat_xds_server::server::Peer;
 use wingbeat_xds_server::store::Store;
 
 const CANARIES: usize = 10_000;
@@ -171,6 +172,7 @@ fn main() -> anyhow::Result<()> {
     let mut policies = vec![0; rollouts];
     let mut revs = Vec::new();
     let (mut spent, mut reports, mut ticks, mut new_policies) = (Spent::default(), 0_u64, 0_u64, 0_u64);
+    let near = Peer::Uncertified([127, 0, 0, 1].into());
     for round in 0..(WARM_UP + SECONDS) * ROUNDS_A_SECOND {
         now = now.plus(Span::from_millis(1_000 / ROUNDS_A_SECOND));
         if round == WARM_UP * ROUNDS_A_SECOND {
@@ -184,7 +186,7 @@ fn main() -> anyhow::Result<()> {
         });
         let requests: Vec<ReportRequest> = requests.collect::<anyhow::Result<_>>()?;
         let replies: Result<Vec<_>, _> =
-            cost(&mut spent.reports, || requests.iter().map(|request| engine.report(request, now)).collect())?;
+            cost(&mut spent.reports, || requests.iter().map(|request| engine.report(&near, request, now)).collect())?;
         let places = policies.iter_mut().skip(turn).step_by(usize::try_from(ROUNDS_A_REPORT)?);
         for (reply, version) in replies.map_err(anyhow::Error::msg)?.into_iter().zip(places) {
             reports += 1;

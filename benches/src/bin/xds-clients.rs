@@ -97,7 +97,7 @@ async fn serve() -> anyhow::Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
         took.push(arrived().await?.saturating_sub(decided) as f64 / 1e3);
     }
-    let streams = control.notes().count(|what| matches!(what, wingbeat_xds_server::server::Happened::Connected));
+    let streams = control.notes().count(|what| matches!(what, wingbeat_xds_server::server::Happened::Connected { .. }));
     ensure!(streams == CLIENTS, "{streams} streams");
     let memory = memory()?;
     Ok(print(&json!({

@@ -15,6 +15,11 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
 
 /// Starts the program over a folder with documents, state and recordings.
 pub(crate) fn serve(folder: &Path, xds: SocketAddr) -> Server {
+    serve_with(folder, xds, &[])
+}
+
+/// The same with more arguments.
+pub(crate) fn serve_with(folder: &Path, xds: SocketAddr, more: &[&str]) -> Server {
     let (config, state, record) = (folder.join("canary.yaml"), folder.join("state"), folder.join("record"));
     let xds = xds.to_string();
     let args = ["--listen-xds", &xds, "--listen-http", "127.0.0.1:0", "--config"];
@@ -25,7 +30,7 @@ pub(crate) fn serve(folder: &Path, xds: SocketAddr) -> Server {
         OsStr::new("--record"),
         record.as_os_str(),
     ]);
-    Server::start(PROGRAM, args)
+    Server::start(PROGRAM, args.chain(more.iter().map(OsStr::new)))
 }
 
 /// Two revisions, a folder with their documents, and users.
@@ -88,6 +93,11 @@ spec:
 
     /// Starts an Envoy that finds its control plane there.
     pub(crate) async fn envoy(&self, xds: SocketAddr) -> Envoy {
+        self.envoy_that_says(xds, None).await
+    }
+
+    /// The same with something in `authorization`.
+    pub(crate) async fn envoy_that_says(&self, xds: SocketAddr, authorization: Option<String>) -> Envoy {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         let bootstrap = Bootstrap {
             node_id: "edge-1".to_owned(),
@@ -97,6 +107,7 @@ spec:
             admin: None,
             delta: false,
             tls: None,
+            authorization,
         };
         binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
     }

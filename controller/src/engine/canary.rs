@@ -82,12 +82,14 @@ struct Told {
 }
 
 /// What is known of a node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     /// The latest rev that it served a request by.
     pub(super) rev: Rev,
     /// When it reported last.
     pub(super) last: Timestamp,
+    /// Whose voice its reports are.
+    pub(super) voice: NodeId,
 }
 
 /// What is known of nodes besides what they count.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_core::id::CanaryName;
+use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::{Happened, News};
@@ -22,10 +22,17 @@ const MOST_TROUBLES: usize = 10_000;
 /// restart.
 const ALONE: Span = Span::from_secs(10);
 
+/// Voices that are remembered to have reported. Later ones count once they are heard of by the judge.
+const MOST_VOICES: usize = 10_000;
+
 /// Open streams, and what stands in the way of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    streams: BTreeMap<u64, String>,
+    streams: BTreeMap<u64, Option<NodeId>>,
+    /// Whose voices take configuration and may report, with the number of their streams.
+    voices: BTreeMap<NodeId, u64>,
+    /// Whose voices reported, and when they did last.
+    reporters: BTreeMap<NodeId, Timestamp>,
     /// What was refused together by who cannot be told what of it is to blame.
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
@@ -70,12 +77,24 @@ impl Clients {
     /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble.
     pub(super) fn heard(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
         match &news.what {
-            Happened::Connected => {
+            Happened::Connected { voice } => {
                 self.changed |= self.streams.is_empty();
-                self.streams.insert(news.stream, news.node.clone());
+                let voice = voice.as_ref().map(NodeId::new);
+                if let Some(voice) = &voice {
+                    let streams = self.voices.entry(voice.clone()).or_default();
+                    *streams = streams.saturating_add(1);
+                }
+                self.streams.insert(news.stream, voice);
             }
             Happened::Left => {
-                self.streams.remove(&news.stream);
+                if let Some(voice) = self.streams.remove(&news.stream).flatten()
+                    && let Some(streams) = self.voices.get_mut(&voice)
+                {
+                    *streams = streams.saturating_sub(1);
+                    if *streams == 0 {
+                        self.voices.remove(&voice);
+                    }
+                }
                 self.changed |= self.streams.is_empty();
                 self.keep(|(stream, _)| *stream != news.stream, |(_, _, stream)| *stream != news.stream);
             }
@@ -94,6 +113,23 @@ impl Clients {
             Happened::Refused(nack) => return self.refused(news, nack, canaries),
         }
         Vec::new()
+    }
+
+    /// Notes that somebody reported.
+    pub(super) fn reported(&mut self, voice: &NodeId, now: Timestamp) {
+        if let Some(last) = self.reporters.get_mut(voice) {
+            *last = now;
+        } else if self.reporters.len() < MOST_VOICES {
+            self.reporters.insert(voice.clone(), now);
+        }
+    }
+
+    /// Returns how many voices there are: of those that take configuration, and of those that reported in the last
+    /// `silent`.
+    pub(super) fn voices(&mut self, now: Timestamp, silent: Span) -> usize {
+        self.reporters.retain(|_, last| now.since(*last) <= silent);
+        let others = self.reporters.keys().filter(|voice| !self.voices.contains_key(*voice));
+        self.voices.len().saturating_add(others.count())
     }
 
     fn refused(

@@ -22,8 +22,11 @@ impl Engine {
     /// Does what is due: judges the windows that are over, looks at the canaries that they are of and, every so often,
     /// at all that are not at rest, and writes down what was reported. What is at rest costs nothing.
     pub fn tick(&mut self, now: Timestamp) {
-        for (name, batch) in self.windows.close(now) {
+        let closed = self.windows.close(now);
+        let voices = if closed.is_empty() { 0 } else { self.clients.voices(now, UNHEARD) };
+        for (name, batch) in closed {
             if let Some(canary) = self.roster.measure(&name) {
+                canary.expect(voices);
                 canary.observe(batch);
                 if self.records.is_on {
                     self.records.held.extend(canary.seen());

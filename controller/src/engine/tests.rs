@@ -33,6 +33,7 @@ mod epochs;
 mod recording;
 mod refusals;
 mod rules;
+mod voices;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
 struct World {
@@ -43,6 +44,11 @@ struct World {
     primary: (u64, u64),
     canary: (u64, u64),
     texts: Vec<String>,
+}
+
+/// Somebody on this machine.
+fn near() -> Peer {
+    Peer::Uncertified([127, 0, 0, 1].into())
 }
 
 fn name() -> CanaryName {
@@ -119,7 +125,7 @@ impl World {
         self.now = self.now.plus(Span::from_millis(100));
         self.sequence += 1;
         let request = self.request();
-        let response = self.engine.report(&request, self.now).unwrap();
+        let response = self.engine.report(&near(), &request, self.now).unwrap();
         self.tick();
         response
     }
@@ -250,7 +256,7 @@ fn repeated_reports_count_once_and_none_is_lost_in_a_restart() {
     for _ in 0..3 {
         world.traffic((95, 0), (5, 0));
         let again = world.request();
-        world.engine.report(&again, world.now).unwrap();
+        world.engine.report(&near(), &again, world.now).unwrap();
     }
     world.now = world.now.plus(Span::from_secs(2));
     world.tick();
@@ -440,9 +446,9 @@ fn absurd_reports_change_nothing() {
     let mut more_errors_than_requests = world.request();
     more_errors_than_requests.clusters[1].outcomes[3] = u64::MAX;
     more_errors_than_requests.sequence += 1;
-    assert!(world.engine.report(&more_errors_than_requests, world.now).is_err());
+    assert!(world.engine.report(&near(), &more_errors_than_requests, world.now).is_err());
     let mut backwards = world.request();
     backwards.clusters[0].stratum = 77;
-    assert!(world.engine.report(&backwards, world.now).is_err());
+    assert!(world.engine.report(&near(), &backwards, world.now).is_err());
     assert_eq!(world.phase(), "Progressing");
 }

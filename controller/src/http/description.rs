@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Plan, PlanInput};
@@ -167,9 +168,9 @@ async fn what_is_answered_is_what_is_described() {
     board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let api = Api { handle, token: None, hosts: Arc::new(["wingbeat.example".to_owned()]) };
-    let service = router(api).into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
+    let hosts = Arc::new(["wingbeat.example".to_owned()]);
+    let api = Api { handle, token: None, hosts, readers: Readers::default() };
+    tokio::spawn(async move { serve(listener, None, Bounds::default(), api).await });
     let client = reqwest::Client::new();
     let document = document();
     let at = |path: &str| format!("http://{address}{path}");
@@ -189,6 +190,8 @@ async fn what_is_answered_is_what_is_described() {
         (verb, "/api/v1/canaries/prod/nobody/abort", id(), 404),
         (verb, "/api/v1/canaries/prod/backend/explode", id(), 404),
         (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({})), 400),
+        (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({"id": "x".repeat(129)})), 400),
+        (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({"id": "forged\nline"})), 400),
         ("/api/v1/events", "/api/v1/events", None, 200),
         ("/api/v1/refused-files", "/api/v1/refused-files", None, 200),
     ] {

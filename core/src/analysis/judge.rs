@@ -22,6 +22,7 @@ use super::interval::RatioInterval;
 use super::jackknife::{Jackknife, Opinion};
 use super::pairing::{Pairing, Ready};
 use super::presence::{self, Due, Presence};
+use super::quorum::{Few, Quorum};
 use super::seats::Seats;
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal};
@@ -114,6 +115,9 @@ pub struct Judge {
     /// Since when there is harm only without one, which may hide it.
     #[serde(default)]
     hidden_by: Option<(Timestamp, Seat)>,
+    /// Who is waited for before few decide.
+    #[serde(default)]
+    quorum: Quorum,
     /// What the signals said of the latest window.
     #[serde(skip)]
     voices: Known,
@@ -168,6 +172,7 @@ impl Judge {
             rests_on: None,
             contested: None,
             hidden_by: None,
+            quorum: Quorum::default(),
             voices: Known::default(),
             config,
         }
@@ -183,12 +188,21 @@ impl Judge {
         self.seats.of(node, now)
     }
 
+    /// Says how many voices may report. Where several may, the first of them does not decide before the others have had
+    /// the time to.
+    pub const fn expect(&mut self, voices: usize) {
+        self.quorum.expect(voices);
+    }
+
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
         self.voices = Known::default();
         self.wait_no_longer();
         self.step = Step { weight, began: now, ..Step::default() };
+        if !weight.is_zero() {
+            self.quorum.begin(now);
+        }
         if weight == BasisPoints::FULL && self.config.compares_arms() {
             self.switched();
         }
@@ -392,7 +406,10 @@ impl Judge {
         let rests_on = self.rests_on.take();
         let found = match opinion {
             // Recordings may not tell who reported.
-            None => over_all && (self.seats.is_empty() || self.presence.age(now) >= QUORUM_WITHIN),
+            None => {
+                let told_apart = self.seats.is_empty() || self.presence.age(now) >= QUORUM_WITHIN;
+                over_all && told_apart && !self.quorum.delays_rollback(now)
+            }
             Some(Opinion::Harm) => over_all || !self.jackknife.is_empty(),
             Some(Opinion::Unopposed) => self.has_grown(total, decisive),
             Some(Opinion::None) => false,
@@ -467,7 +484,10 @@ impl Judge {
             let (errors, latency) = trial.safety();
             errors >= SAFE_EVIDENCE && (!trial.has_latency() || latency >= SAFE_EVIDENCE)
         };
-        self.config.comparison == Comparison::Randomised && safe(&self.trial) && self.whichever_is_left_out(now, safe)
+        self.config.comparison == Comparison::Randomised
+            && safe(&self.trial)
+            && self.whichever_is_left_out(now, safe)
+            && self.rests_on_few(now).is_none()
     }
 
     /// Returns true if something holds over all seats but one, whichever it is. Where the others carry next to nothing for as
@@ -475,6 +495,29 @@ impl Judge {
     fn whichever_is_left_out(&self, now: Timestamp, holds: impl Fn(&Trial) -> bool) -> bool {
         let is_over = now.since(self.step.began) >= presence::REMEMBERED;
         !self.presence.has_quorum() || self.jackknife.all(|seat| !is_over || self.presence.must_agree(seat, now), holds)
+    }
+
+    /// Returns why it is too early to say that there is no harm, if what few say is all there is: others may have had no
+    /// time to report, or one alone may outvote a second. With three, leaving one out tells (P24).
+    fn rests_on_few(&self, now: Timestamp) -> Option<Few> {
+        if self.presence.has_quorum() {
+            return None;
+        }
+        let (shares, level, decisive) = (self.shares(), self.level(), self.config.decisive());
+        let (guard, limit) = (self.limit_of(Signal::Guard), self.limit_of(Signal::ErrorLimit));
+        let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
+        let known = |trial: &Trial| match self.config.error_limit {
+            Some(_) if alone => count(trial.seen()) >= trial.until_limit_speaks(limit),
+            Some(_) | None => trial.guard_missing(guard).is_some_and(|factor| factor <= 1.0),
+        };
+        let harmed = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true) >= decisive;
+        let carrying = self.presence.carrying(now);
+        self.quorum.few(now, carrying.len().max(1)).or_else(|| {
+            carrying.into_iter().find_map(|seat| {
+                let without = self.jackknife.without(seat)?;
+                (harmed(without) || !known(without)).then_some(Few::One(seat))
+            })
+        })
     }
 
     /// Reckons the canary requests missing until the step may end.

@@ -9,6 +9,7 @@
 //! next to nothing. Nobody can tell it from a node that has nearly all traffic.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +135,12 @@ impl Presence {
     /// still is another question: one that is left alone stays one of three.
     pub(crate) fn has_quorum(&self) -> bool {
         self.seats.len() >= QUORUM
+    }
+
+    /// Returns the seats that had traffic of late.
+    pub(crate) fn carrying(&self, now: Timestamp) -> Vec<Seat> {
+        let carries = |recent: &Recent| recent.long.sum(number(now, LONG)).requests > 0;
+        self.seats.iter().filter(|(_, recent)| carries(recent)).map(|(seat, _)| *seat).collect()
     }
 
     /// Returns how long there has been traffic.

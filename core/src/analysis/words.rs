@@ -262,6 +262,15 @@ fn one_of(nodes: &[NodeId]) -> String {
     if nodes.is_empty() { "one group of nodes".to_string() } else { named(nodes) }
 }
 
+pub(crate) fn too_few(carrying: usize, voices: usize) -> String {
+    format!("{carrying} of {voices} proxies that may report carried requests of the rollout: the others are waited for")
+}
+
+pub(crate) fn content_alone(node: Option<&NodeId>) -> String {
+    let node = node.map_or("one group of nodes", NodeId::as_str);
+    format!("without {node}, too few requests of the canary are known to tell that it is not broken")
+}
+
 pub(crate) fn would_roll_back(reason: &str) -> String {
     format!("would be rolled back, if it were not set to warn: {reason}")
 }

@@ -1,6 +1,5 @@
 //! One stream of xDS: feeds its session until the client leaves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,23 +8,33 @@ use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
+use wingbeat_core::foreign::ForeignText;
 
 use crate::resource::Kind;
-use crate::server::principal::{Principals, Speaker, principal};
+use crate::server::access::Cause;
+use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
-use crate::server::{Happened, Intake, MAX_REQUEST, News, check_node_id};
+use crate::server::{Gate, Happened, Intake, MAX_REQUEST, News, Peer, peer_of};
 use crate::session::{self, Changes, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
 /// Streams at a time: 10,000 nodes, each with a stream for every type.
 const MAX_STREAMS: usize = 60_000;
+/// Bytes of a resource's name. A stream that asks for a longer one is ended.
+const MAX_NAME: usize = 1_024;
+/// Bytes of all names that a stream asks for or says that it holds. One that goes beyond is ended.
+const MAX_NAMED: usize = 4 * 1024 * 1024;
+/// The same of all streams. Nobody may have more than is left for all others.
+const ALL_NAMED: usize = 256 * 1024 * 1024;
+/// Characters of what a client says of a refusal.
+const LONGEST_ERROR: usize = 1_024;
 /// A client says who it is within this time.
 const INTRODUCTION: Duration = Duration::from_secs(30);
 /// Responses that wait for a client that reads slowly: one a type is outstanding, so it never needs more.
@@ -34,18 +43,18 @@ const QUEUE: usize = Kind::ALL.len();
 /// The discovery services.
 pub(super) struct Discovery<I> {
     store: Store,
-    intake: Arc<I>,
-    principals: Principals,
+    gate: Gate<I>,
     memory: Memory,
-    streams: Arc<Semaphore>,
+    streams: Shares,
+    named: Shares,
     /// Number of the latest stream.
     latest: AtomicU64,
 }
 
 impl<I: Intake> Discovery<I> {
-    pub(super) fn new(store: Store, intake: Arc<I>, principals: Principals) -> Self {
-        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { store, intake, principals, memory: Memory::default(), streams, latest: AtomicU64::new(0) }
+    pub(super) fn new(store: Store, gate: Gate<I>) -> Self {
+        let (streams, named) = (Shares::new(MAX_STREAMS), Shares::new(ALL_NAMED));
+        Self { store, gate, memory: Memory::default(), streams, named, latest: AtomicU64::new(0) }
     }
 
     /// Opens a stream of one type, or of all.
@@ -54,24 +63,31 @@ impl<I: Intake> Discovery<I> {
         only: Option<Kind>,
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Status> {
-        let request = tonic::Request::from_http(request);
-        let full = || Status::resource_exhausted(format!("there are {MAX_STREAMS} streams already: come again later"));
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| full())?;
-        let principal = principal(request.peer_certs().as_deref().map(Vec::as_slice));
+        let (head, body) = request.into_parts();
+        let peer = peer_of(&head.extensions)?;
+        // Those on this machine share with each other.
+        let owner = peer.voice("");
+        let full = || {
+            let why = format!("{peer} has as many streams as are left for all others: close some, or come again later");
+            self.gate.refuse(&peer, (Cause::Share, Status::resource_exhausted(why)))
+        };
+        let (stream, named) = self.streams.take(&owner, 1).zip(self.named.take(&owner, 0)).ok_or_else(full)?;
         let (responses, answers) = mpsc::channel(QUEUE);
         let number = self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let open = Open {
             store: self.store.clone(),
-            intake: self.intake.clone(),
-            principals: self.principals.clone(),
+            gate: self.gate.clone(),
             memory: self.memory.clone(),
-            principal,
+            peer,
+            headers: head.headers,
             only,
             number,
             responses,
-            _permit: permit,
+            named,
+            held: 0,
+            _stream: stream,
         };
-        let requests = Streaming::new_request(ProstDecoder::default(), request.into_inner(), None, Some(MAX_REQUEST));
+        let requests = Streaming::new_request(ProstDecoder::default(), body, None, Some(MAX_REQUEST));
         tokio::spawn(open.converse::<M>(requests));
         let mut response = http::Response::new(Body::new(Answers::new(answers)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -82,43 +98,48 @@ impl<I: Intake> Discovery<I> {
 /// A stream that was opened.
 struct Open<I> {
     store: Store,
-    intake: Arc<I>,
-    principals: Principals,
+    gate: Gate<I>,
     memory: Memory,
-    principal: Option<String>,
+    peer: Peer,
+    headers: HeaderMap,
     only: Option<Kind>,
     number: u64,
     responses: mpsc::Sender<Result<Pieces, Status>>,
-    _permit: OwnedSemaphorePermit,
+    named: Share,
+    /// Bytes of the names that it came with.
+    held: usize,
+    _stream: Share,
 }
 
 impl<I: Intake> Open<I> {
     /// Converses until the client leaves, or says what it must not say.
-    async fn converse<M: Dialogue>(self, mut requests: Streaming<M>) {
+    async fn converse<M: Dialogue>(mut self, mut requests: Streaming<M>) {
         let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
         let node = first.node();
-        if let Err(refused) = check_node_id(&node.id) {
-            let _gone = self.responses.try_send(Err(refused));
+        if let Some(refused) = self.gate.access.refuses_node(&self.peer, &node.id) {
+            let _gone = self.responses.try_send(Err(self.gate.refuse(&self.peer, refused)));
             return;
         }
-        let _speaker: Option<Speaker> =
-            self.principal.as_deref().map(|principal| self.principals.enter(principal, &node.id));
-        let tell = |what| self.intake.news(News { node: node.id.clone(), stream: self.number, what });
-        tracing::info!(node = node.id, stream = self.number, only = ?self.only, "Envoy connected");
-        tell(Happened::Connected);
+        let heard = self.gate.access.refuses_reports(&self.peer, &self.headers).is_none();
+        let voice = heard.then(|| self.peer.voice(&node.id));
+        let intake = self.gate.intake.clone();
+        let number = self.number;
+        let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
+        tracing::info!(node = node.id, stream = number, peer = %self.peer, only = ?self.only, "Envoy connected");
+        tell(Happened::Connected { voice });
         let mut session = Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone());
         let ended = self.feed(&mut session, first, &mut requests, &tell).await;
         if let Err(status) = ended {
-            tracing::warn!(node = node.id, stream = self.number, error = status.message(), "Envoy's stream is ended");
+            tracing::warn!(node = node.id, stream = number, error = status.message(), "Envoy's stream is ended");
             // Nobody there to hear it is fine.
             let _gone = self.responses.try_send(Err(status));
         }
-        tracing::info!(node = node.id, stream = self.number, "Envoy disconnected");
+        tracing::info!(node = node.id, stream = number, "Envoy disconnected");
         tell(Happened::Left);
     }
 
     async fn feed<M: Dialogue>(
-        &self,
+        &mut self,
         session: &mut Session,
         first: M,
         requests: &mut Streaming<M>,
@@ -157,7 +178,7 @@ impl<I: Intake> Open<I> {
     }
 
     fn react<M: Dialogue>(
-        &self,
+        &mut self,
         session: &mut Session,
         request: M,
         began: Instant,
@@ -167,11 +188,20 @@ impl<I: Intake> Open<I> {
         // "type_url": implied where a service has one type.
         let kind = if type_url.is_empty() { self.only } else { Kind::from_type_url(&type_url) };
         let Some(kind) = kind.filter(|kind| self.only.is_none_or(|only| only == *kind)) else {
-            tracing::debug!(stream = self.number, type_url, "asked for a type that is not served");
+            let type_url = ForeignText::new(&type_url, MAX_NAME);
+            tracing::debug!(stream = self.number, %type_url, "asked for a type that is not served");
             return Ok(Vec::new());
         };
-        let reaction = session.request(kind, &request, began.elapsed());
-        let reaction = reaction.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let too_much = |why: String| Status::resource_exhausted(why);
+        if let Some(length) = request.names.lengths().find(|length| *length > MAX_NAME) {
+            return Err(too_much(format!("a resource's name has {length} bytes, at most {MAX_NAME} are taken")));
+        }
+        let reaction = session.request(kind, &request, began.elapsed()).map_err(|error| too_much(error.to_string()))?;
+        self.held = self.held.saturating_add(request.names.held());
+        let named = session.named().saturating_add(self.held);
+        if named > MAX_NAMED || !self.named.grow_to(named) {
+            return Err(too_much(format!("the names have {named} bytes, more than there is room for: ask for fewer")));
+        }
         if let Some(nack) = reaction.nack {
             tell(Happened::Refused(nack));
         }
@@ -222,7 +252,7 @@ impl Dialogue for DiscoveryRequest {
         let request = session::Request {
             names: Names::All { names: self.resource_names, version: self.version_info },
             nonce: self.response_nonce,
-            error: self.error_detail.map(|status| status.message),
+            error: self.error_detail.map(|status| ForeignText::new(&status.message, LONGEST_ERROR).into_string()),
         };
         (self.type_url, request)
     }
@@ -258,7 +288,7 @@ impl Dialogue for DeltaDiscoveryRequest {
                 initial,
             },
             nonce: self.response_nonce,
-            error: self.error_detail.map(|status| status.message),
+            error: self.error_detail.map(|status| ForeignText::new(&status.message, LONGEST_ERROR).into_string()),
         };
         (self.type_url, request)
     }

@@ -23,6 +23,11 @@ impl Wanted {
         self.names.len()
     }
 
+    /// Returns how many bytes the names have.
+    pub(super) fn bytes(&self) -> usize {
+        self.names.iter().map(String::len).sum()
+    }
+
     /// State of the world: these are all names. Returns those that are new.
     ///
     /// "Wildcard": no names at all mean everything, unless the client has named something before.

@@ -1,5 +1,7 @@
 //! What nodes say of a canary, from their reports to the judge.
 
+use std::collections::BTreeSet;
+
 use wingbeat_core::analysis::judge::Flowing;
 use wingbeat_core::analysis::ledger::Delta;
 use wingbeat_core::analysis::window::{Batch, Seat};
@@ -13,17 +15,34 @@ use crate::engine::canary::{Canary, Heard, Node, RATIO_ALPHA, RECENT, SETTLED};
 use crate::setup::Measure;
 
 impl Canary {
-    /// Returns the seat of a node among those that report.
-    pub(in crate::engine) fn seat(&mut self, node: &NodeId, now: Timestamp) -> Seat {
-        self.judge.seat(node, now)
+    /// Returns the seat of a voice among those that report.
+    pub(in crate::engine) fn seat(&mut self, voice: &NodeId, now: Timestamp) -> Seat {
+        self.judge.seat(voice, now)
     }
 
-    /// Notes what a node serves, which reports every `tick`. Returns the rev of an abort that was not stored, if it is
+    /// Says how many voices take configuration or report: what few of them say at first waits for the others.
+    pub(in crate::engine) const fn expect(&mut self, voices: usize) {
+        self.judge.expect(voices);
+    }
+
+    /// Notes what a node serves, which reports every `tick` by this voice. Returns the rev of an abort that was not stored, if it is
     /// served.
-    pub(in crate::engine) fn saw(&mut self, arm: Arm, delta: &Delta, tick: Span, now: Timestamp) -> Option<Rev> {
+    pub(in crate::engine) fn saw(
+        &mut self,
+        arm: Arm,
+        delta: &Delta,
+        voice: &NodeId,
+        tick: Span,
+        now: Timestamp,
+    ) -> Option<Rev> {
         let node = &delta.node;
         let counts = &delta.counts;
-        let held = self.nodes.entry(node.clone()).or_insert_with(|| Node { rev: Rev::default(), last: now });
+        let held = self.nodes.entry(node.clone()).or_insert_with(|| Node {
+            rev: Rev::default(),
+            last: now,
+            voice: voice.clone(),
+        });
+        held.voice.clone_from(voice);
         held.rev = held.rev.max(counts.rev);
         held.last = now;
         // Before the share flows, requests of the routes before are still on their way in; what a report tells began up
@@ -42,13 +61,17 @@ impl Canary {
     }
 
     /// Returns the rev of an abort that an earlier run of ours served and could not store, if nodes serve it. Where three
-    /// nodes report, two have to say so: one alone may make it up (P24).
+    /// voices report, two have to say so: one alone may make it up (P24).
     fn served_abort(&self) -> Option<Rev> {
         self.state.resumed?;
         let abort = self.state.unstored_abort();
-        let serving = self.nodes.values().filter(|node| node.rev == abort).count();
-        let needed = if self.nodes.len() >= 3 { 2 } else { 1 };
-        (serving >= needed).then_some(abort)
+        let voices = |serving: &dyn Fn(&Node) -> bool| {
+            let voices: BTreeSet<&NodeId> =
+                self.nodes.values().filter(|node| serving(node)).map(|node| &node.voice).collect();
+            voices.len()
+        };
+        let needed = if voices(&|_| true) >= 3 { 2 } else { 1 };
+        (voices(&|node| node.rev == abort) >= needed).then_some(abort)
     }
 
     /// Returns what people are to be told that they were not told yet.

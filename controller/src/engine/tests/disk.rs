@@ -62,7 +62,7 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     let mut outcomes = vec![0; Outcome::ALL.len()];
     outcomes[0] = 1;
     let request = ReportRequest { clusters: vec![ClusterReport { outcomes, latency: Vec::new(), ..one }], ..request };
-    world.engine.report(&request, world.now).unwrap();
+    world.engine.report(&near(), &request, world.now).unwrap();
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 
@@ -101,7 +101,7 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
     }
     // Threads of Envoy that serve nobody ask for the policy, and show nothing.
     let empty = ReportRequest { worker_id: 9, clusters: Vec::new(), ..world.request() };
-    world.engine.report(&empty, world.now).unwrap();
+    world.engine.report(&near(), &empty, world.now).unwrap();
     world.tick();
     assert_eq!((world.engine.is_learning(), world.weight()), (true, before));
     let refused = world.engine.command(&name(), Command::Promote, "2", world.now).unwrap_err();
@@ -118,7 +118,7 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
     let request = ReportRequest { sequence: world.sequence, ..world.request() };
     let rev = aborted.clusters[0].rev;
     let clusters = request.clusters.into_iter().map(|cluster| ClusterReport { rev, ..cluster }).collect();
-    world.engine.report(&ReportRequest { clusters, ..request }, world.now).unwrap();
+    world.engine.report(&near(), &ReportRequest { clusters, ..request }, world.now).unwrap();
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 

@@ -31,7 +31,7 @@ fn switched(world: &mut World) -> String {
         world.sequence += 1;
         world.primary.0 += 50;
         let known = ReportRequest { policy_version: version, automaton_format: AUTOMATON_FORMAT, ..world.request() };
-        let response = world.engine.report(&known, world.now).unwrap();
+        let response = world.engine.report(&near(), &known, world.now).unwrap();
         if let Some(policy) = response.policy {
             version = policy.version;
             let divisions = convert::policy::divisions(&policy).unwrap();
@@ -57,7 +57,7 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
         world.sequence += 1;
         world.canary.0 += 50;
         let request = ReportRequest { worker_id, policy_version: version, automaton_format: format, ..world.request() };
-        let response = world.engine.report(&request, world.now).unwrap();
+        let response = world.engine.report(&near(), &request, world.now).unwrap();
         world.tick();
         let board = world.engine.board(true, world.now);
         let view = board.canaries.values().next().unwrap().clone();
@@ -94,7 +94,7 @@ fn filters_keep_cohorts_only_for_a_rollout_that_may_be_cut_short() {
     let policy = |world: &mut World| {
         world.sequence += 1;
         let request = ReportRequest { automaton_format: AUTOMATON_FORMAT, ..world.request() };
-        world.engine.report(&request, world.now).unwrap().policy.unwrap()
+        world.engine.report(&near(), &request, world.now).unwrap().policy.unwrap()
     };
     let early = |revision| {
         let mut setup = setup(revision);

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::analysis::assessment::{About, Flowing, Notice};
 use crate::analysis::config::{Mode, OnOnePod};
 use crate::analysis::judge::{INTERVAL_ALPHA, Judge, ONE_NODE_AFTER, STALE, SUSPECT_FOR, TOO_LONG};
+use crate::analysis::quorum::Few;
 use crate::analysis::signal::{Shares, Signal, SignalMode};
 use crate::analysis::words;
 use crate::time::{Span, Timestamp};
@@ -44,7 +45,10 @@ impl Judge {
             return Verdict::Continue(words::hidden_by(&self.seats.nodes(seat)));
         }
         match missing {
-            Some(0) => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
+            Some(0) => match self.rests_on_few(now) {
+                Some(few) => Verdict::Continue(self.few(few)),
+                None => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
+            },
             missing => {
                 if eta.is_some_and(|eta| eta > TOO_LONG) {
                     return Verdict::NoData(words::too_little(self.step.canary, missing, eta));
@@ -54,6 +58,13 @@ impl Judge {
                     None => Verdict::Continue(words::missing(&self.observed, missing, eta)),
                 }
             }
+        }
+    }
+
+    fn few(&self, few: Few) -> String {
+        match few {
+            Few::Of { carrying, voices } => words::too_few(carrying, voices),
+            Few::One(seat) => words::content_alone(self.seats.node(seat)),
         }
     }
 

@@ -1,0 +1,278 @@
+//! Who is at the other end of a connection, as which nodes it may speak, and whose voice it is.
+//!
+//! ```text
+//!  certificate ─► Peer::Certified ─► its names, or the lines of a NodeList ─► may it be this node?
+//!  address ─────► Peer::Uncertified ─► loopback, token, or told so ────────► may it report?
+//!  either ──────► Peer::voice ─► one voice before the judge, however many nodes it names
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use wingbeat_core::foreign::ForeignText;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+
+/// Characters of a certificate's name that are shown.
+const SHOWN: usize = 256;
+
+/// Who a peer is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// It showed a certificate that the authority of clients has signed.
+    Certified(Certificate),
+    /// It showed none; its connection comes from this address.
+    Uncertified(IpAddr),
+}
+
+/// The names in a verified certificate: at least one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Certificate {
+    /// Its first URI (a SPIFFE ID), else its first DNS name, else its common name.
+    principal: String,
+    /// The alternative names; the common name where there are none.
+    names: Vec<String>,
+}
+
+impl Certificate {
+    /// Returns the names in a verified certificate; nothing if it names nobody.
+    pub(super) fn read(certificates: &[CertificateDer<'_>]) -> Option<Self> {
+        let (_, certificate) = parse_x509_certificate(certificates.first()?).ok()?;
+        let names = certificate.subject_alternative_name().ok().flatten();
+        let general_names = || names.iter().flat_map(|names| &names.value.general_names);
+        let uris = general_names().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
+        let hosts =
+            general_names().filter_map(|name| if let GeneralName::DNSName(dns) = name { Some(*dns) } else { None });
+        let mut names: Vec<String> = uris.chain(hosts).map(str::to_owned).collect();
+        if names.is_empty() {
+            names.extend(
+                certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned),
+            );
+        }
+        Self::new(names)
+    }
+
+    /// Returns a certificate with these names, the first of which is its principal.
+    pub fn new(names: Vec<String>) -> Option<Self> {
+        Some(Self { principal: names.first()?.clone(), names })
+    }
+
+    /// Returns whom it names first.
+    pub fn principal(&self) -> &str {
+        &self.principal
+    }
+}
+
+impl Peer {
+    /// Returns whom its certificate names, if it has one.
+    pub fn principal(&self) -> Option<&str> {
+        match self {
+            Self::Certified(certificate) => Some(certificate.principal()),
+            Self::Uncertified(_) => None,
+        }
+    }
+
+    /// Returns whose voice its reports as a node are. One principal is one voice, and so is one host, whatever nodes they
+    /// say they are: a service account may have many pods, and a host may invent any number. On this machine everybody is
+    /// trusted, and each node has its own.
+    pub fn voice(&self, node: &str) -> String {
+        match self {
+            Self::Certified(certificate) => certificate.principal.clone(),
+            Self::Uncertified(address) => match address.to_canonical() {
+                address if address.is_loopback() => node.to_owned(),
+                IpAddr::V4(address) => address.to_string(),
+                // A host has a whole network of these to itself.
+                IpAddr::V6(address) => format!("{}/64", network(address)),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Certified(certificate) => ForeignText::new(&certificate.principal, SHOWN).fmt(f),
+            Self::Uncertified(address) => address.fmt(f),
+        }
+    }
+}
+
+const fn network(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() & !(u64::MAX as u128))
+}
+
+/// Which nodes principals may be besides those that their certificates name.
+///
+/// A line for each principal: its name, and the nodes that it may be, which may end in `*`. What follows `#` is left out.
+/// ```text
+/// spiffe://cluster.local/ns/prod/sa/edge  sidecar~*
+/// edge.example                            edge-1 edge-2
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeList {
+    nodes: BTreeMap<String, Vec<Pattern>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exact(String),
+    Prefix(String),
+}
+
+/// A line of a list of nodes that cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{line}:1: {why}")]
+pub struct WrongLine {
+    line: usize,
+    why: String,
+}
+
+impl NodeList {
+    /// Reads a list. The error is every line that is wrong.
+    pub fn parse(text: &str) -> Result<Self, Vec<WrongLine>> {
+        let (mut nodes, mut wrong) = (BTreeMap::<String, Vec<Pattern>>::new(), Vec::new());
+        for (line, text) in (1..).zip(text.lines()) {
+            let mut words = text.split('#').next().unwrap_or_default().split_whitespace();
+            let Some(principal) = words.next() else { continue };
+            let shown = ForeignText::new(principal, SHOWN);
+            let mut refuse = |why: String| wrong.push(WrongLine { line, why });
+            let patterns: Vec<&str> = words.collect();
+            if patterns.is_empty() {
+                refuse(format!("{shown} is no node: name at least one, or * for all"));
+            }
+            for pattern in patterns {
+                let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+                if stem.contains('*') {
+                    let pattern = ForeignText::new(pattern, SHOWN);
+                    refuse(format!("{pattern} has a * in the middle: only the end of a node's id can be left open"));
+                    continue;
+                }
+                let pattern = if stem.len() < pattern.len() { Pattern::Prefix } else { Pattern::Exact };
+                nodes.entry(principal.to_owned()).or_default().push(pattern(stem.to_owned()));
+            }
+        }
+        if wrong.is_empty() { Ok(Self { nodes }) } else { Err(wrong) }
+    }
+
+    /// Returns why this peer may not be this node, if it may not. One without a certificate may be any: nobody says who it
+    /// is, and it has one voice.
+    pub fn refuses(&self, peer: &Peer, node: &str) -> Option<String> {
+        let Peer::Certified(certificate) = peer else { return None };
+        let listed = self.nodes.get(&certificate.principal);
+        let allowed = match listed {
+            Some(patterns) => patterns.iter().any(|pattern| match pattern {
+                Pattern::Exact(name) => name == node,
+                Pattern::Prefix(prefix) => node.starts_with(prefix),
+            }),
+            None => certificate.names.iter().any(|name| name == node),
+        };
+        if allowed {
+            return None;
+        }
+        let (principal, node) = (ForeignText::new(&certificate.principal, SHOWN), ForeignText::new(node, SHOWN));
+        let mend = match listed {
+            Some(_) => format!("add {node} to the line of {principal} in the file of --nodes"),
+            None => {
+                let names: Vec<String> =
+                    certificate.names.iter().take(3).map(|name| ForeignText::new(name, SHOWN).into_string()).collect();
+                format!(
+                    "its certificate names {}: let node.id be that, or add a line \"{principal} {node}\" to the file of --nodes",
+                    names.join(", ")
+                )
+            }
+        };
+        Some(format!("{principal} is not node {node}; {mend}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certified(names: &[&str]) -> Peer {
+        Peer::Certified(Certificate::new(names.iter().map(ToString::to_string).collect()).unwrap())
+    }
+
+    #[test]
+    fn a_certificate_speaks_for_the_nodes_that_it_names() {
+        let peer = certified(&["spiffe://mesh/edge", "edge-1", "edge-2"]);
+        let list = NodeList::default();
+        for (node, refused) in [
+            ("edge-1", false),
+            ("edge-2", false),
+            ("spiffe://mesh/edge", false),
+            ("edge-3", true),
+            ("edge", true),
+            ("", true),
+        ] {
+            assert_eq!(list.refuses(&peer, node).is_some(), refused, "{node}");
+        }
+        let why = list.refuses(&peer, "edge\n3").unwrap();
+        assert_eq!(
+            why,
+            "spiffe://mesh/edge is not node edge\\n3; its certificate names spiffe://mesh/edge, edge-1, edge-2: let node.id be \
+             that, or add a line \"spiffe://mesh/edge edge\\n3\" to the file of --nodes"
+        );
+        assert_eq!(list.refuses(&Peer::Uncertified([10, 0, 0, 9].into()), "edge-3"), None);
+    }
+
+    #[test]
+    fn a_list_says_which_nodes_a_principal_is() {
+        let text = "# edges\nspiffe://mesh/edge sidecar~* router~10.0.0.7  # and no other\n\nall.example *\n";
+        let list = NodeList::parse(text).unwrap();
+        let edge = certified(&["spiffe://mesh/edge", "edge-1"]);
+        for (peer, node, refused) in [
+            (&edge, "sidecar~10.0.0.9~shop.prod", false),
+            (&edge, "router~10.0.0.7", false),
+            (&edge, "router~10.0.0.77", true),
+            // The list says all of it.
+            (&edge, "edge-1", true),
+            (&certified(&["all.example"]), "anything", false),
+            (&certified(&["other.example"]), "other.example", false),
+            (&certified(&["other.example"]), "sidecar~1", true),
+        ] {
+            assert_eq!(list.refuses(peer, node).is_some(), refused, "{peer} {node}");
+        }
+        let why = list.refuses(&edge, "edge-1").unwrap();
+        assert_eq!(
+            why,
+            "spiffe://mesh/edge is not node edge-1; add edge-1 to the line of spiffe://mesh/edge in the file of --nodes"
+        );
+    }
+
+    #[test]
+    fn every_wrong_line_is_named() {
+        let wrong = NodeList::parse("edge.example\n\na b*c d\n").unwrap_err();
+        let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            wrong,
+            [
+                "1:1: edge.example is no node: name at least one, or * for all",
+                "3:1: b*c has a * in the middle: only the end of a node's id can be left open"
+            ]
+        );
+    }
+
+    /// However many nodes it names.
+    #[test]
+    fn a_principal_has_one_voice_and_so_has_a_host() {
+        let voices = |peer: &Peer| -> std::collections::BTreeSet<String> {
+            ["edge-1", "edge-2", "edge-3"].map(|node| peer.voice(node)).into()
+        };
+        let address = |text: &str| Peer::Uncertified(text.parse().unwrap());
+        for (peer, expected) in [
+            (certified(&["spiffe://mesh/edge"]), &["spiffe://mesh/edge"][..]),
+            (address("10.0.0.9"), &["10.0.0.9"]),
+            (address("::ffff:10.0.0.9"), &["10.0.0.9"]),
+            (address("2001:db8:1:2:3:4:5:6"), &["2001:db8:1:2::/64"]),
+            // Several Envoys on this machine.
+            (address("127.0.0.1"), &["edge-1", "edge-2", "edge-3"]),
+            (address("::1"), &["edge-1", "edge-2", "edge-3"]),
+            (address("::ffff:127.0.0.1"), &["edge-1", "edge-2", "edge-3"]),
+        ] {
+            assert_eq!(voices(&peer), expected.iter().map(ToString::to_string).collect(), "{peer}");
+        }
+        assert_eq!(address("2001:db8:1:2::7").voice("a"), address("2001:db8:1:2:ffff::8").voice("b"));
+    }
+}
