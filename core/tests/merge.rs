@@ -29,14 +29,15 @@ fn groups() -> impl Strategy<Value = Groups> {
 
 /// Counts as no worker has to have made them: the arithmetic holds for all.
 fn counts() -> impl Strategy<Value = Counts> {
-    let numbers = proptest::array::uniform11(0_u64..1_000);
+    let numbers = proptest::array::uniform16(0_u64..1_000);
     let outcomes = proptest::array::uniform12(0_u64..1_000);
     let statuses = proptest::collection::btree_map(0_u32..5, 1_u64..50, 0..4);
     let pods = proptest::collection::btree_map("[a-c]", pod(), 0..3);
     (numbers, outcomes, statuses, pods, (0_u64..3, 0_u64..9), histogram(), (cohorts(), groups())).prop_map(
         |(numbers, outcomes, grpc_statuses, pods, (rev, rev_started), latency, (cohorts, groups))| {
             let [started, finished, overdue, overdue_finished, overdue_errors, streams, streams_finished, ..] = numbers;
-            let [.., retried, extra_attempts, sized, empty] = numbers;
+            let [.., abandoned, stalled, stalled_settled, uncounted, retried, extra_attempts, sized, empty] = numbers;
+            let uncounted_by_pod = uncounted / 2;
             Counts {
                 started,
                 finished,
@@ -51,6 +52,11 @@ fn counts() -> impl Strategy<Value = Counts> {
                 extra_attempts,
                 sized,
                 empty,
+                abandoned,
+                stalled,
+                stalled_settled,
+                uncounted,
+                uncounted_by_pod,
                 latency,
                 latency_sum_us: started.wrapping_mul(7),
                 rev: Rev::new(rev),

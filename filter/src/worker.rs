@@ -173,7 +173,8 @@ impl Worker {
         let read_rev = place.stratum == Stratum::Judged
             && !self.rev_known.contains(&place.cluster)
             && self.rev_known.insert(place.cluster.clone());
-        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
+        let finished =
+            Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);

@@ -166,9 +166,9 @@ async fn real_envoy_clients_cannot_ask_for_retries() {
 /// Envoy's own limit of three retries at a time would leave half of the requests without one.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_retries_and_connections_are_limited_only_where_a_policy_says_so() {
-    let behaviour = Behaviour { error_share: 0.5, delay: Duration::from_millis(50), hang: false };
+    let behaviour = Behaviour { error_share: 0.5, delay: Duration::from_millis(50), hang: false, ..Behaviour::default() };
     let flaky = Service::start("1", 1, behaviour).await.expect("a service");
-    let slow = Behaviour { error_share: 0.0, delay: Duration::from_millis(500), hang: false };
+    let slow = Behaviour { error_share: 0.0, delay: Duration::from_millis(500), hang: false, ..Behaviour::default() };
     let slow = Service::start("1", 1, slow).await.expect("a service");
     let (flaky, slow) = ([flaky.address()], [slow.address()]);
     let (control, entry) = (Control::start(None).await, free().await);
@@ -224,7 +224,7 @@ async fn real_envoy_a_dead_endpoint_is_left_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_streams_are_cut_where_a_listener_says_so() {
-    let slow = Behaviour { error_share: 0.0, delay: Duration::from_secs(3), hang: false };
+    let slow = Behaviour { error_share: 0.0, delay: Duration::from_secs(3), hang: false, ..Behaviour::default() };
     let service = Service::start("1", 1, slow).await.expect("a service");
     for (idle, status) in [(Some(Span::from_secs(1)), 504), (None, 200)] {
         let (control, entry) = (Control::start(None).await, free().await);

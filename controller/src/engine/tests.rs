@@ -199,7 +199,7 @@ fn an_urgent_report_is_complete_with_the_next_regular_one() {
     world.sequence += 1;
     world.canary = (world.canary.0 + 1, world.canary.1 + 1);
     let request = ReportRequest { urgent: true, ..world.request() };
-    world.engine.report(&request, world.now).unwrap();
+    world.engine.report(&near(), &request, world.now).unwrap();
     assert_eq!(world.engine.windows.held().len(), 1);
     world.now = world.now.plus(Span::from_secs(1));
     world.tick();

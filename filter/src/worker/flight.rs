@@ -113,9 +113,7 @@ impl Seen {
     pub(super) const fn is_open(&self) -> bool {
         match self {
             Self::NotYet | Self::At(_) => true,
-            Self::Elsewhere | Self::Sending(_) | Self::Overdue(_) | Self::Answering { .. } | Self::Stream(_) => {
-                false
-            }
+            Self::Elsewhere | Self::Sending(_) | Self::Overdue(_) | Self::Answering { .. } | Self::Stream(_) => false,
         }
     }
 
@@ -195,7 +193,9 @@ impl Worker {
 
     /// Looks at requests in flight that have grown old (P1). Only they cost host calls.
     pub(super) fn look(&mut self, host: &dyn Host, now: u64) {
-        let Some(soonest) = self.clusters.values().filter_map(|counted| limit_ns(&counted.policy)).min() else { return };
+        let Some(soonest) = self.clusters.values().filter_map(|counted| limit_ns(&counted.policy)).min() else {
+            return;
+        };
         let due = self.in_flight.iter().filter(|(_, request)| request.is_due(now, soonest));
         let due: Vec<u32> = due.map(|(stream, _)| *stream).collect();
         for stream in due {
@@ -283,7 +283,8 @@ impl Worker {
             if !self.is_sent(host, stream, now) {
                 return Seen::Sending(place);
             }
-            let share = self.clusters.get(&place.cluster).map(|counted| counted.policy.client_share).filter(|share| *share > 0);
+            let share =
+                self.clusters.get(&place.cluster).map(|counted| counted.policy.client_share).filter(|share| *share > 0);
             if !self.has_share(host, share, started_ns, now) {
                 return Seen::Elsewhere;
             }
@@ -298,13 +299,7 @@ impl Worker {
                 record(Became::Answering);
                 let wait = self.limit_of(&place.cluster).unwrap_or_default().max(STALLED_NS).min(HUNG_NS);
                 let again_ns = now.saturating_add(wait);
-                Seen::Answering {
-                    place,
-                    sent: body_size(host),
-                    looked_ns: now,
-                    again_ns,
-                    body: Body::Moving,
-                }
+                Seen::Answering { place, sent: body_size(host), looked_ns: now, again_ns, body: Body::Moving }
             }
             Old::Overdue | Old::Stalled | Old::Hung => {
                 record(Became::Overdue);

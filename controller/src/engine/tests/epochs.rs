@@ -37,7 +37,7 @@ fn what_an_earlier_attempt_counted_is_not_charged_to_the_next() {
     world.rollout();
     world.retry("1");
     world.counts_anew();
-    let reply = world.engine.report(&late, world.now).unwrap();
+    let reply = world.engine.report(&near(), &late, world.now).unwrap();
     assert_eq!(reply.durable, 40, "nobody needs it, and it need not be sent again");
     for _ in 0..30 {
         world.traffic((90, 0), (10, 0));
@@ -58,7 +58,7 @@ fn an_open_window_ends_with_its_rollout() {
         world.canary = (50, 50);
         world.sequence += 1;
         let request = world.request();
-        world.engine.report(&request, world.now).unwrap();
+        world.engine.report(&near(), &request, world.now).unwrap();
         world.engine.command(&name(), Command::Abort, &format!("abort-{attempt}"), world.now).unwrap();
     }
     world.retry("last");
@@ -79,7 +79,7 @@ fn a_report_of_an_epoch_that_never_was_is_left_out_and_counted() {
     forged.clusters.push(ClusterReport { cluster: "prod/other/1".to_owned(), ..forged.clusters[0].clone() });
     // What it says besides is not even looked at.
     forged.clusters[0].outcomes = vec![1; 99];
-    world.engine.report(&forged, world.now).unwrap();
+    world.engine.report(&near(), &forged, world.now).unwrap();
     assert_eq!(
         (world.engine.ledger.workers(), world.metric("wingbeat_report_parts_left_out_total")),
         (1, vec!["3".into()])
@@ -115,7 +115,7 @@ fn envoys_that_are_gone_slow_nobody_down_and_leave_the_disk() {
     world.rollout();
     for gone in 0..5_000 {
         let request = ReportRequest { worker_id: 1_000 + gone, node_id: format!("gone-{gone}"), ..world.request() };
-        world.engine.report(&request, world.now).unwrap();
+        world.engine.report(&near(), &request, world.now).unwrap();
     }
     assert_eq!(world.traffic((90, 0), (10, 0)).next_tick_ms, 2_501);
     for _ in 0..700 {
@@ -190,7 +190,7 @@ fn a_step_does_not_end_on_counts_that_lack_something() {
         request.sequence += 1;
         world.sequence += 1;
         request.clusters[1].uncounted = 3;
-        world.engine.report(&request, world.now).unwrap();
+        world.engine.report(&near(), &request, world.now).unwrap();
         if world.now.as_millis() > 1_060_000 {
             break;
         }

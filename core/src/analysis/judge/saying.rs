@@ -64,7 +64,7 @@ impl Judge {
     fn few(&self, few: Few) -> String {
         match few {
             Few::Of { carrying, voices } => words::too_few(carrying, voices),
-            Few::One(seat) => words::content_alone(self.seats.node(seat)),
+            Few::One(seat) => words::content_alone(self.seats.nodes(seat).first()),
         }
     }
 
