@@ -5,6 +5,7 @@
 //!               (what is new)   (200 ms, both arms)  (e-processes)   (verdict, why)
 //! ```
 
+mod account;
 pub mod assessment;
 mod baseline;
 pub mod config;

@@ -391,7 +391,10 @@ fn a_canary_that_hangs_is_found_without_a_single_response() {
     let verdict = judge.assess(now, &Flowing::Yes).verdict;
     assert_eq!(
         verdict,
-        Verdict::Rollback("hard guard: 12 of 12 canary requests fail or hang, 0 of 230 at the primary".into())
+        Verdict::Rollback(
+            "hard guard: 12 of 12 canary requests have been waiting for more than they may, none of 230 at the primary"
+                .into()
+        )
     );
 }
 

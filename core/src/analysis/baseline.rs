@@ -75,6 +75,11 @@ impl Baseline {
         self.before.cautious_rate().min(1.0)
     }
 
+    /// Returns true if the primary was seen before the canary had traffic.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.before.all > 0
+    }
+
     /// Returns true if the primary exceeded this rate already before the canary had traffic.
     pub(crate) fn exceeded(&self, limit: f64) -> bool {
         let low = count(self.before.bad) - 2.0 * libm::sqrt(count(self.before.bad));

@@ -170,7 +170,7 @@ impl JudgeConfig {
 
     /// Returns the part of α that this attempt may spend.
     pub fn alpha_of_attempt(&self) -> f64 {
-        libm::exp(-self.decisive())
+        self.attempt.map_or(self.alpha, |k| self.alpha / (f64::from(k.get()) * (f64::from(k.get()) + 1.0)))
     }
 
     /// Returns what a signal may do. The hard guard always judges: it is what the other modes rely on.

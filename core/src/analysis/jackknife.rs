@@ -100,6 +100,11 @@ impl Jackknife {
         }
     }
 
+    /// Returns the trial without a seat.
+    pub(crate) fn without(&self, seat: Seat) -> Option<&Trial> {
+        self.trials.get(&seat)
+    }
+
     /// Returns true if there is no seat to be left out.
     pub(crate) fn is_empty(&self) -> bool {
         self.trials.is_empty()

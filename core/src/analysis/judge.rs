@@ -10,24 +10,26 @@
 //! ```
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
 pub use super::assessment::{About, Assessment, Evidence, Flowing, Harm, HarmSafe, Notice};
 pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, OnOnePod};
 
+use super::account::{Account, Slow};
 use super::baseline::Baseline;
 use super::guard::{self, with_hangs};
 use super::interval::RatioInterval;
-use super::jackknife::{Jackknife, Opinion};
+use super::jackknife::Jackknife;
 use super::pairing::{Pairing, Ready};
-use super::presence::{self, Due, Presence};
-use super::quorum::{Few, Quorum};
+use super::presence::Presence;
+use super::quorum::Quorum;
 use super::seats::Seats;
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal};
 use super::spread::Spread;
-use super::trial::{Limits, Standing, Trial};
+use super::trial::{Limits, Standing, Trial, above_limit};
 use super::users::Users;
 use super::voices::{Known, Voices};
 use super::window::{Batch, Seat};
@@ -37,6 +39,7 @@ use crate::time::{Span, Timestamp};
 use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
+mod harm;
 mod saying;
 
 /// Evidence at which a step counts as safe: α of 5 % per signal and step. All signals must agree,
@@ -57,25 +60,6 @@ const RECKON_EVERY: Span = Span::from_secs(1);
 
 /// A canary is suspected for so long before it is rolled back for what one pod may have caused.
 const SUSPECT_FOR: Span = Span::from_secs(60);
-
-/// Nodes that carry next to nothing may contradict for so long: the short memory of who carries traffic is full by then. A
-/// canary that fails everything at the only node that has any is gone within three seconds, detection included.
-const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
-
-/// Where fewer than three nodes were heard, harm is not acted upon before there has been traffic for so long, the longest
-/// tick of a few workers and a window: in the first
-/// second, the one that is heard first may not be the only one.
-const QUORUM_WITHIN: Span = Span::from_millis(1_200);
-
-/// Harm that one node may hide is believed after so long: by then every trial has taken in more.
-const HIDDEN_FOR: Span = Span::from_secs(1);
-
-/// And after so long if it is not plain. Where a node makes harm up out of the few errors that others see, those that saw
-/// fewer by chance look for a while as if they hid it.
-const BARELY_HIDDEN_FOR: Span = Span::from_secs(20);
-
-/// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
-const PLAIN: f64 = 35.0;
 
 /// Evidence that rests on one node is told after so long: trials do not cross all at once.
 const ONE_NODE_AFTER: Span = Span::from_secs(10);
@@ -98,6 +82,12 @@ pub struct Judge {
     baseline: Baseline,
     interval: RatioInterval,
     observed: Observed,
+    /// What was counted lately, for reasons.
+    #[serde(default)]
+    account: Account,
+    /// Where the limit of errors comes from.
+    #[serde(default)]
+    limit_from: LimitFrom,
     step: Step,
     missing: Missing,
     last_traffic: Option<Timestamp>,
@@ -147,6 +137,23 @@ struct Crossed {
     at: Timestamp,
     /// Signals that ask for nobody's fault have crossed by themselves.
     hard: bool,
+    /// Why, as it was then.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Where the limit of errors comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LimitFrom {
+    /// The document.
+    #[default]
+    Document,
+    /// What the primary failed before, several times.
+    Before,
+    /// What must be detected at least.
+    MustDetect,
+    /// What a canary may fail without any primary.
+    MostBearable,
 }
 
 impl Judge {
@@ -163,6 +170,8 @@ impl Judge {
             baseline: Baseline::default(),
             interval: RatioInterval::default(),
             observed: Observed::default(),
+            account: Account::default(),
+            limit_from: LimitFrom::default(),
             step: Step::default(),
             missing: Missing { requests: None, at: 0, age: Span::MAX },
             last_traffic: None,
@@ -225,8 +234,20 @@ impl Judge {
         // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
         // it may without any primary.
         let before = self.trial.primary_rate().unwrap_or_else(|| self.baseline.before());
-        let limit = (guard::RATIO * before).max(self.config.must_detect.errors_at_least).min(guard::MOST_BEARABLE);
-        let limit = self.config.error_limit.map_or(limit, |range| range.min(limit));
+        let times = guard::RATIO * before;
+        let least = self.config.must_detect.errors_at_least;
+        let (limit, from) = if times.max(least) >= guard::MOST_BEARABLE {
+            (guard::MOST_BEARABLE, LimitFrom::MostBearable)
+        } else if times >= least {
+            (times, LimitFrom::Before)
+        } else {
+            (least, LimitFrom::MustDetect)
+        };
+        let (limit, from) = match self.config.error_limit.filter(|own| *own <= limit) {
+            Some(own) => (own, self.limit_from),
+            None => (limit, from),
+        };
+        self.limit_from = from;
         self.config.comparison = Comparison::BeforeAfter;
         self.config.error_limit = Some(limit);
         self.trial.limit_errors(limit);
@@ -330,6 +351,15 @@ impl Judge {
         }
         self.jackknife.observe(batch, *standing, &self.trial, &self.config);
         self.trial.observe(batch, *standing, &self.config);
+        let quantiles = self.trial.latency().beyond();
+        let slow = Slow {
+            quantiles: quantiles.map(|beyond| beyond.map_or_else(Split::default, |beyond| beyond.split)).collect(),
+            above_limit: self
+                .config
+                .latency_limit
+                .map_or_else(Split::default, |longest| above_limit(&batch.judged, longest, batch.overdue)),
+        };
+        self.account.add(batch, standing.warmup, &slow);
     }
 
     /// Tests what waits as it is.
@@ -343,18 +373,6 @@ impl Judge {
     fn both_arms_are_due(&self) -> bool {
         let divided = !self.step.weight.is_zero() && self.step.weight < BasisPoints::FULL;
         divided && self.config.comparison != Comparison::BeforeAfter
-    }
-
-    /// Returns how many of a node's requests are due to be the canary's.
-    const fn due(&self) -> Due {
-        match self.config.comparison {
-            Comparison::Randomised | Comparison::Affinity if self.step.weight.get() < BasisPoints::FULL.get() => {
-                Due::Share(self.step.weight)
-            }
-            Comparison::Randomised | Comparison::Affinity | Comparison::Absolute | Comparison::BeforeAfter => {
-                Due::Canary
-            }
-        }
     }
 
     /// A pod is new from its first request on. The first request of the canary is that of a pod, known or not.
@@ -380,73 +398,6 @@ impl Judge {
         if canary > 0 || primary > 0 {
             self.last_traffic = Some(self.last_traffic.map_or(end, |last| last.max(end)));
         }
-    }
-
-    /// Notes harm that has crossed, whichever node is left out.
-    fn look_for_harm(&mut self, now: Timestamp) {
-        if self.crossed.as_ref().is_some_and(|crossed| crossed.hard) {
-            return;
-        }
-        let decisive = self.config.decisive();
-        let (shares, level) = (self.shares(), self.level());
-        let voices = Voices::of_trial(&self.trial, &shares, level);
-        self.voices = Some(voices).into();
-        let total = voices.total(&shares, |_| true);
-        let over_all = total >= decisive;
-        if over_all {
-            self.jackknife.flush(&self.config);
-        }
-        self.decided = over_all.then(|| self.decided.unwrap_or(now));
-        let waited = self.decided.is_some_and(|since| now.since(since.max(self.step.began)) >= CONTRADICT_WITHIN);
-        let may_contradict = |seat: Seat| !waited || self.presence.may_contradict(seat, now);
-        let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
-        let has_quorum = self.presence.has_quorum();
-        let opinion = has_quorum.then(|| self.jackknife.harm((total, decisive), may_contradict, without));
-        let hidden_by = self.hidden_by.take();
-        let rests_on = self.rests_on.take();
-        let found = match opinion {
-            // Recordings may not tell who reported.
-            None => {
-                let told_apart = self.seats.is_empty() || self.presence.age(now) >= QUORUM_WITHIN;
-                over_all && told_apart && !self.quorum.delays_rollback(now)
-            }
-            Some(Opinion::Harm) => over_all || !self.jackknife.is_empty(),
-            Some(Opinion::Unopposed) => self.has_grown(total, decisive),
-            Some(Opinion::None) => false,
-            Some(Opinion::HiddenBy { seat, beyond }) => {
-                let since = hidden_by.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
-                self.hidden_by = Some((since, seat));
-                now.since(since) >= if beyond >= PLAIN { HIDDEN_FOR } else { BARELY_HIDDEN_FOR }
-            }
-            Some(Opinion::RestsOn(seat)) => {
-                let since = rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
-                self.rests_on = over_all.then_some((since, seat));
-                false
-            }
-        };
-        match opinion {
-            // Others that carry traffic contradict what was seen up to now.
-            Some(Opinion::RestsOn(_) | Opinion::HiddenBy { .. } | Opinion::None) if over_all && waited => {
-                self.contested = Some(total);
-            }
-            Some(_) | None if !over_all => self.contested = None,
-            Some(_) | None => {}
-        }
-        if !found {
-            return;
-        }
-        let hard = voices.total(&shares, |signal| !signal.is_soft()) >= decisive;
-        match &mut self.crossed {
-            Some(crossed) => crossed.hard |= hard,
-            None => self.crossed = Some(Crossed { at: now, hard }),
-        }
-    }
-
-    /// Returns true if evidence that nobody contradicts any more would decide without what others contradicted while they
-    /// carried traffic: they have left since, and what one node made up before is not true for that.
-    fn has_grown(&mut self, total: f64, decisive: f64) -> bool {
-        self.contested = self.contested.map(|contested| contested.min(total));
-        self.contested.is_none_or(|contested| total >= contested + decisive)
     }
 
     /// Returns what the signals say over all nodes.
@@ -488,36 +439,6 @@ impl Judge {
             && safe(&self.trial)
             && self.whichever_is_left_out(now, safe)
             && self.rests_on_few(now).is_none()
-    }
-
-    /// Returns true if something holds over all seats but one, whichever it is. Where the others carry next to nothing for as
-    /// long as the long memory reaches back, they are gone, and are not waited for.
-    fn whichever_is_left_out(&self, now: Timestamp, holds: impl Fn(&Trial) -> bool) -> bool {
-        let is_over = now.since(self.step.began) >= presence::REMEMBERED;
-        !self.presence.has_quorum() || self.jackknife.all(|seat| !is_over || self.presence.must_agree(seat, now), holds)
-    }
-
-    /// Returns why it is too early to say that there is no harm, if what few say is all there is: others may have had no
-    /// time to report, or one alone may outvote a second. With three, leaving one out tells (P24).
-    fn rests_on_few(&self, now: Timestamp) -> Option<Few> {
-        if self.presence.has_quorum() {
-            return None;
-        }
-        let (shares, level, decisive) = (self.shares(), self.level(), self.config.decisive());
-        let (guard, limit) = (self.limit_of(Signal::Guard), self.limit_of(Signal::ErrorLimit));
-        let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
-        let known = |trial: &Trial| match self.config.error_limit {
-            Some(_) if alone => count(trial.seen()) >= trial.until_limit_speaks(limit),
-            Some(_) | None => trial.guard_missing(guard).is_some_and(|factor| factor <= 1.0),
-        };
-        let harmed = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true) >= decisive;
-        let carrying = self.presence.carrying(now);
-        self.quorum.few(now, carrying.len().max(1)).or_else(|| {
-            carrying.into_iter().find_map(|seat| {
-                let without = self.jackknife.without(seat)?;
-                (harmed(without) || !known(without)).then_some(Few::One(seat))
-            })
-        })
     }
 
     /// Reckons the canary requests missing until the step may end.

@@ -55,6 +55,18 @@ pub struct Latency {
 struct Quantile {
     harm: Soft,
     safety: RatioTest,
+    /// What the latest batch was held against, for people.
+    #[serde(default)]
+    latest: Option<Beyond>,
+}
+
+/// Requests beyond the threshold of a quantile, of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Beyond {
+    pub(crate) split: Split,
+    /// The thresholds in microseconds: slow is what takes longer.
+    pub(crate) canary_us: u64,
+    pub(crate) primary_us: u64,
 }
 
 impl Latency {
@@ -63,7 +75,7 @@ impl Latency {
         let quantiles = config
             .quantiles
             .iter()
-            .map(|_| Quantile { harm: Soft::new(&[1.0], None), safety: RatioTest::safety(1.0) })
+            .map(|_| Quantile { harm: Soft::new(&[1.0], None), safety: RatioTest::safety(1.0), latest: None })
             .collect();
         Self { config, reference: Tally::new(), age: Span::ZERO, quantiles }
     }
@@ -75,8 +87,11 @@ impl Latency {
         let (finished, closed) = (Finished::of(&batch.judged), (closed, Finished::closed(closed)));
         let (mut harm, mut safety) = (None, None);
         for (quantile, threshold) in self.quantiles.iter_mut().zip(thresholds(&self.config, &self.reference)) {
+            quantile.latest = None;
             if let Some(threshold) = threshold {
                 let split = threshold.harm(&batch.judged, finished, batch.overdue);
+                let (canary_us, primary_us) = (threshold.canary_us, threshold.primary_us);
+                quantile.latest = Some(Beyond { split, canary_us, primary_us });
                 let slow = threshold.share_if_slower(&self.reference, regression);
                 let base = count(self.reference.count_above(threshold.bin)) / total;
                 quantile.harm.imagine(split, (base, slow), batch.span, &mut harm);
@@ -116,6 +131,18 @@ impl Latency {
     /// Returns ln E for "slower than tolerated".
     pub fn harm(&self) -> f64 {
         self.average(|quantile| quantile.harm.evidence(0))
+    }
+
+    /// Returns what of the latest batch was beyond the thresholds, by quantile.
+    pub(crate) fn beyond(&self) -> impl Iterator<Item = Option<Beyond>> + '_ {
+        self.quantiles.iter().map(|quantile| quantile.latest)
+    }
+
+    /// Returns the place of the quantile that speaks loudest.
+    pub(crate) fn loudest(&self) -> Option<usize> {
+        let evidence = |quantile: &Quantile| quantile.harm.evidence(0);
+        let loudest = self.quantiles.iter().enumerate().max_by(|(_, a), (_, b)| evidence(a).total_cmp(&evidence(b)));
+        loudest.map(|(place, _)| place)
     }
 
     /// Returns ln E against "slower than tolerated".

@@ -124,7 +124,7 @@ impl Presence {
             Due::Share(weight) => requests.saturating_mul(u64::from(weight.get())),
             Due::Canary => canary.saturating_mul(WHOLE),
         };
-        self.first.get_or_insert(batch.end.minus(batch.span));
+        self.first.get_or_insert_with(|| batch.end.minus(batch.span));
         let recent = self.seats.entry(seat).or_default();
         let more = Carried { requests, canary, due };
         recent.short.add(number(batch.end, SHORT), more);

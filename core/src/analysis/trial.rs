@@ -12,6 +12,7 @@ use super::sequential::{LimitTest, RatioTest, Split, count};
 use super::signal::Signal;
 use super::soft::Soft;
 use super::window::{Arms, Batch};
+use crate::counts::Counts;
 use crate::histogram::bin_of;
 use crate::outcome::Outcome;
 use crate::time::Span;
@@ -27,7 +28,7 @@ const ATTEMPTS_FLOOR: f64 = 0.01;
 const DISCONNECTS: (f64, f64) = (2.0, 0.01);
 
 /// A limit on the 99 % quantile is broken if more than this share takes longer.
-const SLOW_SHARE: f64 = 0.01;
+pub(crate) const SLOW_SHARE: f64 = 0.01;
 
 /// The tests, with what they need to be imagined otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -160,10 +161,8 @@ impl Trial {
             limit.observe(arms.canary.errors(), arms.canary.judged(), span);
         }
         if let (Some(limit), Some(longest)) = (&mut self.latency_limit, config.latency_limit) {
-            let slow = arms.canary.latency.count_above(bin_of(longest.as_micros()));
-            let finished = arms.canary.latency.count();
-            let (slow, all) = with_overdue(&arms.canary, (slow, finished), longest.as_micros(), overdue);
-            limit.observe(slow, all, span);
+            let split = above_limit(arms, longest, overdue);
+            limit.observe(split.canary_bad, split.canary, span);
         }
     }
 
@@ -190,6 +189,11 @@ impl Trial {
     /// Returns the kinds of answers.
     pub(crate) const fn outcomes(&self) -> &OutcomeMix {
         &self.outcomes
+    }
+
+    /// Returns the tests of latency.
+    pub(crate) const fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// Returns ln E against harm, of errors and of latency.
@@ -288,7 +292,17 @@ pub(crate) struct Limits {
     pub(crate) latency: f64,
 }
 
-fn errors(arms: &Arms) -> Split {
+/// Returns the requests that take longer than a limit.
+pub(crate) fn above_limit(arms: &Arms, longest: Span, overdue: Option<Span>) -> Split {
+    let of = |counts: &Counts| {
+        let slow = counts.latency.count_above(bin_of(longest.as_micros()));
+        with_overdue(counts, (slow, counts.latency.count()), longest.as_micros(), overdue)
+    };
+    let ((canary_bad, canary), (primary_bad, primary)) = (of(&arms.canary), of(&arms.primary));
+    Split { canary_bad, canary, primary_bad, primary }
+}
+
+pub(crate) fn errors(arms: &Arms) -> Split {
     Split {
         canary_bad: arms.canary.errors(),
         canary: arms.canary.judged(),
@@ -302,11 +316,11 @@ pub(crate) fn attempts(arms: &Arms) -> Split {
 }
 
 pub(crate) fn disconnects(arms: &Arms) -> Split {
-    let left = |counts: &crate::counts::Counts| {
+    let left = |counts: &Counts| {
         let before = counts.outcome(Outcome::DisconnectBeforeResponse);
         before.saturating_add(counts.outcome(Outcome::DisconnectMidResponse))
     };
-    let all = |counts: &crate::counts::Counts| counts.judged().saturating_add(left(counts));
+    let all = |counts: &Counts| counts.judged().saturating_add(left(counts));
     Split {
         canary_bad: left(&arms.canary),
         canary: all(&arms.canary),

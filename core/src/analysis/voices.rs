@@ -26,6 +26,11 @@ impl Voices {
         self.0.get(signal as usize).copied().unwrap_or(f64::NEG_INFINITY)
     }
 
+    /// Returns the one that speaks loudest, of those with a share.
+    pub(super) fn loudest(&self, shares: &Shares) -> Option<Signal> {
+        shares.iter().map(|(signal, _)| signal).max_by(|a, b| self.of(*a).total_cmp(&self.of(*b)))
+    }
+
     /// Returns ln of the sum over the wanted signals that have a share.
     pub(super) fn total(&self, shares: &Shares, wanted: impl Fn(Signal) -> bool) -> f64 {
         ln_sum(shares.iter().map(|(signal, _)| signal).filter(|signal| wanted(*signal)).map(|signal| self.of(signal)))

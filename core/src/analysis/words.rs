@@ -1,6 +1,5 @@
 //! Verdicts in words for a person, with the numbers that they rest on.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -8,21 +7,23 @@ use core::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::JudgeConfig;
+use super::account::Lately;
 use super::guard::{self, with_hangs};
+use super::judge::LimitFrom;
+use super::latency::Beyond;
 use super::outcome_mix::Kind;
-use super::sequential::count;
-use super::trial::{attempts, disconnects};
+use super::sequential::{Split, count};
+use super::signal::Signal;
 use super::window::Batch;
-use crate::counts::Counts;
-use crate::histogram::Tally;
 use crate::id::NodeId;
-use crate::outcome::Outcome;
 use crate::time::Span;
 use crate::weight::BasisPoints;
 
 /// Nodes that a reason names before it only counts them.
 const NAMED: usize = 3;
+
+/// From so many seconds on, people count minutes; from so many minutes on, hours.
+const COUNTED_UP_TO: u64 = 120;
 
 /// What was seen since the rollout began, as people count it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,16 +39,39 @@ struct ArmTotals {
     errors: u64,
     requests_and_hangs: u64,
     errors_and_hangs: u64,
-    stalled: u64,
-    requests_and_stalled: u64,
-    redirects: u64,
-    client_faults: u64,
-    sized: u64,
-    empty: u64,
-    grpc_statuses: BTreeMap<u32, u64>,
-    retried: u64,
-    disconnects: u64,
-    latency: Tally,
+}
+
+/// What a step that ends would have shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Caught {
+    pub(crate) what: What,
+    pub(crate) besides: Besides,
+}
+
+/// A canary that would have been caught.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum What {
+    /// One that fails so often, compared with the primary.
+    Rate(f64),
+    /// One above its limit.
+    Limit(f64),
+    /// One that is broken outright.
+    Outright,
+}
+
+/// What is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Besides {
+    Nothing,
+    /// Latencies differ from user to user.
+    NotCompared,
+    /// None were reported.
+    Unknown,
+    /// The regression stays below the floor.
+    BelowFloor {
+        times: f64,
+        floor: Span,
+    },
 }
 
 impl Observed {
@@ -56,27 +80,16 @@ impl Observed {
             let split = with_hangs(arms);
             self.canary.hangs(split.canary_bad, split.canary);
             self.primary.hangs(split.primary_bad, split.primary);
-            let split = guard::stalled(arms);
-            self.canary.stalls(split.canary_bad, split.canary);
-            self.primary.stalls(split.primary_bad, split.primary);
             if !warmup {
                 self.canary.plain(arms.canary.errors(), arms.canary.judged());
                 self.primary.plain(arms.primary.errors(), arms.primary.judged());
             }
         }
-        if warmup {
-            return;
-        }
-        let arms = &batch.judged;
-        self.canary.answers(&arms.canary);
-        self.primary.answers(&arms.primary);
-        let (again, left) = (attempts(arms), disconnects(arms));
-        self.canary.retried = self.canary.retried.saturating_add(again.canary_bad);
-        self.primary.retried = self.primary.retried.saturating_add(again.primary_bad);
-        self.canary.disconnects = self.canary.disconnects.saturating_add(left.canary_bad);
-        self.primary.disconnects = self.primary.disconnects.saturating_add(left.primary_bad);
-        self.canary.latency.merge(&arms.canary.latency);
-        self.primary.latency.merge(&arms.primary.latency);
+    }
+
+    /// Returns the share of the primary's requests that failed.
+    pub(crate) fn primary_rate(&self) -> f64 {
+        count(self.primary.errors) / count(self.primary.requests).max(1.0)
     }
 }
 
@@ -86,157 +99,151 @@ impl ArmTotals {
         self.requests_and_hangs = self.requests_and_hangs.saturating_add(all);
     }
 
-    fn stalls(&mut self, bad: u64, all: u64) {
-        self.stalled = self.stalled.saturating_add(bad);
-        self.requests_and_stalled = self.requests_and_stalled.saturating_add(all);
-    }
-
     fn plain(&mut self, bad: u64, all: u64) {
         self.errors = self.errors.saturating_add(bad);
         self.requests = self.requests.saturating_add(all);
     }
-
-    fn answers(&mut self, counts: &Counts) {
-        for (held, more) in [
-            (&mut self.redirects, counts.outcome(Outcome::Redirect)),
-            (&mut self.client_faults, counts.outcome(Outcome::ClientFault)),
-            (&mut self.sized, counts.sized),
-            (&mut self.empty, counts.empty),
-        ] {
-            *held = held.saturating_add(more);
-        }
-        for (status, more) in &counts.grpc_statuses {
-            let held = self.grpc_statuses.entry(*status).or_default();
-            *held = held.saturating_add(*more);
-        }
-    }
-
-    fn quantiles(&self) -> String {
-        let shown: Vec<String> = [0.5, 0.9, 0.99]
-            .into_iter()
-            .map(|q| {
-                self.latency.quantile(q).map_or_else(|| "?".to_string(), |(low, _)| format!("{:.1}", count(low) / 1e3))
-            })
-            .collect();
-        format!("{} ms", shown.join("/"))
-    }
 }
 
-pub(crate) fn more_errors(seen: &Observed, ratio: (Option<f64>, Option<f64>)) -> String {
+pub(crate) fn more_errors(lately: Lately, ratio: (Option<f64>, Option<f64>), refused: bool) -> String {
     let times = match ratio {
-        (Some(low), Some(high)) => format!(": between {low:.1} and {high:.1} times as often"),
-        (Some(low), None) => format!(": at least {low:.1} times as often"),
-        (None, _) => String::new(),
+        (Some(low), Some(high)) if low >= 1.0 => format!(": between {low:.1} and {high:.1} times as often"),
+        (Some(low), None) if low >= 1.0 => format!(": at least {low:.1} times as often"),
+        (Some(_) | None, _) => String::new(),
     };
+    let refused = if refused { "; nearly all are connections that were refused" } else { "" };
+    format!("{}the canary fails {}, the primary {}{times}{refused}", within(lately), canary(lately), primary(lately))
+}
+
+pub(crate) fn broken(lately: Lately) -> String {
     format!(
-        "the canary fails {} of {} requests, the primary {} of {}{times}",
-        percent(seen.canary.errors, seen.canary.requests),
-        thousands(seen.canary.requests),
-        percent(seen.primary.errors, seen.primary.requests),
-        thousands(seen.primary.requests),
+        "hard guard: {}{} of {} canary requests fail or hang, {} of {} at the primary",
+        within(lately),
+        thousands(lately.split.canary_bad),
+        thousands(lately.split.canary),
+        none_or(lately.split.primary_bad),
+        thousands(lately.split.primary),
     )
 }
 
-pub(crate) fn broken(seen: &Observed) -> String {
+pub(crate) fn hung(lately: Lately, overdue: Option<Span>) -> String {
+    let longer = overdue.map_or_else(|| "than they may".to_string(), |age| format!("than {}", precise(age)));
     format!(
-        "hard guard: {} of {} canary requests fail or hang, {} of {} at the primary",
-        thousands(seen.canary.errors_and_hangs),
-        thousands(seen.canary.requests_and_hangs),
-        thousands(seen.primary.errors_and_hangs),
-        thousands(seen.primary.requests_and_hangs),
+        "hard guard: {}{} of {} canary requests have been waiting for more {longer}, {} of {} at the primary",
+        within(lately),
+        thousands(lately.split.canary_bad),
+        thousands(lately.split.canary),
+        none_or(lately.split.primary_bad),
+        thousands(lately.split.primary),
     )
 }
 
-pub(crate) fn stalled(seen: &Observed) -> String {
+pub(crate) fn stalled(lately: Lately) -> String {
     format!(
-        "hard guard: {} of {} canary responses began and then stood still, {} of {} at the primary",
-        thousands(seen.canary.stalled),
-        thousands(seen.canary.requests_and_stalled),
-        thousands(seen.primary.stalled),
-        thousands(seen.primary.requests_and_stalled),
+        "hard guard: {}{} of {} canary responses began and then stood still, {} of {} at the primary",
+        within(lately),
+        thousands(lately.split.canary_bad),
+        thousands(lately.split.canary),
+        none_or(lately.split.primary_bad),
+        thousands(lately.split.primary),
     )
 }
 
-pub(crate) fn slower(seen: &Observed) -> String {
+pub(crate) fn refused(lately: Lately) -> String {
     format!(
-        "the canary is slower: p50/p90/p99 {} in {} requests, the primary {} in {}",
-        seen.canary.quantiles(),
-        thousands(seen.canary.latency.count()),
-        seen.primary.quantiles(),
-        thousands(seen.primary.latency.count()),
+        "hard guard: {}{} of {} canary requests are refused a connection, {} of {} at the primary",
+        within(lately),
+        thousands(lately.split.canary_bad),
+        thousands(lately.split.canary),
+        none_or(lately.split.primary_bad),
+        thousands(lately.split.primary),
     )
 }
 
-pub(crate) fn above_limit(seen: &Observed, limit: Option<f64>) -> String {
+pub(crate) fn slower(lately: Lately, beyond: Beyond) -> String {
     format!(
-        "the canary fails {} of {} requests, above the limit of {}",
-        percent(seen.canary.errors, seen.canary.requests),
-        thousands(seen.canary.requests),
-        share(limit.unwrap_or_default()),
+        "the canary is slower: {}{} canary requests take longer than {}, {} of the primary's {} longer than {}",
+        within(lately),
+        canary_share(lately),
+        precise(Span::from_micros(beyond.canary_us)),
+        percent(lately.split.primary_bad, lately.split.primary),
+        thousands(lately.split.primary),
+        precise(Span::from_micros(beyond.primary_us)),
     )
 }
 
-pub(crate) fn slower_than_limit(seen: &Observed, limit: Span) -> String {
-    format!(
-        "more than 1 in 100 canary requests take longer than the limit of {limit}: p50/p90/p99 {} in {}",
-        seen.canary.quantiles(),
-        thousands(seen.canary.latency.count()),
-    )
+pub(crate) fn slower_somewhere() -> String {
+    "the canary is slower than the primary in the same moments".to_string()
 }
 
-pub(crate) fn other_answers(seen: &Observed, kind: Option<Kind>) -> String {
-    let told = |what: &str, of: fn(&ArmTotals) -> (u64, u64)| {
-        let ((bad, all), (before, of_all)) = (of(&seen.canary), of(&seen.primary));
-        format!(
-            "the canary answers otherwise: {what} in {} of {} requests, at the primary in {} of {}",
-            percent(bad, all),
-            thousands(all),
-            percent(before, of_all),
-            thousands(of_all),
-        )
-    };
-    match kind {
-        Some(Kind::Redirect) => told("redirects (3xx)", |arm| (arm.redirects, arm.requests)),
-        Some(Kind::Empty) => told("no body", |arm| (arm.empty, arm.sized)),
-        Some(Kind::Grpc(status)) => {
-            let of = |arm: &ArmTotals| arm.grpc_statuses.get(&status).copied().unwrap_or_default();
-            format!(
-                "the canary answers otherwise: gRPC status {status} in {} of {} requests, at the primary in {} of {}",
-                percent(of(&seen.canary), seen.canary.requests),
-                thousands(seen.canary.requests),
-                percent(of(&seen.primary), seen.primary.requests),
-                thousands(seen.primary.requests),
-            )
+pub(crate) fn above_limit(lately: Lately, limit: f64, from: LimitFrom) -> String {
+    format!("{}the canary fails {}, above {}", within(lately), canary(lately), limit_of(limit, from))
+}
+
+fn limit_of(limit: f64, from: LimitFrom) -> String {
+    let limit = share(limit);
+    match from {
+        LimitFrom::Document => format!("the limit of {limit}"),
+        LimitFrom::Before => format!("{limit}: {:.0} times what the primary failed before", guard::RATIO),
+        LimitFrom::MustDetect => {
+            format!("{limit}: what must be detected at least, since the primary failed next to nothing before")
         }
-        Some(Kind::ClientFault) | None => told("faults of the caller (4xx)", |arm| (arm.client_faults, arm.requests)),
+        LimitFrom::MostBearable => format!("{limit}: the most that is borne without a primary beside it"),
     }
 }
 
-pub(crate) fn more_attempts(seen: &Observed) -> String {
+pub(crate) fn slower_than_limit(lately: Lately, limit: Span) -> String {
     format!(
-        "retries hide what the canary does: {} of {} requests need another attempt, at the primary {} of {}",
-        percent(seen.canary.retried, seen.canary.requests),
-        thousands(seen.canary.requests),
-        percent(seen.primary.retried, seen.primary.requests),
-        thousands(seen.primary.requests),
+        "{}{} canary requests take longer than the limit of {}; 1 in 100 may",
+        within(lately),
+        canary_share(lately),
+        precise(limit),
     )
 }
 
-pub(crate) fn more_disconnects(seen: &Observed) -> String {
-    let all = |arm: &ArmTotals| arm.requests.saturating_add(arm.disconnects);
+pub(crate) fn other_answers(lately: Lately, kind: Kind) -> String {
+    let what = match kind {
+        Kind::Redirect => "redirects (3xx)".to_string(),
+        Kind::ClientFault => "faults of the caller (4xx)".to_string(),
+        Kind::Empty => "no body".to_string(),
+        Kind::Grpc(status) => format!("gRPC status {status}"),
+    };
     format!(
-        "clients leave the canary before they have their answer: {} of {}, the primary {} of {}",
-        percent(seen.canary.disconnects, all(&seen.canary)),
-        thousands(all(&seen.canary)),
-        percent(seen.primary.disconnects, all(&seen.primary)),
-        thousands(all(&seen.primary)),
+        "the canary answers otherwise: {}{what} in {}, at the primary in {}",
+        within(lately),
+        canary(lately),
+        primary(lately),
     )
 }
 
-pub(crate) fn shared_harm(seen: &Observed, rate: f64) -> String {
+pub(crate) fn more_attempts(lately: Lately) -> String {
     format!(
-        "the primary fails {} of its recent requests, far more than before: both arms suffer, nothing is moved until it \
-         recovers (no harm of the canary alone in {} requests)",
+        "retries hide what the canary does: {}{} need another attempt, at the primary {}",
+        within(lately),
+        canary(lately),
+        primary(lately),
+    )
+}
+
+pub(crate) fn more_disconnects(lately: Lately) -> String {
+    format!(
+        "clients leave the canary before they have their answer: {}{}, the primary {}",
+        within(lately),
+        canary(lately),
+        primary(lately),
+    )
+}
+
+/// The arms had their requests at different times: sums do not show what every moment does.
+pub(crate) fn not_in_sums(reason: &str) -> String {
+    format!("worse than the primary in the same moments, which sums do not show: {reason}")
+}
+
+pub(crate) fn shared_harm(seen: &Observed, rate: f64, has_before: bool) -> String {
+    let before = if has_before { ", far more than before" } else { "" };
+    format!(
+        "the primary fails {} of its recent requests{before}: both arms suffer, nothing is moved until it recovers (no harm \
+         of the canary alone in {} requests)",
         share(rate),
         thousands(seen.canary.requests_and_hangs),
     )
@@ -244,9 +251,8 @@ pub(crate) fn shared_harm(seen: &Observed, rate: f64) -> String {
 
 pub(crate) fn suspect(reason: &str, left: Span) -> String {
     format!(
-        "suspect: {reason}; the canary has one pod, which may be bad by itself: held for {} s more, a second pod would \
-         tell",
-        thousands(left.as_millis().div_ceil(1_000)),
+        "suspect: {reason}; the canary has one pod, which may be bad by itself: held for {} more, a second pod would tell",
+        lasting(left),
     )
 }
 
@@ -254,8 +260,14 @@ pub(crate) fn rests_on(reason: &str, nodes: &[NodeId]) -> String {
     format!("{reason}; only {} shows it, what the other nodes report does not: nothing is moved", one_of(nodes))
 }
 
-pub(crate) fn hidden_by(nodes: &[NodeId]) -> String {
-    format!("without what {} reports the canary does harm, which it may hide: nothing is moved", one_of(nodes))
+pub(crate) fn hidden_by(nodes: &[NodeId], signal: Option<Signal>) -> String {
+    let nodes = one_of(nodes);
+    let what = signal.map_or("harm", Signal::as_str);
+    format!("all nodes but {nodes} together show harm of the canary ({what}), which what it reports hides")
+}
+
+pub(crate) fn may_be_hidden(hidden: &str) -> String {
+    format!("{hidden}: nothing is moved until that is certain")
 }
 
 fn one_of(nodes: &[NodeId]) -> String {
@@ -275,34 +287,31 @@ pub(crate) fn would_roll_back(reason: &str) -> String {
     format!("would be rolled back, if it were not set to warn: {reason}")
 }
 
-pub(crate) fn limit_exceeded_before(limit: f64) -> String {
-    format!(
-        "the primary was above the limit of {} before the canary had traffic: the limit blames nobody",
-        share(limit)
-    )
+pub(crate) fn limit_exceeded_before(limit: f64, from: LimitFrom) -> String {
+    let limit = limit_of(limit, from);
+    format!("before the canary had traffic, the primary was above {limit}; it blames nobody")
 }
 
-pub(crate) fn would_have_been_caught(seen: &Observed, config: &JudgeConfig) -> String {
-    format!("{}: {} times the errors would have been caught by now", counted(seen), config.must_detect.errors)
+pub(crate) fn would_have_been_caught(seen: &Observed, caught: &Caught) -> String {
+    format!("{}: {} would have been caught by now{}", counted(seen), caught.what, caught.besides)
 }
 
-pub(crate) fn missing(seen: &Observed, requests: Option<u64>, eta: Option<Span>) -> String {
+pub(crate) fn missing(seen: &Observed, caught: &Caught, requests: Option<u64>, eta: Option<Span>) -> String {
     let counted = counted(seen);
-    match (requests, eta) {
-        (Some(requests), Some(eta)) => format!(
-            "{counted}; {} more canary requests are needed to tell, about {} s at this rate",
-            thousands(requests),
-            thousands(eta.as_millis().div_ceil(1_000)),
-        ),
-        (Some(requests), None) => format!("{counted}; {} more canary requests are needed to tell", thousands(requests)),
-        (None, _) => format!("{counted}; too little is known of the primary to say how many more are needed"),
+    let Some(requests) = requests else {
+        return format!("{counted}; too little is known of the primary to say how many more are needed");
+    };
+    let what = format!("{} more canary requests would catch {}", thousands(requests), caught.what);
+    match eta {
+        Some(eta) => format!("{counted}; {what}: about {} at this rate", lasting(eta)),
+        None => format!("{counted}; {what}"),
     }
 }
 
 pub(crate) fn warming_up(seen: &Observed, left: Span) -> String {
     format!(
-        "the canary's pods warm up for {} s more: only the hard guard looks ({} of {} canary requests fail or hang)",
-        thousands(left.as_millis().div_ceil(1_000)),
+        "the canary's pods warm up for {} more: only the hard guard looks ({} of {} canary requests fail or hang)",
+        lasting(left),
         thousands(seen.canary.errors_and_hangs),
         thousands(seen.canary.requests_and_hangs),
     )
@@ -329,19 +338,19 @@ pub(crate) fn checks_decide(seen: &Observed) -> String {
 
 pub(crate) fn too_little(canary: u64, requests: Option<u64>, eta: Option<Span>) -> String {
     format!(
-        "too little traffic: {} canary requests in this step, {} more take about {} h at this rate",
+        "too little traffic: {} canary requests in this step, {} more take about {} at this rate",
         thousands(canary),
         requests.map_or_else(|| "unknown".to_string(), |requests| thousands(requests).to_string()),
-        eta.map_or(0, |eta| eta.as_millis() / 3_600_000),
+        lasting(eta.unwrap_or_default()),
     )
 }
 
 pub(crate) fn stale(age: Span) -> String {
-    format!("reports are stale: no proxy has reported for {} s", age.as_millis() / 1_000)
+    format!("reports are stale: no proxy has reported for {}", lasting(age))
 }
 
 pub(crate) fn stopped(age: Span) -> String {
-    format!("traffic stopped: the last request was reported {} s ago", age.as_millis() / 1_000)
+    format!("traffic stopped: the last request was reported {} ago", lasting(age))
 }
 
 pub(crate) fn not_flowing(weight: BasisPoints, laggards: &[NodeId]) -> String {
@@ -384,6 +393,81 @@ fn beside(direct: u64) -> String {
         String::new()
     } else {
         format!("; {} requests that called the canary by its own name are not compared", thousands(direct))
+    }
+}
+
+/// Tells since when is counted, where it is not since the rollout began.
+fn within(lately: Lately) -> String {
+    lately.span.map_or_else(String::new, |span| format!("in the last {} ", lasting(span)))
+}
+
+/// Tells the share of the canary's requests.
+fn canary(Lately { split, .. }: Lately) -> String {
+    format!("{} of {} requests", percent(split.canary_bad, split.canary), thousands(split.canary))
+}
+
+fn canary_share(Lately { split, .. }: Lately) -> String {
+    format!("{} of {}", percent(split.canary_bad, split.canary), thousands(split.canary))
+}
+
+/// Tells that of the primary's. It follows the canary's.
+fn primary(Lately { split: Split { primary_bad, primary, .. }, .. }: Lately) -> String {
+    format!("{} of {}", percent(primary_bad, primary), thousands(primary))
+}
+
+fn none_or(n: u64) -> String {
+    if n == 0 { "none".to_string() } else { thousands(n).to_string() }
+}
+
+/// Returns a length of time as people say it, rounded up.
+fn lasting(span: Span) -> String {
+    let seconds = span.as_millis().div_ceil(1_000);
+    let minutes = seconds.div_ceil(60);
+    if seconds <= COUNTED_UP_TO {
+        format!("{seconds} s")
+    } else if minutes <= COUNTED_UP_TO {
+        format!("{minutes} min")
+    } else {
+        format!("{} h", thousands(minutes / 60))
+    }
+}
+
+/// Returns a length of time to about three digits.
+fn precise(span: Span) -> String {
+    let micros = span.as_micros();
+    let of = |unit: u64| count(micros) / count(unit);
+    match micros {
+        0..10_000 => format!("{:.1} ms", of(1_000)),
+        10_000..1_000_000 if micros < 100_000 || !micros.is_multiple_of(100_000) => format!("{:.0} ms", of(1_000)),
+        10_000..10_000_000 => format!("{:.1} s", of(1_000_000)),
+        _ => format!("{:.0} s", of(1_000_000)),
+    }
+}
+
+impl Display for What {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => write!(f, "a canary that fails {}", share(*rate)),
+            Self::Limit(limit) => write!(f, "a canary that fails far more than {}", share(*limit)),
+            Self::Outright => f.write_str("a canary that is broken outright"),
+        }
+    }
+}
+
+impl Display for Besides {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::NotCompared => f.write_str("; latency is not compared, since the arms have different users"),
+            Self::Unknown => f.write_str("; latency is not known"),
+            Self::BelowFloor { times, floor } => {
+                write!(
+                    f,
+                    "; one that takes {times} times as long would not: less than {} is not looked at",
+                    precise(*floor)
+                )
+            }
+        }
     }
 }
 

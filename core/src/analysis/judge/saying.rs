@@ -1,17 +1,29 @@
 //! What the judge says: the verdict with its reason, and what people are told beside it.
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::analysis::account::{Lately, Told};
 use crate::analysis::assessment::{About, Flowing, Notice};
 use crate::analysis::config::{Mode, OnOnePod};
+use crate::analysis::interval::RatioInterval;
 use crate::analysis::judge::{INTERVAL_ALPHA, Judge, ONE_NODE_AFTER, STALE, SUSPECT_FOR, TOO_LONG};
+use crate::analysis::latency::Beyond;
+use crate::analysis::outcome_mix::Kind;
 use crate::analysis::quorum::Few;
+use crate::analysis::sequential::count_of;
 use crate::analysis::signal::{Shares, Signal, SignalMode};
-use crate::analysis::words;
+use crate::analysis::trial::SLOW_SHARE;
+use crate::analysis::voices::Voices;
+use crate::analysis::window::Seat;
+use crate::analysis::words::{self, Besides, Caught, What};
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
+
+/// Failures are called by the name of a kind if it makes up so many of so many.
+const MOSTLY: (u64, u64) = (9, 10);
 
 impl Judge {
     pub(super) fn verdict(
@@ -21,11 +33,10 @@ impl Judge {
         missing: Option<u64>,
         eta: Option<Span>,
     ) -> Verdict {
-        if self.crossed.is_some() {
-            let reason = self.accuse(&self.shares());
+        if let Some(reason) = self.why_crossed() {
             return match self.suspected(now) {
                 Some(left) => Verdict::Continue(words::suspect(&reason, left)),
-                None => Verdict::Rollback(reason),
+                None => Verdict::Rollback(reason.into_owned()),
             };
         }
         if let Some(reason) = self.without_data(now, flowing) {
@@ -35,19 +46,19 @@ impl Judge {
             return Verdict::Continue(words::checks_decide(&self.observed));
         }
         if let Some(rate) = self.baseline.degraded() {
-            return Verdict::Continue(words::shared_harm(&self.observed, rate));
+            return Verdict::Continue(words::shared_harm(&self.observed, rate, self.baseline.is_known()));
         }
         if let Some((_, seat)) = self.rests_on {
             let reason = self.accuse(&self.shares());
             return Verdict::Continue(words::rests_on(&reason, &self.seats.nodes(seat)));
         }
         if let Some((_, seat)) = self.hidden_by {
-            return Verdict::Continue(words::hidden_by(&self.seats.nodes(seat)));
+            return Verdict::Continue(words::may_be_hidden(&self.hidden(seat)));
         }
         match missing {
             Some(0) => match self.rests_on_few(now) {
                 Some(few) => Verdict::Continue(self.few(few)),
-                None => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.config)),
+                None => Verdict::Advance(words::would_have_been_caught(&self.observed, &self.caught())),
             },
             missing => {
                 if eta.is_some_and(|eta| eta > TOO_LONG) {
@@ -55,7 +66,7 @@ impl Judge {
                 }
                 match self.warm_at.filter(|warm| now < *warm) {
                     Some(warm) => Verdict::Continue(words::warming_up(&self.observed, warm.since(now))),
-                    None => Verdict::Continue(words::missing(&self.observed, missing, eta)),
+                    None => Verdict::Continue(words::missing(&self.observed, &self.caught(), missing, eta)),
                 }
             }
         }
@@ -112,9 +123,9 @@ impl Judge {
             }
         }
         if let Some(rate) = self.baseline.degraded() {
-            notices.insert(About::SharedHarm, words::shared_harm(&self.observed, rate));
+            notices.insert(About::SharedHarm, words::shared_harm(&self.observed, rate, self.baseline.is_known()));
         } else if let Some(limit) = self.config.error_limit.filter(|limit| self.baseline.exceeded(*limit)) {
-            notices.insert(About::SharedHarm, words::limit_exceeded_before(limit));
+            notices.insert(About::SharedHarm, words::limit_exceeded_before(limit, self.limit_from));
         }
         if let Some((since, seat)) = self.rests_on
             && now.since(since) >= ONE_NODE_AFTER
@@ -122,32 +133,138 @@ impl Judge {
             let reason = self.accuse(&self.shares());
             notices.insert(About::OneNode, words::rests_on(&reason, &self.seats.nodes(seat)));
         }
-        if let Some(left) = self.suspected(now) {
-            let reason = self.accuse(&self.shares());
+        if let Some(left) = self.suspected(now)
+            && let Some(reason) = self.why_crossed()
+        {
             notices.insert(About::OnePod, words::suspect(&reason, left));
         }
         notices.into_iter().map(|(about, text)| Notice { about, text }).collect()
     }
 
+    /// Returns why the canary is rolled back, as it was when that was found.
+    fn why_crossed(&self) -> Option<Cow<'_, str>> {
+        let crossed = self.crossed.as_ref()?;
+        let known = !crossed.reason.is_empty();
+        Some(if known { Cow::Borrowed(crossed.reason.as_str()) } else { Cow::Owned(self.accuse(&self.shares())) })
+    }
+
     /// Returns why the canary is rolled back, from the signal that speaks loudest.
-    fn accuse(&self, shares: &Shares) -> String {
-        let voices = self.voices();
-        let loudest = shares.iter().map(|(signal, _)| signal).max_by(|a, b| voices.of(*a).total_cmp(&voices.of(*b)));
-        self.words_for(loudest)
+    pub(super) fn accuse(&self, shares: &Shares) -> String {
+        self.words_for(self.voices().loudest(shares))
+    }
+
+    /// Returns what all nodes but those of a seat show.
+    pub(super) fn hidden(&self, seat: Seat) -> String {
+        let (shares, level) = (self.shares(), self.level());
+        let voices = self.jackknife.without(seat).map(|trial| Voices::of_trial(trial, &shares, level));
+        let loudest = voices.and_then(|voices| voices.loudest(&shares));
+        words::hidden_by(&self.seats.nodes(seat), loudest)
     }
 
     fn words_for(&self, signal: Option<Signal>) -> String {
-        let seen = &self.observed;
+        let account = &self.account;
         match signal {
-            Some(Signal::Latency) => words::slower(seen),
-            Some(Signal::Guard) if self.trial.guard_rests_on_stalls() => words::stalled(seen),
-            Some(Signal::Guard) => words::broken(seen),
-            Some(Signal::ErrorLimit) => words::above_limit(seen, self.config.error_limit),
-            Some(Signal::LatencyLimit) => words::slower_than_limit(seen, self.config.latency_limit.unwrap_or_default()),
-            Some(Signal::Outcomes) => words::other_answers(seen, self.trial.outcomes().loudest()),
-            Some(Signal::Attempts) => words::more_attempts(seen),
-            Some(Signal::Disconnects) => words::more_disconnects(seen),
-            Some(Signal::Errors) | None => words::more_errors(seen, self.interval.bounds(INTERVAL_ALPHA)),
+            Some(Signal::Latency) => match self.slow() {
+                Some((lately, beyond)) => words::slower(lately, beyond),
+                None => words::slower_somewhere(),
+            },
+            Some(Signal::Guard) if self.trial.guard_rests_on_stalls() => self.shown(Told::Stalled, words::stalled),
+            Some(Signal::Guard) => self.broken(),
+            Some(Signal::ErrorLimit) => {
+                let limit = self.config.error_limit.unwrap_or_default();
+                let lately = account.worst_beside(Told::Errors, limit);
+                words::above_limit(lately.unwrap_or_else(|| account.whole(Told::Errors)), limit, self.limit_from)
+            }
+            Some(Signal::LatencyLimit) => {
+                let limit = self.config.latency_limit.unwrap_or_default();
+                let lately = account.worst_beside(Told::AboveLimit, SLOW_SHARE);
+                words::slower_than_limit(lately.unwrap_or_else(|| account.whole(Told::AboveLimit)), limit)
+            }
+            Some(Signal::Outcomes) => {
+                let kind = self.trial.outcomes().loudest().unwrap_or(Kind::ClientFault);
+                let told = match kind {
+                    Kind::Redirect => Told::Redirects,
+                    Kind::ClientFault => Told::ClientFaults,
+                    Kind::Empty => Told::Empty,
+                    Kind::Grpc(status) => Told::Grpc(status),
+                };
+                self.shown(told, |lately| words::other_answers(lately, kind))
+            }
+            Some(Signal::Attempts) => self.shown(Told::Retried, words::more_attempts),
+            Some(Signal::Disconnects) => self.shown(Told::Left, words::more_disconnects),
+            Some(Signal::Errors) | None => self.shown(Told::Errors, |lately| {
+                words::more_errors(lately, self.ratio_in(lately), self.are_refused(lately))
+            }),
         }
+    }
+
+    /// Returns the words for the stretch that shows a kind best.
+    fn shown(&self, told: Told, words: impl Fn(Lately) -> String) -> String {
+        match self.account.worst(told) {
+            Some(lately) => words(lately),
+            None => words::not_in_sums(&words(self.account.whole(told))),
+        }
+    }
+
+    /// Returns the slow requests of the quantile that speaks loudest, or of another one that shows it.
+    fn slow(&self) -> Option<(Lately, Beyond)> {
+        let latency = self.trial.latency();
+        let beyond: Vec<Option<Beyond>> = latency.beyond().collect();
+        let mut places = latency.loudest().into_iter().chain(0..beyond.len());
+        places.find_map(|place| Some((self.account.worst(Told::Slow(place))?, *beyond.get(place)?.as_ref()?)))
+    }
+
+    /// Returns what the hard guard saw: hangs and refused connections are called that, if they are what it saw.
+    fn broken(&self) -> String {
+        let Some(broken) = self.account.worst(Told::Broken) else {
+            return words::not_in_sums(&words::broken(self.account.whole(Told::Broken)));
+        };
+        let mostly = |told: Told| {
+            let lately = self.account.worst(told)?;
+            let all = broken.split.canary_bad.saturating_mul(MOSTLY.0);
+            (lately.split.canary_bad.saturating_mul(MOSTLY.1) >= all).then_some(lately)
+        };
+        if let Some(hung) = mostly(Told::Hung) {
+            return words::hung(hung, self.account.overdue());
+        }
+        match mostly(Told::Refused) {
+            Some(refused) => words::refused(refused),
+            None => words::broken(broken),
+        }
+    }
+
+    /// Returns true if nearly all errors of a stretch are connections that were refused.
+    fn are_refused(&self, errors: Lately) -> bool {
+        let all = errors.split.canary_bad.saturating_mul(MOSTLY.0);
+        let refused = self.account.worst(Told::Refused);
+        refused.is_some_and(|refused| refused.split.canary_bad.saturating_mul(MOSTLY.1) >= all)
+    }
+
+    /// Returns bounds of the rate ratio in a stretch, which was chosen among several.
+    fn ratio_in(&self, lately: Lately) -> (Option<f64>, Option<f64>) {
+        let mut interval = RatioInterval::default();
+        interval.observe(lately.split, Span::ZERO);
+        interval.bounds(INTERVAL_ALPHA / count_of(self.account.choices().max(1)))
+    }
+
+    /// Returns what would have been caught, and what is not looked at.
+    fn caught(&self) -> Caught {
+        let latency = self.trial.latency();
+        let besides = if !self.config.compares_latency() {
+            Besides::NotCompared
+        } else if !self.trial.has_latency() {
+            Besides::Unknown
+        } else if latency.is_ready() && !latency.sees_regression() {
+            Besides::BelowFloor { times: self.config.must_detect.latency, floor: self.config.latency.floor }
+        } else {
+            Besides::Nothing
+        };
+        let must = self.config.must_detect;
+        if self.can_compare() {
+            let rate = (must.errors * self.observed.primary_rate()).max(must.errors_at_least).min(1.0);
+            return Caught { what: What::Rate(rate), besides };
+        }
+        let what = self.config.error_limit.map_or(What::Outright, What::Limit);
+        Caught { what, besides }
     }
 }
