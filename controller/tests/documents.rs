@@ -389,7 +389,7 @@ fn a_listener_is_a_front_proxy_unless_it_says_otherwise() {
 #[test]
 fn a_service_may_have_a_traffic_policy() {
     let with = |policy: &str| {
-        let text = BACKEND.replace("listeners: [public]", &format!("listeners: [public]\n    trafficPolicy: {policy}"));
+        let text = BACKEND.replace("listeners: [public]", &format!("listeners: [public], trafficPolicy: {policy}"));
         assert_ne!(text, BACKEND);
         text
     };
