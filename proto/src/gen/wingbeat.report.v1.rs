@@ -227,7 +227,7 @@ pub struct ClusterPolicy {
     /// The canary that the cluster belongs to. Its clusters share routes, and with them revs.
     #[prost(string, tag = "8")]
     pub canary: ::prost::alloc::string::String,
-    /// At most so many hanging and abandoned requests of one client count in 10 s, unless more than 6 of its
+    /// At most so many hanging and abandoned requests of one client count in 10 minutes at a worker, unless more than 6 of its
     /// connections hang at once. 0: all count.
     #[prost(uint32, tag = "30")]
     pub client_share: u32,
