@@ -15,8 +15,8 @@ use crate::engine::canary::Canary;
 /// Earlier policies whose divisions are remembered. A worker with an older one counts as one that knows nothing.
 const REMEMBERED: usize = 64;
 
-/// Hanging and abandoned requests of one client that count against a canary in 10 s, where rules or users decide who gets
-/// it. Beyond it they count only while more of the client's connections hang than a browser opens.
+/// Hanging and abandoned requests of one client that count against a canary in 10 minutes, at each worker, where rules or
+/// users decide who gets it. Beyond it they count only while more of the client's connections hang than a browser opens.
 const CLIENT_SHARE: u32 = 4;
 
 /// The policy in force, and who knows how hosts are divided.

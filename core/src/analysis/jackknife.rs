@@ -153,9 +153,4 @@ impl Jackknife {
     pub(crate) fn all(&self, counts: impl Fn(Seat) -> bool, holds: impl Fn(&Trial) -> bool) -> bool {
         self.trials.iter().all(|(seat, trial)| holds(trial) || !counts(*seat))
     }
-
-    /// Returns the trial that leaves a seat out.
-    pub(crate) fn without(&self, seat: Seat) -> Option<&Trial> {
-        self.trials.get(&seat)
-    }
 }

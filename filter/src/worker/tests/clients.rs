@@ -73,7 +73,7 @@ fn one_client_that_gives_up_everything_has_its_share() {
         give_up(&host, &mut worker, stream, &format!("10.0.0.1:{stream}"), 130);
     }
     let counts = told(&host, &mut worker);
-    assert!((4..=12).contains(&counts.abandoned), "in 26 s: {}", counts.abandoned);
+    assert_eq!(counts.abandoned, 4);
     assert_eq!(counts.outcome(Outcome::DisconnectBeforeResponse), 200);
     // Another one has his own.
     give_up(&host, &mut worker, 300, "10.0.0.2:1", 130);
