@@ -166,7 +166,8 @@ async fn real_envoy_clients_cannot_ask_for_retries() {
 /// Envoy's own limit of three retries at a time would leave half of the requests without one.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_retries_and_connections_are_limited_only_where_a_policy_says_so() {
-    let behaviour = Behaviour { error_share: 0.5, delay: Duration::from_millis(50), hang: false, ..Behaviour::default() };
+    let behaviour =
+        Behaviour { error_share: 0.5, delay: Duration::from_millis(50), hang: false, ..Behaviour::default() };
     let flaky = Service::start("1", 1, behaviour).await.expect("a service");
     let slow = Behaviour { error_share: 0.0, delay: Duration::from_millis(500), hang: false, ..Behaviour::default() };
     let slow = Service::start("1", 1, slow).await.expect("a service");

@@ -23,17 +23,17 @@ pub struct ReportRequest {
     pub filter_version: ::prost::alloc::string::String,
     #[prost(uint32, tag = "8")]
     pub automaton_format: u32,
-    /// What changed since the last durable mark.
+    /// What changed since the last durable mark; what finds no room in a report comes with the next one.
     #[prost(message, repeated, tag = "9")]
     pub clusters: ::prost::alloc::vec::Vec<ClusterReport>,
-    /// Requests that could not be attributed since the worker has no more room for clusters.
-    #[prost(uint64, tag = "10")]
-    pub dropped: u64,
     /// True if sent at once because of a canary error, not by tick.
     #[prost(bool, tag = "11")]
     pub urgent: bool,
+    /// The durable mark: this report leaves out what did not change after that sequence. 0: it leaves out nothing.
+    #[prost(uint64, tag = "12")]
+    pub since: u64,
 }
-/// Cumulative counts since the worker started, for one cluster and stratum.
+/// Cumulative counts of one cluster, stratum and epoch.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClusterReport {
     #[prost(string, tag = "1")]
@@ -102,6 +102,18 @@ pub struct ClusterReport {
     /// Groups of users with a change since the last durable mark, where users keep their arm.
     #[prost(message, repeated, tag = "22")]
     pub groups: ::prost::alloc::vec::Vec<GroupReport>,
+    /// The rollout that the requests belong to, as the policy named it. 0: it was not known yet.
+    #[prost(fixed64, tag = "23")]
+    pub epoch: u64,
+    /// Sequence of the first report that told of these counts. One that counts from zero again has a higher one.
+    #[prost(uint64, tag = "24")]
+    pub first_sequence: u64,
+    /// Requests that found no room and are counted nowhere else.
+    #[prost(uint64, tag = "25")]
+    pub uncounted: u64,
+    /// Of the requests that are counted here, those whose pod found no room.
+    #[prost(uint64, tag = "26")]
+    pub uncounted_by_pod: u64,
     /// Requests that the client gave up after it had waited for more than half of `overdue_ms`, or that had been
     /// counted as overdue.
     #[prost(uint64, tag = "30")]
@@ -182,6 +194,9 @@ pub struct ReportResponse {
     /// Time to the next report, in milliseconds. 0: as before.
     #[prost(uint32, tag = "4")]
     pub next_tick_ms: u32,
+    /// Nothing is held of what the report left out: the next one has to leave out nothing.
+    #[prost(bool, tag = "5")]
+    pub send_all: bool,
 }
 /// What a filter needs to know. Replaces the earlier one as a whole.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -227,6 +242,12 @@ pub struct ClusterPolicy {
     /// The canary that the cluster belongs to. Its clusters share routes, and with them revs.
     #[prost(string, tag = "8")]
     pub canary: ::prost::alloc::string::String,
+    /// The rollout whose requests are counted, never 0, and the rev of its first routes: requests that were routed by
+    /// earlier ones belong to none.
+    #[prost(fixed64, tag = "9")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "10")]
+    pub first_rev: u64,
     /// At most so many hanging and abandoned requests of one client count in 10 minutes at a worker, unless more than 6 of its
     /// connections hang at once. 0: all count.
     #[prost(uint32, tag = "30")]
