@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::analysis::ledger::{Checkpoint, Ledger};
 use wingbeat_core::analysis::window::{Batch, Windows};
-use wingbeat_core::id::{BootId, CanaryName, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{BootId, CanaryName, NodeId, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
@@ -29,7 +29,7 @@ use crate::engine::show::{Troubles, Views};
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
-use crate::setup::{Measure, Setup};
+use crate::setup::{InUse, Measure, Setup};
 use crate::store::{Store, StoreError};
 use crate::view::Board;
 
@@ -189,10 +189,10 @@ impl Engine {
         self.dormant.values().map(|dormant| dormant.record.state.changed).max().unwrap_or_default()
     }
 
-    /// Returns the revisions that served when the state was stored.
-    pub fn serving(&self) -> BTreeMap<CanaryName, Revision> {
+    /// Returns the revisions that were in use when the state was stored.
+    pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
         let stored = self.dormant.iter();
-        stored.filter_map(|(name, dormant)| Some((name.clone(), dormant.record.state.primary()?.clone()))).collect()
+        stored.map(|(name, dormant)| (name.clone(), InUse::of(&dormant.record.state))).collect()
     }
 
     /// Manages this from now on. Rollouts in progress go on by their new plans.
@@ -215,7 +215,11 @@ impl Engine {
             match self.roster.get(&name) {
                 Some(canary) => {
                     let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
-                    self.roster.configure(&name, managed);
+                    let waiting = self.roster.configure(&name, managed);
+                    if !waiting.is_empty() {
+                        let text = show::held_back(&name, &waiting);
+                        self.say(&name, Severity::Warning, text, now);
+                    }
                     if suspended {
                         self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
                     }

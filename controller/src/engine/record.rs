@@ -9,9 +9,10 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::State;
 
 use crate::store::{Entries, StoreError};
+use crate::terms::Terms;
 
 /// The version of what is stored.
-const STORED_VERSION: u32 = 2;
+const STORED_VERSION: u32 = 3;
 
 /// The oldest version of what is stored that is read.
 const OLDEST_READ: u32 = 1;
@@ -35,6 +36,9 @@ pub(super) struct Record {
     /// Arm headers are made from it: who does not know it cannot forge one.
     #[serde(default)]
     pub(super) secret: String,
+    /// What a rollout keeps of the spec under which it began, while one is on.
+    #[serde(default)]
+    pub(super) terms: Option<Terms>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

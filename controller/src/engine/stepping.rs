@@ -6,7 +6,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Effect, Event, safety, step};
 use wingbeat_core::time::Timestamp;
 
-use crate::engine::record::{Record, entry};
+use crate::engine::record::entry;
 use crate::engine::{Alerted, Engine};
 use crate::store::StoreError;
 
@@ -31,7 +31,7 @@ impl Engine {
             let reroutes = stepped.state.rev != canary.state.rev;
             let was_judged = canary.is_judged();
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
-            let record = Record { state: stepped.state, commands, ..canary.record() };
+            let record = canary.record_of(stepped.state, commands);
             let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
             if let Err(error) = &stored
                 && !abort
