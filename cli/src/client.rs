@@ -175,7 +175,8 @@ pub(crate) async fn events(args: EventsArgs) -> anyhow::Result<Outcome> {
     let path = format!("/api/v1/events?{query}");
     let show = |event: &EventView| match args.output {
         Format::Text => {
-            print(&format!("{}  {:<7}  {}/{}  {}\n", event.t, event.kind, event.namespace, event.name, event.message))
+            let EventView { t, kind, namespace, name, .. } = event;
+            print(&format!("{t}  {kind:<7}  {namespace}/{name}  {}\n", counted(event)))
         }
         Format::Json | Format::Yaml => emit(args.output, event),
     };
@@ -291,6 +292,14 @@ fn summary(canaries: &[CanaryView], all_namespaces: bool, with_header: bool) -> 
     table(&rows)
 }
 
+/// Returns the text of an event, with how often it happened.
+fn counted(event: &EventView) -> String {
+    match event.count {
+        0 | 1 => event.message.clone(),
+        count => format!("{} (x{count} up to {})", event.message, event.last),
+    }
+}
+
 fn description(canary: &CanaryView, events: &[EventView]) -> String {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let mut rows = vec![
@@ -340,7 +349,7 @@ fn description(canary: &CanaryView, events: &[EventView]) -> String {
     });
     out.push_str(&table(&conditions.collect::<Vec<_>>()));
     out.push_str("Events:\n");
-    let events = events.iter().map(|event| vec![format!("  {}", event.kind), event.t.clone(), event.message.clone()]);
+    let events = events.iter().map(|event| vec![format!("  {}", event.kind), event.t.clone(), counted(event)]);
     out.push_str(&table(&events.collect::<Vec<_>>()));
     out
 }

@@ -109,7 +109,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
     let mut files = Files::default();
     let Found { texts, unreadable, .. } = files::read(&args.config);
-    let (set, mut report) = files.update(&texts, &engine.serving(), &BTreeMap::new());
+    let (set, mut report) = files.update(&texts, &engine.in_use(), &BTreeMap::new());
     report.errors.extend(unreadable);
     if !report.errors.is_empty() {
         tell(&report)?;

@@ -12,6 +12,8 @@ mod judge;
 mod listener;
 mod metric;
 mod operators;
+mod outgoing;
+mod retries;
 mod rules;
 pub mod set;
 mod template;

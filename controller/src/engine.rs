@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
 use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
-use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, Revision, WorkerId};
+use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert;
@@ -32,7 +32,7 @@ use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
-use crate::setup::{Measure, Setup};
+use crate::setup::{InUse, Measure, Setup};
 use crate::store::{Entries, Store, StoreError};
 use crate::view::Board;
 
@@ -84,7 +84,7 @@ pub struct Engine {
     /// Whether the ledger held everything of the rollouts that were in progress when it was read.
     ledger_trust: Trust,
     /// Keys of entries that nobody reads any more, until they are deleted.
-    obsolete: Vec<String>,
+    obsolete: BTreeSet<String>,
     windows: Windows,
     policies: Policies,
     fleet: Fleet,
@@ -217,10 +217,10 @@ impl Engine {
         changes.chain([self.stored_clock]).max().unwrap_or_default()
     }
 
-    /// Returns the revisions that served when the state was stored.
-    pub fn serving(&self) -> BTreeMap<CanaryName, Revision> {
+    /// Returns the revisions that were in use when the state was stored.
+    pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
         let stored = self.dormant.iter();
-        stored.filter_map(|(name, dormant)| Some((name.clone(), dormant.record.state.primary()?.clone()))).collect()
+        stored.map(|(name, dormant)| (name.clone(), InUse::of(&dormant.record.state))).collect()
     }
 
     /// Manages this from now on. Rollouts in progress go on by their new plans.
@@ -246,7 +246,11 @@ impl Engine {
             match self.roster.get(&name) {
                 Some(canary) => {
                     let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
-                    self.roster.configure(&name, managed);
+                    let waiting = self.roster.configure(&name, managed);
+                    if !waiting.is_empty() {
+                        let text = show::held_back(&name, &waiting);
+                        self.say(&name, Severity::Warning, text, now);
+                    }
                     if suspended {
                         self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
                     }

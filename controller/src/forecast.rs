@@ -187,8 +187,14 @@ impl<'a> Worlds<'a> {
             Some(Bins::log_normal(1e3 * times * median, 1e3 * times * p99))
         };
         let (before, after) = self.pods;
+        let mut managed = self.managed.clone();
+        // Where the Workload has one revision only, the one before it has as many endpoints.
+        let revisions = &mut managed.workload.revisions;
+        if let Some(endpoints) = revisions.get(&managed.workload.revision).cloned() {
+            revisions.entry(self.primary.clone()).or_insert(endpoints);
+        }
         World {
-            managed: self.managed.clone(),
+            managed,
             primary: self.primary.clone(),
             rps: self.assumed.rps,
             before: Answers::of_primary(self.assumed.error_rate, law(1.0), before),

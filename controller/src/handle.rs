@@ -211,9 +211,17 @@ impl EventLog {
         (kept.iter().cloned().collect(), self.live.subscribe())
     }
 
+    /// Takes an event. One that is kept already, under the same id, takes its place and is not sent to followers: they
+    /// have it, and it has happened again.
     pub(crate) fn push(&self, event: EventView) {
         let event = Arc::new(event);
         let mut kept = self.lock();
+        if let Ok(place) = kept.binary_search_by_key(&event.id, |known| known.id) {
+            if let Some(known) = kept.get_mut(place) {
+                *known = event;
+            }
+            return;
+        }
         if kept.len() >= EVENTS_KEPT {
             kept.pop_front();
         }

@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod outbound;
 pub mod recorder;
 pub mod runtime;
+mod series;
 pub mod setup;
 pub mod store;
+mod terms;
 pub mod view;

@@ -13,11 +13,12 @@ use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
-use crate::engine::{Engine, Told, rfc3339};
+use crate::engine::{EVENTS_KEPT, Engine, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, RefusedPeers, Verb};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::recorder::Recorder;
+use crate::series::Series;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
@@ -83,6 +84,7 @@ impl Runtime {
             board,
             events,
             told,
+            series: Series::default(),
             messenger,
             recorder,
             mailbox,
@@ -124,6 +126,7 @@ struct Worker {
     board: watch::Sender<Arc<Board>>,
     events: EventLog,
     told: u64,
+    series: Series,
     messenger: Messenger,
     recorder: Option<Recorder>,
     mailbox: Mailbox,
@@ -259,13 +262,24 @@ impl Worker {
         }
     }
 
-    /// Tells the log and the hooks. Returns the event.
+    /// Tells the log and the hooks. Returns the event; one that repeats another is counted there and told nobody else.
     fn tell(&mut self, told: Told) -> EventView {
-        let Told { canary, severity, text, at } = told;
-        let kind = match severity {
+        let kind = match told.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
+        let kept = self.told.saturating_sub(EVENTS_KEPT.saturating_sub(1));
+        if let Some(event) = self.series.repeat(&told, kind, kept) {
+            tracing::debug!(canary = event.name, namespace = event.namespace, count = event.count, "{}", event.message);
+            return event;
+        }
+        let event = self.tell_anew(&told, kind);
+        self.series.begin(&told, &event);
+        event
+    }
+
+    fn tell_anew(&mut self, told: &Told, kind: &str) -> EventView {
+        let Told { canary, severity, text, at } = told;
         match severity {
             Severity::Normal => tracing::info!(canary = canary.name, namespace = canary.namespace, "{text}"),
             Severity::Warning => tracing::warn!(canary = canary.name, namespace = canary.namespace, "{text}"),
@@ -273,15 +287,17 @@ impl Worker {
         self.told = self.told.saturating_add(1);
         let event = EventView {
             id: self.told,
-            t: rfc3339(at),
+            t: rfc3339(*at),
+            count: 1,
+            last: rfc3339(*at),
             kind: kind.to_owned(),
             reason: "Synced".to_owned(),
-            message: text,
+            message: text.clone(),
             namespace: canary.namespace.clone(),
             name: canary.name.clone(),
         };
-        if let Some(managed) = self.engine.managed(&canary) {
-            let (phase, checksum) = self.engine.describe(&canary).unwrap_or_default();
+        if let Some(managed) = self.engine.managed(canary) {
+            let (phase, checksum) = self.engine.describe(canary).unwrap_or_default();
             for (place, _) in managed.plan.hooks(HookKind::Event) {
                 if let Some(hook) = managed.hooks.get(place) {
                     self.messenger.tell(hook.clone(), phase.clone(), checksum.clone(), &event, at.as_millis());

@@ -1,20 +1,22 @@
 //! What is to be managed: canaries with their workloads, and where the Envoys listen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Check;
 use wingbeat_core::id::{CanaryName, ClusterName, Revision};
 use wingbeat_core::matching::division::Identity;
-use wingbeat_core::matching::rule::Rules;
-use wingbeat_core::rollout::Plan;
+use wingbeat_core::matching::rule::{Entries, Rules};
+use wingbeat_core::rollout::{Phase, Plan, State};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::model::{Listener, Retries};
+use wingbeat_xds_server::resource::Version;
 
 use crate::outbound::alert::Channel;
 use crate::outbound::prometheus::Query;
@@ -67,6 +69,11 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// Returns a digest of what is asked and of what counts as good. Secrets that go along are no part of it.
+    pub fn digest(&self) -> u64 {
+        Version::of([format!("{self:?}").as_bytes()]).get()
+    }
+
     /// Returns true if a value that is not good moves a rollout.
     pub fn judges(&self) -> bool {
         let mode = match self {
@@ -78,7 +85,7 @@ impl Measure {
 }
 
 /// Who gets the canary, of those that its share is for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum Audience {
     /// Chance decides, request by request.
     #[default]
@@ -90,6 +97,8 @@ pub enum Audience {
         /// This share of them stays with the primary, by chance.
         holdback: BasisPoints,
     },
+    /// Chance decides among the requests that match; all others stay with the primary.
+    Served(Entries),
     /// Users, who keep their arm.
     Users(Identity),
 }
@@ -120,6 +129,42 @@ pub struct Service {
     pub http: HttpOptions,
     /// How its endpoints are used.
     pub traffic: TrafficPolicy,
+}
+
+/// The revisions of a canary that carry users or are about to: they cannot go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Those that carry users whatever the workload asks for.
+    pub bound: BTreeSet<Revision>,
+    /// The one under judgement. It may go together with a change that asks for another one, which ends its rollout.
+    pub on_trial: Option<Revision>,
+}
+
+impl InUse {
+    /// Returns the revisions that are in use in a state.
+    pub fn of(state: &State) -> Self {
+        let bound = |revisions: &[&Revision]| revisions.iter().map(|revision| (*revision).clone()).collect();
+        match &state.phase {
+            Phase::Initializing => Self::default(),
+            Phase::Initialized { primary }
+            | Phase::Finalising { primary, .. }
+            | Phase::Succeeded { primary, .. }
+            | Phase::Failed { primary, on_canary: false, .. } => Self { bound: bound(&[primary]), on_trial: None },
+            Phase::Failed { primary, canary, on_canary: true, .. } => {
+                Self { bound: bound(&[primary, canary]), on_trial: None }
+            }
+            Phase::Waiting(waiting) => {
+                Self { bound: bound(&[&waiting.primary]), on_trial: Some(waiting.canary.clone()) }
+            }
+            Phase::Progressing(progress) => {
+                Self { bound: bound(&[&progress.primary]), on_trial: Some(progress.canary.clone()) }
+            }
+            // What is being promoted is promoted first, whatever is asked for meanwhile.
+            Phase::Promoting(promotion) => {
+                Self { bound: bound(&[&promotion.primary, &promotion.canary]), on_trial: None }
+            }
+        }
+    }
 }
 
 /// Returns the name of a revision's cluster.

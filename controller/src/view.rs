@@ -11,6 +11,7 @@ use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use crate::document::Problem;
 use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
+use crate::setup::InUse;
 
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +105,9 @@ pub struct CanaryView {
     pub nodes: Vec<NodeView>,
     /// Conditions, as in a Kubernetes status.
     pub conditions: Vec<ConditionView>,
+    /// The revisions that cannot go from the workload now. Not shown.
+    #[serde(skip)]
+    pub in_use: InUse,
 }
 
 /// The error budget of a rollout.
@@ -251,6 +255,17 @@ pub struct EventView {
     pub namespace: String,
     /// Name of the canary.
     pub name: String,
+    /// How often it happened, from `t` to `last`.
+    #[serde(default = "once")]
+    pub count: u64,
+    /// When it happened last: RFC 3339, UTC.
+    #[serde(default)]
+    pub last: String,
+}
+
+/// What was stored before events were counted happened once.
+const fn once() -> u64 {
+    1
 }
 
 impl CanaryView {

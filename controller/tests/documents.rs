@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use wingbeat_controller::document::{Files, Report, Set};
 use wingbeat_controller::outbound::prometheus::{Origin, Query};
-use wingbeat_controller::setup::{Audience, Measure};
+use wingbeat_controller::setup::{Audience, InUse, Measure};
 use wingbeat_core::analysis::judge::{Comparison, OnOnePod};
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::division::Identity;
-use wingbeat_core::rollout::{NoData, Pace};
+use wingbeat_core::rollout::{NoData, Pace, Plan};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, NewPath, PathRewrite, TextMatch};
@@ -471,7 +471,8 @@ spec:
 #[test]
 fn a_revision_that_serves_is_not_removed() {
     let mut files = Files::default();
-    let serving = BTreeMap::from([(CanaryName::new("prod", "backend"), Revision::new("1.4.0"))]);
+    let in_use = InUse { bound: [Revision::new("1.4.0")].into(), on_trial: None };
+    let serving = BTreeMap::from([(CanaryName::new("prod", "backend"), in_use)]);
     let text = BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"");
     let without = text.replace("    \"1.4.0\": {endpoints: [\"127.0.0.1:9001\"]}\n", "");
     let of = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
@@ -479,6 +480,27 @@ fn a_revision_that_serves_is_not_removed() {
     let (set, report) = files.update(&of(&without), &serving, &BTreeMap::new());
     assert!(report.errors[0].message.contains("1.4.0 serves backend.prod"), "{report:?}");
     assert_eq!(set.setup(None).canaries.len(), 1);
+}
+
+/// A canary that becomes the primary stays; one under judgement goes with the change that ends its rollout (A11).
+#[test]
+fn a_canary_in_use_is_not_removed() {
+    let canary = Revision::new("1.4.1");
+    let of = |in_use: &InUse, text: &str| {
+        let in_use = BTreeMap::from([(CanaryName::new("prod", "backend"), in_use.clone())]);
+        let mut files = Files::default();
+        let texts = BTreeMap::from([("a".to_owned(), text.to_owned())]);
+        let told = files.update(&texts, &in_use, &BTreeMap::new()).1.errors;
+        told.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("\n")
+    };
+    // The change is taken back, and its revision with it.
+    let without = BACKEND.replace("    \"1.4.1\": {endpoints: [\"127.0.0.1:9002\"]}\n", "");
+    let suspended = without.replace("  targetRef", "  suspend: true\n  targetRef");
+    let judged = InUse { bound: [Revision::new("1.4.0")].into(), on_trial: Some(canary.clone()) };
+    assert_eq!(of(&judged, &without), "");
+    assert!(of(&judged, &suspended).contains("1.4.1 is the canary of backend.prod, which is suspended, and is gone"));
+    let promoted = InUse { bound: [Revision::new("1.4.0"), canary].into(), on_trial: None };
+    assert!(of(&promoted, &without).contains("1.4.1 serves backend.prod and is gone"));
 }
 
 fn update(files: &mut Files, texts: &BTreeMap<String, String>) -> (Set, Report) {
@@ -523,6 +545,11 @@ fn a_name_without_an_address_is_told_by_its_place() {
     assert_eq!((set.host_names().len(), report.errors), (1, Vec::new()));
 }
 
+/// The metrics that rounds look at.
+fn looked_at(plan: &Plan) -> Vec<&str> {
+    plan.metrics().map(|(_, metric)| metric.name.as_str()).collect()
+}
+
 /// A MetricTemplate, and BACKEND with these metrics.
 fn measured(mode: &str, metrics: &str) -> String {
     let analysis = format!("stepWeight: 5, judge: {{mode: {mode}}}, metrics: [{metrics}]}}");
@@ -554,12 +581,11 @@ fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
         assert_eq!(set.report, Report::default());
         let setup = set.setup(None);
         let backend = setup.canaries[&CanaryName::new("prod", "backend")].clone();
-        assert_eq!(backend.plan.metrics().len(), backend.measures.len());
         backend
     };
     let backend = queries("guard");
     // Flagger's order: templates come last.
-    assert_eq!(backend.plan.metrics(), ["lag", "request-success-rate", "slow"]);
+    assert_eq!(looked_at(&backend.plan), ["lag", "request-success-rate", "slow"]);
     let [Measure::Prometheus(lag), Measure::Filters(_), Measure::Prometheus(slow)] = backend.measures.as_slice() else {
         panic!("{:?}", backend.measures)
     };
@@ -573,7 +599,7 @@ fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
     assert!(!format!("{:?}", backend.measures).contains("hush"), "headers may be secret");
     // Where evidence decides, the judge has the filters' metrics, and only the others are asked for.
     let backend = queries("sequential");
-    assert_eq!(backend.plan.metrics(), ["lag", "slow"]);
+    assert_eq!(looked_at(&backend.plan), ["lag", "slow"]);
     assert!(backend.judge.error_limit.is_some_and(|limit| (limit - 0.01).abs() < 1e-9));
 }
 
@@ -719,4 +745,176 @@ fn which_requests_are_health_checks_is_read() {
     canary.yaml:22:121: spec.analysis.judge.healthChecks.paths[0]: "ping" tells no health check, write a path like /healthz
     canary.yaml:22:128: spec.analysis.judge.healthChecks.path: is unknown, did you mean paths?
     "#);
+}
+
+fn analysed(analysis: &str) -> String {
+    BACKEND.replace("stepWeight: 5}", &format!("stepWeight: 5, {analysis}}}"))
+}
+
+fn warnings(text: &str) -> String {
+    let told: Vec<String> = read(text).report.warnings.iter().map(ToString::to_string).collect();
+    told.join("\n")
+}
+
+/// Where evidence decides, a range that is not tested is told, and so are numbers in the wrong unit (B9).
+#[test]
+fn a_range_that_would_not_be_tested_is_told() {
+    let rate = |range: &str| format!("metrics: [{{name: request-success-rate, thresholdRange: {{{range}}}}}]");
+    let duration = |range: &str| format!("metrics: [{{name: request-duration, thresholdRange: {{{range}}}}}]");
+    for (metrics, told) in [
+        (
+            rate("min: 100"),
+            "thresholdRange: has min 100, and no evidence can show that nothing ever fails: write a rate below it",
+        ),
+        (
+            rate("max: 99.9"),
+            "thresholdRange: has a max of the rate, which is not tested where evidence decides: leave it out",
+        ),
+        (duration("min: 5, max: 50"), "thresholdRange: has a min of the duration, which is not tested"),
+        (
+            duration("max: 0.5"),
+            "thresholdRange: has max 0.5, which is in milliseconds and cut to 0: write 500 for 0.5 s",
+        ),
+        (
+            "metrics: [{name: request-duration, threshold: 500}, {name: request-duration, threshold: 100}]".to_owned(),
+            "metrics[1].threshold: is the second range of request-duration, of which one is tested: keep one",
+        ),
+    ] {
+        let found = errors(&analysed(&metrics));
+        assert!(found.lines().count() == 1 && found.contains(told), "{metrics}: {found}");
+    }
+    let guard = |metrics: &str| format!("judge: {{mode: guard}}, {metrics}");
+    assert_eq!(errors(&analysed(&guard(&rate("min: 100, max: 100")))), "", "checks look at both ends");
+    let found = warnings(&analysed(&rate("min: 0.99")));
+    assert!(found.contains("has min 0.99, which is in percent: write 99 if that share is meant"), "{found}");
+    // The guide's way to write one is taken, and there is no doubt about it.
+    assert_eq!(warnings(&analysed(&rate("min: 99.5"))), "");
+}
+
+/// Rules of the service limit the canary in every strategy (B10).
+#[test]
+fn what_a_service_matches_limits_a_rollout_by_weight_too() {
+    let api = "match: [{uri: {prefix: /api}}]";
+    let set = read(&service(api));
+    assert_eq!(set.report.errors, []);
+    let canary = set.setup(None).canaries[&CanaryName::new("prod", "backend")].clone();
+    assert!(matches!(&canary.audience, Audience::Served(entries) if !entries.is_empty()), "{:?}", canary.audience);
+    assert_eq!(canary.judge.comparison, Comparison::Randomised, "chance decides among those that match");
+    let both = service(api).replace("stepWeight: 5}", "stepWeight: 5, affinity: {cookie: uid}}");
+    assert!(errors(&both).contains("spec.service.match: does not go with affinity yet"), "{}", errors(&both));
+    let mirrored = service(api).replace("stepWeight: 5}", "stepWeight: 5, mirror: true}");
+    assert!(errors(&mirrored).contains("spec.service.match: does not go with mirror"), "{}", errors(&mirrored));
+}
+
+/// What is no header never matches as one (B11), and what cannot be tested does not widen an entry in silence (B15).
+#[test]
+fn conditions_that_would_never_be_tested_are_refused() {
+    let with = |entry: &str| {
+        BACKEND.replace("maxWeight: 50, stepWeight: 5}", &format!("iterations: 5, match: [{{{entry}}}]}}"))
+    };
+    for (entry, told) in [
+        ("headers: {Host: {exact: a}}", "match[0].headers.Host: is no header that rules see, write authority"),
+        ("headers: {':authority': {exact: a}}", "headers.:authority: is no header that rules see, write authority"),
+        ("headers: {':path': {prefix: /}}", "headers.:path: is no header that rules see, write uri"),
+        (
+            "withoutHeaders: {':method': {exact: GET}}",
+            "withoutHeaders.:method: is no header that rules see, write method",
+        ),
+        ("headers: {a: {}}, port: 80", "match[0].port: is a condition that cannot be tested here: leave it out"),
+        ("headers: {a: {}}, sourceLabels: {app: x}", "match[0].sourceLabels: is a condition that cannot be tested"),
+        ("headers: {a: {}}, gateways: [mesh]", "match[0].gateways: is a condition that cannot be tested here"),
+    ] {
+        let found = errors(&with(entry));
+        assert!(found.lines().count() == 1 && found.contains(told), "{entry}: {found}");
+    }
+    assert_eq!(
+        errors(&with("queryParams: {host: {exact: a}}, authority: {exact: a}")),
+        "",
+        "of the query they are names"
+    );
+}
+
+/// What people write, and what they expect of it (B22).
+#[test]
+fn slips_of_the_pen_are_told_and_what_is_right_is_taken() {
+    let retried = |on: &str| service(&format!("retries: {{attempts: 2, retryOn: \"{on}\"}}"));
+    assert_eq!(errors(&retried("5xx,reset,connect-failure,retriable-4xx,503")), "");
+    let found = errors(&retried("5xx,gateway-errors,nonsense"));
+    assert!(found.contains("has gateway-errors, on which Envoy never retries, did you mean gateway-error?"), "{found}");
+    assert!(found.contains("has nonsense, on which Envoy never retries, use some of 5xx, cancelled"), "{found}");
+    let set = read(&service("timeout: 3.5s"));
+    assert_eq!(set.report.errors, []);
+    let timeout = set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.timeout;
+    assert_eq!(timeout, Some(Span::from_millis(3_500)));
+    let misplaced = BACKEND.replace("  analysis:", "  webhooks: []\n  hosts: [a]\n  analysis:");
+    let found = errors(&misplaced);
+    assert!(found.contains("spec.webhooks: belongs to spec.analysis, move it there"), "{found}");
+    assert!(found.contains("spec.hosts: belongs to spec.service, move it there"), "{found}");
+    let found = errors(&analysed("judge: {minRequests: -5}"));
+    assert!(found.contains("spec.analysis.judge.minRequests: -5 is out of range, use a number from 0 to"), "{found}");
+    let hook = |fields: &str| analysed(&format!("webhooks: [{{name: a, {fields}}}]"));
+    let found = errors(&hook("url: 'http://127.0.0.1:1/', timeout: 0s"));
+    assert!(found.contains("timeout: leaves no time to answer, use more than 0s"), "{found}");
+    for url in ["not a url", "http://", "ftp://a/", "http://a b/"] {
+        let found = errors(&hook(&format!("url: '{url}'")));
+        assert!(found.contains("webhooks[0].url: is not a URL of http or https"), "{url}: {found}");
+        let provider = format!(
+            "{BACKEND}\n---\napiVersion: wingbeat.dev/v1alpha1\nkind: AlertProvider\nmetadata: {{name: a}}\nspec: {{type: \
+             slack, address: '{url}'}}\n"
+        );
+        assert!(errors(&provider).contains("spec.address: is not a URL of http or https"), "{url}");
+    }
+}
+
+#[test]
+fn aliases_and_merges_are_taken() {
+    let text = BACKEND
+        .replace("[\"127.0.0.1:9001\"]", "&endpoints [\"127.0.0.1:9001\"]")
+        .replace("[\"127.0.0.1:9002\"]", "*endpoints");
+    let set = read(&text);
+    assert_eq!(set.report.errors, []);
+    let workload = set.setup(None).canaries[&CanaryName::new("prod", "backend")].workload.clone();
+    assert_eq!(workload.revisions[&Revision::new("1.4.1")], [("127.0.0.1".to_owned(), 9001)]);
+}
+
+#[test]
+fn listeners_that_meet_on_a_proxy_are_told() {
+    let listeners = |nodes: [&str; 2], addresses: [&str; 2]| {
+        let one = |name: &str, nodes: &str, address: &str| {
+            format!(
+                "---\napiVersion: wingbeat.dev/v1alpha1\nkind: Listener\nmetadata: {{name: {name}}}\nspec: {{address: \
+                 {address}, port: 10009{nodes}}}\n"
+            )
+        };
+        errors(&format!("{BACKEND}\n{}{}", one("a", nodes[0], addresses[0]), one("b", nodes[1], addresses[1])))
+    };
+    let (here, any) = ("127.0.0.1", "0.0.0.0");
+    assert_eq!(listeners([", nodes: [a]", ", nodes: [b]"], [here, here]), "");
+    assert_eq!(listeners(["", ""], [here, "127.0.0.2"]), "");
+    for (nodes, addresses) in [
+        (["", ", nodes: [b]"], [here, here]),
+        ([", nodes: [b]", ""], [here, here]),
+        ([", nodes: [a, b]", ", nodes: [b, c]"], [here, here]),
+        (["", ""], [here, any]),
+    ] {
+        let found = listeners(nodes, addresses);
+        assert!(found.contains("already on the same proxies, use another port"), "{nodes:?} {addresses:?}: {found}");
+    }
+}
+
+/// What another server can ask is legal; a canary of this one cannot use it.
+#[test]
+fn templates_of_other_providers_are_legal_until_they_are_used() {
+    let template = measured("guard", "").replace("type: prometheus", "type: datadog, secretRef: {name: keys}");
+    assert_eq!(errors(&template), "");
+    let found = warnings(&template);
+    assert!(
+        found.contains("asks datadog: this server asks a prometheus only; no canary of this server can use it"),
+        "{found}"
+    );
+    let used = measured("guard", LATENCY).replace("type: prometheus", "type: datadog");
+    let found = errors(&used);
+    assert!(found.contains("names MetricTemplate latency.metrics, which asks datadog"), "{found}");
+    let typo = measured("guard", "").replace("type: prometheus", "type: promethius");
+    assert!(errors(&typo).contains("spec.provider.type: there is no promethius, use one of prometheus, influxdb"));
 }

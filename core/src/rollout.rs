@@ -8,6 +8,8 @@
 //!      └─────────────────────┼─────┘   retry, another revision ─► Failed ◄── rollback, abort      │
 //!                            │                                                                    │
 //!                            └──────────────── Promoting ◄── the last position passed ────────────┘
+//!
+//! A rollout whose change is taken back is Failed too: it ended without promotion ([`Cause`] says how).
 //! ```
 //!
 //! [`step()`] takes the state and an event to the next state and what people are to be told. The caller writes the
@@ -25,8 +27,11 @@ pub mod step;
 mod words;
 
 pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Readiness, Severity};
-pub use plan::{Hook, HookInput, HookKind, NoData, Pace, Plan, PlanError, PlanInput, Share, Strategy};
+pub use plan::{
+    Amendment, Handover, Hook, HookInput, HookKind, MetricInput, MetricSource, NoData, Pace, Plan, PlanError,
+    PlanInput, PlanTerms, PlannedMetric, Share, Strategy,
+};
 pub use project::{Projection, Routes, project};
 pub use round::{Answer, Asked, Question, Round, Stage, Ticket, question};
-pub use state::{Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
+pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Step, step};

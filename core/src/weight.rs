@@ -14,6 +14,8 @@ impl BasisPoints {
     pub const ZERO: Self = Self(0);
     /// Everything.
     pub const FULL: Self = Self(10_000);
+    /// The smallest share that is not nothing.
+    pub const SMALLEST: Self = Self(1);
 
     /// Returns the share, if it is at most [`BasisPoints::FULL`].
     pub const fn new(basis_points: u16) -> Option<Self> {

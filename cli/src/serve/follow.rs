@@ -10,8 +10,8 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use wingbeat_controller::document::{Files, Report, Set};
 use wingbeat_controller::handle::Handle;
-use wingbeat_controller::setup::Setup;
-use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_controller::setup::{InUse, Setup};
+use wingbeat_core::id::CanaryName;
 
 use crate::files::{self, Found};
 use crate::names;
@@ -66,7 +66,7 @@ pub(super) async fn follow(
             let new = Set::of(&texts).host_names().difference(&known.hosts).cloned().collect();
             let without_address = names::unresolved(new).await;
             if texts != known.texts || unreadable != missed || without_address != unresolved {
-                let (set, mut report) = known.files.update(&texts, &serving(handle), &without_address);
+                let (set, mut report) = known.files.update(&texts, &in_use(handle), &without_address);
                 let is_changed = |file: &&String| texts.get(*file) != known.texts.get(*file);
                 let changed: Vec<String> = texts.keys().filter(is_changed).cloned().collect();
                 known = Known { files: known.files, texts, hosts: set.host_names() };
@@ -112,14 +112,11 @@ fn owned((name, text): (&String, &String)) -> (String, String) {
     (name.clone(), text.clone())
 }
 
-/// The revisions that have users now.
-fn serving(handle: &Handle) -> BTreeMap<CanaryName, Revision> {
+/// The revisions that carry users now, or are about to.
+fn in_use(handle: &Handle) -> BTreeMap<CanaryName, InUse> {
     let board = handle.board();
-    let canaries = board.canaries.values().filter(|canary| !canary.primary_revision.is_empty());
+    let canaries = board.canaries.values();
     canaries
-        .map(|canary| {
-            let name = CanaryName::new(canary.namespace.clone(), canary.name.clone());
-            (name, Revision::new(canary.primary_revision.clone()))
-        })
+        .map(|canary| (CanaryName::new(canary.namespace.clone(), canary.name.clone()), canary.in_use.clone()))
         .collect()
 }

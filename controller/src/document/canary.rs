@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
-use wingbeat_core::analysis::threshold::{Check, Metric};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::matching::division::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{AlertLevel, HookInput, Pace, Plan, PlanInput};
+use wingbeat_core::rollout::{AlertLevel, MetricInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
-use wingbeat_xds_server::model::Retries;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
 use super::decoder::{Decoder, Fields};
@@ -19,18 +17,16 @@ use super::hosts;
 use super::http;
 use super::judge;
 use super::metric::{self, MetricDocument, Surroundings};
+use super::outgoing;
+use super::retries;
 use super::rules;
 use super::traffic;
 use super::yaml::{Node, Place};
 use crate::outbound::webhook::Hook;
 use crate::setup::{Audience, Service};
 
-/// Flagger's default timeout of a hook.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than anybody waits for a revision, a year of seconds.
 const MOST_SECONDS: i64 = 31_536_000;
-/// More would be a loop.
-const MOST_HOOK_RETRIES: i64 = 1_000;
 /// What Flagger's CRD takes, beside `envoy`, which is ours.
 const PROVIDERS_OF_FLAGGER: [&str; 19] = [
     "apisix",
@@ -166,6 +162,12 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         None if decoded.input.skip_analysis => {}
         None => decoder.wrong(spec.at, "spec.analysis", "is missing, say how rollouts go"),
     }
+    fields.misplaced(
+        &["webhooks", "metrics", "alerts", "match", "interval", "threshold", "stepWeight", "maxWeight"],
+        "spec.analysis",
+        decoder,
+    );
+    fields.misplaced(&["hosts", "listeners", "port", "timeout", "retries"], "spec.service", decoder);
     decoder.done(fields);
     finish(decoder, decoded, service?, api).map(|document| CanaryDocument { hosts_at, target_at, ..document })
 }
@@ -183,21 +185,11 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         Mode::Guard | Mode::Thresholds => Pace::Checks,
     };
     if judge.mode == Mode::Sequential {
-        // A range is an absolute limit there, tested within the judge's α (P20).
-        let rate = metrics.iter().find_map(|metric| match metric {
-            MetricDocument::Filters(Check { metric: Metric::SuccessRate, range, .. }) => range.min,
-            MetricDocument::Filters(_) | MetricDocument::Prometheus(_) => None,
-        });
-        let longest = metrics.iter().find_map(|metric| match metric {
-            MetricDocument::Filters(Check { metric: Metric::Duration, range, .. }) => range.max,
-            MetricDocument::Filters(_) | MetricDocument::Prometheus(_) => None,
-        });
-        judge.error_limit = rate.map(|percent| 1.0 - percent / 100.0).filter(|limit| *limit > 0.0);
-        judge.latency_limit = longest.filter(|millis| *millis > 0.0).map(millis);
-        metrics.retain(|metric| matches!(metric, MetricDocument::Prometheus(_)));
+        metric::limits(decoder, &metrics, &mut judge);
     }
     metrics.sort_by_key(MetricDocument::is_last);
-    input.metrics = metrics.iter().map(|metric| metric.name().to_owned()).collect();
+    let planned = metrics.iter().map(|metric| MetricInput { name: metric.name().to_owned(), source: metric.source() });
+    input.metrics = planned.collect();
     // Only chance makes arms comparable (P12).
     if affinity.is_some() {
         judge.comparison = Comparison::Affinity;
@@ -214,10 +206,25 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         let at = decoder.place(field);
         decoder.wrong(at, field, "is for rollouts by weight, leave out match and iterations, or this");
     }
+    if !rules.served.is_empty() {
+        let field = "spec.service.match";
+        let at = decoder.place(field);
+        if affinity.is_some() {
+            decoder.wrong(at, field, "does not go with affinity yet, leave out one of them");
+        }
+        if input.mirror {
+            decoder.wrong(
+                at,
+                field,
+                "does not go with mirror: copies are made of every request, leave out one of them",
+            );
+        }
+    }
     let audience = match (affinity, rules.is_empty()) {
         (Some(identity), _) => Audience::Users(identity),
         (None, false) => Audience::Rules { rules, holdback },
-        (None, true) => Audience::Chance,
+        (None, true) if rules.served.is_empty() => Audience::Chance,
+        (None, true) => Audience::Served(rules.served),
     };
     let plan = match Plan::try_new(&input) {
         Ok(plan) => plan,
@@ -283,7 +290,7 @@ fn decode_service<'a>(
     let (hosts, places) = hosts.into_iter().unzip();
     let listeners = listeners.map(|(node, path)| decode_listeners(decoder, node, &path)).unwrap_or_default();
     let timeout = fields.take("timeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
-    let retries = fields.take("retries").and_then(|(node, path)| decode_retries(decoder, node, &path));
+    let retries = fields.take("retries").and_then(|(node, path)| retries::decode(decoder, node, &path));
     if let Some((node, path)) = fields.take("port") {
         decoder.within(node, &path, 1..=65_535);
     }
@@ -338,25 +345,6 @@ fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<Strin
         }
     }
     listeners
-}
-
-fn decode_retries(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retries> {
-    let mut fields = decoder.fields(node, path)?;
-    let attempts = fields.need("attempts", "say how often", decoder);
-    let attempts = attempts.and_then(|(node, path)| u32::try_from(decoder.within(node, &path, 0..=100)?).ok());
-    let per_try_timeout = fields.take("perTryTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
-    let retry_on = fields.take("retryOn").and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        // Envoy refuses the whole table for a line end in here.
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b',' | b' ');
-        if !text.bytes().all(known) {
-            decoder.wrong(node.at, &path, format!("{text:?} is no list of conditions, write one like 5xx,reset"));
-        }
-        Some(text)
-    });
-    decoder.done(fields);
-    let retry_on = retry_on.unwrap_or_else(|| "connect-failure,refused-stream,unavailable,cancelled,503".to_owned());
-    Some(Retries { attempts: attempts?, per_try_timeout, retry_on })
 }
 
 fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surroundings, out: &mut Analysis) {
@@ -415,7 +403,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
     }
     if let Some((node, path)) = fields.take("webhooks") {
         for (node, path) in decoder.list(node, &path) {
-            if let Some((input, hook)) = decode_hook(decoder, node, &path) {
+            if let Some((input, hook)) = outgoing::decode_hook(decoder, node, &path) {
                 out.input.hooks.push(input);
                 out.hooks.push(hook);
             }
@@ -423,71 +411,13 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
     }
     if let Some((node, path)) = fields.take("alerts") {
         for (node, path) in decoder.list(node, &path) {
-            out.alerts.extend(decode_alert(decoder, node, &path));
+            out.alerts.extend(outgoing::decode_alert(decoder, node, &path));
         }
     }
     if let Some((node, path)) = fields.take("judge") {
         out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input, &mut out.health_checks);
     }
     decoder.done(fields);
-}
-
-fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {
-    let mut fields = decoder.fields(node, path)?;
-    let name = fields.need("name", "name the hook", decoder).and_then(|(node, path)| decoder.text(node, &path));
-    let kind = fields.take("type").and_then(|(node, path)| decoder.text(node, &path)).unwrap_or_default();
-    let url = fields.need("url", "say where it is", decoder).and_then(|(node, path)| {
-        let url = decoder.text(node, &path)?;
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            decoder.wrong(node.at, &path, "is not a URL of http or https, write one like http://127.0.0.1:8090/");
-        }
-        Some(url)
-    });
-    let timeout = fields.take("timeout").and_then(|(node, path)| decoder.duration(node, &path));
-    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOOK_RETRIES));
-    let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
-    let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
-    if let Some((node, path)) = fields.take("disableTLS") {
-        decoder.not_here(
-            node.at,
-            &path,
-            "is not carried out: certificates are always checked; use http or a trusted certificate",
-        );
-    }
-    decoder.done(fields);
-    let retries = retries.and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
-    let hook = Hook { url: url?, timeout: timeout.unwrap_or(HOOK_TIMEOUT), retries, metadata };
-    Some((HookInput { name: name?, kind, mute_alert }, hook))
-}
-
-fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, AlertLevel)> {
-    let mut fields = decoder.fields(node, path)?;
-    fields.take("name");
-    let severity = fields.take("severity").and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        decoder.one_of(
-            node.at,
-            &path,
-            &text,
-            &[("info", AlertLevel::Info), ("warn", AlertLevel::Warn), ("error", AlertLevel::Error)],
-        )
-    });
-    let provider = fields.need("providerRef", "name the AlertProvider", decoder).and_then(|(node, path)| {
-        let mut fields = decoder.fields(node, &path)?;
-        fields.take("namespace");
-        let name = fields.need("name", "name the AlertProvider", decoder);
-        let name = name.and_then(|(node, path)| decoder.reference("AlertProvider", node, &path));
-        decoder.done(fields);
-        name
-    });
-    decoder.done(fields);
-    Some((provider?, severity.unwrap_or(AlertLevel::Info)))
-}
-
-/// Returns a span of so many milliseconds, of which a fraction is cut off as Flagger does.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and the cast saturates")]
-const fn millis(millis: f64) -> Span {
-    Span::from_millis(millis as u64)
 }
 
 pub(super) fn span(duration: Duration) -> Span {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::yaml::{Node, Place, Value};
@@ -299,6 +300,16 @@ impl Decoder {
         Some(duration)
     }
 
+    /// Reads a URL of HTTP. It may hold secrets: errors do not repeat it.
+    pub(super) fn url(&mut self, node: &Node, path: &str, like: &str) -> Option<Url> {
+        let text = self.text(node, path)?;
+        let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if url.is_none() {
+            self.wrong(node.at, path, format!("is not a URL of http or https, write one like {like}"));
+        }
+        url
+    }
+
     /// Takes `0.1%` and returns 0.001.
     pub(super) fn percent(&mut self, node: &Node, path: &str) -> Option<f64> {
         let text = self.text(node, path)?;
@@ -365,6 +376,19 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
+    /// Tells of fields that belong somewhere else.
+    pub(super) fn misplaced(&mut self, names: &[&'static str], place: &str, decoder: &mut Decoder) {
+        for name in names {
+            let Some((at, _)) = self.left.remove(name) else { continue };
+            let (field, message) = (join(&self.path, name), format!("belongs to {place}, move it there"));
+            if decoder.strict {
+                decoder.wrong(at, &field, message);
+            } else {
+                decoder.warn(at, &field, message);
+            }
+        }
+    }
+
     /// Takes fields that have no effect here, and says so.
     pub(super) fn ignore(&mut self, names: &[&'static str], why: &str, decoder: &mut Decoder) {
         for name in names {
@@ -380,27 +404,41 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Takes `1m30s`, `500ms`, `10s`, `1h`.
+/// Takes what Go does: `1m30s`, `500ms`, `3.5s`, `1h`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
         let (number, after) = rest.split_at_checked(digits)?;
-        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at_checked(unit_end)?;
-        let number: u64 = number.parse().ok()?;
-        let part = match unit {
-            "ms" => Duration::from_millis(number),
-            "s" => Duration::from_secs(number),
-            "m" => Duration::from_secs(number.checked_mul(60)?),
-            "h" => Duration::from_secs(number.checked_mul(3_600)?),
+        let nanos: u64 = match unit {
+            "ns" => 1,
+            "us" | "µs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             _ => return None,
         };
-        total = total.checked_add(part)?;
+        total = total.checked_add(times(number, nanos)?)?;
         rest = after;
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// Returns so many units, each of `nanos`; what is left of a nanosecond is cut off.
+fn times(number: &str, nanos: u64) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Finer than a nanosecond of an hour is nothing.
+    let fraction = fraction.get(..fraction.len().min(13))?;
+    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
+    let numerator: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = u64::try_from(u128::from(nanos).checked_mul(numerator)? / scale).ok()?;
+    let seconds = u128::from(whole).checked_mul(u128::from(nanos))?.checked_add(u128::from(part))?;
+    Some(Duration::new(u64::try_from(seconds / 1_000_000_000).ok()?, u32::try_from(seconds % 1_000_000_000).ok()?))
 }
 
 /// Returns the one of these that a word was probably meant to be.
@@ -434,10 +472,32 @@ mod tests {
 
     #[test]
     fn durations_as_people_write_them() {
-        for (text, millis) in [("500ms", 500), ("10s", 10_000), ("1m30s", 90_000), ("1h", 3_600_000)] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        for (text, millis) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("1m30s", 90_000),
+            ("1h", 3_600_000),
+            ("3.5s", 3_500),
+            ("0.25h", 900_000),
+            (".5s", 500),
+            ("1500us", 1),
+            ("1.0000000000000000001s", 1_000),
+        ] {
+            assert_eq!(parse_duration(text).map(|it| it.as_millis()), Some(millis), "{text}");
         }
-        for text in ["", "5", "s", "1.5s", "-1s", "99999999999999999999s", "9999999999999999999h", "1s "] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "1.5",
+            ".s",
+            "1..5s",
+            "1.2.3s",
+            "-1s",
+            "99999999999999999999s",
+            "9999999999999999999h",
+            "1s ",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

@@ -113,3 +113,13 @@ fn check(decoder: &mut Decoder, field: &str, text: &str) {
         decoder.wrong(at, field, wrong);
     }
 }
+
+/// Returns true if both would open the same port on some proxy.
+pub(super) fn meet(a: &Listener, b: &Listener) -> bool {
+    let wildcard = |address: &str| address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    let same_address = a.address == b.address || wildcard(&a.address) || wildcard(&b.address);
+    // Without nodes it goes to all.
+    let everywhere = a.node_clusters.is_empty() || b.node_clusters.is_empty();
+    let same_nodes = everywhere || a.node_clusters.iter().any(|node| b.node_clusters.contains(node));
+    same_address && same_nodes && a.port == b.port
+}

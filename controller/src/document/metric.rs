@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::analysis::threshold::{Check, Metric, Range};
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::MetricSource;
+use wingbeat_core::time::Span;
 
 use super::canary::span;
 use super::decoder::Decoder;
@@ -17,6 +20,20 @@ use super::yaml::{Node, Place};
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::Measure;
 
+/// Who can be asked by a `MetricTemplate` of Flagger's.
+const PROVIDERS: [&str; 11] = [
+    "prometheus",
+    "influxdb",
+    "datadog",
+    "externalmetrics",
+    "stackdriver",
+    "cloudwatch",
+    "newrelic",
+    "graphite",
+    "dynatrace",
+    "keptn",
+    "splunk",
+];
 /// Flagger's default window of a metric.
 const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -24,7 +41,14 @@ const INTERVAL: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone)]
 pub(super) enum MetricDocument {
     /// The filters measure it.
-    Filters(Check),
+    Filters {
+        /// What is looked at.
+        check: Check,
+        /// Where its range is.
+        at: Place,
+        /// The field that holds it.
+        field: String,
+    },
     /// A Prometheus is asked for it.
     Prometheus(Box<Asked>),
 }
@@ -52,7 +76,8 @@ enum Source {
 /// A `MetricTemplate`.
 #[derive(Debug, Clone)]
 pub(super) struct TemplateDocument {
-    server: Server,
+    /// Who is asked, or why this server cannot.
+    server: Result<Server, String>,
     query: Template,
 }
 
@@ -74,7 +99,7 @@ impl MetricDocument {
     /// Returns true for metrics that Flagger looks at after all others.
     pub(super) fn is_last(&self) -> bool {
         match self {
-            Self::Filters(_) => false,
+            Self::Filters { .. } => false,
             Self::Prometheus(asked) => matches!(asked.source, Source::Template(_)),
         }
     }
@@ -82,22 +107,30 @@ impl MetricDocument {
     /// Returns its name.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Filters(check) => check.metric.as_str(),
+            Self::Filters { check, .. } => check.metric.as_str(),
             Self::Prometheus(asked) => &asked.metric,
+        }
+    }
+
+    /// Returns who measures it.
+    pub(super) const fn source(&self) -> MetricSource {
+        match self {
+            Self::Filters { .. } => MetricSource::Filters,
+            Self::Prometheus(_) => MetricSource::Elsewhere,
         }
     }
 
     /// Returns how it is measured. Nothing if its template is not there.
     pub(super) fn measure(&self, templates: impl Fn(&CanaryName) -> Option<TemplateDocument>) -> Option<Measure> {
         let asked = match self {
-            Self::Filters(check) => return Some(Measure::Filters(check.clone())),
+            Self::Filters { check, .. } => return Some(Measure::Filters(check.clone())),
             Self::Prometheus(asked) => asked,
         };
         let (origin, server, query) = match &asked.source {
             Source::Inline(server, query) => (Origin::Inline, server.clone(), query.clone()),
             Source::Template(name) => {
                 let TemplateDocument { server, query } = templates(name)?;
-                (Origin::Template, server, query)
+                (Origin::Template, server.ok()?, query)
             }
         };
         Some(Measure::Prometheus(Arc::new(Query {
@@ -124,7 +157,11 @@ impl MetricDocument {
             let message = format!("lacks {key}, which MetricTemplate {name} needs, add it");
             (*at, format!("{field}.templateVariables"), message)
         });
-        missing.collect()
+        let unasked = template.iter().filter_map(|template| template.server.as_ref().err()).map(|why| {
+            let message = format!("names MetricTemplate {name}, which {why}");
+            (*at, format!("{field}.templateRef"), message)
+        });
+        missing.chain(unasked).collect()
     }
 }
 
@@ -179,7 +216,7 @@ pub(super) fn decode(
         let bounds = range.unwrap_or_default();
         let mut written = [bounds.min, bounds.max, threshold].into_iter().flatten();
         if let Some(bound) = written.find(|bound| !percents(*bound)) {
-            let (at, field) = range_at.unwrap_or_else(|| (node.at, format!("{path}.threshold")));
+            let (at, field) = range_at.clone().unwrap_or_else(|| (node.at, format!("{path}.threshold")));
             decoder.wrong(at, &field, format!("{bound} is not a percentage of requests, use a number from 0 to 100"));
         }
     }
@@ -206,7 +243,14 @@ pub(super) fn decode(
             (Some(number), Metric::Duration) => range.max = range.max.or(Some(number)),
             (None, _) => {}
         }
-        metrics.push(MetricDocument::Filters(Check { metric, range, interval: span(interval), mode }));
+        let field = range_at.as_ref().map_or_else(|| format!("{path}.threshold"), |(_, path)| path.clone());
+        let at = range_at.as_ref().map_or_else(|| decoder.place(&field), |(at, _)| *at);
+        doubt(decoder, metric, range, at, &field);
+        metrics.push(MetricDocument::Filters {
+            check: Check { metric, range, interval: span(interval), mode },
+            at,
+            field,
+        });
     }
     if !asks {
         return metrics;
@@ -243,6 +287,74 @@ pub(super) fn decode(
     metrics
 }
 
+/// Tells of numbers that are probably meant in another unit.
+fn doubt(decoder: &mut Decoder, metric: Metric, range: Range, at: Place, field: &str) {
+    match (metric, range) {
+        (Metric::Duration, Range { max: Some(max), .. }) if max > 0.0 && max < 1.0 => {
+            let seconds = max * 1_000.0;
+            let message = format!("has max {max}, which is in milliseconds and cut to 0: write {seconds} for {max} s");
+            // Nothing would pass; with Flagger, that is what was asked for.
+            if decoder.strict { decoder.wrong(at, field, message) } else { decoder.warn(at, field, message) }
+        }
+        (Metric::SuccessRate, Range { min: Some(min), .. }) if min > 0.0 && min <= 1.0 => {
+            let percent = min * 100.0;
+            let message = format!("has min {min}, which is in percent: write {percent} if that share is meant");
+            decoder.warn(at, field, message);
+        }
+        (Metric::Duration | Metric::SuccessRate, Range { .. }) => {}
+    }
+}
+
+/// Makes ranges the judge's absolute limits, tested within its α (P20). What could not be tested so is told.
+pub(super) fn limits(decoder: &mut Decoder, metrics: &[MetricDocument], judge: &mut JudgeConfig) {
+    let (mut error_limit, mut latency_limit) = (None, None);
+    for metric in metrics {
+        let MetricDocument::Filters { check: Check { metric, range, .. }, at, field } = metric else { continue };
+        let mut wrong = |message: &str| {
+            decoder.wrong(
+                *at,
+                field,
+                format!("{message}, or set judge.mode to guard, which looks at it in every interval"),
+            );
+        };
+        match (metric, range) {
+            (Metric::SuccessRate, Range { max: Some(_), .. }) => {
+                wrong("has a max of the rate, which is not tested where evidence decides: leave it out");
+            }
+            (Metric::Duration, Range { min: Some(_), .. }) => {
+                wrong("has a min of the duration, which is not tested where evidence decides: leave it out");
+            }
+            (Metric::SuccessRate, Range { min: Some(min), .. }) if *min >= 100.0 => {
+                wrong(
+                    "has min 100, and no evidence can show that nothing ever fails: write a rate below it, like 99.9",
+                );
+            }
+            (Metric::Duration, Range { max: Some(max), .. }) if *max <= 0.0 => {
+                wrong("has max 0, which nothing keeps: write milliseconds, like 500");
+            }
+            (Metric::SuccessRate, Range { min: Some(min), .. }) => {
+                if error_limit.replace(1.0 - min / 100.0).is_some() {
+                    wrong("is the second range of request-success-rate, of which one is tested: keep one");
+                }
+            }
+            (Metric::Duration, Range { max: Some(max), .. }) => {
+                if latency_limit.replace(millis(*max)).is_some() {
+                    wrong("is the second range of request-duration, of which one is tested: keep one");
+                }
+            }
+            (Metric::SuccessRate, Range { min: None, max: None })
+            | (Metric::Duration, Range { min: None, max: None }) => {}
+        }
+    }
+    (judge.error_limit, judge.latency_limit) = (error_limit, latency_limit);
+}
+
+/// Returns a span of so many milliseconds, of which a fraction is cut off as Flagger does.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and the cast saturates")]
+const fn millis(millis: f64) -> Span {
+    Span::from_millis(millis as u64)
+}
+
 /// Decodes the spec of a `MetricTemplate`.
 pub(super) fn decode_template(decoder: &mut Decoder, node: &Node) -> Option<TemplateDocument> {
     let mut fields = decoder.fields(node, "spec")?;
@@ -256,39 +368,44 @@ pub(super) fn decode_template(decoder: &mut Decoder, node: &Node) -> Option<Temp
 
 /// Decodes the address of a Prometheus.
 pub(super) fn server_at(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Server> {
-    let text = decoder.text(node, path)?;
-    let address = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if address.is_none() {
-        decoder.wrong(node.at, path, "is not a URL of http or https, write one like http://127.0.0.1:9090");
-    }
+    let address = decoder.url(node, path, "http://127.0.0.1:9090");
     Some(Server { address: address?, headers: HeaderMap::new() })
 }
 
-fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Server> {
+/// Decodes who is asked. What this server cannot ask is legal all the same, and told where somebody refers to it.
+fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Result<Server, String>> {
     let mut fields = decoder.fields(node, path)?;
     let kind = fields.need("type", "use prometheus", decoder);
-    let kind = kind.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?, path)));
-    if let Some((at, kind, path)) = kind.filter(|(_, kind, _)| kind != "prometheus") {
-        decoder.wrong(at, &path, format!("{kind} is not asked by this server, use prometheus"));
-    }
-    let server = fields.need("address", "say where it is, like http://127.0.0.1:9090", decoder);
+    let kind = kind.and_then(|(node, path)| {
+        let text = decoder.text(node, &path)?;
+        decoder.one_of(node.at, &path, &text, &PROVIDERS.map(|name| (name, name)))
+    });
+    let is_ours = kind.is_none_or(|kind| kind == "prometheus");
+    let server = if is_ours {
+        fields.need("address", "say where it is, like http://127.0.0.1:9090", decoder)
+    } else {
+        fields.take("address")
+    };
     let server = server.and_then(|(node, path)| server_at(decoder, node, &path));
     let headers = fields.take("headers").map(|(node, path)| headers(decoder, node, &path)).unwrap_or_default();
-    if let Some((node, path)) = fields.take("secretRef") {
-        decoder.wrong(node.at, &path, "names a Secret of Kubernetes, which this server has not, use headers");
+    let mut reasons = Vec::new();
+    if let Some(kind) = kind.filter(|_| !is_ours) {
+        reasons.push(format!("asks {kind}: this server asks a prometheus only"));
     }
-    if let Some((node, path)) = fields.take("insecureSkipVerify")
-        && decoder.truth(node, &path) == Some(true)
-    {
-        decoder.wrong(
-            node.at,
-            &path,
-            "is not carried out: certificates are always checked; use http or a trusted certificate",
-        );
+    if fields.take("secretRef").is_some() {
+        reasons.push("has a secretRef: this server has no Secrets of Kubernetes, use headers".to_owned());
     }
-    fields.ignore(&["region"], "it is for CloudWatch", decoder);
+    let skips = fields.take("insecureSkipVerify").and_then(|(node, path)| decoder.truth(node, &path));
+    if skips == Some(true) {
+        reasons.push("has insecureSkipVerify: certificates are always checked, use http or a trusted one".to_owned());
+    }
+    fields.take("region");
     decoder.done(fields);
-    Some(Server { headers, ..server? })
+    if reasons.is_empty() {
+        return Some(Ok(Server { headers, ..server? }));
+    }
+    reasons.iter().for_each(|why| decoder.warn(node.at, path, format!("{why}; no canary of this server can use it")));
+    Some(Err(reasons.join(", and ")))
 }
 
 /// What is in headers may be secret: neither errors nor logs show it.

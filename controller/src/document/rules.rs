@@ -75,15 +75,18 @@ pub(super) fn decode_affinity(decoder: &mut Decoder, node: &Node, path: &str) ->
 fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryInput> {
     let mut fields = decoder.fields(node, path)?;
     let mut rule = EntryInput::default();
-    for (name, tests) in [
+    for (kind, tests) in [
         ("headers", &mut rule.headers),
         ("withoutHeaders", &mut rule.without_headers),
         ("queryParams", &mut rule.query),
     ] {
-        if let Some((node, path)) = fields.take(name)
+        if let Some((node, path)) = fields.take(kind)
             && let Some(mut named) = decoder.fields(node, &path)
         {
-            for (name, _, node, path) in named.rest() {
+            for (name, at, node, path) in named.rest() {
+                if let Some(mend) = of_no_header(name).filter(|_| kind != "queryParams") {
+                    decoder.not_here(at, &path, format!("is no header that rules see, write {mend}"));
+                }
                 tests.extend(decode_test(decoder, node, &path).map(|test| (name.to_owned(), test)));
             }
         }
@@ -99,9 +102,26 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
     let ignore = fields.take("ignoreUriCase").and_then(|(node, path)| decoder.truth(node, &path));
     rule.ignore_uri_case = ignore.unwrap_or(false);
     fields.take("name");
-    fields.ignore(&["port", "gateways", "sourceLabels", "sourceNamespace"], "it is for Istio", decoder);
+    // What is left out would let in requests that nobody meant.
+    for name in ["port", "gateways", "sourceLabels", "sourceNamespace"] {
+        if let Some((node, path)) = fields.take(name) {
+            let message = "is a condition that cannot be tested here: leave it out if the entry is meant without it";
+            decoder.not_here(node.at, &path, message);
+        }
+    }
     decoder.done(fields);
     Some(rule)
+}
+
+/// Returns what to write in place of a header that is a property of the request, and never among its headers.
+fn of_no_header(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "host" | ":authority" => Some("authority beside headers, like {authority: {exact: shop.local}}"),
+        ":path" => Some("uri beside headers, like {uri: {prefix: /v2/}}, and queryParams for the query"),
+        ":method" => Some("method beside headers, like {method: {exact: GET}}"),
+        ":scheme" => Some("scheme beside headers, like {scheme: {exact: https}}"),
+        _ => None,
+    }
 }
 
 pub(super) fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {

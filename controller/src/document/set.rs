@@ -12,14 +12,14 @@ use super::decoder::{Decoder, HostName, Problem, Reference, Report};
 use super::hosts;
 use super::listener;
 use super::metric::{self, TemplateDocument};
+use super::outgoing;
 use super::yaml::{self, Node, Place};
-use crate::outbound::alert::{Channel, Format};
-use crate::setup::{Managed, Setup, Workload};
+use crate::outbound::alert::Channel;
+use crate::outbound::webhook::Hook;
+use crate::setup::{InUse, Managed, Measure, Setup, Workload};
 
 /// What there is.
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
-/// Kinds of Flagger's that need something that this server has not.
-const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
 
 /// So many files are tried one by one for what is wrong: each time all are read.
 const TRIED_ALONE: usize = 16;
@@ -57,12 +57,12 @@ pub struct Files {
 
 impl Files {
     /// Takes the present text of all files. Returns what is managed and what is wrong; files with errors keep their
-    /// last good text, new ones with errors are left out. `serving` names the revisions that have users now: none of
-    /// them may go. `unresolved` are host names without an address, with the reason: a file that has one is wrong.
+    /// last good text, new ones with errors are left out. `in_use` names the revisions that carry users, or are
+    /// about to: none of them may go. `unresolved` are host names without an address, with the reason: a file that has one is wrong.
     pub fn update(
         &mut self,
         texts: &BTreeMap<String, String>,
-        serving: &BTreeMap<CanaryName, Revision>,
+        in_use: &BTreeMap<CanaryName, InUse>,
         unresolved: &BTreeMap<String, String>,
     ) -> (Set, Report) {
         let mut report = Report::default();
@@ -79,16 +79,16 @@ impl Files {
                 }
             }
         }
-        let mut set = Set::together(&candidate, serving);
+        let mut set = Set::together(&candidate, in_use);
         // Right alone, wrong together: the files that are named go on as they were, so that they hold no other one back.
         while !set.report.errors.is_empty() {
-            let back = self.culprits(&candidate, &set.report.errors, serving);
+            let back = self.culprits(&candidate, &set.report.errors, in_use);
             report.errors.append(&mut set.report.errors);
             if back.is_empty() {
                 break;
             }
             back.into_iter().for_each(|file| self.revert(file, &mut candidate));
-            set = Set::together(&candidate, serving);
+            set = Set::together(&candidate, in_use);
         }
         self.good = candidate;
         report.errors.sort();
@@ -103,7 +103,7 @@ impl Files {
         &self,
         candidate: &BTreeMap<String, String>,
         errors: &[Problem],
-        serving: &BTreeMap<CanaryName, Revision>,
+        in_use: &BTreeMap<CanaryName, InUse>,
     ) -> Vec<String> {
         let named: BTreeSet<&str> = errors.iter().map(|problem| problem.file.as_str()).collect();
         let is_changed = |file: &&String| candidate.get(*file) != self.good.get(*file);
@@ -117,7 +117,7 @@ impl Files {
         let mends = |file: &&&String| {
             let mut without = candidate.clone();
             self.revert((**file).clone(), &mut without);
-            Set::together(&without, serving).report.errors.len() < errors.len()
+            Set::together(&without, in_use).report.errors.len() < errors.len()
         };
         match changed.iter().take(TRIED_ALONE).find(mends) {
             Some(file) => vec![(*file).clone()],
@@ -143,9 +143,9 @@ impl Set {
     }
 
     /// Reads files that are to replace what is served.
-    fn together(texts: &BTreeMap<String, String>, serving: &BTreeMap<CanaryName, Revision>) -> Self {
+    fn together(texts: &BTreeMap<String, String>, in_use: &BTreeMap<CanaryName, InUse>) -> Self {
         let mut set = Self::of(texts);
-        set.keep(serving);
+        set.keep(in_use);
         set
     }
 
@@ -195,14 +195,17 @@ impl Set {
                 let (_, channel) = self.channels.get(&(name.namespace.clone(), provider.clone()))?;
                 Some(Channel { level: *level, ..channel.clone() })
             });
+            let measures: Vec<Measure> =
+                document.metrics.iter().filter_map(|metric| metric.measure(template)).collect();
+            let asked = (document.hooks.iter().map(Hook::digest), measures.iter().map(Measure::digest));
             let managed = Managed {
-                plan: document.plan.clone(),
+                plan: document.plan.clone().asking(asked.0, asked.1),
                 judge: document.judge.clone(),
                 workload: workload.clone(),
                 service: document.service.clone(),
                 audience: document.audience.clone(),
                 hooks: document.hooks.clone(),
-                measures: document.metrics.iter().filter_map(|metric| metric.measure(template)).collect(),
+                measures,
                 alerts: alerts.collect(),
             };
             canaries.insert(name.clone(), managed);
@@ -235,14 +238,24 @@ impl Set {
         self.canaries.iter().map(|(name, (_, document))| (name, document))
     }
 
-    fn keep(&mut self, serving: &BTreeMap<CanaryName, Revision>) {
-        for (name, revision) in serving {
+    /// Refuses to let go of revisions that carry users, or are about to.
+    fn keep(&mut self, in_use: &BTreeMap<CanaryName, InUse>) {
+        for (name, InUse { bound, on_trial }) in in_use {
             let Some((_, document)) = self.canaries.get(name) else { continue };
             let target = CanaryName::new(name.namespace.clone(), document.plan.target());
-            if let Some((at, workload)) = self.workloads.get(&target)
-                && !workload.revisions.contains_key(revision)
-            {
+            let Some((at, workload)) = self.workloads.get(&target) else { continue };
+            let is_gone = |revision: &&Revision| !workload.revisions.contains_key(*revision);
+            for revision in bound.iter().filter(is_gone) {
                 let message = format!("{revision} serves {name} and is gone, keep it until another one is promoted");
+                self.report.errors.push(problem(at, "spec.revisions", &message));
+            }
+            // Asking for another revision ends the rollout, unless nothing is to begin or change.
+            if let Some(revision) = on_trial.as_ref().filter(is_gone)
+                && document.plan.is_suspended()
+            {
+                let message = format!(
+                    "{revision} is the canary of {name}, which is suspended, and is gone: keep it, or end suspend first"
+                );
                 self.report.errors.push(problem(at, "spec.revisions", &message));
             }
         }
@@ -297,7 +310,7 @@ impl Set {
             "Listener" => listener::decode(decoder, spec, &name.name)
                 .filter(|_| is_named)
                 .and_then(|listener| self.listeners.insert(name.name, (at.clone(), listener)).map(|(at, _)| at)),
-            "AlertProvider" => channel(decoder, spec).filter(|_| is_named).and_then(|channel| {
+            "AlertProvider" => outgoing::decode_channel(decoder, spec).filter(|_| is_named).and_then(|channel| {
                 self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
             }),
             "MetricTemplate" => metric::decode_template(decoder, spec)
@@ -359,15 +372,17 @@ impl Set {
                 }
             }
         }
-        let mut ports: BTreeMap<(&str, u16), &str> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, Vec<(&str, &Listener)>> = BTreeMap::new();
         for (name, (at, listener)) in &self.listeners {
-            // Listeners of different nodes do not meet.
-            if let Some(other) = ports.insert((&listener.address, listener.port), name)
-                && listener.node_clusters.is_empty()
-            {
-                let message = format!("Listener {other} has {}:{} already", listener.address, listener.port);
+            let before = ports.entry(listener.port).or_default();
+            if let Some((other, _)) = before.iter().find(|(_, other)| listener::meet(other, listener)) {
+                let message = format!(
+                    "Listener {other} has {}:{} already on the same proxies, use another port, or nodes that differ",
+                    listener.address, listener.port
+                );
                 errors.push(problem(at, "spec.port", &message));
             }
+            before.push((name, listener));
         }
         self.report.errors.append(&mut errors);
     }
@@ -458,36 +473,4 @@ fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u
         decoder.wrong(node.at, path, format!("{text:?} is not an endpoint, write host:port, like 127.0.0.1:9001"));
     }
     parsed
-}
-
-fn channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {
-    let mut fields = decoder.fields(node, "spec")?;
-    let formats = Format::ALL.map(|format| (format.as_str(), format));
-    let format = fields.need("type", "use slack, discord, rocket, msteams, gchat or generic", decoder);
-    let format = format.and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
-        decoder.one_of(node.at, &path, &text, &formats)
-    });
-    // With Flagger, a Secret may say it.
-    let url = if decoder.elsewhere {
-        fields.take("address")
-    } else {
-        fields.need("address", "say where messages go", decoder)
-    };
-    let url = url.and_then(|(node, path)| decoder.text(node, &path));
-    let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
-    let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
-    for name in ["secretRef", "proxy"] {
-        if let Some((node, path)) = fields.take(name) {
-            decoder.not_here(node.at, &path, NOT_CARRIED_OUT);
-        }
-    }
-    decoder.done(fields);
-    Some(Channel {
-        format: format?,
-        url: url?,
-        channel: channel.unwrap_or_else(|| "general".to_owned()),
-        username: username.unwrap_or_else(|| "wingbeat".to_owned()),
-        level: wingbeat_core::rollout::AlertLevel::Info,
-    })
 }

@@ -1,9 +1,15 @@
 //! YAML with positions. A small tree of our own: the same one can be made from an object of the Kubernetes API.
 
+use std::collections::BTreeMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting than this is an attack or a slip.
 const DEEPEST: usize = 64;
+/// Most nodes of a file that aliases repeat: a few of them can stand for as much text as one likes.
+const MOST_REPEATED: usize = 10_000;
+/// The key whose mappings are merged into the one that has it.
+const MERGE: &str = "<<";
 
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,16 @@ impl Node {
         matches!(&self.value, Value::Sequence(items) if items.is_empty())
     }
 
+    /// Returns the number of nodes in it, itself included.
+    fn size(&self) -> usize {
+        let inner: usize = match &self.value {
+            Value::Scalar { .. } => 0,
+            Value::Sequence(nodes) => nodes.iter().map(Self::size).sum(),
+            Value::Mapping(entries) => entries.iter().map(|(_, _, node)| node.size()).sum(),
+        };
+        inner.saturating_add(1)
+    }
+
     /// Returns true for `null`, `~` and nothing at all.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -81,13 +97,16 @@ pub fn parse(text: &str) -> Result<Vec<Node>, Broken> {
 struct Builder {
     documents: Vec<Node>,
     open: Vec<Open>,
+    /// What has a name, by the number of the name.
+    anchors: BTreeMap<usize, Node>,
+    repeated: usize,
     broken: Option<Broken>,
 }
 
 /// A list or mapping that has not ended.
 enum Open {
-    Sequence(Place, Vec<Node>),
-    Mapping(Place, Vec<(String, Place, Node)>, Option<(String, Place)>),
+    Sequence(Place, usize, Vec<Node>),
+    Mapping(Place, usize, Vec<(String, Place, Node)>, Option<(String, Place)>),
 }
 
 impl Builder {
@@ -102,12 +121,53 @@ impl Builder {
         self.open.push(open);
     }
 
+    /// Puts a node that has ended, and remembers it if it has a name.
+    fn end(&mut self, node: Node, anchor: usize) {
+        // Numbers of names begin at one.
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        self.put(node);
+    }
+
+    fn repeat(&mut self, anchor: usize, at: Place) {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            return self.refuse(at, "the alias stands for something that holds it");
+        };
+        self.repeated = self.repeated.saturating_add(node.size());
+        if self.repeated > MOST_REPEATED {
+            return self.refuse(at, "its aliases stand for too much: write the values out");
+        }
+        self.put(node);
+    }
+
+    /// Returns the entries of a mapping with those that it merges, of which its own take the place.
+    fn merged(&mut self, entries: Vec<(String, Place, Node)>) -> Vec<(String, Place, Node)> {
+        let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(name, ..)| name == MERGE);
+        for (_, at, node) in merges {
+            let mappings = match node.value {
+                Value::Sequence(nodes) => nodes,
+                Value::Mapping(_) | Value::Scalar { .. } => vec![node],
+            };
+            for mapping in mappings {
+                let Value::Mapping(merged) = mapping.value else {
+                    self.refuse(at, "what is merged by << must be a mapping");
+                    continue;
+                };
+                let new = merged.into_iter().filter(|(name, ..)| own.iter().all(|(known, ..)| known != name));
+                let new: Vec<_> = new.collect();
+                own.extend(new);
+            }
+        }
+        own
+    }
+
     fn put(&mut self, node: Node) {
         let at = node.at;
         match self.open.last_mut() {
             None => self.documents.push(node),
-            Some(Open::Sequence(_, nodes)) => nodes.push(node),
-            Some(Open::Mapping(_, entries, key)) => match key.take() {
+            Some(Open::Sequence(_, _, nodes)) => nodes.push(node),
+            Some(Open::Mapping(_, _, entries, key)) => match key.take() {
                 Some((name, place)) => entries.push((name, place, node)),
                 None => match node.value {
                     Value::Scalar { text, .. } => *key = Some((text, at)),
@@ -122,19 +182,21 @@ impl Builder {
     fn on_event(&mut self, event: Event<'_>, span: Span) {
         let at = Place { line: span.start.line(), column: span.start.col().saturating_add(1) };
         match event {
-            Event::Scalar(text, style, _, _) => {
+            Event::Scalar(text, style, anchor, _) => {
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                self.put(Node { at, value });
+                self.end(Node { at, value }, anchor);
             }
-            Event::SequenceStart(..) => self.open(Open::Sequence(at, Vec::new()), at),
-            Event::MappingStart(..) => self.open(Open::Mapping(at, Vec::new(), None), at),
+            Event::SequenceStart(anchor, _) => self.open(Open::Sequence(at, anchor, Vec::new()), at),
+            Event::MappingStart(anchor, _) => self.open(Open::Mapping(at, anchor, Vec::new(), None), at),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::Sequence(at, nodes)) => self.put(Node { at, value: Value::Sequence(nodes) }),
-                Some(Open::Mapping(at, entries, _)) => self.put(Node { at, value: Value::Mapping(entries) }),
+                Some(Open::Sequence(at, anchor, nodes)) => self.end(Node { at, value: Value::Sequence(nodes) }, anchor),
+                Some(Open::Mapping(at, anchor, entries, _)) => {
+                    let entries = self.merged(entries);
+                    self.end(Node { at, value: Value::Mapping(entries) }, anchor);
+                }
                 None => {}
             },
-            // An alias can stand for as much text as one likes, many times over.
-            Event::Alias(_) => self.refuse(at, "aliases are not supported: write the value out"),
+            Event::Alias(anchor) => self.repeat(anchor, at),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {}
         }
     }
@@ -162,8 +224,37 @@ mod tests {
     fn broken_text_is_told_by_its_place() {
         let broken = parse("a: 1\n  b: [2\n").unwrap_err();
         assert_eq!(broken.at.line, 2, "{broken:?}");
-        assert!(parse("a: &x 1\nb: *x\n").unwrap_err().why.contains("alias"));
         assert!(parse(&"[".repeat(10_000)).is_err());
+    }
+
+    #[test]
+    fn aliases_stand_for_what_was_named() {
+        let plain = |text: &str| {
+            let node = parse(text).unwrap().remove(0);
+            fn show(node: &Node) -> String {
+                match &node.value {
+                    Value::Scalar { text, .. } => text.clone(),
+                    Value::Sequence(nodes) => format!("[{}]", nodes.iter().map(show).collect::<Vec<_>>().join(" ")),
+                    Value::Mapping(entries) => {
+                        let shown = entries.iter().map(|(name, _, node)| format!("{name}:{}", show(node)));
+                        format!("{{{}}}", shown.collect::<Vec<_>>().join(" "))
+                    }
+                }
+            }
+            show(&node)
+        };
+        assert_eq!(plain("a: &x [1, 2]\nb: *x\n"), "{a:[1 2] b:[1 2]}");
+        assert_eq!(plain("a: &x {k: 1, l: 2}\nb: {<<: *x, l: 3}\n"), "{a:{k:1 l:2} b:{l:3 k:1}}");
+        assert_eq!(plain("- &x {k: 1}\n- &y {k: 2, l: 2}\n- {<<: [*x, *y]}\n"), "[{k:1} {k:2 l:2} {k:1 l:2}]");
+        assert_eq!(parse("a: &x 1\nb: {<<: *x}\n").unwrap_err().why, "what is merged by << must be a mapping");
+        assert!(parse("a: &x [*x]\n").is_err(), "it would never end");
+        // Nine lines that stand for a thousand million values.
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..10 {
+            let inner = vec![format!("*a{}", n - 1); 10].join(", ");
+            text += &format!("a{n}: &a{n} [{inner}]\n");
+        }
+        assert!(parse(&text).unwrap_err().why.contains("stand for too much"));
     }
 
     proptest! {

@@ -11,9 +11,12 @@ use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, RolloutId};
+use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
-use wingbeat_core::rollout::{Answer, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question};
+use wingbeat_core::matching::rule::{Entries, Rules};
+use wingbeat_core::rollout::{
+    Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question,
+};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
@@ -24,6 +27,7 @@ use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
 use crate::recorder::Recorded;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
+use crate::terms::Terms;
 
 mod hearing;
 
@@ -41,7 +45,14 @@ const RATIO_ALPHA: f64 = 1e-4;
 /// A managed canary.
 #[derive(Debug)]
 pub(super) struct Canary {
+    /// What is in force.
     pub(super) managed: Managed,
+    /// What is written, and in force from the next rollout on.
+    written: Managed,
+    /// What the rollout keeps of what was written when it began.
+    terms: Terms,
+    /// Fields that were changed since, and wait for the next rollout.
+    pub(super) waiting: Vec<&'static str>,
     pub(super) state: State,
     /// The ids of the commands that were carried out, stored with the state.
     pub(super) commands: VecDeque<String>,
@@ -118,11 +129,18 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret, first_rev } = record;
+        let Record { state, commands, secret, first_rev, terms } = record;
+        let written = managed;
+        // A record of a version before has none: then what is written is in force.
+        let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
+        let (managed, waiting) = terms.amend(&written);
         let judge = Judge::new(managed.judge.clone());
         let flow = Flow::new(state.rev, now);
         let mut canary = Self {
             managed,
+            written,
+            terms,
+            waiting,
             state,
             commands,
             secret,
@@ -229,8 +247,9 @@ impl Canary {
 
     /// Returns how the host's requests find their arm, where not chance alone decides.
     pub(super) fn division(&self) -> Option<Division> {
-        let Routes::Shared { share: Share::Nothing | Share::Weight(_) | Share::Matched, .. } = self.routes() else {
-            return None;
+        let share = match self.routes() {
+            Routes::Shared { share, .. } if !matches!(share, Share::Mirrored(_)) => share,
+            Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => return None,
         };
         match &self.managed.audience {
             Audience::Chance => None,
@@ -239,6 +258,14 @@ impl Canary {
                 let holdback = if self.has_users() { *holdback } else { BasisPoints::FULL };
                 Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback })
             }
+            Audience::Served(entries) => {
+                let rules = Rules { served: Entries::default(), canary: entries.clone() };
+                // Those that match and are left to the primary are what is compared. At the full share it keeps the
+                // smallest part of them: else it would be compared by those that do not match.
+                let holdback = share.shown().complement().max(BasisPoints::SMALLEST);
+                Some(Division::Rules { rules, token: self.arm_token(), holdback })
+            }
+            Audience::Users(_) if share == Share::Everything => None,
             Audience::Users(identity) => Some(Division::Users { identity: identity.clone(), key: self.key() }),
         }
     }
@@ -250,12 +277,16 @@ impl Canary {
 
     /// Returns the canary as it is stored.
     pub(super) fn record(&self) -> Record {
-        Record {
-            state: self.state.clone(),
-            commands: self.commands.clone(),
-            secret: self.secret.clone(),
-            first_rev: self.first_rev,
-        }
+        self.record_of(self.state.clone(), self.commands.clone())
+    }
+
+    /// Returns the canary as it is stored in another state.
+    pub(super) fn record_of(&self, state: State, commands: VecDeque<String>) -> Record {
+        // A rollout that begins with this state begins under what is written.
+        let goes_on = state.rollout == self.state.rollout;
+        let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
+        let first_rev = self.first_rev_in(&state);
+        Record { state, commands, secret: self.secret.clone(), first_rev, terms }
     }
 
     /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
@@ -272,6 +303,27 @@ impl Canary {
         if begins && is_counted { next.rev } else { self.first_rev }
     }
 
+    /// Takes over what is written now. While a rollout is on, a part of it waits for the next one. Returns the fields
+    /// that began to wait.
+    pub(super) fn rewrite(&mut self, written: Managed) -> Vec<&'static str> {
+        let before = std::mem::take(&mut self.waiting);
+        self.written = written;
+        if self.state.has_rollout() {
+            (self.managed, self.waiting) = self.terms.amend(&self.written);
+            self.terms = Terms::of(&self.managed);
+        } else {
+            self.begin_terms();
+        }
+        self.waiting.iter().filter(|field| !before.contains(field)).copied().collect()
+    }
+
+    /// What is written is in force from now on.
+    fn begin_terms(&mut self) {
+        self.managed = self.written.clone();
+        self.terms = Terms::of(&self.managed);
+        self.waiting.clear();
+    }
+
     /// Returns a number that every rollout has for itself.
     fn key(&self) -> u64 {
         let name = self.managed.plan.name();
@@ -279,12 +331,15 @@ impl Canary {
         Version::of([text.as_bytes()]).get()
     }
 
-    /// Returns the end of the rollout, if this state is one. That the workload went back to its primary is none.
+    /// Returns the end of the rollout, if this state is one. That its change was taken back is none.
     pub(super) fn end_by(&self, next: &State, now: Timestamp) -> Option<End> {
         let took = self.began.map(|began| now.since(began));
         let failed = matches!(self.state.phase, Phase::Failed { .. });
         match &next.phase {
-            Phase::Failed { .. } => (!failed).then_some(End { promoted: false, skipped: false, took }),
+            Phase::Failed { cause: Cause::RolledBack, .. } => {
+                (!failed).then_some(End { promoted: false, skipped: false, took })
+            }
+            Phase::Failed { cause: Cause::TakenBack, .. } => None,
             Phase::Succeeded { .. } => match &self.state.phase {
                 Phase::Promoting(promotion) => Some(End { promoted: true, skipped: promotion.skipped, took }),
                 Phase::Finalising { .. } => Some(End { promoted: true, skipped: false, took }),
@@ -307,6 +362,9 @@ impl Canary {
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
+        if old.rollout != self.state.rollout || !self.state.has_rollout() {
+            self.begin_terms();
+        }
         if old.rollout != self.state.rollout {
             self.began = Some(now);
             self.begin_judging();
@@ -355,7 +413,7 @@ impl Canary {
     fn judged_weight(&self, share: Share) -> BasisPoints {
         match &self.managed.audience {
             Audience::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
-            Audience::Rules { .. } | Audience::Chance | Audience::Users(_) => share.shown(),
+            Audience::Rules { .. } | Audience::Served(_) | Audience::Chance | Audience::Users(_) => share.shown(),
         }
     }
 
@@ -386,7 +444,14 @@ impl Canary {
 
     /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
     pub(super) fn facts(&mut self, now: Timestamp, heard: Heard<'_>) -> Facts {
-        let mut facts = Facts::unmeasured();
+        let primary = self.readiness(self.state.primary());
+        let mut facts = Facts {
+            // The revision that served can take everything back as long as it is there.
+            intact: primary.is_ready(),
+            primary,
+            canary: self.readiness(self.state.canary()),
+            ..Facts::unmeasured()
+        };
         if !self.is_judged() {
             return facts;
         }
@@ -407,7 +472,6 @@ impl Canary {
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
-        facts.canary = self.readiness();
         self.assessed = Some(assessed);
         facts
     }
@@ -431,16 +495,13 @@ impl Canary {
         matches!(self.routes(), Routes::Shared { share, .. } if share.has_users())
     }
 
-    fn readiness(&self) -> Readiness {
-        let endpoints = self.state.canary().and_then(|canary| self.managed.workload.revisions.get(canary));
-        match (endpoints, self.state.canary()) {
-            (Some(endpoints), _) if !endpoints.is_empty() => Readiness::Ready,
-            (_, Some(canary)) => {
-                let reason = format!("revision {canary} has no endpoints");
-                Readiness::NotReady { reason, hopeless: false }
-            }
-            (_, None) => Readiness::Ready,
+    fn readiness(&self, revision: Option<&Revision>) -> Readiness {
+        let Some(revision) = revision else { return Readiness::Ready };
+        let endpoints = self.managed.workload.revisions.get(revision);
+        if endpoints.is_some_and(|endpoints| !endpoints.is_empty()) {
+            return Readiness::Ready;
         }
+        Readiness::NotReady { reason: format!("revision {revision} has no endpoints"), hopeless: false }
     }
 
     /// Looks at the plan's metric in this place, over its interval up to now. Nothing if somebody else has to be asked.
@@ -520,8 +581,9 @@ impl Canary {
         let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
         let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
         let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let judged = plan.metrics().iter().zip(&self.managed.measures).filter(|(_, measure)| measure.judges());
-        hooks.chain(judged.map(|(name, _)| format!("metric {name}"))).collect()
+        let judges = |place: &usize| self.managed.measures.get(*place).is_some_and(Measure::judges);
+        let judged = plan.metrics().filter(|(place, _)| judges(place));
+        hooks.chain(judged.map(|(_, metric)| format!("metric {}", metric.name))).collect()
     }
 
     /// Returns the error budget of this attempt.
@@ -532,7 +594,12 @@ impl Canary {
     /// Returns what the canary is compared by.
     pub(super) fn comparison(&self) -> &'static str {
         match self.judge.config().comparison {
-            Comparison::Randomised if self.division().is_some_and(|division| division.holds_back()) => "holdback",
+            Comparison::Randomised
+                if matches!(self.managed.audience, Audience::Rules { .. })
+                    && self.division().is_some_and(|division| division.holds_back()) =>
+            {
+                "holdback"
+            }
             Comparison::Randomised => "randomised",
             Comparison::Affinity => "affinity",
             Comparison::BeforeAfter => "before-after",

@@ -107,7 +107,7 @@ impl World {
             Share::Weight(weight) => weight.fraction(),
             Share::Matched => match &self.managed.audience {
                 Audience::Rules { holdback, .. } => holdback.complement().fraction(),
-                Audience::Chance | Audience::Users(_) => 1.0,
+                Audience::Chance | Audience::Served(_) | Audience::Users(_) => 1.0,
             },
             Share::Everything => 1.0,
         };

@@ -145,7 +145,8 @@ impl Engine {
         let id = checkpoint.id;
         self.last_checkpoint = now;
         // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
-        let mut writes = Vec::new();
+        // What is obsolete first: of a canary whose next rollout is on already, there is evidence again.
+        let mut writes: Vec<Write> = self.obsolete.iter().cloned().map(Write::Delete).collect();
         for (key, worker) in &checkpoint.changed {
             writes.extend(encode(&format!("{LEDGER_PREFIX}{key}"), worker));
         }
@@ -158,7 +159,6 @@ impl Engine {
                 writes.extend(encode(&evidence_key(name), &evidence));
             }
         }
-        writes.extend(self.obsolete.iter().cloned().map(Write::Delete));
         // What could not be written down, the filters keep.
         if self.store(&writes, now).is_ok() {
             self.ledger.mark_durable(id);

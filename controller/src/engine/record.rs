@@ -10,6 +10,7 @@ use wingbeat_core::rollout::State;
 use wingbeat_core::time::Timestamp;
 
 use crate::store::{Entries, StoreError, Write};
+use crate::terms::Terms;
 
 /// The version of what is stored.
 const STORED_VERSION: u32 = 3;
@@ -44,6 +45,9 @@ pub(super) struct Record {
     /// The rev of the first routes of the latest rollout; 0 where an earlier version began it.
     #[serde(default)]
     pub(super) first_rev: Rev,
+    /// What a rollout keeps of the spec under which it began, while one is on.
+    #[serde(default)]
+    pub(super) terms: Option<Terms>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

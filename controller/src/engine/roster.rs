@@ -52,12 +52,13 @@ impl Roster {
         self.index(name);
     }
 
-    /// Manages a canary in another way from now on.
-    pub(super) fn configure(&mut self, name: &CanaryName, managed: Managed) {
-        let Some(canary) = self.canaries.get_mut(name) else { return };
-        canary.managed = managed;
+    /// Manages a canary in another way from now on. Returns the fields that began to wait for the next rollout.
+    pub(super) fn configure(&mut self, name: &CanaryName, managed: Managed) -> Vec<&'static str> {
+        let Some(canary) = self.canaries.get_mut(name) else { return Vec::new() };
+        let waiting = canary.rewrite(managed);
         self.served.entry(name.clone()).or_default().renew(canary);
         self.index(name);
+        waiting
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {

@@ -72,6 +72,10 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
 
 fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, share: Share) -> Split {
     match share {
+        // Filters choose the requests among those that match, and mark them.
+        Share::Weight(_) | Share::Everything if matches!(canary.managed.audience, Audience::Served(_)) => {
+            Split::Header { primary, canary: under_judgement, value: canary.arm_token() }
+        }
         Share::Nothing => {
             Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::ZERO, by_bucket: false }
         }

@@ -8,7 +8,7 @@ use wingbeat_core::analysis::quantile;
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
-use wingbeat_core::rollout::{Gate, Phase, Plan, Progress, Unready};
+use wingbeat_core::rollout::{Cause, Gate, Phase, Progress, Unready};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::resource::Version;
@@ -19,7 +19,7 @@ use crate::engine::clients::Clients;
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::recorder::Loss;
-use crate::setup::Setup;
+use crate::setup::{InUse, Setup};
 use crate::view::{
     AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, RefusedFileView, ShareView,
     VerdictView,
@@ -184,7 +184,8 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         alpha: alpha(canary),
         nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
-        conditions: conditions(plan, &state.phase, progress, trouble).into_iter().chain(uncounted(canary)).collect(),
+        conditions: conditions(canary, progress, trouble).into_iter().chain(uncounted(canary)).collect(),
+        in_use: InUse::of(state),
     }
 }
 
@@ -219,7 +220,8 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 }
 
 /// The wording is Flagger's.
-fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: &Trouble<'_>) -> Vec<ConditionView> {
+fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Trouble<'_>) -> Vec<ConditionView> {
+    let (plan, phase) = (&canary.managed.plan, &canary.state.phase);
     let kind = plan.kind();
     let (status, message) = match phase {
         Phase::Initializing => ("Unknown", format!("New {kind} detected, starting initialization.")),
@@ -233,7 +235,10 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
             ("Unknown", "Canary analysis completed, routing all traffic to primary.".to_owned())
         }
         Phase::Succeeded { .. } => ("True", "Canary analysis completed successfully, promotion finished.".to_owned()),
-        Phase::Failed { reason, .. } => ("False", format!("Canary analysis failed: {reason}")),
+        Phase::Failed { reason, cause: Cause::RolledBack, .. } => {
+            ("False", format!("Canary analysis failed: {reason}"))
+        }
+        Phase::Failed { reason, cause: Cause::TakenBack, .. } => ("False", format!("Canary taken back: {reason}")),
     };
     let condition = |kind: &str, status: &str, reason: &str, message: String| ConditionView {
         kind: kind.to_owned(),
@@ -285,10 +290,33 @@ fn conditions(plan: &Plan, phase: &Phase, progress: Option<&Progress>, trouble: 
     if let Some(Progress { gate: Some(Gate::TrafficIncrease), .. }) = progress {
         conditions.push(condition("Waiting", "True", "TrafficIncrease", "Waiting for approval.".to_owned()));
     }
-    if let Some(Unready { reason, .. }) = progress.and_then(|progress| progress.unready.as_ref()) {
+    let unready = match phase {
+        Phase::Progressing(progress) => progress.unready.as_ref(),
+        Phase::Promoting(promotion) => promotion.unready.as_ref(),
+        Phase::Finalising { unready, .. } => unready.as_ref(),
+        Phase::Initializing
+        | Phase::Initialized { .. }
+        | Phase::Waiting(_)
+        | Phase::Succeeded { .. }
+        | Phase::Failed { .. } => None,
+    };
+    if let Some(Unready { reason, .. }) = unready {
         conditions.push(condition("Ready", "False", "CanaryNotReady", reason.clone()));
     }
+    if !canary.waiting.is_empty() {
+        conditions.push(condition("InForce", "False", "NextRollout", waits(&canary.waiting)));
+    }
     conditions
+}
+
+/// Returns what is told when a change of the spec waits for the next rollout.
+pub(super) fn held_back(name: &CanaryName, waiting: &[&'static str]) -> String {
+    format!("The spec of {name} changed during a rollout: {}", waits(waiting))
+}
+
+fn waits(waiting: &[&'static str]) -> String {
+    let fields: Vec<String> = waiting.iter().map(|field| format!("spec.{field}")).collect();
+    format!("{} is in force as it was when the rollout began, the change waits for the next one", fields.join(", "))
 }
 
 fn alpha(canary: &Canary) -> AlphaView {

@@ -6,7 +6,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Effect, Event, safety, step};
 use wingbeat_core::time::Timestamp;
 
-use crate::engine::record::{Record, entry, evidence_key};
+use crate::engine::record::{entry, evidence_key};
 use crate::engine::{Alerted, Engine};
 use crate::store::{StoreError, Write};
 
@@ -32,8 +32,7 @@ impl Engine {
             let was_judged = canary.is_judged();
             let before = canary.is_counted().then(|| canary.epoch());
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
-            let first_rev = canary.first_rev_in(&stepped.state);
-            let record = Record { state: stepped.state, commands, first_rev, ..canary.record() };
+            let record = canary.record_of(stepped.state, commands);
             let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
             if let Err(error) = &stored
                 && !abort
@@ -55,7 +54,7 @@ impl Engine {
             if was_judged && self.roster.get(name).is_some_and(|canary| !canary.is_judged()) {
                 // No evidence is kept of a rollout that is over.
                 self.records.release();
-                self.obsolete.push(evidence_key(name));
+                self.obsolete.insert(evidence_key(name));
             }
             self.touched(name);
             self.policy_is_stale = true;

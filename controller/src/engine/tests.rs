@@ -4,7 +4,7 @@ use wingbeat_core::analysis::replay::Replay;
 use wingbeat_core::analysis::signal::SignalMode;
 
 use wingbeat_core::analysis::threshold::Range;
-use wingbeat_core::id::RolloutId;
+use wingbeat_core::id::{Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
@@ -27,6 +27,7 @@ use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
 use crate::view::EventView;
 
+mod changes;
 mod crashes;
 mod disk;
 mod epochs;

@@ -50,6 +50,9 @@ fn traffic(managed: &Managed, assumed: &Assumed, notes: &mut Vec<String>) {
              decide"
                 .to_owned(),
         ),
+        (Strategy::Weighted, Audience::Served(_)) => {
+            notes.push("--rps counts the requests that service.match lets in; all others stay with the primary".to_owned());
+        }
         (Strategy::Weighted, Audience::Chance | Audience::Rules { .. }) => {}
     }
     if shares.into_iter().any(|share| matches!(share, Share::Mirrored(_))) {
@@ -112,9 +115,9 @@ fn others(managed: &Managed, notes: &mut Vec<String>) {
     if !hooks.is_empty() {
         notes.push(format!("webhooks are taken to agree at once: {}", hooks.join(", ")));
     }
-    let named = plan.metrics().iter().zip(&managed.measures);
-    let foreign: Vec<&str> =
-        named.filter(|(_, measure)| matches!(measure, Measure::Prometheus(_))).map(|(name, _)| name.as_str()).collect();
+    let is_foreign = |place: &usize| matches!(managed.measures.get(*place), Some(Measure::Prometheus(_)));
+    let foreign = plan.metrics().filter(|(place, _)| is_foreign(place));
+    let foreign: Vec<&str> = foreign.map(|(_, metric)| metric.name.as_str()).collect();
     if !foreign.is_empty() {
         notes.push(format!("metrics of a Prometheus are taken to be good: {}", foreign.join(", ")));
     }

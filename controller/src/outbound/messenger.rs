@@ -17,7 +17,10 @@ use crate::view::EventView;
 #[derive(Debug, Clone)]
 pub struct Messenger {
     tokio: Tokio,
+    /// For questions that change nothing.
     client: Client,
+    /// For what is posted: hooks and alerts.
+    posting: Client,
 }
 
 /// A question to somebody outside.
@@ -63,19 +66,19 @@ pub struct Answered {
 impl Messenger {
     /// Returns a messenger that works on this runtime.
     pub fn new(tokio: Tokio) -> Self {
-        Self { tokio, client: webhook::client() }
+        Self { tokio, client: webhook::client(), posting: webhook::posting_client() }
     }
 
     /// Asks. The callback may block.
     pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) {
-        let client = self.client.clone();
+        let (client, posting) = (self.client.clone(), self.posting.clone());
         self.tokio.spawn(async move {
             let Call { canary, ticket, whom } = call;
             let (answer, measured) = match whom {
                 Whom::Hook { hook, phase, checksum } => {
                     let (name, namespace) = (canary.name.clone(), canary.namespace.clone());
                     let payload = Payload { name, namespace, phase, checksum, metadata: hook.metadata.clone() };
-                    (webhook::ask(&client, &hook, &payload).await, None)
+                    (webhook::ask(&posting, &hook, &payload).await, None)
                 }
                 Whom::Prometheus(query) => {
                     let found = prometheus::ask(&client, &query).await;
@@ -89,7 +92,7 @@ impl Messenger {
 
     /// Tells an event hook what happened. Its own metadata cannot override that.
     pub fn tell(&self, hook: Hook, phase: String, checksum: String, event: &EventView, at_ms: u64) {
-        let client = self.client.clone();
+        let client = self.posting.clone();
         let mut metadata: BTreeMap<String, String> = hook.metadata.clone();
         metadata.insert("eventMessage".to_owned(), event.message.clone());
         metadata.insert("eventType".to_owned(), event.kind.clone());
@@ -108,7 +111,7 @@ impl Messenger {
 
     /// Sends an alert, once.
     pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
-        let (client, url) = (self.client.clone(), channel.target());
+        let (client, url) = (self.posting.clone(), channel.target());
         let body = channel.body(&canary.namespace, &canary.name, alert, fields);
         self.tokio.spawn(async move {
             let sent = client.post(&url).timeout(std::time::Duration::from_secs(5)).json(&body).send().await;

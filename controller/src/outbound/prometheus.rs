@@ -100,7 +100,8 @@ pub async fn ask(client: &Client, query: &Query) -> Result<f64, NoNumber> {
     number(&bytes)
 }
 
-/// Returns the number in an answer: of a vector, the last sample's.
+/// Returns the number in an answer. Of several none is taken: which of them comes last is chance, and a series that is
+/// bad would be hidden by one that is not.
 fn number(bytes: &[u8]) -> Result<f64, NoNumber> {
     let response: Response = serde_json::from_slice(bytes)
         .map_err(|error| NoNumber::Unknown(format!("the answer is not Prometheus': {error}")))?;
@@ -109,7 +110,11 @@ fn number(bytes: &[u8]) -> Result<f64, NoNumber> {
     }
     let text = match response.data {
         Some(Data::Scalar((_, text))) => text,
-        Some(Data::Vector(samples)) => samples.into_iter().next_back().ok_or(NoNumber::NoValues)?.value.1,
+        Some(Data::Vector(samples)) if samples.len() > 1 => {
+            let why = format!("the query returned {} series, aggregate them, as with sum() or max()", samples.len());
+            return Err(NoNumber::Unknown(why));
+        }
+        Some(Data::Vector(samples)) => samples.into_iter().next().ok_or(NoNumber::NoValues)?.value.1,
         Some(Data::Matrix(_)) => return Err(NoNumber::Unknown("query returned multiple values".to_owned())),
         Some(Data::String(_)) => return Err(NoNumber::Unknown("query returned a string".to_owned())),
         None => return Err(NoNumber::NoValues),
@@ -213,7 +218,7 @@ mod tests {
         let unknown = |why: &str| Err(NoNumber::Unknown(why.into()));
         for (query, expected) in [
             ("vector(1)", Ok(1.0)),
-            ("several", Ok(2.5)),
+            ("several", unknown("the query returned 2 series, aggregate them, as with sum() or max()")),
             ("scalar", Ok(7.0)),
             ("who", Ok(42.0)),
             ("infinite", Ok(f64::INFINITY)),

@@ -6,9 +6,12 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 use serde::Serialize;
 use wingbeat_core::rollout::Answer;
+use wingbeat_xds_server::resource::Version;
 
 /// Longest body of an answer that is read; more is cut off.
 const LONGEST_BODY: usize = 64 * 1_024;
+/// So many bytes of an answer are repeated in an event.
+const LONGEST_EXCERPT: usize = 500;
 /// First and longest pause before a retry; in between they double.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// More redirects than this are a loop.
@@ -27,6 +30,13 @@ pub struct Hook {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl Hook {
+    /// Returns a digest of where it is and what it is sent.
+    pub fn digest(&self) -> u64 {
+        Version::of([format!("{self:?}").as_bytes()]).get()
+    }
+}
+
 /// What a hook is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Payload {
@@ -42,10 +52,10 @@ pub struct Payload {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Returns the client that all calls go through. It follows redirects on the same host only: a hook cannot make the
-/// control plane call somewhere else.
+/// Returns the client for questions that change nothing. It follows redirects on the same host only: who answers cannot
+/// make the control plane call somewhere else.
 pub fn client() -> Client {
-    let same_host = reqwest::redirect::Policy::custom(|attempt| {
+    built(|attempt| {
         let came_from =
             attempt.previous().last().map(|url| (url.host_str().map(str::to_owned), url.port_or_known_default()));
         let goes_to = (attempt.url().host_str().map(str::to_owned), attempt.url().port_or_known_default());
@@ -56,8 +66,19 @@ pub fn client() -> Client {
         } else {
             attempt.error("it redirects to another host")
         }
-    });
-    Client::builder().redirect(same_host).build().unwrap_or_default()
+    })
+}
+
+/// Returns the client for what is posted. It follows no redirect: most of them turn a POST into a GET, and that the page
+/// behind it can be read is no consent.
+pub fn posting_client() -> Client {
+    built(|attempt| attempt.stop())
+}
+
+fn built(
+    redirect: impl Fn(reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action + Send + Sync + 'static,
+) -> Client {
+    Client::builder().redirect(reqwest::redirect::Policy::custom(redirect)).build().unwrap_or_default()
 }
 
 /// Asks a hook. Every try has the hook's timeout.
@@ -69,7 +90,7 @@ pub async fn ask(client: &Client, hook: &Hook, payload: &Payload) -> Answer {
         let Said::Again(why) = said else { return said.into() };
         if attempt == hook.retries {
             let attempts = attempt.saturating_add(1);
-            return Answer::Unknown(format!("POST {} giving up after {attempts} attempt(s){why}", shown(&hook.url)));
+            return Answer::Unknown(format!("POST {} giving up after {attempts} attempt(s): {why}", place(&hook.url)));
         }
         attempt = attempt.saturating_add(1);
         tokio::time::sleep(pause).await;
@@ -99,7 +120,7 @@ async fn once(client: &Client, hook: &Hook, payload: &Payload) -> Said {
     let response = match client.post(&hook.url).timeout(hook.timeout).json(payload).send().await {
         Ok(response) => response,
         // The URL may hold secrets: it is not part of what is told.
-        Err(error) => return Said::Again(format!(": {}", cause(&error.without_url()))),
+        Err(error) => return Said::Again(cause(&error.without_url())),
     };
     let status = response.status();
     if matches!(status.as_u16(), 200..=202 | 204) {
@@ -107,11 +128,30 @@ async fn once(client: &Client, hook: &Hook, payload: &Payload) -> Said {
     }
     // A body that breaks off is told as far as it came.
     let body = body(response, LONGEST_BODY).await.map(|(body, _)| body).unwrap_or_default();
-    let body = String::from_utf8_lossy(&body).trim().to_owned();
+    let body = excerpt(&String::from_utf8_lossy(&body));
+    let told = if body.is_empty() { status.to_string() } else { format!("{status}: {body}") };
     if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) {
-        return Said::Again(String::new());
+        return Said::Again(told);
     }
-    Said::No(if body.is_empty() { status.to_string() } else { body })
+    let hint = if status.is_redirection() { ", and redirects of a POST are not followed" } else { "" };
+    Said::No(format!("POST {} {told}{hint}", place(&hook.url)))
+}
+
+/// Returns what is repeated of an answer: cut, on one line, and without anything that a terminal would act on.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.trim().chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+        if shown.len() >= LONGEST_EXCERPT {
+            shown.push('…');
+            break;
+        }
+    }
+    shown
 }
 
 /// Returns the first bytes of an answer, and whether these are all.
@@ -138,13 +178,18 @@ pub(super) fn cause(error: &dyn std::error::Error) -> String {
 
 /// Returns scheme and host of a URL: path, query and user may hold secrets.
 pub(super) fn shown(url: &str) -> String {
-    reqwest::Url::parse(url).map_or_else(
-        |_| "a URL that cannot be read".to_owned(),
-        |url| {
-            let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-            format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
-        },
-    )
+    parts(url).map_or_else(|| "a URL that cannot be read".to_owned(), |(host, _)| host)
+}
+
+/// Returns scheme, host and path of a hook: its query and user may hold secrets.
+fn place(url: &str) -> String {
+    parts(url).map_or_else(|| "a URL that cannot be read".to_owned(), |(host, path)| excerpt(&format!("{host}{path}")))
+}
+
+fn parts(url: &str) -> Option<(String, String)> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    Some((format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()), url.path().to_owned()))
 }
 
 #[cfg(test)]
@@ -166,9 +211,12 @@ mod tests {
             .route("/empty", answer(Status::NO_CONTENT, ""))
             .route("/partial", answer(Status::NON_AUTHORITATIVE_INFORMATION, "no"))
             .route("/halt", answer(Status::FORBIDDEN, "Forbidden"))
-            .route("/broken", answer(Status::INTERNAL_SERVER_ERROR, "secret"))
+            .route("/broken", answer(Status::INTERNAL_SERVER_ERROR, "command hey failed:\n\u{1b}[31mno route"))
             .route("/unknown", answer(Status::NOT_IMPLEMENTED, "never"))
+            .route("/page", axum::routing::get(|| async { "<html>please log in</html>" }))
+            .route("/found", post(|| async { (Status::FOUND, [("location", "/page")], "") }))
             .route("/near", post(|| async { Redirect::temporary("/ok") }))
+            .route("/long", answer(Status::FORBIDDEN, Box::leak("x".repeat(2 * LONGEST_BODY).into_boxed_str())))
             .route("/far", post(|| async { Redirect::temporary("http://127.0.0.1:9/ok") }))
             .route("/echo", post(|body: String| async move { (Status::BAD_REQUEST, body) }));
         tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -191,29 +239,47 @@ mod tests {
 
     #[tokio::test]
     async fn what_counts_as_yes_no_and_nothing() {
-        let (server, client) = (server().await, client());
-        let said = async |path: &str| ask(&client, &hook(format!("{server}{path}")), &payload()).await;
-        for path in ["/ok", "/accepted", "/empty", "/near"] {
+        let (server, client) = (server().await, posting_client());
+        let host = server.replace("user:secret@", "");
+        let said = async |path: &str| ask(&client, &hook(format!("{server}{path}?token=hush")), &payload()).await;
+        for path in ["/ok", "/accepted", "/empty"] {
             assert_eq!(said(path).await, Answer::Passed, "{path}");
         }
-        assert_eq!(said("/halt").await, Answer::Failed("Forbidden".into()));
-        assert_eq!(said("/partial").await, Answer::Failed("no".into()));
-        assert_eq!(said("/unknown").await, Answer::Failed("never".into()));
+        let no = |path: &str, why: &str| Answer::Failed(format!("POST {host}{path} {why}"));
+        assert_eq!(said("/halt").await, no("/halt", "403 Forbidden: Forbidden"));
+        assert_eq!(said("/partial").await, no("/partial", "203 Non Authoritative Information: no"));
+        assert_eq!(said("/unknown").await, no("/unknown", "501 Not Implemented: never"));
         let Answer::Unknown(why) = said("/broken").await else { panic!("a server's own error is no answer") };
-        assert!(why.ends_with("giving up after 1 attempt(s)") && !why.contains("secret"), "{why}");
-        let Answer::Unknown(why) = said("/far").await else { panic!("other hosts are not called") };
-        assert!(why.contains("another host"), "{why}");
-        let refused = ask(&client, &hook("http://127.0.0.1:9/token".into()), &payload()).await;
-        assert!(matches!(&refused, Answer::Unknown(why) if !why.contains("token")), "{refused:?}");
+        let told = "giving up after 1 attempt(s): 500 Internal Server Error: command hey failed:\\n\\u{1b}[31mno route";
+        assert_eq!(why, format!("POST {host}/broken {told}"));
+        let refused = ask(&client, &hook("http://me:hush@127.0.0.1:9/gate?hush".into()), &payload()).await;
+        assert!(
+            matches!(&refused, Answer::Unknown(why) if why.starts_with("POST http://127.0.0.1:9/gate giving up") && !why.contains("hush")),
+            "{refused:?}"
+        );
+        let Answer::Failed(why) = said("/long").await else { panic!("it refuses") };
+        assert!(why.len() < 2 * LONGEST_EXCERPT && why.ends_with('…'), "{why}");
+    }
+
+    /// The page that a POST is sent to may be one to log in (B20).
+    #[tokio::test]
+    async fn a_redirect_is_no_consent() {
+        let (server, client) = (server().await, posting_client());
+        for (path, status) in
+            [("/found", "302 Found"), ("/near", "307 Temporary Redirect"), ("/far", "307 Temporary Redirect")]
+        {
+            let said = ask(&client, &hook(format!("{server}{path}")), &payload()).await;
+            let Answer::Failed(why) = said else { panic!("{path}: {said:?}") };
+            assert!(why.ends_with(&format!("{path} {status}, and redirects of a POST are not followed")), "{why}");
+        }
     }
 
     #[tokio::test]
     async fn the_payload_is_flaggers() {
-        let Answer::Failed(body) = ask(&client(), &hook(format!("{}/echo", server().await)), &payload()).await else {
-            panic!("the server refuses with what it got")
-        };
+        let said = ask(&posting_client(), &hook(format!("{}/echo", server().await)), &payload()).await;
+        let Answer::Failed(body) = said else { panic!("the server refuses with what it got") };
         assert_eq!(
-            body,
+            body.split_once("Request: ").unwrap_or_default().1,
             r#"{"name":"backend","namespace":"prod","phase":"Progressing","checksum":"85d557f47b","metadata":{"cmd":"true"}}"#
         );
     }

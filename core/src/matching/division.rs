@@ -34,7 +34,7 @@ pub enum Division {
 }
 
 /// Where a request names its user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Identity {
     /// In this cookie.
     Cookie(String),

@@ -2,8 +2,10 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
 
 use super::pattern::{Pattern, Regex};
 use super::rule::{Condition, Entries, Subject};
@@ -14,7 +16,8 @@ pub const MOST_ENTRIES: usize = 64;
 pub const LARGEST_TOGETHER: usize = 512 * 1_024;
 
 /// A test of one value, as it is written: exactly one of the four, or none for "is there".
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StringMatch {
     /// The whole value.
     pub exact: Option<String>,
@@ -27,7 +30,8 @@ pub struct StringMatch {
 }
 
 /// An entry of `match`, as it is written. All that is there must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EntryInput {
     /// By name; any value of a repeated header may match.
     pub headers: BTreeMap<String, StringMatch>,
@@ -76,7 +80,22 @@ impl Entries {
             );
             errors.push(RuleError { field: String::new(), wrong });
         }
-        if errors.is_empty() { Ok(Self::new(entries)) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self::compiled(entries, inputs.to_vec())) } else { Err(errors) }
+    }
+}
+
+impl TryFrom<Vec<EntryInput>> for Entries {
+    type Error = String;
+
+    /// Compiles what was stored.
+    fn try_from(written: Vec<EntryInput>) -> Result<Self, String> {
+        Self::try_new(&written).map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))
+    }
+}
+
+impl From<Entries> for Vec<EntryInput> {
+    fn from(entries: Entries) -> Self {
+        entries.written().to_vec()
     }
 }
 
@@ -106,7 +125,7 @@ fn entry(place: usize, input: &EntryInput, errors: &mut Vec<RuleError>) -> Vec<C
         ("uri", &input.uri, Subject::Path, input.ignore_uri_case),
         ("method", &input.method, Subject::Method, false),
         ("scheme", &input.scheme, Subject::Scheme, false),
-        ("authority", &input.authority, Subject::Authority, false),
+        ("authority", &input.authority, Subject::Authority, true),
     ];
     for (kind, test, subject, ignore_case) in single {
         if let Some(test) = test {

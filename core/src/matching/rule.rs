@@ -3,11 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+#[cfg(feature = "compile")]
+use super::input::EntryInput;
 use super::pattern::Pattern;
 use super::request::Request;
 
 /// Which requests of an A/B test get the canary.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "compile", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rules {
     /// `service.match`: one of these must hold, if there are any.
     pub served: Entries,
@@ -17,7 +20,14 @@ pub struct Rules {
 
 /// Alternatives, each a list of conditions that must all hold.
 #[derive(Debug, Clone, Default)]
-pub struct Entries(Vec<Vec<Condition>>);
+#[cfg_attr(feature = "compile", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "compile", serde(try_from = "Vec<EntryInput>", into = "Vec<EntryInput>"))]
+pub struct Entries {
+    entries: Vec<Vec<Condition>>,
+    /// What they were compiled from, by which they are stored and compared. Nothing for those that came as automata.
+    #[cfg(feature = "compile")]
+    written: Vec<EntryInput>,
+}
 
 /// One property of a request against one pattern.
 #[derive(Debug, Clone)]
@@ -65,23 +75,48 @@ impl Rules {
 impl Entries {
     /// Returns these alternatives.
     pub const fn new(entries: Vec<Vec<Condition>>) -> Self {
-        Self(entries)
+        Self {
+            entries,
+            #[cfg(feature = "compile")]
+            written: Vec::new(),
+        }
+    }
+
+    /// Returns these alternatives, which were compiled from these.
+    #[cfg(feature = "compile")]
+    pub(super) const fn compiled(entries: Vec<Vec<Condition>>, written: Vec<EntryInput>) -> Self {
+        Self { entries, written }
+    }
+
+    /// Returns what they were compiled from.
+    #[cfg(feature = "compile")]
+    pub fn written(&self) -> &[EntryInput] {
+        &self.written
     }
 
     /// Returns true if there are none.
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Returns the alternatives in order.
     pub fn iter(&self) -> impl Iterator<Item = &[Condition]> {
-        self.0.iter().map(Vec::as_slice)
+        self.entries.iter().map(Vec::as_slice)
     }
 
     /// Returns the place of the first entry that matches.
     pub fn first_match(&self, request: &Request) -> Option<usize> {
-        self.0.iter().position(|entry| entry.iter().all(|condition| condition.holds(request)))
+        self.entries.iter().position(|entry| entry.iter().all(|condition| condition.holds(request)))
     }
+}
+
+/// Returns a host without its port. What is in brackets is an address of IPv6, with colons of its own.
+fn without_port(host: &[u8]) -> &[u8] {
+    let end = host.iter().rposition(|byte| *byte == b':');
+    let (name, port) = end.and_then(|end| host.split_at_checked(end)).unwrap_or((host, b""));
+    let is_port = port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit);
+    let is_whole = !name.contains(&b':') || name.ends_with(b"]");
+    if is_port && is_whole { name } else { host }
 }
 
 impl Condition {
@@ -94,7 +129,11 @@ impl Condition {
             Subject::Path => test(request.uri()),
             Subject::Method => test(&request.method),
             Subject::Scheme => test(&request.scheme),
-            Subject::Authority => test(&request.authority),
+            Subject::Authority => {
+                // As hosts are compared: neither case nor port matter, unless the pattern has a port.
+                let host = request.authority.to_ascii_lowercase();
+                test(&request.authority) || test(&host) || test(without_port(&host))
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum Event {
 /// How things stand. Given anew at every tick, so that nothing depends on having heard of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The workload of the revision that serves; in a promotion, of the one that it becomes.
+    /// The workload of the revision that serves; where a promotion copies the canary, of the one that it becomes.
     pub primary: Readiness,
     /// The workload of the revision under judgement.
     pub canary: Readiness,

@@ -1,11 +1,12 @@
 //! What holds across every step, whatever happens. Written once; checked by tests on random histories.
 
 use super::event::{Command, Event};
-use super::plan::{Plan, Share};
+use super::plan::{Handover, Plan, Share};
 use super::project::{Routes, project};
 use super::round::question;
 use super::safety::may_abort_unstored;
 use super::state::{Phase, State};
+use crate::weight::BasisPoints;
 
 /// Returns the rule that a step broke, if any.
 pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Option<&'static str> {
@@ -27,6 +28,10 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (
             skips_nothing(plan, before, after),
             "a rollout goes up one position at a time, and back only to the first weight",
+        ),
+        (
+            promotes_by_steps(plan, before, after),
+            "in a promotion the share moves one way and by at most a step, and nothing else promotes",
         ),
         (
             after.failed_checks() >= before.failed_checks() || after.rollout != before.rollout || has_ended(after),
@@ -76,14 +81,71 @@ const fn may_rise(event: &Event) -> bool {
 fn skips_nothing(plan: &Plan, before: &State, after: &State) -> bool {
     match (&before.phase, &after.phase) {
         (Phase::Progressing(old), Phase::Progressing(new)) if before.rollout == after.rollout => {
-            let next = old.position.saturating_add(1);
-            let back = plan.first_weight().is_some_and(|first| first == (new.position, new.share));
-            new.position == old.position
-                || (new.position == next && plan.share(next) == Some(new.share))
-                || (new.position < old.position && back)
+            let back = new.share.shown() < old.share.shown() && plan.first_weight() == Some((new.position, new.share));
+            let stays = (new.position, new.share) == (old.position, old.share);
+            stays || plan.next(old.position, old.share) == Some((new.position, new.share)) || back
         }
         (_, Phase::Progressing(new)) => new.position == 0 && new.share == Share::Nothing,
-        _ => true,
+        (
+            _,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. },
+        ) => true,
+    }
+}
+
+fn promotes_by_steps(plan: &Plan, before: &State, after: &State) -> bool {
+    match (&before.phase, &after.phase) {
+        (Phase::Progressing(old), Phase::Promoting(new)) => {
+            (&old.primary, &old.canary, old.share) == (&new.primary, &new.canary, new.share)
+        }
+        (Phase::Promoting(old), Phase::Promoting(new)) => {
+            let step = plan.promotion_step().unwrap_or(BasisPoints::ZERO);
+            let (was, is) = (old.share.shown(), new.share.shown());
+            let moves = match new.handover {
+                Handover::Relabel => was <= is && is <= was.plus(step),
+                Handover::Copy => is <= was && was <= is.plus(step),
+            };
+            moves && (&old.canary, old.handover) == (&new.canary, new.handover)
+        }
+        // The last step, by which the promoted revision gets everything.
+        (Phase::Promoting(old), Phase::Finalising { primary, .. }) => {
+            let step = plan.promotion_step().filter(|_| old.moves_by_steps());
+            let left = match old.handover {
+                Handover::Relabel => old.share.shown().complement(),
+                Handover::Copy => old.share.shown(),
+            };
+            old.canary == *primary && step.is_none_or(|step| left <= step)
+        }
+        (Phase::Promoting(old), Phase::Succeeded { primary, .. }) => old.skipped && old.canary == *primary,
+        (
+            Phase::Finalising { primary: old, .. },
+            Phase::Finalising { primary, .. } | Phase::Succeeded { primary, .. },
+        )
+        | (Phase::Succeeded { primary: old, .. }, Phase::Succeeded { primary, .. }) => old == primary,
+        (
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. },
+            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Succeeded { .. },
+        ) => false,
+        (
+            _,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Failed { .. },
+        ) => true,
     }
 }
 

@@ -12,16 +12,20 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::hash::Hasher as _;
 
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher24;
 
 use crate::id::CanaryName;
 use crate::time::Span;
 use crate::weight::BasisPoints;
 
 mod input;
+mod terms;
 
-pub use input::{DEFAULT_INTERVAL, HookInput, PlanError, PlanInput, SHORTEST_INTERVAL};
+pub use input::{DEFAULT_INTERVAL, HookInput, MetricInput, PlanError, PlanInput, SHORTEST_INTERVAL};
+pub use terms::{Amendment, PlanTerms};
 
 /// A plan that cannot be wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,15 +39,49 @@ pub struct Plan {
     strategy: Strategy,
     /// What the canary is given at every position; at least two, the first without traffic.
     shares: Vec<Share>,
+    handover: Handover,
     promotion_step: Option<BasisPoints>,
     deadline: Span,
     skip_analysis: bool,
     suspended: bool,
     hooks: Vec<Hook>,
-    metrics: Vec<String>,
+    metrics: Vec<PlannedMetric>,
+    /// Digest of all hooks and metrics: another one means that something else is asked.
+    asks: u64,
     /// Nothing said: by the pace.
-    #[serde(default)]
     no_data: Option<NoData>,
+}
+
+/// How a revision that passed becomes the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Handover {
+    /// The revision itself is the primary from then on: in a promotion its share rises to everything.
+    #[default]
+    Relabel,
+    /// The primary's workload takes the revision over, as with Flagger: the canary keeps its share until that is
+    /// complete, then it falls to nothing.
+    Copy,
+}
+
+/// A metric that is looked at in every round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMetric {
+    /// Its name in events.
+    pub name: String,
+    /// Who measures it.
+    pub source: MetricSource,
+    /// Digest of what is asked.
+    content: u64,
+}
+
+/// Who measures a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MetricSource {
+    /// The filters: where evidence decides, it is the judge's, and no round looks at it.
+    Filters,
+    /// Somebody outside.
+    #[default]
+    Elsewhere,
 }
 
 /// What a look without data comes to.
@@ -102,6 +140,8 @@ pub struct Hook {
     pub kind: HookKind,
     /// True if waiting for it alerts nobody.
     pub muted: bool,
+    /// Digest of where it is and what it is sent.
+    content: u64,
 }
 
 /// When a hook is called, by Flagger's names.
@@ -143,6 +183,25 @@ impl Share {
             Self::Nothing | Self::Mirrored(_) => false,
             Self::Weight(weight) => !weight.is_zero(),
             Self::Matched | Self::Everything => true,
+        }
+    }
+}
+
+impl Handover {
+    /// Returns the share after the next step of a promotion; nothing if it was the last one, which takes everything.
+    pub const fn next(self, share: Share, step: BasisPoints) -> Option<Share> {
+        match (self, share) {
+            (Self::Relabel, Share::Nothing | Share::Mirrored(_) | Share::Weight(_)) => {
+                let raised = share.shown().plus(step);
+                if raised.get() == BasisPoints::FULL.get() { None } else { Some(Share::Weight(raised)) }
+            }
+            (Self::Copy, Share::Weight(_) | Share::Everything) => {
+                let lowered = share.shown().minus(step);
+                if lowered.is_zero() { None } else { Some(Share::Weight(lowered)) }
+            }
+            // Whom rules choose cannot be moved in parts, and what has everything or nothing already does not move.
+            (Self::Relabel, Share::Matched | Share::Everything)
+            | (Self::Copy, Share::Nothing | Share::Mirrored(_) | Share::Matched) => None,
         }
     }
 }
@@ -254,7 +313,33 @@ impl Plan {
         }
     }
 
-    /// Returns by how much the share of the promoted revision rises per interval; nothing: all at once.
+    /// Returns the position after this one and its share, or none if this was the last one. Found by the share where
+    /// weights rise: those of a plan that changed in mid-run are at other positions.
+    pub fn next(&self, position: usize, share: Share) -> Option<(usize, Share)> {
+        let after = position.saturating_add(1);
+        let mut all = self.shares.iter().copied().enumerate();
+        let by_weight = |now: BasisPoints, share: Share| match share {
+            Share::Weight(weight) => weight > now,
+            Share::Nothing | Share::Mirrored(_) | Share::Matched | Share::Everything => false,
+        };
+        match (self.strategy, share) {
+            (Strategy::Weighted, Share::Nothing) => all.nth(1),
+            (Strategy::Weighted, Share::Mirrored(_) | Share::Weight(_) | Share::Matched | Share::Everything) => {
+                all.find(|(_, next)| by_weight(share.shown(), *next))
+            }
+            (Strategy::AbTesting, _) => all.nth(after),
+            (Strategy::BlueGreen, Share::Everything) => None,
+            // Fewer iterations than there were already: the switch is not left out.
+            (Strategy::BlueGreen, _) => all.nth(after.min(self.positions().saturating_sub(1))),
+        }
+    }
+
+    /// Returns how a revision that passed becomes the primary.
+    pub const fn handover(&self) -> Handover {
+        self.handover
+    }
+
+    /// Returns by how much the share moves in each interval of a promotion; nothing: all at once.
     pub const fn promotion_step(&self) -> Option<BasisPoints> {
         self.promotion_step
     }
@@ -292,9 +377,48 @@ impl Plan {
         self.shares.iter().copied().enumerate().find(|(_, share)| matches!(share, Share::Weight(_)))
     }
 
-    /// Returns the metrics that are looked at in every round, in order. Where evidence decides, these are not those that
-    /// the judge knows of.
-    pub fn metrics(&self) -> &[String] {
-        &self.metrics
+    /// Returns the metrics that are looked at in every round, each with its place in the spec. Where evidence decides,
+    /// these are not those that the judge knows of.
+    pub fn metrics(&self) -> impl Iterator<Item = (usize, &PlannedMetric)> {
+        self.metrics.iter().enumerate().filter(|(_, metric)| match (self.pace, metric.source) {
+            (Pace::Evidence, MetricSource::Filters) => false,
+            (Pace::Evidence, MetricSource::Elsewhere) | (Pace::Checks, _) => true,
+        })
+    }
+
+    /// Returns the plan with digests of what its hooks and metrics ask, in the order of the spec. A digest that is
+    /// missing stays as it was.
+    #[must_use]
+    pub fn asking(mut self, hooks: impl Iterator<Item = u64>, metrics: impl Iterator<Item = u64>) -> Self {
+        self.hooks.iter_mut().zip(hooks).for_each(|(hook, content)| hook.content = content);
+        self.metrics.iter_mut().zip(metrics).for_each(|(metric, content)| metric.content = content);
+        self.asks = self.digest();
+        self
+    }
+
+    /// Returns a digest of everything that can be asked: an answer counts only while it is the same.
+    pub(super) const fn asks(&self) -> u64 {
+        self.asks
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = SipHasher24::new();
+        for Hook { name, kind, muted: _, content } in &self.hooks {
+            hasher.write(kind.as_str().as_bytes());
+            hasher.write_u8(0);
+            hasher.write(name.as_bytes());
+            hasher.write_u8(0);
+            hasher.write_u64(*content);
+        }
+        for PlannedMetric { name, source, content } in &self.metrics {
+            hasher.write_u8(match source {
+                MetricSource::Filters => 1,
+                MetricSource::Elsewhere => 2,
+            });
+            hasher.write(name.as_bytes());
+            hasher.write_u8(0);
+            hasher.write_u64(*content);
+        }
+        hasher.finish()
     }
 }

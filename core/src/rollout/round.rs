@@ -13,7 +13,7 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{HookKind, Pace, Plan};
-use super::state::{Ended, Phase, State};
+use super::state::{Ended, Phase, Progress, State, Waiting};
 use crate::id::RolloutId;
 use crate::time::Timestamp;
 
@@ -26,6 +26,9 @@ pub struct Round {
     pub stage: Stage,
     /// When the next one may begin.
     pub due: Timestamp,
+    /// Digest of what the plan asked when it began. Once the plan asks something else, the round is over.
+    #[serde(default)]
+    asks: u64,
 }
 
 /// How far a round is.
@@ -67,6 +70,8 @@ pub struct Ticket {
     rollout: RolloutId,
     round: u64,
     stage: Stage,
+    /// Digest of what the plan asks: places name something else once hooks or metrics changed.
+    asks: u64,
 }
 
 /// What came of a question.
@@ -87,6 +92,11 @@ pub enum Answer {
 /// Returns what is asked in this state, if anything.
 pub fn question(plan: &Plan, state: &State) -> Option<Question> {
     let (round, stage) = match &state.phase {
+        Phase::Waiting(Waiting { round, .. }) | Phase::Progressing(Progress { round, .. })
+            if round.is_outdated(plan) =>
+        {
+            return None;
+        }
         Phase::Waiting(waiting) => (waiting.round.number, waiting.round.stage),
         Phase::Progressing(progress) if progress.paused || plan.is_suspended() => return None,
         Phase::Progressing(progress) => (progress.round.number, progress.round.stage),
@@ -101,29 +111,36 @@ pub fn question(plan: &Plan, state: &State) -> Option<Question> {
     let asked = match stage {
         Stage::Over | Stage::Judge => return None,
         Stage::Hook(kind, place) => Asked::Hook(plan.hooks(kind).nth(place)?.0),
-        Stage::Metric(place) => Asked::Metric(plan.metrics().get(place).map(|_| place)?),
+        Stage::Metric(place) => Asked::Metric(plan.metrics().find(|(at, _)| *at == place)?.0),
     };
-    let ticket = Ticket { rollout: state.rollout, round, stage };
+    let ticket = Ticket { rollout: state.rollout, round, stage, asks: plan.asks() };
     Some(Question { ticket, asked, phase: state.phase.as_str() })
 }
 
 impl Round {
     /// Returns the round before the first one.
     pub const fn new(due: Timestamp) -> Self {
-        Self { number: 0, stage: Stage::Over, due }
+        Self { number: 0, stage: Stage::Over, due, asks: 0 }
     }
 
     /// Returns the round that begins now. A round that lasts longer than an interval delays the next one: two looks
     /// never overlap.
     #[must_use]
     pub(super) fn next(&self, plan: &Plan, now: Timestamp) -> Self {
-        Self { number: self.number.saturating_add(1), stage: self.stage, due: now.plus(plan.interval()) }
+        let number = self.number.saturating_add(1);
+        Self { number, stage: self.stage, due: now.plus(plan.interval()), asks: plan.asks() }
     }
 
     /// Returns the same round at another stage.
     #[must_use]
     pub(super) const fn at(&self, stage: Stage) -> Self {
-        Self { number: self.number, stage, due: self.due }
+        Self { number: self.number, stage, due: self.due, asks: self.asks }
+    }
+
+    /// Returns true if the plan asks something else than when the round began. What was answered so far may have been
+    /// asked by nobody any more, and what is new would be left out: the round does not go on.
+    pub(super) fn is_outdated(&self, plan: &Plan) -> bool {
+        self.stage != Stage::Over && self.asks != plan.asks()
     }
 }
 
@@ -133,9 +150,9 @@ impl Stage {
         plan.hooks(kind).nth(from).map(|_| Self::Hook(kind, from))
     }
 
-    /// Returns the metric from this place on.
+    /// Returns the first metric from this place on.
     pub(super) fn metrics(plan: &Plan, from: usize) -> Option<Self> {
-        plan.metrics().get(from).map(|_| Self::Metric(from))
+        plan.metrics().find(|(place, _)| *place >= from).map(|(place, _)| Self::Metric(place))
     }
 
     /// Returns where a round goes once its hooks and metrics have passed.

@@ -5,11 +5,10 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use super::event::Readiness;
-use super::plan::Share;
+use super::plan::{Handover, Share};
 use super::round::{Round, Stage};
 use crate::id::{Rev, Revision, RolloutId};
 use crate::time::{Span, Timestamp};
-use crate::weight::BasisPoints;
 
 /// What is stored of a canary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +50,9 @@ pub enum Phase {
         primary: Revision,
         /// When this ends.
         due: Timestamp,
+        /// Since when, and why, what was promoted cannot serve.
+        #[serde(default)]
+        unready: Option<Unready>,
     },
     /// The canary became the primary.
     Succeeded {
@@ -69,6 +71,9 @@ pub enum Phase {
         seen: Revision,
         /// Why.
         reason: String,
+        /// What ended it.
+        #[serde(default)]
+        cause: Cause,
         /// Failed checks, for people to see.
         failed_checks: u32,
         /// Which attempt at this revision it was.
@@ -157,8 +162,9 @@ pub struct Promotion {
     pub failed_checks: u32,
     /// What the canary was given last.
     pub share: Share,
-    /// The share that the promoted revision was moved to by steps.
-    pub moved: BasisPoints,
+    /// How it becomes the primary.
+    #[serde(default)]
+    pub handover: Handover,
     /// When the next step is due.
     pub due: Timestamp,
     /// True if there was no analysis.
@@ -169,6 +175,16 @@ pub struct Promotion {
     pub frozen: bool,
     /// True while the revision that served before is complete.
     pub intact: bool,
+}
+
+/// What ends a rollout without promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Cause {
+    /// The canary, or a person who took it for bad.
+    #[default]
+    RolledBack,
+    /// The workload asks for its primary again: there is nothing left to roll out.
+    TakenBack,
 }
 
 /// What is left to do after the end.
@@ -268,6 +284,18 @@ impl State {
         }
     }
 
+    /// Returns true from when a rollout is asked for to its end.
+    pub const fn has_rollout(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting(_) | Phase::Progressing(_) | Phase::Promoting(_) => true,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => false,
+        }
+    }
+
     /// Returns which attempt at the canary's revision this is, counted from one.
     pub const fn attempt(&self) -> u32 {
         match &self.phase {
@@ -307,6 +335,17 @@ impl Phase {
             Self::Finalising { .. } => "Finalising",
             Self::Succeeded { .. } => "Succeeded",
             Self::Failed { .. } => "Failed",
+        }
+    }
+}
+
+impl Promotion {
+    /// Returns true if the share can be moved in parts: whom rules choose is chosen as a whole.
+    pub(super) const fn moves_by_steps(&self) -> bool {
+        match self.share {
+            Share::Nothing | Share::Mirrored(_) | Share::Weight(_) => true,
+            Share::Everything => matches!(self.handover, Handover::Copy),
+            Share::Matched => false,
         }
     }
 }

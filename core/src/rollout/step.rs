@@ -7,7 +7,7 @@ use super::event::{Alert, AlertLevel, Command, Effect, Event, Severity};
 use super::plan::{HookKind, Plan};
 use super::project::project;
 use super::safety::may_abort_unstored;
-use super::state::{Ended, Phase, State};
+use super::state::{Cause, Ended, Phase, State};
 use super::words;
 use crate::id::Revision;
 use crate::time::Timestamp;
@@ -100,6 +100,23 @@ impl Taking<'_> {
         self.failed(primary, canary, reason, false);
     }
 
+    /// Ends the rollout of a revision that the workload does not ask for any more: it asks for its primary.
+    fn taken_back(&mut self) {
+        let (plan, Some(primary), Some(canary)) =
+            (self.plan, self.state.primary().cloned(), self.state.canary().cloned())
+        else {
+            return;
+        };
+        let reason = words::taken_back(&primary);
+        self.warning(words::rolling_back(plan, &reason));
+        self.alert(AlertLevel::Warn, words::taken_back_alert(&primary));
+        self.warning(words::withdrawn(plan));
+        self.failed(primary.clone(), canary, &reason, false);
+        if let Phase::Failed { seen, cause, .. } = &mut self.state.phase {
+            (*seen, *cause) = (primary, Cause::TakenBack);
+        }
+    }
+
     fn failed(&mut self, primary: Revision, canary: Revision, reason: &str, on_canary: bool) {
         self.state.phase = Phase::Failed {
             seen: canary.clone(),
@@ -108,6 +125,7 @@ impl Taking<'_> {
             primary,
             canary,
             reason: reason.into(),
+            cause: Cause::RolledBack,
             on_canary,
             ended: self.ended(),
         };
@@ -139,7 +157,8 @@ impl Taking<'_> {
             Phase::Progressing(progress) => self.command_in_progress(command, progress),
             Phase::Waiting(waiting) => self.command_while_waiting(command, waiting),
             Phase::Promoting(promotion) if command == Command::Abort => self.abort_promotion(&promotion),
-            Phase::Failed { primary, canary, attempt, .. } if command == Command::Retry => {
+            // Who wants another revision by now has to ask for this one again first.
+            Phase::Failed { primary, canary, seen, attempt, .. } if command == Command::Retry && seen == canary => {
                 self.begin(primary, canary, attempt.saturating_add(1));
             }
             phase @ (Phase::Initializing

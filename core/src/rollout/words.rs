@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::plan::{Plan, Share, Strategy};
 use super::state::Gate;
+use crate::id::Revision;
 
 /// Returns `TARGET.NAMESPACE`.
 fn target(plan: &Plan) -> String {
@@ -32,8 +33,17 @@ pub(super) fn restarting(plan: &Plan) -> String {
     format!("New revision detected! Restarting analysis for {}", target(plan))
 }
 
-pub(super) fn went_back(plan: &Plan) -> String {
-    format!("Rollout of {} ended: the workload went back to its primary", target(plan))
+/// Why a rollout ended that was taken back. Flagger has no word for it: it goes on with a canary that equals its primary.
+pub(super) fn taken_back(primary: &Revision) -> String {
+    format!("the change was taken back, the workload asks for {primary} again")
+}
+
+pub(super) fn taken_back_alert(primary: &Revision) -> String {
+    format!("Canary taken back: the workload asks for {primary} again.")
+}
+
+pub(super) fn withdrawn(plan: &Plan) -> String {
+    format!("Canary taken back! Scaling down {}", plan.name())
 }
 
 pub(super) fn starting(plan: &Plan) -> String {
@@ -91,6 +101,10 @@ pub(super) const fn completed_alert(skipped: bool) -> &'static str {
     } else {
         "Canary analysis completed successfully, promotion finished."
     }
+}
+
+pub(super) fn promotion_halted(reason: &str) -> String {
+    format!("Promotion is halted: {reason}")
 }
 
 pub(super) fn rolling_back(plan: &Plan, reason: &str) -> String {

@@ -223,3 +223,29 @@ fn an_answer_that_comes_late_is_dropped() {
     world.feed(&Event::Answer(late.ticket, Answer::Passed));
     assert_eq!(world.state, before);
 }
+
+/// One approval opens one gate: what has all requests is not asked for again (B18).
+#[test]
+fn blue_green_needs_one_approval() {
+    for by_command in [false, true] {
+        let green = PlanInput { step_weight: None, max_weight: None, iterations: Some(2), ..by_checks() };
+        let mut world = World::new(&PlanInput { hooks: hooks(&[HookKind::ConfirmPromotion]), ..green });
+        world.answers.insert("the-confirm-promotion".into(), Answer::Failed("403".into()));
+        world.feed(&revision("2"));
+        for _ in 0..5 {
+            world.interval();
+        }
+        assert_eq!((world.phase(), world.weight()), ("WaitingPromotion", BasisPoints::ZERO));
+        if by_command {
+            world.feed(&Event::Command(Command::Approve));
+        } else {
+            world.answers.insert("the-confirm-promotion".into(), Answer::Passed);
+        }
+        for _ in 0..5 {
+            world.interval();
+        }
+        assert_eq!(world.phase(), "Succeeded", "{:?}", world.texts);
+        let passed = world.texts.iter().filter(|text| text.contains("Confirm-promotion check")).count();
+        assert_eq!(passed, usize::from(!by_command), "asked once, or not at all");
+    }
+}

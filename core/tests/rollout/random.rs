@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use wingbeat_core::id::Rev;
 use wingbeat_core::rollout::{
-    Answer, Command, Event, Facts, HookKind, Pace, PlanInput, Readiness, State, question, step,
+    Answer, Command, Event, Facts, Handover, HookKind, MetricInput, MetricSource, Pace, Plan, PlanInput, Readiness,
+    State, Ticket, project, question, step,
 };
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::{Counted, Verdict};
@@ -15,6 +16,10 @@ enum Happening {
     Event(Event),
     /// The open question is answered.
     Answer(Answer),
+    /// Some question that was open before is answered with yes.
+    Late(usize),
+    /// The spec is written anew.
+    Rewrite(PlanInput),
     /// The controller is killed and started again.
     Restart,
 }
@@ -70,6 +75,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => command.prop_map(|command| Happening::Event(Event::Command(command))),
         1 => (0..40_u64).prop_map(|rev| Happening::Event(Event::RevSeen(Rev::new(rev)))),
         1 => Just(Happening::Restart),
+        2 => any::<usize>().prop_map(Happening::Late),
+        2 => any_plan().prop_map(Happening::Rewrite),
     ]
 }
 
@@ -88,12 +95,19 @@ fn any_plan() -> impl Strategy<Value = PlanInput> {
         Just(PlanInput { skip_analysis: true, ..input() }),
     ];
     let kinds = prop::sample::subsequence(HookKind::ALL.to_vec(), 0..=8);
-    (shape, kinds, any::<bool>(), 0..2_usize).prop_map(|(shape, kinds, checks, metrics)| PlanInput {
-        hooks: hooks(&kinds),
-        pace: if checks { Pace::Checks } else { Pace::Evidence },
-        metrics: vec!["request-duration".into(); metrics],
-        progress_deadline: Some(Span::from_secs(5)),
-        ..shape
+    let source = prop_oneof![Just(MetricSource::Filters), Just(MetricSource::Elsewhere)];
+    let metrics = prop::collection::vec(("[ab]", source), 0..3);
+    let promotion = (prop::option::of(1..40_i64), any::<bool>());
+    (shape, kinds, any::<bool>(), metrics, promotion).prop_map(|(shape, kinds, checks, metrics, (step, copies))| {
+        PlanInput {
+            hooks: hooks(&kinds),
+            pace: if checks { Pace::Checks } else { Pace::Evidence },
+            metrics: metrics.into_iter().map(|(name, source)| MetricInput { name, source }).collect(),
+            progress_deadline: Some(Span::from_secs(5)),
+            step_weight_promotion: step,
+            handover: if copies { Handover::Copy } else { Handover::Relabel },
+            ..shape
+        }
     })
 }
 
@@ -111,6 +125,25 @@ proptest! {
                     Some(open) => Event::Answer(open.ticket, answer),
                     None => continue,
                 },
+                Happening::Late(which) => {
+                    let open = question(&world.plan, &world.state).map(|open| open.ticket);
+                    let late: Vec<Ticket> =
+                        world.questions.iter().map(|(ticket, _)| *ticket).filter(|it| Some(*it) != open).collect();
+                    let Some(ticket) = late.get(which % late.len().max(1)) else { continue };
+                    let before = world.state.clone();
+                    world.feed(&Event::Answer(*ticket, Answer::Passed));
+                    prop_assert_eq!(&world.state, &before, "what is not asked is not answered");
+                    continue;
+                }
+                Happening::Rewrite(input) => {
+                    let (share, on) = (project(&world.state), world.state.has_rollout());
+                    let terms = world.plan.terms();
+                    world.rewrite(&input);
+                    prop_assert_eq!(project(&world.state), share, "writing moves nothing");
+                    let now = world.plan.terms();
+                    prop_assert!(!on || now == terms || world.plan.strategy() == Plan::try_new(&input).unwrap().strategy());
+                    continue;
+                }
                 Happening::Restart => {
                     world.state = world.state.clone().resumed();
                     continue;
@@ -133,12 +166,22 @@ proptest! {
     }
 
     #[test]
-    fn a_rollout_ends_when_everything_passes(plan in any_plan()) {
+    fn a_rollout_ends_when_everything_passes(plan in any_plan(), later in prop::collection::vec((any_plan(), 0..9), 0..4)) {
         let mut world = World::new(&plan);
         world.facts.verdict = advance();
         world.facts.counted = Counted::Enough;
         world.feed(&revision("2"));
-        for _ in 0..60 {
+        for (plan, intervals) in later {
+            for _ in 0..intervals {
+                world.settle();
+                world.interval();
+            }
+            // In the middle of a look, too.
+            world.pass(1_000);
+            world.feed(&Event::Tick(world.facts.clone()));
+            world.rewrite(&plan);
+        }
+        for _ in 0..150 {
             world.settle();
             world.interval();
         }

@@ -1,7 +1,7 @@
 //! What ends a step, what holds it, and what is out of order.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, HookKind, Plan, PlanInput, Routes};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, Handover, HookKind, Plan, PlanInput, Routes};
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::{Counted, Verdict};
 use wingbeat_core::weight::BasisPoints;
@@ -142,13 +142,13 @@ fn what_is_suspended_neither_begins_nor_moves() {
     world.feed(&revision("2"));
     assert_eq!(world.phase(), "Initialized");
     let mut world = running();
-    world.plan = Plan::try_new(&PlanInput { suspend: true, ..input() }).expect("a plan");
+    world.rewrite(&PlanInput { suspend: true, ..input() });
     world.facts.verdict = advance();
     for _ in 0..5 {
         world.interval();
     }
     assert_eq!(world.weight(), percent(5));
-    world.plan = Plan::try_new(&input()).expect("a plan");
+    world.rewrite(&input());
     world.tick();
     assert_eq!(world.weight(), percent(10));
 }
@@ -195,7 +195,7 @@ fn a_broken_primary_blocks_no_fix() {
 #[test]
 fn a_promotion_that_fails_stays_on_the_canary_when_there_is_no_way_back() {
     for (intact, serves) in [(false, "2"), (true, "1")] {
-        let mut world = World::new(&PlanInput { step_weight: Some(50), ..by_checks() });
+        let mut world = World::new(&PlanInput { step_weight: Some(50), handover: Handover::Copy, ..by_checks() });
         world.feed(&revision("2"));
         for _ in 0..2 {
             world.interval();
@@ -207,4 +207,56 @@ fn a_promotion_that_fails_stays_on_the_canary_when_there_is_no_way_back() {
         assert_eq!(world.phase(), "Failed");
         assert_eq!(world.routes(), Routes::Settled(Revision::new(serves)));
     }
+}
+
+/// A promotion onto nothing is none: it halts, is told once, and goes back in time where that is possible (A11).
+#[test]
+fn a_promotion_of_a_revision_that_is_gone_halts_and_is_told() {
+    for (intact, ends) in [(true, "Failed"), (false, "Promoting")] {
+        let input = PlanInput { step_weight: Some(50), progress_deadline: Some(Span::from_secs(60)), ..by_checks() };
+        let mut world = World::new(&input);
+        world.feed(&revision("2"));
+        for _ in 0..2 {
+            world.interval();
+        }
+        assert_eq!((world.phase(), world.weight()), ("Promoting", percent(50)));
+        world.take_texts();
+        world.facts.canary = down("revision 2 has no endpoints", false);
+        world.facts.intact = intact;
+        for _ in 0..60 {
+            world.interval();
+        }
+        assert_eq!((world.phase(), world.weight()), ("Promoting", percent(50)), "nothing moves");
+        let told = "canary deployment backend.prod not ready: revision 2 has no endpoints";
+        assert_eq!(world.take_texts(), [told]);
+        let halted = (AlertLevel::Error, "Promotion is halted: revision 2 has no endpoints".to_owned());
+        assert_eq!(world.alerts.last(), Some(&halted));
+        world.interval();
+        assert_eq!(world.phase(), ends, "{:?}", world.texts);
+    }
+}
+
+#[test]
+fn a_promotion_does_not_end_on_a_revision_that_is_gone() {
+    let mut world = World::new(&PlanInput { step_weight: Some(50), ..by_checks() });
+    world.feed(&revision("2"));
+    for _ in 0..3 {
+        world.interval();
+    }
+    assert_eq!(world.phase(), "Finalising");
+    world.take_texts();
+    world.facts.primary = down("revision 2 has no endpoints", false);
+    for _ in 0..5 {
+        world.interval();
+    }
+    assert_eq!(world.phase(), "Finalising");
+    assert_eq!(world.take_texts(), ["backend-primary.prod not ready: revision 2 has no endpoints"]);
+    assert!(world.alerts.iter().any(|(_, text)| text == "Promotion is halted: revision 2 has no endpoints"));
+    let mut mended = World { state: world.state.clone(), ..World::new(&by_checks()) };
+    mended.now = world.now;
+    mended.interval();
+    assert_eq!(mended.phase(), "Succeeded");
+    // Another revision is the way out where it does not come back.
+    world.feed(&revision("3"));
+    assert_eq!((world.phase(), world.state.canary()), ("Progressing", Some(&Revision::new("3"))));
 }

@@ -1,20 +1,58 @@
 //! What comes in between: other revisions, aborts, changed plans, restarts and commands.
 
 use wingbeat_core::id::{Rev, Revision};
-use wingbeat_core::rollout::{Answer, Command, Effect, Event, Plan, PlanInput, Readiness, Routes, safety};
+use wingbeat_core::rollout::{
+    AlertLevel, Answer, Cause, Command, Effect, Event, HookInput, HookKind, Pace, Phase, Plan, PlanInput, Readiness,
+    Routes, Strategy, question, safety,
+};
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, down, harm, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running};
 
+/// It did not succeed, and whoever listens is told that nobody promoted anything (B17).
 #[test]
-fn going_back_to_the_primary_is_no_rollout() {
-    let mut world = running();
+fn a_change_that_is_taken_back_ends_its_rollout_without_promotion() {
+    let input = PlanInput { hooks: hooks(&[HookKind::PostRollout]), ..input() };
+    let mut world = World::new(&input);
+    world.feed(&revision("2"));
+    world.tick();
+    world.tick();
+    world.take_texts();
     world.feed(&revision("1"));
     assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
-    assert_eq!(world.phase(), "Succeeded");
+    assert!(matches!(&world.state.phase, Phase::Failed { cause: Cause::TakenBack, .. }), "{:?}", world.state.phase);
+    world.settle();
+    assert_eq!(
+        world.take_texts(),
+        [
+            "Rolling back backend.prod the change was taken back, the workload asks for 1 again",
+            "Canary taken back! Scaling down backend.prod",
+            "Post-rollout check the-post-rollout passed",
+        ]
+    );
+    let alert = "Canary taken back: the workload asks for 1 again.".to_owned();
+    assert_eq!(world.alerts.last(), Some(&(AlertLevel::Warn, alert)));
+    assert_eq!(world.asked.last().map(String::as_str), Some("the-post-rollout in Failed"));
+    // There is nothing to retry, until the workload asks for it again.
+    let refused = world.feed(&Event::Command(Command::Retry));
+    let why = "backend.prod is Failed and its workload asks for 1: ask for 2 to try it again";
+    assert_eq!(refused, [Effect::Refuse(why.to_owned())]);
     world.feed(&revision("2"));
+    assert_eq!((world.phase(), world.state.attempt()), ("Progressing", 2));
+    // A workload that goes back after a rollback takes nothing back.
     world.verdict(harm());
     assert_eq!(world.feed(&revision("1")), []);
+    assert!(matches!(&world.state.phase, Phase::Failed { cause: Cause::RolledBack, .. }));
+}
+
+#[test]
+fn a_change_may_be_taken_back_before_it_was_confirmed() {
+    let mut world = World::new(&PlanInput { hooks: hooks(&[HookKind::ConfirmRollout]), ..input() });
+    world.feed(&revision("2"));
+    assert_eq!(world.phase(), "Waiting");
+    world.feed(&revision("1"));
+    assert!(matches!(&world.state.phase, Phase::Failed { cause: Cause::TakenBack, .. }));
 }
 
 #[test]
@@ -114,11 +152,132 @@ fn a_failed_revision_may_come_again_after_the_workload_went_back() {
 fn a_plan_that_changes_in_mid_run_changes_the_next_step() {
     let mut world = running();
     let input = PlanInput { step_weight: None, max_weight: None, step_weights: vec![20, 40], ..input() };
-    world.plan = Plan::try_new(&input).expect("another plan");
+    world.rewrite(&input);
     assert_eq!(world.weight(), percent(5));
-    world.verdict(advance());
+    for weight in [20, 40] {
+        world.verdict(advance());
+        world.tick();
+        world.interval();
+        assert_eq!(world.weight(), percent(weight), "no weight is left out");
+    }
+}
+
+/// A position is where its share is: fewer steps than were taken already are no reason to promote.
+#[test]
+fn a_shorter_plan_leaves_no_step_out() {
+    let listed = |weights: &[i64]| PlanInput {
+        step_weight: None,
+        max_weight: None,
+        step_weights: weights.to_vec(),
+        ..by_checks()
+    };
+    let mut world = World::new(&listed(&[1, 2, 3, 4, 5]));
+    world.feed(&revision("2"));
+    for _ in 0..4 {
+        world.interval();
+    }
+    assert_eq!(world.weight(), percent(4));
+    world.rewrite(&listed(&[2, 50, 80]));
+    for weight in [50, 80] {
+        world.interval();
+        assert_eq!((world.weight(), world.phase()), (percent(weight), "Progressing"));
+    }
+    let green =
+        |iterations| PlanInput { step_weight: None, max_weight: None, iterations: Some(iterations), ..by_checks() };
+    let mut world = World::new(&green(9));
+    world.feed(&revision("2"));
+    for _ in 0..6 {
+        world.interval();
+    }
+    world.rewrite(&green(2));
     world.interval();
-    assert_eq!(world.weight(), percent(40));
+    assert_eq!((world.weight(), world.phase()), (percent(100), "Progressing"), "the switch is not left out");
+}
+
+/// What makes evidence comparable stays as it was; what is read anew at every look changes (B3).
+#[test]
+fn what_a_rollout_began_under_stays_in_force_to_its_end() {
+    let mut world = running();
+    let other = PlanInput {
+        pace: Pace::Checks,
+        step_weight: None,
+        max_weight: None,
+        iterations: Some(3),
+        matches: true,
+        interval: Some(Span::from_secs(2)),
+        hooks: hooks(&[HookKind::Rollout]),
+        ..input()
+    };
+    assert_eq!(world.rewrite(&other), ["analysis.judge.mode", "analysis.match", "analysis.iterations"]);
+    let plan = &world.plan;
+    assert_eq!((plan.pace(), plan.strategy(), plan.positions()), (Pace::Evidence, Strategy::Weighted, 11));
+    assert_eq!((plan.interval(), plan.hooks(HookKind::Rollout).count()), (Span::from_secs(2), 1));
+    world.facts.verdict = advance();
+    while world.phase() != "Succeeded" {
+        world.interval();
+        assert!(world.now < Timestamp::from_millis(60_000), "stuck in {}", world.phase());
+    }
+    assert_eq!((world.plan.pace(), world.plan.strategy()), (Pace::Checks, Strategy::AbTesting), "for the next one");
+    assert_eq!(world.rewrite(&input()), [""; 0], "nothing waits where no rollout is on");
+}
+
+/// An answer belongs to what was asked, not to a place in a list (B2).
+#[test]
+fn the_late_answer_of_a_hook_that_is_gone_opens_no_gate() {
+    let gate = |name: &str| HookInput { name: name.into(), kind: "confirm-promotion".into(), mute_alert: false };
+    let with = |names: &[&str]| PlanInput {
+        hooks: names.iter().map(|name| gate(name)).collect(),
+        step_weight: Some(50),
+        ..by_checks()
+    };
+    let at_the_gate = |input: &PlanInput| {
+        let mut world = World::new(input);
+        world.feed(&revision("2"));
+        world.interval();
+        world.pass(1_000);
+        world.feed(&Event::Tick(world.facts.clone()));
+        world.settle_until("strict");
+        let open = question(&world.plan, &world.state).expect("the gate is asked");
+        (world, open.ticket)
+    };
+    // By name, by what is behind the name, and by what stands before it in the list.
+    let renamed = Plan::try_new(&with(&["lax"])).expect("a plan");
+    let moved = Plan::try_new(&with(&["strict"])).expect("a plan").asking([7].into_iter(), [].into_iter());
+    let grown = Plan::try_new(&with(&["new", "strict"])).expect("a plan");
+    for plan in [renamed, moved, grown] {
+        let (mut world, late) = at_the_gate(&with(&["strict"]));
+        world.rewrite_as(plan);
+        let before = world.state.clone();
+        world.feed(&Event::Answer(late, Answer::Passed));
+        assert_eq!(world.state, before);
+        for name in ["lax", "strict"] {
+            world.answers.insert(name.into(), Answer::Failed("no".into()));
+        }
+        for _ in 0..3 {
+            world.interval();
+        }
+        assert_eq!(world.phase(), "WaitingPromotion", "the present gate decides, and is asked");
+    }
+    // A gate that is gone holds nothing up, and neither does a look in the middle of which it went.
+    let (mut world, _) = at_the_gate(&with(&["strict"]));
+    world.rewrite(&with(&[]));
+    for _ in 0..4 {
+        world.interval();
+    }
+    assert_eq!(world.phase(), "Succeeded");
+}
+
+#[test]
+fn a_post_rollout_hook_that_comes_later_is_not_told_of_earlier_rollouts() {
+    let with = PlanInput { hooks: hooks(&[HookKind::PostRollout]), ..input() };
+    let mut world = World::new(&with);
+    world.feed(&revision("2"));
+    world.feed(&Event::Command(Command::Abort));
+    assert!(question(&world.plan, &world.state).is_some());
+    world.rewrite(&input());
+    world.feed(&Event::Tick(world.facts.clone()));
+    world.rewrite(&with);
+    assert_eq!(question(&world.plan, &world.state), None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Ways of a rollout from its beginning to its end, as plans say.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, NoData, Pace, PlanInput, Routes, Share};
+use wingbeat_core::rollout::{AlertLevel, Handover, NoData, Pace, PlanInput, Routes, Share};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 
@@ -235,6 +235,39 @@ fn promotion_goes_by_steps_where_the_plan_says_so() {
             "Promotion completed! Scaling down backend.prod",
         ]
     );
+}
+
+/// The share that a promotion goes through, by its kind (B1).
+#[test]
+fn a_promotion_moves_the_share_by_its_step_and_never_more() {
+    let weights = |input: PlanInput| {
+        let mut world = World::new(&PlanInput { step_weight_promotion: Some(10), ..input });
+        world.feed(&revision("2"));
+        let mut weights = Vec::new();
+        for _ in 0..40 {
+            world.interval();
+            if world.phase() == "Promoting" {
+                weights.push(world.weight().get() / 100);
+            }
+        }
+        assert_eq!(world.phase(), "Succeeded");
+        (weights, world.texts.into_iter().filter(|text| text.contains("primary")).collect::<Vec<_>>())
+    };
+    let to_20 = PlanInput { step_weight: Some(20), max_weight: Some(20), ..by_checks() };
+    let (shares, texts) = weights(to_20.clone());
+    assert_eq!(shares, [20, 30, 40, 50, 60, 70, 80, 90], "not 90 at once");
+    assert_eq!(texts[1], "Advance backend.prod primary weight 30");
+    let (shares, texts) = weights(PlanInput { step_weight: Some(40), max_weight: Some(40), ..by_checks() });
+    assert_eq!((shares.len(), texts.len()), (6, 7));
+    let (shares, texts) = weights(PlanInput { handover: Handover::Copy, ..to_20 });
+    assert_eq!(shares, [20, 10], "the primary takes over, the canary's share falls");
+    assert_eq!(texts[1..], ["Advance backend.prod primary weight 90", "Advance backend.prod primary weight 100"]);
+    // Whom rules choose is chosen as a whole, and what has everything moves no more.
+    let tested = PlanInput { step_weight: None, max_weight: None, iterations: Some(1), matches: true, ..by_checks() };
+    assert_eq!(weights(tested.clone()).1[1], "Routing all traffic to primary");
+    let green = PlanInput { matches: false, ..tested };
+    assert_eq!(weights(green.clone()).1[1], "Routing all traffic to primary");
+    assert_eq!(weights(PlanInput { handover: Handover::Copy, ..green }).0, [100, 90, 80, 70, 60, 50, 40, 30, 20, 10]);
 }
 
 #[test]

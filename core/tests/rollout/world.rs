@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::rollout::{
-    Alert, AlertLevel, Answer, Asked, Effect, Event, Facts, HookInput, HookKind, Pace, Plan, PlanInput, Readiness,
-    Routes, State, invariant, project, question, step,
+    Alert, AlertLevel, Amendment, Answer, Asked, Effect, Event, Facts, Hook, HookInput, HookKind, Pace, Plan,
+    PlanInput, PlanTerms, Readiness, Routes, State, Ticket, invariant, project, question, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
@@ -36,7 +36,13 @@ pub(crate) fn hooks(kinds: &[HookKind]) -> Vec<HookInput> {
 
 /// A canary with a clock that only the test moves, and hooks that answer as they were told.
 pub(crate) struct World {
+    /// What is in force.
     pub(crate) plan: Plan,
+    /// What is written.
+    pub(crate) written: Plan,
+    pub(crate) terms: PlanTerms,
+    /// Every question that was ever open, with what it asked.
+    pub(crate) questions: Vec<(Ticket, String)>,
     pub(crate) state: State,
     pub(crate) now: Timestamp,
     pub(crate) facts: Facts,
@@ -48,8 +54,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(input: &PlanInput) -> Self {
+        let plan = Plan::try_new(input).expect("a good plan");
         let mut world = Self {
-            plan: Plan::try_new(input).expect("a good plan"),
+            written: plan.clone(),
+            terms: plan.terms(),
+            plan,
+            questions: Vec::new(),
             state: State::default(),
             now: Timestamp::from_millis(1),
             facts: Facts { flowing: true, ..Facts::unmeasured() },
@@ -68,7 +78,13 @@ impl World {
         let stepped = step(&self.plan, &self.state, event, self.now);
         let broken = invariant::broken(&self.plan, &self.state, event, &stepped.state);
         assert_eq!(broken, None, "{event:?} from {:?} to {:?}", self.state, stepped.state);
+        let began = stepped.state.rollout != self.state.rollout;
         self.state = stepped.state;
+        if began || !self.state.has_rollout() {
+            self.plan = self.written.clone();
+            self.terms = self.plan.terms();
+        }
+        self.note_question();
         for effect in &stepped.effects {
             match effect {
                 Effect::Emit(_, text) => self.texts.push(text.clone()),
@@ -79,12 +95,45 @@ impl World {
         stepped.effects
     }
 
+    /// The spec is written anew. Returns the fields that wait for the next rollout.
+    pub(crate) fn rewrite(&mut self, input: &PlanInput) -> Vec<&'static str> {
+        self.rewrite_as(Plan::try_new(input).expect("a good plan"))
+    }
+
+    pub(crate) fn rewrite_as(&mut self, plan: Plan) -> Vec<&'static str> {
+        self.written = plan;
+        let mut amendment = Amendment::default();
+        self.plan = self.written.clone();
+        if self.state.has_rollout() {
+            self.plan = self.written.clone().under(&self.terms, &mut amendment);
+            self.terms = self.plan.terms();
+        }
+        self.note_question();
+        amendment.waiting()
+    }
+
+    /// One ticket never names two questions, whatever happens to the plan.
+    fn note_question(&mut self) {
+        let Some(open) = question(&self.plan, &self.state) else { return };
+        let asked = match open.asked {
+            Asked::Hook(place) => format!("{:?}", hook(&self.plan, place)),
+            Asked::Metric(place) => format!("{:?}", self.plan.metrics().find(|(at, _)| *at == place)),
+        };
+        if let Some((_, known)) = self.questions.iter().find(|(ticket, _)| *ticket == open.ticket) {
+            assert_eq!(*known, asked, "one ticket names one question");
+        } else {
+            self.questions.push((open.ticket, asked));
+        }
+    }
+
     /// Lets hooks and metrics answer until nothing is asked.
     pub(crate) fn settle(&mut self) {
         while let Some(asked) = question(&self.plan, &self.state) {
             let name = match asked.asked {
                 Asked::Hook(place) => hook_name(&self.plan, place),
-                Asked::Metric(place) => self.plan.metrics().get(place).expect("the metric is in the plan").clone(),
+                Asked::Metric(place) => {
+                    self.plan.metrics().find(|(at, _)| *at == place).expect("the metric is in the plan").1.name.clone()
+                }
             };
             self.asked.push(format!("{name} in {}", asked.phase));
             let answer = self.answers.get(&name).cloned().unwrap_or(Answer::Passed);
@@ -93,6 +142,16 @@ impl World {
                 (_, answer) => answer,
             };
             self.feed(&Event::Answer(asked.ticket, answer));
+        }
+    }
+
+    /// Lets hooks and metrics agree until this one is asked.
+    pub(crate) fn settle_until(&mut self, name: &str) {
+        while let Some(open) = question(&self.plan, &self.state) {
+            if matches!(open.asked, Asked::Hook(place) if hook_name(&self.plan, place) == name) {
+                return;
+            }
+            self.feed(&Event::Answer(open.ticket, Answer::Passed));
         }
     }
 
@@ -133,9 +192,13 @@ impl World {
     }
 }
 
+fn hook(plan: &Plan, place: usize) -> &Hook {
+    let mut all = HookKind::ALL.into_iter().flat_map(|kind| plan.hooks(kind));
+    all.find(|(at, _)| *at == place).expect("the hook is in the plan").1
+}
+
 pub(crate) fn hook_name(plan: &Plan, place: usize) -> String {
-    let all = HookKind::ALL.into_iter().flat_map(|kind| plan.hooks(kind));
-    all.into_iter().find(|(at, _)| *at == place).expect("the hook is in the plan").1.name.clone()
+    hook(plan, place).name.clone()
 }
 
 pub(crate) fn advance() -> Verdict {

@@ -181,3 +181,49 @@ fn state_of_the_version_before_is_read_and_its_evidence_left_aside() {
     assert_eq!((world.phase(), world.weight()), ("Progressing", before));
     assert_eq!(world.counted(), 0, "evidence is gathered anew");
 }
+
+/// Records that the program before this one has written: a rollout goes on from each of them.
+#[test]
+fn records_of_the_version_before_are_read() {
+    let records: BTreeMap<String, serde_json::Value> = serde_json::from_str(include_str!("records-v2.json")).unwrap();
+    assert_eq!(records.len(), 4);
+    for (label, record) in records {
+        let mut store = Memory::default();
+        store.put(&[("canary/prod/backend".to_owned(), serde_json::to_vec(&record).unwrap())]).unwrap();
+        let mut world = World::over(store);
+        let (revision, phase) = match label.as_str() {
+            "progressing" => ("2", "Progressing"),
+            "promoting" => ("2", "Promoting"),
+            "succeeded" => ("2", "Succeeded"),
+            "failed" => ("1", "Failed"),
+            other => panic!("{other}"),
+        };
+        let mut setup = setup(revision);
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.plan = Plan::try_new(&PlanInput {
+            name: Some(name()),
+            target: "backend".into(),
+            interval: Some(Span::from_secs(1)),
+            step_weight: Some(20),
+            step_weight_promotion: Some(10),
+            ..PlanInput::default()
+        })
+        .unwrap();
+        world.engine.configure(setup, world.now);
+        assert_eq!(world.phase(), phase, "{label}");
+        world.engine.stop_learning();
+        if label == "promoting" {
+            let mut shares = vec![world.weight().get() / 100];
+            for _ in 0..30 {
+                world.now = world.now.plus(Span::from_millis(500));
+                world.tick();
+                let share = world.weight().get() / 100;
+                if shares.last() != Some(&share) {
+                    shares.push(share);
+                }
+            }
+            assert!(shares.windows(2).all(|pair| pair[1] == pair[0] + 10 || pair[1] == 0), "{shares:?}");
+            assert_eq!(world.phase(), "Succeeded");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Hook, HookKind, NoData, Pace, Plan, Share, Strategy};
+use super::{Handover, Hook, HookKind, MetricSource, NoData, Pace, Plan, PlannedMetric, Share, Strategy};
 use crate::id::CanaryName;
 use crate::time::Span;
 use crate::weight::BasisPoints;
@@ -60,8 +60,26 @@ pub struct PlanInput {
     pub hooks: Vec<HookInput>,
     /// `analysis.judge.noData`.
     pub no_data: Option<NoData>,
-    /// Names of `analysis.metrics`, in the order in which they are looked at.
-    pub metrics: Vec<String>,
+    /// `analysis.metrics`, in the order in which they are looked at.
+    pub metrics: Vec<MetricInput>,
+    /// How a revision that passed becomes the primary, which the provider decides.
+    pub handover: Handover,
+}
+
+/// One of `analysis.metrics`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetricInput {
+    /// `name`.
+    pub name: String,
+    /// Who measures it.
+    pub source: MetricSource,
+}
+
+impl From<&str> for MetricInput {
+    /// A metric that somebody outside measures.
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), source: MetricSource::Elsewhere }
+    }
 }
 
 /// One of `analysis.webhooks`.
@@ -114,23 +132,33 @@ pub(super) fn parse(input: &PlanInput) -> Result<Plan, Vec<PlanError>> {
     };
     let hooks = errors.hooks(&input.hooks);
     match &input.name {
-        Some(name) if errors.0.is_empty() => Ok(Plan {
-            name: name.clone(),
-            target: input.target.clone(),
-            kind: input.kind.clone().unwrap_or_else(|| "Deployment".to_string()),
-            interval,
-            threshold: threshold.and_then(|threshold| u32::try_from(threshold).ok()).unwrap_or(1),
-            pace: input.pace,
-            strategy,
-            shares,
-            promotion_step,
-            deadline: input.progress_deadline.unwrap_or(DEFAULT_DEADLINE),
-            skip_analysis: input.skip_analysis,
-            suspended: input.suspend,
-            hooks,
-            metrics: input.metrics.clone(),
-            no_data: input.no_data,
-        }),
+        Some(name) if errors.0.is_empty() => {
+            let metrics = input.metrics.iter().map(|metric| PlannedMetric {
+                name: metric.name.clone(),
+                source: metric.source,
+                content: 0,
+            });
+            let plan = Plan {
+                name: name.clone(),
+                target: input.target.clone(),
+                kind: input.kind.clone().unwrap_or_else(|| "Deployment".to_string()),
+                interval,
+                threshold: threshold.and_then(|threshold| u32::try_from(threshold).ok()).unwrap_or(1),
+                pace: input.pace,
+                strategy,
+                shares,
+                promotion_step,
+                deadline: input.progress_deadline.unwrap_or(DEFAULT_DEADLINE),
+                skip_analysis: input.skip_analysis,
+                suspended: input.suspend,
+                hooks,
+                metrics: metrics.collect(),
+                asks: 0,
+                handover: input.handover,
+                no_data: input.no_data,
+            };
+            Ok(plan.asking(core::iter::empty(), core::iter::empty()))
+        }
         Some(_) | None => Err(errors.0),
     }
 }
@@ -222,7 +250,7 @@ impl Errors {
         let mut parsed = Vec::new();
         for (place, hook) in hooks.iter().enumerate() {
             if let Some(kind) = HookKind::parse(&hook.kind) {
-                parsed.push(Hook { name: hook.name.clone(), kind, muted: hook.mute_alert });
+                parsed.push(Hook { name: hook.name.clone(), kind, muted: hook.mute_alert, content: 0 });
             } else {
                 let kinds = HookKind::ALL.map(HookKind::as_str).join(", ");
                 let wrong = format!("there is no type {}", hook.kind);

@@ -154,6 +154,14 @@ impl Taking<'_> {
         }
         let next = place.saturating_add(1);
         let left = self.plan.hooks(HookKind::PostRollout).nth(next).map_or(Ended::Quiet, |_| Ended::Asking(next));
+        self.left(left);
+    }
+
+    pub(super) fn post_rollout_is_over(&mut self) {
+        self.left(Ended::Quiet);
+    }
+
+    fn left(&mut self, left: Ended) {
         if let Phase::Succeeded { ended, .. } | Phase::Failed { ended, .. } = &mut self.state.phase {
             *ended = left;
         }

@@ -3,7 +3,7 @@
 use super::super::event::AlertLevel;
 use super::super::plan::{HookKind, Pace, Share};
 use super::super::round::{Round, Stage};
-use super::super::state::{Ended, Phase, Progress, StepClock, Waiting};
+use super::super::state::{Phase, Progress, StepClock, Waiting};
 use super::super::words;
 use super::Taking;
 use crate::id::Revision;
@@ -32,14 +32,18 @@ impl Taking<'_> {
                     noted.clone_from(seen);
                 }
             }
-            Phase::Waiting(waiting) if waiting.primary == *seen => self.went_back(seen),
+            Phase::Waiting(waiting) if waiting.primary == *seen => self.taken_back(),
             Phase::Waiting(waiting) if waiting.canary != *seen => {
                 self.begin(waiting.primary, seen.clone(), 1);
             }
-            Phase::Progressing(progress) if progress.primary == *seen => self.went_back(seen),
+            Phase::Progressing(progress) if progress.primary == *seen => self.taken_back(),
             Phase::Progressing(progress) if progress.canary != *seen => {
                 self.normal(words::restarting(plan));
                 self.start(progress.primary, seen.clone(), 1);
+            }
+            // What was promoted is gone: the way out is another revision.
+            Phase::Finalising { primary, unready: Some(_), .. } if primary != *seen => {
+                self.begin(primary, seen.clone(), 1);
             }
             // A promotion is finished first; the revision is seen again after it.
             Phase::Initialized { .. }
@@ -91,10 +95,5 @@ impl Taking<'_> {
             unready: None,
             primary_unready: None,
         });
-    }
-
-    fn went_back(&mut self, primary: &Revision) {
-        self.normal(words::went_back(self.plan));
-        self.state.phase = Phase::Succeeded { primary: primary.clone(), ended: Ended::Quiet };
     }
 }

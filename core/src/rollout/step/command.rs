@@ -57,6 +57,9 @@ impl Taking<'_> {
 /// Returns why a command makes no sense in a phase.
 pub(super) fn refusal(plan: &Plan, phase: &Phase, command: Command) -> String {
     let name = plan.name();
+    if let (Command::Retry, Phase::Failed { canary, seen, .. }) = (command, phase) {
+        return format!("{name} is Failed and its workload asks for {seen}: ask for {canary} to try it again");
+    }
     let paused = matches!(phase, Phase::Progressing(Progress { paused: true, .. }));
     let now = if paused { "Progressing and paused" } else { phase.as_str() };
     let unready = match phase {

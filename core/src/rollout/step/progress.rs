@@ -6,7 +6,7 @@ use super::super::event::{AlertLevel, Facts, Readiness};
 use super::super::plan::{HookKind, NoData, Pace, Plan, Share};
 use super::super::round::Stage;
 use super::super::safety::{Action, Health, Moment, act};
-use super::super::state::{Gate, Phase, Progress, StepClock, Unready};
+use super::super::state::{Ended, Gate, Phase, Progress, StepClock, Unready};
 use super::super::words;
 use super::Taking;
 use crate::time::{Span, Timestamp};
@@ -16,6 +16,9 @@ impl Taking<'_> {
     pub(super) fn tick(&mut self, facts: &Facts) {
         match self.state.phase.clone() {
             Phase::Waiting(mut waiting) => {
+                if waiting.round.is_outdated(self.plan) {
+                    waiting.round = waiting.round.at(Stage::Over);
+                }
                 if waiting.round.stage == Stage::Over && waiting.round.due <= self.now {
                     waiting.round = waiting.round.next(self.plan, self.now);
                     match Stage::hooks(self.plan, HookKind::ConfirmRollout, 0) {
@@ -23,15 +26,18 @@ impl Taking<'_> {
                         // The plan has lost its hooks meanwhile.
                         None => return self.confirmed(waiting.primary, waiting.canary, waiting.attempt),
                     }
-                    self.state.phase = Phase::Waiting(waiting);
                 }
+                self.state.phase = Phase::Waiting(waiting);
             }
             Phase::Progressing(progress) => self.progress(progress, facts),
             Phase::Promoting(promotion) => self.promotion(promotion, facts),
-            Phase::Finalising { primary, due } => {
-                if due <= self.now {
-                    self.succeed(primary, false);
-                }
+            Phase::Finalising { primary, due, unready } => self.finalising(primary, due, unready.as_ref(), facts),
+            Phase::Succeeded { ended: Ended::Asking(place), .. }
+            | Phase::Failed { ended: Ended::Asking(place), .. }
+                if self.plan.hooks(HookKind::PostRollout).nth(place).is_none() =>
+            {
+                // The plan has lost it: one that takes its place later is not told of this rollout.
+                self.post_rollout_is_over();
             }
             Phase::Initializing | Phase::Initialized { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => {}
         }
@@ -40,6 +46,9 @@ impl Taking<'_> {
     fn progress(&mut self, mut progress: Progress, facts: &Facts) {
         let (plan, now) = (self.plan, self.now);
         progress.clock = progress.clock.run(facts.flowing, now);
+        if progress.round.is_outdated(plan) {
+            progress.round = progress.round.at(Stage::Over);
+        }
         let hopeless = self.note_readiness(&mut progress, facts);
         self.state.phase = Phase::Progressing(progress.clone());
         let primary = if facts.primary.is_ready() { Health::Good } else { Health::Bad };
@@ -84,7 +93,7 @@ impl Taking<'_> {
     /// Takes the share back to the first one. False if it is not above it.
     fn shrink(&mut self, progress: &Progress) -> bool {
         let Some((position, share)) = self.plan.first_weight() else { return false };
-        if progress.position <= position || !matches!(progress.share, Share::Weight(_)) {
+        if !matches!(progress.share, Share::Weight(_)) || progress.share.shown() <= share.shown() {
             return false;
         }
         self.warning(words::shrunk(self.plan, share));
@@ -249,8 +258,9 @@ impl Taking<'_> {
     }
 
     fn advance(&mut self, mut progress: Progress) {
-        let position = progress.position.saturating_add(1);
-        let Some(share) = self.plan.share(position) else { return self.promote(progress, false) };
+        let Some((position, share)) = self.plan.next(progress.position, progress.share) else {
+            return self.promote(progress, false);
+        };
         self.normal(words::advance(self.plan, position, progress.share, share));
         self.enter(&mut progress, position, share);
         self.state.phase = Phase::Progressing(progress);
@@ -269,10 +279,12 @@ impl Taking<'_> {
 
 /// Returns the gate before the next position.
 pub(super) fn gate(plan: &Plan, progress: &Progress) -> Option<Gate> {
-    match plan.share(progress.position.saturating_add(1)) {
-        None | Some(Share::Everything) => Some(Gate::Promotion),
-        Some(Share::Weight(_)) => Some(Gate::TrafficIncrease),
-        Some(Share::Nothing | Share::Mirrored(_) | Share::Matched) => None,
+    match (progress.share, plan.next(progress.position, progress.share)) {
+        // It has all requests: the gate was before the switch, and one approval is enough for both.
+        (Share::Everything, None) => None,
+        (_, None | Some((_, Share::Everything))) => Some(Gate::Promotion),
+        (_, Some((_, Share::Weight(_)))) => Some(Gate::TrafficIncrease),
+        (_, Some((_, Share::Nothing | Share::Mirrored(_) | Share::Matched))) => None,
     }
 }
 
@@ -286,7 +298,7 @@ pub(super) const fn hook_of(gate: Gate) -> HookKind {
 /// Returns true while an A/B test has yet to measure, for an interval, what matching requests come to at the primary: their
 /// users are not those of the others, and this is what the canary can be held against (P12).
 fn measures_before(plan: &Plan, progress: &Progress, now: Timestamp) -> bool {
-    let next = plan.share(progress.position.saturating_add(1));
+    let next = plan.next(progress.position, progress.share).map(|(_, share)| share);
     progress.position == 0
         && next == Some(Share::Matched)
         && plan.pace() == Pace::Evidence
@@ -309,5 +321,5 @@ fn may_move(plan: &Plan, progress: &Progress, facts: &Facts, now: Timestamp) -> 
 /// Returns true if a round asks anything before the judge.
 fn looks(plan: &Plan) -> bool {
     let hooks = [HookKind::Rollback, HookKind::Rollout].into_iter().any(|kind| plan.hooks(kind).next().is_some());
-    hooks || !plan.metrics().is_empty()
+    hooks || plan.metrics().next().is_some()
 }

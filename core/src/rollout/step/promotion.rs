@@ -3,35 +3,27 @@
 use alloc::format;
 
 use super::super::event::{AlertLevel, Facts, Readiness};
-use super::super::plan::{Pace, Share};
+use super::super::plan::{Handover, Pace};
 use super::super::safety::{Action, Health, Moment, act};
 use super::super::state::{Phase, Progress, Promotion, Unready};
 use super::super::words;
 use super::Taking;
 use crate::id::Revision;
 use crate::time::Timestamp;
-use crate::weight::BasisPoints;
 
 impl Taking<'_> {
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
         self.normal(words::copying(self.plan));
-        let moved = match progress.share {
-            // Requests that do not match are still the primary's: all of them have to move.
-            Share::Matched => BasisPoints::ZERO,
-            Share::Nothing | Share::Mirrored(_) | Share::Weight(_) | Share::Everything => {
-                progress.share.shown().complement()
-            }
-        };
         let due = self.next_tick();
         let Progress { primary, canary, attempt, failed_checks, share, .. } = progress;
-        let (unready, frozen, intact) = (None, false, false);
+        let (handover, unready, frozen, intact) = (self.plan.handover(), None, false, false);
         self.state.phase = Phase::Promoting(Promotion {
             primary,
             canary,
             attempt,
             failed_checks,
             share,
-            moved,
+            handover,
             due,
             skipped,
             unready,
@@ -43,11 +35,20 @@ impl Taking<'_> {
     pub(super) fn promotion(&mut self, mut promotion: Promotion, facts: &Facts) {
         let (plan, now) = (self.plan, self.now);
         promotion.intact = facts.intact;
-        let unready = Unready::note(promotion.unready.as_ref(), &facts.primary, now);
+        // The workload that is to have all requests.
+        let heir = match promotion.handover {
+            Handover::Relabel => &facts.canary,
+            Handover::Copy => &facts.primary,
+        };
+        let unready = Unready::note(promotion.unready.as_ref(), heir, now);
         if let Some(Unready { reason, .. }) = &unready
             && promotion.unready.as_ref().is_none_or(|before| before.reason != *reason)
         {
-            self.warning(words::primary_not_ready(plan, reason));
+            match promotion.handover {
+                Handover::Relabel => self.promotion_halted(words::canary_not_ready(plan, reason), reason),
+                // The rule while it takes the revision over: nobody is alerted for it.
+                Handover::Copy => self.warning(words::primary_not_ready(plan, reason)),
+            }
         }
         promotion.unready = unready;
         let late = promotion.unready.as_ref().is_some_and(|unready| now.since(unready.since) >= plan.deadline());
@@ -55,8 +56,13 @@ impl Taking<'_> {
             Readiness::NotReady { hopeless, .. } if *hopeless || late => Health::Bad,
             Readiness::NotReady { .. } | Readiness::Ready => Health::Good,
         };
+        // Where the canary itself becomes the primary, they are the same.
+        let canary = match promotion.handover {
+            Handover::Relabel => health(heir, late),
+            Handover::Copy => health(&facts.canary, false),
+        };
         let moment = if facts.intact { Moment::PromotingIntact } else { Moment::Promoting };
-        let action = act(moment, health(&facts.primary, late), health(&facts.canary, false));
+        let action = act(moment, health(heir, late), canary);
         let reason = promotion.unready.as_ref().map_or_else(|| "the canary failed".into(), |it| it.reason.clone());
         let told = core::mem::replace(&mut promotion.frozen, action == Action::Freeze);
         self.state.phase = Phase::Promoting(promotion.clone());
@@ -79,34 +85,57 @@ impl Taking<'_> {
                 return self.failed(promotion.primary, promotion.canary, &reason, true);
             }
         }
-        if facts.primary.is_ready() && promotion.due <= now {
+        if heir.is_ready() && promotion.due <= now {
             self.move_traffic(promotion);
         }
     }
 
-    /// The promoted revision is complete: it takes over, all at once or by steps.
+    /// The workload that is to have all requests is complete: it takes over, all at once or by steps.
     fn move_traffic(&mut self, mut promotion: Promotion) {
         let plan = self.plan;
         if promotion.skipped {
             return self.succeed(promotion.canary, true);
         }
-        let Some(step) = plan.promotion_step() else {
+        let Some(step) = plan.promotion_step().filter(|_| promotion.moves_by_steps()) else {
             self.normal("Routing all traffic to primary");
-            self.state.phase = Phase::Finalising { primary: promotion.canary, due: self.next_tick() };
-            return;
+            return self.finalise(promotion.canary);
         };
-        promotion.moved = promotion.moved.plus(step);
-        self.normal(words::primary_weight(plan, promotion.moved));
-        if promotion.moved == BasisPoints::FULL {
-            self.state.phase = Phase::Finalising { primary: promotion.canary, due: self.next_tick() };
-            return;
-        }
-        // Requests that matched stay where they are; of the others, the share moves.
-        if promotion.share.shown() < promotion.moved {
-            promotion.share = Share::Weight(promotion.moved);
-        }
+        let Some(share) = promotion.handover.next(promotion.share, step) else {
+            self.normal(words::primary_weight(plan, crate::weight::BasisPoints::FULL));
+            return self.finalise(promotion.canary);
+        };
+        let primary = match promotion.handover {
+            Handover::Relabel => share.shown(),
+            Handover::Copy => share.shown().complement(),
+        };
+        self.normal(words::primary_weight(plan, primary));
+        promotion.share = share;
         promotion.due = self.now.plus(plan.interval());
         self.state.phase = Phase::Promoting(promotion);
+    }
+
+    fn finalise(&mut self, primary: Revision) {
+        self.state.phase = Phase::Finalising { primary, due: self.next_tick(), unready: None };
+    }
+
+    /// What was promoted has all requests. Nothing ends on a workload that cannot serve.
+    pub(super) fn finalising(&mut self, primary: Revision, due: Timestamp, before: Option<&Unready>, facts: &Facts) {
+        let unready = Unready::note(before, &facts.primary, self.now);
+        match &unready {
+            None if due <= self.now => return self.succeed(primary, false),
+            None => {}
+            Some(Unready { reason, .. }) => {
+                if before.is_none_or(|before| before.reason != *reason) {
+                    self.promotion_halted(words::primary_not_ready(self.plan, reason), reason);
+                }
+            }
+        }
+        self.state.phase = Phase::Finalising { primary, due, unready };
+    }
+
+    fn promotion_halted(&mut self, text: alloc::string::String, reason: &str) {
+        self.warning(text);
+        self.alert(AlertLevel::Error, words::promotion_halted(reason));
     }
 
     pub(super) fn succeed(&mut self, primary: Revision, skipped: bool) {

@@ -1,0 +1,180 @@
+//! What is written anew in the middle of a rollout, and revisions that go.
+
+use wingbeat_core::matching::division::Identity;
+use wingbeat_core::rollout::Cause;
+
+use super::*;
+use crate::view::CanaryView;
+
+/// The wanted revision, by checks that decide in intervals.
+fn by_checks(revision: &str) -> Setup {
+    let mut setup = setup(revision);
+    let managed = setup.canaries.get_mut(&name()).unwrap();
+    managed.plan = Plan::try_new(&PlanInput {
+        name: Some(name()),
+        target: "backend".into(),
+        interval: Some(Span::from_secs(1)),
+        step_weight: Some(10),
+        max_weight: Some(50),
+        pace: Pace::Checks,
+        ..PlanInput::default()
+    })
+    .unwrap();
+    managed.judge = JudgeConfig { mode: Mode::Guard, alpha: 0.01, ..JudgeConfig::default() };
+    setup
+}
+
+fn view(world: &mut World) -> CanaryView {
+    let board = world.engine.board(true, world.now);
+    board.canaries.values().next().unwrap().as_ref().clone()
+}
+
+fn in_force(view: &CanaryView) -> Option<String> {
+    view.conditions.iter().find(|condition| condition.kind == "InForce").map(|condition| condition.message.clone())
+}
+
+/// Status shows what is in force, which a restart does not change (B3).
+#[test]
+fn a_mode_that_changes_in_mid_run_waits_for_the_next_rollout() {
+    let mut world = World::new();
+    world.rollout();
+    world.texts.clear();
+    world.engine.configure(by_checks("2"), world.now);
+    world.tick();
+    let told = "spec.analysis.judge.mode, spec.analysis.judge.alpha is in force as it was when the rollout began, the \
+                change waits for the next one";
+    assert_eq!(world.texts, [format!("The spec of backend.prod changed during a rollout: {told}")]);
+    for _ in 0..2 {
+        let shown = view(&mut world);
+        assert_eq!((shown.mode.as_str(), in_force(&shown).as_deref()), ("sequential", Some(told)));
+        assert!((shown.alpha.total - 0.0005).abs() < 1e-9, "{:?}", shown.alpha);
+        world = world.restart();
+        world.engine.configure(by_checks("2"), world.now);
+        world.engine.stop_learning();
+        world.tick();
+    }
+    // Evidence goes on deciding: no interval by itself lets the share rise.
+    for _ in 0..30 {
+        world.now = world.now.plus(Span::from_millis(100));
+        world.tick();
+    }
+    assert_eq!(world.weight(), BasisPoints::from_percent(10));
+    world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+    world.engine.command(&name(), Command::Retry, "2", world.now).unwrap();
+    world.tick();
+    let shown = view(&mut world);
+    assert_eq!((shown.mode.as_str(), in_force(&shown)), ("guard", None));
+}
+
+#[test]
+fn who_gets_the_canary_does_not_change_in_mid_run() {
+    let to_users = |revision: &str| {
+        let mut setup = setup(revision);
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.audience = Audience::Users(Identity::Cookie("uid".into()));
+        managed.judge.comparison = Comparison::Affinity;
+        managed.service.timeout = Some(Span::from_secs(3));
+        setup
+    };
+    let by_bucket = |world: &World| {
+        let model = world.engine.model();
+        let Split::Weighted { by_bucket, .. } = model.hosts[0].split else { panic!("{:?}", model.hosts[0].split) };
+        (by_bucket, model.hosts[0].timeout)
+    };
+    let mut world = World::new();
+    world.rollout();
+    world.engine.configure(to_users("2"), world.now);
+    world.tick();
+    assert_eq!(by_bucket(&world), (false, Some(Span::from_secs(3))), "the timeout changes at once");
+    assert!(in_force(&view(&mut world)).is_some_and(|told| told.starts_with("spec.analysis.affinity is in force")));
+    // Written as it was, nothing waits any more.
+    world.engine.configure(setup("2"), world.now);
+    assert_eq!(in_force(&view(&mut world)), None);
+    world.engine.configure(to_users("2"), world.now);
+    world.engine.configure(to_users("1"), world.now);
+    world.engine.configure(to_users("2"), world.now);
+    world.tick();
+    assert!(by_bucket(&world).0, "the next rollout has it");
+}
+
+/// What is gone is not promoted, whatever let it go (A11).
+#[test]
+fn a_revision_that_goes_while_it_is_promoted_halts_the_promotion() {
+    let promoting = |revisions: &[&str]| {
+        let mut setup = setup("2");
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.workload.revisions.retain(|revision, _| revisions.contains(&revision.as_str()));
+        setup
+    };
+    let mut world = World::new();
+    world.rollout();
+    let all = |bound: &[&str]| bound.iter().map(|revision| Revision::new(*revision)).collect();
+    assert_eq!(view(&mut world).in_use, InUse { bound: all(&["1"]), on_trial: Some(Revision::new("2")) });
+    world.engine.command(&name(), Command::Promote, "1", world.now).unwrap();
+    assert_eq!(view(&mut world).in_use, InUse { bound: all(&["1", "2"]), on_trial: None });
+    world.engine.alerts();
+    world.engine.configure(promoting(&["1"]), world.now);
+    for _ in 0..20 {
+        world.now = world.now.plus(Span::from_millis(500));
+        world.tick();
+    }
+    assert_eq!(world.phase(), "Promoting");
+    let told = "canary deployment backend.prod not ready: revision 2 has no endpoints";
+    assert_eq!(world.texts.iter().filter(|text| *text == told).count(), 1, "{:?}", world.texts);
+    let alerts: Vec<String> = world.engine.alerts().into_iter().map(|alerted| alerted.alert.text).collect();
+    assert_eq!(alerts, ["Promotion is halted: revision 2 has no endpoints"]);
+    let ready = view(&mut world).conditions.into_iter().find(|condition| condition.kind == "Ready").unwrap();
+    assert_eq!(ready.message, "revision 2 has no endpoints");
+    world.engine.configure(promoting(&["1", "2"]), world.now);
+    world.tick();
+    world.tick();
+    world.tick();
+    assert_eq!(world.phase(), "Succeeded");
+}
+
+#[test]
+fn a_change_that_is_taken_back_is_shown_as_that_and_counted_as_nothing_else() {
+    let mut world = World::new();
+    world.rollout();
+    world.engine.configure(setup("1"), world.now);
+    world.tick();
+    let state = &world.engine.roster.all()[&name()].state;
+    assert!(matches!(&state.phase, Phase::Failed { cause: Cause::TakenBack, .. }), "{:?}", state.phase);
+    let promoted = view(&mut world).conditions[0].clone();
+    assert_eq!((promoted.status.as_str(), promoted.reason.as_str()), ("False", "Failed"));
+    assert_eq!(promoted.message, "Canary taken back: the change was taken back, the workload asks for 1 again");
+    assert!(world.metric("flagger_canary_failures_total").is_empty());
+    assert!(world.metric("flagger_canary_successes_total").is_empty());
+    assert!(!world.engine.roster.busy().contains(&name()), "it is at rest");
+}
+
+/// Rules of the service: chance decides among those that match, and the others stay with the primary (B10).
+#[test]
+fn a_share_of_those_that_match_is_chosen_by_the_filters() {
+    let served = |revision: &str| {
+        let prefix = StringMatch { prefix: Some("/api".to_owned()), ..StringMatch::default() };
+        let entry = EntryInput { uri: Some(prefix), ..EntryInput::default() };
+        let mut setup = setup(revision);
+        let managed = setup.canaries.get_mut(&name()).unwrap();
+        managed.audience = Audience::Served(Entries::try_new(&[entry]).unwrap());
+        setup
+    };
+    let mut world = World::over(Memory::default());
+    for revision in ["1", "2"] {
+        world.engine.configure(served(revision), world.now);
+        world.tick();
+    }
+    let Split::Header { value, .. } = world.engine.model().hosts[0].split.clone() else {
+        panic!("{:?}", world.engine.model().hosts[0].split)
+    };
+    let request = ReportRequest { automaton_format: AUTOMATON_FORMAT, ..world.request() };
+    let policy = world.engine.report(&request, world.now).unwrap().policy.unwrap();
+    let divisions = convert::policy::divisions(&policy).unwrap();
+    let [(_, Division::Rules { token, holdback, rules })] = divisions.as_slice() else { panic!("{divisions:?}") };
+    assert_eq!((token, *holdback), (&value, BasisPoints::from_percent(90)), "a tenth of those that match");
+    let path = |path: &str| {
+        let request = wingbeat_core::matching::request::Request { path: path.into(), ..Default::default() };
+        rules.first_match(&request)
+    };
+    assert_eq!((path("/api/v1"), path("/other")), (Some(0), None));
+}
