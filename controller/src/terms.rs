@@ -32,7 +32,7 @@ impl Terms {
         let Managed { plan, judge: written_judge, workload, service, audience, hooks, measures, alerts } =
             written.clone();
         let Workload { revision, revisions, http2 } = workload;
-        let Service { hosts, listeners, timeout, retries, http } = service;
+        let Service { hosts, listeners, timeout, retries, http, traffic } = service;
         self.note_audience(&audience, &mut amendment);
         let managed = Managed {
             plan: plan.under(&self.plan, &mut amendment),
@@ -49,6 +49,7 @@ impl Terms {
                 timeout: amendment.now(timeout),
                 retries: amendment.now(retries),
                 http: amendment.now(http),
+                traffic: amendment.now(traffic),
             },
             audience: self.audience.clone(),
             hooks: amendment.now(hooks),

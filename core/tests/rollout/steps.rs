@@ -1,7 +1,7 @@
 //! What ends a step, what holds it, and what is out of order.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, Handover, HookKind, Plan, PlanInput, Routes};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, Handover, HookKind, PlanInput, Routes};
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::{Counted, Verdict};
 use wingbeat_core::weight::BasisPoints;

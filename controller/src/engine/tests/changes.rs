@@ -168,7 +168,7 @@ fn a_share_of_those_that_match_is_chosen_by_the_filters() {
         panic!("{:?}", world.engine.model().hosts[0].split)
     };
     let request = ReportRequest { automaton_format: AUTOMATON_FORMAT, ..world.request() };
-    let policy = world.engine.report(&request, world.now).unwrap().policy.unwrap();
+    let policy = world.engine.report(&near(), &request, world.now).unwrap().policy.unwrap();
     let divisions = convert::policy::divisions(&policy).unwrap();
     let [(_, Division::Rules { token, holdback, rules })] = divisions.as_slice() else { panic!("{divisions:?}") };
     assert_eq!((token, *holdback), (&value, BasisPoints::from_percent(90)), "a tenth of those that match");

@@ -189,7 +189,8 @@ fn records_of_the_version_before_are_read() {
     assert_eq!(records.len(), 4);
     for (label, record) in records {
         let mut store = Memory::default();
-        store.put(&[("canary/prod/backend".to_owned(), serde_json::to_vec(&record).unwrap())]).unwrap();
+        let bytes = serde_json::to_vec(&record).unwrap();
+        store.commit(&[Write::Put("canary/prod/backend".to_owned(), bytes)]).unwrap();
         let mut world = World::over(store);
         let (revision, phase) = match label.as_str() {
             "progressing" => ("2", "Progressing"),

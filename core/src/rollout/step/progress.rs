@@ -186,7 +186,7 @@ impl Taking<'_> {
             let reason = format!("failed checks threshold reached {failed}");
             return self.fail(&reason, AlertLevel::Error, format!("Failed checks threshold reached {failed}"));
         }
-        if plan.pace() == Pace::Checks && plan.metrics().is_empty() && progress.share.has_users() {
+        if plan.pace() == Pace::Checks && plan.metrics().next().is_none() && progress.share.has_users() {
             return self.at(progress, Stage::Judge);
         }
         self.check_hooks(progress);
