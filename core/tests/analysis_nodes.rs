@@ -1,9 +1,5 @@
 //! Which nodes a verdict rests on: nodes that leave, fall silent, return, carry next to nothing, restart, or lie.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, and its counts are small"
-)]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking, and its counts are small")]
 
 use wingbeat_core::analysis::judge::{About, Flowing, Judge, JudgeConfig};
 use wingbeat_core::analysis::window::{Batch, WINDOW, Windows};
@@ -46,7 +42,7 @@ struct Nodes {
     now: Timestamp,
     weight: u8,
     canary: f64,
-    nodes: Vec<Node>,
+    each: Vec<Node>,
     /// It is asked after every window, and once is enough.
     promoted: bool,
 }
@@ -61,7 +57,7 @@ impl Nodes {
             now: Timestamp::from_millis(1_000_000),
             weight: 0,
             canary: ERRORS,
-            nodes: rps.iter().enumerate().map(node).collect(),
+            each: rps.iter().enumerate().map(node).collect(),
             promoted: false,
         }
     }
@@ -92,7 +88,7 @@ impl Nodes {
     fn report(&mut self) -> Option<Batch> {
         let (mut windows, name) = (Windows::new(), CanaryName::new("prod", "backend"));
         let arrived = self.now.minus(Span::from_millis(1));
-        for node in &self.nodes {
+        for node in &self.each {
             let requests = self.draw.poisson(node.rps * WINDOW.as_secs_f64());
             let canary = self.draw.binomial(requests, f64::from(self.weight) / 100.0);
             let primary = requests - canary;
@@ -159,7 +155,7 @@ fn where_two_of_three_have_left_the_third_decides() {
     for (seed, gone) in [(1, 0), (2, 1), (3, 5), (4, 60)] {
         for idle in [0.0, 1.0] {
             let mut nodes = Nodes::at_work(seed, &[300.0, 300.0, 300.0], 5, Span::from_secs(120));
-            for node in &mut nodes.nodes[1..] {
+            for node in &mut nodes.each[1..] {
                 node.rps = idle;
             }
             nodes.last(Span::from_secs(gone));
@@ -172,11 +168,11 @@ fn where_two_of_three_have_left_the_third_decides() {
 #[test]
 fn where_two_leave_while_the_evidence_rests_on_the_third_it_decides() {
     let mut nodes = Nodes::at_work(5, &[300.0, 300.0, 300.0], 5, Span::from_secs(20));
-    nodes.nodes[2].lie = Some(Lie::CanaryFails(10));
+    nodes.each[2].lie = Some(Lie::CanaryFails(10));
     nodes.last(Span::from_secs(60));
     assert!(!nodes.is_rolled_back());
-    nodes.nodes[0].rps = 0.0;
-    nodes.nodes[1].rps = 0.0;
+    nodes.each[0].rps = 0.0;
+    nodes.each[1].rps = 0.0;
     let taken = nodes.until_rolled_back(Span::from_secs(60));
     assert!(is_prompt(taken), "{taken:?} {:?}", nodes.verdict());
 }
@@ -207,15 +203,15 @@ fn two_that_are_idle_from_the_start_hold_nothing() {
 fn nodes_that_return_are_heard_again() {
     let mut nodes = Nodes::at_work(9, &[100.0, 100.0, 100.0], 5, Span::from_secs(60));
     for _ in 0..3 {
-        nodes.nodes[0].rps = 0.0;
-        nodes.nodes[1].rps = 0.0;
+        nodes.each[0].rps = 0.0;
+        nodes.each[1].rps = 0.0;
         nodes.last(Span::from_secs(30));
-        nodes.nodes[0].rps = 100.0;
-        nodes.nodes[1].rps = 100.0;
+        nodes.each[0].rps = 100.0;
+        nodes.each[1].rps = 100.0;
         nodes.last(Span::from_secs(2));
-        nodes.nodes[2].lie = Some(Lie::CanaryFails(5));
+        nodes.each[2].lie = Some(Lie::CanaryFails(5));
         nodes.last(Span::from_secs(20));
-        nodes.nodes[2].lie = None;
+        nodes.each[2].lie = None;
         assert!(!nodes.is_rolled_back(), "{:?}", nodes.verdict());
     }
     assert!(is_prompt(nodes.fails(1.0)));
@@ -241,7 +237,7 @@ fn one_of_three_that_makes_up_harm_rolls_nothing_back() {
                 nodes.last(Span::from_secs(alone));
                 nodes.step(5);
                 nodes.last(Span::from_millis(before));
-                nodes.nodes[1].lie = Some(lie);
+                nodes.each[1].lie = Some(lie);
                 let taken = nodes.until_rolled_back(Span::from_secs(60));
                 assert_eq!(taken, None, "{rps} rps, {lie:?} after {alone} s and {before} ms: {:?}", nodes.verdict());
             }
@@ -252,7 +248,7 @@ fn one_of_three_that_makes_up_harm_rolls_nothing_back() {
 #[test]
 fn the_one_that_makes_up_harm_is_named() {
     let mut nodes = Nodes::at_work(11, &[100.0; 3], 5, Span::from_secs(20));
-    nodes.nodes[1].lie = Some(Lie::CanaryFails(10));
+    nodes.each[1].lie = Some(Lie::CanaryFails(10));
     nodes.last(Span::from_secs(30));
     let assessed = nodes.judge.assess(nodes.now, &Flowing::Yes);
     assert!(assessed.verdict.reason().contains("edge-1"), "{:?}", assessed.verdict);
@@ -267,7 +263,7 @@ fn one_of_three_that_hides_harm_promotes_nothing() {
                 for (alone, before) in [(0, 0), (10, 0), (10, 600), (10, 20_000)] {
                     let mut nodes = Nodes::new(seed, &[rps; 3]);
                     nodes.last(Span::from_secs(alone));
-                    nodes.nodes[1].lie = Some(lie);
+                    nodes.each[1].lie = Some(lie);
                     nodes.step(5);
                     nodes.last(Span::from_millis(before));
                     nodes.canary = rate;
@@ -288,14 +284,14 @@ fn one_of_three_that_hides_harm_promotes_nothing() {
 fn one_that_leaves_does_not_help_one_that_lies() {
     for lie in [Lie::CanaryFails(10), Lie::CanaryFails(10_000)] {
         let mut nodes = Nodes::at_work(31, &[100.0; 3], 5, Span::from_secs(60));
-        nodes.nodes[1].lie = Some(lie);
-        nodes.nodes[2].rps = 0.0;
+        nodes.each[1].lie = Some(lie);
+        nodes.each[2].rps = 0.0;
         assert_eq!(nodes.until_rolled_back(Span::from_secs(120)), None, "{lie:?} {:?}", nodes.verdict());
     }
     for lie in [Lie::CanaryPerfect(10_000), Lie::PrimaryFails(10_000)] {
         let mut nodes = Nodes::at_work(32, &[100.0; 3], 5, Span::from_secs(1));
-        nodes.nodes[1].lie = Some(lie);
-        nodes.nodes[2].rps = 0.0;
+        nodes.each[1].lie = Some(lie);
+        nodes.each[2].rps = 0.0;
         nodes.promoted = false;
         let taken = nodes.fails(1.0);
         assert!(taken.is_some() && !nodes.promoted, "{lie:?} {taken:?}");
@@ -305,9 +301,9 @@ fn one_that_leaves_does_not_help_one_that_lies() {
 #[test]
 fn a_node_that_left_does_not_hold_promotion() {
     let mut nodes = Nodes::at_work(41, &[100.0; 3], 5, Span::from_secs(10));
-    nodes.nodes[0].rps = 0.0;
-    nodes.nodes[1].rps = 0.0;
-    nodes.nodes[2].rps = 300.0;
+    nodes.each[0].rps = 0.0;
+    nodes.each[1].rps = 0.0;
+    nodes.each[2].rps = 300.0;
     nodes.promoted = false;
     nodes.last(Span::from_secs(300));
     assert!(nodes.promoted && !nodes.is_rolled_back(), "{:?}", nodes.verdict());
@@ -318,14 +314,14 @@ fn a_node_that_left_does_not_hold_promotion() {
 fn after_a_thousand_restarts_no_single_node_decides() {
     let mut nodes = Nodes::at_work(51, &[100.0; 3], 5, Span::from_secs(10));
     for generation in 0..1_000 {
-        let node = &mut nodes.nodes[generation % 3];
+        let node = &mut nodes.each[generation % 3];
         node.id = NodeId::new(format!("edge-{}", 10 + generation));
         nodes.last(Span::from_secs(1));
     }
     nodes.last(Span::from_secs(120));
     assert!(!nodes.is_rolled_back(), "{:?}", nodes.verdict());
     let mut harmed = nodes.clone();
-    nodes.nodes[0].lie = Some(Lie::CanaryFails(10));
+    nodes.each[0].lie = Some(Lie::CanaryFails(10));
     assert_eq!(nodes.until_rolled_back(Span::from_secs(60)), None, "{:?}", nodes.verdict());
     assert!(is_prompt(harmed.fails(1.0)));
 }
@@ -351,7 +347,7 @@ fn a_judge_is_as_large_after_ten_thousand_nodes_as_after_two_hundred() {
 fn made_up_harm_is_not_taken_for_hidden_harm() {
     for seed in 0..40 {
         let mut nodes = Nodes::at_work(seed, &[300.0; 3], 5, Span::from_millis(200));
-        nodes.nodes[1].lie = Some(Lie::PrimaryPerfect(100_000));
+        nodes.each[1].lie = Some(Lie::PrimaryPerfect(100_000));
         let taken = nodes.until_rolled_back(Span::from_secs(60));
         assert_eq!(taken, None, "seed {seed}: {:?}", nodes.verdict());
     }

@@ -1,5 +1,5 @@
 //! What a person reads: every verdict in words, from fixed traffic, and that its numbers show what it claims.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use wingbeat_core::analysis::judge::{Comparison, Flowing, Judge, JudgeConfig, Mode};
@@ -95,7 +95,7 @@ fn replayed(text: &str) -> String {
     let mut replay = Replay::new(JudgeConfig::default());
     let rows = text.lines().map(|line| replay.step(&serde_json::from_str::<Line>(line).unwrap()).unwrap());
     let rows: Vec<_> = rows.collect();
-    let row = rows.iter().find(|row| row.verdict == "rollback").or(rows.last()).unwrap();
+    let row = rows.iter().find(|row| row.verdict == "rollback").or_else(|| rows.last()).unwrap();
     format!("{}: {}", row.verdict, row.reason)
 }
 
@@ -257,20 +257,24 @@ fn numbers(text: &str) -> Vec<f64> {
 
 /// Returns the share of the canary's requests that a reason tells, and the primary's or the limit.
 fn shares(reason: &str) -> (f64, f64) {
-    let reason = reason.split_once("in the last ").map_or(reason.to_owned(), |(before, after)| {
-        let (_, after) = after.split_once(' ').unwrap();
-        let (_, after) = after.split_once(' ').unwrap();
-        format!("{before}{after}")
-    });
+    let reason = reason.split_once("in the last ").map_or_else(
+        || reason.to_owned(),
+        |(before, after)| {
+            let (_, after) = after.split_once(' ').unwrap();
+            let (_, after) = after.split_once(' ').unwrap();
+            format!("{before}{after}")
+        },
+    );
     if let Some(told) = reason.strip_prefix("hard guard: ") {
-        let told = told
-            .split_once("more than ")
-            .map_or(told.to_owned(), |(before, after)| format!("{before}{}", after.split_once(", ").unwrap().1));
+        let told = told.split_once("more than ").map_or_else(
+            || told.to_owned(),
+            |(before, after)| format!("{before}{}", after.split_once(", ").unwrap().1),
+        );
         let numbers = numbers(&told);
         return (numbers[0] / numbers[1], numbers[2] / numbers[3].max(1.0));
     }
     let percents: Vec<f64> =
-        reason.match_indices(" %").map(|(at, _)| *numbers(&reason[..at]).last().unwrap()).collect();
+        reason.match_indices(" %").map(|(at, _)| *numbers(reason.split_at(at).0).last().unwrap()).collect();
     (percents[0], *percents.get(1).unwrap_or(&1.0))
 }
 

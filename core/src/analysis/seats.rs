@@ -130,7 +130,9 @@ mod tests {
         let taken = seated(&mut seats, &names, START);
         assert_eq!(taken[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
         for seat in 0..SEATS {
-            let among = |range: core::ops::Range<usize>| taken[range].iter().filter(|taken| **taken == seat).count();
+            let among = |range: core::ops::Range<usize>| {
+                taken[range].iter().filter(|taken| Seat(**taken) == Seat(seat)).count()
+            };
             assert_eq!(among(0..128), 16, "evenly");
             assert!(among(128..300) > 0, "by name");
         }
