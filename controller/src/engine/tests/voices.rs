@@ -6,6 +6,7 @@ use super::*;
 type Said = [(u64, u64); 2];
 
 struct Voice {
+    host: u8,
     peer: Peer,
     nodes: u64,
     says: Said,
@@ -17,7 +18,7 @@ impl Voice {
     /// A host that says it is so many nodes.
     fn new(host: u8, nodes: u64, says: Said) -> Self {
         let peer = Peer::Uncertified([10, 0, 0, host].into());
-        Self { peer, nodes, says, total: [(0, 0); 2], sequence: 0 }
+        Self { host, peer, nodes, says, total: [(0, 0); 2], sequence: 0 }
     }
 
     fn connect(&self, world: &mut World, stream: u64) {
@@ -34,7 +35,8 @@ impl Voice {
         (world.primary, world.canary) = (self.total[0], self.total[1]);
         for number in 0..self.nodes {
             let node_id = format!("{}-{number}", self.peer);
-            let request = ReportRequest { node_id, boot_id: number + 1, sequence: self.sequence, ..world.request() };
+            let boot_id = u64::from(self.host) * 1_000 + number;
+            let request = ReportRequest { node_id, boot_id, sequence: self.sequence, ..world.request() };
             world.engine.report(&self.peer, &request, world.now).unwrap();
         }
     }
