@@ -154,6 +154,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         ended = xds => ended?.context("the xDS server ended")?,
         ended = http => ended?.context("the HTTP server ended")?,
         followed = follow::follow(&args.config, known, &handle, &filter) => followed?,
+        () = handle.ended() => anyhow::bail!("the engine ended by a fault of this program, which its log shows"),
         () = told_to_stop() => {}
     }
     tracing::info!("stopping: Envoys keep what they have, the state is stored");

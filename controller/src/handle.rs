@@ -9,8 +9,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::server::{Cause, Intake, News, Peer};
 
-use crate::outbound::messenger::Answered;
-use crate::runtime::Mailbox;
+use crate::mailbox::{Mailbox, Report};
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
@@ -71,20 +70,10 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// What the runtime is told from outside.
-#[derive(Debug)]
-pub(crate) enum Message {
-    Report { peer: Peer, request: Box<ReportRequest>, reply: oneshot::Sender<Result<ReportResponse, String>> },
-    Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
-    Answer(Answered),
-    Configure(Box<Setup>),
-    Stop,
-}
-
 /// A cheap, cloneable way to the running control plane.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    messages: Mailbox,
+    mailbox: Mailbox,
     news: Newsbox,
     refused: RefusedPeers,
     board: watch::Receiver<Arc<Board>>,
@@ -131,13 +120,13 @@ impl Newsbox {
 
 impl Handle {
     pub(crate) const fn new(
-        messages: Mailbox,
+        mailbox: Mailbox,
         news: Newsbox,
         refused: RefusedPeers,
         board: watch::Receiver<Arc<Board>>,
         events: EventLog,
     ) -> Self {
-        Self { messages, news, refused, board, events }
+        Self { mailbox, news, refused, board, events }
     }
 
     /// Returns what is shown at this moment.
@@ -158,25 +147,38 @@ impl Handle {
     /// Carries a command out. The same id acts once, however often it is sent.
     pub async fn command(&self, canary: CanaryName, verb: Verb, id: String) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Command { canary, verb, id, reply };
-        self.messages.try_send(message).map_err(|_| Refusal::Unavailable)?;
+        if !self.mailbox.command(canary, verb, id, reply) {
+            return Err(Refusal::Unavailable);
+        }
         answer.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Manages this from now on.
+    /// Manages this from now on. Fails only if the engine has ended.
     pub fn configure(&self, setup: Setup) -> Result<(), Refusal> {
-        self.messages.try_send(Message::Configure(Box::new(setup))).map_err(|_| Refusal::Unavailable)
+        if self.mailbox.configure(setup) { Ok(()) } else { Err(Refusal::Unavailable) }
+    }
+
+    /// Returns true while the engine takes what comes: it has not ended, and does not hang.
+    pub fn is_alive(&self) -> bool {
+        self.mailbox.is_alive()
+    }
+
+    /// Resolves when the engine has ended, for whatever reason.
+    pub async fn ended(&self) {
+        let mut board = self.board.clone();
+        while board.changed().await.is_ok() {}
     }
 
     pub(crate) fn stop(&self) {
-        let _stopped = self.messages.send(Message::Stop);
+        self.mailbox.close();
     }
 
     /// Takes the report of a filter, from this peer; the error says why it was refused.
     pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Report { peer, request: Box::new(request), reply };
-        self.messages.try_send(message).map_err(|_| Refusal::Unavailable.to_string())?;
+        if !self.mailbox.report(Report { peer, request: Box::new(request), reply }) {
+            return Err(Refusal::Unavailable.to_string());
+        }
         answer.await.unwrap_or_else(|_| Err(Refusal::Unavailable.to_string()))
     }
 }

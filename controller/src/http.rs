@@ -143,10 +143,18 @@ fn without_port(host: &str) -> &str {
     }
 }
 
+/// Healthy is a server whose engine decides: one that is not has to be started anew.
+async fn healthy(State(api): State<Api>) -> Response {
+    if api.handle.is_alive() {
+        return "OK".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "the engine has ended or hangs").into_response()
+}
+
 fn routes() -> [(&'static str, MethodRouter<Api>); 10] {
     [
         ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
-        ("/healthz", get(|| async { "OK" })),
+        ("/healthz", get(healthy)),
         ("/readyz", get(ready)),
         ("/metrics", get(metrics_text)),
         ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod forecast;
 pub mod handle;
 pub mod http;
+mod mailbox;
 pub mod metrics;
 pub mod outbound;
 pub mod recorder;

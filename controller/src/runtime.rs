@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -14,7 +13,8 @@ use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
 use crate::engine::{EVENTS_KEPT, Engine, Told, rfc3339};
-use crate::handle::{EventLog, Handle, Message, Newsbox, Refusal, RefusedPeers, Verb};
+use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
+use crate::mailbox::{Mailbox, Order, Report, Round};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::recorder::Recorder;
@@ -22,8 +22,6 @@ use crate::series::Series;
 use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
-/// Messages that may wait for the engine; more are refused, and filters send again.
-const MAILBOX: usize = 4_096;
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28).
 const LEARN_FIRST: Span = Span::from_secs(1);
@@ -64,7 +62,7 @@ impl Runtime {
         if recorder.is_some() {
             engine.record();
         }
-        let (mailbox, messages) = sync_channel(MAILBOX);
+        let mailbox = Mailbox::open();
         let (board, shown) = watch::channel(Arc::new(Board::default()));
         let events = EventLog::default();
         let remembered = engine.remembered();
@@ -96,8 +94,10 @@ impl Runtime {
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let now = worker.clock.now();
+            // However the thread ends, nobody waits for it.
+            let _closed = Closes(worker.mailbox.clone());
             worker.engine.configure(setup, now);
-            worker.run(&messages);
+            worker.run();
             worker.end();
         })?;
         Ok(Self { handle, thread: Some(thread) })
@@ -115,6 +115,15 @@ impl Drop for Runtime {
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
+    }
+}
+
+/// Closes the mailbox when dropped, also by a panic.
+struct Closes(Mailbox);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -141,23 +150,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&mut self, messages: &Receiver<Message>) {
+    fn run(&mut self) {
         loop {
             self.act();
             let now = self.clock.now();
             let wait = Duration::from_nanos(self.engine.wake_at(now).since(now).as_nanos());
-            match messages.recv_timeout(wait) {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            // Whatever else has come meanwhile goes into the same round.
-            while let Ok(message) = messages.try_recv() {
-                if matches!(message, Message::Stop) {
-                    return;
-                }
-                self.take(message);
-            }
+            let Some(round) = self.mailbox.take(wait) else { return };
+            self.take(round);
             let now = self.clock.now();
             for news in self.news.take() {
                 self.engine.heard(&news, now);
@@ -166,14 +165,23 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, round: Round) {
         let now = self.clock.now();
-        match message {
-            Message::Report { peer, request, reply } => {
-                let answer = self.engine.report(&peer, &request, now);
-                let _gone = reply.send(answer);
-            }
-            Message::Command { canary, verb, id, reply } => {
+        if let Some(setup) = round.setup {
+            self.engine.configure(*setup, now);
+        }
+        for order in round.orders {
+            self.carry_out(order, now);
+        }
+        for Report { peer, request, reply } in round.reports {
+            let answer = self.engine.report(&peer, &request, self.clock.now());
+            let _gone = reply.send(answer);
+        }
+    }
+
+    fn carry_out(&mut self, order: Order, now: Timestamp) {
+        match order {
+            Order::Command { canary, verb, id, reply } => {
                 let answer = if self.engine.managed(&canary).is_some() {
                     self.engine.command(&canary, command(verb), &id, now).map_err(Refusal::Conflict)
                 } else {
@@ -181,7 +189,7 @@ impl Worker {
                 };
                 self.answers.push((reply, answer));
             }
-            Message::Answer(Answered { canary, ticket, answer, measured }) => {
+            Order::Answer(Answered { canary, ticket, answer, measured }) => {
                 if self.asked.get(&canary) == Some(&ticket) {
                     self.asked.remove(&canary);
                 }
@@ -190,8 +198,6 @@ impl Worker {
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
-            Message::Configure(setup) => self.engine.configure(*setup, now),
-            Message::Stop => {}
         }
     }
 
@@ -246,8 +252,7 @@ impl Worker {
             }
             let mailbox = self.mailbox.clone();
             self.messenger.ask(call, move |answered| {
-                // Fails only if the engine has ended.
-                let _gone = mailbox.send(Message::Answer(answered));
+                mailbox.answer(answered);
             });
         }
         // A question that is no longer open needs no answer; its ticket is not used again.
@@ -338,6 +343,3 @@ const fn command(verb: Verb) -> Command {
         Verb::Retry => Command::Retry,
     }
 }
-
-/// The way into the engine's mailbox.
-pub(crate) type Mailbox = SyncSender<Message>;

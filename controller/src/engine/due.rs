@@ -47,7 +47,7 @@ impl Engine {
             if !self.is_learning() {
                 self.look(&name, &mut unaware, now);
             }
-            self.retry_store(&name, now);
+            self.store_abort(&name, now);
             self.tell_missing(&name, now);
         }
         if self.clients.has_become_alone(now) {
@@ -110,8 +110,10 @@ impl Engine {
         }
     }
 
-    fn retry_store(&mut self, name: &CanaryName, now: Timestamp) {
-        let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored) else { return };
+    /// Stores an abort that is served.
+    fn store_abort(&mut self, name: &CanaryName, now: Timestamp) {
+        let is_served = !self.routes_changed;
+        let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored && is_served) else { return };
         let before = canary.is_counted().then(|| canary.epoch());
         let stored = entry(name, &canary.record()).and_then(|entry| self.store(&[entry], now));
         if stored.is_ok() {

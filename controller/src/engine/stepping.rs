@@ -33,10 +33,8 @@ impl Engine {
             let before = canary.is_counted().then(|| canary.epoch());
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = canary.record_of(stepped.state, commands);
-            let stored = entry(name, &record).and_then(|entry| self.store(&[entry], now));
-            if let Err(error) = &stored
-                && !abort
-            {
+            // An abort is served at once, and stored by a later tick: a disk may hang.
+            if !abort && let Err(error) = entry(name, &record).and_then(|entry| self.store(&[entry], now)) {
                 // What cannot be written down is not begun.
                 return Some(error.to_string());
             }
@@ -45,7 +43,7 @@ impl Engine {
                 self.rollouts.ended(&canary.managed.plan, end);
             }
             self.roster.change(name, |canary| {
-                canary.unstored = stored.is_err();
+                canary.unstored = abort;
                 canary.commands = record.commands;
                 canary.first_rev = record.first_rev;
                 canary.adopt(record.state, now);

@@ -1,0 +1,217 @@
+//! The way into the engine: a lane for each kind of message, so that none waits behind another kind.
+//!
+//! Reports come by the thousand and may be refused, since filters send again; commands, answers and configuration are few
+//! and must get through. The engine takes them in rounds: everything of the other lanes and a bounded number of reports,
+//! and decides between two rounds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use wingbeat_core::id::CanaryName;
+use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::server::Peer;
+
+use crate::handle::{Refusal, Verb};
+use crate::outbound::messenger::Answered;
+use crate::setup::Setup;
+
+/// Reports that may wait: two seconds of all that is granted. More are refused.
+const MOST_REPORTS: usize = 4_096;
+/// Reports of one round: a few milliseconds of work. The engine decides before it takes more.
+const REPORTS_A_ROUND: usize = 256;
+/// Commands that may wait. More are refused as too many.
+const MOST_COMMANDS: usize = 1_024;
+/// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// A report, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) peer: Peer,
+    pub(crate) request: Box<ReportRequest>,
+    pub(crate) reply: oneshot::Sender<Result<ReportResponse, String>>,
+}
+
+/// What a person or a script wants, or somebody outside has answered.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
+    Answer(Answered),
+}
+
+/// What the engine takes at once. Configuration first: it is older than what was said of it.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) setup: Option<Box<Setup>>,
+    pub(crate) orders: Vec<Order>,
+    pub(crate) reports: Vec<Report>,
+}
+
+/// A cheap, cloneable end of all lanes.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailbox(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    lanes: Mutex<Lanes>,
+    filled: Condvar,
+    opened: Instant,
+    /// When the latest round began, in milliseconds since it was opened.
+    beat: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    reports: VecDeque<Report>,
+    /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
+    orders: VecDeque<Order>,
+    /// The latest: one that was not looked at yet is out of date.
+    setup: Option<Box<Setup>>,
+    is_closed: bool,
+}
+
+impl Mailbox {
+    #[expect(clippy::disallowed_methods, reason = "the pulse is real time")]
+    pub(crate) fn open() -> Self {
+        let (lanes, filled) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Shared { lanes, filled, opened: Instant::now(), beat: AtomicU64::new(0) }))
+    }
+
+    /// Hands a report in. False if there is no room.
+    pub(crate) fn report(&self, report: Report) -> bool {
+        self.put(|lanes| {
+            let fits = lanes.reports.len() < MOST_REPORTS;
+            if fits {
+                lanes.reports.push_back(report);
+            }
+            fits
+        })
+    }
+
+    /// Hands a command in. False if there is no room.
+    pub(crate) fn command(
+        &self,
+        canary: CanaryName,
+        verb: Verb,
+        id: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    ) -> bool {
+        self.put(|lanes| {
+            let commands = lanes.orders.iter().filter(|order| matches!(order, Order::Command { .. })).count();
+            let fits = commands < MOST_COMMANDS;
+            if fits {
+                lanes.orders.push_back(Order::Command { canary, verb, id, reply });
+            }
+            fits
+        })
+    }
+
+    /// Hands in what somebody outside has answered: one to a question, so that there is always room.
+    pub(crate) fn answer(&self, answered: Answered) {
+        self.put(|lanes| {
+            lanes.orders.push_back(Order::Answer(answered));
+            true
+        });
+    }
+
+    /// Hands in what is to be managed from now on. False if the engine has ended.
+    pub(crate) fn configure(&self, setup: Setup) -> bool {
+        self.put(|lanes| {
+            lanes.setup = Some(Box::new(setup));
+            true
+        })
+    }
+
+    /// Nothing more is taken.
+    pub(crate) fn close(&self) {
+        let mut lanes = self.lock();
+        *lanes = Lanes { is_closed: true, ..Lanes::default() };
+        self.0.filled.notify_all();
+    }
+
+    /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
+    pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
+        let empty = |lanes: &mut Lanes| {
+            !lanes.is_closed && lanes.setup.is_none() && lanes.orders.is_empty() && lanes.reports.is_empty()
+        };
+        let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
+        let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if lanes.is_closed {
+            return None;
+        }
+        self.0.beat.store(self.age(), Ordering::Relaxed);
+        let reports = lanes.reports.len().min(REPORTS_A_ROUND);
+        Some(Round {
+            setup: lanes.setup.take(),
+            orders: lanes.orders.drain(..).collect(),
+            reports: lanes.reports.drain(..reports).collect(),
+        })
+    }
+
+    /// Returns true if the engine takes what comes: it has not ended, and does not hang.
+    pub(crate) fn is_alive(&self) -> bool {
+        let since = self.age().saturating_sub(self.0.beat.load(Ordering::Relaxed));
+        !self.lock().is_closed && u128::from(since) < HANGS_AFTER.as_millis()
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Lanes) -> bool) -> bool {
+        let mut lanes = self.lock();
+        let done = !lanes.is_closed && put(&mut lanes);
+        self.0.filled.notify_one();
+        done
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    // A std mutex, never held across an await: moves within queues are all there is.
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn report(mailbox: &Mailbox) -> bool {
+        let (reply, _) = oneshot::channel();
+        let peer = Peer::Uncertified([127, 0, 0, 1].into());
+        mailbox.report(Report { peer, request: Box::default(), reply })
+    }
+
+    fn command(mailbox: &Mailbox) -> bool {
+        let (reply, _) = oneshot::channel();
+        mailbox.command(CanaryName::new("prod", "backend"), Verb::Abort, "1".to_owned(), reply)
+    }
+
+    #[test]
+    fn a_flood_of_reports_keeps_nothing_else_out() {
+        let mailbox = Mailbox::open();
+        while report(&mailbox) {}
+        assert!(command(&mailbox) && mailbox.configure(Setup::default()) && mailbox.configure(Setup::default()));
+        let round = mailbox.take(NOW).unwrap();
+        assert_eq!((round.reports.len(), round.orders.len(), round.setup.is_some()), (REPORTS_A_ROUND, 1, true));
+        let round = mailbox.take(NOW).unwrap();
+        assert_eq!((round.reports.len(), round.orders.len(), round.setup.is_some()), (REPORTS_A_ROUND, 0, false));
+        assert!(report(&mailbox), "there is room again");
+    }
+
+    #[test]
+    fn commands_are_bounded_and_an_end_is_seen_by_all() {
+        let mailbox = Mailbox::open();
+        for _ in 0..MOST_COMMANDS {
+            assert!(command(&mailbox));
+        }
+        assert!(!command(&mailbox) && mailbox.is_alive());
+        mailbox.close();
+        assert!(!command(&mailbox) && !report(&mailbox) && !mailbox.configure(Setup::default()));
+        assert!(mailbox.take(NOW).is_none() && !mailbox.is_alive());
+    }
+}
