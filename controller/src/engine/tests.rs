@@ -138,8 +138,12 @@ impl World {
         lines.filter_map(|line| Some(line.rsplit_once(' ')?.1.to_owned())).collect()
     }
 
+    /// A tick, after which what it comes to is served and, if that is an abort, stored.
     fn tick(&mut self) {
         self.engine.tick(self.now);
+        if self.engine.serves_anew() {
+            self.engine.tick(self.now);
+        }
         self.engine.roster.check();
         self.texts.extend(self.engine.told().into_iter().map(|told| told.text));
     }
