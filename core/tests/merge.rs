@@ -29,20 +29,23 @@ fn groups() -> impl Strategy<Value = Groups> {
 
 /// Counts as no worker has to have made them: the arithmetic holds for all.
 fn counts() -> impl Strategy<Value = Counts> {
-    let numbers = proptest::array::uniform11(0_u64..1_000);
+    let numbers = proptest::array::uniform14(0_u64..1_000);
     let outcomes = proptest::array::uniform12(0_u64..1_000);
     let statuses = proptest::collection::btree_map(0_u32..5, 1_u64..50, 0..4);
     let pods = proptest::collection::btree_map("[a-c]", pod(), 0..3);
     (numbers, outcomes, statuses, pods, (0_u64..3, 0_u64..9), histogram(), (cohorts(), groups())).prop_map(
         |(numbers, outcomes, grpc_statuses, pods, (rev, rev_started), latency, (cohorts, groups))| {
             let [started, finished, overdue, overdue_finished, overdue_errors, streams, streams_finished, ..] = numbers;
-            let [.., retried, extra_attempts, sized, empty] = numbers;
+            let [.., abandoned, stalled, stalled_settled, retried, extra_attempts, sized, empty] = numbers;
             Counts {
                 started,
                 finished,
                 overdue,
                 overdue_finished,
                 overdue_errors,
+                abandoned,
+                stalled,
+                stalled_settled,
                 streams,
                 streams_finished,
                 outcomes,

@@ -290,7 +290,7 @@ impl Worker {
             Old::Stream => Seen::Stream(cluster, stratum),
             Old::Answering => {
                 record(Became::Answering);
-                let wait = self.limit_of(&cluster).unwrap_or_default().max(STALLED_NS).min(HUNG_NS);
+                let wait = self.limit_of(&cluster).unwrap_or_default().clamp(STALLED_NS, HUNG_NS);
                 let again_ns = now.saturating_add(wait);
                 Seen::Answering {
                     cluster,
