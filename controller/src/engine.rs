@@ -13,7 +13,7 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_proto::convert;
+use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
@@ -276,7 +276,7 @@ impl Engine {
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
         // What is of no rollout in progress is left out before anything is made of it.
         let ours = |report: &&ClusterReport| self.owner(&report.cluster, Epoch::new(report.epoch)).is_some();
-        let entries = request.clusters.iter().filter(ours).map(convert::reported);
+        let entries = request.clusters.iter().filter(ours).map(reported);
         let entries: Vec<Reported> = entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         let foreign = request.clusters.len().saturating_sub(entries.len());
         self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
@@ -573,6 +573,13 @@ impl Engine {
             self.ledger.open(now, Trust::Complete);
         }
     }
+}
+
+/// Returns what a report says of one cluster, stratum and epoch.
+fn reported(report: &ClusterReport) -> Result<Reported, ReportError> {
+    let (cluster, stratum, counts) = convert::counts(report)?;
+    let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
+    Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
 }
 
 /// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.

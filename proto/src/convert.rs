@@ -1,9 +1,8 @@
 //! From the wire to the kernel's types.
 
-use wingbeat_core::analysis::ledger::Reported;
 use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::{BINS, Histogram};
-use wingbeat_core::id::{ClusterName, Epoch, Rev};
+use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::matching::bucket::GROUPS;
 use wingbeat_core::outcome::{Outcome, Stratum};
 
@@ -51,13 +50,6 @@ const MAX_ADDRESS: usize = 256;
 
 /// gRPC has statuses up to 16; filters count all others as 17.
 pub const OTHER_GRPC_STATUS: u32 = 17;
-
-/// Returns what a report says of one cluster, stratum and epoch.
-pub fn reported(report: &v1::ClusterReport) -> Result<Reported, ReportError> {
-    let (cluster, stratum, counts) = counts(report)?;
-    let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
-    Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
-}
 
 /// Returns the counts of one cluster.
 pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Counts), ReportError> {

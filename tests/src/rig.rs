@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use wingbeat_core::analysis::ledger::{Ledger, Report, Trust, WorkerKey};
+use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, WorkerKey};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{BootId, Epoch, NodeId, WorkerId};
 use wingbeat_core::outcome::Stratum;
 use wingbeat_core::time::Timestamp;
 use wingbeat_demo::envoy::{Binary, Envoy};
-use wingbeat_proto::convert;
-use wingbeat_proto::v1::{ClusterPolicy, Policy, ReportRequest, ReportResponse};
+use wingbeat_proto::convert::{self, ReportError};
+use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::server::{self, Intake, News, Peer, Security};
 use wingbeat_xds_server::store::Store;
@@ -152,7 +152,12 @@ impl Intake for Counter {
 impl State {
     /// Returns what the report is answered.
     fn take(&mut self, request: &ReportRequest) -> Result<ReportResponse, String> {
-        let entries = request.clusters.iter().map(convert::reported).collect::<Result<Vec<_>, _>>();
+        let entry = |report: &ClusterReport| {
+            let (cluster, stratum, counts) = convert::counts(report)?;
+            let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
+            Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
+        };
+        let entries = request.clusters.iter().map(entry).collect::<Result<Vec<_>, ReportError>>();
         let entries = entries.map_err(|error| error.to_string())?;
         let node = NodeId::new(request.node_id.clone());
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };

@@ -297,7 +297,7 @@ impl Worker {
             Old::Stream => Seen::Stream(place),
             Old::Answering => {
                 record(Became::Answering);
-                let wait = self.limit_of(&place.cluster).unwrap_or_default().max(STALLED_NS).min(HUNG_NS);
+                let wait = self.limit_of(&place.cluster).unwrap_or_default().clamp(STALLED_NS, HUNG_NS);
                 let again_ns = now.saturating_add(wait);
                 Seen::Answering { place, sent: body_size(host), looked_ns: now, again_ns, body: Body::Moving }
             }
