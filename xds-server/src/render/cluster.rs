@@ -220,7 +220,7 @@ mod tests {
             let all = [limits.max_connections, limits.max_pending_requests, limits.max_requests, limits.max_retries];
             assert_eq!(all, [1, 2, 3, 4].map(number));
             assert_eq!(message.connect_timeout, Some(duration(Span::from_secs(6))));
-            let options = message.typed_extension_protocol_options.get(PROTOCOL_OPTIONS).unwrap();
+            let options = &message.typed_extension_protocol_options[PROTOCOL_OPTIONS];
             let options = HttpProtocolOptions::decode(options.value.as_slice()).unwrap();
             let common = options.common_http_protocol_options.unwrap();
             assert_eq!((common.max_requests_per_connection, common.idle_timeout.unwrap().seconds), (number(5), 7));
@@ -230,7 +230,8 @@ mod tests {
             assert_eq!(matches!(config.protocol_config, Some(ProtocolConfig::Http2ProtocolOptions(_))), http2);
             let outliers = message.outlier_detection.unwrap();
             assert_eq!((outliers.consecutive_5xx, outliers.enforcing_consecutive_5xx), (number(8), number(100)));
-            assert_eq!(message.common_lb_config.unwrap().healthy_panic_threshold.unwrap().value, 9.0);
+            let panic = Some(Percent { value: 9.0 });
+            assert_eq!(message.common_lb_config.unwrap().healthy_panic_threshold, panic);
         }
     }
 }
