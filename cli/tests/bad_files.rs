@@ -223,7 +223,7 @@ async fn a_state_that_is_cut_off_in_use_or_newer_is_refused_by_name() {
     drop(disk);
     let (code, said) = folder.refused();
     let told =
-        "the stored entry canary/prod/backend has version 9, this program reads 1 to 2: use the program that wrote it";
+        "the stored entry canary/prod/backend has version 9, this program reads 1 to 3: use the program that wrote it";
     assert!(code == Some(2) && said.contains(told), "{code:?} {said}");
     let file = folder.state().join("state.redb");
     let whole = std::fs::read(&file).expect("the state");

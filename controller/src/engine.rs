@@ -68,6 +68,8 @@ const OLD_LEDGER_KEY: &str = "ledger";
 /// Characters of an event's text; the rest is cut off.
 const LONGEST_EVENT: usize = 4_096;
 const WINDOWS_KEY: &str = "windows";
+/// The epochs of which the ledger does not hold everything.
+const BASELINES_KEY: &str = "baselines";
 /// When the last checkpoint was written.
 const CLOCK_KEY: &str = "clock";
 const HELD_KEY: &str = "held";
@@ -83,6 +85,8 @@ pub struct Engine {
     ledger: Ledger,
     /// Whether the ledger held everything of the rollouts that were in progress when it was read.
     ledger_trust: Trust,
+    /// Rollouts of which it did not hold everything when it was written down.
+    baselines: BTreeSet<Epoch>,
     /// Keys of entries that nobody reads any more, until they are deleted.
     obsolete: BTreeSet<String>,
     windows: Windows,
@@ -183,6 +187,7 @@ impl Engine {
             roster: Roster::default(),
             ledger,
             ledger_trust,
+            baselines: read_or_leave_aside(&entries, BASELINES_KEY)?.unwrap_or_default(),
             obsolete: entries.keys().filter(|key| *key == OLD_LEDGER_KEY).cloned().collect(),
             windows,
             policies: Policies::default(),
@@ -422,6 +427,8 @@ impl Engine {
 
     /// Returns true if what is to be served may have changed since it was asked last.
     pub fn serves_anew(&mut self) -> bool {
+        // Aborts that are served now can be stored.
+        self.due.extend(self.roster.unstored().cloned());
         std::mem::take(&mut self.routes_changed)
     }
 
@@ -531,7 +538,9 @@ impl Engine {
             canary.restore(evidence, now);
         }
         if canary.is_counted() {
-            self.ledger.open(canary.epoch(), self.ledger_trust);
+            let is_complete = !self.baselines.contains(&canary.epoch());
+            let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
+            self.ledger.open(canary.epoch(), trust);
         } else {
             self.windows.forget(name);
         }

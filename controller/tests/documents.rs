@@ -31,6 +31,17 @@ fn errors(text: &str) -> String {
     told.join("\n")
 }
 
+/// Clusters are named after revisions, and proxies report names of up to 1 KiB.
+#[test]
+fn a_revision_with_a_name_that_nothing_can_carry_is_refused() {
+    let long = "r".repeat(300);
+    let text = format!(
+        "apiVersion: wingbeat.dev/v1alpha1\nkind: Workload\nmetadata: {{name: w}}\nspec:\n  revision: \"1\"\n  revisions:\n    \"1\": {{endpoints: [\"127.0.0.1:1\"]}}\n    {long}: {{endpoints: [\"127.0.0.1:2\"]}}\n"
+    );
+    let told = errors(&text);
+    assert!(told.contains("has 300 bytes, at most 253"), "{told}");
+}
+
 #[test]
 fn the_examples_are_right() {
     let texts = [("a", BACKEND), ("b", GATED), ("c", INSIDERS)].map(|(file, text)| (file.to_owned(), text.to_owned()));
@@ -615,13 +626,12 @@ fn metrics_that_nobody_can_be_asked_for_are_told() {
     insta::assert_snapshot!(errors(&text), @r"
     canary.yaml:22:121: spec.analysis.metrics[0].query: has nobody to be asked, set spec.metricsServer to the address of a Prometheus, or use templateRef
     canary.yaml:22:159: spec.analysis.metrics[1].name: there is no metric b, use one of request-success-rate, request-duration, response-classes, request-attempts, client-disconnects, or add templateRef or query
+    canary.yaml:22:163: spec.analysis.metrics[2].templateRef: names MetricTemplate latency.metrics, which asks datadog: this server asks a prometheus only, and has a secretRef: this server has no Secrets of Kubernetes, use headers, and has insecureSkipVerify: certificates are always checked, use http or a trusted one
+    canary.yaml:22:163: spec.analysis.metrics[2].templateVariables: lacks reporter, which MetricTemplate latency.metrics needs, add it
     canary.yaml:22:163: spec.analysis.metrics[2].thresholdRange: is missing, say what is good, like {max: 500}
     canary.yaml:22:254: spec.analysis.metrics[3].templateRef.name: there is no MetricTemplate latency, add it or name another
     canary.yaml:22:308: spec.analysis.metrics[4].query: holds {{ end }}, of Go's templates only {{ name }}, namespace, target, service, ingress, route, interval and variables.KEY are carried out
     canary.yaml:22:308: spec.analysis.metrics[4].query: holds {{ if x }}, of Go's templates only {{ name }}, namespace, target, service, ingress, route, interval and variables.KEY are carried out
-    canary.yaml:29:20: spec.provider.type: datadog is not asked by this server, use prometheus
-    canary.yaml:29:40: spec.provider.secretRef: names a Secret of Kubernetes, which this server has not, use headers
-    canary.yaml:29:74: spec.provider.insecureSkipVerify: is not carried out: certificates are always checked; use http or a trusted certificate
     canary.yaml:29:89: spec.provider.address: is not a URL of http or https, write one like http://127.0.0.1:9090
     ");
     // A template that is right, and a variable that is missing.

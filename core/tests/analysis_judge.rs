@@ -417,7 +417,7 @@ fn a_canary_whose_responses_stand_still_is_found() {
                 reason,
                 format!(
                     "hard guard: {stalled} of {stalled} canary responses began and then stood still, \
-                     0 of {primary} at the primary"
+                     none of {primary} at the primary"
                 )
             );
             return;
@@ -679,22 +679,6 @@ fn evidence_that_was_written_down_before_windows_waited_is_read() {
     judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
     let mut written = serde_json::to_value(&judge).unwrap();
     assert!(written.as_object_mut().unwrap().remove("pairing").is_some());
-    assert_eq!(serde_json::from_value::<Judge>(written).unwrap(), judge);
-}
-
-/// By a judge whose guard had one test, and that knew one stretch of the primary's bad events.
-#[test]
-fn evidence_of_a_guard_with_one_test_is_read() {
-    let mut judge = Judge::new(JudgeConfig::default());
-    judge.step_started(percent(50), Timestamp::from_millis(1_000_000));
-    let mut written = serde_json::to_value(&judge).unwrap();
-    let far_worse = written["trial"]["guard"]["far_worse"].take();
-    assert!(far_worse.is_object());
-    written["trial"]["guard"] = far_worse;
-    for scale in written["trial"]["errors"]["bursts"]["scales"].as_array_mut().unwrap() {
-        assert!(scale.as_object_mut().unwrap().remove("last").is_some());
-        scale["before"] = serde_json::json!({"bad": 1, "all": 2});
-    }
     assert_eq!(serde_json::from_value::<Judge>(written).unwrap(), judge);
 }
 

@@ -169,7 +169,7 @@ struct Plane {
     ledger: Ledger,
     totals: [Counts; 2],
     /// What is written down: the workers, and what was made of them.
-    disk: (BTreeMap<WorkerKey, Written>, [Counts; 2]),
+    disk: (BTreeMap<WorkerKey, Written>, [Counts; 2], Vec<Epoch>),
     now: Timestamp,
 }
 
@@ -198,13 +198,15 @@ impl Plane {
             }
             checkpoint.removed.iter().for_each(|key| drop(self.disk.0.remove(key)));
             self.disk.1 = self.totals.clone();
+            self.disk.2 = self.ledger.baselines();
             self.ledger.mark_durable(checkpoint.id);
         }
     }
 
     fn crash(&mut self) {
         self.ledger = Ledger::restore(self.disk.0.clone());
-        self.ledger.open(EPOCH, Trust::Complete);
+        let trust = if self.disk.2.contains(&EPOCH) { Trust::Baseline } else { Trust::Complete };
+        self.ledger.open(EPOCH, trust);
         self.totals = self.disk.1.clone();
     }
 }

@@ -51,9 +51,11 @@ impl Nodes {
     fn new(seed: u64, rps: &[f64]) -> Self {
         let node =
             |(number, rps): (usize, &f64)| Node { id: NodeId::new(format!("edge-{number}")), rps: *rps, lie: None };
+        let mut judge = Judge::new(JudgeConfig::default());
+        judge.expect(rps.len());
         Self {
             draw: Draw::new(seed),
-            judge: Judge::new(JudgeConfig::default()),
+            judge,
             now: Timestamp::from_millis(1_000_000),
             weight: 0,
             canary: ERRORS,

@@ -126,7 +126,8 @@ struct Cluster {
     sized: u64,
     empty: u64,
     outcomes: [u64; Outcome::ALL.len()],
-    grpc_statuses: BTreeMap<u32, u64>,
+    /// As they are reported. These and the next two are few: looking through them costs less code than trees.
+    grpc_statuses: Vec<v1::Count>,
     retried: u64,
     extra_attempts: u64,
     /// Count and latest change by bin.
@@ -134,9 +135,10 @@ struct Cluster {
     latency_sum_us: u64,
     rev: u64,
     rev_started: u64,
-    pods: BTreeMap<String, (Pod, u64)>,
+    /// As they are reported, with the latest change of each.
+    pods: Vec<(v1::PodReport, u64)>,
     cohorts: Closed,
-    groups: BTreeMap<u8, (Group, u64)>,
+    groups: Vec<(v1::GroupReport, u64)>,
 }
 
 /// Counts of closed cohorts at one rev, with the latest change of each bin.
@@ -147,19 +149,6 @@ struct Closed {
     errors: u64,
     overdue: u64,
     latency: BTreeMap<u16, (u64, u64)>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Pod {
-    finished: u64,
-    errors: u64,
-    slow: u64,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Group {
-    judged: u64,
-    errors: u64,
 }
 
 impl Store {
@@ -337,7 +326,11 @@ impl Cluster {
         }
         if let Some(status) = request.grpc {
             // What else a peer sends counts as one status.
-            raise(self.grpc_statuses.entry(status.min(OTHER_GRPC_STATUS)).or_default(), 1);
+            let key = status.min(OTHER_GRPC_STATUS);
+            match self.grpc_statuses.iter_mut().find(|held| held.key == key) {
+                Some(held) => raise(&mut held.count, 1),
+                None => self.grpc_statuses.push(v1::Count { key, count: 1 }),
+            }
         }
         if let Some(attempts) = request.attempts.filter(|attempts| *attempts > 1) {
             raise(&mut self.retried, 1);
@@ -351,21 +344,34 @@ impl Cluster {
         if let Some(group) = request.group
             && request.outcome.is_some_and(Outcome::is_judged)
         {
-            let (held, changed) = self.groups.entry(group).or_default();
-            raise(&mut held.judged, 1);
-            raise(&mut held.errors, u64::from(error));
-            *changed = sequence;
+            self.count_group(u32::from(group), error, sequence);
         }
         if let Some(address) = &request.pod {
             self.count_pod(address, request, error, sequence);
         }
     }
 
+    fn count_group(&mut self, group: u32, error: bool, sequence: u64) {
+        let at = self.groups.iter().position(|(held, _)| held.group == group).unwrap_or_else(|| {
+            self.groups.push((v1::GroupReport { group, ..v1::GroupReport::default() }, sequence));
+            self.groups.len().saturating_sub(1)
+        });
+        let Some((held, changed)) = self.groups.get_mut(at) else { return };
+        raise(&mut held.judged, 1);
+        raise(&mut held.errors, u64::from(error));
+        *changed = sequence;
+    }
+
     fn count_pod(&mut self, address: &str, request: &Finished, error: bool, sequence: u64) {
-        if self.pods.len() >= MAX_PODS && !self.pods.contains_key(address) {
+        let known = self.pods.iter().position(|(held, _)| held.address == address);
+        if known.is_none() && self.pods.len() >= MAX_PODS {
             return raise(&mut self.uncounted_by_pod, 1);
         }
-        let (pod, changed) = self.pods.entry(address.to_owned()).or_default();
+        let at = known.unwrap_or_else(|| {
+            self.pods.push((v1::PodReport { address: address.to_owned(), ..v1::PodReport::default() }, sequence));
+            self.pods.len().saturating_sub(1)
+        });
+        let Some((pod, changed)) = self.pods.get_mut(at) else { return };
         raise(&mut pod.finished, u64::from(request.sampled));
         raise(&mut pod.errors, u64::from(error));
         raise(&mut pod.slow, u64::from(request.sampled && request.before == Before::Overdue));
@@ -386,8 +392,8 @@ impl Cluster {
         later(&mut self.changed);
         self.latency.values_mut().for_each(|(_, changed)| later(changed));
         self.cohorts.latency.values_mut().for_each(|(_, changed)| later(changed));
-        self.pods.values_mut().for_each(|(_, changed)| later(changed));
-        self.groups.values_mut().for_each(|(_, changed)| later(changed));
+        self.pods.iter_mut().for_each(|(_, changed)| later(changed));
+        self.groups.iter_mut().for_each(|(_, changed)| later(changed));
     }
 
     fn report(&self, place: &Place, durable: u64) -> v1::ClusterReport {
@@ -403,43 +409,20 @@ impl Cluster {
             abandoned: self.abandoned,
             stalled: self.stalled,
             stalled_settled: self.stalled_settled,
-            grpc_statuses: self
-                .grpc_statuses
-                .iter()
-                .map(|(key, count)| v1::Count { key: *key, count: *count })
-                .collect(),
+            grpc_statuses: self.grpc_statuses.clone(),
             retried: self.retried,
             extra_attempts: self.extra_attempts,
             latency: changed_bins(&self.latency, durable),
             latency_sum_us: self.latency_sum_us,
             rev: self.rev,
             rev_started: self.rev_started,
-            pods: self
-                .pods
-                .iter()
-                .filter(|(_, (_, changed))| *changed > durable)
-                .map(|(address, (pod, _))| v1::PodReport {
-                    address: address.clone(),
-                    finished: pod.finished,
-                    errors: pod.errors,
-                    slow: pod.slow,
-                })
-                .collect(),
+            pods: changed_of(&self.pods, durable),
             sized: self.sized,
             empty: self.empty,
             streams: self.streams,
             streams_finished: self.streams_finished,
             cohorts: self.cohorts.report(durable),
-            groups: self
-                .groups
-                .iter()
-                .filter(|(_, (_, changed))| *changed > durable)
-                .map(|(group, (held, _))| v1::GroupReport {
-                    group: u32::from(*group),
-                    judged: held.judged,
-                    errors: held.errors,
-                })
-                .collect(),
+            groups: changed_of(&self.groups, durable),
             ..place.report(self.first)
         }
     }
@@ -482,6 +465,10 @@ impl Closed {
             latency: changed_bins(&self.latency, durable),
         })
     }
+}
+
+fn changed_of<T: Clone>(held: &[(T, u64)], durable: u64) -> Vec<T> {
+    held.iter().filter(|(_, changed)| *changed > durable).map(|(held, _)| held.clone()).collect()
 }
 
 fn changed_bins(bins: &BTreeMap<u16, (u64, u64)>, durable: u64) -> Vec<v1::Count> {
@@ -598,7 +585,7 @@ mod tests {
             seen.extend(told.into_iter().map(|it| (it.cluster, it.first_sequence)));
             assert!(sequence < 40);
         }
-        assert!(sequence > 2);
+        assert!(sequence > 1);
         let each = store.changes(0, sequence).first().map_or(0, |it| it.latency.len());
         assert_eq!((seen.len(), bins), (40, 40 * each), "each once, with all of its bins");
         assert!(seen.iter().any(|(_, first)| *first == sequence), "the first report that tells of it");

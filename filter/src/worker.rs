@@ -1,6 +1,6 @@
 //! One Envoy worker: requests in flight, what they come to, and when it is reported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prost::Message as _;
 use wingbeat_core::matching::bucket::{group_of, mix};
@@ -63,9 +63,6 @@ pub struct Worker {
     last_urgent_ns: u64,
     tick_ms: u64,
     urgent: bool,
-    /// Clusters of which a request has told the rev of its route since the last tick: one each is enough, and a busy
-    /// canary must not keep another from being known to flow.
-    rev_known: BTreeSet<String>,
     logged: u64,
 }
 
@@ -91,7 +88,6 @@ impl Worker {
             last_urgent_ns: 0,
             tick_ms: IDLE_TICK_MS,
             urgent: false,
-            rev_known: BTreeSet::new(),
             logged: 0,
         }
     }
@@ -166,13 +162,11 @@ impl Worker {
             | (Seen::Overdue(place) | Seen::Stream(place) | Seen::Answering { place, .. }, _) => place,
         };
         // Of a rollout that is over, nothing is counted any more.
-        let Some(counted) = self.clusters.get(&place.cluster).filter(|it| it.policy.epoch == place.epoch) else {
+        let Some(counted) = self.clusters.get_mut(&place.cluster).filter(|it| it.policy.epoch == place.epoch) else {
             return;
         };
         let reading = Reading::of(&counted.policy);
-        let read_rev = place.stratum == Stratum::Judged
-            && !self.rev_known.contains(&place.cluster)
-            && self.rev_known.insert(place.cluster.clone());
+        let read_rev = place.stratum == Stratum::Judged && !std::mem::replace(&mut counted.rev_is_known, true);
         let finished =
             Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
@@ -190,11 +184,12 @@ impl Worker {
         let now = host.monotonic_nanos();
         self.look(host, now);
         self.close_cohorts(now);
-        self.rev_known.clear();
+        self.clusters.values_mut().for_each(|counted| counted.rev_is_known = false);
         let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
-        let due = self.store.has_news(self.sent) || now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
+        // One in a hurry may want an answer rather than have news.
         let urgent = std::mem::take(&mut self.urgent);
-        if due {
+        let idle = now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
+        if urgent || idle || self.store.has_news(self.sent) {
             self.report(host, now, urgent);
         }
         if urgent {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use wingbeat_core::foreign::unfit_name;
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
@@ -420,6 +421,9 @@ fn metadata(decoder: &mut Decoder, node: &Node, path: &str) -> Option<CanaryName
     Some(CanaryName::new(namespace?, name?))
 }
 
+/// Bytes of a revision's name, as of any other name in Kubernetes.
+const LONGEST_REVISION: usize = 253;
+
 fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
     let mut fields = decoder.fields(node, "spec")?;
     let revision = fields.need("revision", "name the one that is wanted", decoder);
@@ -430,6 +434,11 @@ fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
         && let Some(mut named) = decoder.fields(node, &path)
     {
         for (name, _, node, path) in named.rest() {
+            // It is a part of the cluster's name, which every report repeats.
+            if let Some(unfit) = unfit_name("the revision's name", &name, LONGEST_REVISION) {
+                decoder.wrong(node.at, &path, unfit);
+                continue;
+            }
             let Some(mut fields) = decoder.fields(node, &path) else { continue };
             let listed = fields.need("endpoints", "list them like [\"127.0.0.1:9001\"]", decoder);
             let mend = "list them like [\"127.0.0.1:9001\"]";

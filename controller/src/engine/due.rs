@@ -7,7 +7,9 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Heard;
 use crate::engine::record::{encode, entry, evidence_key};
-use crate::engine::{Alerted, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY, show};
+use crate::engine::{
+    Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY, show,
+};
 use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
@@ -155,6 +157,7 @@ impl Engine {
         writes.extend(checkpoint.removed.iter().map(|key| Write::Delete(format!("{LEDGER_PREFIX}{key}"))));
         writes.extend(encode(WINDOWS_KEY, &self.windows.open()));
         writes.extend(encode(CLOCK_KEY, &now));
+        writes.extend(encode(BASELINES_KEY, &self.ledger.baselines()));
         writes.extend(encode(HELD_KEY, &self.windows.held()));
         for (name, canary) in self.roster.judged() {
             if let Some(evidence) = canary.evidence() {

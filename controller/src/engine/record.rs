@@ -1,11 +1,11 @@
 //! What is stored, and how it is read again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::ledger::Worker;
 use wingbeat_core::analysis::window::{Batch, WrittenHeld};
-use wingbeat_core::id::{CanaryName, Rev};
+use wingbeat_core::id::{CanaryName, Epoch, Rev};
 use wingbeat_core::rollout::State;
 use wingbeat_core::time::Timestamp;
 
@@ -31,6 +31,7 @@ impl Readable for Worker {
 }
 impl Readable for Vec<(CanaryName, Batch)> {}
 impl Readable for Timestamp {}
+impl Readable for BTreeSet<Epoch> {}
 impl Readable for Vec<WrittenHeld> {}
 
 /// A canary as it is stored.

@@ -94,6 +94,12 @@ impl Roster {
         &self.busy
     }
 
+    /// Returns those with an abort that is not stored.
+    pub(super) fn unstored(&self) -> impl Iterator<Item = &CanaryName> {
+        let is_unstored = |name: &&CanaryName| self.canaries.get(*name).is_some_and(|canary| canary.unstored);
+        self.busy.iter().filter(is_unstored)
+    }
+
     /// Returns true while some rollout is on.
     pub(super) fn is_judging(&self) -> bool {
         !self.judged.is_empty()

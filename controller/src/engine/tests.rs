@@ -44,6 +44,8 @@ struct World {
     sequence: u64,
     primary: (u64, u64),
     canary: (u64, u64),
+    /// Requests to the canary that found no room.
+    uncounted: u64,
     texts: Vec<String>,
 }
 
@@ -105,6 +107,7 @@ impl World {
             sequence: 0,
             primary: (0, 0),
             canary: (0, 0),
+            uncounted: 0,
             texts: Vec::new(),
         }
     }
@@ -168,12 +171,13 @@ impl World {
                 ..ClusterReport::default()
             }
         };
+        let uncounted = self.uncounted;
         ReportRequest {
             node_id: "edge-1".into(),
             boot_id: 1,
             worker_id: 2,
             sequence: self.sequence,
-            clusters: vec![cluster("1", self.primary), cluster("2", self.canary)],
+            clusters: vec![cluster("1", self.primary), ClusterReport { uncounted, ..cluster("2", self.canary) }],
             ..ReportRequest::default()
         }
     }

@@ -157,7 +157,8 @@ impl Ledger {
     /// [`Ledger::retain_open`] is forgotten.
     pub fn restore(workers: impl IntoIterator<Item = (WorkerKey, Worker)>) -> Self {
         let mut ledger = Self::default();
-        for (key, worker) in workers {
+        for (key, mut worker) in workers {
+            worker.durable = worker.received;
             let order = ledger.sources.entry(worker.source.clone()).or_default();
             order.insert((worker.last_report, key));
             ledger.workers.insert(key, worker);
@@ -283,6 +284,12 @@ impl Ledger {
     /// Returns true if there is something to be written down.
     pub fn has_news(&self) -> bool {
         !self.removed.is_empty() || self.workers.values().any(|worker| worker.news > worker.durable)
+    }
+
+    /// Returns the open epochs of which not everything is held any more, to be written down with a checkpoint.
+    pub fn baselines(&self) -> Vec<Epoch> {
+        let incomplete = self.epochs.iter().filter(|(_, trust)| **trust == Trust::Baseline);
+        incomplete.map(|(epoch, _)| *epoch).collect()
     }
 
     /// Returns how many workers are held.

@@ -66,8 +66,6 @@ pub(crate) enum Due {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Presence {
     seats: BTreeMap<Seat, Recent>,
-    /// When the first window with traffic began.
-    first: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +122,6 @@ impl Presence {
             Due::Share(weight) => requests.saturating_mul(u64::from(weight.get())),
             Due::Canary => canary.saturating_mul(WHOLE),
         };
-        self.first.get_or_insert_with(|| batch.end.minus(batch.span));
         let recent = self.seats.entry(seat).or_default();
         let more = Carried { requests, canary, due };
         recent.short.add(number(batch.end, SHORT), more);
@@ -141,11 +138,6 @@ impl Presence {
     pub(crate) fn carrying(&self, now: Timestamp) -> Vec<Seat> {
         let carries = |recent: &Recent| recent.long.sum(number(now, LONG)).requests > 0;
         self.seats.iter().filter(|(_, recent)| carries(recent)).map(|(seat, _)| *seat).collect()
-    }
-
-    /// Returns how long there has been traffic.
-    pub(crate) fn age(&self, now: Timestamp) -> Span {
-        self.first.map_or(Span::ZERO, |first| now.since(first))
     }
 
     /// Returns true if what all seats but one report may contradict the harm that this one shows.

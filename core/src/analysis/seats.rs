@@ -63,11 +63,6 @@ impl Seats {
         seat
     }
 
-    /// Returns true if no node ever reported.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     /// Returns the nodes of a seat that report, to be named.
     pub(crate) fn nodes(&self, seat: Seat) -> Vec<NodeId> {
         let seated = self.nodes.iter().filter(|(_, seated)| seated.seat == seat);

@@ -27,6 +27,9 @@ pub(super) struct Counted {
     since_ns: u64,
     /// Start of the earliest request that is known to have been routed by the rollout.
     routed_since_ns: Option<u64>,
+    /// A request has told the rev of its route since the last tick: one is enough, and a busy canary must not keep
+    /// another from being known to flow.
+    pub(super) rev_is_known: bool,
 }
 
 /// Which rollout a request belongs to.
@@ -60,8 +63,8 @@ impl Counted {
     /// Returns the cluster as this policy has it. `before` is what the policy before said of it.
     pub(super) fn new(policy: v1::ClusterPolicy, before: Option<&Self>, now_ns: u64) -> Self {
         match before.filter(|before| before.policy.epoch == policy.epoch) {
-            Some(before) => Self { policy, since_ns: before.since_ns, routed_since_ns: before.routed_since_ns },
-            None => Self { policy, since_ns: now_ns, routed_since_ns: None },
+            Some(before) => Self { policy, ..*before },
+            None => Self { policy, since_ns: now_ns, routed_since_ns: None, rev_is_known: false },
         }
     }
 

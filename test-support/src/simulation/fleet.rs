@@ -213,6 +213,7 @@ impl Fleet {
 
 impl World for Fleet {
     fn meet(&mut self, judge: &mut Judge) {
+        judge.expect(self.nodes.len());
         for (node, seat) in &mut self.nodes {
             *seat = judge.seat(node, Timestamp::EPOCH);
         }

@@ -17,11 +17,6 @@ use crate::weight::BasisPoints;
 /// canary that fails everything at the only node that has any is gone within three seconds, detection included.
 const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
 
-/// Where fewer than three nodes were heard, harm is not acted upon before there has been traffic for so long, the longest
-/// tick of a few workers and a window: in the first
-/// second, the one that is heard first may not be the only one.
-const QUORUM_WITHIN: Span = Span::from_millis(1_200);
-
 /// Harm that one node may hide is believed after so long: by then every trial has taken in more.
 const HIDDEN_FOR: Span = Span::from_secs(1);
 
@@ -30,7 +25,7 @@ const HIDDEN_FOR: Span = Span::from_secs(1);
 const BARELY_HIDDEN_FOR: Span = Span::from_secs(20);
 
 /// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
-const PLAIN: f64 = 35.0;
+const PLAIN: f64 = 140.0;
 
 impl Judge {
     /// Notes harm that has crossed, whichever node is left out.
@@ -56,11 +51,7 @@ impl Judge {
         let hidden_by = self.hidden_by.take();
         let rests_on = self.rests_on.take();
         let found = match opinion {
-            // Recordings may not tell who reported.
-            None => {
-                let told_apart = self.seats.is_empty() || self.presence.age(now) >= QUORUM_WITHIN;
-                over_all && told_apart && !self.quorum.delays_rollback(now)
-            }
+            None => over_all && !self.quorum.delays_rollback(now),
             Some(Opinion::Harm) => over_all || !self.jackknife.is_empty(),
             Some(Opinion::Unopposed) => self.has_grown(total, decisive),
             Some(Opinion::None) => false,

@@ -155,6 +155,7 @@ fn a_cluster_that_the_policy_did_not_have_begins_with_the_next_second() {
     let (host, mut worker) = keeping();
     let mut wider = with_cohorts(7);
     wider.clusters.push(v1::ClusterPolicy { cluster: "prod/backend/3".to_owned(), ..wider.clusters[1].clone() });
+    host.set(2, REV, b"1");
     host.request(&mut worker, 2, "prod/backend/3", 200, 1);
     worker.reply(&host, &reply(0, Some(wider), 0));
     host.request(&mut worker, 3, "prod/backend/3", 200, 1);

@@ -150,6 +150,7 @@ fn waiting_for_a_connection_is_no_latency() {
 fn what_was_answered_before_it_began_is_not_counted() {
     let (mut worker, host) = (Worker::new(1, 2), FakeHost::default());
     host.set(7, "xds.cluster_name", b"prod/backend/2");
+    worker.reply(&host, &reply(0, Some(policy(5)), 100));
     host.answer(&mut worker, 7, 200, 0);
     host.request(&mut worker, 8, "prod/backend/2", 200, 1);
     worker.tick(&host);
