@@ -205,12 +205,14 @@ fn an_urgent_report_is_complete_with_the_next_regular_one() {
     let mut world = World::new();
     world.rollout();
     world.traffic((190, 1), (10, 0));
+    world.now = world.now.plus(Span::from_millis(900));
+    world.tick();
     world.sequence += 1;
     world.canary = (world.canary.0 + 1, world.canary.1 + 1);
     let request = ReportRequest { urgent: true, ..world.request() };
     world.engine.report(&near(), &request, world.now).unwrap();
     assert_eq!(world.engine.windows.held().len(), 1);
-    world.now = world.now.plus(Span::from_secs(1));
+    world.now = world.now.plus(Span::from_millis(100));
     world.tick();
     let mut world = world.restart();
     world.engine.configure(setup("2"), world.now);

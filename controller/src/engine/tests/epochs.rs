@@ -42,6 +42,8 @@ fn what_an_earlier_attempt_counted_is_not_charged_to_the_next() {
     for _ in 0..30 {
         world.traffic((90, 0), (10, 0));
     }
+    world.now = world.now.plus(Span::from_millis(400));
+    world.tick();
     assert_eq!((world.phase(), world.counted()), ("Progressing", 300));
 }
 
@@ -66,6 +68,8 @@ fn an_open_window_ends_with_its_rollout() {
     for _ in 0..30 {
         world.traffic((90, 0), (10, 0));
     }
+    world.now = world.now.plus(Span::from_millis(400));
+    world.tick();
     assert_eq!((world.phase(), world.counted()), ("Progressing", 300));
 }
 

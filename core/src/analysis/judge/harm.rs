@@ -22,7 +22,7 @@ const HIDDEN_FOR: Span = Span::from_secs(1);
 
 /// And after so long if it is not plain. Where a node makes harm up out of the few errors that others see, those that saw
 /// fewer by chance look for a while as if they hid it.
-const BARELY_HIDDEN_FOR: Span = Span::from_secs(20);
+const BARELY_HIDDEN_FOR: Span = Span::from_secs(60);
 
 /// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
 const PLAIN: f64 = 140.0;

@@ -20,7 +20,12 @@ impl Taking<'_> {
             }
             // What is suspended begins nothing and changes nothing; the revision is seen again afterwards.
             _ if plan.is_suspended() => {}
-            Phase::Initialized { primary } | Phase::Succeeded { primary, .. } if primary != *seen => {
+            // Where what was promoted is gone, the way out is another revision.
+            Phase::Initialized { primary }
+            | Phase::Succeeded { primary, .. }
+            | Phase::Finalising { primary, unready: Some(_), .. }
+                if primary != *seen =>
+            {
                 self.begin(primary, seen.clone(), 1);
             }
             // A revision that failed is not tried again by itself; once the workload went back, it may come again.
@@ -40,10 +45,6 @@ impl Taking<'_> {
             Phase::Progressing(progress) if progress.canary != *seen => {
                 self.normal(words::restarting(plan));
                 self.start(progress.primary, seen.clone(), 1);
-            }
-            // What was promoted is gone: the way out is another revision.
-            Phase::Finalising { primary, unready: Some(_), .. } if primary != *seen => {
-                self.begin(primary, seen.clone(), 1);
             }
             // A promotion is finished first; the revision is seen again after it.
             Phase::Initialized { .. }

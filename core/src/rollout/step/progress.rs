@@ -281,10 +281,9 @@ impl Taking<'_> {
 pub(super) fn gate(plan: &Plan, progress: &Progress) -> Option<Gate> {
     match (progress.share, plan.next(progress.position, progress.share)) {
         // It has all requests: the gate was before the switch, and one approval is enough for both.
-        (Share::Everything, None) => None,
+        (Share::Everything, None) | (_, Some((_, Share::Nothing | Share::Mirrored(_) | Share::Matched))) => None,
         (_, None | Some((_, Share::Everything))) => Some(Gate::Promotion),
         (_, Some((_, Share::Weight(_)))) => Some(Gate::TrafficIncrease),
-        (_, Some((_, Share::Nothing | Share::Mirrored(_) | Share::Matched))) => None,
     }
 }
 

@@ -123,12 +123,10 @@ impl Taking<'_> {
         let unready = Unready::note(before, &facts.primary, self.now);
         match &unready {
             None if due <= self.now => return self.succeed(primary, false),
-            None => {}
-            Some(Unready { reason, .. }) => {
-                if before.is_none_or(|before| before.reason != *reason) {
-                    self.promotion_halted(words::primary_not_ready(self.plan, reason), reason);
-                }
+            Some(Unready { reason, .. }) if before.is_none_or(|before| before.reason != *reason) => {
+                self.promotion_halted(words::primary_not_ready(self.plan, reason), reason);
             }
+            None | Some(_) => {}
         }
         self.state.phase = Phase::Finalising { primary, due, unready };
     }
