@@ -217,7 +217,7 @@ impl Worker {
             let board = Board { refused: self.refused.clone(), ..self.engine.board(ready, now) };
             self.board.send_replace(Arc::new(board));
         }
-        let events: Vec<EventView> = told.into_iter().map(|told| self.tell(told)).collect();
+        let events: Vec<EventView> = told.iter().map(|told| self.tell(told)).collect();
         // Also without any: some may wait for room on the disk.
         self.engine.remember(&events, now);
         events.into_iter().for_each(|event| self.events.push(event));
@@ -268,18 +268,18 @@ impl Worker {
     }
 
     /// Tells the log and the hooks. Returns the event; one that repeats another is counted there and told nobody else.
-    fn tell(&mut self, told: Told) -> EventView {
+    fn tell(&mut self, told: &Told) -> EventView {
         let kind = match told.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
         let kept = self.told.saturating_sub(EVENTS_KEPT.saturating_sub(1));
-        if let Some(event) = self.series.repeat(&told, kind, kept) {
+        if let Some(event) = self.series.repeat(told, kind, kept) {
             tracing::debug!(canary = event.name, namespace = event.namespace, count = event.count, "{}", event.message);
             return event;
         }
-        let event = self.tell_anew(&told, kind);
-        self.series.begin(&told, &event);
+        let event = self.tell_anew(told, kind);
+        self.series.begin(told, &event);
         event
     }
 

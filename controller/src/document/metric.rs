@@ -342,8 +342,7 @@ pub(super) fn limits(decoder: &mut Decoder, metrics: &[MetricDocument], judge: &
                     wrong("is the second range of request-duration, of which one is tested: keep one");
                 }
             }
-            (Metric::SuccessRate, Range { min: None, max: None })
-            | (Metric::Duration, Range { min: None, max: None }) => {}
+            (Metric::SuccessRate | Metric::Duration, Range { min: None, max: None }) => {}
         }
     }
     (judge.error_limit, judge.latency_limit) = (error_limit, latency_limit);

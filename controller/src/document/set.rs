@@ -435,7 +435,7 @@ fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
     {
         for (name, _, node, path) in named.rest() {
             // It is a part of the cluster's name, which every report repeats.
-            if let Some(unfit) = unfit_name("the revision's name", &name, LONGEST_REVISION) {
+            if let Some(unfit) = unfit_name("the revision's name", name, LONGEST_REVISION) {
                 decoder.wrong(node.at, &path, unfit);
                 continue;
             }

@@ -229,20 +229,17 @@ mod tests {
 
     #[test]
     fn aliases_stand_for_what_was_named() {
-        let plain = |text: &str| {
-            let node = parse(text).unwrap().remove(0);
-            fn show(node: &Node) -> String {
-                match &node.value {
-                    Value::Scalar { text, .. } => text.clone(),
-                    Value::Sequence(nodes) => format!("[{}]", nodes.iter().map(show).collect::<Vec<_>>().join(" ")),
-                    Value::Mapping(entries) => {
-                        let shown = entries.iter().map(|(name, _, node)| format!("{name}:{}", show(node)));
-                        format!("{{{}}}", shown.collect::<Vec<_>>().join(" "))
-                    }
+        fn show(node: &Node) -> String {
+            match &node.value {
+                Value::Scalar { text, .. } => text.clone(),
+                Value::Sequence(nodes) => format!("[{}]", nodes.iter().map(show).collect::<Vec<_>>().join(" ")),
+                Value::Mapping(entries) => {
+                    let shown = entries.iter().map(|(name, _, node)| format!("{name}:{}", show(node)));
+                    format!("{{{}}}", shown.collect::<Vec<_>>().join(" "))
                 }
             }
-            show(&node)
-        };
+        }
+        let plain = |text: &str| show(&parse(text).unwrap().remove(0));
         assert_eq!(plain("a: &x [1, 2]\nb: *x\n"), "{a:[1 2] b:[1 2]}");
         assert_eq!(plain("a: &x {k: 1, l: 2}\nb: {<<: *x, l: 3}\n"), "{a:{k:1 l:2} b:{l:3 k:1}}");
         assert_eq!(plain("- &x {k: 1}\n- &y {k: 2, l: 2}\n- {<<: [*x, *y]}\n"), "[{k:1} {k:2 l:2} {k:1 l:2}]");
@@ -252,7 +249,7 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..10 {
             let inner = vec![format!("*a{}", n - 1); 10].join(", ");
-            text += &format!("a{n}: &a{n} [{inner}]\n");
+            text.extend(["a", &n.to_string(), ": &a", &n.to_string(), " [", &inner, "]\n"]);
         }
         assert!(parse(&text).unwrap_err().why.contains("stand for too much"));
     }

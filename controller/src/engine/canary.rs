@@ -339,7 +339,6 @@ impl Canary {
             Phase::Failed { cause: Cause::RolledBack, .. } => {
                 (!failed).then_some(End { promoted: false, skipped: false, took })
             }
-            Phase::Failed { cause: Cause::TakenBack, .. } => None,
             Phase::Succeeded { .. } => match &self.state.phase {
                 Phase::Promoting(promotion) => Some(End { promoted: true, skipped: promotion.skipped, took }),
                 Phase::Finalising { .. } => Some(End { promoted: true, skipped: false, took }),
@@ -350,7 +349,8 @@ impl Canary {
                 | Phase::Succeeded { .. }
                 | Phase::Failed { .. } => None,
             },
-            Phase::Initializing
+            Phase::Failed { cause: Cause::TakenBack, .. }
+            | Phase::Initializing
             | Phase::Initialized { .. }
             | Phase::Waiting(_)
             | Phase::Progressing(_)
@@ -536,8 +536,9 @@ impl Canary {
             (None, answer) => (SignalMode::Judge, answer),
         };
         match (mode, answer) {
-            (SignalMode::Judge, answer) => (answer, None),
-            (SignalMode::Warn | SignalMode::Report, answer @ Answer::TooFew(_)) => (answer, None),
+            (SignalMode::Judge, answer) | (SignalMode::Warn | SignalMode::Report, answer @ Answer::TooFew(_)) => {
+                (answer, None)
+            }
             (SignalMode::Warn, Answer::Failed(text) | Answer::Unknown(text)) => (Answer::Passed, Some(text)),
             (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
                 (Answer::Passed, None)

@@ -79,7 +79,9 @@ impl Engine {
         let nothing_since = self.last_report.filter(|last| now.since(*last) > UNHEARD);
         let Some(canary) = self.roster.measure(name) else { return };
         let unaware = if canary.is_divided() {
-            unaware.get_or_insert_with(|| self.fleet.unaware(self.policies.divisions(), now, NODE_SILENT)).as_slice()
+            unaware
+                .get_or_insert_with(|| self.fleet.unaware(Some(self.policies.divisions()), now, NODE_SILENT))
+                .as_slice()
         } else {
             &[]
         };

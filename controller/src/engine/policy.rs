@@ -60,8 +60,8 @@ impl Policies {
     }
 
     /// Returns how hosts are to be divided.
-    pub(super) fn divisions(&self) -> Divisions {
-        Some(divisions(&self.current))
+    pub(super) fn divisions(&self) -> u64 {
+        divisions(&self.current)
     }
 }
 

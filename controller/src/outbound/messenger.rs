@@ -103,7 +103,7 @@ impl Messenger {
             match webhook::ask(&client, &hook, &payload).await {
                 Answer::Passed => {}
                 Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {
-                    tracing::warn!(why, "an event hook was not told")
+                    tracing::warn!(why, "an event hook was not told");
                 }
             }
         });

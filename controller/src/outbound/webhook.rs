@@ -71,6 +71,7 @@ pub fn client() -> Client {
 
 /// Returns the client for what is posted. It follows no redirect: most of them turn a POST into a GET, and that the page
 /// behind it can be read is no consent.
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime of attempts, not of all")]
 pub fn posting_client() -> Client {
     built(|attempt| attempt.stop())
 }
@@ -142,9 +143,9 @@ pub(super) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     for c in text.trim().chars() {
         if c.is_control() {
-            shown.extend(c.escape_default())
+            shown.extend(c.escape_default());
         } else {
-            shown.push(c)
+            shown.push(c);
         }
         if shown.len() >= LONGEST_EXCERPT {
             shown.push('…');

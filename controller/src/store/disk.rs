@@ -43,10 +43,7 @@ impl Disk {
 
     /// Returns the database, opened anew where that is needed.
     fn database(&mut self) -> Result<Open, StoreError> {
-        let held = match self.open.take() {
-            Some(held) => held,
-            None => return open(&self.path),
-        };
+        let Some(held) = self.open.take() else { return open(&self.path) };
         if identity(&self.path) == Some(held.file) {
             return Ok(held);
         }

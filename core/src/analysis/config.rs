@@ -120,6 +120,10 @@ impl Default for JudgeConfig {
     }
 }
 
+/// Canary requests after which the hard guard has decided on a canary that fails all of them beside a primary that fails
+/// none, at any weight and at the first attempt: 20 to 22. A look with fewer ends without a result.
+const GUARD_DECIDES: u64 = 25;
+
 impl JudgeConfig {
     /// Returns what can roll back, each with its share of α. The shares never exceed one together;
     /// hooks and metrics from elsewhere are outside of it.
@@ -158,8 +162,14 @@ impl JudgeConfig {
     }
 
     /// Returns how many canary requests a step, or a look at a metric, needs at least: none is never enough.
+    ///
+    /// Where checks set the pace nothing else waits for the hard guard: a look comes after it has had enough.
     pub fn least_requests(&self) -> u64 {
-        self.min_requests.max(1)
+        let for_guard = match self.mode {
+            Mode::Guard => GUARD_DECIDES,
+            Mode::Sequential | Mode::Thresholds => 1,
+        };
+        self.min_requests.max(for_guard)
     }
 
     /// Returns the evidence at which a canary is rolled back.
