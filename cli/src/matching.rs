@@ -123,11 +123,10 @@ fn take(document: &CanaryDocument, weight: Option<u8>, request: &Request) -> Tak
     match &document.audience {
         // Shares: only the ends are certain, and in between most take the primary.
         Audience::Chance | Audience::Users(_) if weight == Some(100) => Taken { arm: Arm::Canary, rule: None },
-        Audience::Chance | Audience::Users(_) => primary,
         Audience::Served(entries) if weight == Some(100) && entries.first_match(request).is_some() => {
             Taken { arm: Arm::Canary, rule: None }
         }
-        Audience::Served(_) => primary,
+        Audience::Chance | Audience::Users(_) | Audience::Served(_) => primary,
         Audience::Rules { .. } if weight == Some(0) => primary,
         Audience::Rules { rules, .. } => match rules.first_match(request) {
             Some(rule) => Taken { arm: Arm::Canary, rule: Some(rule) },

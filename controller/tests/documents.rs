@@ -591,8 +591,7 @@ fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
         let set = read(&with_server(mode));
         assert_eq!(set.report, Report::default());
         let setup = set.setup(None);
-        let backend = setup.canaries[&CanaryName::new("prod", "backend")].clone();
-        backend
+        setup.canaries[&CanaryName::new("prod", "backend")].clone()
     };
     let backend = queries("guard");
     // Flagger's order: templates come last.
