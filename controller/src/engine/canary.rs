@@ -30,6 +30,7 @@ use crate::setup::{Audience, Managed, Measure, cluster_name};
 use crate::terms::Terms;
 
 mod hearing;
+mod recorded;
 
 /// Command ids that are remembered, so that a repeated command acts once.
 const IDS_KEPT: usize = 256;
@@ -273,55 +274,6 @@ impl Canary {
     /// Returns the value of the arm header in this rollout: one that no client can know.
     pub(super) fn arm_token(&self) -> String {
         Version::of([self.secret.as_bytes(), &self.key().to_le_bytes()]).to_string()
-    }
-
-    /// Returns the canary as it is stored.
-    pub(super) fn record(&self) -> Record {
-        self.record_of(self.state.clone(), self.commands.clone())
-    }
-
-    /// Returns the canary as it is stored in another state.
-    pub(super) fn record_of(&self, state: State, commands: VecDeque<String>) -> Record {
-        // A rollout that begins with this state begins under what is written.
-        let goes_on = state.rollout == self.state.rollout;
-        let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
-        let first_rev = self.first_rev_in(&state);
-        Record { state, commands, secret: self.secret.clone(), first_rev, terms }
-    }
-
-    /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
-    /// lost begins to count its rollouts again, and these are others.
-    pub(super) fn epoch(&self) -> Epoch {
-        let version = Version::of([b"epoch", self.secret.as_bytes(), &self.key().to_le_bytes()]);
-        Epoch::new(version.get().max(1))
-    }
-
-    /// Returns the rev of the first routes of the latest rollout, once the canary is in this state.
-    pub(super) fn first_rev_in(&self, next: &State) -> Rev {
-        let begins = next.rollout != self.state.rollout || !self.is_counted();
-        let is_counted = matches!(next.phase, Phase::Progressing(_) | Phase::Promoting(_));
-        if begins && is_counted { next.rev } else { self.first_rev }
-    }
-
-    /// Takes over what is written now. While a rollout is on, a part of it waits for the next one. Returns the fields
-    /// that began to wait.
-    pub(super) fn rewrite(&mut self, written: Managed) -> Vec<&'static str> {
-        let before = std::mem::take(&mut self.waiting);
-        self.written = written;
-        if self.state.has_rollout() {
-            (self.managed, self.waiting) = self.terms.amend(&self.written);
-            self.terms = Terms::of(&self.managed);
-        } else {
-            self.begin_terms();
-        }
-        self.waiting.iter().filter(|field| !before.contains(field)).copied().collect()
-    }
-
-    /// What is written is in force from now on.
-    fn begin_terms(&mut self) {
-        self.managed = self.written.clone();
-        self.terms = Terms::of(&self.managed);
-        self.waiting.clear();
     }
 
     /// Returns a number that every rollout has for itself.

@@ -1,0 +1,125 @@
+//! What the filters report: taken into the ledger, and from there to the canary whose rollout counted it.
+
+use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
+use wingbeat_core::analysis::window::{Ahead, Sender};
+use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, WorkerId};
+use wingbeat_core::rollout::Event;
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_proto::convert::{self, ReportError};
+use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
+use wingbeat_xds_server::server::Peer;
+
+use crate::engine::record::{OpenError, read_or_leave_aside};
+use crate::engine::{Engine, LEDGER_PREFIX, OLD_LEDGER_KEY};
+use crate::store::Entries;
+
+impl Engine {
+    /// Takes a report of a filter, from a peer that may speak for its node. The error says why it was refused; then
+    /// nothing of it counts.
+    pub fn report(&mut self, peer: &Peer, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+        // However many nodes a principal or a host says it is: the judge hears one voice.
+        let voice = NodeId::new(peer.voice(&request.node_id));
+        let node = NodeId::new(request.node_id.clone());
+        let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
+        // What is of no rollout in progress is left out before anything is made of it.
+        let ours = |report: &&ClusterReport| self.owner(&report.cluster, Epoch::new(report.epoch)).is_some();
+        let entries = request.clusters.iter().filter(ours).map(reported);
+        let entries: Vec<Reported> = entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let foreign = request.clusters.len().saturating_sub(entries.len());
+        self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
+        let report = Report {
+            source: voice.as_str(),
+            node: &node,
+            key,
+            sequence: request.sequence,
+            since: request.since,
+            entries: &entries,
+        };
+        let ingested = self.ledger.ingest(&report, now).map_err(|refused| refused.to_string())?;
+        self.reports = self.reports.saturating_add(1);
+        self.last_report = Some(now);
+        self.heard_of(key, !entries.is_empty());
+        self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        self.clients.reported(&voice, now);
+        self.fleet.heard(key, &node, self.policies.divisions_of(request.policy_version), now);
+        let tick = self.fleet.grant(self.roster.is_judging(), now);
+        let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
+        let ahead = request.urgent.then_some(ahead);
+        if ahead.is_none() {
+            self.windows.caught_up(key.boot, key.worker, now);
+        }
+        for delta in ingested.deltas {
+            let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
+            let Some(canary) = self.roster.measure(&name) else { continue };
+            let sender = Sender { seat: canary.seat(&voice, now), ahead };
+            self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
+            let newer = canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
+            if let Some(rev) = newer {
+                self.feed(&name, &Event::RevSeen(rev), now);
+            }
+        }
+        let policy = self.policies.news(request.policy_version, request.automaton_format);
+        Ok(ReportResponse {
+            received: ingested.received,
+            durable: ingested.durable,
+            policy,
+            next_tick_ms: tick,
+            send_all: ingested.incomplete,
+        })
+    }
+
+    /// Returns the canary whose cluster this is, if its rollout in progress is of this epoch.
+    fn owner(&self, cluster: &str, epoch: Epoch) -> Option<&(CanaryName, Arm)> {
+        let owner = self.roster.owner(cluster)?;
+        let canary = self.roster.get(&owner.0)?;
+        (canary.epoch() == epoch).then_some(owner)
+    }
+
+    /// Notes a report. One without requests shows nothing: threads of Envoy that serve nobody ask for the policy, too.
+    fn heard_of(&mut self, key: WorkerKey, has_requests: bool) {
+        if let Some(awaited) = self.awaited.as_mut().filter(|_| has_requests) {
+            awaited.remove(&key);
+            if awaited.is_empty() {
+                self.awaited = None;
+            }
+        }
+    }
+
+    /// Lets the ledger and the windows follow a canary from one rollout to the next. `before` is the epoch that was
+    /// counted until now.
+    pub(super) fn follow_epoch(&mut self, name: &CanaryName, before: Option<Epoch>) {
+        let now = self.roster.get(name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            self.ledger.close(before);
+            self.windows.forget(name);
+            self.reported_since_checkpoint = true;
+        }
+        if let Some(now) = now {
+            self.ledger.open(now, Trust::Complete);
+        }
+    }
+}
+
+/// Returns what a report says of one cluster, stratum and epoch.
+fn reported(report: &ClusterReport) -> Result<Reported, ReportError> {
+    let (cluster, stratum, counts) = convert::counts(report)?;
+    let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
+    Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
+}
+
+/// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.
+pub(super) fn read_ledger(entries: &Entries) -> Result<(Ledger, Trust), OpenError> {
+    let mut trust = if entries.contains_key(OLD_LEDGER_KEY) { Trust::Baseline } else { Trust::Complete };
+    let mut workers = Vec::new();
+    for key in entries.keys() {
+        let Some(worker) = key.strip_prefix(LEDGER_PREFIX) else { continue };
+        match (WorkerKey::parse(worker), read_or_leave_aside::<Worker>(entries, key)?) {
+            (Some(worker), Some(held)) => workers.push((worker, held)),
+            (_, _) => trust = Trust::Baseline,
+        }
+    }
+    Ok((Ledger::restore(workers), trust))
+}
