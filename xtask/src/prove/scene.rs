@@ -25,7 +25,7 @@ pub(super) const SCENES: [Scene; 11] = [
     Scene { last_request_ms: Some((999, 999)), lost: Some(60), ..scene("errors-1000", &["--rps", "1000"], 10) },
     Scene { last_request_ms: Some((999, 999)), lost: Some(60), ..scene("errors-at-once", &["--fault-after", "0"], 10) },
     Scene { last_request_ms: Some((3_000, 6_000)), ..scene("errors-100", &["--rps", "100"], 10) },
-    // The simulated 95 % quantile (core/tests/analysis_judge.rs) and half a second.
+    // The simulated 95 % quantile (core/tests/analysis_judge/main.rs) and half a second.
     Scene {
         last_request_ms: Some((2_900, 2_900)),
         ..scene("errors-25-percent", &["--canary-errors", "25%", "--primary-errors", "1%"], 5)
