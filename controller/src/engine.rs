@@ -7,15 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
-use wingbeat_core::analysis::window::{Ahead, Batch, Sender, Windows, WrittenHeld};
+use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
+use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
-use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
+use wingbeat_core::id::{CanaryName, ClusterName, Epoch};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
-use wingbeat_xds_server::server::{News, Peer};
+use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
@@ -32,7 +32,7 @@ use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
 use crate::setup::{InUse, Measure, Setup};
-use crate::store::{Entries, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::view::Board;
 
 mod canary;
@@ -494,7 +494,6 @@ impl Engine {
         self.policy_is_stale = false;
         self.policies.update(self.roster.all());
     }
-
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Looked;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, Revision, RolloutId};
+use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{

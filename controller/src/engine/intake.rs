@@ -9,6 +9,7 @@ use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_xds_server::server::Peer;
 
+use crate::engine::canary::Canary;
 use crate::engine::record::{OpenError, read_or_leave_aside};
 use crate::engine::{Engine, LEDGER_PREFIX, OLD_LEDGER_KEY};
 use crate::store::Entries;

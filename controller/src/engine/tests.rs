@@ -3,7 +3,9 @@ use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::Replay;
 use wingbeat_core::analysis::signal::SignalMode;
 
+use wingbeat_core::analysis::ledger::Report;
 use wingbeat_core::analysis::threshold::Range;
+use wingbeat_core::id::{Arm, BootId, NodeId, WorkerId};
 use wingbeat_core::id::{Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
@@ -12,19 +14,20 @@ use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::outcome::Outcome;
 use wingbeat_core::rollout::{Pace, Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
-use wingbeat_proto::v1::{ClusterReport, Count};
+use wingbeat_proto::convert;
+use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest, ReportResponse};
 use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::Happened;
+use wingbeat_xds_server::server::{Happened, Peer};
 use wingbeat_xds_server::session::Nack;
 
 use super::*;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
-use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
+use crate::store::{Entries as Stored, Write};
 use crate::view::EventView;
 
 mod changes;
