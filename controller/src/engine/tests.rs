@@ -3,9 +3,7 @@ use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::Replay;
 use wingbeat_core::analysis::signal::SignalMode;
 
-use wingbeat_core::analysis::ledger::Report;
 use wingbeat_core::analysis::threshold::Range;
-use wingbeat_core::id::{Arm, BootId, NodeId, WorkerId};
 use wingbeat_core::id::{Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
@@ -26,8 +24,8 @@ use wingbeat_xds_server::session::Nack;
 use super::*;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::{Audience, Managed, Service, Workload};
+use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
-use crate::store::{Entries as Stored, Write};
 use crate::view::EventView;
 
 mod changes;
