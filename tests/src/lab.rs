@@ -163,8 +163,8 @@ impl Lab {
         stage.handle().configure(setup(PRIMARY)).expect("they are managed");
         // Of two setups that come at once the latter counts: there would be nothing to roll out.
         let mut boards = stage.handle().watch();
-        let began =
-            boards.wait_for(|board| tests.iter().all(|test| board.canaries.iter().any(|view| view.name == test.name)));
+        let began = boards
+            .wait_for(|board| tests.iter().all(|test| board.canaries.values().any(|view| view.name == test.name)));
         drop(tokio::time::timeout(PATIENCE, began).await.expect("they are managed in time").expect("a controller"));
         let setup = setup(CANARY);
         stage.handle().configure(setup.clone()).expect("they are managed");
