@@ -252,3 +252,22 @@ impl Intake for Handle {
         self.news.put(news);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_counted_again_takes_its_own_place() {
+        let log = EventLog::default();
+        let mut live = log.follow();
+        let event = |id, count| EventView { id, count, ..EventView::default() };
+        for event in [event(1, 1), event(2, 1), event(1, 2)] {
+            log.push(event);
+        }
+        let kept: Vec<(u64, u64)> = log.kept().iter().map(|event| (event.id, event.count)).collect();
+        assert_eq!(kept, [(1, 2), (2, 1)]);
+        let sent = [live.try_recv(), live.try_recv(), live.try_recv()].map(|event| event.ok().map(|event| event.id));
+        assert_eq!(sent, [Some(1), Some(2), None], "who follows has it already");
+    }
+}

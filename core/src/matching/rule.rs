@@ -137,3 +137,31 @@ impl Condition {
         }
     }
 }
+
+#[cfg(all(test, feature = "compile"))]
+mod tests {
+    use alloc::vec;
+
+    use super::super::input::StringMatch;
+    use super::*;
+
+    /// Clients send hosts in any case, and with a port where it is not the usual one.
+    #[test]
+    fn hosts_are_compared_as_hosts() {
+        let exact = |text: &str| StringMatch { exact: Some(text.into()), ..StringMatch::default() };
+        let regex = |text: &str| StringMatch { regex: Some(text.into()), ..StringMatch::default() };
+        let matches = |test: StringMatch, host: &str| {
+            let entry = EntryInput { authority: Some(test), ..EntryInput::default() };
+            let request = Request { authority: host.as_bytes().to_vec(), headers: vec![], ..Request::default() };
+            Entries::try_new(&[entry]).unwrap().first_match(&request).is_some()
+        };
+        for host in ["shop.local", "SHOP.Local", "shop.local:8080"] {
+            assert!(matches(exact("Shop.local"), host) && matches(regex("shop[.]local"), host), "{host}");
+            assert!(!matches(exact("shop.locals"), host), "{host}");
+        }
+        assert!(matches(exact("shop.local:8080"), "Shop.local:8080"));
+        assert!(!matches(exact("shop.local:8080"), "shop.local:80"));
+        assert!(matches(exact("[::1]"), "[::1]:80") && matches(exact("[::1]"), "[::1]"));
+        assert!(!matches(exact("shop.local"), "shop.local:") && !matches(exact("::"), "::1"));
+    }
+}
