@@ -2,6 +2,7 @@
 
 use wingbeat_controller::setup::Audience;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
+use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
@@ -164,4 +165,24 @@ async fn real_envoy_an_ab_test_that_testers_break_is_rolled_back() {
     let played = scene(Scenario::Ab).play(wingbeat::FILTER, &|_| {}).await.expect("the scene is played");
     assert!(played.as_it_should, "{played:?}");
     assert_eq!((played.summary.result, played.summary.misrouted), (Ended::RolledBack, 0));
+}
+
+/// A rollout by weight whose service matches a part of its paths: the others never get the canary, whatever its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_a_share_is_one_of_the_requests_that_the_service_matches() {
+    let prefix = StringMatch { prefix: Some("/api".to_owned()), ..StringMatch::default() };
+    let entry = EntryInput { uri: Some(prefix), ..EntryInput::default() };
+    let audience = Audience::Served(Entries::try_new(&[entry]).expect("rules"));
+    let request = |path: &str| {
+        let request = Request { method: b"GET".to_vec(), path: path.as_bytes().to_vec(), ..Request::default() };
+        bytes(&request, "served.local")
+    };
+    let lab = Lab::open(&[Test::new("served", audience)], ("served", &request("/api/v1"))).await;
+    let mut by_canary = 0;
+    for _ in 0..200 {
+        assert_eq!(send(lab.entry(), &request("/other")).await, answered_by(PRIMARY));
+        by_canary += u32::from(send(lab.entry(), &request("/api/v1")).await == answered_by(CANARY));
+    }
+    // A half of 200; beyond these bounds it is by chance once in a million times.
+    assert!((65..=135).contains(&by_canary), "{by_canary} of 200");
 }
