@@ -111,7 +111,7 @@ impl Session {
         let dialect = self.dialect;
         let subscription = self.of_mut(kind);
         // "ACK and NACK": told apart by error_detail, not by the version.
-        let answered = subscription.holding.answer(&request.nonce, request.error.is_some());
+        let answered = subscription.holding.answer(&request.nonce, request.error.as_deref());
         // "Stale nonces": in state of the world, the client has not seen the latest response yet, and its answer to
         // that will say what it wants. In delta, each request is a change of its own and always counts.
         if dialect == Dialect::StateOfTheWorld && subscription.holding.is_stale(&request.nonce) {

@@ -3,7 +3,8 @@
 //! A client takes a response as a whole or not at all. So that what it refuses holds nothing else back, that is looked
 //! for: after a refusal, half as many changed resources are sent, until one of them alone is refused. That one is not
 //! sent again until it changes. With `k` such ones among `n` changed ones, the client is asked about `k · (2 + log₂ n)`
-//! times. In a whole set, the version that the client accepted last stands in for what is not sent.
+//! times. Envoy takes clusters and listeners one by one all the same, and names those that it did not: what a refusal names
+//! is tried last, so that what was taken is not taken away again. In a whole set, the version that the client accepted last stands in for what is not sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub(super) struct Holding {
     blamed: BTreeMap<String, Version>,
     /// While a culprit is looked for: it is among so many of the first changes. At least one.
     among: Option<usize>,
+    /// What the latest refusal names of these, if it does not name all.
+    named: BTreeSet<String>,
     origin: Origin,
 }
 
@@ -79,13 +82,13 @@ impl Held {
 
 impl Holding {
     /// Takes the answer to a response, if it is the one that was waited for.
-    pub(super) fn answer(&mut self, nonce: &str, refused: bool) -> Option<Answered> {
+    pub(super) fn answer(&mut self, nonce: &str, error: Option<&str>) -> Option<Answered> {
         let Outstanding { resources, whole, .. } =
             self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
         let alone = resources.len() <= 1;
         let changed: Vec<Arc<Resource>> =
             resources.iter().filter(|resource| !self.has_accepted(resource)).cloned().collect();
-        if !refused {
+        let Some(error) = error else {
             let mended = self.among.is_some();
             self.among = self.among.and_then(|among| among.checked_sub(changed.len())).filter(|left| *left > 0);
             if whole {
@@ -98,7 +101,7 @@ impl Holding {
                 held.body = Some(resource);
             }
             return Some(Answered { names, alone, culprit: None, mended });
-        }
+        };
         let names = changed.iter().map(|resource| resource.name.clone()).collect();
         let culprit = match changed.as_slice() {
             [] => Culprit::Unknown,
@@ -112,6 +115,9 @@ impl Holding {
                 return Some(Answered { names, alone, culprit: Some(Culprit::Unknown), mended: false });
             }
             many => {
+                let names = many.iter().map(|resource| &resource.name);
+                let named: BTreeSet<String> = names.filter(|name| error.contains(name.as_str())).cloned().collect();
+                self.named = if named.len() < many.len() { named } else { BTreeSet::new() };
                 self.among = Some(many.len());
                 Culprit::Sought
             }
@@ -224,16 +230,20 @@ impl Holding {
         if self.origin == Origin::Unknown || (self.blamed.is_empty() && self.among.is_none()) {
             return BTreeSet::new();
         }
-        let at_most = match self.among {
-            _ if self.blamed.len() >= MAX_CULPRITS => 0,
-            Some(among) => (among / 2).max(1),
-            None => usize::MAX,
-        };
         let is_open = |resource: &&Arc<Resource>| !self.has_accepted(resource) && !waits.contains(&resource.name);
         let is_blamed = |resource: &Resource| self.blamed.get(&resource.name) == Some(&resource.version);
         let (refused, changed): (Vec<_>, Vec<_>) =
             target.values().filter(is_open).partition(|resource| is_blamed(resource));
-        refused.into_iter().chain(changed.into_iter().skip(at_most)).map(|resource| resource.name.clone()).collect()
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|resource| self.named.contains(&resource.name));
+        let at_most = match self.among {
+            _ if self.blamed.len() >= MAX_CULPRITS => 0,
+            Some(_) if !named.is_empty() && !unnamed.is_empty() => unnamed.len(),
+            Some(among) => (among / 2).max(1),
+            None => usize::MAX,
+        };
+        let changed = unnamed.into_iter().chain(named);
+        refused.into_iter().chain(changed.skip(at_most)).map(|resource| resource.name.clone()).collect()
     }
 
     /// Puts into a whole set what the client accepted last, in the place of what is withheld; what it never accepted is

@@ -163,7 +163,7 @@ impl Player {
             _ => String::new(),
         };
         let refuses = matches!(action, "nack" | "stale");
-        let request = Request { names, nonce: answers, error: refuses.then(|| "no".to_owned()) };
+        let request = Request { names, nonce: answers, error: refuses.then(|| format!("no {}", rest.join(" "))) };
         let reaction = self.session.request(kind, &request, self.now).expect("few names");
         assert_eq!(reaction.nack.is_some(), action == "nack", "a refusal is reported once");
         reaction.responses
