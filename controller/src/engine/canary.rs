@@ -32,8 +32,6 @@ use crate::terms::Terms;
 mod hearing;
 mod recorded;
 
-/// Command ids that are remembered, so that a repeated command acts once.
-const IDS_KEPT: usize = 256;
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
 /// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
@@ -496,21 +494,6 @@ impl Canary {
                 (Answer::Passed, None)
             }
         }
-    }
-
-    /// Returns true if a command of this id was carried out.
-    pub(super) fn knows(&self, id: &str) -> bool {
-        self.commands.iter().any(|known| known == id)
-    }
-
-    /// Returns the ids of commands with one more.
-    pub(super) fn commands_with(&self, id: &str) -> VecDeque<String> {
-        let mut commands = self.commands.clone();
-        while commands.len() >= IDS_KEPT {
-            commands.pop_front();
-        }
-        commands.push_back(id.to_owned());
-        commands
     }
 
     /// Returns the bounds of the canary's error rate as a multiple of the primary's.

@@ -11,6 +11,9 @@ use crate::engine::record::Record;
 use crate::setup::Managed;
 use crate::terms::Terms;
 
+/// Command ids that are remembered, so that a repeated command acts once.
+const IDS_KEPT: usize = 256;
+
 impl Canary {
     /// Returns the canary as it is stored.
     pub(in crate::engine) fn record(&self) -> Record {
@@ -59,5 +62,20 @@ impl Canary {
         self.managed = self.written.clone();
         self.terms = Terms::of(&self.managed);
         self.waiting.clear();
+    }
+
+    /// Returns true if a command of this id was carried out.
+    pub(in crate::engine) fn knows(&self, id: &str) -> bool {
+        self.commands.iter().any(|known| known == id)
+    }
+
+    /// Returns the ids of commands with one more.
+    pub(in crate::engine) fn commands_with(&self, id: &str) -> VecDeque<String> {
+        let mut commands = self.commands.clone();
+        while commands.len() >= IDS_KEPT {
+            commands.pop_front();
+        }
+        commands.push_back(id.to_owned());
+        commands
     }
 }
