@@ -8,7 +8,7 @@
 //!   the primary, whatever the canary does.
 //!   It takes errors as they arrive, a worker's regular report or not.
 //! - **mostly failing**: the canary fails at most half of its requests, or no more often than the primary (times
-//!   [`MARGIN`]). For this both have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures
+//!   `MARGIN`). For this both have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures
 //!   in a row at any weight. An outage that both arms share, and a primary that mostly fails too, are no harm to it.
 
 use serde::{Deserialize, Serialize};
