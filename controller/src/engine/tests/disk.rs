@@ -108,6 +108,8 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
     assert!(refused.contains("try again in a second"), "{refused}");
     // Whoever has waited long enough goes on; the abort still shows when it comes.
     world.engine.stop_learning();
+    let other = ReportRequest { worker_id: 9, sequence: world.sequence + 1, ..world.request() };
+    world.engine.report(&near(), &other, world.now).unwrap();
     for _ in 0..20 {
         world.now = world.now.plus(Span::from_millis(100));
         world.tick();
