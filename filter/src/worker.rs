@@ -166,7 +166,8 @@ impl Worker {
             return;
         };
         let reading = Reading::of(&counted.policy);
-        let read_rev = place.stratum == Stratum::Judged && !std::mem::replace(&mut counted.rev_is_known, true);
+        let read_rev = counted.is_routed_by(place.stratum, called.as_deref())
+            && !std::mem::replace(&mut counted.rev_is_known, true);
         let finished =
             Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
@@ -288,10 +289,7 @@ impl Worker {
 
     fn count_in_cohort(&mut self, place: &Place, finished: &Finished, started_ns: u64, in_cohort: bool) {
         let Some(Counted { policy, .. }) = self.clusters.get(&place.cluster) else { return };
-        // Requests of other hosts took other routes.
-        if let Some(rev) = finished.rev
-            && place.stratum == Stratum::Judged
-        {
+        if let Some(rev) = finished.rev {
             self.cohorts.routed(&policy.canary, rev, started_ns);
         }
         let judged = finished.outcome.filter(|outcome| outcome.is_judged() && !finished.stream && in_cohort);

@@ -68,11 +68,19 @@ impl Counted {
         }
     }
 
+    /// Returns true if the routes of the rollout's own host brought a request here: only their revs are the rollout's. One
+    /// that is not compared tells them too, or nobody would know what a proxy serves before the first that matches.
+    pub(super) fn is_routed_by(&self, stratum: Stratum, called: Option<&str>) -> bool {
+        stratum == Stratum::Judged || called == Some(self.policy.virtual_host.as_str())
+    }
+
     /// Returns true if a request that began at this time belongs to the rollout.
-    fn owns(&mut self, host: &dyn Host, stratum: Stratum, started_ns: u64) -> bool {
-        // Revs of other hosts' routes are counted apart.
-        if self.policy.first_rev == 0 || stratum != Stratum::Judged {
-            return started_ns >= self.since_ns || self.policy.first_rev == 0;
+    fn owns(&mut self, host: &dyn Host, stratum: Stratum, called: Option<&str>, started_ns: u64) -> bool {
+        if self.policy.first_rev == 0 {
+            return true;
+        }
+        if !self.is_routed_by(stratum, called) {
+            return started_ns >= self.since_ns;
         }
         if self.routed_since_ns.is_some_and(|since| started_ns >= since) {
             return true;
@@ -119,7 +127,7 @@ impl Worker {
         let called = called.or_else(|| if counted.policy.virtual_host.is_empty() { None } else { virtual_host(host) });
         let divided = called.as_ref().and_then(|called| self.divisions.get(called));
         let stratum = counted.stratum(whose, called.as_deref(), divided);
-        if !counted.owns(host, stratum, started_ns) {
+        if !counted.owns(host, stratum, called.as_deref(), started_ns) {
             return Attribution::None;
         }
         Attribution::Counted(Place { epoch: counted.policy.epoch, stratum, cluster: cluster.to_owned() })

@@ -565,6 +565,31 @@ fn where_requests_are_held_back_only_they_are_compared_with_the_canary() {
     assert_eq!(strata(&mut worker), [(cluster.clone(), 0, 1), (cluster, 1, 2)]);
 }
 
+/// Where few match, what the others take shows which routes a proxy serves; but only on the rollout's own host.
+#[test]
+fn requests_that_are_not_compared_tell_the_rev_of_their_own_host() {
+    let mut held_back = insiders(10_000);
+    held_back.clusters.iter_mut().for_each(|cluster| cluster.first_rev = 3);
+    let (mut worker, host) = divided(held_back);
+    let cluster = "prod/backend/1";
+    host.headers.replace(vec![header("x-group", b"other")]);
+    let told = |worker: &mut Worker| {
+        worker.tick(&host);
+        let clusters = &host.last().clusters;
+        clusters.iter().map(|it| (it.stratum, it.rev, it.finished)).collect::<Vec<_>>()
+    };
+    host.set(7, REV, b"2");
+    host.request(&mut worker, 7, cluster, 200, 5);
+    assert_eq!(told(&mut worker), [], "routed before the rollout");
+    host.set(7, REV, b"3");
+    host.request(&mut worker, 7, cluster, 200, 5);
+    assert_eq!(told(&mut worker), [(1, 3, 1)]);
+    host.set(8, "xds.virtual_host_name", b"prod/other");
+    host.set(8, REV, b"99");
+    host.request(&mut worker, 8, cluster, 200, 5);
+    assert_eq!(told(&mut worker), [(1, 3, 2)], "revs of another host are others");
+}
+
 #[test]
 fn which_host_was_called_is_read_when_a_request_begins() {
     let (mut worker, host) = divided(insiders(0));
