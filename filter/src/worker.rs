@@ -7,7 +7,7 @@ use wingbeat_core::matching::bucket::{group_of, mix};
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Division, Mark};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::request::Request;
-use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::{convert, v1};
 
 use crate::clients::Clients;

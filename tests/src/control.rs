@@ -132,17 +132,22 @@ pub fn hosts(entry: SocketAddr, hosts: &[(&str, &[SocketAddr])]) -> Model {
         traffic: TrafficPolicy::default(),
     };
     Model {
-        listeners: vec![Listener {
-            name: "public".to_owned(),
-            address: entry.ip().to_string(),
-            port: entry.port(),
-            node_clusters: Vec::new(),
-            access_log: None,
-            front: Front::default(),
-        }],
+        listeners: vec![public(entry)],
         hosts: hosts.iter().map(|(name, _)| Arc::new(host(name))).collect(),
         clusters: hosts.iter().map(|(name, endpoints)| Arc::new(cluster(name, endpoints))).collect(),
         filter: None,
+    }
+}
+
+/// Returns the listener of all hosts.
+fn public(entry: SocketAddr) -> Listener {
+    Listener {
+        name: "public".to_owned(),
+        address: entry.ip().to_string(),
+        port: entry.port(),
+        node_clusters: Vec::new(),
+        access_log: None,
+        front: Front::default(),
     }
 }
 
@@ -151,14 +156,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
     let name = ClusterName::new(format!("prod/backend/{generation}"));
     let endpoint = (service.address().ip().to_string(), service.address().port());
     Model {
-        listeners: vec![Listener {
-            name: "public".to_owned(),
-            address: entry.ip().to_string(),
-            port: entry.port(),
-            node_clusters: Vec::new(),
-            access_log: None,
-            front: Front::default(),
-        }],
+        listeners: vec![public(entry)],
         hosts: vec![Arc::new(VirtualHost {
             name: "prod/backend".to_owned(),
             domains: vec!["backend.local".to_owned()],

@@ -34,6 +34,19 @@ pub async fn send(entry: SocketAddr, request: &[u8]) -> Answer {
     Answer { status, revision }
 }
 
+/// Reads the head of a request without a body, as an upstream does. None if the connection ends before.
+pub async fn request_head(connection: &mut TcpStream) -> Option<String> {
+    let mut held = Vec::new();
+    while !held.ends_with(b"\r\n\r\n") {
+        let mut more = [0; 4_096];
+        match connection.read(&mut more).await {
+            Ok(read @ 1..) => held.extend_from_slice(more.get(..read).unwrap_or_default()),
+            Ok(0) | Err(_) => return None,
+        }
+    }
+    Some(String::from_utf8_lossy(&held).into_owned())
+}
+
 /// Longest time to wait for what has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use wingbeat_core::id::ClusterName;
 use wingbeat_core::time::Span;
@@ -13,7 +13,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_e2e::control::{Control, free, hosts};
 use wingbeat_e2e::rig::VERSIONS;
-use wingbeat_e2e::{reached, send};
+use wingbeat_e2e::{reached, request_head, send};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::model::http::{NewPath, PathRewrite, TextMatch};
 use wingbeat_xds_server::model::{Model, Retries, Split};
@@ -36,18 +36,8 @@ impl Heads {
     }
 
     async fn answer(self, mut connection: TcpStream) {
-        let mut held = Vec::new();
-        loop {
-            while !held.ends_with(b"\r\n\r\n") {
-                let mut more = [0; 4_096];
-                match connection.read(&mut more).await {
-                    Ok(read @ 1..) => held.extend_from_slice(more.get(..read).unwrap_or_default()),
-                    Ok(0) | Err(_) => return,
-                }
-            }
-            let head = String::from_utf8_lossy(&held).to_ascii_lowercase();
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(head);
-            held.clear();
+        while let Some(head) = request_head(&mut connection).await {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(head.to_ascii_lowercase());
             if connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
                 return;
             }

@@ -84,6 +84,16 @@ async fn real_envoy_a_canary_whose_answers_stop_leaves() {
     rolled_back_within(scene(Scenario::Stall), STALLED_LOADED).await;
 }
 
+fn load(stage: &Stage) -> Load {
+    Load::start(LoadConfig {
+        target: stage.entry(),
+        host: HOST.to_owned(),
+        rate: 500,
+        patience: None,
+        visitors: ANYONE,
+    })
+}
+
 /// HTTP/2 alone is no gRPC: plain answers over it are what their status says, and a canary that fails is told from them.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_a_failing_canary_leaves_over_http2() {
@@ -95,13 +105,7 @@ async fn real_envoy_a_failing_canary_leaves_over_http2() {
         setup.canaries.values_mut().for_each(|managed| managed.workload.http2 = true);
         stage.handle().configure(setup).expect("it is taken");
     }
-    let load = Load::start(LoadConfig {
-        target: stage.entry(),
-        host: HOST.to_owned(),
-        rate: 500,
-        patience: None,
-        visitors: ANYONE,
-    });
+    let load = load(&stage);
     let errors =
         || stage.view().map(|view| view.measured()).map_or((0, 0), |arms| (arms.primary.errors, arms.canary.errors));
     reached(|| stage.canary().received_since_change() >= 100).await;
@@ -130,13 +134,7 @@ async fn real_envoy_every_request_is_counted_once() {
     stage.handle().configure(setup).expect("a rollout");
     // A few errors, below what anyone would roll back, with the primary failing the same way.
     stage.canary().behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
-    let load = Load::start(LoadConfig {
-        target: stage.entry(),
-        host: HOST.to_owned(),
-        rate: 500,
-        patience: None,
-        visitors: ANYONE,
-    });
+    let load = load(&stage);
     reached(|| stage.canary().received_since_change() >= 1_000).await;
     let tally = load.stop(Duration::from_secs(10)).await;
     let received = stage.canary().received_since_change();

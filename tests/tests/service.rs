@@ -14,7 +14,7 @@ use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_e2e::lab::{Lab, Test};
-use wingbeat_e2e::reached;
+use wingbeat_e2e::{reached, request_head};
 use wingbeat_xds_server::model::http::HttpOptions;
 
 /// How often each kind of request is sent.
@@ -33,17 +33,7 @@ async fn echo(name: &'static str) -> SocketAddr {
 }
 
 async fn answer(mut connection: TcpStream, name: &str) {
-    let mut held = Vec::new();
-    loop {
-        while !held.ends_with(b"\r\n\r\n") {
-            let mut more = [0; 4_096];
-            match connection.read(&mut more).await {
-                Ok(read @ 1..) => held.extend_from_slice(more.get(..read).unwrap_or_default()),
-                Ok(0) | Err(_) => return,
-            }
-        }
-        let head = String::from_utf8_lossy(&held).into_owned();
-        held.clear();
+    while let Some(head) = request_head(&mut connection).await {
         let status = if head.contains("/missing") { 404 } else { 200 };
         let body = format!("{name}\n{head}");
         let answer = format!(

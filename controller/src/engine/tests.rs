@@ -59,15 +59,33 @@ fn name() -> CanaryName {
     CanaryName::new("prod", "backend")
 }
 
-fn setup(revision: &str) -> Setup {
-    let plan = Plan::try_new(&PlanInput {
+fn plan_input() -> PlanInput {
+    PlanInput {
         name: Some(name()),
         target: "backend".into(),
         interval: Some(Span::from_secs(1)),
         step_weight: Some(10),
         max_weight: Some(50),
         ..PlanInput::default()
-    });
+    }
+}
+
+/// The usual setup, under another plan.
+fn planned(revision: &str, input: &PlanInput) -> Setup {
+    let mut setup = setup(revision);
+    setup.canaries.get_mut(&name()).unwrap().plan = Plan::try_new(input).unwrap();
+    setup
+}
+
+/// The wanted revision, by checks that decide in intervals; the hard guard alone judges.
+fn by_checks(revision: &str) -> Setup {
+    let mut setup = planned(revision, &PlanInput { pace: Pace::Checks, ..plan_input() });
+    setup.canaries.get_mut(&name()).unwrap().judge.mode = Mode::Guard;
+    setup
+}
+
+fn setup(revision: &str) -> Setup {
+    let plan = Plan::try_new(&plan_input());
     let endpoints = |port| vec![("127.0.0.1".to_owned(), port)];
     let managed = Managed {
         plan: plan.unwrap(),

@@ -116,42 +116,26 @@ pub(crate) fn more_errors(lately: Lately, ratio: (Option<f64>, Option<f64>), ref
 }
 
 pub(crate) fn broken(lately: Lately) -> String {
-    format!(
-        "hard guard: {}{} of {} canary requests fail or hang, {} of {} at the primary",
-        within(lately),
-        thousands(lately.split.canary_bad),
-        thousands(lately.split.canary),
-        none_or(lately.split.primary_bad),
-        thousands(lately.split.primary),
-    )
+    hard_guard(lately, "requests fail or hang")
 }
 
 pub(crate) fn hung(lately: Lately, overdue: Option<Span>) -> String {
     let longer = overdue.map_or_else(|| "than they may".to_string(), |age| format!("than {}", precise(age)));
-    format!(
-        "hard guard: {}{} of {} canary requests have been waiting for more {longer}, {} of {} at the primary",
-        within(lately),
-        thousands(lately.split.canary_bad),
-        thousands(lately.split.canary),
-        none_or(lately.split.primary_bad),
-        thousands(lately.split.primary),
-    )
+    hard_guard(lately, &format!("requests have been waiting for more {longer}"))
 }
 
 pub(crate) fn stalled(lately: Lately) -> String {
-    format!(
-        "hard guard: {}{} of {} canary responses began and then stood still, {} of {} at the primary",
-        within(lately),
-        thousands(lately.split.canary_bad),
-        thousands(lately.split.canary),
-        none_or(lately.split.primary_bad),
-        thousands(lately.split.primary),
-    )
+    hard_guard(lately, "responses began and then stood still")
 }
 
 pub(crate) fn refused(lately: Lately) -> String {
+    hard_guard(lately, "requests are refused a connection")
+}
+
+/// What the hard guard says of the canary, and how much of it there is at the primary.
+fn hard_guard(lately: Lately, what: &str) -> String {
     format!(
-        "hard guard: {}{} of {} canary requests are refused a connection, {} of {} at the primary",
+        "hard guard: {}{} of {} canary {what}, {} of {} at the primary",
         within(lately),
         thousands(lately.split.canary_bad),
         thousands(lately.split.canary),

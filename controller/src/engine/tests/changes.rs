@@ -6,21 +6,10 @@ use wingbeat_core::rollout::Cause;
 use super::*;
 use crate::view::CanaryView;
 
-/// The wanted revision, by checks that decide in intervals.
-fn by_checks(revision: &str) -> Setup {
-    let mut setup = setup(revision);
-    let managed = setup.canaries.get_mut(&name()).unwrap();
-    managed.plan = Plan::try_new(&PlanInput {
-        name: Some(name()),
-        target: "backend".into(),
-        interval: Some(Span::from_secs(1)),
-        step_weight: Some(10),
-        max_weight: Some(50),
-        pace: Pace::Checks,
-        ..PlanInput::default()
-    })
-    .unwrap();
-    managed.judge = JudgeConfig { mode: Mode::Guard, alpha: 0.01, ..JudgeConfig::default() };
+/// By checks, and with an α that is not the usual one.
+fn by_checks_at_one_percent(revision: &str) -> Setup {
+    let mut setup = by_checks(revision);
+    setup.canaries.get_mut(&name()).unwrap().judge.alpha = 0.01;
     setup
 }
 
@@ -39,7 +28,7 @@ fn a_mode_that_changes_in_mid_run_waits_for_the_next_rollout() {
     let mut world = World::new();
     world.rollout();
     world.texts.clear();
-    world.engine.configure(by_checks("2"), world.now);
+    world.engine.configure(by_checks_at_one_percent("2"), world.now);
     world.tick();
     let told = "spec.analysis.judge.mode, spec.analysis.judge.alpha is in force as it was when the rollout began, the \
                 change waits for the next one";
@@ -49,7 +38,7 @@ fn a_mode_that_changes_in_mid_run_waits_for_the_next_rollout() {
         assert_eq!((shown.mode.as_str(), in_force(&shown).as_deref()), ("sequential", Some(told)));
         assert!((shown.alpha.total - 0.0005).abs() < 1e-9, "{:?}", shown.alpha);
         world = world.restart();
-        world.engine.configure(by_checks("2"), world.now);
+        world.engine.configure(by_checks_at_one_percent("2"), world.now);
         world.engine.stop_learning();
         world.tick();
     }

@@ -69,17 +69,6 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
 /// Flagger's pace needs no traffic to go on: until the proxies have shown what they serve, it does not.
 #[test]
 fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
-    let by_checks = |revision: &str| {
-        let mut setup = setup(revision);
-        let interval = Some(Span::from_secs(1));
-        let (step_weight, max_weight, pace) = (Some(10), Some(50), Pace::Checks);
-        let input =
-            PlanInput { interval, step_weight, max_weight, pace, target: "backend".into(), ..PlanInput::default() };
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.plan = Plan::try_new(&PlanInput { name: Some(name()), ..input }).unwrap();
-        managed.judge.mode = Mode::Guard;
-        setup
-    };
     let mut world = World::over(Memory::default());
     for revision in ["1", "2"] {
         world.engine.configure(by_checks(revision), world.now);
@@ -201,18 +190,9 @@ fn records_of_the_version_before_are_read() {
             "failed" => ("1", "Failed"),
             other => panic!("{other}"),
         };
-        let mut setup = setup(revision);
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.plan = Plan::try_new(&PlanInput {
-            name: Some(name()),
-            target: "backend".into(),
-            interval: Some(Span::from_secs(1)),
-            step_weight: Some(20),
-            step_weight_promotion: Some(10),
-            ..PlanInput::default()
-        })
-        .unwrap();
-        world.engine.configure(setup, world.now);
+        let input =
+            PlanInput { step_weight: Some(20), max_weight: None, step_weight_promotion: Some(10), ..plan_input() };
+        world.engine.configure(planned(revision, &input), world.now);
         assert_eq!(world.phase(), phase, "{label}");
         world.engine.stop_learning();
         if label == "promoting" {

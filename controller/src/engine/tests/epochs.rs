@@ -26,6 +26,16 @@ impl World {
     }
 }
 
+/// Sends healthy traffic to a rollout that has counted nothing yet.
+fn counts_only_its_own(world: &mut World) {
+    for _ in 0..30 {
+        world.traffic((90, 0), (10, 0));
+    }
+    world.now = world.now.plus(Span::from_millis(400));
+    world.tick();
+    assert_eq!((world.phase(), world.counted()), ("Progressing", 300));
+}
+
 /// A worker was cut off while attempt 1 failed, or the server was restarted: what it counted comes in attempt 2.
 #[test]
 fn what_an_earlier_attempt_counted_is_not_charged_to_the_next() {
@@ -39,12 +49,7 @@ fn what_an_earlier_attempt_counted_is_not_charged_to_the_next() {
     world.counts_anew();
     let reply = world.engine.report(&near(), &late, world.now).unwrap();
     assert_eq!(reply.durable, 40, "nobody needs it, and it need not be sent again");
-    for _ in 0..30 {
-        world.traffic((90, 0), (10, 0));
-    }
-    world.now = world.now.plus(Span::from_millis(400));
-    world.tick();
-    assert_eq!((world.phase(), world.counted()), ("Progressing", 300));
+    counts_only_its_own(&mut world);
 }
 
 /// The last window of attempt 1 is not over when attempt 2 begins.
@@ -65,12 +70,7 @@ fn an_open_window_ends_with_its_rollout() {
     }
     world.retry("last");
     world.counts_anew();
-    for _ in 0..30 {
-        world.traffic((90, 0), (10, 0));
-    }
-    world.now = world.now.plus(Span::from_millis(400));
-    world.tick();
-    assert_eq!((world.phase(), world.counted()), ("Progressing", 300));
+    counts_only_its_own(&mut world);
 }
 
 #[test]
