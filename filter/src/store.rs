@@ -18,8 +18,9 @@ use wingbeat_proto::v1;
 /// Places that a worker has room for: those of 64 rollouts at a time, each with two clusters of two strata. Requests
 /// beyond it are counted as such and nothing else.
 const MAX_PLACES: usize = 256;
-/// Places without room whose requests are counted at least. Beyond it they are not.
-const MAX_UNCOUNTED: usize = 256;
+/// Places without room whose requests are counted at least. Beyond it they are not. With the longest names they are half of
+/// [`MAX_REPORT`], which leaves room for the longest report of a place (60 KiB).
+const MAX_UNCOUNTED: usize = 128;
 /// Bytes of a report. What does not fit comes with the next one; the server takes 256 KiB.
 const MAX_REPORT: usize = 192 * 1024;
 
@@ -210,8 +211,11 @@ impl Store {
     /// Returns what changed after the report `durable`, which the controller has written down, to be told by the report
     /// `sequence`. What finds no room in it counts as changed later, and comes first the next time.
     pub fn changes(&mut self, durable: u64, sequence: u64) -> Vec<v1::ClusterReport> {
-        let mut reports = Vec::new();
-        let mut size = 0_usize;
+        // First, since they leave room for others, and others may leave none.
+        let uncounted = self.uncounted.iter().filter(|(_, _, changed)| *changed > durable);
+        let mut reports: Vec<_> =
+            uncounted.map(|(place, count, _)| v1::ClusterReport { uncounted: *count, ..place.report(1) }).collect();
+        let mut size = reports.iter().map(v1::ClusterReport::encoded_len).fold(0, usize::saturating_add);
         let mut is_full = false;
         for (place, held) in &mut self.places {
             if held.changed <= durable {
@@ -220,8 +224,7 @@ impl Store {
             if !is_full {
                 let report = held.report(place, durable);
                 size = size.saturating_add(report.encoded_len());
-                // One alone always fits.
-                is_full = size > MAX_REPORT && !reports.is_empty();
+                is_full = size > MAX_REPORT;
                 if !is_full {
                     reports.push(report);
                     continue;
@@ -235,8 +238,6 @@ impl Store {
             places.extend(told);
             self.places = places;
         }
-        let uncounted = self.uncounted.iter().filter(|(_, _, changed)| *changed > durable);
-        reports.extend(uncounted.map(|(place, count, _)| v1::ClusterReport { uncounted: *count, ..place.report(1) }));
         reports
     }
 
@@ -482,6 +483,9 @@ fn raise(count: &mut u64, by: u64) {
 
 #[cfg(test)]
 mod tests {
+    use wingbeat_core::histogram::{BINS, bounds};
+    use wingbeat_core::id::Rev;
+
     use super::*;
 
     fn finished(outcome: Outcome, micros: u64) -> Finished {
@@ -589,6 +593,24 @@ mod tests {
         let each = store.changes(0, sequence).first().map_or(0, |it| it.latency.len());
         assert_eq!((seen.len(), bins), (40, 40 * each), "each once, with all of its bins");
         assert!(seen.iter().any(|(_, first)| *first == sequence), "the first report that tells of it");
+    }
+
+    /// The longest names of namespace, canary and revision, more of them than a worker has room for, and all bins.
+    #[test]
+    fn what_is_left_out_leaves_room_for_what_is_counted() {
+        let mut store = Store::default();
+        for n in 0..MAX_PLACES + 2 * MAX_UNCOUNTED {
+            store.finish(&at(&format!("{n:0>761}")), &finished(Outcome::Success, 1), 1);
+        }
+        let widest = at(&format!("{:0>761}", 0));
+        let latency = (0..BINS).map(|bin| (bin, u64::MAX / 2)).collect();
+        (0..BINS).for_each(|bin| store.finish(&widest, &finished(Outcome::Success, bounds(bin).0), 1));
+        store.close(&widest, &Cohorts { rev: Rev::new(1), finished: 1, errors: 0, overdue: 0, latency }, 1);
+        let told = store.changes(0, 1);
+        let report = v1::ReportRequest { clusters: told.clone(), ..v1::ReportRequest::default() };
+        assert!(report.encoded_len() < 256 * 1_024, "{}", report.encoded_len());
+        assert_eq!(told.iter().filter(|it| it.uncounted > 0).count(), MAX_UNCOUNTED);
+        assert!(told.iter().any(|it| it.finished > 1), "the longest of all is told, too");
     }
 
     #[test]

@@ -52,9 +52,8 @@ impl Fleet {
 
     /// Returns the tick that is granted to each, in milliseconds: with it, no more reports come than one engine takes.
     pub(super) fn grant(&mut self, is_judging: bool, now: Timestamp) -> u32 {
-        let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
         self.expire(is_judging, now);
-        u32::try_from(self.share_ms().clamp(least, most)).unwrap_or(u32::MAX)
+        u32::try_from(self.tick_ms(is_judging)).unwrap_or(u32::MAX)
     }
 
     /// Returns how many nodes report.
@@ -73,15 +72,15 @@ impl Fleet {
     }
 
     /// Returns the time between two reports of a worker at which all workers together keep to the budget.
-    fn share_ms(&self) -> u64 {
+    fn tick_ms(&self, is_judging: bool) -> u64 {
+        let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
         let workers = u64::try_from(self.workers.len()).unwrap_or(u64::MAX);
-        workers.saturating_mul(1_000).div_ceil(REPORTS_PER_SECOND)
+        workers.saturating_mul(1_000).div_ceil(REPORTS_PER_SECOND).clamp(least, most)
     }
 
     /// Forgets who has gone: dead workers are granted nothing, and slow the others down no longer.
     fn expire(&mut self, is_judging: bool, now: Timestamp) {
-        let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
-        let tick = Span::from_millis(self.share_ms().clamp(least, most));
+        let tick = Span::from_millis(self.tick_ms(is_judging));
         let silent = tick.times(2).plus(GRACE);
         while self.order.first().is_some_and(|(last, _)| now.since(*last) > silent) {
             self.forget_oldest();
