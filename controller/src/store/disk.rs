@@ -49,16 +49,30 @@ impl Disk {
         }
         // Somebody has taken the file away. What it holds is still here, and without it a restart would know nothing.
         tracing::error!(path = %self.path.display(), "the state was deleted or replaced while in use: it is written anew");
-        let entries = read(&held.database).map_err(|error| foreign(&self.path, &error))?;
-        if identity(&self.path).is_some() {
-            let aside = self.path.with_extension("replaced");
-            std::fs::rename(&self.path, &aside).map_err(|error| write_error(&aside, &error))?;
+        let anew = copy(&held, &self.path);
+        if anew.is_err() {
+            // The only copy, until the next attempt.
+            self.open = Some(held);
         }
-        let anew = open(&self.path)?;
-        let writes: Vec<Write> = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
-        write(&anew.database, &writes).map_err(|error| write_error(&self.path, &error))?;
-        Ok(anew)
+        anew
     }
+}
+
+/// Writes what a database holds to a new one in its place. If that fails, nothing is left there.
+fn copy(held: &Open, path: &Path) -> Result<Open, StoreError> {
+    let entries = read(&held.database).map_err(|error| foreign(path, &error))?;
+    if identity(path).is_some() {
+        let aside = path.with_extension("replaced");
+        std::fs::rename(path, &aside).map_err(|error| write_error(&aside, &error))?;
+    }
+    let anew = open(path)?;
+    let writes: Vec<Write> = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
+    write(&anew.database, &writes).map_err(|error| {
+        // A restart would take an empty one for the state.
+        let _left = std::fs::remove_file(path);
+        write_error(path, &error)
+    })?;
+    Ok(anew)
 }
 
 fn open(path: &Path) -> Result<Open, StoreError> {
@@ -233,6 +247,25 @@ mod tests {
         drop(disk);
         let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
         assert_eq!(keys, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn what_was_taken_away_is_held_until_it_can_be_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        let put = |key: &str| Write::Put(key.into(), b"1".to_vec());
+        let mut disk = Disk::open(&inner).unwrap();
+        disk.commit(&[put("a")]).unwrap();
+        std::fs::remove_dir_all(&inner).unwrap();
+        std::fs::write(&inner, "a file where the folder was").unwrap();
+        for _ in 0..2 {
+            disk.commit(&[put("b")]).unwrap_err();
+        }
+        std::fs::remove_file(&inner).unwrap();
+        disk.commit(&[put("b")]).unwrap();
+        drop(disk);
+        let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
+        assert_eq!(keys, ["a", "b"]);
     }
 
     #[test]
