@@ -170,8 +170,9 @@ mod tests {
             let mut connection = TcpStream::connect(address).await.unwrap();
             connection.write_all(sent.as_bytes()).await.unwrap();
             let mut answer = String::new();
-            let _reset = connection.read_to_string(&mut answer).await;
-            assert!(answer.starts_with(answered), "{sent:?}: {answer:?}");
+            let read = tokio::time::timeout(Duration::from_secs(5), connection.read_to_string(&mut answer)).await;
+            assert!(read.is_ok(), "{sent:?}: it is still open");
+            assert!(answer.starts_with(answered) && answer.is_empty() == answered.is_empty(), "{sent:?}: {answer:?}");
         }
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde::Serialize;
+use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::rollout::Answer;
 use wingbeat_xds_server::resource::Version;
 
 /// Longest body of an answer that is read; more is cut off.
 const LONGEST_BODY: usize = 64 * 1_024;
-/// So many bytes of an answer are repeated in an event.
+/// So many characters of an answer are repeated in an event; how many are cut off is said.
 const LONGEST_EXCERPT: usize = 500;
 /// First and longest pause before a retry; in between they double.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -138,21 +139,9 @@ async fn once(client: &Client, hook: &Hook, payload: &Payload) -> Said {
     Said::No(format!("POST {} {told}{hint}", place(&hook.url)))
 }
 
-/// Returns what is repeated of an answer: cut, on one line, and without anything that a terminal would act on.
+/// Returns what is repeated of an answer.
 pub(super) fn excerpt(text: &str) -> String {
-    let mut shown = String::new();
-    for c in text.trim().chars() {
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-        if shown.len() >= LONGEST_EXCERPT {
-            shown.push('…');
-            break;
-        }
-    }
-    shown
+    ForeignText::new(text.trim(), LONGEST_EXCERPT).into_string()
 }
 
 /// Returns the first bytes of an answer, and whether these are all.
@@ -259,7 +248,7 @@ mod tests {
             "{refused:?}"
         );
         let Answer::Failed(why) = said("/long").await else { panic!("it refuses") };
-        assert!(why.len() < 2 * LONGEST_EXCERPT && why.ends_with('…'), "{why}");
+        assert!(why.len() < 2 * LONGEST_EXCERPT && why.ends_with(" more)"), "{why}");
     }
 
     /// The page that a POST is sent to may be one to log in (B20).
