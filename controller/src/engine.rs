@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
-use wingbeat_core::id::{CanaryName, ClusterName, Epoch};
+use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::model::Model;
@@ -58,7 +58,8 @@ pub(crate) use show::rfc3339;
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
 
-/// Filters report every few seconds at the latest, traffic or not. When none has for so long, nothing is known any more.
+/// All filters together report at least once a second, traffic or not: the tick of each is at most their number by the
+/// budget of reports. When none has for so long, nothing is known any more.
 const UNHEARD: Span = Span::from_secs(10);
 
 /// What is held of a worker is stored under this and its key.
@@ -128,6 +129,8 @@ pub struct Engine {
 pub struct Told {
     /// Whom it concerns.
     pub canary: CanaryName,
+    /// Its rollout at that time.
+    pub rollout: RolloutId,
     /// How serious it is.
     pub severity: Severity,
     /// The text.
@@ -149,6 +152,8 @@ pub struct Alerted {
 struct Dormant {
     record: Record,
     evidence: Option<Evidence>,
+    /// The record could not be stored before it was no longer configured: an abort that was served.
+    unstored: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -170,7 +175,7 @@ impl Engine {
                 let record = Record { state: record.state.resumed(), ..record };
                 let name = CanaryName::new(namespace, name);
                 let evidence = read_or_leave_aside::<Evidence>(&entries, &evidence_key(&name))?;
-                dormant.insert(name, Dormant { record, evidence });
+                dormant.insert(name, Dormant { record, evidence, unstored: false });
             }
         }
         let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.unwrap_or_default();
@@ -228,19 +233,21 @@ impl Engine {
         stored.map(|(name, dormant)| (name.clone(), InUse::of(&dormant.record.state))).collect()
     }
 
-    /// Manages this from now on. Rollouts in progress go on by their new plans.
+    /// Manages this from now on. What a rollout in progress takes over of a changed spec, and what waits for the next one,
+    /// is in `terms`.
     pub fn configure(&mut self, setup: Setup, now: Timestamp) {
         let gone: Vec<CanaryName> =
             self.roster.all().keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
         for name in gone {
             if let Some(canary) = self.roster.remove(&name) {
-                let evidence = canary.evidence();
-                let record = canary.record();
+                let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
+                // The next checkpoint stores it.
+                self.reported_since_checkpoint |= unstored;
                 // Nobody takes in what is reported of it meanwhile.
                 self.ledger.close(canary.epoch());
                 self.views.forget(&name);
                 self.missing.remove(&name);
-                self.dormant.insert(name, Dormant { record, evidence });
+                self.dormant.insert(name, Dormant { record, evidence, unstored });
             }
         }
         self.setup = setup;
@@ -456,22 +463,23 @@ impl Engine {
     /// Manages a canary from now on: a new one, or one that was stored.
     fn wake(&mut self, name: &CanaryName, managed: crate::setup::Managed, now: Timestamp) {
         let dormant = self.dormant.remove(name);
-        let (mut record, evidence): (Record, _) =
-            dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence));
+        let (mut record, evidence, unstored): (Record, _, _) =
+            dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
         if record.secret.is_empty() {
             let place = format!("{}/{}", name.namespace, name.name);
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
         }
         let mut canary = Canary::new(managed, record, now);
-        if let Some(evidence) = evidence {
-            canary.restore(evidence, now);
+        canary.unstored = unstored;
+        // Open windows were written down with the evidence, and belong to the same rollout.
+        let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
+        if !goes_on {
+            self.windows.forget(name);
         }
         if canary.is_counted() {
             let is_complete = !self.baselines.contains(&canary.epoch());
             let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
             self.ledger.open(canary.epoch(), trust);
-        } else {
-            self.windows.forget(name);
         }
         self.roster.insert(name, canary);
     }
@@ -479,7 +487,8 @@ impl Engine {
     fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
         // Some of it are the words of hooks, metrics and proxies.
         let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
-        self.outbox.push(Told { canary: name.clone(), severity, text, at: now });
+        let rollout = self.roster.get(name).map_or(RolloutId::default(), |canary| canary.state.rollout);
+        self.outbox.push(Told { canary: name.clone(), rollout, severity, text, at: now });
     }
 
     /// The next tick looks at it, and it is shown anew.

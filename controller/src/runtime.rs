@@ -284,7 +284,7 @@ impl Worker {
     }
 
     fn tell_anew(&mut self, told: &Told, kind: &str) -> EventView {
-        let Told { canary, severity, text, at } = told;
+        let Told { canary, rollout: _, severity, text, at } = told;
         match severity {
             Severity::Normal => tracing::info!(canary = canary.name, namespace = canary.namespace, "{text}"),
             Severity::Warning => tracing::warn!(canary = canary.name, namespace = canary.namespace, "{text}"),

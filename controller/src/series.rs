@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wingbeat_core::id::CanaryName;
+use wingbeat_core::id::{CanaryName, RolloutId};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::{Told, rfc3339};
@@ -16,8 +16,11 @@ const MOST: usize = 1_024;
 /// The series that are not over.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
-    open: BTreeMap<(CanaryName, String), Open>,
+    open: BTreeMap<Key, Open>,
 }
+
+/// The same text in another rollout is another event: who waits for one of this rollout would miss it.
+type Key = (CanaryName, RolloutId, String);
 
 #[derive(Debug)]
 struct Open {
@@ -28,7 +31,7 @@ struct Open {
 impl Series {
     /// Returns the event that this one repeats, with one more counted. `kept` is the oldest event that is kept.
     pub(crate) fn repeat(&mut self, told: &Told, kind: &str, kept: u64) -> Option<EventView> {
-        let open = self.open.get_mut(&(told.canary.clone(), told.text.clone()))?;
+        let open = self.open.get_mut(&key(told))?;
         if told.at.since(open.last) > OVER || open.event.id < kept || open.event.kind != kind {
             return None;
         }
@@ -40,7 +43,7 @@ impl Series {
 
     /// Notes an event that others may repeat.
     pub(crate) fn begin(&mut self, told: &Told, event: &EventView) {
-        let key = (told.canary.clone(), told.text.clone());
+        let key = key(told);
         if self.open.len() >= MOST && !self.open.contains_key(&key) {
             self.open.retain(|_, open| told.at.since(open.last) <= OVER);
             let quiet = self.open.iter().min_by_key(|(_, open)| open.last).map(|(key, _)| key.clone());
@@ -52,18 +55,28 @@ impl Series {
     }
 }
 
+fn key(told: &Told) -> Key {
+    (told.canary.clone(), told.rollout, told.text.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use wingbeat_core::rollout::Severity;
 
     use super::*;
 
-    /// Tells these texts, a second apart, as the runtime does. Returns the events, each as it was last.
+    /// Tells these texts of one rollout, as the runtime does. Returns the events, each as it was last.
     fn told<'a>(texts: impl IntoIterator<Item = (u64, &'a str)>) -> Vec<(u64, String, u64)> {
+        told_of(texts.into_iter().map(|(second, text)| (1, second, text)))
+    }
+
+    /// The same, of several rollouts.
+    fn told_of<'a>(texts: impl IntoIterator<Item = (u64, u64, &'a str)>) -> Vec<(u64, String, u64)> {
         let (mut series, mut events): (Series, Vec<EventView>) = Default::default();
-        for (second, text) in texts {
+        for (rollout, second, text) in texts {
             let (canary, at) = (CanaryName::new("prod", "backend"), Timestamp::from_millis(second * 1_000));
-            let told = Told { canary, severity: Severity::Normal, text: text.to_owned(), at };
+            let rollout = RolloutId::new(rollout);
+            let told = Told { canary, rollout, severity: Severity::Normal, text: text.to_owned(), at };
             let id = u64::try_from(events.len()).unwrap() + 1;
             match series.repeat(&told, "Normal", id.saturating_sub(1_000)) {
                 Some(event) => {
@@ -94,6 +107,13 @@ mod tests {
     fn a_series_ends_when_nothing_comes_for_some_minutes() {
         let events = told([(0, "a"), (360, "a"), (721, "a")]);
         assert_eq!(events.iter().map(|(_, _, count)| *count).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    /// A retry that ends as the attempt before it.
+    #[test]
+    fn each_rollout_has_events_of_its_own() {
+        let events = told_of([(1, 0, "rolled back"), (1, 1, "rolled back"), (2, 60, "rolled back")]);
+        assert_eq!(events.iter().map(|(id, _, count)| (*id, *count)).collect::<Vec<_>>(), [(1, 2), (2, 1)]);
     }
 
     #[test]

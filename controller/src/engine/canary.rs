@@ -165,15 +165,17 @@ impl Canary {
         canary
     }
 
-    /// Goes on from what was written down, if it is of this rollout.
-    pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) {
-        if evidence.rollout == self.state.rollout && self.is_judged() {
+    /// Goes on from what was written down, if it is of this rollout. Returns whether it is.
+    pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) -> bool {
+        let goes_on = evidence.rollout == self.state.rollout && self.is_judged();
+        if goes_on {
             self.judge = evidence.judge;
             self.totals = evidence.totals;
             self.limits = evidence.limits;
             self.begin_step(now);
             self.told.resumed = true;
         }
+        goes_on
     }
 
     /// Returns what is to be written down, while a rollout is on.

@@ -5,11 +5,9 @@ use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::canary::Heard;
+use crate::engine::canary::{Canary, Heard};
 use crate::engine::record::{encode, entry, evidence_key};
-use crate::engine::{
-    Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, NODE_SILENT, UNHEARD, WINDOWS_KEY, show,
-};
+use crate::engine::{Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, UNHEARD, WINDOWS_KEY, show};
 use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
@@ -24,6 +22,7 @@ impl Engine {
     /// Does what is due: judges the windows that are over, looks at the canaries that they are of and, every so often,
     /// at all that are not at rest, and writes down what was reported. What is at rest costs nothing.
     pub fn tick(&mut self, now: Timestamp) {
+        self.store_aborts(now);
         let closed = self.windows.close(now);
         let voices = if closed.is_empty() { 0 } else { self.clients.voices(now, UNHEARD) };
         for (name, batch) in closed {
@@ -49,7 +48,6 @@ impl Engine {
             if !self.is_learning() {
                 self.look(&name, &mut unaware, now);
             }
-            self.store_abort(&name, now);
             self.tell_missing(&name, now);
         }
         if self.clients.has_become_alone(now) {
@@ -79,9 +77,7 @@ impl Engine {
         let nothing_since = self.last_report.filter(|last| now.since(*last) > UNHEARD);
         let Some(canary) = self.roster.measure(name) else { return };
         let unaware = if canary.is_divided() {
-            unaware
-                .get_or_insert_with(|| self.fleet.unaware(Some(self.policies.divisions()), now, NODE_SILENT))
-                .as_slice()
+            unaware.get_or_insert_with(|| self.fleet.unaware(Some(self.policies.divisions()))).as_slice()
         } else {
             &[]
         };
@@ -114,18 +110,25 @@ impl Engine {
         }
     }
 
-    /// Stores an abort that is served.
-    fn store_abort(&mut self, name: &CanaryName, now: Timestamp) {
-        let is_served = !self.routes_changed;
-        let Some(canary) = self.roster.get(name).filter(|canary| canary.unstored && is_served) else { return };
-        let before = canary.is_counted().then(|| canary.epoch());
-        let stored = entry(name, &canary.record()).and_then(|entry| self.store(&[entry], now));
-        if stored.is_ok() {
-            self.roster.change(name, |canary| canary.unstored = false);
-            self.follow_epoch(name, before);
-            (self.routes_changed, self.policy_is_stale) = (true, true);
-            self.touched(name);
+    /// Stores the aborts that are served, all at once: a fault that many canaries share takes one write.
+    fn store_aborts(&mut self, now: Timestamp) {
+        if self.routes_changed {
+            // Not served yet.
+            return;
         }
+        let unstored = self.roster.unstored().filter_map(|name| Some((name, self.roster.get(name)?)));
+        let entry = |(name, canary): (&CanaryName, &Canary)| Some((name.clone(), entry(name, &canary.record()).ok()?));
+        let (names, entries): (Vec<CanaryName>, Vec<Write>) = unstored.filter_map(entry).unzip();
+        if names.is_empty() || self.store(&entries, now).is_err() {
+            return;
+        }
+        for name in names {
+            let before = self.roster.get(&name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+            self.roster.change(&name, |canary| canary.unstored = false);
+            self.follow_epoch(&name, before);
+            self.touched(&name);
+        }
+        (self.routes_changed, self.policy_is_stale) = (true, true);
     }
 
     /// Tells once of routes to a cluster that is missing.
@@ -166,8 +169,11 @@ impl Engine {
                 writes.extend(encode(&evidence_key(name), &evidence));
             }
         }
+        let unstored = self.dormant.iter().filter(|(_, dormant)| dormant.unstored);
+        writes.extend(unstored.filter_map(|(name, dormant)| entry(name, &dormant.record).ok()));
         // What could not be written down, the filters keep.
         if self.store(&writes, now).is_ok() {
+            self.dormant.values_mut().for_each(|dormant| dormant.unstored = false);
             self.ledger.mark_durable(id);
             self.obsolete.clear();
             self.reported_since_checkpoint = false;

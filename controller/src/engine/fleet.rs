@@ -8,8 +8,12 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::policy::Divisions;
 
-/// Workers that are kept. Beyond it, the one that is silent longest is forgotten; it is back with its next report.
+/// Workers that are kept, over all voices. Beyond it the one that is silent longest is forgotten; it is back with its next
+/// report.
 const MAX_WORKERS: usize = 65_536;
+
+/// Workers that are kept of one voice. Beyond it, the voice gives up the one of its own that is silent longest.
+const MAX_WORKERS_OF_VOICE: usize = 4_096;
 
 /// Reports a second that one engine grants; more workers report less often (P26).
 const REPORTS_PER_SECOND: u64 = 2_000;
@@ -18,42 +22,68 @@ const REPORTS_PER_SECOND: u64 = 2_000;
 const TICK_MS: (u64, u64) = (100, 5_000);
 /// Bounds of the granted tick while none does. A filter takes up to a minute.
 const IDLE_TICK_MS: (u64, u64) = (1_000, 60_000);
-/// A worker counts among those that report until two of its ticks have passed without a report, and so much more.
+/// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
+/// so much more.
 const GRACE: Span = Span::from_secs(5);
 
 /// The workers that report.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    workers: BTreeMap<WorkerKey, Worker>,
-    /// In the order of their last reports.
-    order: BTreeSet<(Timestamp, WorkerKey)>,
+    workers: BTreeMap<Identity, Worker>,
+    /// When each is forgotten if it stays silent.
+    order: BTreeSet<(Timestamp, Identity)>,
+    /// The same for the workers of each voice.
+    voices: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
     /// Workers of each node.
     nodes: BTreeMap<NodeId, usize>,
+}
+
+/// A worker is known by its voice, too: a key that somebody else claims is another worker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    key: WorkerKey,
+    voice: NodeId,
 }
 
 #[derive(Debug)]
 struct Worker {
     node: NodeId,
-    last: Timestamp,
+    /// When it is forgotten if it stays silent.
+    until: Timestamp,
     /// How it divides hosts.
     divisions: Divisions,
 }
 
 impl Fleet {
-    /// Notes a report.
-    pub(super) fn heard(&mut self, key: WorkerKey, node: &NodeId, divisions: Divisions, now: Timestamp) {
-        if !self.forget(key) && self.workers.len() >= MAX_WORKERS {
-            self.forget_oldest();
+    /// Notes a report. Returns the tick that its worker is granted, in milliseconds: if all keep to it, no more reports
+    /// come than one engine takes.
+    pub(super) fn heard(
+        &mut self,
+        voice: &NodeId,
+        key: WorkerKey,
+        node: &NodeId,
+        divisions: Divisions,
+        is_judging: bool,
+        now: Timestamp,
+    ) -> u32 {
+        // Who has gone is granted nothing, and slows the others down no longer.
+        while let Some((until, gone)) = self.order.first().cloned()
+            && until < now
+        {
+            self.forget(&gone);
         }
-        self.order.insert((now, key));
+        let identity = Identity { key, voice: voice.clone() };
+        if !self.forget(&identity) {
+            self.make_room(voice);
+        }
+        let workers = self.workers.len().saturating_add(1);
+        let tick = tick_ms(workers, is_judging);
+        let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
         *self.nodes.entry(node.clone()).or_default() += 1;
-        self.workers.insert(key, Worker { node: node.clone(), last: now, divisions });
-    }
-
-    /// Returns the tick that is granted to each, in milliseconds: with it, no more reports come than one engine takes.
-    pub(super) fn grant(&mut self, is_judging: bool, now: Timestamp) -> u32 {
-        self.expire(is_judging, now);
-        u32::try_from(self.tick_ms(is_judging)).unwrap_or(u32::MAX)
+        self.voices.entry(voice.clone()).or_default().insert((until, key));
+        self.order.insert((until, identity.clone()));
+        self.workers.insert(identity, Worker { node: node.clone(), until, divisions });
+        u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
     /// Returns how many nodes report.
@@ -61,42 +91,36 @@ impl Fleet {
         self.nodes.len()
     }
 
-    /// Returns the nodes with a worker that divides hosts in another way than `wanted`, among those that were heard of
-    /// in the last `silent`.
-    pub(super) fn unaware(&self, wanted: Divisions, now: Timestamp, silent: Span) -> Vec<NodeId> {
-        let lately = self.order.range((now.minus(silent), WorkerKey::default())..);
-        let workers = lately.filter_map(|(_, key)| self.workers.get(key));
-        let nodes: BTreeSet<&NodeId> =
-            workers.filter(|worker| worker.divisions != wanted).map(|worker| &worker.node).collect();
+    /// Returns the nodes with a worker that divides hosts in another way than `wanted`.
+    pub(super) fn unaware(&self, wanted: Divisions) -> Vec<NodeId> {
+        let unaware = self.workers.values().filter(|worker| worker.divisions != wanted);
+        let nodes: BTreeSet<&NodeId> = unaware.map(|worker| &worker.node).collect();
         nodes.into_iter().cloned().collect()
     }
 
-    /// Returns the time between two reports of a worker at which all workers together keep to the budget.
-    fn tick_ms(&self, is_judging: bool) -> u64 {
-        let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
-        let workers = u64::try_from(self.workers.len()).unwrap_or(u64::MAX);
-        workers.saturating_mul(1_000).div_ceil(REPORTS_PER_SECOND).clamp(least, most)
-    }
-
-    /// Forgets who has gone: dead workers are granted nothing, and slow the others down no longer.
-    fn expire(&mut self, is_judging: bool, now: Timestamp) {
-        let tick = Span::from_millis(self.tick_ms(is_judging));
-        let silent = tick.times(2).plus(GRACE);
-        while self.order.first().is_some_and(|(last, _)| now.since(*last) > silent) {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.first().copied() {
-            self.forget(key);
+    /// Makes room for one more worker of a voice: at its own cost where it has many.
+    fn make_room(&mut self, voice: &NodeId) {
+        let own = self.voices.get(voice).filter(|own| own.len() >= MAX_WORKERS_OF_VOICE).and_then(BTreeSet::first);
+        let oldest = match own {
+            Some((_, key)) => Some(Identity { key: *key, voice: voice.clone() }),
+            None if self.workers.len() >= MAX_WORKERS => self.order.first().map(|(_, oldest)| oldest.clone()),
+            None => None,
+        };
+        if let Some(oldest) = oldest {
+            self.forget(&oldest);
         }
     }
 
     /// Returns false if it was not known.
-    fn forget(&mut self, key: WorkerKey) -> bool {
-        let Some(worker) = self.workers.remove(&key) else { return false };
-        self.order.remove(&(worker.last, key));
+    fn forget(&mut self, identity: &Identity) -> bool {
+        let Some(worker) = self.workers.remove(identity) else { return false };
+        self.order.remove(&(worker.until, identity.clone()));
+        if let Some(workers) = self.voices.get_mut(&identity.voice) {
+            workers.remove(&(worker.until, identity.key));
+            if workers.is_empty() {
+                self.voices.remove(&identity.voice);
+            }
+        }
         if let Some(left) = self.nodes.get_mut(&worker.node) {
             *left = left.saturating_sub(1);
             if *left == 0 {
@@ -105,6 +129,13 @@ impl Fleet {
         }
         true
     }
+}
+
+/// Returns the time between two reports of a worker at which so many workers together keep to the budget.
+fn tick_ms(workers: usize, is_judging: bool) -> u64 {
+    let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
+    let workers = u64::try_from(workers).unwrap_or(u64::MAX);
+    workers.saturating_mul(1_000).div_ceil(REPORTS_PER_SECOND).clamp(least, most)
 }
 
 #[cfg(test)]
@@ -121,57 +152,94 @@ mod tests {
         Timestamp::EPOCH.plus(Span::from_secs(1_000 + secs))
     }
 
-    fn fleet(workers: u64, now: Timestamp) -> Fleet {
+    /// A report of a worker whose node speaks for itself.
+    fn heard(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
+        let node = NodeId::new(node);
+        fleet.heard(&node, key(worker), &node, None, is_judging, now)
+    }
+
+    /// Four workers a node. Returns the tick that the last one is granted, too.
+    fn fleet(workers: u64, is_judging: bool, now: Timestamp) -> (Fleet, u32) {
         let mut fleet = Fleet::default();
-        for worker in 0..workers {
-            fleet.heard(key(worker), &NodeId::new((worker / 4).to_string()), None, now);
-        }
-        fleet
+        let ticks = (0..workers).map(|worker| heard(&mut fleet, worker, &(worker / 4).to_string(), is_judging, now));
+        let tick = ticks.last().unwrap_or_default();
+        (fleet, tick)
     }
 
     #[test]
     fn the_budget_is_shared_among_those_that_report() {
-        assert_eq!(fleet(1, at(0)).grant(true, at(0)), 100);
-        assert_eq!(fleet(1_000, at(0)).grant(true, at(0)), 500);
-        assert_eq!(fleet(60_000, at(0)).grant(true, at(0)), 5_000);
-        assert_eq!(fleet(1, at(0)).grant(false, at(0)), 1_000);
-        assert_eq!(fleet(10_000, at(0)).grant(false, at(0)), 5_000);
-        assert_eq!(fleet(60_000, at(0)).grant(false, at(0)), 30_000);
+        for (workers, is_judging, tick) in [
+            (1, true, 100),
+            (1_000, true, 500),
+            (60_000, true, 5_000),
+            (1, false, 1_000),
+            (10_000, false, 5_000),
+            (60_000, false, 30_000),
+        ] {
+            assert_eq!(fleet(workers, is_judging, at(0)).1, tick, "{workers} {is_judging}");
+        }
     }
 
     /// 8,000 dead workers and one that lives.
     #[test]
     fn the_dead_slow_nobody_down() {
-        let mut fleet = fleet(8_000, at(0));
-        assert_eq!(fleet.grant(true, at(0)), 4_000);
-        for second in 1..20 {
-            fleet.heard(key(9_000), &NodeId::new("alive"), None, at(second));
-            fleet.grant(true, at(second));
+        let (mut fleet, tick) = fleet(8_000, true, at(0));
+        assert_eq!(tick, 4_000);
+        let ticks: Vec<u32> = (1..20).map(|second| heard(&mut fleet, 9_000, "alive", true, at(second))).collect();
+        assert_eq!((ticks.last(), fleet.nodes(), fleet.workers.len()), (Some(&100), 1, 1));
+    }
+
+    /// Those that were granted a long tick are not gone when a rollout begins and shortens it.
+    #[test]
+    fn who_is_between_two_reports_is_not_gone() {
+        let (mut fleet, _) = fleet(10_000, false, at(0));
+        // By now each is granted the tick of all of them.
+        for worker in 0..10_000 {
+            assert_eq!(heard(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_000);
         }
-        assert_eq!((fleet.grant(true, at(20)), fleet.nodes(), fleet.workers.len()), (100, 1, 1));
+        heard(&mut fleet, 0, "0", true, at(15));
+        assert_eq!(fleet.workers.len(), 10_000);
     }
 
     #[test]
     fn a_hundred_thousand_identities_leave_nothing_behind() {
         let mut fleet = Fleet::default();
         for worker in 0..100_000 {
-            fleet.heard(key(worker), &NodeId::new(worker.to_string()), None, at(worker / 10_000));
+            heard(&mut fleet, worker, &worker.to_string(), false, at(worker / 10_000));
         }
         assert_eq!(fleet.workers.len(), MAX_WORKERS);
         for second in 0..80 {
-            fleet.heard(key(7), &NodeId::new("7"), None, at(20 + second));
-            fleet.grant(false, at(20 + second));
+            heard(&mut fleet, 7, "7", false, at(20 + second));
         }
-        assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.nodes.len()), (1, 1, 1));
+        assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.voices.len(), fleet.nodes.len()), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn one_voice_takes_the_room_of_nobody_else() {
+        let (mut fleet, _) = fleet(8, true, at(0));
+        let forger = NodeId::new("forger");
+        for worker in 0..100_000 {
+            fleet.heard(&forger, key(worker), &NodeId::new(worker.to_string()), None, true, at(1));
+        }
+        assert_eq!(
+            (fleet.workers.len(), fleet.voices[&forger].len()),
+            (8 + MAX_WORKERS_OF_VOICE, MAX_WORKERS_OF_VOICE)
+        );
+        // A key of somebody else is another worker.
+        let before = fleet.unaware(Some(5)).len();
+        fleet.heard(&forger, key(0), &NodeId::new("0"), Some(5), true, at(1));
+        assert!(fleet.unaware(Some(5)).contains(&NodeId::new("0")), "{before}");
     }
 
     #[test]
     fn who_divides_otherwise_is_named_while_it_reports() {
-        let mut fleet = fleet(4, at(0));
-        fleet.heard(key(9), &NodeId::new("knows"), Some(5), at(3));
-        let silent = Span::from_secs(5);
-        assert_eq!(fleet.unaware(Some(5), at(3), silent), [NodeId::new("0")]);
-        assert_eq!(fleet.unaware(Some(5), at(6), silent), []);
-        assert_eq!(fleet.unaware(Some(6), at(6), silent), [NodeId::new("knows")]);
+        let (mut fleet, _) = fleet(4, true, at(0));
+        let knows = NodeId::new("knows");
+        let aware = |fleet: &mut Fleet, second| fleet.heard(&knows, key(9), &knows, Some(5), true, at(second));
+        aware(&mut fleet, 3);
+        assert_eq!(fleet.unaware(Some(5)), [NodeId::new("0")]);
+        aware(&mut fleet, 6);
+        assert_eq!(fleet.unaware(Some(5)), []);
+        assert_eq!(fleet.unaware(Some(6)), [NodeId::new("knows")]);
     }
 }

@@ -39,11 +39,12 @@ impl Engine {
         let ingested = self.ledger.ingest(&report, now).map_err(|refused| refused.to_string())?;
         self.reports = self.reports.saturating_add(1);
         self.last_report = Some(now);
-        self.heard_of(key, !entries.is_empty());
+        // One that leaves out what is not held here shows nothing yet.
+        self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         self.clients.reported(&voice, now);
-        self.fleet.heard(key, &node, self.policies.divisions_of(request.policy_version), now);
-        let tick = self.fleet.grant(self.roster.is_judging(), now);
+        let divisions = self.policies.divisions_of(request.policy_version);
+        let tick = self.fleet.heard(&voice, key, &node, divisions, self.roster.is_judging(), now);
         let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);
         if ahead.is_none() {

@@ -1,5 +1,7 @@
 //! Events that outlive the process: the latest ones, each under a key of its own, so that one more costs one small entry.
 
+use std::collections::BTreeMap;
+
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::Engine;
@@ -19,7 +21,8 @@ impl Readable for EventView {}
 pub(super) struct Memoir {
     /// Those that were stored by earlier processes, oldest first.
     remembered: Vec<EventView>,
-    unstored: Vec<Write>,
+    /// By key: one that is written again before it was stored takes no second place.
+    unstored: BTreeMap<String, Write>,
     failed: Option<Timestamp>,
 }
 
@@ -41,16 +44,15 @@ impl Engine {
 
     /// Stores events; those that cannot be stored now are stored later, the latest of them.
     pub fn remember(&mut self, events: &[EventView], now: Timestamp) {
-        let entries = events.iter().filter_map(|event| encode(&key(event.id), event));
+        let entries = events.iter().filter_map(|event| Some((key(event.id), encode(&key(event.id), event)?)));
         let memoir = &mut self.memoir;
         memoir.unstored.extend(entries);
-        let kept = usize::try_from(EVENTS_KEPT).unwrap_or(usize::MAX);
-        memoir.unstored.drain(..memoir.unstored.len().saturating_sub(kept));
         let is_tried = memoir.failed.is_none_or(|failed| now.since(failed) >= TRY_AGAIN);
         if memoir.unstored.is_empty() || !is_tried {
             return;
         }
-        memoir.failed = self.store.commit(&memoir.unstored).is_err().then_some(now);
+        let writes: Vec<Write> = memoir.unstored.values().cloned().collect();
+        memoir.failed = self.store.commit(&writes).is_err().then_some(now);
         if memoir.failed.is_none() {
             memoir.unstored.clear();
         }

@@ -66,6 +66,62 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 
+/// A fault that many share: each write takes its time, and the last abort waits for none.
+#[test]
+fn aborts_are_stored_together() {
+    let mut world = World::new();
+    let setup_of_three = |revision: &str| {
+        let mut three = setup(revision);
+        for other in ["second", "third"] {
+            let mut managed = three.canaries[&name()].clone();
+            let name = CanaryName::new("prod", other);
+            managed.plan = Plan::try_new(&PlanInput { name: Some(name.clone()), ..plan_input() }).unwrap();
+            managed.service.hosts = vec![format!("{other}.local")];
+            three.canaries.insert(name, managed);
+        }
+        three
+    };
+    for revision in ["1", "2"] {
+        world.engine.configure(setup_of_three(revision), world.now);
+        world.tick();
+    }
+    let names: Vec<CanaryName> = setup_of_three("2").canaries.into_keys().collect();
+    for name in &names {
+        world.engine.command(name, Command::Abort, "1", world.now).unwrap();
+    }
+    assert!(world.engine.serves_anew());
+    world.engine.tick(world.now);
+    assert_eq!(world.engine.roster.unstored().count(), 0, "one round, whatever their number");
+    let mut world = world.restart();
+    world.engine.configure(setup_of_three("2"), world.now);
+    let phases: Vec<&str> = names.iter().map(|name| world.engine.roster.all()[name].state.phase.as_str()).collect();
+    assert_eq!(phases, ["Failed"; 3]);
+}
+
+/// It is taken out of the configuration before its abort was stored.
+#[test]
+fn an_abort_is_stored_though_its_canary_is_gone() {
+    for comes_back in [false, true] {
+        let mut world = World::new();
+        world.rollout();
+        world.store.set_full(true);
+        world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+        world.tick();
+        world.engine.configure(Setup::default(), world.now);
+        world.tick();
+        if comes_back {
+            world.engine.configure(setup("2"), world.now);
+            world.tick();
+        }
+        world.store.set_full(false);
+        world.now = world.now.plus(Span::from_secs(1));
+        world.engine.tick(world.now);
+        let mut world = world.restart();
+        world.rollout();
+        assert_eq!(world.phase(), "Failed", "{comes_back}");
+    }
+}
+
 /// Flagger's pace needs no traffic to go on: until the proxies have shown what they serve, it does not.
 #[test]
 fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
@@ -124,6 +180,10 @@ fn events_outlive_the_process() {
     world.store.set_full(true);
     world.engine.remember(&events[1_400..1_450], world.now);
     world.engine.remember(&events[1_450..], world.now);
+    // One that repeats is written again and again, and pushes no other out.
+    for _ in 0..2_000 {
+        world.engine.remember(&events[1_499..], world.now);
+    }
     world.store.set_full(false);
     // Not at once: each attempt takes its time.
     world.engine.remember(&[], world.now.plus(Span::from_millis(999)));
