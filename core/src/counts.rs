@@ -211,6 +211,9 @@ pub enum Absurd {
 /// stays finite. Higher counts are refused.
 pub const MAX_REQUESTS: u64 = 1 << 53;
 
+/// Pods of one cluster that a worker tells apart. A report with more, or with others than these, is refused.
+pub const MAX_PODS_OF_WORKER: usize = 32;
+
 /// Pods that are told apart in one sum of counts. Those that come later are counted in
 /// [`Counts::uncounted_by_pod`].
 pub const MAX_PODS: usize = 1_024;

@@ -62,6 +62,11 @@ impl Histogram {
         Self { bins: Vec::new() }
     }
 
+    /// Returns how many bins have a count.
+    pub const fn bins(&self) -> usize {
+        self.bins.len()
+    }
+
     /// Counts one request.
     pub fn record(&mut self, value_us: u64) {
         self.add(bin_of(value_us), 1);

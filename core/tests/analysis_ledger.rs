@@ -5,10 +5,11 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use wingbeat_core::analysis::ledger::{
-    EXPIRE_AFTER, Ingested, Ledger, MAX_ENTRIES, MAX_WORKERS, MAX_WORKERS_OF_SOURCE, Refused, Report, Reported, Trust,
-    Worker as Written, WorkerKey,
+    EXPIRE_AFTER, Ingested, Ledger, MAX_BYTES_OF_SOURCE, MAX_ENTRIES, MAX_WORKERS, MAX_WORKERS_OF_SOURCE, Refused,
+    Report, Reported, Trust, Worker as Written, WorkerKey,
 };
-use wingbeat_core::counts::{Absurd, Cohorts, Counts, MAX_REQUESTS};
+use wingbeat_core::counts::{Absurd, Cohorts, Counts, MAX_PODS_OF_WORKER, MAX_REQUESTS, PodCounts};
+use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::{BootId, ClusterName, Epoch, NodeId, Rev, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
@@ -519,4 +520,77 @@ fn who_is_silent_for_long_is_given_up_and_not_counted_twice() {
     assert_eq!((ledger.workers(), ledger.checkpoint().removed), (1, vec![key(1)]));
     assert_eq!(tell(&mut ledger, "a", 1, 2, successes(12), at(700)), Ok(0), "its first word again is a baseline");
     assert_eq!(tell(&mut ledger, "a", 1, 3, successes(13), at(700)), Ok(1));
+}
+
+/// What is held of one source is bounded in bytes, whatever its workers count.
+#[test]
+fn a_source_with_large_workers_makes_room_at_its_own_cost() {
+    let large = |worker: u64| {
+        let latency: Histogram = (0..2_000).map(|bin| (bin, 1)).collect();
+        let counts = Counts { latency, ..successes(2_000) };
+        let entries = (0..16).map(|place| reported(&format!("c{place}"), 1, counts.clone())).collect();
+        (key(worker), Sent { sequence: 1, since: 0, entries })
+    };
+    let mut ledger = opened();
+    tell(&mut ledger, "honest", 0, 1, successes(1), at(0)).unwrap();
+    for worker in 1..=400 {
+        let (key, sent) = large(worker);
+        ingest(&mut ledger, "flood", key, &sent, at(1)).unwrap();
+    }
+    let held = ledger.workers() - 1;
+    let bytes = 16 * 2_000 * 16 * held;
+    assert!((MAX_BYTES_OF_SOURCE / 2..=MAX_BYTES_OF_SOURCE).contains(&bytes), "{held} workers");
+    assert_eq!(tell(&mut ledger, "honest", 0, 2, successes(3), at(2)), Ok(1));
+    // What is over leaves no weight behind.
+    ledger.close(EPOCH);
+    ledger.open(EPOCH, Trust::Complete);
+    for worker in 1..=u64::try_from(held).unwrap() {
+        let (key, sent) = large(worker);
+        ingest(&mut ledger, "flood", key, &sent, at(3)).unwrap();
+    }
+    assert_eq!(ledger.workers(), held);
+}
+
+#[test]
+fn a_worker_tells_a_bounded_number_of_pods_apart() {
+    let pods = |numbers: std::ops::Range<usize>| {
+        let pod = PodCounts { finished: 1, ..PodCounts::default() };
+        let pods = numbers.map(|number| (format!("10.0.0.{number}:80"), pod)).collect();
+        Counts { pods, ..successes(100) }
+    };
+    let mut ledger = opened();
+    assert_eq!(tell(&mut ledger, "a", 1, 1, pods(0..MAX_PODS_OF_WORKER), at(0)), Ok(1));
+    let refused = tell(&mut ledger, "a", 1, 2, pods(1..MAX_PODS_OF_WORKER + 1), at(0));
+    assert!(matches!(refused, Err(Refused::TooManyPods { .. })), "{refused:?}");
+    assert_eq!(tell(&mut ledger, "a", 1, 3, pods(0..MAX_PODS_OF_WORKER), at(0)), Ok(0));
+}
+
+/// A report that was overtaken brings something that the later one left out.
+#[test]
+fn what_comes_late_is_written_down() {
+    let mut ledger = opened();
+    let sent = |sequence, cluster: &str| Sent { sequence, since: 0, entries: vec![reported(cluster, 1, successes(1))] };
+    ingest(&mut ledger, "a", KEY, &sent(10, "c"), at(0)).unwrap();
+    let checkpoint = ledger.checkpoint();
+    ledger.mark_durable(checkpoint.id);
+    assert_eq!(ingest(&mut ledger, "a", KEY, &sent(8, "d"), at(0)).unwrap().deltas.len(), 1);
+    let checkpoint = ledger.checkpoint();
+    assert_eq!(checkpoint.changed.len(), 1);
+    ledger.mark_durable(checkpoint.id);
+    assert!(!ledger.has_news());
+}
+
+#[test]
+fn a_silent_worker_is_written_down_once_when_a_rollout_ends() {
+    let mut ledger = opened();
+    let other = Epoch::new(77);
+    ledger.open(other, Trust::Complete);
+    let entries = vec![reported("c", 1, successes(1)), Reported { epoch: other, ..reported("d", 1, successes(1)) }];
+    ingest(&mut ledger, "a", KEY, &Sent { sequence: 1, since: 0, entries }, at(0)).unwrap();
+    ledger.close(other);
+    for _ in 0..2 {
+        let checkpoint = ledger.checkpoint();
+        ledger.mark_durable(checkpoint.id);
+    }
+    assert!(!ledger.has_news());
 }

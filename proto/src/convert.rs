@@ -1,6 +1,6 @@
 //! From the wire to the kernel's types.
 
-use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
+use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, MAX_PODS_OF_WORKER, PodCounts};
 use wingbeat_core::histogram::{BINS, Histogram};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_core::matching::bucket::GROUPS;
@@ -42,8 +42,8 @@ pub enum ReportError {
 /// Names longer than this are refused.
 const MAX_NAME: usize = 1_024;
 
-/// Pods of one cluster that a filter keeps. A report with more is refused.
-pub const MAX_PODS: usize = 32;
+/// Pods of one cluster that a report may name. One with more is refused.
+pub const MAX_PODS: usize = MAX_PODS_OF_WORKER;
 
 /// Length of a pod's address in bytes; a report with a longer one is refused. IPv6 with zone and port has fewer than 100.
 const MAX_ADDRESS: usize = 256;

@@ -37,6 +37,13 @@ pub const MAX_WORKERS_OF_SOURCE: usize = 4_096;
 /// Sources that are held. Beyond it, a new one is refused until an old one expires.
 pub const MAX_SOURCES: usize = 10_000;
 
+/// Bytes that the counts of one source take, about. Beyond it, the source gives up the workers of its own that are silent
+/// longest; the largest worker takes half of it. A usual one takes 10 KiB a rollout.
+pub const MAX_BYTES_OF_SOURCE: usize = 64 << 20;
+
+/// Bytes that the counts of all sources take, about. Beyond it, the source with the most gives up workers.
+pub const MAX_BYTES: usize = 1 << 30;
+
 /// A worker that reported nothing for so long is given up. Should it come back within the same rollout, its first
 /// complete report is a baseline.
 pub const EXPIRE_AFTER: Span = Span::from_secs(600);
@@ -49,8 +56,11 @@ const MAX_PENDING: usize = 8;
 pub struct Ledger {
     epochs: BTreeMap<Epoch, Trust>,
     workers: BTreeMap<WorkerKey, Worker>,
-    /// The workers of each source in the order of their last reports.
-    sources: BTreeMap<String, BTreeSet<(Timestamp, WorkerKey)>>,
+    sources: BTreeMap<String, Source>,
+    /// What the counts of all sources take.
+    bytes: usize,
+    /// Counts the changes of workers, so that a checkpoint knows which ones it contains.
+    changes: u64,
     /// Workers that were written down and are not held any more.
     removed: BTreeSet<WorkerKey>,
     last_checkpoint: u64,
@@ -66,12 +76,21 @@ pub enum Trust {
     Baseline,
 }
 
+/// What is held of one source.
+#[derive(Debug, Clone, Default)]
+struct Source {
+    /// Its workers in the order of their last reports.
+    order: BTreeSet<(Timestamp, WorkerKey)>,
+    /// What their counts take.
+    bytes: usize,
+}
+
 /// A checkpoint that is not known to be on disk.
 #[derive(Debug, Clone)]
 struct Pending {
     id: u64,
-    /// The highest sequence of each worker that it contains.
-    contained: Vec<(WorkerKey, u64)>,
+    /// The highest sequence and the latest change of each worker that it contains.
+    contained: Vec<(WorkerKey, u64, u64)>,
     removed: Vec<WorkerKey>,
 }
 
@@ -159,8 +178,11 @@ impl Ledger {
         let mut ledger = Self::default();
         for (key, mut worker) in workers {
             worker.durable = worker.received;
-            let order = ledger.sources.entry(worker.source.clone()).or_default();
-            order.insert((worker.last_report, key));
+            let source = ledger.sources.entry(worker.source.clone()).or_default();
+            source.order.insert((worker.last_report, key));
+            let (_, bytes) = worker.resize();
+            source.bytes = source.bytes.saturating_add(bytes);
+            ledger.bytes = ledger.bytes.saturating_add(bytes);
             ledger.workers.insert(key, worker);
         }
         ledger
@@ -224,17 +246,24 @@ impl Ledger {
         let before = worker.last_report;
         worker.last_report = before.max(now);
         let source = self.sources.entry(worker.source.clone()).or_default();
-        source.remove(&(before, report.key));
-        source.insert((worker.last_report, report.key));
+        source.order.remove(&(before, report.key));
+        source.order.insert((worker.last_report, report.key));
         let mut deltas = Vec::new();
+        self.changes = self.changes.saturating_add(1);
         for reported in report.entries {
             let trust = self.epochs.get(&reported.epoch).copied().unwrap_or(Trust::Baseline);
-            if let Some(counts) = worker.take_in(report.sequence, reported, trust) {
+            if let Some(counts) = worker.take_in(report.sequence, reported, trust, self.changes) {
                 let Reported { cluster, stratum, epoch, .. } = reported.clone();
                 deltas.push(Delta { cluster, stratum, epoch, node: report.node.clone(), counts });
             }
         }
-        Ok(Ingested { deltas, received: worker.received, durable: worker.acknowledged(), incomplete: false })
+        let (before, bytes) = worker.resize();
+        source.bytes = source.bytes.saturating_sub(before).saturating_add(bytes);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(bytes);
+        let ingested =
+            Ingested { deltas, received: worker.received, durable: worker.acknowledged(), incomplete: false };
+        self.keep_to_the_bytes(report);
+        Ok(ingested)
     }
 
     /// Gives up workers that are silent for longer than [`EXPIRE_AFTER`].
@@ -242,7 +271,7 @@ impl Ledger {
         let silent: Vec<WorkerKey> = self
             .sources
             .values()
-            .flat_map(|order| order.iter().take_while(|(last, _)| now.since(*last) > EXPIRE_AFTER))
+            .flat_map(|source| source.order.iter().take_while(|(last, _)| now.since(*last) > EXPIRE_AFTER))
             .map(|(_, key)| *key)
             .collect();
         silent.into_iter().for_each(|key| self.give_up(key));
@@ -252,7 +281,7 @@ impl Ledger {
     /// never confirmed is in the next one again.
     pub fn checkpoint(&mut self) -> Checkpoint {
         self.last_checkpoint = self.last_checkpoint.saturating_add(1);
-        let changed = self.workers.iter().filter(|(_, worker)| worker.news > worker.durable);
+        let changed = self.workers.iter().filter(|(_, worker)| worker.has_news());
         let changed: Vec<(WorkerKey, Worker)> = changed.map(|(key, worker)| (*key, worker.clone())).collect();
         let removed: Vec<WorkerKey> = self.removed.iter().copied().collect();
         if self.pending.len() >= MAX_PENDING {
@@ -260,7 +289,7 @@ impl Ledger {
         }
         self.pending.push_back(Pending {
             id: self.last_checkpoint,
-            contained: changed.iter().map(|(key, worker)| (*key, worker.received)).collect(),
+            contained: changed.iter().map(|(key, worker)| (*key, worker.received, worker.changed)).collect(),
             removed: removed.clone(),
         });
         Checkpoint { id: self.last_checkpoint, changed, removed }
@@ -271,9 +300,10 @@ impl Ledger {
         let Some(place) = self.pending.iter().position(|pending| pending.id == checkpoint) else { return };
         // Those before it were overtaken.
         let Some(pending) = self.pending.drain(..=place).next_back() else { return };
-        for (key, sequence) in pending.contained {
+        for (key, sequence, changed) in pending.contained {
             if let Some(worker) = self.workers.get_mut(&key) {
                 worker.durable = worker.durable.max(sequence);
+                worker.written = worker.written.max(changed);
             }
         }
         for key in pending.removed {
@@ -283,7 +313,7 @@ impl Ledger {
 
     /// Returns true if there is something to be written down.
     pub fn has_news(&self) -> bool {
-        !self.removed.is_empty() || self.workers.values().any(|worker| worker.news > worker.durable)
+        !self.removed.is_empty() || self.workers.values().any(Worker::has_news)
     }
 
     /// Returns the open epochs of which not everything is held any more, to be written down with a checkpoint.
@@ -311,17 +341,30 @@ impl Ledger {
         if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(source) {
             return Err(Refused::Full);
         }
-        let own = self.sources.get(source).map_or(0, BTreeSet::len);
+        let own = self.sources.get(source).map_or(0, |source| source.order.len());
         let payer = if own >= MAX_WORKERS_OF_SOURCE {
             self.sources.get(source)
         } else if self.workers.len() >= MAX_WORKERS {
-            self.sources.values().max_by_key(|order| order.len())
+            self.sources.values().max_by_key(|source| source.order.len())
         } else {
             return Ok(());
         };
-        let (_, key) = payer.and_then(BTreeSet::first).copied().ok_or(Refused::Full)?;
+        let (_, key) = payer.and_then(|source| source.order.first()).copied().ok_or(Refused::Full)?;
         self.give_up(key);
         Ok(())
+    }
+
+    /// Gives workers up until what the source of this report holds, and what all hold, is within its bound. The worker that
+    /// reported stays.
+    fn keep_to_the_bytes(&mut self, report: &Report<'_>) {
+        loop {
+            let own = self.sources.get(report.source).filter(|source| source.bytes > MAX_BYTES_OF_SOURCE);
+            let all = || self.sources.values().max_by_key(|source| source.bytes).filter(|_| self.bytes > MAX_BYTES);
+            let Some(payer) = own.or_else(all) else { return };
+            let other = payer.order.iter().map(|(_, key)| *key).find(|key| *key != report.key);
+            let Some(other) = other else { return };
+            self.give_up(other);
+        }
     }
 
     fn expire_if_full(&mut self, now: Timestamp) {
@@ -342,9 +385,11 @@ impl Ledger {
 
     fn remove(&mut self, key: WorkerKey) -> Option<Worker> {
         let worker = self.workers.remove(&key)?;
-        if let Some(order) = self.sources.get_mut(&worker.source) {
-            order.remove(&(worker.last_report, key));
-            if order.is_empty() {
+        self.bytes = self.bytes.saturating_sub(worker.bytes);
+        if let Some(source) = self.sources.get_mut(&worker.source) {
+            source.order.remove(&(worker.last_report, key));
+            source.bytes = source.bytes.saturating_sub(worker.bytes);
+            if source.order.is_empty() {
                 self.sources.remove(&worker.source);
             }
         }
@@ -354,10 +399,16 @@ impl Ledger {
 
     fn forget(&mut self, epoch: Epoch) {
         let mut empty = Vec::new();
+        self.changes = self.changes.saturating_add(1);
         for (key, worker) in &mut self.workers {
             if worker.close(epoch) {
                 // To be written down without it.
-                worker.news = worker.news.max(worker.durable.saturating_add(1));
+                worker.changed = self.changes;
+                let (before, bytes) = worker.resize();
+                self.bytes = self.bytes.saturating_sub(before).saturating_add(bytes);
+                if let Some(source) = self.sources.get_mut(&worker.source) {
+                    source.bytes = source.bytes.saturating_sub(before).saturating_add(bytes);
+                }
                 if worker.is_empty() {
                     empty.push(*key);
                 }

@@ -1,7 +1,7 @@
 //! Why a report is not taken in.
 
 use super::{MAX_ENTRIES, MAX_SOURCES, MAX_WORKERS};
-use crate::counts::Absurd;
+use crate::counts::{Absurd, MAX_PODS_OF_WORKER};
 use crate::id::{ClusterName, NodeId};
 
 /// A report that was not taken in. Nothing of it was counted.
@@ -35,6 +35,14 @@ pub enum Refused {
     #[error("{count} clusters by stratum and epoch, at most {MAX_ENTRIES} are taken from one worker")]
     TooManyEntries {
         /// Entries of the worker, with those of the report.
+        count: usize,
+    },
+    /// More pods than a worker tells apart, with those of its earlier reports.
+    #[error("cluster {cluster}: {count} pods, at most {MAX_PODS_OF_WORKER} are taken from one worker")]
+    TooManyPods {
+        /// The cluster in question.
+        cluster: ClusterName,
+        /// Pods of the worker, with those of the report.
         count: usize,
     },
     /// The worker belongs to another node.

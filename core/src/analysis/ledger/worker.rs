@@ -8,10 +8,16 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_ENTRIES, Refused, Report, Reported, Trust};
-use crate::counts::{Cohorts, Counts};
+use crate::counts::{Cohorts, Counts, MAX_PODS_OF_WORKER};
 use crate::id::{BootId, ClusterName, Epoch, NodeId, WorkerId};
 use crate::outcome::Stratum;
 use crate::time::Timestamp;
+
+/// Bytes of a bin of a histogram, about.
+const BYTES_OF_BIN: usize = 16;
+
+/// Bytes of what is counted of a pod beside its address, about.
+const BYTES_OF_POD: usize = 96;
 
 /// Names a worker among all that there are: both numbers are random.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,12 +53,17 @@ pub struct Worker {
     pub(super) received: u64,
     pub(super) last_report: Timestamp,
     entries: Vec<Entry>,
-    /// The highest sequence that brought something new, and the highest one that is written down. Of a worker that was
-    /// read again, everything is.
-    #[serde(skip)]
-    pub(super) news: u64,
+    /// The highest sequence that is written down. Of a worker that was read again, everything is.
     #[serde(skip)]
     pub(super) durable: u64,
+    /// The ledger's latest change of it, and the latest one that is written down.
+    #[serde(skip)]
+    pub(super) changed: u64,
+    #[serde(skip)]
+    pub(super) written: u64,
+    /// What its counts take, about.
+    #[serde(skip)]
+    pub(super) bytes: usize,
 }
 
 /// What is held of one cluster, stratum and epoch.
@@ -74,8 +85,10 @@ impl Worker {
             received: 0,
             last_report: now,
             entries: Vec::new(),
-            news: 0,
             durable: 0,
+            changed: 0,
+            written: 0,
+            bytes: 0,
         }
     }
 
@@ -93,7 +106,7 @@ impl Worker {
                         now: reported.counts.started,
                     });
                 }
-                Some(_) => {}
+                Some(held) => held.check_pods(reported)?,
                 None => count += 1,
             }
         }
@@ -111,7 +124,7 @@ impl Worker {
     }
 
     /// Returns what was not known before, if anything.
-    pub(super) fn take_in(&mut self, sequence: u64, reported: &Reported, trust: Trust) -> Option<Counts> {
+    pub(super) fn take_in(&mut self, sequence: u64, reported: &Reported, trust: Trust, change: u64) -> Option<Counts> {
         let Reported { cluster, stratum, epoch, first_sequence, counts } = reported;
         let Some(held) = self.entries.iter_mut().find(|held| held.is_of(reported)) else {
             self.entries.push(Entry {
@@ -121,7 +134,7 @@ impl Worker {
                 first_sequence: *first_sequence,
                 counts: counts.clone(),
             });
-            self.news = self.news.max(sequence);
+            self.changed = change;
             let is_baseline = trust == Trust::Baseline && sequence > *first_sequence;
             return (!is_baseline).then(|| counts.clone());
         };
@@ -129,7 +142,7 @@ impl Worker {
             Ordering::Less => None,
             Ordering::Greater => {
                 (held.first_sequence, held.counts) = (*first_sequence, counts.clone());
-                self.news = self.news.max(sequence);
+                self.changed = change;
                 Some(counts.clone())
             }
             Ordering::Equal => {
@@ -138,7 +151,7 @@ impl Worker {
                 if held.counts == before {
                     return None;
                 }
-                self.news = self.news.max(sequence);
+                self.changed = change;
                 Some(held.counts.since(&before))
             }
         }
@@ -162,7 +175,18 @@ impl Worker {
 
     /// Returns the highest sequence up to which nothing has to be sent again.
     pub(super) const fn acknowledged(&self) -> u64 {
-        if self.news <= self.durable { self.received } else { self.durable }
+        if self.has_news() { self.durable } else { self.received }
+    }
+
+    /// Returns true if something of it is not written down.
+    pub(super) const fn has_news(&self) -> bool {
+        self.changed > self.written
+    }
+
+    /// Reckons anew what its counts take. Returns what they took before, and what they take.
+    pub(super) fn resize(&mut self) -> (usize, usize) {
+        let bytes = self.entries.iter().map(Entry::bytes).sum();
+        (core::mem::replace(&mut self.bytes, bytes), bytes)
     }
 
     fn entry(&self, reported: &Reported) -> Option<&Entry> {
@@ -173,6 +197,26 @@ impl Worker {
 impl Entry {
     fn is_of(&self, reported: &Reported) -> bool {
         self.epoch == reported.epoch && self.stratum == reported.stratum && self.cluster == reported.cluster
+    }
+
+    /// Refuses more pods than a worker tells apart: in cumulative counts, none of them ever goes.
+    fn check_pods(&self, reported: &Reported) -> Result<(), Refused> {
+        if reported.first_sequence != self.first_sequence {
+            return Ok(());
+        }
+        let new = reported.counts.pods.keys().filter(|pod| !self.counts.pods.contains_key(*pod)).count();
+        let count = self.counts.pods.len().saturating_add(new);
+        if new > 0 && count > MAX_PODS_OF_WORKER {
+            return Err(Refused::TooManyPods { cluster: self.cluster.clone(), count });
+        }
+        Ok(())
+    }
+
+    /// Returns about how many bytes it takes.
+    fn bytes(&self) -> usize {
+        let bins = self.counts.latency.bins().saturating_add(self.counts.cohorts.latency.bins());
+        let pods: usize = self.counts.pods.keys().map(|pod| pod.len().saturating_add(BYTES_OF_POD)).sum();
+        size_of::<Self>().saturating_add(bins.saturating_mul(BYTES_OF_BIN)).saturating_add(pods)
     }
 
     /// Returns true if a count that only ever rises is lower than it was.
