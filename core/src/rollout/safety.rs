@@ -56,7 +56,7 @@ pub const fn act(moment: Moment, primary: Health, canary: Health) -> Action {
 /// Returns true if an abort may be served before it is stored: going back is safe whatever happens to the store,
 /// because the revision that served before is unmodified and complete.
 pub const fn may_abort_unstored(before: &State, after: &State) -> bool {
-    matches!(before.phase, Phase::Progressing(_)) && matches!(after.phase, Phase::Failed { on_canary: false, .. })
+    before.may_be_aborted_unstored() && matches!(after.phase, Phase::Failed { on_canary: false, .. })
 }
 
 #[cfg(test)]

@@ -234,8 +234,10 @@ impl State {
     /// whether its share flowed in between.
     #[must_use]
     pub fn resumed(mut self) -> Self {
-        if let Phase::Progressing(progress) = &mut self.phase {
+        if self.may_be_aborted_unstored() {
             self.resumed = Some(self.rev);
+        }
+        if let Phase::Progressing(progress) = &mut self.phase {
             progress.clock = StepClock::Standing(Span::ZERO);
             if progress.round.stage == Stage::Judge {
                 progress.round.stage = Stage::Over;
@@ -255,6 +257,35 @@ impl State {
     pub(super) fn next_rev(&self, abort: bool) -> Rev {
         let next = self.rev.next();
         if self.resumed == Some(self.rev) && !abort { next.next() } else { next }
+    }
+
+    /// Returns true while a judge's verdict ends the rollout.
+    pub const fn is_judged(&self) -> bool {
+        match &self.phase {
+            Phase::Progressing(_) => true,
+            Phase::Promoting(promotion) => promotion.is_judged(),
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => false,
+        }
+    }
+
+    /// Returns true while an abort may be served before it is stored: the revision that served before is unmodified and
+    /// complete, whatever happens to the store.
+    pub const fn may_be_aborted_unstored(&self) -> bool {
+        match &self.phase {
+            Phase::Progressing(_) => true,
+            Phase::Promoting(promotion) => promotion.is_judged() && promotion.intact,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => false,
+        }
     }
 
     /// Returns the revision that serves, if any was seen.
@@ -340,6 +371,12 @@ impl Phase {
 }
 
 impl Promotion {
+    /// Returns true while both revisions are compared: the canary takes over, and the one that served before serves the
+    /// rest. Where the primary's workload is replaced, what serves as it is a mix that says nothing (P18).
+    pub const fn is_judged(&self) -> bool {
+        matches!(self.handover, Handover::Relabel) && !self.skipped
+    }
+
     /// Returns true if the share can be moved in parts: whom rules choose is chosen as a whole.
     pub(super) const fn moves_by_steps(&self) -> bool {
         match self.share {

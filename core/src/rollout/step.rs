@@ -139,6 +139,14 @@ impl Taking<'_> {
     /// An abort is served before it is stored; one that was not stored in time is found in what the proxies serve.
     fn later_rev(&mut self) {
         match &self.state.phase {
+            // Half replaced, the revision that served before cannot take anything back.
+            Phase::Promoting(promotion) if !promotion.intact => {
+                // Told once.
+                if self.state.resumed.take().is_some() {
+                    self.warning(words::late_abort(self.plan));
+                    self.alert(AlertLevel::Error, words::late_abort_alert());
+                }
+            }
             Phase::Progressing(_) | Phase::Promoting(_) => {
                 let reason = "an abort was served before it could be stored";
                 self.fail(reason, AlertLevel::Error, "An abort was served before it could be stored.");

@@ -42,6 +42,18 @@ pub(super) fn taken_back_alert(primary: &Revision) -> String {
     format!("Canary taken back: the workload asks for {primary} again.")
 }
 
+/// An abort was served before a restart and not stored, and shows when it is too late.
+pub(super) fn late_abort(plan: &Plan) -> String {
+    format!(
+        "A proxy shows an abort of {} that was not stored, and its primary is already being replaced: there is no way back",
+        target(plan)
+    )
+}
+
+pub(super) fn late_abort_alert() -> &'static str {
+    "An abort was served before it could be stored, and shows when the primary is already being replaced."
+}
+
 pub(super) fn withdrawn(plan: &Plan) -> String {
     format!("Canary taken back! Scaling down {}", plan.name())
 }

@@ -1,7 +1,7 @@
 //! Ways of a rollout from its beginning to its end, as plans say.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Handover, NoData, Pace, PlanInput, Routes, Share};
+use wingbeat_core::rollout::{AlertLevel, Event, Handover, NoData, Pace, PlanInput, Readiness, Routes, Share};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 
@@ -235,6 +235,59 @@ fn promotion_goes_by_steps_where_the_plan_says_so() {
             "Promotion completed! Scaling down backend.prod",
         ]
     );
+}
+
+/// A fault that shows under load, when the canary has most of the requests already.
+#[test]
+fn a_canary_that_breaks_while_it_takes_over_by_steps_is_rolled_back() {
+    let promoting = |handover| {
+        let input = PlanInput { step_weight: Some(50), step_weight_promotion: Some(20), handover, ..by_checks() };
+        let mut world = World::new(&input);
+        world.facts.intact = true;
+        world.feed(&revision("2"));
+        while world.phase() != "Promoting" {
+            world.interval();
+        }
+        world.interval();
+        world.take_texts();
+        world.facts.verdict = Verdict::Rollback("the canary fails".into());
+        world
+    };
+    let mut world = promoting(Handover::Relabel);
+    assert_eq!(world.weight(), percent(70));
+    world.tick();
+    assert_eq!((world.phase(), world.routes()), ("Failed", Routes::Settled(Revision::new("1"))));
+    assert!(world.texts[0].contains("the canary fails"), "{:?}", world.texts);
+    // The revision that served before lost its endpoints: nothing is better than what is.
+    let mut world = promoting(Handover::Relabel);
+    world.facts.intact = false;
+    world.tick();
+    assert_eq!((world.phase(), world.weight()), ("Promoting", percent(70)));
+    // What serves as the primary is a mix of both.
+    let mut world = promoting(Handover::Copy);
+    world.tick();
+    assert_eq!(world.phase(), "Promoting");
+}
+
+/// A proxy that was cut off shows an abort of before a restart.
+#[test]
+fn a_late_abort_takes_back_nothing_that_is_half_replaced() {
+    for (intact, phase) in [(true, "Failed"), (false, "Promoting")] {
+        let mut world = World::new(&PlanInput { handover: Handover::Copy, ..by_checks() });
+        world.feed(&revision("2"));
+        world.interval();
+        world.state = world.state.clone().resumed();
+        let abort = world.state.unstored_abort();
+        while world.phase() != "Promoting" {
+            world.interval();
+        }
+        world.facts.intact = intact;
+        world.facts.primary = Readiness::NotReady { reason: "1 of 2 pods".into(), hopeless: false };
+        world.tick();
+        world.take_texts();
+        world.feed(&Event::RevSeen(abort));
+        assert_eq!((world.phase(), world.texts.is_empty()), (phase, false), "{intact}: {:?}", world.texts);
+    }
 }
 
 /// The share that a promotion goes through, by its kind (B1).

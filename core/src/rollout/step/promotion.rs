@@ -10,6 +10,7 @@ use super::super::words;
 use super::Taking;
 use crate::id::Revision;
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 impl Taking<'_> {
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
@@ -52,7 +53,12 @@ impl Taking<'_> {
         }
         promotion.unready = unready;
         let late = promotion.unready.as_ref().is_some_and(|unready| now.since(unready.since) >= plan.deadline());
+        let condemned = match &facts.verdict {
+            Verdict::Rollback(reason) if promotion.is_judged() => Some(reason),
+            Verdict::Rollback(_) | Verdict::Advance(_) | Verdict::Continue(_) | Verdict::NoData(_) => None,
+        };
         let health = |readiness: &Readiness, late: bool| match readiness {
+            Readiness::NotReady { .. } | Readiness::Ready if condemned.is_some() => Health::Bad,
             Readiness::NotReady { hopeless, .. } if *hopeless || late => Health::Bad,
             Readiness::NotReady { .. } | Readiness::Ready => Health::Good,
         };
@@ -63,7 +69,8 @@ impl Taking<'_> {
         };
         let moment = if facts.intact { Moment::PromotingIntact } else { Moment::Promoting };
         let action = act(moment, health(heir, late), canary);
-        let reason = promotion.unready.as_ref().map_or_else(|| "the canary failed".into(), |it| it.reason.clone());
+        let unready = promotion.unready.as_ref().map(|unready| &unready.reason);
+        let reason = condemned.or(unready).cloned().unwrap_or_else(|| "the canary failed".into());
         let told = core::mem::replace(&mut promotion.frozen, action == Action::Freeze);
         self.state.phase = Phase::Promoting(promotion.clone());
         match action {
@@ -74,6 +81,9 @@ impl Taking<'_> {
                     self.alert(AlertLevel::Error, "Neither primary nor canary is healthy.");
                 }
                 return;
+            }
+            Action::Rollback if condemned.is_some() => {
+                return self.fail(&reason, AlertLevel::Error, format!("Canary rolled back: {reason}"));
             }
             Action::Rollback => {
                 let text = format!("promotion failed: {reason}");
