@@ -11,7 +11,7 @@ use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
-use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Phase, Severity, Ticket, question};
+use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
@@ -182,8 +182,8 @@ impl Engine {
         let held = read_or_leave_aside::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
         let (ledger, ledger_trust) = read_ledger(&entries)?;
-        let progressing = |dormant: &Dormant| matches!(dormant.record.state.phase, Phase::Progressing(_));
-        let awaited = dormant.values().any(progressing).then(|| ledger.active(NODE_SILENT));
+        let may_be_aborted = |dormant: &Dormant| dormant.record.state.may_be_aborted_unstored();
+        let awaited = dormant.values().any(may_be_aborted).then(|| ledger.active(NODE_SILENT));
         Ok(Self {
             store,
             store_failed: None,

@@ -38,6 +38,13 @@ const RECENT: usize = 5;
 const WORD_HOLDS: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
 const SETTLED: Span = Span::from_millis(500);
+/// No step ends while more than one request in so many was not counted: what is looked for are regressions of some
+/// percent.
+const ONE_UNCOUNTED_IN: u64 = 100;
+/// Nodes that are named where some did not count.
+const NAMED: usize = 3;
+/// Nodes that are noted of a canary. What more of them serve is not shown, and shows no abort.
+const MAX_NODES: usize = 10_000;
 /// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
 const RATIO_ALPHA: f64 = 1e-4;
 
@@ -98,8 +105,12 @@ pub(super) struct Node {
     pub(super) rev: Rev,
     /// When it reported last.
     pub(super) last: Timestamp,
+    /// How often it reports.
+    pub(super) tick: Span,
     /// Whose voice its reports are.
     pub(super) voice: NodeId,
+    /// Requests that it did not count.
+    pub(super) uncounted: u64,
 }
 
 /// What is known of nodes besides what they count.
@@ -188,9 +199,9 @@ impl Canary {
         })
     }
 
-    /// Returns true while a rollout is on.
+    /// Returns true while a verdict ends the rollout.
     pub(super) const fn is_judged(&self) -> bool {
-        matches!(self.state.phase, Phase::Progressing(_))
+        self.state.is_judged()
     }
 
     /// Returns where requests go.
@@ -419,7 +430,7 @@ impl Canary {
         };
         // Before the canary has users there is nothing to judge; that the routes are in force is enough.
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
-        facts.flowing = flowing == Flowing::Yes && has_data && self.uncounted() == 0;
+        facts.flowing = flowing == Flowing::Yes && has_data && !self.lacks_counts();
         facts.verdict = assessed.verdict.clone();
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
@@ -433,13 +444,29 @@ impl Canary {
         self.totals.primary.uncounted.saturating_add(self.totals.canary.uncounted)
     }
 
+    /// Returns true if so many requests of an arm were not counted that they could hide what is looked for.
+    pub(super) fn lacks_counts(&self) -> bool {
+        [&self.totals.primary, &self.totals.canary]
+            .into_iter()
+            .any(|arm| arm.uncounted.saturating_mul(ONE_UNCOUNTED_IN) > arm.started)
+    }
+
+    /// Returns where requests were not counted, of the nodes that report.
+    pub(super) fn lacking(&self) -> String {
+        let lacking = self.nodes.iter().filter(|(_, node)| node.uncounted > 0);
+        let names: Vec<&str> = lacking.take(NAMED).map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() { String::new() } else { format!(" at {}", names.join(", ")) }
+    }
+
     /// Returns the verdict. What was not counted may be what fails: no step ends on the rest.
     fn held_by_what_is_uncounted(&self, verdict: Verdict) -> Verdict {
-        match (verdict, self.uncounted()) {
-            (Verdict::Advance(_), uncounted @ 1..) => Verdict::NoData(format!(
-                "{uncounted} requests were not counted: a proxy has no room for so many rollouts at a time"
+        match verdict {
+            Verdict::Advance(_) if self.lacks_counts() => Verdict::NoData(format!(
+                "{} requests were not counted{}: more than the filters have room for",
+                self.uncounted(),
+                self.lacking()
             )),
-            (verdict, _) => verdict,
+            Verdict::Advance(_) | Verdict::Rollback(_) | Verdict::Continue(_) | Verdict::NoData(_) => verdict,
         }
     }
 

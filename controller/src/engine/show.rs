@@ -197,8 +197,13 @@ fn uncounted(canary: &Canary) -> Option<ConditionView> {
     let message = match (canary.uncounted(), pods) {
         (0, 0) => return None,
         (0, pods) => format!("{pods} requests are not told apart by pod: a proxy keeps {MAX_PODS} pods of a cluster."),
+        (requests, _) if canary.lacks_counts() => format!(
+            "{requests} requests were not counted{}, and no step ends: a proxy counts 64 rollouts at a time, and keeps 1,024 requests until it knows whose they are. Let some rollouts end, and retry this one.",
+            canary.lacking()
+        ),
         (requests, _) => format!(
-            "{requests} requests were not counted, and no step ends: a proxy counts 64 rollouts at a time. Let some end, and retry this one."
+            "{requests} requests were not counted{}: less than one in a hundred, and the rollout goes on.",
+            canary.lacking()
         ),
     };
     let reason = if canary.uncounted() > 0 { "RequestsLeftOut" } else { "PodsLeftOut" };

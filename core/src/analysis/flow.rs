@@ -12,14 +12,21 @@ use crate::time::{Span, Timestamp};
 /// So much of the traffic must be routed by the current rev (P25).
 const ENOUGH: f64 = 0.99;
 
-/// Requests started within this time are looked at.
+/// Requests of a node that started within this time, or within its tick where that is longer, are its weight.
 const WINDOW: Span = Span::from_secs(1);
 
 /// Requests are added up by this much time.
 const BUCKET: Span = Span::from_millis(200);
 
-/// A node that reported nothing for so long neither counts nor holds anything up.
+/// A node that reported nothing for so long, or for two of its ticks where that is longer, neither counts nor holds
+/// anything up, and is forgotten.
 const SILENT: Span = Span::from_secs(5);
+
+/// Nodes that are followed. Beyond it, new ones neither count nor hold anything up until others fall silent.
+const MAX_NODES: usize = 10_000;
+
+/// Up to so many nodes, the share is looked at with every report, else once in each [`BUCKET`].
+const FEW: usize = 64;
 
 /// Follows a change of routes to the proxies of one canary.
 #[derive(Debug, Clone)]
@@ -28,11 +35,15 @@ pub struct Flow {
     changed: Timestamp,
     flowing: Option<Timestamp>,
     nodes: BTreeMap<NodeId, Node>,
+    /// The bucket in which silent nodes were forgotten last.
+    pruned: Timestamp,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Node {
     last: Timestamp,
+    /// How often it reports.
+    tick: Span,
     rev: Rev,
     /// Requests started, by bucket: the node's weight, whatever routes they took.
     starts: BTreeMap<Timestamp, u64>,
@@ -41,7 +52,7 @@ struct Node {
 impl Flow {
     /// Returns the state just after the routes changed to `rev`.
     pub const fn new(rev: Rev, now: Timestamp) -> Self {
-        Self { rev, changed: now, flowing: None, nodes: BTreeMap::new() }
+        Self { rev, changed: now, flowing: None, nodes: BTreeMap::new(), pruned: now }
     }
 
     /// Notes that the routes changed again.
@@ -51,22 +62,32 @@ impl Flow {
         self.flowing = None;
     }
 
-    /// Takes in new requests of a node, of either arm; they also count while they are in flight (P1). Filters read
-    /// the rev of one request per tick, since it costs: a node that has served one request by the current routes
-    /// serves all of them by these, but for the milliseconds in which its workers take them over.
-    pub fn observe(&mut self, node: &NodeId, counts: &Counts, now: Timestamp) {
+    /// Takes in new requests of a node that reports every `tick`, of either arm; they also count while they are in flight
+    /// (P1). Filters read the rev of one request per tick, since it costs: a node that has served one request by the
+    /// current routes serves all of them by these, but for the milliseconds in which its workers take them over.
+    pub fn observe(&mut self, node: &NodeId, counts: &Counts, tick: Span, now: Timestamp) {
+        let bucket = now.window_start(BUCKET);
+        let is_new_bucket = core::mem::replace(&mut self.pruned, bucket) < bucket;
+        if is_new_bucket {
+            self.nodes.retain(|_, node| !node.is_silent(now));
+        }
+        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(node) {
+            return;
+        }
         let entry = match self.nodes.get_mut(node) {
             Some(entry) => entry,
             None => self.nodes.entry(node.clone()).or_default(),
         };
-        entry.last = entry.last.max(now);
+        (entry.last, entry.tick) = (entry.last.max(now), tick);
         entry.rev = entry.rev.max(counts.rev);
         if counts.started > 0 {
-            let started = entry.starts.entry(now.window_start(BUCKET)).or_default();
+            let started = entry.starts.entry(bucket).or_default();
             *started = started.saturating_add(counts.started);
         }
-        entry.starts = entry.starts.split_off(&now.minus(WINDOW));
-        if self.flowing.is_none() && self.share(now).is_some_and(|share| share >= ENOUGH) {
+        entry.starts = entry.starts.split_off(&now.minus(entry.window()));
+        // Looking at all of them with every report of each would take the square of their number.
+        let looks = self.flowing.is_none() && (self.nodes.len() <= FEW || is_new_bucket);
+        if looks && self.share(now).is_some_and(|share| share >= ENOUGH) {
             self.flowing = Some(now);
         }
     }
@@ -92,28 +113,48 @@ impl Flow {
 
     /// Returns the share of traffic that goes through nodes which serve the current rev, if there is any.
     fn share(&self, now: Timestamp) -> Option<f64> {
-        let from = now.minus(WINDOW);
-        let (all, current) = self.nodes.values().fold((0_u64, 0_u64), |(all, current), node| {
-            let started = node.starts.range(from..).fold(0, |sum: u64, (_, starts)| sum.saturating_add(*starts));
-            let at_rev = if node.rev >= self.rev { started } else { 0 };
-            (all.saturating_add(started), current.saturating_add(at_rev))
+        let (all, current) = self.nodes.values().fold((0.0, 0.0), |(all, current), node| {
+            let rate = node.rate(now);
+            let at_rev = if node.rev >= self.rev { rate } else { 0.0 };
+            (all + rate, current + at_rev)
         });
-        (all > 0).then(|| count(current) / count(all))
+        (all > 0.0).then(|| current / all)
     }
 
     /// Returns the nodes that reported lately and have not served a request by the current rev.
     fn laggards(&self, now: Timestamp) -> Vec<NodeId> {
         self.nodes
             .iter()
-            .filter(|(_, node)| now.since(node.last) <= SILENT && node.rev < self.rev)
+            .filter(|(_, node)| !node.is_silent(now) && node.rev < self.rev)
             .map(|(name, _)| name.clone())
             .collect()
+    }
+}
+
+impl Node {
+    /// A node that reports once in five seconds would be missing in four of five windows of one.
+    fn window(&self) -> Span {
+        WINDOW.max(self.tick.plus(BUCKET))
+    }
+
+    fn is_silent(&self, now: Timestamp) -> bool {
+        now.since(self.last) > SILENT.max(self.tick.times(2))
+    }
+
+    /// Returns its requests a second.
+    fn rate(&self, now: Timestamp) -> f64 {
+        let window = self.window();
+        let starts = self.starts.range(now.minus(window)..);
+        let started = starts.fold(0, |sum: u64, (_, starts)| sum.saturating_add(*starts));
+        count(started) / window.as_secs_f64()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TICK: Span = Span::from_millis(100);
 
     fn starts(count: u64, rev: u64) -> Counts {
         Counts { started: count, rev: Rev::new(rev), rev_started: count.min(1), ..Counts::default() }
@@ -128,29 +169,59 @@ mod tests {
         let (a, b) = (NodeId::new("a"), NodeId::new("b"));
         let mut flow = Flow::new(Rev::new(2), at(0));
         assert_eq!(flow.assess(at(0)), Flowing::No { laggards: Vec::new() });
-        flow.observe(&b, &starts(50, 1), at(100));
-        flow.observe(&a, &starts(100, 2), at(100));
+        flow.observe(&b, &starts(50, 1), TICK, at(100));
+        flow.observe(&a, &starts(100, 2), TICK, at(100));
         assert_eq!(flow.assess(at(200)), Flowing::No { laggards: [b.clone()].into() });
         // What the laggard served leaves the window.
-        flow.observe(&a, &starts(100, 2), at(1_500));
+        flow.observe(&a, &starts(100, 2), TICK, at(1_500));
         assert_eq!(flow.assess(at(1_500)), Flowing::Yes);
         assert_eq!(flow.since(), Some(at(1_500)));
         // A node that had traffic just before the change counts from the first moment on.
-        flow.observe(&b, &starts(50, 2), at(1_900));
+        flow.observe(&b, &starts(50, 2), TICK, at(1_900));
         flow.changed(Rev::new(3), at(2_000));
         assert!(matches!(flow.assess(at(2_000)), Flowing::No { .. }));
-        flow.observe(&a, &starts(100, 3), at(2_010));
+        flow.observe(&a, &starts(100, 3), TICK, at(2_010));
         assert_eq!(flow.assess(at(2_010)), Flowing::No { laggards: [b.clone()].into() });
         assert!(flow.is_late(at(40_000), Span::from_secs(30)));
-        flow.observe(&b, &starts(1, 3), at(2_020));
+        flow.observe(&b, &starts(1, 3), TICK, at(2_020));
         assert_eq!(flow.assess(at(2_020)), Flowing::Yes);
+    }
+
+    /// Ten thousand workers report every five seconds: one that serves old routes is not overlooked in between.
+    #[test]
+    fn a_laggard_is_seen_between_its_reports() {
+        let mut flow = Flow::new(Rev::new(1), at(0));
+        let tick = Span::from_secs(5);
+        for second in 0..30 {
+            let now = at(second * 1_000);
+            if second == 10 {
+                flow.changed(Rev::new(2), now);
+            }
+            let node = second % 5;
+            let rev = if second < 10 || node == 4 { 1 } else { 2 };
+            flow.observe(&NodeId::new(alloc::format!("{node}")), &starts(500, rev), tick, now);
+            if second >= 14 {
+                assert_eq!(flow.assess(now), Flowing::No { laggards: [NodeId::new("4")].into() });
+            }
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_are_bounded_and_forgotten() {
+        let mut flow = Flow::new(Rev::new(2), at(0));
+        for name in 0..100_000_u64 {
+            flow.observe(&NodeId::new(alloc::format!("{name}")), &starts(1, 1), TICK, at(name / 100));
+        }
+        assert_eq!(flow.nodes.len(), MAX_NODES);
+        flow.observe(&NodeId::new("honest"), &starts(100, 2), TICK, at(7_000));
+        assert_eq!((flow.nodes.len(), flow.assess(at(7_000))), (1, Flowing::Yes));
     }
 
     #[test]
     fn an_idle_or_silent_node_holds_nothing_up() {
         let mut flow = Flow::new(Rev::new(2), at(0));
-        flow.observe(&NodeId::new("idle"), &starts(0, 1), at(10));
-        flow.observe(&NodeId::new("busy"), &starts(1_000, 2), at(10));
+        flow.observe(&NodeId::new("idle"), &starts(0, 1), TICK, at(10));
+        flow.observe(&NodeId::new("busy"), &starts(1_000, 2), TICK, at(10));
         assert_eq!(flow.assess(at(10)), Flowing::Yes);
         flow.changed(Rev::new(3), at(20));
         assert_eq!(flow.assess(at(9_000)), Flowing::No { laggards: Vec::new() });

@@ -59,8 +59,12 @@ impl SampleRatio {
 #[derive(Debug, Clone)]
 pub struct SampleRatios {
     all: SampleRatio,
-    nodes: BTreeMap<NodeId, SampleRatio>,
+    /// Each with its evidence: they are looked at far more often than they change.
+    nodes: BTreeMap<NodeId, (SampleRatio, f64)>,
 }
+
+/// Nodes that are tested by themselves in a step. Beyond it, new ones are tested with all together.
+const MAX_NODES: usize = 10_000;
 
 impl SampleRatios {
     /// Returns tests of one step, without evidence.
@@ -71,20 +75,23 @@ impl SampleRatios {
     /// Takes in requests that started at a node.
     pub fn observe(&mut self, node: &NodeId, canary: u64, primary: u64) {
         self.all.observe(canary, primary);
-        if let Some(held) = self.nodes.get_mut(node) {
-            return held.observe(canary, primary);
+        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(node) {
+            return;
         }
-        let mut held = SampleRatio::new(self.all.weight);
+        let (held, evidence) = match self.nodes.get_mut(node) {
+            Some(held) => held,
+            None => self.nodes.entry(node.clone()).or_insert_with(|| (SampleRatio::new(self.all.weight), 0.0)),
+        };
         held.observe(canary, primary);
-        self.nodes.insert(node.clone(), held);
+        *evidence = held.evidence();
     }
 
     /// Returns the nodes whose shares differ from the weight, or nothing if none do; the list is empty if only all
     /// together do. It is wrong with a chance of at most `alpha`, half of it for all together and half over the nodes.
     pub fn astray(&self, alpha: f64) -> Option<Vec<NodeId>> {
-        let each = alpha / 2.0 / count(self.nodes.len().max(1) as u64);
-        let nodes: Vec<NodeId> =
-            self.nodes.iter().filter(|(_, node)| node.objects(each)).map(|(name, _)| name.clone()).collect();
+        let each = -libm::log(alpha / 2.0 / count(self.nodes.len().max(1) as u64));
+        let astray = self.nodes.iter().filter(|(_, (_, evidence))| *evidence >= each);
+        let nodes: Vec<NodeId> = astray.map(|(name, _)| name.clone()).collect();
         (!nodes.is_empty() || self.all.objects(alpha / 2.0)).then_some(nodes)
     }
 }

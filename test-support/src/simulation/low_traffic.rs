@@ -143,7 +143,8 @@ pub fn stuck_on_old_routes() -> Line {
         now = now.plus(WINDOW);
         let rev = if window < 5 { old } else { current };
         for (node, rev) in [("edge-1", rev), ("edge-2", rev), ("edge-3", old)] {
-            flow.observe(&NodeId::new(node), &Counts { started: 20, rev, rev_started: 20, ..Counts::default() }, now);
+            let counts = Counts { started: 20, rev, rev_started: 20, ..Counts::default() };
+            flow.observe(&NodeId::new(node), &counts, WINDOW, now);
         }
         if window == 4 {
             flow.changed(current, now);

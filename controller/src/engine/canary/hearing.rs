@@ -11,7 +11,7 @@ use wingbeat_core::rollout::Pace;
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::NODE_SILENT;
-use crate::engine::canary::{Canary, Heard, Node, RATIO_ALPHA, RECENT, SETTLED};
+use crate::engine::canary::{Canary, Heard, MAX_NODES, Node, RATIO_ALPHA, RECENT, SETTLED};
 use crate::setup::Measure;
 
 impl Canary {
@@ -37,14 +37,20 @@ impl Canary {
     ) -> Option<Rev> {
         let node = &delta.node;
         let counts = &delta.counts;
-        let held = self.nodes.entry(node.clone()).or_insert_with(|| Node {
-            rev: Rev::default(),
-            last: now,
-            voice: voice.clone(),
-        });
-        held.voice.clone_from(voice);
-        held.rev = held.rev.max(counts.rev);
-        held.last = now;
+        if self.nodes.len() < MAX_NODES || self.nodes.contains_key(node) {
+            let held = self.nodes.entry(node.clone()).or_insert_with(|| Node {
+                rev: Rev::default(),
+                last: now,
+                tick,
+                voice: voice.clone(),
+                uncounted: 0,
+            });
+            held.tick = tick;
+            held.voice.clone_from(voice);
+            held.rev = held.rev.max(counts.rev);
+            held.last = now;
+            held.uncounted = held.uncounted.saturating_add(counts.uncounted);
+        }
         // Before the share flows, requests of the routes before are still on their way in; what a report tells began up
         // to a tick before it.
         if let Some(ratios) = &mut self.ratios
@@ -56,7 +62,7 @@ impl Canary {
                 Arm::Primary => ratios.observe(node, 0, counts.started),
             }
         }
-        self.flow.observe(node, counts, now);
+        self.flow.observe(node, counts, tick, now);
         self.served_abort()
     }
 
@@ -86,7 +92,7 @@ impl Canary {
     /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
     /// whom to mark.
     pub(super) fn flowing(&mut self, now: Timestamp, heard: Heard<'_>) -> Flowing {
-        self.nodes.retain(|_, node| now.since(node.last) <= NODE_SILENT);
+        self.nodes.retain(|_, node| now.since(node.last) <= NODE_SILENT.max(node.tick.times(2)));
         if let Some(since) = heard.nothing_since {
             return Flowing::Unheard { since };
         }

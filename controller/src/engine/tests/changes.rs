@@ -1,7 +1,7 @@
 //! What is written anew in the middle of a rollout, and revisions that go.
 
 use wingbeat_core::matching::division::Identity;
-use wingbeat_core::rollout::Cause;
+use wingbeat_core::rollout::{Cause, Phase};
 
 use super::*;
 use crate::view::CanaryView;
@@ -84,6 +84,32 @@ fn who_gets_the_canary_does_not_change_in_mid_run() {
     world.engine.configure(to_users("2"), world.now);
     world.tick();
     assert!(by_bucket(&world).0, "the next rollout has it");
+}
+
+/// It fails under the load that it gets when it takes over.
+#[test]
+fn a_canary_that_breaks_in_its_promotion_is_out() {
+    let input = PlanInput { max_weight: Some(20), step_weight_promotion: Some(10), ..plan_input() };
+    let mut world = World::new();
+    world.engine.configure(planned("2", &input), world.now);
+    world.tick();
+    for _ in 0..3_000 {
+        let canary = u64::from(world.weight().get() / 100);
+        world.traffic((100 - canary, 0), (canary, 0));
+        if world.phase() == "Promoting" {
+            break;
+        }
+    }
+    assert_eq!((world.phase(), world.weight()), ("Promoting", BasisPoints::from_percent(20)));
+    // Also after a restart.
+    let mut world = world.restart();
+    world.engine.configure(planned("2", &input), world.now);
+    world.engine.stop_learning();
+    for _ in 0..10 {
+        let canary = u64::from(world.weight().get() / 100);
+        world.traffic((100 - canary, 0), (canary, canary));
+    }
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO), "{:?}", world.texts);
 }
 
 /// What is gone is not promoted, whatever let it go (A11).

@@ -209,13 +209,23 @@ fn evidence_that_is_damaged_is_left_aside_and_the_rest_starts() {
 fn a_step_does_not_end_on_counts_that_lack_something() {
     let mut world = World::new();
     world.rollout();
+    // Few hide nothing that is looked for.
     world.uncounted = 3;
     for _ in 0..600 {
+        if world.weight() > BasisPoints::from_percent(10) {
+            break;
+        }
         world.traffic((90, 0), (10, 0));
+    }
+    let weight = world.weight();
+    assert_eq!(weight, BasisPoints::from_percent(20));
+    world.uncounted = 7_000;
+    for _ in 0..600 {
+        world.traffic((80, 0), (20, 0));
     }
     let view = world.engine.board(true, world.now).canaries.values().next().unwrap().clone();
     let verdict = view.verdict.clone().unwrap();
-    assert_eq!((world.weight(), verdict.kind.as_str()), (BasisPoints::from_percent(10), "no-data"));
-    assert!(verdict.reason.starts_with("3 requests were not counted"), "{}", verdict.reason);
+    assert_eq!((world.weight(), verdict.kind.as_str()), (weight, "no-data"));
+    assert!(verdict.reason.starts_with("7000 requests were not counted at edge-1:"), "{}", verdict.reason);
     world.fail();
 }
