@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use wingbeat_controller::document::{Report, Set};
 
-use crate::files::{self, Found};
+use crate::files::{self, Found, Pipes};
 use crate::names;
 use crate::output::{Format, Outcome, complain, emit, say};
 
@@ -22,28 +22,41 @@ pub(crate) struct Args {
 
 /// Says everything that is wrong with documents.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let Found { texts, unreadable, empty } = files::read(&args.files);
+    let Found { texts, unreadable, empty, left_out, .. } = files::read(&args.files, Pipes::Read);
     let mut set = Set::look(&texts);
+    set.report.warnings.extend(left_out);
     let unresolved = names::unresolved(set.host_names()).await;
     set.report.errors.extend(set.unresolved(&unresolved));
     set.report.errors.extend(unreadable.into_iter().chain(empty));
     set.report.errors.sort();
+    set.report.warnings.sort();
+    let (files, others) = (set.files(), set.left_out);
     let report = set.report;
     match args.output {
         Format::Text if report.errors.is_empty() => {
             tell(&report)?;
-            let (files, are) = if texts.len() == 1 { ("file", "is") } else { ("files", "are") };
-            say(&format!("{} {files} {are} right", texts.len()))?;
+            let right = match files {
+                0 => "there is no document of Wingbeat".to_owned(),
+                1 => "1 file is right".to_owned(),
+                files => format!("{files} files are right"),
+            };
+            let others = match others {
+                0 => String::new(),
+                1 => ", 1 document of others was not read".to_owned(),
+                others => format!(", {others} documents of others were not read"),
+            };
+            say(&format!("{right}{others}"))?;
         }
         Format::Text => tell(&report)?,
         Format::Json | Format::Yaml => emit(args.output, &report)?,
     }
-    Ok(if report.errors.is_empty() { Outcome::Done } else { Outcome::BadInput })
+    // Who checks what is not there has named the wrong files.
+    Ok(if report.errors.is_empty() && files > 0 { Outcome::Done } else { Outcome::BadInput })
 }
 
 /// Returns what a file says, to look at it. Where something is wrong with it, tells all of that and returns nothing.
 pub(crate) fn look(file: &Path) -> anyhow::Result<Option<Set>> {
-    let Found { texts, unreadable, empty } = files::read(&[file.to_owned()]);
+    let Found { texts, unreadable, empty, .. } = files::read(&[file.to_owned()], Pipes::Read);
     let mut set = Set::look(&texts);
     set.report.errors.extend(unreadable.into_iter().chain(empty));
     if set.report.errors.is_empty() {

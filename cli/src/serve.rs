@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wingbeat_controller::document::{Files, Report};
+use wingbeat_controller::document::files::Absence;
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::http::{self, Api, Readers};
 use wingbeat_controller::recorder::Recorder;
@@ -18,8 +18,7 @@ use wingbeat_controller::store::disk::Disk;
 use wingbeat_xds_server::server::{self, Access, AnonymousReports, NodeList, Security, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
-use crate::check::tell;
-use crate::files::{self, Found};
+use crate::files::{self, Pipes};
 use crate::names;
 use crate::output::{Outcome, Wrong, say};
 
@@ -28,6 +27,7 @@ use room::Room;
 
 mod follow;
 mod room;
+mod watch;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,7 +42,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: wingbeat serve --config deploy/examples/backend.yaml --state /var/lib/wingbeat")]
 pub(crate) struct Args {
-    /// Files or folders of documents; changes are taken over as they are written
+    /// Files or folders of documents; changes are taken over as they are written, deletions after 10 s, or on SIGHUP
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     config: Vec<PathBuf>,
     /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_controller=warn
@@ -106,21 +106,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     tracing::info!(folder = %folder.display(), "state");
     let recorder = args.record.as_deref().map(Recorder::start).transpose();
     let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
-    let engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
-    let mut files = Files::default();
-    let Found { texts, unreadable, .. } = files::read(&args.config);
-    let (set, mut report) = files.update(&texts, &engine.in_use(), &BTreeMap::new());
-    report.errors.extend(unreadable);
-    if !report.errors.is_empty() {
-        tell(&report)?;
-        return Ok(Outcome::BadInput);
+    let mut engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
+    let stored = engine.texts();
+    // An earlier version stored no texts: what a file that is wrong now said while its canaries were running is lost.
+    let is_lost = stored.is_none() && !engine.in_use().is_empty();
+    let mut known = Known::restore(stored.unwrap_or_default(), &args.config);
+    let found = files::read(&args.config, Pipes::Refuse);
+    let taken = known.take(found, &engine.in_use(), BTreeMap::new(), Absence::Doubtful);
+    if !taken.report.errors.is_empty() && (is_lost || taken.set.is_empty()) {
+        let why = if is_lost { "canaries of these files may be running" } else { "there is nothing else to serve" };
+        return Err(Wrong(format!("mend the files above: {why}")).into());
     }
-    follow::log(&report);
-    texts.keys().for_each(|file| tracing::info!(file, "file taken"));
     // Envoys resolve names themselves and keep the addresses that they have: a name that has none at the moment is no
     // reason to leave them alone.
-    let unresolved = names::unresolved(set.host_names()).await;
-    follow::log(&Report { errors: Vec::new(), warnings: set.unresolved(&unresolved) });
+    let unresolved = names::unresolved(taken.set.host_names()).await;
+    for problem in taken.set.unresolved(&unresolved) {
+        tracing::warn!(file = problem.file, "{problem}");
+    }
     let filter: Arc<[u8]> = Arc::from(wingbeat::FILTER);
     let bind = async |address: SocketAddr| {
         TcpListener::bind(address)
@@ -135,9 +137,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         "listening"
     );
     let snapshots = Snapshots::default();
-    let runtime = Runtime::start_recording(engine, set.setup(Some(filter.clone())), snapshots.clone(), recorder)?;
+    let runtime = Runtime::start_recording(engine, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
-    let known = Known { files, texts, hosts: set.host_names() };
+    drop(taken);
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();
     let secured = tls.as_ref().filter(|_| !args.listen_http.ip().is_loopback());
     let limits = room.xds();

@@ -5,9 +5,12 @@
 //! ```
 
 mod canary;
+mod clash;
 mod decoder;
+pub mod files;
 mod hosts;
 mod http;
+mod identity;
 mod judge;
 mod listener;
 mod metric;
@@ -18,8 +21,11 @@ mod rules;
 pub mod set;
 mod template;
 mod traffic;
+mod workload;
 pub mod yaml;
 
 pub use canary::CanaryDocument;
 pub use decoder::{Problem, Report};
-pub use set::{Files, Set};
+pub use files::Files;
+pub use identity::DocumentId;
+pub use set::Set;

@@ -27,6 +27,7 @@ use crate::engine::record::{Record, evidence_key, read, read_or_leave_aside};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
+use crate::engine::texts::Texts;
 use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
@@ -50,6 +51,7 @@ mod roster;
 mod routes;
 mod show;
 mod stepping;
+mod texts;
 
 pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
@@ -115,6 +117,7 @@ pub struct Engine {
     views: Views,
     rollouts: Rollouts,
     memoir: Memoir,
+    texts: Texts,
     reports: u64,
     /// Parts of reports that are of no rollout in progress.
     foreign: u64,
@@ -211,6 +214,7 @@ impl Engine {
             views: Views::default(),
             rollouts: Rollouts::default(),
             memoir: Memoir::open(&entries),
+            texts: Texts::open(&entries)?,
             reports: 0,
             foreign: 0,
             last_report: None,
@@ -247,10 +251,12 @@ impl Engine {
                 self.ledger.close(canary.epoch());
                 self.views.forget(&name);
                 self.missing.remove(&name);
+                self.say(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
                 self.dormant.insert(name, Dormant { record, evidence, unstored });
             }
         }
-        self.setup = setup;
+        self.texts.take(&setup.texts);
+        self.setup = Setup { texts: BTreeMap::new(), ..setup };
         self.routes_changed = true;
         let managed = self.setup.canaries.clone();
         for (name, managed) in managed {

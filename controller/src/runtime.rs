@@ -220,6 +220,7 @@ impl Worker {
         let events: Vec<EventView> = told.iter().map(|told| self.tell(told)).collect();
         // Also without any: some may wait for room on the disk.
         self.engine.remember(&events, now);
+        self.engine.store_texts(now);
         events.into_iter().for_each(|event| self.events.push(event));
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);

@@ -18,6 +18,7 @@ use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::model::{Listener, Retries};
 use wingbeat_xds_server::resource::Version;
 
+use crate::document::files::Part;
 use crate::outbound::alert::Channel;
 use crate::outbound::prometheus::Query;
 use crate::outbound::webhook::Hook;
@@ -36,6 +37,8 @@ pub struct Setup {
     pub files: BTreeMap<CanaryName, Arc<str>>,
     /// Files whose present text is wrong; what they said before goes on.
     pub refused_files: Vec<RefusedFileView>,
+    /// The texts of files that are in force, to be stored.
+    pub texts: BTreeMap<String, Vec<Part>>,
 }
 
 /// A canary and its workload.

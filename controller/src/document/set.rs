@@ -1,19 +1,19 @@
 //! All documents together: what must be right between them, and what is managed because of them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use wingbeat_core::foreign::unfit_name;
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, Api, CanaryDocument};
 use super::decoder::{Decoder, HostName, Problem, Reference, Report};
-use super::hosts;
+use super::identity::{DocumentId, FLAGGERS, Whose, placeholders, whose};
 use super::listener;
 use super::metric::{self, TemplateDocument};
 use super::outgoing;
+use super::workload;
 use super::yaml::{self, Node, Place};
 use crate::outbound::alert::Channel;
 use crate::outbound::webhook::Hook;
@@ -22,19 +22,22 @@ use crate::setup::{InUse, Managed, Measure, Setup, Workload};
 /// What there is.
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
 
-/// So many files are tried one by one for what is wrong: each time all are read.
-const TRIED_ALONE: usize = 16;
-
 /// What files say, with what is wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Set {
-    canaries: BTreeMap<CanaryName, (At, CanaryDocument)>,
+    pub(super) canaries: BTreeMap<CanaryName, (At, CanaryDocument)>,
     workloads: BTreeMap<CanaryName, (At, Workload)>,
-    listeners: BTreeMap<String, (At, Listener)>,
+    pub(super) listeners: BTreeMap<String, (At, Listener)>,
     channels: BTreeMap<(String, String), (At, Channel)>,
     templates: BTreeMap<CanaryName, (At, TemplateDocument)>,
-    /// Every document by kind and name, right or wrong: one mistake is not told as another one too.
-    declared: BTreeSet<(String, CanaryName)>,
+    /// Every document with its file, right or wrong: one mistake is not told as another one too.
+    pub(super) declared: BTreeMap<DocumentId, Arc<str>>,
+    /// Documents that are named and are not there.
+    pub(super) dangling: BTreeSet<DocumentId>,
+    /// Canaries of which a revision is gone that cannot go as long as it is in use.
+    pub(super) held_by: BTreeSet<CanaryName>,
+    /// How many documents were left out, as they are none of ours.
+    pub left_out: usize,
     references: Vec<(Arc<str>, CanaryName, Reference)>,
     hosts: Vec<(Arc<str>, HostName)>,
     /// True if nothing of it will be served.
@@ -45,108 +48,46 @@ pub struct Set {
 
 /// Where a document is.
 #[derive(Debug, Clone)]
-struct At {
-    file: Arc<str>,
-    place: Place,
+pub(super) struct At {
+    pub(super) file: Arc<str>,
+    pub(super) place: Place,
 }
 
-/// The last good text of every file: one that breaks is refused, and what it said before goes on.
-#[derive(Debug, Clone, Default)]
-pub struct Files {
-    good: BTreeMap<String, String>,
+/// Text of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
+    /// Which documents of it are read: all, or those of these that no source before it has.
+    pub(super) only: Option<&'a BTreeSet<DocumentId>>,
 }
 
-impl Files {
-    /// Takes the present text of all files. Returns what is managed and what is wrong; files with errors keep their
-    /// last good text, new ones with errors are left out. `in_use` names the revisions that carry users, or are
-    /// about to: none of them may go. `unresolved` are host names without an address, with the reason: a file that has one is wrong.
-    pub fn update(
-        &mut self,
-        texts: &BTreeMap<String, String>,
-        in_use: &BTreeMap<CanaryName, InUse>,
-        unresolved: &BTreeMap<String, String>,
-    ) -> (Set, Report) {
-        let mut report = Report::default();
-        let mut candidate: BTreeMap<String, String> = BTreeMap::new();
-        for (file, text) in texts {
-            let mut alone = Set::read([(file.as_str(), text.as_str())]);
-            alone.report.errors.extend(alone.unresolved(unresolved));
-            if alone.report.errors.is_empty() {
-                candidate.insert(file.clone(), text.clone());
-            } else {
-                report.errors.extend(alone.report.errors);
-                if let Some(good) = self.good.get(file) {
-                    candidate.insert(file.clone(), good.clone());
-                }
-            }
-        }
-        let mut set = Set::together(&candidate, in_use);
-        // Right alone, wrong together: the files that are named go on as they were, so that they hold no other one back.
-        while !set.report.errors.is_empty() {
-            let back = self.culprits(&candidate, &set.report.errors, in_use);
-            report.errors.append(&mut set.report.errors);
-            if back.is_empty() {
-                break;
-            }
-            back.into_iter().for_each(|file| self.revert(file, &mut candidate));
-            set = Set::together(&candidate, in_use);
-        }
-        self.good = candidate;
-        report.errors.sort();
-        report.errors.dedup();
-        report.warnings.clone_from(&set.report.warnings);
-        (set, report)
-    }
-
-    /// Returns the changed files that are to blame for what is wrong together: those that are named, or else one without
-    /// which less is wrong, or else all.
-    fn culprits(
-        &self,
-        candidate: &BTreeMap<String, String>,
-        errors: &[Problem],
-        in_use: &BTreeMap<CanaryName, InUse>,
-    ) -> Vec<String> {
-        let named: BTreeSet<&str> = errors.iter().map(|problem| problem.file.as_str()).collect();
-        let is_changed = |file: &&String| candidate.get(*file) != self.good.get(*file);
-        let changed: BTreeSet<&String> = candidate.keys().chain(self.good.keys()).filter(is_changed).collect();
-        let blamed: Vec<String> =
-            changed.iter().filter(|file| named.contains(file.as_str())).map(ToString::to_string).collect();
-        if !blamed.is_empty() {
-            return blamed;
-        }
-        // What is wrong is in files that were good before others changed, or went.
-        let mends = |file: &&&String| {
-            let mut without = candidate.clone();
-            self.revert((**file).clone(), &mut without);
-            Set::together(&without, in_use).report.errors.len() < errors.len()
-        };
-        match changed.iter().take(TRIED_ALONE).find(mends) {
-            Some(file) => vec![(*file).clone()],
-            None => changed.into_iter().cloned().collect(),
-        }
-    }
-
-    fn revert(&self, file: String, texts: &mut BTreeMap<String, String>) {
-        match self.good.get(&file) {
-            Some(good) => texts.insert(file, good.clone()),
-            None => texts.remove(&file),
-        };
+impl<'a> Source<'a> {
+    /// Returns a file of which all is read.
+    pub(super) const fn whole(file: &'a str, text: &'a str) -> Self {
+        Self { file, text, only: None }
     }
 }
 
 impl Set {
     /// Reads files and checks what they say together.
     pub fn of(texts: &BTreeMap<String, String>) -> Self {
-        let mut set = Self::read(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
-        set.check();
-        set.report.errors.sort();
-        set
+        let sources = texts.iter().map(|(file, text)| Source::whole(file, text));
+        Self::together(sources, &Self::default(), &BTreeMap::new())
     }
 
-    /// Reads files that are to replace what is served.
-    fn together(texts: &BTreeMap<String, String>, in_use: &BTreeMap<CanaryName, InUse>) -> Self {
-        let mut set = Self::of(texts);
+    /// Reads files that are to replace what is in force. Of two documents that clash, the one that had before what
+    /// both want is right.
+    pub(super) fn together<'a>(
+        sources: impl IntoIterator<Item = Source<'a>>,
+        before: &Self,
+        in_use: &BTreeMap<CanaryName, InUse>,
+    ) -> Self {
+        let mut set = Self::default();
+        set.add(sources, before);
+        set.check(before);
         set.keep(in_use);
+        set.report.errors.sort();
         set
     }
 
@@ -154,35 +95,61 @@ impl Set {
     /// for another server. What this one does not carry out is a warning then, and so is a document that is not there.
     pub fn look(texts: &BTreeMap<String, String>) -> Self {
         let mut set = Self { looks: true, ..Self::default() };
-        set.add(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())));
-        set.check();
+        set.add(texts.iter().map(|(file, text)| Source::whole(file, text)), &Self::default());
+        set.check(&Self::default());
         set.report.errors.sort();
         set.report.warnings.sort();
         set
     }
 
-    /// Reads files; what must be right between documents is not looked at.
-    fn read<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    /// Reads a file; what must be right between documents is not looked at.
+    pub(super) fn alone(file: &str, text: &str) -> Self {
         let mut set = Self::default();
-        set.add(texts);
+        set.add([Source::whole(file, text)], &Self::default());
         set
     }
 
-    fn add<'a>(&mut self, texts: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let set = self;
-        for (file, text) in texts {
+    fn add<'a>(&mut self, sources: impl IntoIterator<Item = Source<'a>>, before: &Self) {
+        for Source { file, text, only } in sources {
+            let file: Arc<str> = file.into();
             match yaml::parse(text) {
                 Ok(documents) => {
-                    let file: Arc<str> = file.into();
-                    documents.iter().for_each(|document| set.document(&file, document));
+                    if documents.is_empty() {
+                        let at = At { file: file.clone(), place: Place::default() };
+                        self.report.warnings.push(problem(&at, "", "there is no document in it"));
+                    }
+                    documents.iter().for_each(|document| self.take(&file, document, only, before));
                 }
                 Err(broken) => {
-                    let message = format!("this is no YAML that can be read: {}", broken.why);
-                    set.report.errors.push(problem(&At { file: file.into(), place: broken.at }, "", &message));
+                    let rendered = if text.contains("{{") || text.contains("${") {
+                        "; where {{ }} or ${ } is to be filled in by something else, give what that writes"
+                    } else {
+                        ""
+                    };
+                    let message = format!("this is no YAML that can be read: {}{rendered}", broken.why);
+                    self.report.errors.push(problem(&At { file, place: broken.at }, "", &message));
                 }
             }
         }
-        set.report.errors.sort();
+        self.report.errors.sort();
+    }
+
+    /// Takes a document, or those of a list.
+    fn take(&mut self, file: &Arc<str>, node: &Node, only: Option<&BTreeSet<DocumentId>>, before: &Self) {
+        match (whose(node), only) {
+            (Whose::List(items), _) => items.iter().for_each(|item| self.take(file, item, only, before)),
+            (Whose::Ours(_), None) => self.document(file, node, before),
+            (Whose::Ours(id), Some(only)) => {
+                if id.is_some_and(|id| only.contains(&id) && !self.declared.contains_key(&id)) {
+                    self.document(file, node, before);
+                }
+            }
+            (Whose::Foreign(why), None) => {
+                self.left_out = self.left_out.saturating_add(1);
+                self.report.warnings.push(problem(&At { file: file.clone(), place: node.at }, "", &why));
+            }
+            (Whose::Foreign(_), Some(_)) => {}
+        }
     }
 
     /// Returns what is managed.
@@ -213,7 +180,17 @@ impl Set {
         }
         let listeners = self.listeners.values().map(|(_, listener)| listener.clone()).collect();
         let files = self.canaries.iter().map(|(name, (at, _))| (name.clone(), at.file.clone())).collect();
-        Setup { canaries, listeners, filter, files, refused_files: Vec::new() }
+        Setup { canaries, listeners, filter, files, ..Setup::default() }
+    }
+
+    /// Returns true if there is nothing to serve.
+    pub fn is_empty(&self) -> bool {
+        self.declared.is_empty()
+    }
+
+    /// Returns the number of files that have documents of ours.
+    pub fn files(&self) -> usize {
+        self.declared.values().collect::<BTreeSet<_>>().len()
     }
 
     /// Returns the host names of endpoints.
@@ -249,6 +226,7 @@ impl Set {
             for revision in bound.iter().filter(is_gone) {
                 let message = format!("{revision} serves {name} and is gone, keep it until another one is promoted");
                 self.report.errors.push(problem(at, "spec.revisions", &message));
+                self.held_by.insert(name.clone());
             }
             // Asking for another revision ends the rollout, unless nothing is to begin or change.
             if let Some(revision) = on_trial.as_ref().filter(is_gone)
@@ -258,19 +236,30 @@ impl Set {
                     "{revision} is the canary of {name}, which is suspended, and is gone: keep it, or end suspend first"
                 );
                 self.report.errors.push(problem(at, "spec.revisions", &message));
+                self.held_by.insert(name.clone());
             }
         }
     }
 
-    fn document(&mut self, file: &Arc<str>, node: &Node) {
+    fn document(&mut self, file: &Arc<str>, node: &Node, before: &Self) {
         let at = At { file: file.clone(), place: node.at };
         let mut decoder = Decoder::new(file, true);
-        self.decode(&mut decoder, &at, node);
+        self.decode(&mut decoder, &at, node, before);
+        let unfilled = placeholders(node);
+        let is_wrong = |(place, _): &&(Place, &str)| {
+            decoder.report.errors.iter().any(|error| (error.line, error.column) == (place.line, place.column))
+        };
+        // What else is wrong follows from it, or is yet to be seen: it is no document, but makes one.
+        if let Some((place, name)) = unfilled.iter().find(is_wrong) {
+            decoder.report.errors.clear();
+            let message = format!("${{{name}}} is to be filled in by something else, give what that writes");
+            decoder.wrong(*place, "", message);
+        }
         self.report.errors.append(&mut decoder.report.errors);
         self.report.warnings.append(&mut decoder.report.warnings);
     }
 
-    fn decode(&mut self, decoder: &mut Decoder, at: &At, node: &Node) {
+    fn decode(&mut self, decoder: &mut Decoder, at: &At, node: &Node, before: &Self) {
         let Some(mut fields) = decoder.fields(node, "") else { return };
         let api = fields.need("apiVersion", "use wingbeat.dev/v1alpha1", decoder);
         let kind = fields.need("kind", &format!("use {KINDS}"), decoder);
@@ -280,7 +269,7 @@ impl Set {
             let text = decoder.text(node, &path)?;
             match text.as_str() {
                 "wingbeat.dev/v1alpha1" => Some(Api::Wingbeat),
-                "flagger.app/v1beta1" | "flagger.app/v1alpha3" => Some(Api::Flagger),
+                flaggers if FLAGGERS.contains(&flaggers) => Some(Api::Flagger),
                 _ => {
                     decoder.wrong(node.at, &path, format!("there is no {text}, use wingbeat.dev/v1alpha1"));
                     None
@@ -297,26 +286,29 @@ impl Set {
         let is_named = name.is_some();
         // Without a name nothing comes of it, but what else is wrong is told too.
         let name = name.unwrap_or_else(|| CanaryName::new("default", "unnamed"));
+        let id = DocumentId::new(kind_text.clone(), name.clone());
+        // Of two with one name, the one in force stays: it has the name.
+        let holder = before.declared.get(&id);
         if is_named {
-            self.declared.insert((kind_text.clone(), name.clone()));
+            self.declared.entry(id).or_insert_with(|| at.file.clone());
         }
         let owner = name.clone();
         let twice = match kind_text.as_str() {
             "Canary" => canary::decode(decoder, name.clone(), spec, api)
                 .filter(|_| is_named)
-                .and_then(|document| self.canaries.insert(name, (at.clone(), document)).map(|(at, _)| at)),
-            "Workload" => workload(decoder, spec)
+                .and_then(|document| put(&mut self.canaries, name, at, document, holder)),
+            "Workload" => workload::decode(decoder, spec)
                 .filter(|_| is_named)
-                .and_then(|workload| self.workloads.insert(name, (at.clone(), workload)).map(|(at, _)| at)),
+                .and_then(|workload| put(&mut self.workloads, name, at, workload, holder)),
             "Listener" => listener::decode(decoder, spec, &name.name)
                 .filter(|_| is_named)
-                .and_then(|listener| self.listeners.insert(name.name, (at.clone(), listener)).map(|(at, _)| at)),
-            "AlertProvider" => outgoing::decode_channel(decoder, spec).filter(|_| is_named).and_then(|channel| {
-                self.channels.insert((name.namespace, name.name), (at.clone(), channel)).map(|(at, _)| at)
-            }),
+                .and_then(|listener| put(&mut self.listeners, name.name, at, listener, holder)),
+            "AlertProvider" => outgoing::decode_channel(decoder, spec)
+                .filter(|_| is_named)
+                .and_then(|channel| put(&mut self.channels, (name.namespace, name.name), at, channel, holder)),
             "MetricTemplate" => metric::decode_template(decoder, spec)
                 .filter(|_| is_named)
-                .and_then(|template| self.templates.insert(name, (at.clone(), template)).map(|(at, _)| at)),
+                .and_then(|template| put(&mut self.templates, name, at, template, holder)),
             other => {
                 let message = format!("there is no {other}, use {KINDS}");
                 decoder.wrong(kind.at, &path, message);
@@ -327,69 +319,84 @@ impl Set {
         let named = std::mem::take(&mut decoder.references).into_iter().filter(|_| is_named);
         self.hosts.extend(decoder.hosts.drain(..).map(|host| (at.file.clone(), host)));
         self.references.extend(named.map(|reference| (at.file.clone(), owner.clone(), reference)));
-        if let Some(before) = twice {
-            let message = format!("is also in {}:{}, give each its own name", before.file, before.place.line);
-            decoder.wrong(at.place, "metadata.name", message);
+        if let Some((newcomer, holder)) = twice {
+            let message = format!("is also in {}:{}, give each its own name", holder.file, holder.place.line);
+            self.report.errors.push(problem(&newcomer, "metadata.name", &message));
         }
     }
 
-    /// What must be right between documents.
-    fn check(&mut self) {
-        let mut errors = Vec::new();
-        for (file, owner, reference) in &self.references {
+    /// Returns the documents that others name, each with true if it may be somewhere else, and what is told if it is not
+    /// there.
+    fn named(&self) -> Vec<(DocumentId, bool, Problem)> {
+        let named = self.references.iter().map(|(file, owner, reference)| {
             let Reference { kind, namespace, name, at, field, elsewhere } = reference;
             let namespace = namespace.as_ref().unwrap_or(&owner.namespace);
-            // Listeners serve all namespaces.
-            let is_it = |(k, n): &(String, CanaryName)| {
-                k == kind && n.name == *name && (*kind == "Listener" || n.namespace == *namespace)
-            };
-            if !self.declared.iter().any(is_it) {
-                let message = format!("there is no {kind} {name}, add it or name another");
-                let problems = if *elsewhere { &mut self.report.warnings } else { &mut errors };
-                problems.push(problem(&At { file: file.clone(), place: *at }, field, &message));
-            }
-        }
-        let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
-        let mut hosts: BTreeMap<(&str, String), &CanaryName> = BTreeMap::new();
-        let mut targets: BTreeMap<CanaryName, &CanaryName> = BTreeMap::new();
-        for (name, (at, document)) in &self.canaries {
-            let mut wrong = |place: Place, field: &str, message: String| {
-                errors.push(problem(&At { file: at.file.clone(), place }, field, &message));
-            };
-            let target = CanaryName::new(name.namespace.clone(), document.plan.target());
-            if let Some(other) = targets.insert(target, name) {
-                let message = format!("{other} has the same target, give each canary its own");
-                wrong(document.target_at, "spec.targetRef.name", message);
-            }
-            for (place, field, message) in document.metrics.iter().flat_map(|metric| metric.misuse(template)) {
-                wrong(place, &field, message);
-            }
-            for listener in &document.service.listeners {
-                for (place, (host, at)) in document.service.hosts.iter().zip(&document.hosts_at).enumerate() {
-                    if let Some(other) = hosts.insert((listener, hosts::key(host)), name) {
-                        let message = format!("{other} answers to {host} on {listener} already, use another host");
-                        wrong(*at, &format!("spec.service.hosts[{place}]"), message);
-                    }
+            let id = DocumentId::new(*kind, CanaryName::new(namespace.clone(), name.clone()));
+            let message = format!("there is no {kind} {name}, add it or name another");
+            (id, *elsewhere, problem(&At { file: file.clone(), place: *at }, field, &message))
+        });
+        named.collect()
+    }
+
+    /// Returns what is wrong as some of these documents are named.
+    pub(super) fn naming<V>(&self, gone: &BTreeMap<DocumentId, V>) -> Vec<Problem> {
+        let named = self.named().into_iter().filter(|(id, elsewhere, _)| !elsewhere && gone.contains_key(id));
+        named.map(|(_, _, told)| told).collect()
+    }
+
+    /// What must be right between documents.
+    fn check(&mut self, before: &Self) {
+        let mut errors = Vec::new();
+        for (id, elsewhere, told) in self.named() {
+            if !self.declared.contains_key(&id) {
+                if elsewhere {
+                    self.report.warnings.push(told);
+                } else {
+                    errors.push(told);
+                    self.dangling.insert(id);
                 }
             }
         }
-        let mut ports: BTreeMap<u16, Vec<(&str, &Listener)>> = BTreeMap::new();
-        for (name, (at, listener)) in &self.listeners {
-            let before = ports.entry(listener.port).or_default();
-            if let Some((other, _)) = before.iter().find(|(_, other)| listener::meet(other, listener)) {
-                let message = format!(
-                    "Listener {other} has {}:{} already on the same proxies, use another port, or nodes that differ",
-                    listener.address, listener.port
-                );
-                errors.push(problem(at, "spec.port", &message));
+        let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
+        for (at, document) in self.canaries.values() {
+            for (place, field, message) in document.metrics.iter().flat_map(|metric| metric.misuse(template)) {
+                errors.push(problem(&At { file: at.file.clone(), place }, &field, &message));
             }
-            before.push((name, listener));
         }
+        errors.extend(self.clashes(before));
         self.report.errors.append(&mut errors);
     }
 }
 
-fn problem(at: &At, field: &str, message: &str) -> Problem {
+/// Puts a document under its name. Of two with one name, the one whose file had it before stays; the other one is
+/// returned first.
+fn put<K: Ord, V>(
+    documents: &mut BTreeMap<K, (At, V)>,
+    name: K,
+    at: &At,
+    document: V,
+    holder: Option<&Arc<str>>,
+) -> Option<(At, At)> {
+    match documents.entry(name) {
+        Entry::Vacant(free) => {
+            free.insert((at.clone(), document));
+            None
+        }
+        Entry::Occupied(mut taken) => {
+            let there = taken.get().0.clone();
+            let is_in = |file| holder == Some(file) && there.file != at.file;
+            if is_in(&there.file) {
+                return Some((at.clone(), there));
+            }
+            let clash = if is_in(&at.file) { (there, at.clone()) } else { (at.clone(), there) };
+            taken.insert((at.clone(), document));
+            Some(clash)
+        }
+    }
+}
+
+/// Returns what is wrong at a place.
+pub(super) fn problem(at: &At, field: &str, message: &str) -> Problem {
     let (line, column) = (at.place.line, at.place.column);
     Problem { file: at.file.to_string(), line, column, field: field.to_owned(), message: message.to_owned() }
 }
@@ -419,67 +426,4 @@ fn metadata(decoder: &mut Decoder, node: &Node, path: &str) -> Option<CanaryName
     let namespace = if namespace.is_some() { label(decoder, namespace) } else { Some("default".to_owned()) };
     decoder.done(fields);
     Some(CanaryName::new(namespace?, name?))
-}
-
-/// Bytes of a revision's name, as of any other name in Kubernetes.
-const LONGEST_REVISION: usize = 253;
-
-fn workload(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
-    let mut fields = decoder.fields(node, "spec")?;
-    let revision = fields.need("revision", "name the one that is wanted", decoder);
-    let revision = revision.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?)));
-    let http2 = fields.take("http2").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
-    let mut revisions = BTreeMap::new();
-    if let Some((node, path)) = fields.need("revisions", "list them with their endpoints", decoder)
-        && let Some(mut named) = decoder.fields(node, &path)
-    {
-        for (name, _, node, path) in named.rest() {
-            // It is a part of the cluster's name, which every report repeats.
-            if let Some(unfit) = unfit_name("the revision's name", name, LONGEST_REVISION) {
-                decoder.wrong(node.at, &path, unfit);
-                continue;
-            }
-            let Some(mut fields) = decoder.fields(node, &path) else { continue };
-            let listed = fields.need("endpoints", "list them like [\"127.0.0.1:9001\"]", decoder);
-            let mend = "list them like [\"127.0.0.1:9001\"]";
-            let listed = listed.map(|(node, path)| decoder.some(node, &path, mend)).unwrap_or_default();
-            let endpoints = listed.into_iter().filter_map(|(node, path)| endpoint(decoder, node, &path)).collect();
-            decoder.done(fields);
-            revisions.insert(Revision::new(name), endpoints);
-        }
-    }
-    decoder.done(fields);
-    let (at, revision) = revision?;
-    let revision = Revision::new(revision);
-    if !revisions.contains_key(&revision) {
-        let message = format!("{revision} is not among the revisions, add it there");
-        decoder.wrong(at, "spec.revision", message);
-        return None;
-    }
-    Some(Workload { revision, revisions, http2 })
-}
-
-/// Takes `host:port`, `1.2.3.4:80` or `[::1]:80`.
-fn endpoint(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, u16)> {
-    let text = decoder.text(node, path)?;
-    let port = text.rsplit_once(':').map(|(_, port)| port).filter(|port| port.bytes().all(|c| c.is_ascii_digit()));
-    if let Some(port) = port.filter(|port| !port.is_empty() && !matches!(port.parse(), Ok(1..=u16::MAX))) {
-        decoder.wrong(node.at, path, format!("{port} is not a port, use one from 1 to 65535"));
-        return None;
-    }
-    let parsed: Option<(String, u16)> = text.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
-        let good = host.parse::<IpAddr>().is_ok()
-            || (!host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
-        good.then(|| (host.to_owned(), port))
-    });
-    if let Some((host, _)) = parsed.as_ref().filter(|(host, _)| host.parse::<IpAddr>().is_err()) {
-        decoder.hosts.push(HostName { name: host.clone(), at: node.at, field: path.to_owned() });
-    }
-    if parsed.is_none() {
-        decoder.wrong(node.at, path, format!("{text:?} is not an endpoint, write host:port, like 127.0.0.1:9001"));
-    }
-    parsed
 }

@@ -60,6 +60,20 @@ impl Node {
         matches!(&self.value, Value::Sequence(items) if items.is_empty())
     }
 
+    /// Returns the value of a field, if this is a mapping that has it.
+    pub(super) fn get(&self, field: &str) -> Option<&Self> {
+        let Value::Mapping(entries) = &self.value else { return None };
+        entries.iter().find(|(name, ..)| name == field).map(|(_, _, node)| node)
+    }
+
+    /// Returns the text of a single value.
+    pub(super) fn scalar(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            Value::Sequence(_) | Value::Mapping(_) => None,
+        }
+    }
+
     /// Returns the number of nodes in it, itself included.
     fn size(&self) -> usize {
         let inner: usize = match &self.value {

@@ -1,8 +1,9 @@
 //! What users write, and what they are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_controller::document::{Files, Report, Set};
+use wingbeat_controller::document::files::{Absence, Seen, Taken};
+use wingbeat_controller::document::{Files, Problem, Report, Set};
 use wingbeat_controller::outbound::prometheus::{Origin, Query};
 use wingbeat_controller::setup::{Audience, InUse, Measure};
 use wingbeat_core::analysis::judge::{Comparison, OnOnePod};
@@ -10,7 +11,7 @@ use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::division::Identity;
 use wingbeat_core::rollout::{NoData, Pace, Plan};
-use wingbeat_core::time::Span;
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, NewPath, PathRewrite, TextMatch};
 use wingbeat_xds_server::model::traffic::{
@@ -19,6 +20,7 @@ use wingbeat_xds_server::model::traffic::{
 use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 mod analysis;
+mod files;
 
 const BACKEND: &str = include_str!("../../../deploy/examples/backend.yaml");
 const GATED: &str = include_str!("../../../deploy/examples/gated.yaml");
@@ -373,8 +375,8 @@ fn what_is_no_yaml_is_told_by_its_place() {
     );
     assert_eq!(first("just text"), "canary.yaml:1:1: is not a mapping, write its fields below it");
     assert_eq!(
-        first("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {}\n"),
-        "canary.yaml:1:13: apiVersion: there is no v1, use wingbeat.dev/v1alpha1"
+        first("apiVersion: wingbeat.dev/v1\nkind: Canary\nmetadata: {name: a}\nspec: {}\n"),
+        "canary.yaml:1:13: apiVersion: there is no wingbeat.dev/v1, use wingbeat.dev/v1alpha1"
     );
 }
 
@@ -489,8 +491,8 @@ fn a_revision_that_serves_is_not_removed() {
     let text = BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"");
     let without = text.replace("    \"1.4.0\": {endpoints: [\"127.0.0.1:9001\"]}\n", "");
     let of = |text: &str| BTreeMap::from([("a".to_owned(), text.to_owned())]);
-    assert_eq!(files.update(&of(&text), &serving, &BTreeMap::new()).1.errors, []);
-    let (set, report) = files.update(&of(&without), &serving, &BTreeMap::new());
+    assert_eq!(update_in_use(&mut files, &of(&text), &serving).1.errors, []);
+    let (set, report) = update_in_use(&mut files, &of(&without), &serving);
     assert!(report.errors[0].message.contains("1.4.0 serves backend.prod"), "{report:?}");
     assert_eq!(set.setup(None).canaries.len(), 1);
 }
@@ -503,7 +505,7 @@ fn a_canary_in_use_is_not_removed() {
         let in_use = BTreeMap::from([(CanaryName::new("prod", "backend"), in_use.clone())]);
         let mut files = Files::default();
         let texts = BTreeMap::from([("a".to_owned(), text.to_owned())]);
-        let told = files.update(&texts, &in_use, &BTreeMap::new()).1.errors;
+        let told = update_in_use(&mut files, &texts, &in_use).1.errors;
         told.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("\n")
     };
     // The change is taken back, and its revision with it.
@@ -517,7 +519,23 @@ fn a_canary_in_use_is_not_removed() {
 }
 
 fn update(files: &mut Files, texts: &BTreeMap<String, String>) -> (Set, Report) {
-    files.update(texts, &BTreeMap::new(), &BTreeMap::new())
+    update_in_use(files, texts, &BTreeMap::new())
+}
+
+fn update_in_use(
+    files: &mut Files,
+    texts: &BTreeMap<String, String>,
+    in_use: &BTreeMap<CanaryName, InUse>,
+) -> (Set, Report) {
+    let Taken { set, report, .. } = files.update(Seen { in_use, ..seen(texts) });
+    (set, report)
+}
+
+fn seen(texts: &BTreeMap<String, String>) -> Seen<'_> {
+    static NOBODY: BTreeMap<CanaryName, InUse> = BTreeMap::new();
+    static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+    let (absence, now) = (Absence::Doubtful, Timestamp::EPOCH);
+    Seen { texts, in_use: &NOBODY, unresolved: &NOTHING, absence, now }
 }
 
 #[test]
@@ -547,7 +565,7 @@ fn a_name_without_an_address_is_told_by_its_place() {
     assert_eq!(update(&mut files, &of(BACKEND)).1.errors, []);
     assert_eq!(Set::of(&named).host_names().into_iter().collect::<Vec<_>>(), ["nowhere.invalid"]);
     let unresolved = BTreeMap::from([("nowhere.invalid".to_owned(), "unknown".to_owned())]);
-    let (set, report) = files.update(&named, &BTreeMap::new(), &unresolved);
+    let Taken { set, report, .. } = files.update(Seen { unresolved: &unresolved, ..seen(&named) });
     assert_eq!(
         report.errors.first().map(ToString::to_string).unwrap_or_default(),
         "a:14:27: spec.revisions.1.4.1.endpoints[0]: nowhere.invalid does not resolve (unknown), use an address, or a \
