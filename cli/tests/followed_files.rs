@@ -1,6 +1,7 @@
 //! Files as `wingbeat serve` follows them: emptied, deleted and replaced in all the ways in which people and systems do it.
 #![expect(clippy::expect_used, reason = "tests")]
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -240,6 +241,28 @@ async fn a_busy_folder_is_read() {
     until("the change is taken", || server.phase() == "Progressing").await;
     is_over.store(true, Ordering::Relaxed);
     busy.await.expect("it ends");
+}
+
+/// That the files are read is no change of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_rest_nothing_is_read() {
+    let site = Site::new();
+    site.write("conf/a.yaml", &documents("1.4.0"));
+    let server = site.serve();
+    initialized(&server).await;
+    let read = || {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).expect("it runs");
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).expect("a number")
+    };
+    // How often in a row, some 50 ms apart, as much was read as before.
+    let same = Cell::new((0, 0));
+    until("it rests for a second", || {
+        let (before, times) = same.get();
+        let now = read();
+        same.set((now, if now == before { times + 1 } else { 0 }));
+        times >= 20
+    })
+    .await;
 }
 
 /// The folder itself is replaced.
