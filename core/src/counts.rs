@@ -261,7 +261,9 @@ impl Counts {
     /// Checks what must hold in every cumulative count; a difference of two counts need not fulfil it.
     pub fn check(&self) -> Result<(), Absurd> {
         let (started, finished) = (self.started, self.finished);
-        let largest = [started, self.overdue, self.streams, self.extra_attempts, self.uncounted].into_iter();
+        let counted = [started, self.overdue, self.streams, self.retried, self.extra_attempts];
+        let uncounted = [self.uncounted, self.uncounted_by_pod, self.latency_sum_us];
+        let largest = counted.into_iter().chain(uncounted);
         let largest = largest.chain(self.grpc_statuses.values().copied());
         let largest = largest.chain(self.pods.values().flat_map(|pod| [pod.finished, pod.errors, pod.slow]));
         if let Some(count) = largest.max().filter(|count| *count > MAX_REQUESTS) {
@@ -609,5 +611,18 @@ mod tests {
         let mut wrong = counts(5, 0);
         wrong.latency.add(3, 6);
         assert!(matches!(wrong.check(), Err(Absurd::LatenciesAboveFinished { .. })));
+        // Beyond what floats hold exactly, also of what nothing else bounds.
+        let fields: [fn(&mut Counts) -> &mut u64; 5] = [
+            |counts| &mut counts.retried,
+            |counts| &mut counts.extra_attempts,
+            |counts| &mut counts.uncounted,
+            |counts| &mut counts.uncounted_by_pod,
+            |counts| &mut counts.latency_sum_us,
+        ];
+        for field in fields {
+            let mut wrong = counts(5, 0);
+            *field(&mut wrong) = MAX_REQUESTS + 1;
+            assert!(matches!(wrong.check(), Err(Absurd::TooMany { .. })), "{wrong:?}");
+        }
     }
 }

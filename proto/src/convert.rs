@@ -206,4 +206,22 @@ mod tests {
             assert_eq!(counts(&bad), Err(why));
         }
     }
+
+    #[test]
+    fn what_no_filter_keeps_is_refused() {
+        let report = v1::ClusterReport { cluster: "a".into(), ..Default::default() };
+        let pods = |pods: usize, address: usize| v1::ClusterReport {
+            pods: vec![v1::PodReport { address: "x".repeat(address), ..Default::default() }; pods],
+            ..report.clone()
+        };
+        let status = |key| v1::ClusterReport { grpc_statuses: vec![v1::Count { key, count: 1 }], ..report.clone() };
+        assert!(counts(&pods(MAX_PODS, MAX_ADDRESS)).is_ok() && counts(&status(OTHER_GRPC_STATUS)).is_ok());
+        for (bad, why) in [
+            (pods(MAX_PODS + 1, 1), ReportError::Pods(MAX_PODS + 1)),
+            (pods(1, MAX_ADDRESS + 1), ReportError::Address(MAX_ADDRESS + 1)),
+            (status(OTHER_GRPC_STATUS + 1), ReportError::GrpcStatus(OTHER_GRPC_STATUS + 1)),
+        ] {
+            assert_eq!(counts(&bad), Err(why));
+        }
+    }
 }
