@@ -389,7 +389,7 @@ impl Session {
             removed.sort();
             removed.dedup();
         }
-        subscription.holding.drop_names(&removed);
+        let taken_away = subscription.holding.drop_names(&removed);
         if kind == Kind::Routes {
             removed.iter().for_each(|name| drop(self.tables.remove(name)));
         }
@@ -415,7 +415,7 @@ impl Session {
         for resource in resources.iter().filter(|_| kind == Kind::Routes) {
             self.tables.entry(resource.name.clone()).or_default().sent(resource);
         }
-        let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), whole };
+        let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), whole, taken_away };
         self.of_mut(kind).holding.sent(sent);
         Some(Response { kind, version, nonce, resources, removed: if delta { removed } else { Vec::new() } })
     }

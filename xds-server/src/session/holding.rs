@@ -63,9 +63,15 @@ pub(super) struct Outstanding {
     pub(super) resources: Vec<Arc<Resource>>,
     /// True if it is a whole set: what is left out is gone.
     pub(super) whole: bool,
+    /// What was held and is taken away by it: who refuses it goes on with that.
+    pub(super) taken_away: TakenAway,
 }
 
-#[derive(Debug, Default)]
+/// What a client holds until it accepts a response without it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TakenAway(BTreeMap<String, Held>);
+
+#[derive(Debug, Clone, Default)]
 struct Held {
     /// Sent last and not refused; none if the client holds something that we do not know.
     sent: Option<Version>,
@@ -83,7 +89,7 @@ impl Held {
 impl Holding {
     /// Takes the answer to a response, if it is the one that was waited for.
     pub(super) fn answer(&mut self, nonce: &str, error: Option<&str>) -> Option<Answered> {
-        let Outstanding { resources, whole, .. } =
+        let Outstanding { resources, whole, taken_away, .. } =
             self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
         let alone = resources.len() <= 1;
         let changed: Vec<Arc<Resource>> =
@@ -122,6 +128,11 @@ impl Holding {
                 Culprit::Sought
             }
         };
+        if !changed.is_empty() {
+            // Something else comes next, and takes it away anew. Who refuses nothing but that is left with it.
+            let held = taken_away.0.into_iter().filter(|(_, held)| !whole || held.accepted.is_some());
+            self.resources.extend(held);
+        }
         for resource in changed {
             let Some(held) = self.resources.get_mut(&resource.name) else { continue };
             held.sent = held.accepted;
@@ -257,11 +268,12 @@ impl Holding {
         }
     }
 
-    pub(super) fn drop_names(&mut self, names: &[String]) {
+    /// Forgets what is taken away, and returns it: it is held on should the client refuse that.
+    pub(super) fn drop_names(&mut self, names: &[String]) -> TakenAway {
         for name in names {
-            self.resources.remove(name);
             self.blamed.remove(name);
         }
+        TakenAway(names.iter().filter_map(|name| self.resources.remove_entry(name)).collect())
     }
 
     /// Forgets resources that the client no longer wants.
