@@ -35,3 +35,17 @@ impl Clock {
             .unwrap_or_else(|| tokio::time::Instant::from_std(self.started))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_goes_on_from_what_was_stored() {
+        let wall = Clock::start(Timestamp::EPOCH).now();
+        let ahead = wall.plus(Span::from_secs(86_400));
+        let clock = Clock::start(ahead);
+        assert!(clock.now() >= ahead && clock.now() < ahead.plus(Span::from_secs(3_600)));
+        assert!(Clock::start(wall).now() >= wall, "one that was not set back goes on too");
+    }
+}

@@ -146,3 +146,43 @@ impl ClientTls {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(host: &str) -> Value {
+        let (node_id, node_cluster) = ("edge-1".to_owned(), String::new());
+        let host = host.to_owned();
+        Bootstrap {
+            node_id,
+            node_cluster,
+            host,
+            port: 18_000,
+            admin: None,
+            delta: false,
+            tls: None,
+            authorization: None,
+        }
+        .render()
+    }
+
+    /// localhost is ::1 too, where a server on 127.0.0.1 does not listen.
+    #[test]
+    fn of_a_name_both_families_are_tried() {
+        let cluster = |host| rendered(host).pointer("/static_resources/clusters/0").cloned().unwrap();
+        let name = cluster("localhost");
+        assert_eq!((&name["type"], &name["dns_lookup_family"]), (&json!("LOGICAL_DNS"), &json!("ALL")));
+        assert_eq!(cluster("127.0.0.1")["type"], json!("STATIC"));
+    }
+
+    /// RE2 has about ten instructions for a state of those that `check` counts and refuses above its bound.
+    #[test]
+    fn envoy_takes_every_regex_that_check_takes() {
+        let size = rendered("::1").pointer("/layered_runtime/layers/0/static_layer/re2/max_program_size").cloned();
+        let size = size.unwrap();
+        assert_eq!((&size["error_level"], &size["warn_level"]), (&json!(LARGEST_REGEX), &json!(LARGEST_REGEX)));
+        let states = u32::try_from(wingbeat_core::matching::compile::LARGEST_PROGRAM).unwrap();
+        assert!(states * 10 <= LARGEST_REGEX);
+    }
+}

@@ -229,3 +229,22 @@ fn a_step_does_not_end_on_counts_that_lack_something() {
     assert!(verdict.reason.starts_with("7000 requests were not counted at edge-1:"), "{}", verdict.reason);
     world.fail();
 }
+
+/// Nothing but the evidence was written for a while, and the clock is set back before the next start: the evidence is not yet
+/// to come.
+#[test]
+fn what_is_stored_tells_its_own_time() {
+    let mut world = World::new();
+    world.rollout();
+    let began = world.now;
+    for _ in 0..60 {
+        world.traffic((90, 0), (10, 0));
+    }
+    let last = world.now;
+    assert!(last > began.plus(Span::from_secs(2)), "time has passed");
+    let world = world.restart();
+    assert!(
+        world.engine.latest_stored().plus(Span::from_secs(1)) >= last,
+        "at most the last second is not written down"
+    );
+}
