@@ -1,6 +1,6 @@
 //! YAML with positions. A small tree of our own: the same one can be made from an object of the Kubernetes API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
@@ -158,6 +158,11 @@ impl Builder {
     /// Returns the entries of a mapping with those that it merges, of which its own take the place.
     fn merged(&mut self, entries: Vec<(String, Place, Node)>) -> Vec<(String, Place, Node)> {
         let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(name, ..)| name == MERGE);
+        if merges.is_empty() {
+            return own;
+        }
+        // Both may be as long as the file.
+        let mut known: BTreeSet<String> = own.iter().map(|(name, ..)| name.clone()).collect();
         for (_, at, node) in merges {
             let mappings = match node.value {
                 Value::Sequence(nodes) => nodes,
@@ -168,8 +173,8 @@ impl Builder {
                     self.refuse(at, "what is merged by << must be a mapping");
                     continue;
                 };
-                let new = merged.into_iter().filter(|(name, ..)| own.iter().all(|(known, ..)| known != name));
-                let new: Vec<_> = new.collect();
+                let new: Vec<_> = merged.into_iter().filter(|(name, ..)| !known.contains(name)).collect();
+                known.extend(new.iter().map(|(name, ..)| name.clone()));
                 own.extend(new);
             }
         }
@@ -266,6 +271,18 @@ mod tests {
             text.extend(["a", &n.to_string(), ": &a", &n.to_string(), " [", &inner, "]\n"]);
         }
         assert!(parse(&text).unwrap_err().why.contains("stand for too much"));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "that it is not quadratic shows in time only")]
+    fn merging_takes_time_that_grows_with_the_size() {
+        let keys = |name: char| (0..60_000).map(|number| format!("{name}{number}: 1")).collect::<Vec<_>>().join(", ");
+        let text = format!("{{<<: {{{}}}, {}}}", keys('a'), keys('b'));
+        let began = std::time::Instant::now();
+        let Value::Mapping(entries) = parse(&text).unwrap().remove(0).value else { panic!("a mapping") };
+        assert_eq!(entries.len(), 120_000);
+        // Thousands of millions of comparisons take several times as long.
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     proptest! {
