@@ -12,7 +12,9 @@ use scene::Scene;
 use suite::Suite;
 
 mod bench;
+mod by_name;
 mod counts;
+mod review;
 mod scene;
 mod start;
 mod suite;
@@ -37,6 +39,8 @@ enum Proof {
     Bench(&'static Bench),
     /// By tests.
     Suite(&'static Suite),
+    /// By the tests that hold the mends of a review.
+    Review,
     /// By the time until the demo answers.
     WarmStart,
     /// By simulated rollouts: the name of a table.
@@ -51,7 +55,8 @@ impl Proof {
         let benches = bench::BENCHES.iter().map(Self::Bench);
         let suites = suite::SUITES.iter().map(Self::Suite);
         let tables = TABLES.into_iter().map(Self::Table);
-        scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain([Self::Counts])
+        let shown = [Self::Review, Self::Counts];
+        scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain(shown)
     }
 
     const fn name(&self) -> &'static str {
@@ -59,6 +64,7 @@ impl Proof {
             Self::Scene(scene) => scene.name,
             Self::Bench(bench) => bench.name,
             Self::Suite(suite) => suite.name,
+            Self::Review => review::NAME,
             Self::WarmStart => start::NAME,
             Self::Table(name) => name,
             Self::Counts => "counts",
@@ -87,6 +93,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Scene(scene) => scene.play(root)?,
             Proof::Bench(bench) => bench.run(root)?,
             Proof::Suite(suite) => suite.run(root)?,
+            Proof::Review => review::run(root)?,
             Proof::WarmStart => start::warm(root)?,
             Proof::Table(name) => simulate::run(root, &[*name])?.1,
             Proof::Counts => counts::count(root)?,

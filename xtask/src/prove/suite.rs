@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 18] = [
+pub(super) const SUITES: [Suite; 19] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -102,6 +102,11 @@ pub(super) const SUITES: [Suite; 18] = [
         name: "judge-equal",
         claim: "verdicts and evidence in wasm are the same to the bit",
         ..suite("wingbeat-wasm-judge", &["--test", "equal"])
+    },
+    Suite {
+        name: "reasons",
+        claim: "every signal in words; on random traffic, a reason's numbers differ as it claims",
+        ..suite("wingbeat-core", &["--test", "reasons"])
     },
     Suite {
         name: "latency-laws",
