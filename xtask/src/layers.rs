@@ -75,4 +75,19 @@ mod tests {
             ["wingbeat-filter must not depend on tokio", "wingbeat-filter must not depend on wingbeat-controller"]
         );
     }
+
+    /// A dependency that is added anywhere below a crate shows in its tree, and is a violation; what is there now is none.
+    #[test]
+    fn every_rule_can_fail() {
+        for layer in &LAYERS {
+            let ours = LAYERS.iter().map(|other| other.package).chain(["wingbeat", "wingbeat-demo", "wingbeat-fuzz"]);
+            let forbidden = ours.filter(|name| *name != layer.package && !layer.may_use.contains(name));
+            for name in forbidden.chain(layer.never.iter().copied()) {
+                let tree = format!("{} v0.1.0 (/x)\nserde v1.0.0\n{name} v1.2.3\n", layer.package);
+                assert_eq!(violations(layer, &tree), [format!("{} must not depend on {name}", layer.package)]);
+            }
+            let tree: String = layer.may_use.iter().map(|name| format!("{name} v0.1.0 (/x)\n")).collect();
+            assert_eq!(violations(layer, &tree), Vec::<String>::new());
+        }
+    }
 }

