@@ -11,7 +11,7 @@ use wingbeat_xds_server::server::{Cause, Intake, News, Peer};
 
 use crate::mailbox::{Mailbox, Report};
 use crate::setup::Setup;
-use crate::view::{Board, EventView};
+use crate::view::{Board, EventId, EventView};
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
@@ -60,7 +60,7 @@ impl Verb {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such canary.
-    #[error("there is no canary {0}")]
+    #[error("there is no canary {}/{}", .0.namespace, .0.name)]
     NotFound(CanaryName),
     /// The rollout is in a phase in which this makes no sense.
     #[error("{0}")]
@@ -186,20 +186,41 @@ impl Handle {
 /// The latest events, and a way to follow new ones. Bounded: who reads too slowly misses some.
 #[derive(Debug, Clone)]
 pub struct EventLog {
+    /// When this run began.
+    run: u64,
     kept: Arc<Mutex<VecDeque<Arc<EventView>>>>,
     live: broadcast::Sender<Arc<EventView>>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { kept: Arc::default(), live: broadcast::Sender::new(EVENTS_KEPT) }
+        Self { run: 0, kept: Arc::default(), live: broadcast::Sender::new(EVENTS_KEPT) }
     }
 }
 
 impl EventLog {
+    /// Returns the log of a run that begins with these events of earlier ones, oldest first.
+    pub(crate) fn begin(started_ms: u64, remembered: Vec<EventView>) -> Self {
+        // Whatever the clock says, this run is later than those before it.
+        let after = remembered.iter().map(|event| event.run.saturating_add(1)).max().unwrap_or(0);
+        let log = Self { run: started_ms.max(after), ..Self::default() };
+        remembered.into_iter().for_each(|event| log.push(event));
+        log
+    }
+
+    /// Returns when this run began: its events carry it.
+    pub(crate) const fn run(&self) -> u64 {
+        self.run
+    }
+
     /// Returns the kept events, oldest first.
     pub fn kept(&self) -> Vec<Arc<EventView>> {
-        self.lock().iter().cloned().collect()
+        self.kept_after(None)
+    }
+
+    /// Returns the kept events after the one that a reader had last, oldest first.
+    pub fn kept_after(&self, had: Option<EventId>) -> Vec<Arc<EventView>> {
+        self.after(&self.lock(), had)
     }
 
     /// Returns a receiver of events from now on.
@@ -207,10 +228,16 @@ impl EventLog {
         self.live.subscribe()
     }
 
-    /// Returns the kept events together with a receiver of all that come after them.
-    pub fn kept_and_follow(&self) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
+    /// Returns the kept events after the one that a reader had last, together with a receiver of all that come then.
+    pub fn kept_and_follow(&self, had: Option<EventId>) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
         let kept = self.lock();
-        (kept.iter().cloned().collect(), self.live.subscribe())
+        (self.after(&kept, had), self.live.subscribe())
+    }
+
+    fn after(&self, kept: &VecDeque<Arc<EventView>>, had: Option<EventId>) -> Vec<Arc<EventView>> {
+        // One of a later run is not of this server, or its state is lost: nothing of this log is known to that reader.
+        let had = had.filter(|had| had.run <= self.run);
+        kept.iter().filter(|event| had.is_none_or(|had| event.place() > had)).cloned().collect()
     }
 
     /// Takes an event. One that is kept already, under the same id, takes its place and is not sent to followers: they
@@ -269,5 +296,36 @@ mod tests {
         assert_eq!(kept, [(1, 2), (2, 1)]);
         let sent = [live.try_recv(), live.try_recv(), live.try_recv()].map(|event| event.ok().map(|event| event.id));
         assert_eq!(sent, [Some(1), Some(2), None], "who follows has it already");
+    }
+
+    /// A reader comes back after the server was killed: it gets what it has not had, and nothing twice.
+    #[test]
+    fn a_reader_goes_on_where_it_was_over_restarts() {
+        let event = |run, id| EventView { run, id, ..EventView::default() };
+        let had = |run, number| Some(EventId { run, number });
+        let log = EventLog::begin(100, vec![event(0, 1), event(50, 2), event(50, 3)]);
+        // The run before told of 4 to 6, which were not stored; this one gives their numbers again.
+        [4, 5].into_iter().for_each(|id| log.push(event(log.run(), id)));
+        let after = |had| log.kept_after(had).iter().map(|event| event.id).collect::<Vec<_>>();
+        for (had, expected) in [
+            (None, &[1, 2, 3, 4, 5][..]),
+            (had(0, 1), &[2, 3, 4, 5]),
+            (had(50, 2), &[3, 4, 5]),
+            (had(50, 3), &[4, 5]),
+            (had(50, 6), &[4, 5]),
+            (had(100, 4), &[5]),
+            (had(100, 5), &[]),
+            // Of another server.
+            (had(200, 3), &[1, 2, 3, 4, 5]),
+        ] {
+            assert_eq!(after(had), expected, "{had:?}");
+        }
+        // A clock that was set back makes no run an earlier one.
+        assert_eq!(EventLog::begin(7, vec![event(50, 3)]).run(), 51);
+        assert_eq!(
+            ("100-5".parse(), "17".parse()),
+            (Ok(EventId { run: 100, number: 5 }), Ok(EventId { run: 0, number: 17 }))
+        );
+        assert!("x-5".parse::<EventId>().is_err() && "".parse::<EventId>().is_err());
     }
 }

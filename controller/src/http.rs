@@ -26,7 +26,7 @@ use wingbeat_xds_server::server::equal_in_constant_time;
 
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
-use crate::view::{CanaryView, EventView, RefusedFileView};
+use crate::view::{CanaryView, EventId, EventView, RefusedFileView};
 
 pub use serve::{Bounds, serve};
 
@@ -98,6 +98,7 @@ pub struct ErrorBody {
 struct EventsQuery {
     #[serde(default)]
     follow: bool,
+    after: Option<String>,
     namespace: Option<String>,
     name: Option<String>,
 }
@@ -256,14 +257,15 @@ fn may_command(headers: &HeaderMap, peer: SocketAddr, token: Option<&str>) -> Re
     }
 }
 
-async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>) -> Response {
+async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>, headers: HeaderMap) -> Response {
+    let had = query.had(&headers);
     if query.follow {
         let Ok(place) = api.readers.0.clone().try_acquire_owned() else {
             let why = format!("{MAX_READERS} readers follow events already: try again later");
             return failure(StatusCode::SERVICE_UNAVAILABLE, why);
         };
         // A reader that reads slowly holds references, and what is on its way to it.
-        let (kept, live) = api.handle.events().kept_and_follow();
+        let (kept, live) = api.handle.events().kept_and_follow(had);
         let live = BroadcastStream::new(live).filter_map(async |event| event.ok());
         let events = stream::iter(kept).chain(live).filter_map(move |event| {
             let _until_it_leaves = &place;
@@ -273,7 +275,7 @@ async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>) -> Res
         });
         return Sse::new(endless(events)).keep_alive(KeepAlive::default()).into_response();
     }
-    let events = api.handle.events().kept();
+    let events = api.handle.events().kept_after(had);
     Json(events.into_iter().filter(|event| query.wants(event)).collect::<Vec<_>>()).into_response()
 }
 
@@ -284,10 +286,16 @@ fn endless(events: impl Stream<Item = Event>) -> impl Stream<Item = Result<Event
 #[expect(clippy::needless_pass_by_value, reason = "mapped over values")]
 fn to_sse(event: Arc<EventView>) -> Event {
     let data = serde_json::to_string(event.as_ref()).unwrap_or_default();
-    Event::default().id(event.id.to_string()).data(data)
+    Event::default().id(event.place().to_string()).data(data)
 }
 
 impl EventsQuery {
+    /// Returns the event that a reader had last. One that comes back says so in a header; its address is as it was.
+    fn had(&self, headers: &HeaderMap) -> Option<EventId> {
+        let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+        header.or(self.after.as_deref()).and_then(|id| id.parse().ok())
+    }
+
     fn wants(&self, event: &EventView) -> bool {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == event.namespace)
             && self.name.as_ref().is_none_or(|name| *name == event.name)

@@ -17,6 +17,7 @@ pub mod handle;
 pub mod http;
 mod mailbox;
 pub mod metrics;
+pub mod number;
 pub mod outbound;
 pub mod recorder;
 pub mod runtime;

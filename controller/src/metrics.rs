@@ -216,7 +216,7 @@ fn register_canaries(registry: &mut Registry, board: &Board) {
             ("request-duration", arms.canary.p99_ms.map(|ms| ms / 1_000.0)),
         ];
         let own = own.into_iter().filter_map(|(metric, value)| Some((metric, value?)));
-        for (metric, value) in canary.metrics.iter().map(|(metric, value)| (metric.as_str(), *value)).chain(own) {
+        for (metric, value) in canary.metrics.iter().map(|(metric, value)| (metric.as_str(), value.get())).chain(own) {
             let OfCanary { name, namespace } = of_canary.clone();
             analysis.get_or_create(&OfMetric { name, namespace, metric: metric.to_owned() }).set(value);
         }
@@ -282,6 +282,7 @@ mod tests {
     use wingbeat_core::rollout::PlanInput;
 
     use super::*;
+    use crate::number::Number;
     use crate::view::ArmsView;
 
     #[test]
@@ -292,6 +293,7 @@ mod tests {
             target: "backend".into(),
             phase: "Failed".into(),
             weight: 5.0,
+            metrics: [("lag".to_owned(), Number::new(f64::INFINITY))].into(),
             arms: Some(ArmsView {
                 canary: ArmView { requests: 100, errors: 5, p99_ms: Some(250.0), ..ArmView::default() },
                 ..ArmsView::default()
@@ -326,6 +328,8 @@ mod tests {
             r#"flagger_canary_weight{workload="backend-primary",namespace="prod"} 95.0"#,
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-success-rate"} 95.0"#,
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="request-duration"} 0.25"#,
+            // As OpenMetrics writes it.
+            r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="lag"} inf"#,
             r#"flagger_canary_failures_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="completed"} 2"#,
             r#"flagger_canary_successes_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="skipped"} 1"#,
             r#"flagger_canary_duration_seconds_sum{name="backend",namespace="prod"} 9.5"#,

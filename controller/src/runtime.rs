@@ -64,15 +64,14 @@ impl Runtime {
         }
         let mailbox = Mailbox::open();
         let (board, shown) = watch::channel(Arc::new(Board::default()));
-        let events = EventLog::default();
+        let clock = Clock::start(engine.latest_stored());
         let remembered = engine.remembered();
         let told = remembered.last().map_or(0, |event| event.id);
-        remembered.into_iter().for_each(|event| events.push(event));
+        let events = EventLog::begin(clock.now().as_millis(), remembered);
         let news = Newsbox::default();
         let refused = RefusedPeers::default();
         let handle = Handle::new(mailbox.clone(), news.clone(), refused.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
-        let clock = Clock::start(engine.latest_stored());
         let mut worker = Worker {
             started: clock.now(),
             engine,
@@ -293,6 +292,7 @@ impl Worker {
         self.told = self.told.saturating_add(1);
         let event = EventView {
             id: self.told,
+            run: self.events.run(),
             t: rfc3339(*at),
             count: 1,
             last: rfc3339(*at),

@@ -3,6 +3,9 @@
 //! Fields are added here, never renamed: scripts read them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +14,7 @@ use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use crate::document::Problem;
 use crate::handle::RefusedPeers;
 use crate::metrics::Rollouts;
+use crate::number::Number;
 use crate::setup::InUse;
 
 /// Everything that is shown, at one moment.
@@ -56,8 +60,9 @@ pub struct ClientsView {
     pub nacks: Vec<(&'static str, u64)>,
 }
 
-/// One canary.
+/// One canary. A field that a server of another version does not have is at its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CanaryView {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -92,14 +97,12 @@ pub struct CanaryView {
     /// Totals of this rollout on judged traffic; null before the first one.
     pub arms: Option<ArmsView>,
     /// What others have measured in this rollout, by metric.
-    #[serde(default)]
-    pub metrics: BTreeMap<String, f64>,
+    pub metrics: BTreeMap<String, Number>,
     /// The judge's latest word.
     pub verdict: Option<VerdictView>,
     /// What the verdict rests on.
     pub evidence: Option<EvidenceView>,
     /// The chance of rolling back a healthy canary in this attempt, and how it is shared.
-    #[serde(default)]
     pub alpha: AlphaView,
     /// Envoys that reported on this canary within the last five seconds.
     pub nodes: Vec<NodeView>,
@@ -112,6 +115,7 @@ pub struct CanaryView {
 
 /// The error budget of a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AlphaView {
     /// All of it.
     pub total: f64,
@@ -122,7 +126,8 @@ pub struct AlphaView {
 }
 
 /// A signal's share of the error budget.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ShareView {
     /// The signal.
     pub signal: String,
@@ -131,7 +136,8 @@ pub struct ShareView {
 }
 
 /// A condition of a canary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConditionView {
     /// `Promoted`, `Paused`, …
     #[serde(rename = "type")]
@@ -145,7 +151,8 @@ pub struct ConditionView {
 }
 
 /// The judge's word.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct VerdictView {
     /// `rollback`, `advance`, `continue` or `no-data`.
     pub kind: String,
@@ -156,23 +163,20 @@ pub struct VerdictView {
 }
 
 /// Evidence, as natural logarithms of e-values.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EvidenceView {
     /// Of all signals together: what decides.
-    #[serde(default)]
     pub harm: f64,
     /// On errors, hard guard and absolute limit included.
     pub errors: HarmSafe,
     /// On latency.
     pub latency: HarmSafe,
     /// On kinds of answers.
-    #[serde(default)]
     pub outcomes: Harm,
     /// On requests that needed more than one attempt.
-    #[serde(default)]
     pub attempts: Harm,
     /// On clients that left.
-    #[serde(default)]
     pub disconnects: Harm,
     /// Where the evidence of harm, both together, rolls the canary back.
     pub decisive: f64,
@@ -184,6 +188,7 @@ pub struct EvidenceView {
 
 /// What was measured of both arms.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ArmsView {
     /// The revision that serves.
     pub primary: ArmView,
@@ -193,6 +198,7 @@ pub struct ArmsView {
 
 /// What was measured of one arm in this rollout.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ArmView {
     /// Requests that count for the judge.
     pub requests: u64,
@@ -216,18 +222,16 @@ pub struct ArmView {
     pub p99_ms: Option<f64>,
     /// What the median surely lies between, in milliseconds, at all looks but for a chance of 5 %; null while too little
     /// is known.
-    #[serde(default)]
     pub p50_between_ms: Option<[f64; 2]>,
     /// The same for the latency that nine of ten requests keep.
-    #[serde(default)]
     pub p90_between_ms: Option<[f64; 2]>,
     /// The same for the latency that 99 of 100 requests keep.
-    #[serde(default)]
     pub p99_between_ms: Option<[f64; 2]>,
 }
 
 /// An Envoy that reports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeView {
     /// Its id.
     pub id: String,
@@ -237,11 +241,41 @@ pub struct NodeView {
     pub last_report_ms: u64,
 }
 
+/// Which event it is, among those of all runs of a server: later ones are greater.
+///
+/// Numbers alone do not say it: a server that was killed before it stored its latest events gives their numbers to others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventId {
+    /// When the server was started that told it, in milliseconds since 1970.
+    pub run: u64,
+    /// Its number.
+    pub number: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.run, self.number)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        // Earlier versions gave numbers alone.
+        let (run, number) = text.split_once('-').unwrap_or(("0", text));
+        Ok(Self { run: run.parse()?, number: number.parse()? })
+    }
+}
+
 /// An event, worded as Flagger words it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
     /// Counts events of this server; higher is later.
     pub id: u64,
+    /// When the server was started that told it, in milliseconds since 1970; 0 if an earlier version did.
+    #[serde(default)]
+    pub run: u64,
     /// RFC 3339, UTC.
     pub t: String,
     /// `Normal` or `Warning`.
@@ -268,7 +302,19 @@ const fn once() -> u64 {
     1
 }
 
+impl EventView {
+    /// Returns which one it is.
+    pub const fn place(&self) -> EventId {
+        EventId { run: self.run, number: self.id }
+    }
+}
+
 impl CanaryView {
+    /// Returns true while the verdict is about what goes on. After the end it tells how the rollout ended.
+    pub fn is_judged(&self) -> bool {
+        matches!(self.phase.as_str(), "Progressing" | "WaitingPromotion")
+    }
+
     /// Returns what was measured, all zero before the first rollout.
     pub fn measured(&self) -> ArmsView {
         self.arms.clone().unwrap_or_default()

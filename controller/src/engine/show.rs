@@ -18,6 +18,7 @@ use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
+use crate::number::Number;
 use crate::recorder::Loss;
 use crate::setup::{InUse, Setup};
 use crate::view::{
@@ -179,7 +180,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         }
         .to_owned(),
         arms: began.then(|| ArmsView { primary: arm(canary, Arm::Primary), canary: arm(canary, Arm::Canary) }),
-        metrics: canary.measured.clone(),
+        metrics: canary.measured.iter().map(|(metric, value)| (metric.clone(), Number::new(*value))).collect(),
         verdict: canary.assessed.as_ref().map(|assessed| verdict(assessed, canary)),
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         alpha: alpha(canary),

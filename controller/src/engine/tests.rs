@@ -419,7 +419,10 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     ask(&mut world, Answer::Failed("too much".into()));
     let view = world.engine.board(true, world.now).canaries.values().next().unwrap().clone();
     assert_eq!((view.failed_checks, view.phase.as_str()), (1, "Progressing"));
-    assert_eq!((view.metrics.get("lag"), view.alpha.outside.as_slice()), (Some(&7.0), &["metric lag".to_owned()][..]));
+    assert_eq!(
+        (view.metrics.get("lag"), view.alpha.outside.as_slice()),
+        (Some(&crate::number::Number::new(7.0)), &["metric lag".to_owned()][..])
+    );
     ask(&mut world, Answer::Failed("too much".into()));
     for _ in 0..20 {
         world.traffic((90, 0), (10, 0));

@@ -11,6 +11,7 @@ use wingbeat_core::rollout::{Plan, PlanInput};
 use super::*;
 use crate::document::Problem;
 use crate::engine::Engine;
+use crate::number::Number;
 use crate::runtime::Runtime;
 use crate::setup::{Audience, Managed, Service, Setup, Workload};
 use crate::store::memory::Memory;
@@ -85,7 +86,11 @@ fn every_field_is_described() {
         mode: "guard".into(),
         canary_revision: Some("2".into()),
         arms: Some(ArmsView { primary: arm.clone(), canary: arm }),
-        metrics: BTreeMap::from([("lag".into(), 0.5)]),
+        metrics: BTreeMap::from([
+            ("lag".into(), Number::new(0.5)),
+            ("no number".into(), Number::new(f64::NAN)),
+            ("endless".into(), Number::new(f64::INFINITY)),
+        ]),
         alpha: AlphaView {
             total: 0.5,
             shares: vec![ShareView { signal: "errors".into(), share: 0.5 }],

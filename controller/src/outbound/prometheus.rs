@@ -11,6 +11,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::Answer;
 
 use super::webhook::{body, cause};
+use crate::number::Number;
 
 /// A Prometheus that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -146,9 +147,10 @@ pub fn judge(canary: &CanaryName, query: &Query, found: Result<f64, NoNumber>) -
         }
     };
     let Range { min, max } = query.range;
+    let shown = Number::new(value);
     match (min.filter(|min| value < *min), max.filter(|max| value > *max)) {
-        (Some(min), _) => Answer::Failed(format!("Halt {canary} advancement {name} {value:.2} < {min}")),
-        (None, Some(max)) => Answer::Failed(format!("Halt {canary} advancement {name} {value:.2} > {max}")),
+        (Some(min), _) => Answer::Failed(format!("Halt {canary} advancement {name} {shown:.2} < {min}")),
+        (None, Some(max)) => Answer::Failed(format!("Halt {canary} advancement {name} {shown:.2} > {max}")),
         (None, None) => Answer::Passed,
     }
 }
@@ -258,6 +260,9 @@ mod tests {
         assert_eq!(judge(&canary, &template, Ok(31.0)), failed("Halt backend.prod advancement lag 31.00 > 30.5"));
         assert_eq!(judge(&canary, &template, Ok(0.126)), failed("Halt backend.prod advancement lag 0.13 < 1"));
         assert_eq!(judge(&canary, &template, Ok(30.5)), Answer::Passed, "bounds are included");
+        // As Go writes it.
+        let endless = judge(&canary, &template, Ok(f64::INFINITY));
+        assert_eq!(endless, failed("Halt backend.prod advancement lag +Inf > 30.5"));
         let none = || Err(NoNumber::NoValues);
         let away = || Err(NoNumber::Unknown("no route".into()));
         assert_eq!(
