@@ -1,14 +1,29 @@
 //! `get`, `describe`, `watch`, `events` and the commands: what a person asks of a running server.
 
-use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
-use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
-use wingbeat_controller::handle::Verb;
-use wingbeat_controller::http::{CommandBody, ErrorBody};
-use wingbeat_controller::view::{ArmView, CanaryView, EventView, RefusedFileView};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::output::{Format, Outcome, complain, emit, print, table};
+use clap::Args;
+use serde_json::Value;
+use wingbeat_controller::handle::Verb;
+use wingbeat_controller::view::{EventView, RefusedFileView};
+
+use crate::demo::duration;
+use crate::output::{Format, Outcome, complain, emit, print};
+
+use api::{Client, Refused, lenient};
+use follow::Outage;
+use shown::{description, known, summary};
+
+mod api;
+mod follow;
+mod shown;
+
+/// How often it is looked for changes.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A canary is printed anew when one of these fields is another one.
+const CHANGES: [&str; 7] = ["phase", "weight", "iterations", "rev", "failed_checks", "paused", "conditions"];
 
 /// Where the server is.
 #[derive(Debug, Clone, Args)]
@@ -19,6 +34,9 @@ pub(crate) struct ServerArgs {
     /// Token for commands, where the server has one
     #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// A server that does not answer within this time is given up; 0: never
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
+    request_timeout: Duration,
 }
 
 /// A canary by name.
@@ -95,9 +113,10 @@ pub(crate) struct CommandArgs {
 
 /// Prints the canaries as a table, a line each.
 pub(crate) async fn get(args: ShowArgs) -> anyhow::Result<Outcome> {
-    let canaries = fetch(&args).await?;
+    let client = Client::new(&args.server)?;
+    let canaries = canaries(&client, args.name.as_ref()).await?;
     match args.output {
-        Format::Text => print(&summary(&canaries, args.all_namespaces, true))?,
+        Format::Text => print(&summary(&known(&canaries)?, args.all_namespaces, true))?,
         Format::Json | Format::Yaml => emit(args.output, &canaries)?,
     }
     Ok(Outcome::Done)
@@ -105,267 +124,138 @@ pub(crate) async fn get(args: ShowArgs) -> anyhow::Result<Outcome> {
 
 /// Prints all that is known of the canaries, with their events.
 pub(crate) async fn describe(args: ShowArgs) -> anyhow::Result<Outcome> {
-    let canaries = fetch(&args).await?;
+    let client = Client::new(&args.server)?;
+    let canaries = canaries(&client, args.name.as_ref()).await?;
     if args.output != Format::Text {
         emit(args.output, &canaries)?;
         return Ok(Outcome::Done);
     }
-    let client = Client::new(&args.server)?;
     if args.name.is_none() {
-        let refused: Vec<RefusedFileView> = client.get("/api/v1/refused-files").await?;
-        let problems = refused.iter().flat_map(|file| &file.errors);
-        let problems: Vec<String> = problems.map(|problem| format!("  {problem}\n")).collect();
-        let problems = problems.concat();
-        if !problems.is_empty() {
-            print(&format!("Refused Files (what they said before goes on):\n{problems}"))?;
-        }
+        print(&refused_files(&client.list("/api/v1/refused-files").await?))?;
     }
-    for canary in &canaries {
+    for canary in &known(&canaries)? {
         let path = format!("/api/v1/events?namespace={}&name={}", canary.namespace, canary.name);
-        let events: Vec<EventView> = client.get(&path).await?;
+        let events = client.list(&path).await?;
+        let events: Vec<EventView> = events.iter().filter_map(|event| lenient(event).0).collect();
         print(&description(canary, &events))?;
     }
     Ok(Outcome::Done)
 }
 
-/// Prints a line whenever a canary changes, until interrupted; for scripts, events as they come.
-pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
-    if args.output != Format::Text {
-        if args.name.is_some() {
-            // Who is not there has no events, and would be waited for in vain.
-            fetch(&args).await?;
-        }
-        let ShowArgs { name, output, server, .. } = args;
-        return events(EventsArgs { name, follow: true, output, server }).await;
+fn refused_files(files: &[Value]) -> String {
+    let files = files.iter().filter_map(|file| lenient::<RefusedFileView>(file).0);
+    let problems: Vec<String> = files.flat_map(|file| file.errors).map(|problem| format!("  {problem}\n")).collect();
+    match problems.concat() {
+        none if none.is_empty() => none,
+        problems => format!("Refused Files (what they said before goes on):\n{problems}"),
     }
-    let mut shown = std::collections::BTreeMap::new();
-    let mut first = true;
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(250));
+}
+
+/// Prints the canaries, and each again whenever it changes, until interrupted.
+pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
+    let client = Client::new(&args.server)?;
+    let (mut outage, mut shown, mut first) = (Outage::default(), BTreeMap::new(), true);
+    let mut tick = tokio::time::interval(LOOK_EVERY);
     loop {
         tick.tick().await;
-        let canaries = fetch(&args).await?;
-        let changed: Vec<CanaryView> = canaries
+        let canaries = match canaries(&client, args.name.as_ref()).await {
+            Ok(canaries) => canaries,
+            Err(error) => {
+                // One that was there is waited for as well: a server that comes back shows it after a moment.
+                if !outage.is_known || !(Refused::may_pass(&error) || Refused::is_not_found(&error)) {
+                    return Err(error);
+                }
+                outage.wait("changes are shown when it is back").await?;
+                continue;
+            }
+        };
+        outage.over();
+        let changed: Vec<Value> = canaries
             .into_iter()
             .filter(|canary| {
-                let now = (
-                    canary.phase.clone(),
-                    canary.weight.to_bits(),
-                    canary.iterations,
-                    canary.rev,
-                    canary.failed_checks,
-                );
-                shown.insert((canary.namespace.clone(), canary.name.clone()), now.clone()) != Some(now)
+                let now: Vec<Option<Value>> = CHANGES.iter().map(|field| canary.get(field).cloned()).collect();
+                let key = ["namespace", "name"].map(|field| canary.get(field).map(Value::to_string));
+                shown.insert(key, now.clone()).as_ref() != Some(&now)
             })
             .collect();
-        if changed.is_empty() {
-            continue;
+        match args.output {
+            _ if changed.is_empty() => continue,
+            Format::Text => print(&summary(&known(&changed)?, args.all_namespaces, first))?,
+            Format::Json | Format::Yaml => changed.iter().try_for_each(|state| emit(args.output, &told(state)))?,
         }
-        print(&summary(&changed, args.all_namespaces, first))?;
         first = false;
     }
+}
+
+/// Returns a state with what an event has, too: those who read events read states as well.
+fn told(state: &Value) -> Value {
+    let mut state = state.clone();
+    let Some(fields) = state.as_object_mut() else { return state };
+    let conditions = fields.get("conditions").and_then(Value::as_array);
+    let promoted = conditions.into_iter().flatten().find(|condition| condition.get("type") == Some(&"Promoted".into()));
+    let of = |field| promoted.and_then(|condition| condition.get(field)).cloned().unwrap_or_default();
+    let kind = if of("status") == Value::from("False") { "Warning" } else { "Normal" };
+    let (reason, message) = (of("reason"), of("message"));
+    let since = fields.get("last_transition_time").cloned().unwrap_or_default();
+    for (field, value) in [("t", since), ("type", kind.into()), ("reason", reason), ("message", message)] {
+        fields.entry(field).or_insert(value);
+    }
+    state
 }
 
 /// Prints events, oldest first.
 pub(crate) async fn events(args: EventsArgs) -> anyhow::Result<Outcome> {
     let client = Client::new(&args.server)?;
-    let mut query = if args.follow { "follow=true".to_owned() } else { String::new() };
-    if let Some(name) = &args.name {
-        query.extend(["&namespace=", &name.namespace, "&name=", &name.name]);
-    }
-    let path = format!("/api/v1/events?{query}");
-    let show = |event: &EventView| match args.output {
-        Format::Text => {
-            let EventView { t, kind, namespace, name, .. } = event;
-            print(&format!("{t}  {kind:<7}  {namespace}/{name}  {}\n", counted(event)))
-        }
+    let of_one = args.name.as_ref().map(|name| format!("&namespace={}&name={}", name.namespace, name.name));
+    let of_one = of_one.unwrap_or_default();
+    let show = |event: &Value| match args.output {
+        Format::Text => match lenient::<EventView>(event).0 {
+            Some(event) => print(&shown::line(&event)),
+            // Of another version, and shown all the same.
+            None => print(&format!("{event}\n")),
+        },
         Format::Json | Format::Yaml => emit(args.output, event),
     };
+    let events = client.list(&format!("/api/v1/events?follow=false{of_one}")).await?;
+    if events.is_empty() && args.name.is_some() {
+        // There are no events of a canary that is not there, and there never will be.
+        canaries(&client, args.name.as_ref()).await?;
+    }
     if !args.follow {
-        let events: Vec<EventView> = client.get(&path).await?;
         events.iter().try_for_each(show)?;
         return Ok(Outcome::Done);
     }
-    let mut body = client.send(client.http.get(client.url(&path))).await?.bytes_stream();
-    let mut buffer = Vec::new();
-    while let Some(chunk) = body.next().await {
-        buffer.extend_from_slice(&chunk.context("the server went away")?);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            if let Some(data) = line.strip_prefix(b"data: ") {
-                show(&serde_json::from_slice(data).context("the server sent an event that this version cannot read")?)?;
-            }
-        }
-    }
-    bail!("the server ended the stream")
+    let show = |event: &[u8]| match serde_json::from_slice(event) {
+        Ok(event) => show(&event),
+        Err(error) => complain(&format!("wingbeat: the server sent an event that is no JSON ({error})")),
+    };
+    follow::follow(&client, &format!("/api/v1/events?follow=true{of_one}"), show).await?;
+    Ok(Outcome::Done)
 }
 
 /// Sends a command and says whether it was carried out.
 pub(crate) async fn command(verb: Verb, args: CommandArgs) -> anyhow::Result<Outcome> {
     let client = Client::new(&args.server)?;
-    let id = match args.id {
-        Some(id) => id,
-        None => random_id(),
-    };
-    let path = format!("/api/v1/canaries/{}/{}/{}", args.name.namespace, args.name.name, verb.as_str());
-    let request = client.http.post(client.url(&path)).json(&CommandBody { id: Some(id) });
-    let response = client.authorise(request).send().await.with_context(|| client.unreachable())?;
-    if response.status().is_success() {
-        print(&format!("{} {}/{}: done\n", verb.as_str(), args.name.namespace, args.name.name))?;
-        return Ok(Outcome::Done);
+    let id = args.id.unwrap_or_else(random_id);
+    let what = format!("{} {}/{}", verb.as_str(), args.name.namespace, args.name.name);
+    match client.command(&args.name, verb, &id).await {
+        Ok(()) => {
+            print(&format!("{what}: done\n"))?;
+            return Ok(Outcome::Done);
+        }
+        Err(refused) if refused.is::<Refused>() => complain(&format!("{what}: {refused}"))?,
+        // It may have been carried out.
+        Err(error) => complain(&format!("{what}: {error:#}; it acts once however often it is sent with --id {id}"))?,
     }
-    let error =
-        response.json::<ErrorBody>().await.map_or_else(|_| "the server gave no reason".to_owned(), |body| body.error);
-    complain(&format!("{} {}/{}: {error}", verb.as_str(), args.name.namespace, args.name.name))?;
     Ok(Outcome::NotSo)
 }
 
-async fn fetch(args: &ShowArgs) -> anyhow::Result<Vec<CanaryView>> {
-    let client = Client::new(&args.server)?;
-    match &args.name {
+/// Returns the canaries as the server shows them: the one of this name, or all.
+async fn canaries(client: &Client, name: Option<&Name>) -> anyhow::Result<Vec<Value>> {
+    match name {
         Some(name) => Ok(vec![client.get(&format!("/api/v1/canaries/{}/{}", name.namespace, name.name)).await?]),
-        None => client.get("/api/v1/canaries").await,
+        None => client.list("/api/v1/canaries").await,
     }
-}
-
-struct Client {
-    http: reqwest::Client,
-    server: String,
-    token: Option<String>,
-}
-
-impl Client {
-    fn new(args: &ServerArgs) -> anyhow::Result<Self> {
-        let server = args.server.trim_end_matches('/');
-        let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let http = reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(5)).build()?;
-        Ok(Self { http, server, token: args.token.clone() })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.server)
-    }
-
-    fn unreachable(&self) -> String {
-        format!("no answer from {}; is `wingbeat serve` running there? (--server, or $WINGBEAT_SERVER)", self.server)
-    }
-
-    fn authorise(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let response = self.authorise(request).send().await.with_context(|| self.unreachable())?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let error = response.json::<ErrorBody>().await.map_or_else(|_| status.to_string(), |body| body.error);
-        Err(anyhow!(error))
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let response = self.send(self.http.get(self.url(path))).await?;
-        response.json().await.context("the server's answer is not what this version expects")
-    }
-}
-
-fn summary(canaries: &[CanaryView], all_namespaces: bool, with_header: bool) -> String {
-    let mut rows = Vec::new();
-    if with_header {
-        rows.push(["NAMESPACE", "NAME", "STATUS", "WEIGHT", "LASTTRANSITIONTIME"].map(str::to_owned).to_vec());
-    }
-    rows.extend(canaries.iter().map(|canary| {
-        vec![
-            canary.namespace.clone(),
-            canary.name.clone(),
-            canary.phase.clone(),
-            canary.weight.to_string(),
-            canary.last_transition_time.clone(),
-        ]
-    }));
-    if !all_namespaces {
-        rows.iter_mut().for_each(|row| drop(row.remove(0)));
-    }
-    table(&rows)
-}
-
-/// Returns the text of an event, with how often it happened.
-fn counted(event: &EventView) -> String {
-    match event.count {
-        0 | 1 => event.message.clone(),
-        count => format!("{} (x{count} up to {})", event.message, event.last),
-    }
-}
-
-fn description(canary: &CanaryView, events: &[EventView]) -> String {
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let mut rows = vec![
-        ("Name", canary.name.clone()),
-        ("Namespace", canary.namespace.clone()),
-        ("Target", canary.target.clone()),
-        ("Phase", canary.phase.clone()),
-        ("Canary Weight", canary.weight.to_string()),
-        ("Failed Checks", canary.failed_checks.to_string()),
-        ("Iterations", canary.iterations.to_string()),
-        ("Primary", canary.primary_revision.clone()),
-        ("Canary", or_none(&canary.canary_revision)),
-        ("Judge", canary.mode.clone()),
-    ];
-    if let Some(verdict) = &canary.verdict {
-        rows.push(("Verdict", verdict.kind.clone()));
-        rows.push(("Because", verdict.reason.clone()));
-        rows.push(("Compared", verdict.comparison.clone()));
-    }
-    if let Some(evidence) = &canary.evidence {
-        rows.push(("Evidence", format!("{:.2} of {:.2}", evidence.harm, evidence.decisive)));
-    }
-    let shares = canary.alpha.shares.iter().map(|of| format!("{} {:.1} %", of.signal, of.share * 100.0));
-    let shares: Vec<String> = shares.collect();
-    if !shares.is_empty() {
-        rows.push(("Alpha", format!("{} ({})", canary.alpha.total, shares.join(", "))));
-    }
-    if !canary.alpha.outside.is_empty() {
-        rows.push(("Outside Alpha", canary.alpha.outside.join(", ")));
-    }
-    for (metric, value) in &canary.metrics {
-        rows.push(("Metric", format!("{metric} {value}")));
-    }
-    let mut out = table(&rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect::<Vec<_>>());
-    let arms = canary.measured();
-    out.push_str("Arms:\n");
-    let header = ["", "REQUESTS", "ERRORS", "OVERDUE", "RATE/S", "P50", "P90", "P99"].map(str::to_owned).to_vec();
-    out.push_str(&table(&[header, arm_row("primary", &arms.primary), arm_row("canary", &arms.canary)]));
-    out.push_str("Conditions:\n");
-    let conditions = canary.conditions.iter().map(|condition| {
-        vec![
-            format!("  {}", condition.kind),
-            condition.status.clone(),
-            condition.reason.clone(),
-            condition.message.clone(),
-        ]
-    });
-    out.push_str(&table(&conditions.collect::<Vec<_>>()));
-    out.push_str("Events:\n");
-    let events = events.iter().map(|event| vec![format!("  {}", event.kind), event.t.clone(), counted(event)]);
-    out.push_str(&table(&events.collect::<Vec<_>>()));
-    out
-}
-
-fn arm_row(name: &str, arm: &ArmView) -> Vec<String> {
-    let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
-    vec![
-        format!("  {name}"),
-        arm.requests.to_string(),
-        arm.errors.to_string(),
-        arm.overdue.to_string(),
-        format!("{:.0}", arm.rate),
-        ms(arm.p50_ms),
-        ms(arm.p90_ms),
-        ms(arm.p99_ms),
-    ]
 }
 
 /// Unique among the commands of a person or a script.
@@ -378,26 +268,6 @@ fn random_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_kubectls() {
-        let canary = CanaryView {
-            namespace: "prod".into(),
-            name: "backend".into(),
-            phase: "Progressing".into(),
-            weight: 5.0,
-            last_transition_time: "2026-11-23T10:00:00Z".into(),
-            ..CanaryView::default()
-        };
-        insta::assert_snapshot!(summary(std::slice::from_ref(&canary), false, true), @r"
-        NAME      STATUS        WEIGHT   LASTTRANSITIONTIME
-        backend   Progressing   5        2026-11-23T10:00:00Z
-        ");
-        insta::assert_snapshot!(summary(&[canary], true, true), @r"
-        NAMESPACE   NAME      STATUS        WEIGHT   LASTTRANSITIONTIME
-        prod        backend   Progressing   5        2026-11-23T10:00:00Z
-        ");
-    }
 
     #[test]
     fn a_name_has_two_parts() {

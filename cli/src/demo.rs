@@ -150,7 +150,8 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a time as people write it.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time like 500ms, 2s or 1m".to_owned();
     if text == "0" {
         return Ok(Duration::ZERO);

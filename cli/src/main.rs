@@ -117,6 +117,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(outcome) => outcome.into(),
+        Err(error) if error.is::<output::Unread>() => output::Unread::exit_code(),
         Err(error) => {
             let _nobody_reads = output::complain(&format!("wingbeat: {error:#}"));
             if error.is::<output::Wrong>() { output::Outcome::BadInput.into() } else { ExitCode::FAILURE }

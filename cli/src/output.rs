@@ -52,19 +52,47 @@ impl std::fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
-/// Writes a line to standard output.
-pub(crate) fn say(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{text}").context("cannot write to standard output")
+/// Nobody reads standard output any more, as after `| head`: the program ends without a word.
+#[derive(Debug)]
+pub(crate) struct Unread;
+
+impl Unread {
+    /// What shells see of a program that such a pipe has ended: 128 + SIGPIPE.
+    pub(crate) fn exit_code() -> ExitCode {
+        ExitCode::from(141)
+    }
 }
 
-/// Writes a line to standard error.
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for Unread {}
+
+/// Writes a line to standard output.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Writes a line to standard error. If nobody reads it, there is nobody to tell.
 pub(crate) fn complain(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stderr().lock(), "{text}").context("cannot write to standard error")
+    written(writeln!(std::io::stderr().lock(), "{text}"), "standard error")
+        .or_else(|error| if error.is::<Unread>() { Ok(()) } else { Err(error) })
 }
 
 /// Writes text as it is to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
+    let mut out = std::io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()), "standard output")
+}
+
+fn written(written: std::io::Result<()>, to: &str) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Unread.into()),
+        written => written.with_context(|| format!("cannot write to {to}")),
+    }
 }
 
 /// Writes a value to standard output.

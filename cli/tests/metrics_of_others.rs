@@ -66,6 +66,35 @@ spec:
     text.replace("interval: 1s, ", analysis) + &template
 }
 
+/// A query that divides by zero. Nobody can read less for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_is_no_number_is_shown_as_such() {
+    let prometheus = Prometheus { value: Arc::new(Mutex::new(0.25)), ..Prometheus::default() };
+    let address = prometheus.start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("canary.yaml");
+    std::fs::write(&config, documents(&address, "1.4.0")).expect("the file is written");
+    let args = ["--listen-xds", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--config"].map(PathBuf::from);
+    let server = Server::start(PROGRAM, args.into_iter().chain([config.clone()]));
+    until("the first revision serves", || server.phase() == "Initialized").await;
+    *prometheus.value.lock().expect("not poisoned") = f64::INFINITY;
+    std::fs::write(&config, documents(&address, "1.4.1")).expect("the file is written");
+    let measured = || server.canary().and_then(|canary| canary.pointer("/metrics/slow").cloned());
+    until("it is measured", || measured().is_some_and(|value| value == "+Inf")).await;
+    until("it ends the rollout", || server.phase() == "Failed").await;
+    for (args, shown) in [
+        (&["get"][..], "Failed"),
+        (&["describe"], "slow +Inf"),
+        (&["events"], "Halt backend.prod advancement slow +Inf > 0.5"),
+    ] {
+        let (code, said) = server.client(args);
+        assert!(code == Some(0) && said.contains(shown), "{args:?}: {said}");
+    }
+    let metrics = reqwest::get(format!("http://{}/metrics", server.http)).await.expect("an answer").text().await;
+    let line = r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="slow"} inf"#;
+    assert!(metrics.expect("a text").contains(line));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_metric_of_a_prometheus_holds_and_fails_a_rollout() {
     let prometheus = Prometheus { value: Arc::new(Mutex::new(0.25)), ..Prometheus::default() };

@@ -111,7 +111,7 @@ async fn events_are_there_after_a_kill_and_are_streamed() {
     }
 
     let mut watching = std::process::Command::new(PROGRAM)
-        .args(["watch", "prod/a", "--output", "json", "--server", &server.http])
+        .args(["events", "prod/a", "--follow", "--output", "json", "--server", &server.http])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("the program starts");
