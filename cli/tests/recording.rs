@@ -42,6 +42,12 @@ async fn real_envoy_a_recording_comes_to_the_verdict_of_its_rollout() {
         let expected = if ends == "Failed" { "rollback" } else { "advance" };
         assert_eq!(live.as_deref(), Some(expected), "{}", server.said());
     }
+    // Whatever came after their ends is in neither of them.
+    for number in [1, 2] {
+        let file = site.path().join(format!("record/prod_backend_{number}.jsonl"));
+        let output = wingbeat_test_support::server::run(site::PROGRAM, ["replay".as_ref(), file.as_os_str()]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    }
     // A folder that goes away stops no rollout.
     site.old.behave(Behaviour::default());
     assert_eq!(server.condition("Recorded"), None);

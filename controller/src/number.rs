@@ -83,7 +83,6 @@ mod tests {
             (f64::INFINITY, r#""+Inf""#, "+Inf"),
             (f64::NEG_INFINITY, r#""-Inf""#, "-Inf"),
             (f64::NAN, r#""NaN""#, "NaN"),
-            (f64::MAX, "1.7976931348623157e308", &format!("{:.2}", f64::MAX)),
         ] {
             let number = Number::new(value);
             assert_eq!(

@@ -28,8 +28,10 @@ impl Engine {
         for (name, batch) in closed {
             if let Some(canary) = self.roster.measure(&name) {
                 canary.expect(voices);
+                // A window may end after the rollout did: nobody judges it.
+                let is_taken = canary.is_judged();
                 canary.observe(batch);
-                if self.records.is_on {
+                if self.records.is_on && is_taken {
                     self.records.held.extend(canary.seen());
                 }
                 self.policy_is_stale = true;
