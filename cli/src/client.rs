@@ -11,12 +11,15 @@ use wingbeat_controller::view::{EventView, RefusedFileView};
 use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print};
 
+pub(crate) use proxies::{ProxiesArgs, proxies};
+
 use api::{Client, Refused, lenient};
 use follow::Outage;
 use shown::{description, known, summary};
 
 mod api;
 mod follow;
+mod proxies;
 mod shown;
 
 /// How often it is looked for changes.

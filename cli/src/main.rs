@@ -55,6 +55,9 @@ enum Verb {
     /// Lists events
     #[command(after_help = "Example: wingbeat events prod/backend --follow")]
     Events(client::EventsArgs),
+    /// Lists proxies: what each holds, refuses and reports
+    #[command(after_help = "Example: wingbeat proxies --output json")]
+    Proxies(client::ProxiesArgs),
     /// Freezes the share of a canary; harm is still acted on
     #[command(after_help = "Example: wingbeat pause prod/backend")]
     Pause(client::CommandArgs),
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
                 Verb::Describe(args) => client::describe(args).await,
                 Verb::Watch(args) => client::watch(args).await,
                 Verb::Events(args) => client::events(args).await,
+                Verb::Proxies(args) => client::proxies(args).await,
                 Verb::Pause(args) => client::command(Command::Pause, args).await,
                 Verb::Resume(args) => client::command(Command::Resume, args).await,
                 Verb::Approve(args) => client::command(Command::Approve, args).await,

@@ -129,6 +129,36 @@ async fn events_are_there_after_a_kill_and_are_streamed() {
     }
 }
 
+/// Says something to a port, and leaves.
+fn say(port: std::net::SocketAddr, bytes: &[u8]) {
+    let mut peer = std::net::TcpStream::connect(port).expect("a connection");
+    std::io::Write::write_all(&mut peer, bytes).expect("it is sent");
+}
+
+/// Otherwise both ends look as if nobody were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_tls_to_a_port_in_plain_text_is_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "a.yaml", &documents("a", "1"));
+    let server = serve(folder.path(), &[]);
+    until("nobody is there", || server.condition("Connected").is_some_and(|why| why.contains("start one with"))).await;
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+    (0..20).for_each(|_| say(server.xds, &hello));
+    let mend = "127.0.0.1: it speaks TLS to a port in plain text: start the server with --tls-cert and --tls-key";
+    until("it is shown", || server.condition("Connected").is_some_and(|why| why.contains(mend))).await;
+    let metrics = async || {
+        let response = reqwest::get(format!("http://{}/metrics", server.http)).await.expect("an answer");
+        response.text().await.expect("a text")
+    };
+    let counted = r#"wingbeat_refused_peers_total{cause="tls-mismatch"} 20"#;
+    while !metrics().await.contains(counted) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(server.said().matches("speaks TLS to a port in plain text").count(), 1, "{}", server.said());
+    let (code, said) = server.client(&["proxies"]);
+    assert!(code == Some(0) && said.contains("No Envoy takes configuration"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_this_machine_http_is_served_over_tls_and_only_by_known_names() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -153,4 +183,16 @@ async fn beyond_this_machine_http_is_served_over_tls_and_only_by_known_names() {
     assert_eq!(status(None, "/api/v1/canaries").await, 200);
     assert_eq!(status(Some("evil.example"), "/api/v1/canaries").await, 421);
     assert!(reqwest::get(format!("http://127.0.0.1:{port}/healthz")).await.is_err(), "nothing in plain text");
+    // Envoys that speak plain text are told of.
+    say(server.xds, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let canary = async || {
+        let response = client.get(at("/api/v1/canaries")).send().await.expect("an answer");
+        response.text().await.expect("a text")
+    };
+    let told =
+        "127.0.0.1: it speaks plain text to a port with TLS: let the peer speak TLS (wingbeat bootstrap --tls-ca";
+    while !canary().await.contains(told) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(server.said().matches("speaks plain text to a port with TLS").count() >= 2, "each port: {}", server.said());
 }

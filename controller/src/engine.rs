@@ -47,6 +47,7 @@ mod memoir;
 mod policy;
 mod record;
 mod records;
+mod reporters;
 mod roster;
 mod routes;
 mod show;
@@ -55,6 +56,7 @@ mod texts;
 
 pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
+pub use reporters::Reporter;
 pub(crate) use show::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.

@@ -11,7 +11,7 @@ use wingbeat_xds_server::server::{Cause, Intake, News, Peer};
 
 use crate::mailbox::{Mailbox, Report};
 use crate::setup::Setup;
-use crate::view::{Board, EventId, EventView};
+use crate::view::{Board, EventId, EventView, ProxyView};
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
@@ -151,6 +151,15 @@ impl Handle {
             return Err(Refusal::Unavailable);
         }
         answer.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Returns who takes configuration or reports.
+    pub async fn proxies(&self) -> Result<Vec<ProxyView>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        if !self.mailbox.proxies(reply) {
+            return Err(Refusal::Unavailable);
+        }
+        answer.await.map_err(|_| Refusal::Unavailable)
     }
 
     /// Manages this from now on. Fails only if the engine has ended.

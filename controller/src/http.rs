@@ -152,7 +152,7 @@ async fn healthy(State(api): State<Api>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the engine has ended or hangs").into_response()
 }
 
-fn routes() -> [(&'static str, MethodRouter<Api>); 10] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 11] {
     [
         ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
         ("/healthz", get(healthy)),
@@ -164,6 +164,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 10] {
         ("/api/v1/canaries/{namespace}/{name}/{verb}", post(command)),
         ("/api/v1/events", get(events)),
         ("/api/v1/refused-files", get(refused_files)),
+        ("/api/v1/proxies", get(proxies)),
     ]
 }
 
@@ -188,6 +189,13 @@ async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
 
 async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
     Json(api.handle.board().refused_files.clone())
+}
+
+async fn proxies(State(api): State<Api>) -> Response {
+    match api.handle.proxies().await {
+        Ok(proxies) => Json(proxies).into_response(),
+        Err(refusal) => failure(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
+    }
 }
 
 async fn one(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {

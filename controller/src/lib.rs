@@ -19,6 +19,7 @@ mod mailbox;
 pub mod metrics;
 pub mod number;
 pub mod outbound;
+mod proxies;
 pub mod recorder;
 pub mod runtime;
 mod series;

@@ -17,6 +17,7 @@ use wingbeat_xds_server::server::Peer;
 use crate::handle::{Refusal, Verb};
 use crate::outbound::messenger::Answered;
 use crate::setup::Setup;
+use crate::view::ProxyView;
 
 /// Reports that may wait: two seconds of all that is granted. More are refused.
 const MOST_REPORTS: usize = 4_096;
@@ -40,6 +41,7 @@ pub(crate) struct Report {
 pub(crate) enum Order {
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
+    Proxies { reply: oneshot::Sender<Vec<ProxyView>> },
 }
 
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
@@ -99,11 +101,23 @@ impl Mailbox {
         id: String,
         reply: oneshot::Sender<Result<(), Refusal>>,
     ) -> bool {
+        self.order(Order::Command { canary, verb, id, reply })
+    }
+
+    /// Asks for all proxies. False if there is no room.
+    pub(crate) fn proxies(&self, reply: oneshot::Sender<Vec<ProxyView>>) -> bool {
+        self.order(Order::Proxies { reply })
+    }
+
+    fn order(&self, order: Order) -> bool {
         self.put(|lanes| {
-            let commands = lanes.orders.iter().filter(|order| matches!(order, Order::Command { .. })).count();
-            let fits = commands < MOST_COMMANDS;
+            let is_bounded = |order: &&Order| match order {
+                Order::Command { .. } | Order::Proxies { .. } => true,
+                Order::Answer(_) => false,
+            };
+            let fits = lanes.orders.iter().filter(is_bounded).count() < MOST_COMMANDS;
             if fits {
-                lanes.orders.push_back(Order::Command { canary, verb, id, reply });
+                lanes.orders.push_back(order);
             }
             fits
         })

@@ -17,6 +17,7 @@ use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
 use crate::mailbox::{Mailbox, Order, Report, Round};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
+use crate::proxies::Proxies;
 use crate::recorder::Recorder;
 use crate::series::Series;
 use crate::setup::Setup;
@@ -86,6 +87,7 @@ impl Runtime {
             recorder,
             mailbox,
             news,
+            proxies: Proxies::default(),
             refused,
             asked: BTreeMap::new(),
             answers: Vec::new(),
@@ -139,6 +141,7 @@ struct Worker {
     recorder: Option<Recorder>,
     mailbox: Mailbox,
     news: Newsbox,
+    proxies: Proxies,
     refused: RefusedPeers,
     /// Questions that are on their way, one of a canary at a time.
     asked: BTreeMap<CanaryName, Ticket>,
@@ -159,6 +162,7 @@ impl Worker {
             let now = self.clock.now();
             for news in self.news.take() {
                 self.engine.heard(&news, now);
+                self.proxies.heard(&news, now);
             }
             self.engine.tick(now);
         }
@@ -187,6 +191,9 @@ impl Worker {
                     Err(Refusal::NotFound(canary))
                 };
                 self.answers.push((reply, answer));
+            }
+            Order::Proxies { reply } => {
+                let _gone = reply.send(self.proxies.view(self.engine.reporters(now), now));
             }
             Order::Answer(Answered { canary, ticket, answer, measured }) => {
                 if self.asked.get(&canary) == Some(&ticket) {

@@ -2,7 +2,7 @@
 //!
 //! Fields are added here, never renamed: scripts read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -266,6 +266,54 @@ impl FromStr for EventId {
         let (run, number) = text.split_once('-').unwrap_or(("0", text));
         Ok(Self { run: run.parse()?, number: number.parse()? })
     }
+}
+
+/// A proxy that takes configuration, or reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyView {
+    /// Its `node.id`.
+    pub node: String,
+    /// Streams by which it takes configuration: one, or one a type; none if it only reports.
+    pub streams: u64,
+    /// When the oldest of them began: RFC 3339, UTC.
+    pub connected_since: Option<String>,
+    /// When it acknowledged all that it wants of a type, last: `clusters`, `endpoints`, `listeners`, `routes`, `filter`.
+    pub acknowledged: BTreeMap<String, String>,
+    /// What it refuses and has as it was before, by type; the first ten names of each.
+    pub refuses: BTreeMap<String, BTreeSet<String>>,
+    /// What it refused last.
+    pub last_refusal: Option<RefusalView>,
+    /// How long ago it reported last; null if it does not.
+    pub last_report_ms: Option<u64>,
+    /// The routes that its reports show.
+    pub routes: Vec<ProxyRouteView>,
+}
+
+/// What a proxy said of a configuration that it refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusalView {
+    /// RFC 3339, UTC.
+    pub t: String,
+    /// Of which type: `clusters`, `endpoints`, `listeners`, `routes`, `filter`.
+    pub resources: String,
+    /// Its words.
+    pub message: String,
+}
+
+/// The routes of a canary, as a proxy has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyRouteView {
+    /// Namespace of the canary.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The latest rev that it served a request by.
+    pub rev: u64,
+    /// The rev that is served now.
+    pub current_rev: u64,
 }
 
 /// An event, worded as Flagger words it.

@@ -22,11 +22,10 @@ use crate::resource::Kind;
 use crate::session::Nack;
 use crate::store::Store;
 
-use access::RefusalLog;
 use stream::Discovery;
 
-pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, equal_in_constant_time};
-pub use connections::{Busy, Connection, Connections, Limits, Remote};
+pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, RefusalLog, equal_in_constant_time};
+pub use connections::{Busy, Connection, Connections, Limits, OnMismatch, Remote, Wire};
 pub use identity::{Certificate, NodeList, Peer, WrongLine};
 
 mod access;
@@ -89,6 +88,9 @@ pub enum Happened {
     Settled(Kind),
     /// Its stream ended.
     Left,
+    /// A peer that is no client yet speaks TLS to a port in plain text, or the reverse. Told once in a while; `node` is its
+    /// address, and there is no stream.
+    Mismatched(String),
 }
 
 /// Takes what proxies have to say.
@@ -167,6 +169,7 @@ pub async fn serve<I: Intake>(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let Security { tls, access, limits } = security;
+    let wire = if tls.is_some() { Wire::Tls } else { Wire::Plain };
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -178,10 +181,10 @@ pub async fn serve<I: Intake>(
     }
     let gate = Gate { intake, access: Arc::new(access), log: RefusalLog::default() };
     let discovery = Arc::new(Discovery::new(store, gate.clone()));
-    let reports = ReportServiceServer::new(Reports { gate }).max_decoding_message_size(MAX_REPORT);
+    let reports = ReportServiceServer::new(Reports { gate: gate.clone() }).max_decoding_message_size(MAX_REPORT);
     let router = services::add(Routes::default().into_axum_router(), &discovery);
     let router = Routes::from(router).add_service(reports).into_axum_router().layer(from_fn(identify));
-    let connections = Connections::new(limits);
+    let connections = Connections::new(limits, wire, gate.on_mismatch());
     let incoming = futures::stream::unfold((connections, listener), async |(connections, listener)| {
         let connection = connections.accept(&listener).await;
         Some((Ok::<_, std::io::Error>(connection), (connections, listener)))
@@ -236,6 +239,19 @@ impl<I: Intake> Gate<I> {
         self.intake.refused(cause);
         self.log.note(cause, peer, status.message());
         status
+    }
+
+    /// Returns what counts those that speak something else than the port, and tells of them when they are logged.
+    fn on_mismatch(&self) -> OnMismatch {
+        let gate = self.clone();
+        OnMismatch::new(move |address, mend| {
+            let peer = Peer::Uncertified(address.to_canonical());
+            gate.intake.refused(Cause::Tls);
+            if gate.log.note(Cause::Tls, &peer, mend).is_some() {
+                let what = Happened::Mismatched(mend.to_owned());
+                gate.intake.news(News { node: peer.to_string(), stream: 0, what });
+            }
+        })
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Clients {
     /// Something became of an open trouble since it was asked last.
     changed: bool,
     alone: Alone,
+    /// Who speaks something else than the port, and the mend; until somebody does better.
+    mismatched: Option<String>,
 }
 
 /// What a trouble with something that has a name is.
@@ -79,6 +81,7 @@ impl Clients {
         match &news.what {
             Happened::Connected { voice } => {
                 self.changed |= self.streams.is_empty();
+                self.mismatched = None;
                 let voice = voice.as_ref().map(NodeId::new);
                 if let Some(voice) = &voice {
                     let streams = self.voices.entry(voice.clone()).or_default();
@@ -108,6 +111,13 @@ impl Clients {
                 let still =
                     |matter: Matter, name: &String, stream: u64| of_it != (matter, stream) || refused.contains(name);
                 self.keep(|_| true, |(matter, name, stream)| still(*matter, name, *stream));
+            }
+            Happened::Mismatched(mend) => {
+                // Beside clients that can, it is logged and counted.
+                if self.is_alone() {
+                    self.changed = true;
+                    self.mismatched = Some(format!("{}: {mend}", news.node));
+                }
             }
             Happened::Overdue(clusters) => return self.overdue(news, clusters, canaries),
             Happened::Refused(nack) => return self.refused(news, nack, canaries),
@@ -259,6 +269,11 @@ impl Clients {
             .or_else(|| self.of(Matter::Refused(Kind::Routes), &host(canary)))
             .or_else(|| listeners.iter().find_map(|name| self.of(Matter::Refused(Kind::Listener), name)))
             .or_else(of_filter)
+    }
+
+    /// Returns why no client takes configuration, as far as that is known.
+    pub(super) fn why_alone(&self) -> Option<&str> {
+        self.mismatched.as_deref()
     }
 
     /// Returns true if no client takes configuration.

@@ -86,6 +86,11 @@ impl Fleet {
         u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
+    /// Returns each node with the time of a report, the latest one last.
+    pub(super) fn reports(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
+        self.order.iter().filter_map(|(last, key)| Some((&self.workers.get(key)?.node, *last)))
+    }
+
     /// Returns how many nodes report.
     pub(super) fn nodes(&self) -> usize {
         self.nodes.len()

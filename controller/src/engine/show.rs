@@ -101,7 +101,7 @@ impl<'a> Troubles<'a> {
             proxies: match (roster.missing(name), self.clients.trouble_of(canary)) {
                 (Some(cluster), _) => Some(Proxies::LackCluster(missing(canary, cluster))),
                 (None, Some(text)) => Some(Proxies::Refuse(text)),
-                (None, None) if self.clients.is_alone() => Some(Proxies::Absent),
+                (None, None) if self.clients.is_alone() => Some(Proxies::Absent(self.clients.why_alone())),
                 (None, None) => None,
             },
             unstorable: self.unstorable,
@@ -124,8 +124,8 @@ struct Trouble<'a> {
 
 /// Why its routes are not in force, at all proxies or at some.
 enum Proxies<'a> {
-    /// There is none.
-    Absent,
+    /// There is none, maybe for this reason.
+    Absent(Option<&'a str>),
     /// Some refuses what it needs, or does not ask for it.
     Refuse(&'a str),
     /// They are not sent these routes.
@@ -261,9 +261,13 @@ fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Trouble<'_
         Some(Proxies::LackCluster(text)) => {
             conditions.push(condition("Programmed", "False", "ClusterMissing", text.clone()));
         }
-        Some(Proxies::Absent) => {
+        Some(Proxies::Absent(None)) => {
             let message = "No Envoy takes configuration: start one with what `wingbeat bootstrap` prints.".to_owned();
             conditions.push(condition("Connected", "False", "NoProxies", message));
+        }
+        Some(Proxies::Absent(Some(why))) => {
+            let message = format!("No Envoy takes configuration, and one that tries cannot: {why}.");
+            conditions.push(condition("Connected", "False", "TlsMismatch", message));
         }
         None => {}
     }

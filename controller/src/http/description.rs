@@ -15,7 +15,10 @@ use crate::number::Number;
 use crate::runtime::Runtime;
 use crate::setup::{Audience, Managed, Service, Setup, Workload};
 use crate::store::memory::Memory;
-use crate::view::{AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView};
+use crate::view::{
+    AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ProxyRouteView, ProxyView, RefusalView,
+    ShareView, VerdictView,
+};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -122,6 +125,18 @@ fn every_field_is_described() {
     let problem =
         Problem { file: "a.yaml".into(), line: 1, column: 1, field: "spec".into(), message: "is missing".into() };
     check_named("RefusedFile", &RefusedFileView { file: "a.yaml".into(), errors: vec![problem] });
+    let refusal = RefusalView { t: "T".into(), resources: "routes".into(), message: "no".into() };
+    let proxy = ProxyView {
+        connected_since: Some("T".into()),
+        acknowledged: BTreeMap::from([("routes".into(), "T".into())]),
+        refuses: BTreeMap::from([("routes".into(), BTreeSet::from(["prod/backend".into()]))]),
+        last_refusal: Some(refusal),
+        last_report_ms: Some(1),
+        routes: vec![ProxyRouteView::default()],
+        ..ProxyView::default()
+    };
+    check_named("Proxy", &proxy);
+    check_named("Proxy", &ProxyView::default());
     check_named("Command", &CommandBody { id: Some("1".into()) });
     let verbs =
         document().pointer("/paths/~1api~1v1~1canaries~1{namespace}~1{name}~1{verb}/post/parameters/2").cloned();
@@ -199,6 +214,7 @@ async fn what_is_answered_is_what_is_described() {
         (verb, "/api/v1/canaries/prod/backend/abort", Some(json!({"id": "forged\nline"})), 400),
         ("/api/v1/events", "/api/v1/events", None, 200),
         ("/api/v1/refused-files", "/api/v1/refused-files", None, 200),
+        ("/api/v1/proxies", "/api/v1/proxies", None, 200),
     ] {
         let request = match body {
             Some(body) => client.post(at(asked)).json(&body),

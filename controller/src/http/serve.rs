@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
-use wingbeat_xds_server::server::{Connections, Limits, Remote, Tls};
+use wingbeat_xds_server::server::{
+    Cause, Connections, Intake as _, Limits, OnMismatch, Peer as Client, RefusalLog, Remote, Tls, Wire,
+};
 
 use super::{Api, Peer, failure, router, tls};
 
@@ -45,8 +47,15 @@ impl Default for Bounds {
 pub async fn serve(listener: TcpListener, tls: Option<&Tls>, bounds: Bounds, api: Api) -> std::io::Result<()> {
     let acceptor = tls.map(tls::config).transpose().map_err(std::io::Error::other)?;
     let acceptor = acceptor.map(|config| TlsAcceptor::from(Arc::new(config)));
+    let wire = if acceptor.is_some() { Wire::Tls } else { Wire::Plain };
+    let (handle, log) = (api.handle.clone(), RefusalLog::default());
+    let on_mismatch = OnMismatch::new(move |address, mend| {
+        handle.refused(Cause::Tls);
+        let _unlogged = log.note(Cause::Tls, &Client::Uncertified(address.to_canonical()), mend);
+    });
     let routes = router(api);
-    let connections = Connections::new(Limits { most: bounds.most, waiting: bounds.headers + bounds.answer });
+    let limits = Limits { most: bounds.most, waiting: bounds.headers + bounds.answer };
+    let connections = Connections::new(limits, wire, on_mismatch);
     loop {
         let connection = connections.accept(&listener).await;
         let (remote, routes, acceptor) = (connection.remote().clone(), routes.clone(), acceptor.clone());

@@ -58,11 +58,13 @@ pub enum Cause {
     Share,
     /// What it sent cannot be.
     Malformed,
+    /// It speaks TLS to a port in plain text, or the reverse.
+    Tls,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed];
+    pub const ALL: [Self; 5] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Tls];
 
     /// Returns its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -71,6 +73,7 @@ impl Cause {
             Self::Anonymous => "anonymous",
             Self::Share => "too-much",
             Self::Malformed => "malformed",
+            Self::Tls => "tls-mismatch",
         }
     }
 }
@@ -115,7 +118,7 @@ pub fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
 
 /// Logs refusals, each cause once in a while.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RefusalLog(Arc<Mutex<BTreeMap<Cause, Logged>>>);
+pub struct RefusalLog(Arc<Mutex<BTreeMap<Cause, Logged>>>);
 
 #[derive(Debug)]
 struct Logged {
@@ -124,14 +127,15 @@ struct Logged {
 }
 
 impl RefusalLog {
-    /// Notes a refusal, and logs it if none for the same cause was logged just now.
-    pub(super) fn note(&self, cause: Cause, peer: &Peer, why: &str) {
+    /// Notes a refusal, and logs it if none for the same cause was logged just now. Returns how many were not logged before
+    /// it; nothing if it was not logged itself.
+    pub fn note(&self, cause: Cause, peer: &Peer, why: &str) -> Option<u64> {
         let now = Instant::now();
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let more = match logged.get_mut(&cause) {
             Some(last) if now.duration_since(last.at) < LOG_EVERY => {
                 last.since = last.since.saturating_add(1);
-                return;
+                return None;
             }
             Some(last) => last.since,
             None => 0,
@@ -139,6 +143,7 @@ impl RefusalLog {
         logged.insert(cause, Logged { at: now, since: 0 });
         drop(logged);
         tracing::warn!(cause = cause.as_str(), %peer, unlogged = more, "refused: {why}");
+        Some(more)
     }
 }
 

@@ -3,6 +3,9 @@
 //! A connection is *waiting* until it has sent a whole request, and again once that is answered; in between it is *busy*.
 //! Where there is no room, one that waits makes way: of the same host if that has more connections than there is room for
 //! others, else of the host that has most. So whoever opens connections and sends half of a request pushes out its own.
+//!
+//! Who speaks TLS to a port in plain text, or the reverse, is found by the first byte and told: at both ends it looks as
+//! if nobody were there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future as _;
@@ -26,6 +29,22 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// After an error of the listener: it says the same again at once, where descriptors are scarce.
 const AFTER_ERROR: Duration = Duration::from_millis(50);
 
+/// The first byte of TLS: a handshake.
+const HANDSHAKE: u8 = 0x16;
+
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// Plain text.
+    Plain,
+    /// TLS.
+    Tls,
+}
+
+/// Is told of each peer that speaks something else than its port: whose address it is, and the mend.
+#[derive(Clone)]
+pub struct OnMismatch(Arc<dyn Fn(IpAddr, &str) + Send + Sync>);
+
 /// What a port takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -39,6 +58,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Connections {
     limits: Limits,
+    wire: Wire,
+    on_mismatch: OnMismatch,
     table: Arc<Mutex<Table>>,
 }
 
@@ -74,8 +95,16 @@ pub struct Connection {
     io: TcpStream,
     remote: Remote,
     hung_up: oneshot::Receiver<()>,
+    first_byte: FirstByte,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether a peer has said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstByte {
+    Awaited,
+    Seen,
 }
 
 /// The other end of a connection.
@@ -92,8 +121,8 @@ pub struct Busy(Remote);
 
 impl Connections {
     /// Returns a port without any.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, table: Arc::default() }
+    pub fn new(limits: Limits, wire: Wire, on_mismatch: OnMismatch) -> Self {
+        Self { limits, wire, on_mismatch, table: Arc::default() }
     }
 
     /// Takes the next connection.
@@ -130,7 +159,7 @@ impl Connections {
         let (number, hung_up) = table.admit(host(address.ip()), self.limits.most, now)?;
         drop(table);
         let remote = Remote { address, number, connections: self.clone() };
-        Some(Connection { io, remote, hung_up, stalled: None })
+        Some(Connection { io, remote, hung_up, first_byte: FirstByte::Awaited, stalled: None })
     }
 
     // A std mutex, never held across an await: look-ups in maps are all there is.
@@ -146,6 +175,36 @@ fn host(address: IpAddr) -> IpAddr {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
         }
         address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
+    }
+}
+
+impl Wire {
+    /// Returns what is wrong with a peer that begins with this byte, and the mend.
+    fn mismatch(self, first: u8) -> Option<&'static str> {
+        match (self, first == HANDSHAKE) {
+            (Self::Plain, false) | (Self::Tls, true) => None,
+            (Self::Plain, true) => Some(
+                "it speaks TLS to a port in plain text: start the server with --tls-cert and --tls-key, or let the peer \
+                 speak plain text (a bootstrap without --tls-ca, http:// instead of https://)",
+            ),
+            (Self::Tls, false) => Some(
+                "it speaks plain text to a port with TLS: let the peer speak TLS (wingbeat bootstrap --tls-ca, https:// \
+                 instead of http://), or start the server without --tls-cert",
+            ),
+        }
+    }
+}
+
+impl OnMismatch {
+    /// Returns what calls this. It must not block.
+    pub fn new(tell: impl Fn(IpAddr, &str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl std::fmt::Debug for OnMismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnMismatch").finish_non_exhaustive()
     }
 }
 
@@ -286,7 +345,16 @@ impl AsyncRead for Connection {
         if self.has_hung_up(context) {
             return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if let (FirstByte::Awaited, Some(first)) = (self.first_byte, buffer.filled().get(before)) {
+            self.first_byte = FirstByte::Seen;
+            let Connections { wire, on_mismatch, .. } = &self.remote.connections;
+            if let Some(mend) = wire.mismatch(*first) {
+                on_mismatch.0(self.remote.address.ip(), mend);
+            }
+        }
+        read
     }
 }
 

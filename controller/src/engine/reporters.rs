@@ -1,0 +1,37 @@
+//! Which nodes report, and which routes their reports show.
+
+use std::collections::BTreeMap;
+
+use wingbeat_core::time::Timestamp;
+
+use crate::engine::{Engine, NODE_SILENT};
+use crate::view::ProxyRouteView;
+
+/// A node that reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reporter {
+    /// When it reported last.
+    pub last: Option<Timestamp>,
+    /// The routes that it shows, of canaries whose rollouts are on.
+    pub routes: Vec<ProxyRouteView>,
+}
+
+impl Engine {
+    /// Returns the nodes that report. For people: it looks at every worker.
+    pub fn reporters(&self, now: Timestamp) -> BTreeMap<String, Reporter> {
+        let mut reporters: BTreeMap<String, Reporter> = BTreeMap::new();
+        for (node, last) in self.fleet.reports() {
+            reporters.entry(node.to_string()).or_default().last = Some(last);
+        }
+        for (name, canary) in self.roster.all() {
+            let nodes = canary.nodes.iter().filter(|(_, node)| now.since(node.last) <= NODE_SILENT);
+            for (id, node) in nodes {
+                let (namespace, name) = (name.namespace.clone(), name.name.clone());
+                let (rev, current_rev) = (node.rev.get(), canary.state.rev.get());
+                let route = ProxyRouteView { namespace, name, rev, current_rev };
+                reporters.entry(id.to_string()).or_default().routes.push(route);
+            }
+        }
+        reporters
+    }
+}
