@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene};
-use wingbeat_demo::summary::Summary;
+use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene, Sight};
+use wingbeat_demo::summary::{Ended, Summary};
 
 use crate::output::{Format, Outcome, complain, emit, say};
 
@@ -94,14 +94,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let title = format!("{} at {} requests a second", scene.scenario.as_str(), scene.rps);
     let played = match args.output {
         Format::Text if let Some(screen) = Screen::open(title) => {
-            let played = scene.play(wingbeat::FILTER, &|sight| screen.show(sight)).await;
+            let show = |sight: Sight<'_>| screen.show(sight);
+            let played = to_the_end(scene.play(wingbeat::FILTER, &show)).await;
             screen.close();
             played?
         }
-        Format::Text => scene.play(wingbeat::FILTER, &Lines::new(say).spectator()).await?,
+        Format::Text => to_the_end(scene.play(wingbeat::FILTER, &Lines::new(say).spectator())).await?,
         // For a script, standard output has the summary alone.
-        Format::Json | Format::Yaml => scene.play(wingbeat::FILTER, &Lines::new(complain).spectator()).await?,
+        Format::Json | Format::Yaml => {
+            to_the_end(scene.play(wingbeat::FILTER, &Lines::new(complain).spectator())).await?
+        }
     };
+    let Some(played) = played else { return Ok(Outcome::NotSo) };
     match args.output {
         Format::Text => say(&in_words(&played))?,
         Format::Json | Format::Yaml => emit(args.output, &played.summary)?,
@@ -109,10 +113,37 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     Ok(if played.as_it_should { Outcome::Done } else { Outcome::NotSo })
 }
 
+/// Plays until the end, or until somebody interrupts: then nothing comes of it, and everything that was started ends.
+async fn to_the_end(played: impl Future<Output = anyhow::Result<Played>>) -> anyhow::Result<Option<Played>> {
+    tokio::select! {
+        played = played => played.map(Some),
+        Ok(()) = tokio::signal::ctrl_c() => Ok(None),
+    }
+}
+
+fn headline(summary: &Summary) -> String {
+    let failed = format!("{} of {} requests failed", summary.failed_requests, summary.requests);
+    match (summary.result, summary.fault_to_verdict_ms) {
+        (Ended::RolledBack, Some(ms)) => format!("ROLLED BACK {ms} ms after the fault: {failed}"),
+        (Ended::RolledBack, None) => {
+            format!("ROLLED BACK without a fault, {} ms after the rollout began", summary.duration_ms)
+        }
+        (Ended::Promoted, _) => {
+            format!("PROMOTED {:.1} s after the rollout began: {failed}", seconds(summary.duration_ms))
+        }
+        (Ended::NoData, _) => format!("NOT DECIDED within {:.1} s: {failed}", seconds(summary.duration_ms)),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a demo fit")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
 fn in_words(played: &Played) -> String {
     let Summary { fault_to_verdict_ms, fault_to_last_canary_request_ms, canary_requests_after_fault, .. } =
         played.summary;
-    let mut lines = vec![String::new(), format!("{}", played.reason)];
+    let mut lines = vec![String::new(), headline(&played.summary), played.reason.clone()];
     if let (Some(verdict), Some(last), Some(requests)) =
         (fault_to_verdict_ms, fault_to_last_canary_request_ms, canary_requests_after_fault)
     {
@@ -120,12 +151,21 @@ fn in_words(played: &Played) -> String {
         lines.push(format!("from the fault to the last canary request{last:>6} ms, {requests} requests"));
     }
     lines.push(format!(
-        "users lost {} of {} requests ({} to the canary, {} to the primary)",
+        "users lost {} of {} requests ({} to the canary, {} to the primary, {} that nobody answered)",
         played.summary.failed_requests,
         played.summary.requests,
-        played.summary.failed_requests_canary,
-        played.summary.failed_requests_primary
+        played.summary.failed_requests_canary.saturating_sub(played.unanswered),
+        played.summary.failed_requests_primary,
+        played.unanswered
     ));
+    let (answered, sent) = played.answered;
+    if answered.saturating_mul(10) < sent.saturating_mul(9) {
+        lines.push(format!(
+            "this machine is too slow for {} requests a second: {answered} of {sent} were answered when the load ended; try a \
+             smaller --rps",
+            played.summary.rps
+        ));
+    }
     let verdict = if played.as_it_should { "as it should" } else { "NOT as it should" };
     lines.push(format!("the scenario {} ended {verdict}", played.summary.scenario));
     lines.join("\n")
@@ -166,6 +206,44 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn played(result: Ended, fault_to_verdict_ms: Option<u64>) -> Played {
+        let summary = Summary {
+            scenario: "errors",
+            result,
+            rps: 1_000,
+            weight_at_fault: None,
+            fault_to_verdict_ms,
+            fault_to_last_canary_request_ms: None,
+            canary_requests_after_fault: None,
+            requests: 3_155,
+            failed_requests: 7,
+            failed_requests_canary: 6,
+            failed_requests_primary: 1,
+            misrouted: 0,
+            false_verdicts: 0,
+            duration_ms: 12_340,
+        };
+        let reason = "the canary fails".to_owned();
+        Played { summary, reason, as_it_should: true, unanswered: 2, answered: (3_150, 3_155) }
+    }
+
+    #[test]
+    fn the_end_is_told_in_a_headline() {
+        for (result, fault, headline) in [
+            (Ended::RolledBack, Some(153), "ROLLED BACK 153 ms after the fault: 7 of 3155 requests failed"),
+            (Ended::RolledBack, None, "ROLLED BACK without a fault, 12340 ms after the rollout began"),
+            (Ended::Promoted, None, "PROMOTED 12.3 s after the rollout began: 7 of 3155 requests failed"),
+            (Ended::NoData, None, "NOT DECIDED within 12.3 s: 7 of 3155 requests failed"),
+        ] {
+            assert_eq!(in_words(&played(result, fault)).lines().nth(1), Some(headline));
+        }
+        let words = in_words(&played(Ended::RolledBack, Some(153)));
+        assert!(words.contains("(4 to the canary, 1 to the primary, 2 that nobody answered)"), "{words}");
+        assert!(!words.contains("too slow"), "{words}");
+        let slow = in_words(&Played { answered: (169, 1_000), ..played(Ended::RolledBack, Some(153)) });
+        assert!(slow.contains("too slow for 1000 requests a second: 169 of 1000 were answered"), "{slow}");
+    }
 
     #[test]
     fn times_and_shares_are_read_as_people_write_them() {

@@ -91,6 +91,10 @@ pub struct Outcome {
     pub reason: String,
     /// True if it ended as the scenario should.
     pub as_it_should: bool,
+    /// Of the failed requests, those that nobody answered: of the canary, or lost because the machine is too slow.
+    pub unanswered: u64,
+    /// Requests that had been answered when the load ended, of how many that were sent.
+    pub answered: (u64, u64),
 }
 
 impl Scenario {
@@ -163,9 +167,10 @@ impl Scene {
         spectator: Spectator<'_>,
     ) -> anyhow::Result<Outcome> {
         let began = now();
-        stage.handle().configure(stage.setup(self, CANARY, filter)?)?;
-        let mut board = stage.handle().watch();
+        // Before there are any.
         let mut events = stage.handle().events().follow();
+        let mut board = stage.handle().watch();
+        stage.handle().configure(stage.setup(self, CANARY, filter)?)?;
         let mut shown = tokio::time::interval(SHOW_EVERY);
         let mut fault = Fault::planned(self);
         let mut given_up = false;
@@ -178,7 +183,7 @@ impl Scene {
                 }
                 _ = shown.tick() => {
                     if let Some(view) = stage.view() {
-                        spectator(Sight::View(began.elapsed(), &view));
+                        spectator(Sight::View(began.elapsed(), &of_the_rollout(view)));
                     }
                 }
             }
@@ -215,22 +220,24 @@ impl Scene {
             }
             // The time stands: it is that of the verdict.
             if let Some(view) = stage.view() {
-                spectator(Sight::View(duration, &view));
+                spectator(Sight::View(duration, &of_the_rollout(view)));
             }
         }
         let serves = stage.view().map(|view| view.primary_revision);
         let promoted = ended != Ended::Promoted || serves.as_deref() == Some(CANARY);
-        let (tally, misrouted) = match load {
+        let (tally, misrouted, answered) = match load {
             Some(load) => {
-                let misrouted = load.misrouted();
-                (load.stop(GRACE).await, misrouted)
+                let (misrouted, Tally { finished, sent, .. }) = (load.misrouted(), load.tally());
+                (load.stop(GRACE).await, misrouted, (finished, sent))
             }
-            None => (Tally::default(), 0),
+            None => (Tally::default(), 0, (0, 0)),
         };
+        let unanswered = tally.failed.iter().filter(|revision| revision.is_none()).count();
+        let unanswered = u64::try_from(unanswered).unwrap_or(u64::MAX);
         let summary = Summary { misrouted, ..fault.summary(self, stage, ended, decided, duration, &tally) };
         let good = summary.false_verdicts == 0 && summary.misrouted == 0;
         let as_it_should = !given_up && ended == self.scenario.should_end() && good && promoted;
-        Ok(Outcome { summary, reason: why, as_it_should })
+        Ok(Outcome { summary, reason: why, as_it_should, unanswered, answered })
     }
 }
 
@@ -329,6 +336,11 @@ impl Fault {
 fn flows(view: &CanaryView) -> bool {
     let judged = view.verdict.as_ref().is_some_and(|verdict| verdict.kind != "no-data");
     judged && view.measured().canary.requests > 0
+}
+
+/// Returns a view that names the revisions as they were in the rollout: what is counted stays theirs, whichever serves.
+fn of_the_rollout(view: CanaryView) -> CanaryView {
+    CanaryView { primary_revision: PRIMARY.to_owned(), canary_revision: Some(CANARY.to_owned()), ..view }
 }
 
 fn reason(view: &CanaryView) -> String {

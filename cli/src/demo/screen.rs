@@ -14,7 +14,7 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 use wingbeat_controller::view::{ArmView, CanaryView};
 use wingbeat_demo::scene::Sight;
 
-use super::lines::event;
+use super::lines::{event, share};
 
 /// Lines of the part that stands still.
 const HEIGHT: u16 = 10;
@@ -65,7 +65,7 @@ impl<B: Backend> Screen<B> {
         }
     }
 
-    /// Leaves the last picture where it is, and the cursor on its last line.
+    /// Leaves the last picture where it is, and the cursor on its last line, where it is seen again.
     pub(crate) fn close(&self) {
         let mut shown = self.lock();
         let bottom = shown.terminal.get_frame().area().bottom().saturating_sub(1);
@@ -90,8 +90,8 @@ fn draw(title: &str, since: Duration, view: &CanaryView, area: Rect, buffer: &mu
     let [weight, arms, evidence, verdict] =
         Layout::vertical([Constraint::Length(1), Constraint::Length(3), Constraint::Length(1), Constraint::Min(2)])
             .areas(inside);
-    let progress = format!("{:<12} canary gets {:>3} %", view.phase, view.weight);
-    gauge(&progress, view.weight / 100.0, Color::Cyan, weight, buffer);
+    let progress = format!("{:<12} canary gets {:>5}", view.phase, share(view));
+    gauge(&progress, measured_share(view), Color::Cyan, weight, buffer);
     draw_arms(view, arms, buffer);
     if let Some(held) = &view.evidence {
         let harm = held.harm.max(0.0);
@@ -100,6 +100,13 @@ fn draw(title: &str, since: Duration, view: &CanaryView, area: Rect, buffer: &mu
     }
     let said = view.verdict.as_ref().map_or_else(String::new, |said| format!("{}: {}", said.kind, said.reason));
     Paragraph::new(said).wrap(Wrap { trim: true }).render(verdict, buffer);
+}
+
+/// Returns the share that the canary has of requests: by weight as it is set, by rules as it turned out.
+fn measured_share(view: &CanaryView) -> f64 {
+    let arms = view.measured();
+    let by_rules = view.strategy == "ab-testing" && view.weight > 0.0;
+    if by_rules { arms.canary.rate / (arms.canary.rate + arms.primary.rate) } else { view.weight / 100.0 }
 }
 
 fn gauge(label: &str, share: f64, color: Color, area: Rect, buffer: &mut Buffer) {
