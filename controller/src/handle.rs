@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, oneshot, watch};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::{Cause, Intake, News, Peer};
+use wingbeat_xds_server::server::{Cause, Intake, News, NotTaken, Peer};
 
 use crate::mailbox::{Mailbox, Report};
 use crate::setup::Setup;
@@ -182,13 +182,13 @@ impl Handle {
         self.mailbox.close();
     }
 
-    /// Takes the report of a filter, from this peer; the error says why it was refused.
-    pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+    /// Takes the report of a filter, from this peer. One that the engine ended over is as one that it had no room for.
+    pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
         let (reply, answer) = oneshot::channel();
         if !self.mailbox.report(Report { peer, request: Box::new(request), reply }) {
-            return Err(Refusal::Unavailable.to_string());
+            return Err(NotTaken::Busy);
         }
-        answer.await.unwrap_or_else(|_| Err(Refusal::Unavailable.to_string()))
+        answer.await.unwrap_or(Err(NotTaken::Busy))
     }
 }
 
@@ -276,7 +276,7 @@ impl EventLog {
 
 impl Intake for Handle {
     /// The server has checked that the peer may speak for the node.
-    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
         Self::report(self, peer, request).await
     }
 

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::Peer;
+use wingbeat_xds_server::server::{NotTaken, Peer, Share, Shares};
 
 use crate::handle::{Refusal, Verb};
 use crate::outbound::messenger::Answered;
 use crate::setup::Setup;
 use crate::view::ProxyView;
 
-/// Reports that may wait: two seconds of all that is granted. More are refused.
+/// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
+/// have more in here than there is room left for all others: half of it, if it is alone.
 const MOST_REPORTS: usize = 4_096;
 /// Reports of one round: a few milliseconds of work. The engine decides before it takes more.
 const REPORTS_A_ROUND: usize = 256;
@@ -33,7 +34,7 @@ const HANGS_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Report {
     pub(crate) peer: Peer,
     pub(crate) request: Box<ReportRequest>,
-    pub(crate) reply: oneshot::Sender<Result<ReportResponse, String>>,
+    pub(crate) reply: oneshot::Sender<Result<ReportResponse, NotTaken>>,
 }
 
 /// What a person or a script wants, or somebody outside has answered.
@@ -59,6 +60,7 @@ pub(crate) struct Mailbox(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     lanes: Mutex<Lanes>,
+    places: Shares,
     filled: Condvar,
     opened: Instant,
     /// When the latest round began, in milliseconds since it was opened.
@@ -67,7 +69,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Lanes {
-    reports: VecDeque<Report>,
+    /// Each with its place, of which its voice has so many.
+    reports: VecDeque<(Share, Report)>,
     /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
     /// The latest: one that was not looked at yet is out of date.
@@ -78,18 +81,17 @@ struct Lanes {
 impl Mailbox {
     #[expect(clippy::disallowed_methods, reason = "the pulse is real time")]
     pub(crate) fn open() -> Self {
-        let (lanes, filled) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Shared { lanes, filled, opened: Instant::now(), beat: AtomicU64::new(0) }))
+        let (lanes, filled, places) = (Mutex::default(), Condvar::new(), Shares::new(MOST_REPORTS));
+        Self(Arc::new(Shared { lanes, places, filled, opened: Instant::now(), beat: AtomicU64::new(0) }))
     }
 
-    /// Hands a report in. False if there is no room.
+    /// Hands a report in. False if there is no room for it, or none for more of this voice.
     pub(crate) fn report(&self, report: Report) -> bool {
+        let voice = report.peer.voice(&report.request.node_id);
+        let Some(place) = self.0.places.take(&voice, 1) else { return false };
         self.put(|lanes| {
-            let fits = lanes.reports.len() < MOST_REPORTS;
-            if fits {
-                lanes.reports.push_back(report);
-            }
-            fits
+            lanes.reports.push_back((place, report));
+            true
         })
     }
 
@@ -161,7 +163,7 @@ impl Mailbox {
         Some(Round {
             setup: lanes.setup.take(),
             orders: lanes.orders.drain(..).collect(),
-            reports: lanes.reports.drain(..reports).collect(),
+            reports: lanes.reports.drain(..reports).map(|(_, report)| report).collect(),
         })
     }
 
@@ -195,9 +197,12 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
 
     fn report(mailbox: &Mailbox) -> bool {
+        report_of([10, 0, 0, 9], mailbox)
+    }
+
+    fn report_of(host: [u8; 4], mailbox: &Mailbox) -> bool {
         let (reply, _) = oneshot::channel();
-        let peer = Peer::Uncertified([127, 0, 0, 1].into());
-        mailbox.report(Report { peer, request: Box::default(), reply })
+        mailbox.report(Report { peer: Peer::Uncertified(host.into()), request: Box::default(), reply })
     }
 
     fn command(mailbox: &Mailbox) -> bool {
@@ -215,6 +220,23 @@ mod tests {
         let round = mailbox.take(NOW).unwrap();
         assert_eq!((round.reports.len(), round.orders.len(), round.setup.is_some()), (REPORTS_A_ROUND, 0, false));
         assert!(report(&mailbox), "there is room again");
+    }
+
+    /// One voice that sends all it can, and others that send what they have to.
+    #[test]
+    fn a_flood_of_one_voice_leaves_room_for_the_others() {
+        let mailbox = Mailbox::open();
+        while report(&mailbox) {}
+        for host in 10..20 {
+            assert!((0..20).all(|_| report_of([10, 0, 0, host], &mailbox)), "host {host} gets in");
+        }
+        assert!(!report(&mailbox), "the flood has more than its share still");
+        let (mut rounds, mut taken) = (0, 0);
+        while let Some(round) = mailbox.take(NOW).filter(|round| !round.reports.is_empty()) {
+            (rounds, taken) = (rounds + 1, taken + round.reports.len());
+        }
+        assert!((MOST_REPORTS / 2..MOST_REPORTS).contains(&taken), "{taken} in {rounds} rounds");
+        assert!(report(&mailbox), "places are given back");
     }
 
     #[test]

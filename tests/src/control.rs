@@ -12,7 +12,7 @@ use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::server::{self, Happened, Intake, News, Peer, Security, Tls};
+use wingbeat_xds_server::server::{self, Happened, Intake, News, NotTaken, Peer, Security, Tls};
 use wingbeat_xds_server::store::Store;
 
 /// Keeps what it is told.
@@ -23,7 +23,7 @@ pub struct Notes {
 }
 
 impl Intake for Notes {
-    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
         self.reports.lock().expect("not poisoned").push((peer.principal().map(str::to_owned), request.node_id));
         Ok(ReportResponse::default())
     }

@@ -19,7 +19,7 @@ use wingbeat_demo::envoy::{Binary, Envoy};
 use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::Bootstrap;
-use wingbeat_xds_server::server::{self, Intake, News, Peer, Security};
+use wingbeat_xds_server::server::{self, Intake, News, NotTaken, Peer, Security};
 use wingbeat_xds_server::store::Store;
 
 use crate::control::free;
@@ -129,7 +129,7 @@ impl Counter {
 }
 
 impl Intake for Counter {
-    async fn report(&self, _: Peer, request: ReportRequest) -> Result<ReportResponse, String> {
+    async fn report(&self, _: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
         let policy = (request.policy_version != self.policy.version).then(|| self.policy.clone());
         self.lock(|state| {
             let taken = state.take(&request);
@@ -140,7 +140,7 @@ impl Intake for Counter {
                 Ok(response) => Ok(ReportResponse { policy, ..response }),
                 Err(why) => {
                     state.refused.push(why.clone());
-                    Err(why)
+                    Err(NotTaken::Malformed(why))
                 }
             }
         })

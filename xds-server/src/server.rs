@@ -27,6 +27,7 @@ use stream::Discovery;
 pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, RefusalLog, equal_in_constant_time};
 pub use connections::{Busy, Connection, Connections, Limits, OnMismatch, Remote, Wire};
 pub use identity::{Certificate, NodeList, Peer, WrongLine};
+pub use shares::{Share, Shares};
 
 mod access;
 mod connections;
@@ -93,11 +94,28 @@ pub enum Happened {
     Mismatched(String),
 }
 
+/// Why a report was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// It cannot be, for this reason; sent again it would be refused again.
+    #[error("{0}")]
+    Malformed(String),
+    /// More reports wait than are taken at a time, or more of this voice than are left for others. Nothing is wrong with it:
+    /// filters send it again.
+    #[error(
+        "more reports wait than are taken at a time, or more of this voice than are left for others: send it again"
+    )]
+    Busy,
+}
+
 /// Takes what proxies have to say.
 pub trait Intake: Send + Sync + 'static {
-    /// Takes one report. Its sender may speak for the node. The error says why it was refused.
-    fn report(&self, peer: Peer, request: ReportRequest)
-    -> impl Future<Output = Result<ReportResponse, String>> + Send;
+    /// Takes one report. Its sender may speak for the node. The error says why it was not taken; then nothing of it counts.
+    fn report(
+        &self,
+        peer: Peer,
+        request: ReportRequest,
+    ) -> impl Future<Output = Result<ReportResponse, NotTaken>> + Send;
 
     /// Takes news of a client. Must not block.
     fn news(&self, news: News);
@@ -277,9 +295,12 @@ impl<I: Intake> ReportService for Reports<I> {
         }
         match self.gate.intake.report(peer.clone(), report).await {
             Ok(reply) => Ok(Response::new(reply)),
-            Err(why) => {
+            Err(NotTaken::Malformed(why)) => {
                 let why = ForeignText::new(&why, LONGEST_REASON).into_string();
                 Err(self.gate.refuse(&peer, (Cause::Malformed, Status::invalid_argument(why))))
+            }
+            Err(busy @ NotTaken::Busy) => {
+                Err(self.gate.refuse(&peer, (Cause::Busy, Status::unavailable(busy.to_string()))))
             }
         }
     }

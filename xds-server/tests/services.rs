@@ -21,7 +21,7 @@ use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{self, Intake, News, Peer, Security};
+use wingbeat_xds_server::server::{self, Intake, News, NotTaken, Peer, Security};
 use wingbeat_xds_server::session::MAX_NAMES;
 use wingbeat_xds_server::store::Store;
 
@@ -29,8 +29,8 @@ use wingbeat_xds_server::store::Store;
 struct Mute;
 
 impl Intake for Mute {
-    async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, String> {
-        Err("nobody listens".to_owned())
+    async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, NotTaken> {
+        Err(NotTaken::Busy)
     }
 
     fn news(&self, _news: News) {}

@@ -1,13 +1,13 @@
 //! What the filters report: taken into the ledger, and from there to the canary whose rollout counted it.
 
-use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, Worker, WorkerKey};
+use wingbeat_core::analysis::ledger::{Ledger, Refused, Report, Reported, Trust, Worker, WorkerKey};
 use wingbeat_core::analysis::window::{Ahead, Sender};
 use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, WorkerId};
 use wingbeat_core::rollout::Event;
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::Peer;
+use wingbeat_xds_server::server::{NotTaken, Peer};
 
 use crate::engine::canary::Canary;
 use crate::engine::record::{OpenError, read_or_leave_aside};
@@ -17,7 +17,7 @@ use crate::store::Entries;
 impl Engine {
     /// Takes a report of a filter, from a peer that may speak for its node. The error says why it was refused; then
     /// nothing of it counts.
-    pub fn report(&mut self, peer: &Peer, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, String> {
+    pub fn report(&mut self, peer: &Peer, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
         // However many nodes a principal or a host says it is: the judge hears one voice.
         let voice = NodeId::new(peer.voice(&request.node_id));
         let node = NodeId::new(request.node_id.clone());
@@ -25,7 +25,8 @@ impl Engine {
         // What is of no rollout in progress is left out before anything is made of it.
         let ours = |report: &&ClusterReport| self.owner(&report.cluster, Epoch::new(report.epoch)).is_some();
         let entries = request.clusters.iter().filter(ours).map(reported);
-        let entries: Vec<Reported> = entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let entries: Result<Vec<Reported>, ReportError> = entries.collect();
+        let entries = entries.map_err(|error| NotTaken::Malformed(error.to_string()))?;
         let foreign = request.clusters.len().saturating_sub(entries.len());
         self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
         let report = Report {
@@ -36,7 +37,7 @@ impl Engine {
             since: request.since,
             entries: &entries,
         };
-        let ingested = self.ledger.ingest(&report, now).map_err(|refused| refused.to_string())?;
+        let ingested = self.ledger.ingest(&report, now).map_err(not_taken)?;
         self.reports = self.reports.saturating_add(1);
         self.last_report = Some(now);
         // One that leaves out what is not held here shows nothing yet.
@@ -102,6 +103,19 @@ impl Engine {
         if let Some(now) = now {
             self.ledger.open(now, Trust::Complete);
         }
+    }
+}
+
+/// Returns why a report is not taken that the ledger refuses: where there is no room for its sender, nothing is wrong with
+/// what it sent.
+fn not_taken(refused: Refused) -> NotTaken {
+    match refused {
+        Refused::Full => NotTaken::Busy,
+        Refused::Absurd { .. }
+        | Refused::Backwards { .. }
+        | Refused::Twice { .. }
+        | Refused::TooManyEntries { .. }
+        | Refused::OtherNode { .. } => NotTaken::Malformed(refused.to_string()),
     }
 }
 

@@ -60,11 +60,14 @@ pub enum Cause {
     Malformed,
     /// It speaks TLS to a port in plain text, or the reverse.
     Tls,
+    /// More reports wait than are taken at a time: it may send this one again.
+    Busy,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Tls];
+    pub const ALL: [Self; 6] =
+        [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Busy, Self::Tls];
 
     /// Returns its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Cause {
             Self::Share => "too-much",
             Self::Malformed => "malformed",
             Self::Tls => "tls-mismatch",
+            Self::Busy => "busy",
         }
     }
 }

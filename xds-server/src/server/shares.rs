@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Nobody may have more than is left for all others (the dynamic thresholds of Choudhury and Hahne, 1998). One peer alone
 /// gets half of it at most; and as long as there is any left, who has nothing gets some.
 #[derive(Debug, Clone)]
-pub(super) struct Shares {
+pub struct Shares {
     total: usize,
     held: Arc<Mutex<Held>>,
 }
@@ -21,7 +21,7 @@ struct Held {
 
 /// What somebody has. It goes back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     shares: Shares,
     owner: String,
     amount: usize,
@@ -29,12 +29,12 @@ pub(super) struct Share {
 
 impl Shares {
     /// Returns a whole that nobody has any of.
-    pub(super) fn new(total: usize) -> Self {
+    pub fn new(total: usize) -> Self {
         Self { total, held: Arc::default() }
     }
 
     /// Gives some of it to a peer; nothing if it would then have more than is left.
-    pub(super) fn take(&self, owner: &str, amount: usize) -> Option<Share> {
+    pub fn take(&self, owner: &str, amount: usize) -> Option<Share> {
         let mut share = Share { shares: self.clone(), owner: owner.to_owned(), amount: 0 };
         share.grow_to(amount).then_some(share)
     }
@@ -47,7 +47,7 @@ impl Shares {
 
 impl Share {
     /// Makes it as large as this. Returns false, and leaves it as it is, if the owner would have more than is left.
-    pub(super) fn grow_to(&mut self, amount: usize) -> bool {
+    pub fn grow_to(&mut self, amount: usize) -> bool {
         let mut held = self.shares.lock();
         let others = held.all.saturating_sub(self.amount);
         let own = held.by_owner.get(&self.owner).copied().unwrap_or_default().saturating_sub(self.amount);
