@@ -136,7 +136,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         xds = %xds.local_addr()?, http = %http.local_addr()?, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let snapshots = Snapshots::default();
+    let snapshots = Snapshots::of(engine.lineage());
     let runtime = Runtime::start_recording(engine, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     drop(taken);

@@ -8,6 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 use wingbeat_demo::service::Behaviour;
 use wingbeat_test_support::server::{Server, until};
+use wingbeat_xds_server::bootstrap::Bootstrap;
 
 use crate::site::{Site, serve, serve_with};
 
@@ -146,6 +147,58 @@ async fn real_envoy_an_abort_that_was_served_is_not_taken_back_by_a_kill() {
     let tally = users.stop(Duration::from_secs(5)).await;
     assert!(tally.failed.iter().all(|revision| revision.as_deref() == Some("2")), "only the broken revision failed");
     println!("{ROUNDS} kills between serving an abort and writing it down (seed {seed}): adopted each time");
+}
+
+/// The state folder is lost while an Envoy gives a tenth to a revision that fails everything, and which the file names: the
+/// Envoy keeps its routes to the last byte until somebody approves what the file says.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_a_lost_state_takes_nothing_over_that_proxies_show() {
+    for delta in [false, true] {
+        let site = Site::build("interval: 10m, stepWeight: 10, maxWeight: 50, judge: {mode: guard}").await;
+        let server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
+        let xds = server.xds;
+        let envoy = site.envoy_by(&Bootstrap { delta, ..Site::bootstrap(xds) }).await;
+        let admin = envoy.admin().expect("it has an administration interface");
+        let routes = async || {
+            let dump = reqwest::get(format!("http://{admin}/config_dump?resource=dynamic_route_configs")).await;
+            dump.expect("Envoy answers").text().await.expect("a text")
+        };
+        let users = site.users();
+        until("the first revision serves", || server.phase() == "Initialized").await;
+        site.write("2");
+        until("a tenth goes to the second", || weight(&server) >= STEP && site.new.received_since_change() > 0).await;
+        drop(server);
+        std::fs::remove_dir_all(site.path().join("state")).expect("the state is there");
+        site.new.behave(Behaviour { error_share: 1.0, ..Behaviour::default() });
+        let held = routes().await;
+        assert!(held.contains("prod/backend/1") && held.contains("prod/backend/2"), "{held}");
+        let mut server = serve(&site.path(), xds);
+        for again in [false, true] {
+            if again {
+                drop(server);
+                server = serve(&site.path(), xds);
+            }
+            until("it is told", || server.condition("Adopted").is_some()).await;
+            let told = server.condition("Adopted").expect("it is shown");
+            assert!(told.contains("`wingbeat approve prod/backend` makes revision 2 the primary"), "{told}");
+            let before = users.tally().finished;
+            until("users are served", || users.tally().finished >= before + 600).await;
+            assert_eq!(routes().await, held, "delta: {delta}");
+        }
+        let tally = users.tally();
+        let (failed, all) = (tally.failed.len(), tally.finished);
+        assert!(u64::try_from(failed).expect("a number") * 5 < all, "{failed} of {all}");
+        let (code, said) = server.client(&["approve", "prod/backend"]);
+        assert_eq!(code, Some(0), "{said}");
+        let arrived = async { while routes().await.contains("prod/backend/1") {} };
+        tokio::time::timeout(Duration::from_mins(1), arrived).await.expect("what was approved is served");
+        assert_eq!(server.condition("Adopted"), None);
+        let tally = users.stop(Duration::from_secs(5)).await;
+        assert!(
+            tally.failed.iter().all(|revision| revision.as_deref() == Some("2")),
+            "only the broken revision failed"
+        );
+    }
 }
 
 /// Returns numbers that are different in each run, with the seed that repeats them as `SEED`.

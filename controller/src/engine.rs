@@ -13,6 +13,7 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
 use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_xds_server::lineage::{Adoption, Lineage};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::resource::Version;
 use wingbeat_xds_server::server::News;
@@ -33,9 +34,10 @@ use crate::metrics::Rollouts;
 use crate::outbound::messenger::{Call, Whom};
 use crate::recorder::{Loss, Recorded};
 use crate::setup::{InUse, Measure, Setup};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Write};
 use crate::view::Board;
 
+mod adoption;
 mod canary;
 mod clients;
 pub(crate) mod course;
@@ -85,6 +87,9 @@ pub struct Engine {
     /// When storing failed, and why, until it works again.
     store_failed: Option<(Timestamp, StoreError)>,
     random: [u8; 32],
+    lineage: Lineage,
+    /// The lineage, until it is stored.
+    unstored_lineage: Option<Write>,
     setup: Setup,
     roster: Roster,
     ledger: Ledger,
@@ -183,6 +188,7 @@ impl Engine {
                 dormant.insert(name, Dormant { record, evidence, unstored: false });
             }
         }
+        let (lineage, unstored_lineage) = adoption::lineage(store.as_mut(), &entries, &random)?;
         let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.unwrap_or_default();
         let held = read_or_leave_aside::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
@@ -193,6 +199,8 @@ impl Engine {
             store,
             store_failed: None,
             random,
+            lineage,
+            unstored_lineage,
             setup: Setup::default(),
             roster: Roster::default(),
             ledger,
@@ -289,6 +297,7 @@ impl Engine {
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
     pub fn heard(&mut self, news: &News, now: Timestamp) {
+        self.contest(news, now);
         for (name, text) in self.clients.heard(news, self.roster.all()) {
             self.say(&name, Severity::Warning, text, now);
         }
@@ -306,6 +315,10 @@ impl Engine {
         if self.is_learning() && command != Command::Abort {
             return Err("the server is finding out what the proxies serve: try again in a second".to_owned());
         }
+        if let Some(done) = self.command_on_contested(name, command, id, now) {
+            return done;
+        }
+        let Some(canary) = self.roster.get(name) else { return Err(format!("there is no canary {name}")) };
         let commands = canary.commands_with(id);
         if let Some(refused) = self.feed_with(name, &Event::Command(command), Some(commands), now) {
             return Err(refused);
@@ -329,7 +342,7 @@ impl Engine {
         if self.is_learning() {
             return calls;
         }
-        for (name, canary) in self.roster.asking() {
+        for (name, canary) in self.roster.asking().filter(|(_, canary)| !canary.is_contested()) {
             let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
             let whom = match open.asked {
                 Asked::Hook(place) => canary.managed.hooks.get(place).map(|hook| Whom::Hook {
@@ -376,7 +389,8 @@ impl Engine {
 
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
-        routes::model(&self.setup, self.roster.served())
+        let unadopted = adoption::unadopted(&self.roster);
+        Model { unadopted, ..routes::model(&self.setup, self.roster.served()) }
     }
 
     /// Returns true if what is to be served may have changed since it was asked last.
@@ -471,8 +485,9 @@ impl Engine {
     /// Manages a canary from now on: a new one, or one that was stored.
     fn wake(&mut self, name: &CanaryName, managed: crate::setup::Managed, now: Timestamp) {
         let dormant = self.dormant.remove(name);
-        let (mut record, evidence, unstored): (Record, _, _) =
-            dormant.map_or_else(Default::default, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
+        let fresh = || (Record { adoption: Adoption::Open, ..Record::default() }, None, false);
+        let (mut record, evidence, unstored) =
+            dormant.map_or_else(fresh, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
         if record.secret.is_empty() {
             let place = format!("{}/{}", name.namespace, name.name);
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();

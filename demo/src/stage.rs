@@ -66,8 +66,8 @@ impl Stage {
         let control = TcpListener::bind(("127.0.0.1", 0)).await?;
         let control_address = control.local_addr()?;
 
-        let snapshots = Snapshots::default();
         let engine = Engine::open(Box::new(Memory::default()), random()?)?;
+        let snapshots = Snapshots::of(engine.lineage());
         let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
         let runtime = Runtime::start(engine, setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();

@@ -9,6 +9,7 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::lineage::Unadopted;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
@@ -136,6 +137,7 @@ pub fn hosts(entry: SocketAddr, hosts: &[(&str, &[SocketAddr])]) -> Model {
         hosts: hosts.iter().map(|(name, _)| Arc::new(host(name))).collect(),
         clusters: hosts.iter().map(|(name, endpoints)| Arc::new(cluster(name, endpoints))).collect(),
         filter: None,
+        unadopted: Unadopted::new(),
     }
 }
 
@@ -175,5 +177,6 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
             traffic: TrafficPolicy::default(),
         })],
         filter: filter.then(|| Arc::from(wingbeat::FILTER)),
+        unadopted: Unadopted::new(),
     }
 }

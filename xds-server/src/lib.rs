@@ -8,6 +8,7 @@
 //! decides what to send when and knows no network, [`server`] is the thin glue to gRPC.
 
 pub mod bootstrap;
+pub mod lineage;
 pub mod model;
 pub mod render;
 pub mod resource;

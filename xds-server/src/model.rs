@@ -10,6 +10,8 @@ use wingbeat_core::weight::BasisPoints;
 pub mod http;
 pub mod traffic;
 
+use crate::lineage::Unadopted;
+
 use http::HttpOptions;
 use traffic::{Front, TrafficPolicy};
 
@@ -28,6 +30,8 @@ pub struct Model {
     pub clusters: Vec<Arc<Cluster>>,
     /// The filter's module; without it, listeners have no filter.
     pub filter: Option<Arc<[u8]>>,
+    /// Whose routes are not to take the place of another state's.
+    pub unadopted: Unadopted,
 }
 
 /// A listener, with a route configuration of the same name.

@@ -76,6 +76,7 @@ impl Renderer {
             let resources = self.filter.get(module).map(|resource| (resource.name.clone(), resource.clone()));
             snapshot.set(Kind::Extension, Arc::new(resources.into_iter().collect()));
         }
+        snapshot.hold(model.unadopted.clone());
         self.before = snapshot.clone();
         snapshot
     }
@@ -166,7 +167,13 @@ mod tests {
             front: Front::default(),
         };
         let filter = Some(Arc::from(&b"module"[..]));
-        Model { listeners: vec![listener], hosts: hosts.to_vec(), clusters: clusters.to_vec(), filter }
+        Model {
+            listeners: vec![listener],
+            hosts: hosts.to_vec(),
+            clusters: clusters.to_vec(),
+            filter,
+            ..Model::default()
+        }
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub enum Happened {
     /// From now on these are the clusters for which it did not ask for endpoints, or that it did not answer, within
     /// [`PATIENCE`](crate::session::PATIENCE). Others than until now.
     Overdue(BTreeSet<String>),
+    /// From now on these are the hosts that it has from another state, and keeps until they are adopted. Others than until
+    /// now.
+    Foreign(BTreeSet<String>),
     /// It holds all that it wants of a type, as it is.
     Settled(Kind),
     /// Its stream ended.

@@ -18,15 +18,19 @@
 //! - Routes wait for clusters that are on their way, [`PATIENCE`] at most, and for nothing else: hosts whose clusters are
 //!   missing or refused hold no other one back.
 //!
+//! - A client that has routes of another state keeps all that it has, until this state may take over.
+//!
 //! Time is an argument: how long ago the stream began.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lineage::Lineage;
 use crate::resource::{Kind, Resource, Version};
 use crate::session::holding::{Answered, Holding, Outstanding};
 use crate::session::message::Culprit;
+use crate::session::origin::Origin;
 use crate::session::patience::{ClusterState, Patience};
 use crate::session::table::Table;
 use crate::session::wanted::Wanted;
@@ -40,6 +44,7 @@ mod holding;
 mod memory;
 mod message;
 mod named;
+mod origin;
 mod patience;
 mod routing;
 mod table;
@@ -60,6 +65,11 @@ pub struct Session {
     refused: BTreeMap<Kind, BTreeSet<String>>,
     /// The clusters that took too long, as they were told last.
     overdue: BTreeSet<String>,
+    /// The state that is served.
+    lineage: Lineage,
+    origin: Origin,
+    /// The hosts of another state, as they were told last.
+    foreign: BTreeSet<String>,
     nonce: u64,
     now: Duration,
 }
@@ -77,6 +87,8 @@ struct Subscription {
     unanswered: bool,
     /// Version of all that the client held on its last stream, until it is looked at.
     resumed: Option<Version>,
+    /// The client holds something from an earlier stream that is gone, and that its routes may still lead to.
+    removes_later: bool,
     /// Something happened since it was looked at last.
     dirty: bool,
 }
@@ -94,6 +106,9 @@ impl Session {
             patience: Patience::default(),
             refused: BTreeMap::new(),
             overdue: BTreeSet::new(),
+            lineage: Lineage::default(),
+            origin: Origin::default(),
+            foreign: BTreeSet::new(),
             nonce: 0,
             now: Duration::ZERO,
         }
@@ -103,6 +118,12 @@ impl Session {
     #[must_use]
     pub fn with_memory(self, memory: Memory) -> Self {
         Self { memory, ..self }
+    }
+
+    /// Returns the same machine, which serves this state.
+    #[must_use]
+    pub fn of_lineage(self, lineage: Lineage) -> Self {
+        Self { lineage, ..self }
     }
 
     /// Takes a request.
@@ -146,6 +167,11 @@ impl Session {
         if overdue != self.overdue {
             self.overdue.clone_from(&overdue);
             changes.overdue = Some(overdue);
+        }
+        let foreign = self.foreign();
+        if foreign != self.foreign {
+            self.foreign.clone_from(&foreign);
+            changes.foreign = Some(foreign);
         }
         changes
     }
@@ -228,7 +254,14 @@ impl Session {
 
     fn subscribe(&mut self, kind: Kind, names: &Names) -> Result<(), TooManyNames> {
         let first = self.of(kind).wanted.is_none();
-        let memory = self.memory.clone();
+        let (memory, lineage) = (self.memory.clone(), self.lineage);
+        if first {
+            let versions: Vec<&String> = match names {
+                Names::All { version, .. } => Some(version).into_iter().filter(|version| !version.is_empty()).collect(),
+                Names::Change { initial, .. } => initial.iter().map(|(_, version)| version).collect(),
+            };
+            versions.into_iter().for_each(|version| self.origin.note(lineage.read(version)));
+        }
         let subscription = self.of_mut(kind);
         let wanted = subscription.wanted.get_or_insert_default();
         let mut before = Vec::new();
@@ -240,7 +273,7 @@ impl Session {
                 subscription.forced.extend(new);
                 if first {
                     subscription.unanswered = kind.has_wildcard();
-                    subscription.resumed = Version::parse(version);
+                    subscription.resumed = lineage.read(version).version();
                     let held = subscription.resumed.map(|version| memory.all(version)).unwrap_or_default();
                     if kind.has_wildcard() && held.is_empty() && !version.is_empty() {
                         subscription.holding.assume_something();
@@ -257,8 +290,9 @@ impl Session {
             Names::Change { subscribe, unsubscribe, initial } => {
                 // Only a stream's first request says what is held.
                 for (name, version) in initial.iter().filter(|_| first) {
-                    subscription.holding.assume(name, Version::parse(version), None);
-                    let known = Version::parse(version).and_then(|version| memory.one(name, version));
+                    let version = lineage.read(version).version();
+                    subscription.holding.assume(name, version, None);
+                    let known = version.and_then(|version| memory.one(name, version));
                     before.push((name.clone(), known));
                 }
                 let forced = wanted.change(kind, first, subscribe, unsubscribe);
@@ -294,7 +328,7 @@ impl Session {
     fn release(&mut self) {
         for kind in Kind::ALL {
             let Some(referrer) = kind.referred_by() else { continue };
-            if self.of(kind).lingering.is_empty() {
+            if self.of(kind).lingering.is_empty() && !self.of(kind).removes_later {
                 continue;
             }
             let used = match referrer {
@@ -308,13 +342,15 @@ impl Session {
             let subscription = self.of_mut(kind);
             let before = subscription.lingering.len();
             subscription.lingering.retain(|name, _| used.contains(name));
-            subscription.dirty |= subscription.lingering.len() != before;
+            let removes = std::mem::take(&mut subscription.removes_later);
+            subscription.dirty |= removes || subscription.lingering.len() != before;
         }
     }
 
     fn pump(&mut self) -> Vec<Response> {
         let mut responses = Vec::new();
-        if self.snapshot.is_none() {
+        // What it lacks meanwhile stays due.
+        if self.snapshot.is_none() || self.is_held() {
             return responses;
         }
         for kind in Kind::ALL {
@@ -383,6 +419,11 @@ impl Session {
         };
         let changed: Vec<Arc<Resource>> = target.values().filter(is_due).cloned().collect();
         let mut removed = subscription.holding.without(&target);
+        if delta && !removed.is_empty() && self.may_route_to_what_is_gone(kind) {
+            removed.clear();
+            self.of_mut(kind).removes_later = true;
+        }
+        let subscription = self.of_mut(kind);
         if delta {
             // A name that does not exist is answered by its removal, so that nobody waits for it.
             removed.extend(forced.iter().filter(|name| !target.contains_key(*name)).cloned());
@@ -415,6 +456,7 @@ impl Session {
         for resource in resources.iter().filter(|_| kind == Kind::Routes) {
             self.tables.entry(resource.name.clone()).or_default().sent(resource);
         }
+        self.origin = Origin::Own;
         let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), whole, taken_away };
         self.of_mut(kind).holding.sent(sent);
         Some(Response { kind, version, nonce, resources, removed: if delta { removed } else { Vec::new() } })
@@ -445,8 +487,11 @@ impl Session {
     }
 
     fn is_wanted(&self, subscription: &Subscription, resource: &Resource) -> bool {
-        let here = resource.node_clusters.is_empty() || resource.node_clusters.contains(&self.node_cluster);
-        here && subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
+        self.is_for(resource) && subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
+    }
+
+    fn is_for(&self, resource: &Resource) -> bool {
+        resource.node_clusters.is_empty() || resource.node_clusters.contains(&self.node_cluster)
     }
 
     fn of(&self, kind: Kind) -> &Subscription {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::lineage::Unadopted;
 use crate::resource::{Kind, Resource};
 
 /// Resources by name.
@@ -16,6 +17,7 @@ pub struct Snapshot {
     listeners: Arc<Resources>,
     routes: Arc<Resources>,
     extensions: Arc<Resources>,
+    unadopted: Arc<Unadopted>,
 }
 
 impl Snapshot {
@@ -27,6 +29,16 @@ impl Snapshot {
     /// Replaces the resources of a type.
     pub(crate) fn set(&mut self, kind: Kind, resources: Arc<Resources>) {
         *self.of_mut(kind) = resources;
+    }
+
+    /// Says whose routes are not to take the place of another state's.
+    pub(crate) fn hold(&mut self, unadopted: Unadopted) {
+        self.unadopted = Arc::new(unadopted);
+    }
+
+    /// Returns whose routes are not to take the place of another state's.
+    pub(crate) fn unadopted(&self) -> &Unadopted {
+        &self.unadopted
     }
 
     /// Returns the resources of a type.

@@ -4,22 +4,34 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::lineage::Lineage;
 use crate::snapshot::Snapshot;
 
 /// Holds what is served. Nothing is answered before the first snapshot: a server that has forgotten its state
 /// must not overwrite what the Envoys still know.
 #[derive(Debug, Clone)]
 pub struct Store {
+    lineage: Lineage,
     latest: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { latest: watch::Sender::new(None) }
+        Self::of(Lineage::default())
     }
 }
 
 impl Store {
+    /// Returns one for what is made from this state.
+    pub fn of(lineage: Lineage) -> Self {
+        Self { lineage, latest: watch::Sender::new(None) }
+    }
+
+    /// Returns the state that it is made from.
+    pub const fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
     /// Serves this from now on. The same content again wakes nobody.
     pub fn publish(&self, snapshot: Snapshot) {
         self.latest.send_if_modified(|held| {

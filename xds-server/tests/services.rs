@@ -65,6 +65,7 @@ fn model() -> Model {
             traffic: TrafficPolicy::default(),
         })],
         filter: Some(Arc::from(&b"module"[..])),
+        ..Model::default()
     }
 }
 

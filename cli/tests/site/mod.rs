@@ -98,8 +98,18 @@ spec:
 
     /// The same with something in `authorization`.
     pub(crate) async fn envoy_that_says(&self, xds: SocketAddr, authorization: Option<String>) -> Envoy {
+        self.envoy_by(&Bootstrap { authorization, ..Self::bootstrap(xds) }).await
+    }
+
+    /// Starts an Envoy with this bootstrap.
+    pub(crate) async fn envoy_by(&self, bootstrap: &Bootstrap) -> Envoy {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        let bootstrap = Bootstrap {
+        binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
+    }
+
+    /// Returns the bootstrap of an Envoy that finds its control plane there.
+    pub(crate) fn bootstrap(xds: SocketAddr) -> Bootstrap {
+        Bootstrap {
             node_id: "edge-1".to_owned(),
             node_cluster: "edge".to_owned(),
             host: xds.ip().to_string(),
@@ -107,9 +117,8 @@ spec:
             admin: None,
             delta: false,
             tls: None,
-            authorization,
-        };
-        binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
+            authorization: None,
+        }
     }
 
     pub(crate) fn users(&self) -> Load {

@@ -20,6 +20,7 @@ use wingbeat_core::rollout::{
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
 use crate::engine::limits::Limits;
@@ -48,6 +49,9 @@ const MAX_NODES: usize = 10_000;
 /// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
 const RATIO_ALPHA: f64 = 1e-4;
 
+/// Why a rollout does not move on while some proxy has routes of another state.
+const UNADOPTED: &str = "proxies have routes of another state";
+
 /// A managed canary.
 #[derive(Debug)]
 pub(super) struct Canary {
@@ -65,6 +69,8 @@ pub(super) struct Canary {
     secret: String,
     /// The rev of the first routes of the latest rollout.
     pub(super) first_rev: Rev,
+    /// Whether its routes may take the place of another state's.
+    pub(super) adoption: Adoption,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
     /// What people were told of, and is not over.
@@ -139,7 +145,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret, first_rev, terms } = record;
+        let Record { state, commands, secret, first_rev, terms, adoption } = record;
         let written = managed;
         // A record of a version before has none: then what is written is in force.
         let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
@@ -155,6 +161,7 @@ impl Canary {
             commands,
             secret,
             first_rev,
+            adoption,
             unstored: false,
             noticed: BTreeSet::new(),
             assessed: None,
@@ -435,6 +442,11 @@ impl Canary {
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
+        if self.is_contested() {
+            // Nothing moves; what rolls back still does.
+            facts.flowing = false;
+            facts.primary = Readiness::NotReady { reason: UNADOPTED.to_owned(), hopeless: false };
+        }
         self.assessed = Some(assessed);
         facts
     }

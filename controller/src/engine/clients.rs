@@ -119,6 +119,8 @@ impl Clients {
                     self.mismatched = Some(format!("{}: {mend}", news.node));
                 }
             }
+            // It is the canaries' own, and outlasts the stream.
+            Happened::Foreign(_) => {}
             Happened::Overdue(clusters) => return self.overdue(news, clusters, canaries),
             Happened::Refused(nack) => return self.refused(news, nack, canaries),
         }

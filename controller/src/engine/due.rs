@@ -93,6 +93,7 @@ impl Engine {
         }
         self.feed(name, &Event::Tick(facts), now);
         while let Some(canary) = self.roster.get(name)
+            && !canary.is_contested()
             && let Some(open) = question(&canary.managed.plan, &canary.state)
             && let Asked::Metric(place) = open.asked
             && let Some(answer) = canary.look(place, now)

@@ -8,6 +8,7 @@ use wingbeat_core::analysis::window::{Batch, WrittenHeld};
 use wingbeat_core::id::{CanaryName, Epoch, Rev};
 use wingbeat_core::rollout::State;
 use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::lineage::{Adoption, Lineage};
 
 use crate::store::{Entries, StoreError, Write};
 use crate::terms::Terms;
@@ -31,6 +32,7 @@ impl Readable for Worker {
 }
 impl Readable for Vec<(CanaryName, Batch)> {}
 impl Readable for Timestamp {}
+impl Readable for Lineage {}
 impl Readable for BTreeSet<Epoch> {}
 impl Readable for Vec<WrittenHeld> {}
 
@@ -49,6 +51,9 @@ pub(super) struct Record {
     /// What a rollout keeps of the spec under which it began, while one is on.
     #[serde(default)]
     pub(super) terms: Option<Terms>,
+    /// Whether its routes may take the place of another state's; where an earlier version stored it, they may.
+    #[serde(default)]
+    pub(super) adoption: Adoption,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

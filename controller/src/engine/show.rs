@@ -271,6 +271,9 @@ fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Trouble<'_
         }
         None => {}
     }
+    if canary.is_contested() {
+        conditions.push(condition("Adopted", "False", "RoutesOfAnotherState", unadopted(canary)));
+    }
     if let Some(file) = trouble.file
         && let Some(first) = file.errors.first()
     {
@@ -317,6 +320,26 @@ fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Trouble<'_
         conditions.push(condition("InForce", "False", "NextRollout", waits(&canary.waiting)));
     }
     conditions
+}
+
+/// Returns the revision that serves all of a canary's requests where it is adopted.
+pub(super) fn would_serve(canary: &Canary) -> String {
+    let revision = canary.state.primary().unwrap_or(&canary.managed.workload.revision);
+    format!("revision {revision}")
+}
+
+/// Returns what is told of a canary that some proxy has from another state, and what to do.
+pub(super) fn unadopted(canary: &Canary) -> String {
+    let (name, service) = (canary.managed.plan.name(), &canary.managed.service);
+    let (namespace, name) = (&name.namespace, &name.name);
+    format!(
+        "Proxies have routes of {} from a state that is not here, and keep them: restore the state folder and start again, or \
+         `wingbeat approve {namespace}/{name}` makes {} the primary. Until then no rollout of it begins or goes on, and these proxies \
+         take nothing new of all that is on listener {}.",
+        service.hosts.join(", "),
+        would_serve(canary),
+        service.listeners.join(", "),
+    )
 }
 
 /// Returns what is told when a change of the spec waits for the next rollout.

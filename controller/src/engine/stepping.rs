@@ -23,7 +23,7 @@ impl Engine {
         commands: Option<VecDeque<String>>,
         now: Timestamp,
     ) -> Option<String> {
-        let canary = self.roster.get(name)?;
+        let canary = self.roster.get(name).filter(|canary| !canary.is_held_from(event))?;
         let stepped = step(&canary.managed.plan, &canary.state, event, now);
         if stepped.state != canary.state {
             let abort = safety::may_abort_unstored(&canary.state, &stepped.state);
@@ -33,12 +33,13 @@ impl Engine {
             let before = canary.is_counted().then(|| canary.epoch());
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = canary.record_of(stepped.state, commands);
+            let adopts = record.adoption != canary.adoption;
             // An abort is served at once, and stored by a later tick: a disk may hang.
             if !abort && let Err(error) = entry(name, &record).and_then(|entry| self.store(&[entry], now)) {
                 // What cannot be written down is not begun.
                 return Some(error.to_string());
             }
-            self.routes_changed |= reroutes;
+            self.routes_changed |= reroutes || adopts;
             if let (Some(end), Some(canary)) = (end, self.roster.get(name)) {
                 self.rollouts.ended(&canary.managed.plan, end);
             }
@@ -46,6 +47,7 @@ impl Engine {
                 canary.unstored = abort;
                 canary.commands = record.commands;
                 canary.first_rev = record.first_rev;
+                canary.adoption = record.adoption;
                 canary.adopt(record.state, now);
             });
             self.follow_epoch(name, before);
@@ -76,7 +78,13 @@ impl Engine {
         {
             return Err(error.clone());
         }
-        let stored = self.store.commit(writes);
+        let stored = match &self.unstored_lineage {
+            Some(lineage) => self.store.commit(&[std::slice::from_ref(lineage), writes].concat()),
+            None => self.store.commit(writes),
+        };
+        if stored.is_ok() {
+            self.unstored_lineage = None;
+        }
         let failed = stored.as_ref().err().map(|error| (now, error.clone()));
         if failed.is_some() != self.store_failed.is_some() {
             if let Some((_, error)) = &failed {

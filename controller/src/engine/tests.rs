@@ -28,6 +28,7 @@ use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
 use crate::view::EventView;
 
+mod adoption;
 mod changes;
 mod crashes;
 mod disk;

@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 use wingbeat_core::foreign::ForeignText;
 
+use crate::lineage::Lineage;
 use crate::resource::Kind;
 use crate::server::access::Cause;
 use crate::server::shares::{Share, Shares};
@@ -127,7 +128,8 @@ impl<I: Intake> Open<I> {
         let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
         tracing::info!(node = node.id, stream = number, peer = %self.peer, only = ?self.only, "Envoy connected");
         tell(Happened::Connected { voice });
-        let mut session = Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone());
+        let mut session =
+            Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone()).of_lineage(self.store.lineage());
         let ended = self.feed(&mut session, first, &mut requests, &tell).await;
         if let Err(status) = ended {
             tracing::warn!(node = node.id, stream = number, error = status.message(), "Envoy's stream is ended");
@@ -154,7 +156,7 @@ impl<I: Intake> Open<I> {
         loop {
             tell_changes(session.take_changes(), tell);
             for response in due.drain(..) {
-                if self.responses.send(Ok(M::write(response)?)).await.is_err() {
+                if self.responses.send(Ok(M::write(response, self.store.lineage())?)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -224,6 +226,9 @@ fn tell_changes(changes: Changes, tell: &impl Fn(Happened)) {
     for (kind, names) in changes.refused {
         tell(Happened::Refuses(kind, names));
     }
+    if let Some(hosts) = changes.foreign {
+        tell(Happened::Foreign(hosts));
+    }
     if let Some(clusters) = changes.overdue {
         tell(Happened::Overdue(clusters));
     }
@@ -237,8 +242,8 @@ pub(super) trait Dialogue: Message + Default + 'static {
     fn node(&mut self) -> Node;
     /// Returns the type's URL, and the rest for the session.
     fn read(self) -> (String, session::Request);
-    /// Returns a response as it is sent.
-    fn write(response: session::Response) -> Result<Pieces, Status>;
+    /// Returns a response as it is sent, made from this state.
+    fn write(response: session::Response, lineage: Lineage) -> Result<Pieces, Status>;
 }
 
 impl Dialogue for DiscoveryRequest {
@@ -257,11 +262,11 @@ impl Dialogue for DiscoveryRequest {
         (self.type_url, request)
     }
 
-    fn write(response: session::Response) -> Result<Pieces, Status> {
+    fn write(response: session::Response, lineage: Lineage) -> Result<Pieces, Status> {
         let resources = response.resources.iter().map(|resource| Field::packed(response.kind, resource));
         let resources: Vec<Field> = resources.collect();
         let fields = DiscoveryResponse {
-            version_info: response.version.to_string(),
+            version_info: lineage.mark(response.version),
             type_url: response.kind.type_url().to_owned(),
             nonce: response.nonce,
             control_plane: Some(control_plane()),
@@ -293,11 +298,11 @@ impl Dialogue for DeltaDiscoveryRequest {
         (self.type_url, request)
     }
 
-    fn write(response: session::Response) -> Result<Pieces, Status> {
-        let resources = response.resources.iter().map(|resource| Field::versioned(response.kind, resource));
+    fn write(response: session::Response, lineage: Lineage) -> Result<Pieces, Status> {
+        let resources = response.resources.iter().map(|resource| Field::versioned(response.kind, resource, lineage));
         let resources: Vec<Field> = resources.collect();
         let fields = DeltaDiscoveryResponse {
-            system_version_info: response.version.to_string(),
+            system_version_info: lineage.mark(response.version),
             type_url: response.kind.type_url().to_owned(),
             removed_resources: response.removed,
             nonce: response.nonce,

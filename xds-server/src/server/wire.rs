@@ -19,6 +19,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, string};
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::lineage::Lineage;
 use crate::resource::{Kind, Resource};
 
 /// What precedes a message: whether it is compressed, and its length.
@@ -50,10 +51,10 @@ impl Field {
     }
 
     /// Returns a resource as delta has it: in an `Any` with a name and a version.
-    pub(super) fn versioned(kind: Kind, resource: &Resource) -> Self {
+    pub(super) fn versioned(kind: Kind, resource: &Resource, lineage: Lineage) -> Self {
         let mut head = Vec::new();
         string::encode(RESOURCE_NAME, &resource.name, &mut head);
-        string::encode(RESOURCE_VERSION, &resource.version.to_string(), &mut head);
+        string::encode(RESOURCE_VERSION, &lineage.mark(resource.version), &mut head);
         head.extend(within(RESOURCE_BODY, any(kind, resource), resource));
         Self { head: within(RESOURCES, head, resource), body: resource.body.clone() }
     }
@@ -205,13 +206,15 @@ mod tests {
     fn pieces_are_envoys_message_of_a_change() {
         for lengths in LENGTHS {
             let resources = resources(lengths);
+            let lineage = Lineage { id: 9, ..Lineage::default() };
             let removed_resources = vec!["gone".to_owned()];
             let fields = xds::DeltaDiscoveryResponse { removed_resources, nonce: "7".into(), ..Default::default() };
-            let versioned: Vec<Field> = resources.iter().map(|it| Field::versioned(Kind::Routes, it)).collect();
+            let versioned: Vec<Field> =
+                resources.iter().map(|it| Field::versioned(Kind::Routes, it, lineage)).collect();
             let told: xds::DeltaDiscoveryResponse = decode(&message(&fields, &versioned).unwrap());
             let expected = resources.iter().map(|it| xds::Resource {
                 name: it.name.clone(),
-                version: it.version.to_string(),
+                version: lineage.mark(it.version),
                 resource: Some(packed(it)),
                 ..Default::default()
             });

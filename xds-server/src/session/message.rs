@@ -104,6 +104,9 @@ pub struct Changes {
     /// Clusters for which the client has not asked for endpoints, or that it has not answered, for longer than routes
     /// wait: all of them, if they are others than before.
     pub overdue: Option<BTreeSet<String>>,
+    /// Hosts that the client has from another state, and keeps until they are adopted: all of them, if they are others than
+    /// before.
+    pub foreign: Option<BTreeSet<String>>,
 }
 
 /// A client named more than [`MAX_NAMES`] resources of a type.

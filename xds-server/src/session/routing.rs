@@ -44,6 +44,13 @@ impl Session {
         Some(used)
     }
 
+    /// Returns true if routes that the client came with may lead to something of this type that is gone: it has not taken
+    /// the current ones yet.
+    pub(super) fn may_route_to_what_is_gone(&self, kind: Kind) -> bool {
+        let is_routed_to = kind.referred_by() == Some(Kind::Routes);
+        is_routed_to && self.of(Kind::Routes).wanted.is_some() && self.used_clusters().is_none()
+    }
+
     /// Notes which tables of routes the client brought from an earlier stream, now that they are known again.
     pub(super) fn recognise(&mut self, kind: Kind) {
         let Some(snapshot) = self.snapshot.clone().filter(|_| kind == Kind::Routes) else { return };

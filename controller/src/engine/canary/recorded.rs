@@ -6,6 +6,7 @@ use wingbeat_core::id::{Epoch, Rev};
 use wingbeat_core::rollout::{Phase, State};
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::adoption::adoption_in;
 use crate::engine::canary::Canary;
 use crate::engine::record::Record;
 use crate::setup::Managed;
@@ -26,7 +27,8 @@ impl Canary {
         let goes_on = state.rollout == self.state.rollout;
         let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
         let first_rev = self.first_rev_in(&state);
-        Record { state, commands, secret: self.secret.clone(), first_rev, terms }
+        let adoption = adoption_in(self.adoption, &state);
+        Record { state, commands, secret: self.secret.clone(), first_rev, terms, adoption }
     }
 
     /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
