@@ -44,7 +44,7 @@ impl Proxies {
                 self.streams.remove(&news.stream);
                 return;
             }
-            Happened::Overdue(_) | Happened::Mismatched(_) => return,
+            Happened::Overdue(_) | Happened::Foreign(_) | Happened::Mismatched(_) => return,
             Happened::Settled(_) | Happened::Refuses(..) | Happened::Refused(_) => self.streams.get_mut(&news.stream),
         };
         let Some(stream) = stream else { return };
@@ -62,7 +62,11 @@ impl Proxies {
                 let refusal = RefusalView { t: rfc3339(now), resources: word(nack.kind).to_owned(), message };
                 stream.latest = Some((now, refusal));
             }
-            Happened::Connected { .. } | Happened::Left | Happened::Overdue(_) | Happened::Mismatched(_) => {}
+            Happened::Connected { .. }
+            | Happened::Left
+            | Happened::Overdue(_)
+            | Happened::Foreign(_)
+            | Happened::Mismatched(_) => {}
         }
     }
 

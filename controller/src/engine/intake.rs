@@ -115,6 +115,7 @@ fn not_taken(refused: Refused) -> NotTaken {
         | Refused::Backwards { .. }
         | Refused::Twice { .. }
         | Refused::TooManyEntries { .. }
+        | Refused::TooManyPods { .. }
         | Refused::OtherNode { .. } => NotTaken::Malformed(refused.to_string()),
     }
 }

@@ -66,8 +66,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Busy, Self::Tls];
+    pub const ALL: [Self; 6] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Busy, Self::Tls];
 
     /// Returns its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
