@@ -219,6 +219,8 @@ impl Session {
     /// Takes a new snapshot.
     pub fn snapshot(&mut self, snapshot: &Arc<Snapshot>, now: Duration) -> Vec<Response> {
         self.now = now;
+        // A client that is sent nothing has nothing of it that would have to linger.
+        let was_held = self.is_held();
         let old = self.snapshot.replace(snapshot.clone());
         for kind in Kind::ALL {
             let new = snapshot.of(kind);
@@ -228,7 +230,7 @@ impl Session {
             }
             let subscription = self.of_mut(kind);
             subscription.dirty = true;
-            if kind.referred_by().is_some() {
+            if kind.referred_by().is_some() && !was_held {
                 let gone = held.into_iter().flat_map(|held| held.iter());
                 subscription.lingering.extend(gone.map(|(name, resource)| (name.clone(), resource.clone())));
                 subscription.lingering.retain(|name, _| !new.contains_key(name));

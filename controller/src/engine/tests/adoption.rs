@@ -57,7 +57,7 @@ fn a_canary_is_held_until_it_is_approved_also_across_restarts() {
     assert!(world.engine.command(&name(), Command::Approve, "2", world.now).is_err(), "what is not stored is not done");
     assert_eq!(world.adoption(), Adoption::Contested);
     world.store.set_full(false);
-    world.engine.serves_anew();
+    world.pass(1);
     for _ in 0..2 {
         assert_eq!(world.engine.command(&name(), Command::Approve, "3", world.now), Ok(()));
     }
@@ -81,7 +81,7 @@ fn a_rollout_that_is_held_moves_only_back() {
     }
     let weight = world.weight();
     world.engine.heard(&foreign(&["prod/backend"]), world.now);
-    for _ in 0..600 {
+    for _ in 0..1_500 {
         world.traffic((90, 0), (10, 0));
     }
     assert_eq!((world.phase(), world.weight()), ("Progressing", weight));
