@@ -133,7 +133,7 @@ fn a_document_in_another_file_is_not_missed() {
     let setup = taken.set.setup(None);
     assert_eq!(&*setup.files[&CanaryName::new("default", "a")], "z");
     // In two steps, and changed on the way.
-    world.later(Span::from_secs(1)).see(&[b.clone()]);
+    world.later(Span::from_secs(1)).see(std::slice::from_ref(&b));
     let taken = world.later(Span::from_secs(1)).see(&[b, ("0", canary("a", "new.local"))]);
     assert_eq!((in_force(&taken).as_str(), taken.missed), ("a=new.local b=b.local public:80", Vec::new()));
 }
@@ -142,8 +142,8 @@ fn a_document_in_another_file_is_not_missed() {
 fn what_others_name_is_not_removed() {
     let [a, b] = two();
     let mut world = World::new(&two());
-    world.see(&[a.clone()]);
-    let taken = world.later(GRACE).see(&[a.clone()]);
+    world.see(std::slice::from_ref(&a));
+    let taken = world.later(GRACE).see(std::slice::from_ref(&a));
     assert_eq!((in_force(&taken).as_str(), taken.again), ("a=a.local public:80", None), "a is on that listener");
     let missed = told(&taken.missed);
     assert_eq!(
