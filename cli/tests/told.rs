@@ -129,10 +129,12 @@ async fn events_are_there_after_a_kill_and_are_streamed() {
     }
 }
 
-/// Says something to a port, and leaves.
+/// Says something to a port, and waits until it hangs up: what a peer said that is gone may never be read.
 fn say(port: std::net::SocketAddr, bytes: &[u8]) {
     let mut peer = std::net::TcpStream::connect(port).expect("a connection");
     std::io::Write::write_all(&mut peer, bytes).expect("it is sent");
+    peer.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a limit");
+    let _reset = std::io::Read::read_to_end(&mut peer, &mut Vec::new());
 }
 
 /// Otherwise both ends look as if nobody were there.

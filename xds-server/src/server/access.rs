@@ -65,8 +65,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Busy, Self::Tls];
+    /// All of them, in the order in which they are declared: they are counted by place.
+    pub const ALL: [Self; 6] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Tls, Self::Busy];
 
     /// Returns its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -156,6 +156,11 @@ mod tests {
 
     fn bearer(token: &str) -> HeaderMap {
         [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn each_cause_is_counted_as_itself() {
+        assert!(Cause::ALL.iter().enumerate().all(|(place, cause)| *cause as usize == place), "{:?}", Cause::ALL);
     }
 
     #[test]
