@@ -28,9 +28,43 @@ pub(super) struct Holding {
     blamed: BTreeMap<String, Version>,
     /// While a culprit is looked for: it is among so many of the first changes. At least one.
     among: Option<usize>,
-    /// What the latest refusal names of these, if it does not name all.
-    named: BTreeSet<String>,
+    /// What refusals named of these.
+    named: Named,
     origin: Origin,
+}
+
+/// What refusals name while a culprit is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    /// These, which are tried last. Each refusal adds to them, or they are of no more use.
+    TriedLast(BTreeSet<String>),
+    /// A refusal named nothing new: until the search ends, only halving goes on for sure.
+    Useless,
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self::TriedLast(BTreeSet::new())
+    }
+}
+
+impl Named {
+    /// Takes what a refusal names.
+    fn add(&mut self, named: BTreeSet<String>) {
+        let Self::TriedLast(known) = self else { return };
+        let before = known.len();
+        known.extend(named);
+        if known.len() == before {
+            *self = Self::Useless;
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::TriedLast(names) => names.contains(name),
+            Self::Useless => false,
+        }
+    }
 }
 
 /// Whether it is known what the client held when its stream began.
@@ -97,6 +131,9 @@ impl Holding {
         let Some(error) = error else {
             let mended = self.among.is_some();
             self.among = self.among.and_then(|among| among.checked_sub(changed.len())).filter(|left| *left > 0);
+            if self.among.is_none() {
+                self.named = Named::default();
+            }
             if whole {
                 self.origin = Origin::Known;
             }
@@ -112,7 +149,7 @@ impl Holding {
         let culprit = match changed.as_slice() {
             [] => Culprit::Unknown,
             [one] => {
-                self.among = None;
+                (self.among, self.named) = (None, Named::default());
                 self.blamed.insert(one.name.clone(), one.version);
                 Culprit::One(one.name.clone())
             }
@@ -122,8 +159,7 @@ impl Holding {
             }
             many => {
                 let names = many.iter().map(|resource| &resource.name);
-                let named: BTreeSet<String> = names.filter(|name| error.contains(name.as_str())).cloned().collect();
-                self.named = if named.len() < many.len() { named } else { BTreeSet::new() };
+                self.named.add(names.filter(|name| error.contains(name.as_str())).cloned().collect());
                 self.among = Some(many.len());
                 Culprit::Sought
             }
