@@ -39,6 +39,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Writes the corpus of the fuzzers anew, from what `prove fuzz` has found
+    Corpus,
     /// Simulates rollouts where the truth is known; prints what, figure, bound, PASS or FAIL
     Simulate {
         /// All rollouts instead of a tenth; all tables are then written to docs/simulations.md
@@ -62,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Verb::CheckLayers => layers::check(root),
         Verb::Gen { check: false } => generate::generate(root),
         Verb::Gen { check: true } => generate::check(root),
+        Verb::Corpus => prove::fuzz::write_corpus(root),
         Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
         Verb::Prove { names } => prove::prove(root, &names),
     }

@@ -14,6 +14,7 @@ use suite::Suite;
 mod bench;
 mod by_name;
 mod counts;
+pub(crate) mod fuzz;
 mod review;
 mod scene;
 mod start;
@@ -41,6 +42,8 @@ enum Proof {
     Suite(&'static Suite),
     /// By the tests that hold the mends of a review.
     Review,
+    /// By fuzzers.
+    Fuzz,
     /// By the time until the demo answers.
     WarmStart,
     /// By simulated rollouts: the name of a table.
@@ -55,7 +58,7 @@ impl Proof {
         let benches = bench::BENCHES.iter().map(Self::Bench);
         let suites = suite::SUITES.iter().map(Self::Suite);
         let tables = TABLES.into_iter().map(Self::Table);
-        let shown = [Self::Review, Self::Counts];
+        let shown = [Self::Review, Self::Fuzz, Self::Counts];
         scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain(shown)
     }
 
@@ -65,6 +68,7 @@ impl Proof {
             Self::Bench(bench) => bench.name,
             Self::Suite(suite) => suite.name,
             Self::Review => review::NAME,
+            Self::Fuzz => fuzz::NAME,
             Self::WarmStart => start::NAME,
             Self::Table(name) => name,
             Self::Counts => "counts",
@@ -94,6 +98,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Bench(bench) => bench.run(root)?,
             Proof::Suite(suite) => suite.run(root)?,
             Proof::Review => review::run(root)?,
+            Proof::Fuzz => fuzz::run(root)?,
             Proof::WarmStart => start::warm(root)?,
             Proof::Table(name) => simulate::run(root, &[*name])?.1,
             Proof::Counts => counts::count(root)?,
