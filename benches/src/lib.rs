@@ -1,6 +1,9 @@
 //! What the benches share. Each bench is a program that prints one line of JSON; `cargo xtask prove` runs them and
 //! holds their figures against the bounds.
 
+pub mod site;
+pub mod table;
+
 use std::io::Write as _;
 
 /// Returns the smallest value that this share of the values does not exceed (the nearest-rank method); 0 if there are

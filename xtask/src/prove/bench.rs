@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::prove::told;
-use crate::run::output;
+use crate::run::{output, say};
 
 /// A program of `benches/`, and what its figures may be at most.
 pub(super) struct Bench {
@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 5] = [
+pub(super) const BENCHES: [Bench; 6] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
@@ -25,6 +25,11 @@ pub(super) const BENCHES: [Bench; 5] = [
         at_most: &[("verdict_ns", 10_000.0), ("bytes_a_canary_and_metric", 4_096.0)],
     },
     Bench { name: "cpu", program: "cpu", at_most: &[("ratio_off", 1.02), ("ratio_judged", 1.25), ("ratio_ab", 1.5)] },
+    Bench {
+        name: "neighbours",
+        program: "neighbours",
+        at_most: &[("slowest_served_ms", 2_000.0), ("worst_ratio", 1.5), ("failed", 0.0)],
+    },
 ];
 
 impl Bench {
@@ -32,7 +37,11 @@ impl Bench {
     pub(super) fn run(&self, root: &Path) -> anyhow::Result<bool> {
         let mut program = std::process::Command::new(root.join("target/release").join(self.program));
         let printed = output(program.current_dir(root))?;
-        let line = printed.lines().last().with_context(|| format!("{} printed nothing", self.program))?;
+        let mut lines: Vec<&str> = printed.lines().collect();
+        let line = lines.pop().with_context(|| format!("{} printed nothing", self.program))?;
+        for row in lines {
+            say(&format!("    {row}"))?;
+        }
         let figures: Value = serde_json::from_str(line).with_context(|| format!("{line} is no JSON"))?;
         let figure = |name: &str| figures.get(name).and_then(Value::as_f64);
         let holds = self.at_most.iter().all(|(name, bound)| figure(name).is_some_and(|figure| figure <= *bound));
