@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 7] = [
+pub(super) const BENCHES: [Bench; 8] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
@@ -31,6 +31,11 @@ pub(super) const BENCHES: [Bench; 7] = [
         at_most: &[("slowest_served_ms", 2_000.0), ("worst_ratio", 1.5), ("failed", 0.0)],
     },
     Bench { name: "forger", program: "forger", at_most: &[("failed", 0.0)] },
+    Bench {
+        name: "age-controller",
+        program: "age-controller",
+        at_most: &[("reports_a_second", 2_000.0), ("failed", 0.0)],
+    },
 ];
 
 impl Bench {
