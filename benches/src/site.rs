@@ -16,7 +16,7 @@ use wingbeat_test_support::server::Server;
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 /// Longest time to wait for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How often is looked.
 const POLL: Duration = Duration::from_millis(20);
 

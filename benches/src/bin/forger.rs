@@ -328,7 +328,8 @@ fn lies(lie: Lie, clusters: &[ClusterPolicy], tick: u64, draw: &mut Draw) -> Vec
 }
 
 fn says(lie: Lie, clusters: Vec<ClusterReport>, worker: u64, tick: u64, draw: &mut Draw) -> ReportRequest {
-    let anew = matches!(lie, Lie::LongPast | Lie::OtherEpoch | Lie::NoEpoch) || (lie == Lie::Replay && tick % 10 == 0);
+    let anew = matches!(lie, Lie::LongPast | Lie::OtherEpoch | Lie::NoEpoch)
+        || (lie == Lie::Replay && tick.is_multiple_of(10));
     ReportRequest {
         node_id: format!("forger-{}", worker / WORKERS),
         boot_id: if anew { draw.below(u64::MAX) } else { lie as u64 + 1 },
@@ -338,7 +339,7 @@ fn says(lie: Lie, clusters: Vec<ClusterReport>, worker: u64, tick: u64, draw: &m
             Lie::LongPast => 1_000_000 + tick,
             Lie::Plain | Lie::Huge | Lie::OtherEpoch | Lie::NoEpoch | Lie::NewerRoutes => tick,
         },
-        urgent: tick % 2 == 0,
+        urgent: tick.is_multiple_of(2),
         automaton_format: 1,
         clusters,
         ..ReportRequest::default()
