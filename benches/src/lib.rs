@@ -21,6 +21,23 @@ pub fn print(figures: &serde_json::Value) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{figures}")
 }
 
+/// Returns what the environment says under this name, if it is a number.
+pub fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Returns `SEED`, or a seed that is another one in each run.
+pub fn seed() -> std::io::Result<u64> {
+    let [a, b, c, ..] = wingbeat_controller::runtime::random()?;
+    Ok(asked("SEED").unwrap_or_else(|| u32::from_be_bytes([0, a, b, c]).into()))
+}
+
+/// Prints a row of a table: what was done, what came of it, what may come of it at most, and whether that holds.
+pub fn row(done: &str, figure: &str, bound: &str, holds: bool) -> std::io::Result<()> {
+    let word = if holds { "PASS" } else { "FAIL" };
+    writeln!(std::io::stdout(), "{done} | {figure} | {bound} | {word}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

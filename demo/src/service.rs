@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -34,6 +35,10 @@ pub struct Behaviour {
     pub hang: bool,
     /// Answers begin and then stop.
     pub stall: bool,
+    /// Requests are not answered: over HTTP/1 their connection ends, over HTTP/2 their stream does.
+    pub reset: bool,
+    /// Answers are gRPC, of this status.
+    pub grpc: Option<u16>,
 }
 
 /// A running service. Dropping it ends it.
@@ -84,6 +89,11 @@ impl Service {
         state.marked = state.received;
         state.first_since = None;
         now()
+    }
+
+    /// Returns how it serves.
+    pub fn behaviour(&self) -> Behaviour {
+        self.shared.lock().behaviour
     }
 
     /// Returns how many requests came since the behaviour changed.
@@ -180,8 +190,11 @@ impl Body for Stalled {
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> std::io::Result<Response<Answer>> {
     let (behaviour, fails) = shared.receive();
+    if behaviour.reset {
+        return Err(std::io::ErrorKind::ConnectionReset.into());
+    }
     if behaviour.hang {
         std::future::pending::<()>().await;
     }
@@ -201,6 +214,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     *response.status_mut() = status;
     if let Ok(value) = shared.revision.parse() {
         response.headers_mut().insert(REVISION_HEADER, value);
+    }
+    if let Some(status) = behaviour.grpc {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", status.into());
     }
     Ok(response)
 }

@@ -3,8 +3,10 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 pub mod control;
+pub mod fleet;
 pub mod lab;
 pub mod rig;
+pub mod rollouts;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 8] = [
+pub(super) const BENCHES: [Bench; 11] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
@@ -23,6 +23,32 @@ pub(super) const BENCHES: [Bench; 8] = [
         name: "judge-cost",
         program: "judge",
         at_most: &[("verdict_ns", 10_000.0), ("bytes_a_canary_and_metric", 4_096.0)],
+    },
+    Bench {
+        name: "blind",
+        program: "blind",
+        at_most: &[
+            ("cells_that_failed", 0.0),
+            ("broken_late", 0.0),
+            ("broken_promoted", 0.0),
+            ("healthy_rolled_back", 0.0),
+        ],
+    },
+    Bench {
+        name: "age-filter",
+        program: "age-filter",
+        at_most: &[("out_ratio", 1.2), ("envoy_ratio", 1.2), ("here_ratio", 1.2), ("state_ratio", 1.2)],
+    },
+    Bench {
+        name: "takeover",
+        program: "takeover",
+        at_most: &[
+            ("requests_lost", 0.0),
+            ("requests_doubled", 0.0),
+            ("errors_lost", 0.0),
+            ("errors_doubled", 0.0),
+            ("charged_with_another", 0.0),
+        ],
     },
     Bench { name: "cpu", program: "cpu", at_most: &[("ratio_off", 1.02), ("ratio_judged", 1.25), ("ratio_ab", 1.5)] },
     Bench {

@@ -1,0 +1,327 @@
+//! A control plane that follows documents and keeps its state on a disk, and any number of Envoys, each with a listener
+//! of its own. The control plane can be taken away and come back, and so can Envoys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use wingbeat_controller::document::Files;
+use wingbeat_controller::engine::Engine;
+use wingbeat_controller::handle::{Handle, Verb};
+use wingbeat_controller::runtime::{Runtime, random};
+use wingbeat_controller::setup::{InUse, Setup};
+use wingbeat_controller::store::disk::Disk;
+use wingbeat_controller::view::CanaryView;
+use wingbeat_core::id::CanaryName;
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::visitor::Visitor;
+use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_xds_server::server::{self, Security};
+use wingbeat_xds_server::store::Store as Snapshots;
+
+use crate::PATIENCE;
+use crate::control::free;
+
+/// Namespace of the canaries.
+pub const NAMESPACE: &str = "prod";
+/// Name of the documents that say where the Envoys listen.
+const LISTENERS: &str = "listeners";
+/// Name of a host that is there before any other.
+const SETTLED: &str = "settled";
+/// A percentage that Envoy refuses.
+const REFUSED: u32 = 101;
+
+/// A control plane and its Envoys. Dropping it ends all of them.
+#[derive(Debug)]
+pub struct Fleet {
+    control: Option<Control>,
+    state: TempDir,
+    address: SocketAddr,
+    documents: Mutex<Documents>,
+    edges: Vec<Edge>,
+    binary: Binary,
+}
+
+/// What is to be managed.
+#[derive(Debug, Default)]
+struct Documents {
+    files: Files,
+    texts: BTreeMap<String, String>,
+    /// Canaries whose clusters Envoy refuses.
+    spoilt: BTreeSet<String>,
+}
+
+impl Documents {
+    fn setup(&mut self, in_use: &BTreeMap<CanaryName, InUse>) -> anyhow::Result<Setup> {
+        let (set, report) = self.files.update(&self.texts, in_use, &BTreeMap::new());
+        if !report.errors.is_empty() {
+            bail!("{:?}", report.errors);
+        }
+        let mut setup = set.setup(Some(Arc::from(wingbeat::FILTER)));
+        for (name, managed) in &mut setup.canaries {
+            if self.spoilt.contains(&name.name) {
+                managed.service.traffic.outliers.max_ejection_percent = REFUSED;
+            }
+        }
+        Ok(setup)
+    }
+}
+
+/// Where an Envoy listens, or would.
+#[derive(Debug)]
+struct Edge {
+    name: String,
+    entry: SocketAddr,
+    envoy: Option<Envoy>,
+}
+
+/// A control plane with threads of its own: they end all at once, as those of a process do.
+#[derive(Debug)]
+struct Control {
+    engine: Runtime,
+    io: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Connections first: what is decided from here on reaches nobody.
+        if let Some(io) = self.io.take() {
+            io.shutdown_background();
+        }
+    }
+}
+
+impl Control {
+    fn start(state: &Path, listener: TcpListener, documents: &mut Documents) -> anyhow::Result<Self> {
+        let io = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        listener.set_nonblocking(true)?;
+        let snapshots = Snapshots::default();
+        let engine = Engine::open(Box::new(Disk::open(state)?), random()?)?;
+        let setup = documents.setup(&engine.in_use())?;
+        let inside = io.enter();
+        let engine = Runtime::start(engine, setup, snapshots.clone())?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let intake = Arc::new(engine.handle().clone());
+        io.spawn(server::serve(listener, Security::default(), snapshots, intake, std::future::pending()));
+        drop(inside);
+        Ok(Self { engine, io: Some(io) })
+    }
+}
+
+impl Fleet {
+    /// Starts a control plane with room for so many Envoys; none of them runs yet.
+    pub async fn start(edges: usize) -> anyhow::Result<Self> {
+        let mut places = Vec::new();
+        for number in 1..=edges {
+            places.push(Edge { name: format!("edge-{number}"), entry: free().await, envoy: None });
+        }
+        let listeners: Vec<String> = places
+            .iter()
+            .map(|Edge { name, entry, .. }| {
+                format!(
+                    "apiVersion: wingbeat.dev/v1alpha1\nkind: Listener\nmetadata: {{name: {name}}}\n\
+                     spec: {{address: 127.0.0.1, port: {}, nodes: [{name}]}}\n",
+                    entry.port()
+                )
+            })
+            .collect();
+        let mut fleet = Self {
+            control: None,
+            state: tempfile::tempdir()?,
+            address: free().await,
+            documents: Mutex::default(),
+            edges: places,
+            binary: Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?,
+        };
+        // Listeners are served with a host.
+        let nowhere = BTreeMap::from([("0".to_owned(), free().await)]);
+        let settled = fleet.document(SETTLED, "0", &nowhere, "", "");
+        fleet
+            .documents()
+            .texts
+            .extend([(LISTENERS.to_owned(), listeners.join("---\n")), (SETTLED.to_owned(), settled)]);
+        fleet.open().await?;
+        Ok(fleet)
+    }
+
+    /// Returns the documents of a canary with its workload, on all listeners; `analysis` has its fields, and `workload`
+    /// more of those of the workload, in YAML.
+    pub fn document(
+        &self,
+        name: &str,
+        wanted: &str,
+        revisions: &BTreeMap<String, SocketAddr>,
+        analysis: &str,
+        workload: &str,
+    ) -> String {
+        let listeners: Vec<&str> = self.edges.iter().map(|edge| edge.name.as_str()).collect();
+        let listeners = listeners.join(", ");
+        let revisions: Vec<String> =
+            revisions.iter().map(|(revision, at)| format!("\"{revision}\": {{endpoints: [\"{at}\"]}}")).collect();
+        let revisions = revisions.join(", ");
+        let analysis = if analysis.is_empty() { "interval: 1m, stepWeight: 10, maxWeight: 50" } else { analysis };
+        format!(
+            "apiVersion: wingbeat.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+             spec: {{revision: \"{wanted}\", revisions: {{{revisions}}}{workload}}}\n---\n\
+             apiVersion: wingbeat.dev/v1alpha1\nkind: Canary\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+             spec:\n  targetRef: {{apiVersion: wingbeat.dev/v1alpha1, kind: Workload, name: {name}}}\n  \
+             service: {{port: 80, hosts: [{name}.local], listeners: [{listeners}]}}\n  analysis: {{{analysis}}}\n"
+        )
+    }
+
+    /// Starts the control plane over its state.
+    pub async fn open(&mut self) -> anyhow::Result<()> {
+        let bound = async {
+            loop {
+                // What held the port before ends in its own time.
+                if let Ok(listener) = TcpListener::bind(self.address) {
+                    return listener;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let listener = tokio::time::timeout(PATIENCE, bound).await.context("the port is free")?;
+        let control = Control::start(self.state.path(), listener, &mut self.documents())?;
+        self.control = Some(control);
+        Ok(())
+    }
+
+    /// Ends the control plane; Envoys keep what they have.
+    pub fn close(&mut self) {
+        self.control = None;
+    }
+
+    /// Returns the way to the control plane.
+    pub fn handle(&self) -> &Handle {
+        self.control.as_ref().expect("it runs").engine.handle()
+    }
+
+    /// Has a canary's documents say this from now on.
+    pub fn apply(&self, name: &str, text: String) -> anyhow::Result<()> {
+        self.change(|documents| {
+            documents.texts.insert(name.to_owned(), text);
+        })
+    }
+
+    /// Takes a canary's documents away.
+    pub fn remove(&self, name: &str) -> anyhow::Result<()> {
+        self.change(|documents| {
+            documents.texts.remove(name);
+        })
+    }
+
+    /// Has Envoy refuse the clusters of a canary from now on: its host leads nowhere.
+    pub fn spoil(&self, name: &str) -> anyhow::Result<()> {
+        self.change(|documents| {
+            documents.spoilt.insert(name.to_owned());
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Documents)) -> anyhow::Result<()> {
+        let board = self.handle().board();
+        let in_use = board.canaries.values().map(|view| (CanaryName::new(NAMESPACE, &view.name), view.in_use.clone()));
+        let mut documents = self.documents();
+        change(&mut documents);
+        let setup = documents.setup(&in_use.collect())?;
+        // Within the lock: what is configured last is what the documents say.
+        Ok(self.handle().configure(setup)?)
+    }
+
+    fn documents(&self) -> MutexGuard<'_, Documents> {
+        self.documents.lock().expect("not poisoned")
+    }
+
+    /// Has an Envoy join, if it is not there.
+    pub async fn join(&mut self, edge: usize) -> anyhow::Result<()> {
+        let place = self.edges.get_mut(edge).context("it has a place")?;
+        if place.envoy.is_none() {
+            let bootstrap = Bootstrap {
+                node_id: place.name.clone(),
+                node_cluster: place.name.clone(),
+                host: self.address.ip().to_string(),
+                port: self.address.port(),
+                admin: None,
+                delta: false,
+                tls: None,
+                authorization: None,
+            };
+            place.envoy = Some(self.binary.start(bootstrap.render(), place.entry).await?);
+        }
+        Ok(())
+    }
+
+    /// Has an Envoy leave, without a word.
+    pub fn leave(&mut self, edge: usize) {
+        if let Some(place) = self.edges.get_mut(edge) {
+            place.envoy = None;
+        }
+    }
+
+    /// Returns an Envoy that is there.
+    pub fn envoy(&self, edge: usize) -> Option<&Envoy> {
+        self.edges.get(edge)?.envoy.as_ref()
+    }
+
+    /// Returns how many Envoys take configuration.
+    pub fn connected(&self) -> usize {
+        usize::try_from(self.handle().board().clients.streams).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how often Envoys refused a configuration.
+    pub fn refusals(&self) -> u64 {
+        self.handle().board().clients.nacks.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Returns true once the control plane answers, after it was started.
+    pub fn is_ready(&self) -> bool {
+        self.handle().board().ready
+    }
+
+    /// Returns where the state is.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Starts users of a host at one of the Envoys.
+    pub fn users(
+        &self,
+        edge: usize,
+        name: &str,
+        rate: u32,
+        patience: Option<Duration>,
+        visitors: &'static [Visitor],
+    ) -> Load {
+        let target = self.edges.get(edge).expect("it has a place").entry;
+        Load::start(LoadConfig { target, host: format!("{name}.local"), rate, patience, visitors })
+    }
+
+    /// Returns what is shown of a canary.
+    pub fn view(&self, name: &str) -> Option<Arc<CanaryView>> {
+        self.handle().board().canaries.get(&(NAMESPACE.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Waits until what is shown of a canary is as wanted. Nothing if it is not in time.
+    pub async fn shows(
+        &self,
+        name: &str,
+        within: Duration,
+        wanted: impl Fn(&CanaryView) -> bool,
+    ) -> Option<Arc<CanaryView>> {
+        let key = (NAMESPACE.to_owned(), name.to_owned());
+        let mut boards = self.handle().watch();
+        let shown = boards.wait_for(|board| board.canaries.get(&key).is_some_and(|view| wanted(view)));
+        let board = tokio::time::timeout(within, shown).await.ok()?.ok()?.clone();
+        board.canaries.get(&key).cloned()
+    }
+
+    /// Carries a command out.
+    pub async fn command(&self, name: &str, verb: Verb, id: &str) -> anyhow::Result<()> {
+        let canary = CanaryName::new(NAMESPACE, name);
+        Ok(self.handle().command(canary, verb, id.to_owned()).await?)
+    }
+}
