@@ -9,8 +9,8 @@ use wingbeat_controller::handle::Verb;
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::control::free;
 use wingbeat_e2e::fleet::Fleet;
-use wingbeat_e2e::reached;
 use wingbeat_e2e::rollouts::{Ended, Fault, Host, Played, Spec};
+use wingbeat_e2e::{PATIENCE, reached};
 
 use crate::{BOUND, millis};
 
@@ -222,8 +222,10 @@ impl Cell {
                     host.canary().behave(broken);
                     reached(|| host.canary().received_since_change() > FAILED_MEANWHILE).await;
                     fleet.open().await?;
-                    let failed = fleet.shows(host.name(), WATCHED, |view| view.phase == "Failed").await;
+                    // Envoy takes its time to connect again, and serves what it has until then.
+                    let failed = fleet.shows(host.name(), PATIENCE, |view| view.phase == "Failed").await;
                     failed.context("what failed while the controller was away counts when it is back")?;
+                    reached(|| fleet.connected() == 1).await;
                     began = host.again(fleet, healthy).await?;
                 }
                 Ok(began)
