@@ -70,9 +70,23 @@ extern "C" fn wingbeat_on_request_headers(context: u32, _headers: usize, end: bo
     with_worker(|worker| {
         worker.begin(&Envoy { context }, context);
         if !end {
-            worker.expect_body(&Envoy { context }, context);
+            worker.expect_body(context);
         }
     });
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_request_body(context: u32, _size: usize, end: bool) -> Action {
+    if end {
+        with_worker(|worker| worker.complete(&Envoy { context }, context));
+    }
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_request_trailers(context: u32, _trailers: usize) -> Action {
+    with_worker(|worker| worker.complete(&Envoy { context }, context));
     Action::Continue
 }
 

@@ -16,7 +16,7 @@ use crate::host::{Host, text};
 use crate::store::{Finished, Place, Store};
 use crate::worker::attribution::{Attribution, Counted, Waiting};
 use crate::worker::flight::{InFlight, Seen, Upload, Whose};
-use crate::worker::reading::Reading;
+use crate::worker::reading::{Reading, Sent};
 
 mod attribution;
 mod flight;
@@ -106,8 +106,8 @@ impl Worker {
         let whose = called.as_deref().map_or(Whose::Anybody, |called| self.mark(host, called));
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
-            self.in_flight
-                .insert(stream, InFlight { started_ns, seen: Seen::NotYet, upload: Upload::Complete, whose, called });
+            let upload = Upload::Complete { since_ns: started_ns };
+            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, upload, whose, called });
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
@@ -125,9 +125,7 @@ impl Worker {
         }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         let called = request.as_mut().and_then(|request| request.called.take());
-        let (upload, sending_ns) = request
-            .as_ref()
-            .map_or((Upload::Complete, 0), |request| (request.upload, request.upload.took_ns(request.started_ns)));
+        let sent = request.as_ref().map_or_else(Sent::default, Sent::of);
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
@@ -139,7 +137,7 @@ impl Worker {
                 match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
                     Attribution::Unassigned(rev) => {
-                        let request = self.read(host, Reading::default(), before, (upload, sending_ns), false);
+                        let request = self.read(host, Reading::default(), before, sent, false);
                         self.wait_for_policy(
                             host,
                             name,
@@ -168,8 +166,7 @@ impl Worker {
         let reading = Reading::of(&counted.policy);
         let read_rev = counted.is_routed_by(place.stratum, called.as_deref())
             && !std::mem::replace(&mut counted.rev_is_known, true);
-        let finished =
-            Finished { group: whose.group(), ..self.read(host, reading, before, (upload, sending_ns), read_rev) };
+        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, sent, read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);

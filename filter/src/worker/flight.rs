@@ -15,8 +15,9 @@ const HUNG_NS: u64 = 60_000_000_000;
 /// One that brings nothing for the age at which requests are overdue has stalled, but not sooner than this: pauses of
 /// some 100 ms are usual in streams.
 const STALLED_NS: u64 = 1_000_000_000;
-/// A request of known length whose body stands still for so long, though it is not complete, is overdue: the upstream
-/// takes no more of it. Clients on bad lines pause for less.
+/// A request whose body stands still for so long, though it is not complete, is overdue: the upstream takes no more of
+/// it, or owes an answer to what it has. Between arms that chance divides it is [`STALLED_NS`], since pauses of clients
+/// count in both alike; between others it is this. Clients on bad lines pause for less.
 const UPLOAD_STALLED_NS: u64 = 10_000_000_000;
 /// Statuses below it are informational: another one follows.
 const FINAL: u64 = 200;
@@ -81,20 +82,22 @@ pub(super) enum Body {
 }
 
 /// How far the client has come with sending the request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upload {
-    /// It has no body, or ended.
-    #[default]
-    Complete,
-    /// Its body is coming, as far as is known.
+    /// Nothing of it is missing.
+    Complete {
+        /// Since when: where there is no body, since it began.
+        since_ns: u64,
+    },
+    /// Its body is coming.
     Coming {
-        /// Length of the whole body, where known.
-        length: Option<u64>,
-        /// Bytes of it when it was looked at, and when it had changed last.
+        /// Bytes of it when it was looked at, and when they had changed last, as far as is known.
         received: u64,
         changed_ns: u64,
         /// When it was looked at.
         looked_ns: u64,
+        /// How long it may stand still.
+        pause_ns: u64,
     },
 }
 
@@ -144,51 +147,57 @@ impl InFlight {
     /// Returns when the client's part was done, as far as is known: it is not the upstream that took longer (P3).
     const fn waits_since_ns(&self) -> u64 {
         match self.upload {
-            Upload::Complete => self.started_ns,
+            Upload::Complete { since_ns } => since_ns,
             Upload::Coming { looked_ns, .. } => looked_ns,
         }
+    }
+
+    /// Returns how long the client took to send the request, as far as is known.
+    pub(super) const fn sending_ns(&self) -> u64 {
+        let until_ns = match self.upload {
+            Upload::Complete { since_ns } => since_ns,
+            Upload::Coming { changed_ns, .. } => changed_ns,
+        };
+        until_ns.saturating_sub(self.started_ns)
     }
 }
 
 impl Upload {
-    /// Returns how long the client took to send the request, as far as is known: nothing of one that nobody looked at.
-    pub(super) const fn took_ns(self, started_ns: u64) -> u64 {
-        match self {
-            Self::Complete => 0,
-            Self::Coming { changed_ns, .. } => changed_ns.saturating_sub(started_ns),
-        }
-    }
-
     /// Takes a look at a body that is coming. Returns true if the upstream has it, or may be waited for.
     fn is_done(&mut self, received_now: u64, now: u64) -> bool {
         match self {
-            Self::Complete => true,
-            Self::Coming { length, received, changed_ns, looked_ns } => {
+            Self::Complete { .. } => true,
+            Self::Coming { received, changed_ns, looked_ns, pause_ns } => {
                 *looked_ns = now;
                 if received_now != *received {
                     (*received, *changed_ns) = (received_now, now);
                     return false;
                 }
-                length.is_none_or(|length| received_now >= length)
-                    || now.saturating_sub(*changed_ns) >= UPLOAD_STALLED_NS
+                now.saturating_sub(*changed_ns) >= *pause_ns
             }
         }
     }
 }
 
 impl Worker {
-    /// Notes that a request's headers are not all of it. Its length is read where its headers were read anyway: between
-    /// arms that chance does not divide, slow uploads of one client would count against the canary.
-    pub fn expect_body(&mut self, host: &dyn Host, stream: u32) {
+    /// Notes that a request's headers are not all of it.
+    pub fn expect_body(&mut self, stream: u32) {
         let Some(request) = self.in_flight.get_mut(&stream) else { return };
         let divided = request.called.as_ref().is_some_and(|called| self.divisions.contains_key(called));
-        let length = if divided { text(host, "request\0headers\0content-length") } else { None };
         request.upload = Upload::Coming {
-            length: length.and_then(|length| length.parse().ok()),
             received: 0,
             changed_ns: request.started_ns,
             looked_ns: request.started_ns,
+            pause_ns: if divided { UPLOAD_STALLED_NS } else { STALLED_NS },
         };
+    }
+
+    /// Notes that a request has come to its end. Only here it is exact, and it costs no host call but for the clock:
+    /// whoever waits from now on waits for the upstream.
+    pub fn complete(&mut self, host: &dyn Host, stream: u32) {
+        if let Some(request) = self.in_flight.get_mut(&stream) {
+            request.upload = Upload::Complete { since_ns: host.monotonic_nanos() };
+        }
     }
 
     /// Looks at requests in flight that have grown old (P1). Only they cost host calls.
@@ -312,7 +321,7 @@ impl Worker {
     fn is_sent(&mut self, host: &dyn Host, stream: u32, now: u64) -> bool {
         let Some(request) = self.in_flight.get_mut(&stream) else { return true };
         match request.upload {
-            Upload::Complete => true,
+            Upload::Complete { .. } => true,
             Upload::Coming { .. } => request.upload.is_done(number(host, "request\0size").unwrap_or_default(), now),
         }
     }

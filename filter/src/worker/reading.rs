@@ -8,7 +8,7 @@ use crate::outcome::{GRPC_UNKNOWN, Logged, SWITCHING_PROTOCOLS, classify, is_grp
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
 use crate::worker::attribution::route_rev;
-use crate::worker::flight::{Upload, limit_ns};
+use crate::worker::flight::{InFlight, Upload, limit_ns};
 
 /// One in so many requests of the primary tells its pod and the size of its body; every one of the canary does.
 const PRIMARY_SAMPLE: u64 = 16;
@@ -25,6 +25,37 @@ pub(super) struct Reading {
     limit_ns: Option<u64>,
     /// How many hangs of one client count; `None` if all do.
     client_share: Option<u32>,
+}
+
+/// How far the client had come with sending a request when it ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
+    /// Nothing of it was missing. How long it took to come.
+    Complete(u64),
+    /// Its body was still coming. How long it had come, as far as is known.
+    Partly(u64),
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self::Complete(0)
+    }
+}
+
+impl Sent {
+    pub(super) const fn of(request: &InFlight) -> Self {
+        match request.upload {
+            Upload::Complete { .. } => Self::Complete(request.sending_ns()),
+            Upload::Coming { .. } => Self::Partly(request.sending_ns()),
+        }
+    }
+
+    /// Returns how long the upstream had it, of all the time that it took.
+    const fn waited_ns(self, nanos: u64) -> u64 {
+        match self {
+            Self::Complete(sending_ns) | Self::Partly(sending_ns) => nanos.saturating_sub(sending_ns),
+        }
+    }
 }
 
 impl Reading {
@@ -47,7 +78,7 @@ impl Worker {
         host: &dyn Host,
         reading: Reading,
         before: Before,
-        (upload, sending_ns): (Upload, u64),
+        sent: Sent,
         read_rev: bool,
     ) -> Finished {
         let code = number(host, "response\0code");
@@ -67,7 +98,7 @@ impl Worker {
             // A call of gRPC that goes on after its headers is a stream.
             Before::Answering | Before::Stalled => upgraded || grpc.is_some() || is_event_stream(host),
         };
-        let micros = nanos.saturating_sub(sending_ns) / 1_000;
+        let micros = sent.waited_ns(nanos) / 1_000;
         let waited = if outcome.is_judged() && !stream { reading.waited_us(host, micros, outcome) } else { 0 };
         let sized = sampled && outcome == Outcome::Success && grpc.is_none() && !upgraded;
         Finished {
@@ -75,7 +106,7 @@ impl Worker {
             micros: micros.saturating_sub(waited),
             before,
             stream,
-            abandoned: self.is_abandoned(host, reading, (outcome, nanos), before, upload),
+            abandoned: self.is_abandoned(host, reading, (outcome, nanos), before, sent),
             attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
@@ -96,16 +127,14 @@ impl Worker {
         reading: Reading,
         (outcome, nanos): (Outcome, u64),
         before: Before,
-        upload: Upload,
+        sent: Sent,
     ) -> bool {
         if before == Before::Overdue {
             return !outcome.is_judged();
         }
-        // Of a body that was still coming when it was last looked at, nobody knows when it was complete.
-        if outcome != Outcome::DisconnectBeforeResponse || upload != Upload::Complete {
-            return false;
-        }
-        let waited = reading.limit_ns.is_none_or(|limit| nanos >= limit / 2);
+        // Who leaves before all is sent has not waited.
+        let (Outcome::DisconnectBeforeResponse, Sent::Complete(_)) = (outcome, sent) else { return false };
+        let waited = reading.limit_ns.is_none_or(|limit| sent.waited_ns(nanos) >= limit / 2);
         let now = host.monotonic_nanos();
         waited && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
     }

@@ -104,16 +104,20 @@ fn one_client_whose_requests_hang_has_its_share_and_many_count() {
     }
 }
 
-/// A request with a body of which `received` bytes have come.
+/// A request with a body, of which nothing has come yet.
 fn upload(host: &FakeHost, worker: &mut Worker, stream: u32) {
     host.set(stream, "xds.cluster_name", CANARY.as_bytes());
     host.current.set(stream);
     worker.begin(host, stream);
-    worker.expect_body(host, stream);
+    worker.expect_body(stream);
 }
 
 fn receive(host: &FakeHost, worker: &mut Worker, stream: u32, received: u64, millis: u64) -> u64 {
     host.set(stream, "request.size", &received.to_le_bytes());
+    overdue(host, worker, millis)
+}
+
+fn overdue(host: &FakeHost, worker: &mut Worker, millis: u64) -> u64 {
     host.pass(millis);
     worker.tick(host);
     host.last().clusters.first().map_or(0, |_| host.told(CANARY).overdue)
@@ -124,52 +128,98 @@ fn a_slow_upload_is_not_overdue_until_the_upstream_has_it() {
     let (host, mut worker) = started();
     upload(&host, &mut worker, 2);
     for sent in 1..40 {
-        assert_eq!(receive(&host, &mut worker, 2, sent, 250), 0);
+        // Packets of a client far away come one round trip apart.
+        let pause = if sent % 2 == 0 { 250 } else { 700 };
+        assert_eq!(receive(&host, &mut worker, 2, sent, pause), 0);
     }
-    assert_eq!(receive(&host, &mut worker, 2, 39, 240), 0);
-    assert_eq!(receive(&host, &mut worker, 2, 39, 10), 1, "the upstream has had it all for as long as is allowed");
+    worker.complete(&host, 2);
+    assert_eq!(overdue(&host, &mut worker, 249), 0);
+    assert_eq!(overdue(&host, &mut worker, 1), 1, "the upstream has had it all for as long as is allowed");
 }
 
 #[test]
-fn the_time_that_an_upload_took_is_no_latency() {
-    let (host, mut worker) = started();
-    upload(&host, &mut worker, 2);
-    for sent in 1..9 {
-        receive(&host, &mut worker, 2, sent, 250);
+fn the_time_that_an_upload_took_is_no_latency_and_no_other_time_is_left_out() {
+    for (uploading, waiting) in [(1, 400), (2_000, 100), (100, 20), (240, 240)] {
+        let (host, mut worker) = started();
+        upload(&host, &mut worker, 2);
+        host.pass(uploading);
+        worker.complete(&host, 2);
+        host.pass(waiting);
+        // An answer that has begun is not overdue.
+        host.set(2, "response.code", &200_u64.to_le_bytes());
+        worker.tick(&host);
+        host.answer(&mut worker, 2, 200, uploading + waiting);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.overdue, counts.latency_sum_us), (0, waiting * 1_000), "{uploading}");
     }
-    host.pass(100);
-    host.answer(&mut worker, 2, 200, 2_100);
-    let counts = told(&host, &mut worker);
-    assert_eq!((counts.overdue, counts.latency_sum_us), (0, 100_000));
 }
 
 #[test]
 fn a_request_with_a_body_that_has_come_hangs_like_any_other() {
     let (host, mut worker) = started();
     upload(&host, &mut worker, 2);
-    assert_eq!(receive(&host, &mut worker, 2, 20, 250), 0);
-    assert_eq!(receive(&host, &mut worker, 2, 20, 250), 1);
-    leave(&host, &mut worker, 2, 600);
+    worker.complete(&host, 2);
+    assert_eq!(receive(&host, &mut worker, 2, 20, 249), 0);
+    assert_eq!(overdue(&host, &mut worker, 1), 1);
+    leave(&host, &mut worker, 2, 375);
     assert_eq!(told(&host, &mut worker).errors_and_hangs(), 1);
 }
 
-/// Where a rule chooses who gets the canary, how long the body is to be is known.
+/// As calls of gRPC do whose deadline comes before a tick.
+#[test]
+fn who_gives_up_after_sending_a_body_has_waited_since_then() {
+    for (uploading, waiting, abandoned) in [(0, 375, 1), (0, 124, 0), (400, 124, 0), (400, 125, 1)] {
+        let (host, mut worker) = started();
+        upload(&host, &mut worker, 2);
+        host.pass(uploading);
+        worker.complete(&host, 2);
+        host.pass(waiting);
+        leave(&host, &mut worker, 2, uploading + waiting);
+        assert_eq!(told(&host, &mut worker).abandoned, abandoned, "{uploading} {waiting}");
+    }
+    // One that never sent all of it waited for nothing.
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    host.pass(700);
+    leave(&host, &mut worker, 2, 700);
+    assert_eq!(told(&host, &mut worker).abandoned, 0);
+}
+
+#[test]
+fn a_body_costs_no_call() {
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    let calls = host.calls.get();
+    worker.complete(&host, 2);
+    upload(&host, &mut worker, 3);
+    assert_eq!(host.calls.get(), calls);
+}
+
+/// Where a rule chooses who gets the canary, slow uploads of one client would count against it.
 #[test]
 fn a_client_that_pauses_is_not_the_canarys_fault() {
     let (mut worker, host) = divided(insiders(0));
-    host.set(7, "request.headers.content-length", b"1000");
     upload(&host, &mut worker, 7);
     for (received, millis) in [(10, 2_000), (20, 4_000), (30, 4_000), (999, 4_000)] {
         assert_eq!(receive(&host, &mut worker, 7, received, millis), 0);
     }
-    assert_eq!(receive(&host, &mut worker, 7, 1_000, 250), 0);
+    worker.complete(&host, 7);
     assert_eq!(receive(&host, &mut worker, 7, 1_000, 250), 1);
 
-    upload(&host, &mut worker, 8);
-    host.set(8, "request.headers.content-length", b"1000");
     host.set(8, "xds.virtual_host_name", b"prod/a");
     upload(&host, &mut worker, 8);
+    host.current.set(8);
     assert_eq!(receive(&host, &mut worker, 8, 10, 250), 1);
     assert_eq!(receive(&host, &mut worker, 8, 10, 9_900), 1);
     assert_eq!(receive(&host, &mut worker, 8, 10, 250), 2, "the upstream takes no more of it");
+}
+
+/// Between arms that chance divides, clients pause alike.
+#[test]
+fn a_body_that_stands_still_is_overdue() {
+    let (host, mut worker) = started();
+    upload(&host, &mut worker, 2);
+    assert_eq!(receive(&host, &mut worker, 2, 10, 250), 0);
+    assert_eq!(overdue(&host, &mut worker, 900), 0);
+    assert_eq!(overdue(&host, &mut worker, 250), 1);
 }
