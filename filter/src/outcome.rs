@@ -40,6 +40,8 @@ const DR: u64 = 0x1000_0000;
 
 /// The connection has become a WebSocket or another tunnel.
 pub const SWITCHING_PROTOCOLS: u64 = 101;
+/// Envoy's answer to a request that did not come to its end in time.
+const REQUEST_TIMEOUT: u64 = 408;
 
 /// gRPC statuses that blame the server, as Envoy and Istio count them: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
 /// INTERNAL, UNAVAILABLE, DATA_LOSS.
@@ -74,8 +76,17 @@ pub fn classify(logged: Logged) -> Outcome {
     if flagged(DC | DR) {
         return if logged.code.is_some() { Outcome::DisconnectMidResponse } else { Outcome::DisconnectBeforeResponse };
     }
-    if flagged(UT | SI | UMSDR) {
+    if flagged(UT | UMSDR) {
         return Outcome::Timeout;
+    }
+    if flagged(SI) {
+        return match logged.code {
+            // Nothing came for too long, and the request was not complete: the client paused.
+            Some(REQUEST_TIMEOUT) => Outcome::ClientFault,
+            // Both sides were silent, as they may be.
+            Some(SWITCHING_PROTOCOLS) => Outcome::Success,
+            Some(_) | None => Outcome::Timeout,
+        };
     }
     if flagged(UF) {
         return Outcome::ConnectFailure;
@@ -146,7 +157,10 @@ mod tests {
             ("reset in mid-body, HTTP/2", logged(Some(200), UR), Outcome::Truncated),
             ("WebSocket closed by the upstream", logged(Some(101), UC), Outcome::Success),
             ("WebSocket left by the client", logged(Some(101), DC), Outcome::DisconnectMidResponse),
-            ("WebSocket idle too long", logged(Some(101), SI), Outcome::Timeout),
+            ("WebSocket idle too long", logged(Some(101), SI), Outcome::Success),
+            ("upload idle too long", logged(Some(408), SI), Outcome::ClientFault),
+            ("response idle too long", logged(Some(504), SI), Outcome::Timeout),
+            ("response idle too long after it began", logged(Some(200), SI), Outcome::Timeout),
             ("WebSocket reset, HTTP/2", logged(Some(101), UR), Outcome::Truncated),
             ("no healthy host", logged(Some(503), UH), Outcome::Unavailable),
             ("unknown cluster", logged(Some(503), NC), Outcome::Unavailable),
