@@ -241,17 +241,22 @@ impl Store {
         reports
     }
 
-    /// Forgets the places that are over and durable.
-    pub fn retain(&mut self, durable: u64, is_live: impl Fn(&Place) -> bool) {
+    /// Forgets the places that are over and durable. Returns true if there were any.
+    pub fn retain(&mut self, durable: u64, is_live: impl Fn(&Place) -> bool) -> bool {
+        let before = self.places.len();
         self.places.retain(|(place, held)| held.changed > durable || is_live(place));
         self.uncounted.retain(|(place, _, changed)| *changed > durable || is_live(place));
+        self.places.len() < before
     }
 
-    /// Forgets the places that are over, where room is needed.
-    pub fn make_room(&mut self, is_live: impl Fn(&Place) -> bool) {
-        if self.places.len() >= MAX_PLACES {
-            self.retain(u64::MAX, is_live);
-        }
+    /// Forgets the places that are over, where room is needed. Returns true if there were any.
+    pub fn make_room(&mut self, is_live: impl Fn(&Place) -> bool) -> bool {
+        self.places.len() >= MAX_PLACES && self.retain(u64::MAX, is_live)
+    }
+
+    /// Returns true if requests of this place are counted.
+    pub fn holds(&self, place: &Place) -> bool {
+        self.places.iter().any(|(known, _)| known == place)
     }
 
     fn find(&mut self, place: &Place) -> Option<&mut Cluster> {

@@ -154,7 +154,7 @@ impl Worker {
                     Attribution::None => return,
                 }
             }
-            (Seen::NotYet | Seen::Elsewhere, None) => return,
+            (Seen::NotYet | Seen::Elsewhere, None) | (Seen::Forgotten, _) => return,
             // One that was counted at a cluster while it ran finishes there.
             (Seen::At(place) | Seen::Sending(place), None)
             | (Seen::Overdue(place) | Seen::Stream(place) | Seen::Answering { place, .. }, _) => place,
@@ -204,6 +204,7 @@ impl Worker {
             self.durable = 0;
             self.hurry(host);
         }
+        let mut dropped = false;
         if let Some(policy) = reply.policy
             && let Ok(divisions) = convert::policy::divisions(&policy)
         {
@@ -227,11 +228,14 @@ impl Worker {
             }
             let clusters = &self.clusters;
             let is_live = |place: &Place| is_live(clusters, place);
-            self.store.make_room(is_live);
+            dropped = self.store.make_room(is_live);
             self.assign(host);
         }
         let clusters = &self.clusters;
-        self.store.retain(self.durable, |place| is_live(clusters, place));
+        dropped |= self.store.retain(self.durable, |place| is_live(clusters, place));
+        if dropped {
+            self.forget_dropped();
+        }
         let tick_ms = match reply.next_tick_ms {
             0 => self.tick_ms,
             millis => u64::from(millis).clamp(TICK_BOUNDS_MS.0, TICK_BOUNDS_MS.1),

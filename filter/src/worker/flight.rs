@@ -70,6 +70,8 @@ pub(super) enum Seen {
     },
     /// Counted as a stream there.
     Stream(Place),
+    /// Counted as one of these in a rollout whose counts are gone: how it ends is counted nowhere.
+    Forgotten,
 }
 
 /// How a response that is not complete goes on.
@@ -116,18 +118,31 @@ impl Seen {
     pub(super) const fn is_open(&self) -> bool {
         match self {
             Self::NotYet | Self::At(_) => true,
-            Self::Elsewhere | Self::Sending(_) | Self::Overdue(_) | Self::Answering { .. } | Self::Stream(_) => false,
+            Self::Elsewhere
+            | Self::Sending(_)
+            | Self::Overdue(_)
+            | Self::Answering { .. }
+            | Self::Stream(_)
+            | Self::Forgotten => false,
         }
     }
 
     /// Returns what it was counted as.
     pub(super) const fn before(&self) -> Before {
         match self {
-            Self::NotYet | Self::Elsewhere | Self::At(_) | Self::Sending(_) => Before::Nothing,
+            Self::NotYet | Self::Elsewhere | Self::At(_) | Self::Sending(_) | Self::Forgotten => Before::Nothing,
             Self::Overdue(_) => Before::Overdue,
             Self::Answering { body: Body::Moving, .. } => Before::Answering,
             Self::Answering { body: Body::Stalled, .. } => Before::Stalled,
             Self::Stream(_) => Before::Stream,
+        }
+    }
+
+    /// Returns where it was counted while it ran.
+    pub(super) const fn counted_at(&self) -> Option<&Place> {
+        match self {
+            Self::Overdue(place) | Self::Stream(place) | Self::Answering { place, .. } => Some(place),
+            Self::NotYet | Self::Elsewhere | Self::At(_) | Self::Sending(_) | Self::Forgotten => None,
         }
     }
 }
@@ -138,7 +153,7 @@ impl InFlight {
         match self.seen {
             Seen::NotYet | Seen::At(_) | Seen::Sending(_) => now.saturating_sub(self.waits_since_ns()) >= soonest,
             Seen::Answering { again_ns, .. } => now >= again_ns,
-            Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_) => false,
+            Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_) | Seen::Forgotten => false,
         }
     }
 }
@@ -272,7 +287,7 @@ impl Worker {
                     }
                 }
             }
-            seen @ (Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_)) => Some(seen),
+            seen @ (Seen::Elsewhere | Seen::Overdue(_) | Seen::Stream(_) | Seen::Forgotten) => Some(seen),
         }
     }
 
@@ -313,6 +328,16 @@ impl Worker {
             Old::Overdue | Old::Stalled | Old::Hung => {
                 record(Became::Overdue);
                 Seen::Overdue(place)
+            }
+        }
+    }
+
+    /// Takes what was counted where nothing is held any more for counted. Its rollout may come back under the same epoch,
+    /// and would then have more requests that end than it has in flight.
+    pub(super) fn forget_dropped(&mut self) {
+        for request in self.in_flight.values_mut() {
+            if request.seen.counted_at().is_some_and(|place| !self.store.holds(place)) {
+                request.seen = Seen::Forgotten;
             }
         }
     }

@@ -296,3 +296,25 @@ fn a_clock_that_jumps_makes_nobody_a_stream() {
     host.answer(&mut worker, 2, 200, 1);
     assert_eq!(told(&host, &mut worker).overdue_finished, 1);
 }
+
+/// The canary's file goes and comes back: the same rollout, whose counts were dropped in between.
+#[test]
+fn a_rollout_that_comes_back_has_nothing_of_what_it_had_in_flight() {
+    for code in [None, Some(200), Some(101)] {
+        let (host, mut worker) = started();
+        old(&host, &mut worker, 2, code, 300);
+        let before = in_flight(&host.told(CANARY));
+        let gone = v1::Policy { version: 6, ..v1::Policy::default() };
+        worker.reply(&host, &reply(host.last().sequence, Some(gone), 0));
+        assert!(worker.store.changes(0, 9).is_empty(), "written down and over");
+        worker.reply(&host, &reply(0, Some(policy(7)), 0));
+        old(&host, &mut worker, 3, code, 300);
+        assert_eq!(in_flight(&host.told(CANARY)), before);
+        // What ends is of a life before: the host refuses a report by which more had ended than was in flight.
+        host.set(2, "response.flags", &0x40_u64.to_le_bytes());
+        host.answer(&mut worker, 2, 503, 900);
+        host.request(&mut worker, 4, CANARY, 200, 1);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.finished, in_flight(&counts).0), (1, 2), "{code:?}");
+    }
+}
