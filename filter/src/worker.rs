@@ -137,15 +137,7 @@ impl Worker {
                 match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
                     Attribution::Unassigned(rev) => {
-                        let request = self.read(host, Reading::default(), before, sent, false);
-                        self.wait_for_policy(
-                            host,
-                            name,
-                            rev,
-                            whose,
-                            called,
-                            Finished { group: whose.group(), ..request },
-                        );
+                        self.wait_for_policy(host, name, rev, whose, called, sent);
                         if self.asks_for_policy(host) {
                             self.hurry(host);
                         }

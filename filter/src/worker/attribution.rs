@@ -9,8 +9,9 @@ use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::v1;
 
 use crate::host::{Host, text};
-use crate::store::{Finished, Place};
+use crate::store::{Before, Finished, Place};
 use crate::worker::flight::Whose;
+use crate::worker::reading::{Ended, Reading, Sent};
 use crate::worker::{Worker, virtual_host};
 
 /// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
@@ -49,14 +50,35 @@ struct Unassigned {
     rev: u64,
     whose: Whose,
     called: Option<String>,
-    request: Finished,
+    sent: Sent,
+    ended: Ended,
+}
+
+/// Requests of a cluster that are only counted.
+#[derive(Debug)]
+struct LeftOut {
+    cluster: String,
+    /// The latest routes that they took. What took earlier ones is of a rollout before.
+    rev: u64,
+    requests: u64,
 }
 
 /// Requests that ended before the policy named their clusters.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     requests: Vec<Unassigned>,
-    left_out: Vec<(String, u64)>,
+    left_out: Vec<LeftOut>,
+}
+
+impl LeftOut {
+    /// Counts one more.
+    fn add(&mut self, rev: u64) {
+        if rev > self.rev {
+            (self.rev, self.requests) = (rev, 1);
+        } else if rev == self.rev {
+            self.requests = self.requests.saturating_add(1);
+        }
+    }
 }
 
 impl Counted {
@@ -141,16 +163,16 @@ impl Worker {
         rev: u64,
         whose: Whose,
         called: Option<String>,
-        request: Finished,
+        sent: Sent,
     ) {
         let waiting = &mut self.waiting;
         if waiting.requests.len() < MAX_UNASSIGNED {
             let called = called.or_else(|| virtual_host(host));
-            waiting.requests.push(Unassigned { cluster, rev, whose, called, request });
-        } else if let Some((_, count)) = waiting.left_out.iter_mut().find(|(known, _)| *known == cluster) {
-            *count = count.saturating_add(1);
+            waiting.requests.push(Unassigned { cluster, rev, whose, called, sent, ended: Ended::of(host) });
+        } else if let Some(known) = waiting.left_out.iter_mut().find(|known| known.cluster == cluster) {
+            known.add(rev);
         } else if waiting.left_out.len() < MAX_LEFT_OUT {
-            waiting.left_out.push((cluster, 1));
+            waiting.left_out.push(LeftOut { cluster, rev, requests: 1 });
         }
     }
 
@@ -159,18 +181,21 @@ impl Worker {
         let Waiting { requests, left_out } = std::mem::take(&mut self.waiting);
         let sequence = self.next_sequence();
         let mut is_urgent = false;
-        for Unassigned { cluster, rev, whose, called, request } in requests {
+        for Unassigned { cluster, rev, whose, called, sent, ended } in requests {
             let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) else {
                 continue;
             };
             let divided = called.as_ref().and_then(|called| self.divisions.get(called));
             let stratum = counted.stratum(whose, called.as_deref(), divided);
-            let failed = request.abandoned || request.outcome.is_some_and(Outcome::is_error);
-            is_urgent |= counted.policy.arm == 1 && failed;
-            self.store.finish(&Place { epoch: counted.policy.epoch, stratum, cluster }, &request, sequence);
+            let (reading, epoch) = (Reading::of(&counted.policy), counted.policy.epoch);
+            let finished =
+                Finished { group: whose.group(), ..self.read(&ended, reading, Before::Nothing, sent, false) };
+            let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
+            is_urgent |= reading.canary && failed;
+            self.store.finish(&Place { epoch, stratum, cluster }, &finished, sequence);
         }
-        for (cluster, requests) in left_out {
-            if let Some(counted) = self.clusters.get(&cluster) {
+        for LeftOut { cluster, rev, requests } in left_out {
+            if let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) {
                 let place = Place { epoch: counted.policy.epoch, stratum: Stratum::Judged, cluster };
                 self.store.leave_out(&place, requests, sequence);
             }

@@ -14,7 +14,7 @@ use crate::worker::flight::{InFlight, Upload, limit_ns};
 const PRIMARY_SAMPLE: u64 = 16;
 
 /// What to read of a request, by its cluster.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
     pub(super) canary: bool,
     grpc: bool,
@@ -25,6 +25,66 @@ pub(super) struct Reading {
     limit_ns: Option<u64>,
     /// How many hangs of one client count; `None` if all do.
     client_share: Option<u32>,
+}
+
+/// What policies may want to know of a request when it ends.
+const PROPERTIES: [&str; 10] = [
+    "response\0code",
+    "response\0flags",
+    "request\0duration",
+    "response\0grpc_status",
+    "response\0headers\0content-type",
+    "response\0size",
+    "upstream\0address",
+    "upstream\0request_attempt_count",
+    "upstream\0cx_pool_ready_duration",
+    "source\0address",
+];
+/// Bytes of each that are kept. Only the beginnings of content types matter, and all else is shorter.
+const MAX_PROPERTY: usize = 64;
+
+/// What Envoy said of a request that ended before a policy told how to read it: it stands in for Envoy when one does.
+#[derive(Debug)]
+pub(super) struct Ended {
+    properties: Vec<(&'static str, Vec<u8>)>,
+    at_ns: u64,
+}
+
+impl Ended {
+    pub(super) fn of(host: &dyn Host) -> Self {
+        let read = |path| {
+            let mut value = host.property(path)?;
+            value.truncate(MAX_PROPERTY);
+            Some((path, value))
+        };
+        Self { properties: PROPERTIES.into_iter().filter_map(read).collect(), at_ns: host.monotonic_nanos() }
+    }
+}
+
+impl Host for Ended {
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.properties.iter().find(|(known, _)| *known == path).map(|(_, value)| value.clone())
+    }
+
+    fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
+
+    fn set_request_header(&self, _name: &str, _value: Option<&[u8]>) {}
+
+    fn enter(&self, _stream: u32) -> bool {
+        false
+    }
+
+    fn monotonic_nanos(&self) -> u64 {
+        self.at_ns
+    }
+
+    fn set_tick(&self, _millis: u64) {}
+
+    fn send(&self, _report: &[u8]) -> bool {
+        false
+    }
 }
 
 /// How far the client had come with sending a request when it ended.

@@ -337,6 +337,55 @@ fn nothing_is_lost_before_the_first_policy() {
     assert_eq!(told, [("prod/backend/2".to_owned(), 1)]);
 }
 
+#[test]
+fn what_ended_before_the_policy_came_is_read_by_its_rules() {
+    let host = FakeHost::default();
+    host.pass(1);
+    let mut worker = Worker::new(1, 1);
+    worker.configure(&host);
+    let canary = "prod/backend/2";
+    for (stream, millis) in [(2, 1), (3, 200)] {
+        host.set(stream, REV, b"3");
+        host.set(stream, "response.flags", &0x4000_u64.to_le_bytes());
+        host.set(stream, "request.duration", &(millis * MS).to_le_bytes());
+        host.set(stream, "xds.cluster_name", canary.as_bytes());
+        host.current.set(stream);
+        worker.begin(&host, stream);
+        host.pass(millis);
+        worker.end(&host, stream);
+    }
+    host.set(4, REV, b"3");
+    host.set(4, "response.grpc_status", &14_u64.to_le_bytes());
+    host.request(&mut worker, 4, canary, 200, 1);
+    let mut grpc = policy(5);
+    grpc.clusters[1].grpc = true;
+    worker.reply(&host, &reply(0, Some(grpc), 100));
+    worker.tick(&host);
+    let counts = host.told(canary);
+    assert_eq!((counts.finished, counts.abandoned, counts.outcome(Outcome::ServerFault)), (3, 1, 1));
+}
+
+#[test]
+fn what_an_earlier_rollout_left_out_is_not_charged_to_the_next() {
+    for (revs, uncounted) in [(&[4, 4][..], 0), (&[4, 6, 4, 7, 7][..], 2)] {
+        let host = FakeHost::default();
+        host.pass(1);
+        let mut worker = Worker::new(1, 1);
+        worker.configure(&host);
+        let full = std::iter::repeat_n(&4, 1_024);
+        for (stream, rev) in (1..).zip(full.chain(revs)) {
+            host.set(stream, REV, rev.to_string().as_bytes());
+            host.request(&mut worker, stream, "prod/backend/2", 200, 1);
+        }
+        let mut next = policy(5);
+        next.clusters[1].first_rev = 6;
+        worker.reply(&host, &reply(0, Some(next), 100));
+        worker.tick(&host);
+        let told: u64 = host.last().clusters.iter().map(|cluster| cluster.uncounted).sum();
+        assert_eq!(told, uncounted, "{revs:?}");
+    }
+}
+
 /// A retry, or the same revisions again: another epoch at the same clusters.
 #[test]
 fn what_an_earlier_attempt_routed_is_not_charged_to_the_next() {
