@@ -15,7 +15,7 @@ use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
 use crate::store::{Finished, Place, Store};
 use crate::worker::attribution::{Attribution, Counted, Waiting};
-use crate::worker::flight::{InFlight, Seen, Upload, Whose};
+use crate::worker::flight::{InFlight, Rest, Seen, Upload, Whose};
 use crate::worker::reading::{Reading, Sent};
 
 mod attribution;
@@ -107,7 +107,8 @@ impl Worker {
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
             let upload = Upload::Complete { since_ns: started_ns };
-            self.in_flight.insert(stream, InFlight { started_ns, seen: Seen::NotYet, upload, whose, called });
+            let request = InFlight { started_ns, looked_ns: 0, seen: Seen::NotYet, upload, whose, called };
+            self.in_flight.insert(stream, request);
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
             self.cohorts.spoil(started_ns);
@@ -172,20 +173,27 @@ impl Worker {
     /// Looks at old requests, and reports if there is news or it is time to ask for policy.
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.monotonic_nanos();
-        self.look(host, now);
+        let rest = self.look(host, now);
         self.close_cohorts(now);
         self.clusters.values_mut().for_each(|counted| counted.rev_is_known = false);
         let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
         // One in a hurry may want an answer rather than have news.
         let urgent = std::mem::take(&mut self.urgent);
         let idle = now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
-        if urgent || idle || self.store.has_news(self.sent) {
+        // While there is more to look at, ticks are short, and would each make a report.
+        let news = rest == Rest::None && self.store.has_news(self.sent);
+        if urgent || idle || news {
             self.report(host, now, urgent);
         }
         if urgent {
             self.last_urgent_ns = now;
-            host.set_tick(self.period_ms());
         }
+        // Set in each: of several plugin contexts in one VM, each has ticks of its own, and any of them may be the one
+        // that was asked to hurry.
+        host.set_tick(match rest {
+            Rest::None => self.period_ms(),
+            Rest::Some => 1,
+        });
     }
 
     /// Takes the controller's answer. What cannot be read changes nothing: the last good policy stays.
@@ -216,7 +224,7 @@ impl Worker {
             self.clusters = policy.clusters.into_iter().map(counted).collect();
             // What was none of ours may be now.
             for request in self.in_flight.values_mut().filter(|request| request.seen == Seen::Elsewhere) {
-                request.seen = Seen::NotYet;
+                (request.seen, request.looked_ns) = (Seen::NotYet, 0);
             }
             let clusters = &self.clusters;
             let is_live = |place: &Place| is_live(clusters, place);

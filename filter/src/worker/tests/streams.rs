@@ -64,10 +64,10 @@ fn upgraded_connections_are_streams() {
     old(&host, &mut worker, 2, Some(101), 300);
     assert_eq!(in_flight(&host.told(CANARY)), (1, 0, 1));
     let reports = host.sent.borrow().len();
-    let calls = host.calls.get();
+    let reads = host.reads.get();
     host.pass(100);
     worker.tick(&host);
-    assert_eq!((host.sent.borrow().len(), host.calls.get()), (reports, calls), "looked at and counted once");
+    assert_eq!((host.sent.borrow().len(), host.reads.get()), (reports, reads), "looked at and counted once");
     // The upstream closes it.
     host.set(2, "response.flags", &0x40_u64.to_le_bytes());
     host.answer(&mut worker, 2, 101, 3_000);
@@ -166,9 +166,9 @@ fn a_response_that_stands_still_has_stalled_and_after_a_minute_hangs() {
     let (host, mut worker) = started();
     host.set(2, "response.size", &10_u64.to_le_bytes());
     old(&host, &mut worker, 2, Some(200), 300);
-    let calls = host.calls.get();
+    let reads = host.reads.get();
     assert_eq!(look(&host, &mut worker, 900), (0, 0, 0));
-    assert_eq!(host.calls.get() - calls, 0, "nothing to look at, nothing to tell");
+    assert_eq!(host.reads.get() - reads, 0, "nothing to look at, nothing to tell");
     host.set(2, "response.size", &11_u64.to_le_bytes());
     assert_eq!(look(&host, &mut worker, 100), (0, 0, 0), "one byte came");
     // It has lasted for 1.3 s, and is looked at after as long again.
@@ -317,4 +317,36 @@ fn a_rollout_that_comes_back_has_nothing_of_what_it_had_in_flight() {
         let counts = told(&host, &mut worker);
         assert_eq!((counts.finished, in_flight(&counts).0), (1, 2), "{code:?}");
     }
+}
+
+#[test]
+fn an_upstream_that_stalls_does_not_stop_the_worker() {
+    let (host, mut worker) = started();
+    for stream in 10..10_010 {
+        host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+        worker.begin(&host, stream);
+    }
+    host.pass(300);
+    let reports = host.sent.borrow().len();
+    for tick in 1..=10 {
+        let reads = host.reads.get();
+        worker.tick(&host);
+        let read = host.reads.get() - reads;
+        assert!((1..4_100).contains(&read), "{read} in tick {tick}");
+        host.pass(1);
+        let period = if tick < 10 { 1 } else { period(100) };
+        assert_eq!(host.ticks.borrow().last(), Some(&period), "{tick}");
+    }
+    assert_eq!((host.told(CANARY).overdue, host.sent.borrow().len()), (10_000, reports + 1));
+}
+
+#[test]
+fn of_two_plugin_contexts_none_ticks_without_end() {
+    let (host, mut worker) = started();
+    let other = FakeHost::default();
+    worker.configure(&host);
+    worker.configure(&other);
+    worker.tick(&host);
+    worker.tick(&other);
+    assert_eq!((host.ticks.borrow().last(), other.ticks.borrow().last()), (Some(&period(100)), Some(&period(100))));
 }
