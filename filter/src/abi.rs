@@ -220,7 +220,8 @@ fn boot_id() -> u64 {
     };
     held().unwrap_or_else(|| {
         let fresh = random();
-        let _lost = hostcalls::set_shared_data(BOOT_KEY, Some(&fresh.to_le_bytes()), None);
+        // Only where there is none: Envoy compares this with the version of what is there, and none has it.
+        let _lost = hostcalls::set_shared_data(BOOT_KEY, Some(&fresh.to_le_bytes()), Some(u32::MAX));
         held().unwrap_or(fresh)
     })
 }

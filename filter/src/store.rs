@@ -270,7 +270,9 @@ impl Store {
             None if self.places.len() < MAX_PLACES => {
                 let before = self.uncounted.iter().position(|(known, ..)| known == place);
                 let uncounted = before.map_or(0, |at| self.uncounted.swap_remove(at).1);
-                self.places.push((place.clone(), Cluster { first: sequence, uncounted, ..Cluster::default() }));
+                // What was told without room goes on under the same sequence: with a later one it would be told twice.
+                let first = if uncounted > 0 { 1 } else { sequence };
+                self.places.push((place.clone(), Cluster { first, uncounted, ..Cluster::default() }));
                 self.places.len().saturating_sub(1)
             }
             None => return None,
@@ -566,7 +568,11 @@ mod tests {
         store.finish(&at(&MAX_PLACES.to_string()), &finished(Outcome::Success, 1), 3);
         let told = store.changes(2, 3);
         assert_eq!(told.len(), 1);
-        assert_eq!((told[0].finished, told[0].uncounted), (1, 2));
+        assert_eq!(
+            (told[0].finished, told[0].uncounted, told[0].first_sequence),
+            (1, 2, 1),
+            "not as one that begins anew"
+        );
         for n in 0..100 {
             let request = Finished { pod: Some(n.to_string()), ..finished(Outcome::Success, 1) };
             store.finish(&at("1"), &request, 4);
