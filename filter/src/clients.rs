@@ -5,12 +5,15 @@
 //! few hangs count, and no more, unless more of its connections hang at once than one browser opens: then many clients
 //! are behind it, as behind a gateway.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 /// After so long a client's share is there again. Evidence adds up over a rollout, and so would the shares of shorter
 /// periods.
 const PERIOD_NS: u64 = 600_000_000_000;
 /// Browsers open at most so many connections to one host. More that hang at once are not one client's.
 const CONNECTIONS: usize = 6;
-/// Addresses that are told apart. With more than that, no single one decides, and all count.
+/// Addresses that are told apart. With more than that, each further one shares the bound of one of these: however many
+/// a client has, it has no more than all of them.
 const MAX_ADDRESSES: usize = 64;
 
 /// Clients whose requests hung lately. Few: looking through them costs less code and time than a tree.
@@ -19,7 +22,7 @@ pub struct Clients(Vec<Client>);
 
 #[derive(Debug)]
 struct Client {
-    host: String,
+    host: IpAddr,
     /// When the period began, and hangs that have counted in it.
     since_ns: u64,
     counted: u32,
@@ -39,6 +42,7 @@ impl Clients {
     /// Returns true if a hang counts, of a request that came from `address` (host and port) and began at `from_ns`.
     pub fn admit(&mut self, address: &str, share: u32, from_ns: u64, now: u64) -> bool {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = client_of(host);
         let hang = Hang { port: port.parse().unwrap_or_default(), from_ns, until_ns: now };
         if let Some(client) = self.0.iter_mut().find(|client| client.host == host) {
             return client.admit(hang, share);
@@ -47,12 +51,37 @@ impl Clients {
             self.0.retain(|client| now.saturating_sub(client.since_ns) < PERIOD_NS);
         }
         if self.0.len() < MAX_ADDRESSES {
-            let mut client = Client { host: host.to_owned(), since_ns: now, counted: 0, latest: Default::default() };
+            let mut client = Client { host, since_ns: now, counted: 0, latest: Default::default() };
             // Its first hang counts: nobody has a share of nothing.
             client.admit(hang, share);
             self.0.push(client);
+            return true;
         }
-        true
+        let at = usize::from(slot_of(host)) % MAX_ADDRESSES;
+        self.0.get_mut(at).is_some_and(|client| client.admit(hang, share))
+    }
+}
+
+/// Returns whose address this is: of IPv6, one client has a whole network of 64 bits. All that are no IP addresses are
+/// one's.
+fn client_of(host: &str) -> IpAddr {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse().map(|address: IpAddr| address.to_canonical()) {
+        Ok(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        Ok(address @ IpAddr::V4(_)) => address,
+        Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Returns a number that spreads addresses.
+fn slot_of(host: IpAddr) -> u8 {
+    let fold = |sum: u8, byte: &u8| sum.wrapping_mul(31).wrapping_add(*byte);
+    match host {
+        IpAddr::V4(address) => address.octets().iter().fold(0, fold),
+        IpAddr::V6(address) => address.octets().iter().take(8).fold(0, fold),
     }
 }
 
@@ -113,11 +142,22 @@ mod tests {
         let mut clients = Clients::default();
         for round in 1..3_u64 {
             let now = round * PERIOD_NS * 2;
-            for client in 0..1_000 {
-                assert!(clients.admit(&format!("{client}:1"), 1, now, now));
-                assert!(clients.0.len() <= MAX_ADDRESSES);
-            }
-            assert!(!clients.admit("3:1", 1, now, now));
+            let hosts = (0..1_000).map(|client| format!("10.0.{}.{}:1", client / 250, client % 250));
+            let counted = hosts.filter(|host| clients.admit(host, 1, now, now)).count();
+            assert_eq!((counted, clients.0.len()), (MAX_ADDRESSES, MAX_ADDRESSES), "no more than all shares");
+            assert!(!clients.admit("10.0.0.3:1", 1, now, now));
         }
+    }
+
+    /// Whoever has one address of IPv6 has all of its network.
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let mut clients = Clients::default();
+        let counted = |clients: &mut Clients, address: &str| clients.admit(address, 1, 0, 1);
+        let addresses = (0..99).map(|host| format!("[2001:db8:0:7::{host:x}]:4000"));
+        assert_eq!(addresses.filter(|address| counted(&mut clients, address)).count(), 1);
+        assert!(counted(&mut clients, "[2001:db8:0:8::1]:4000"));
+        assert!(counted(&mut clients, "[::ffff:10.0.0.1]:4000") && counted(&mut clients, "[::ffff:10.0.0.2]:4000"));
+        assert!(!counted(&mut clients, "10.0.0.1:4000"));
     }
 }
