@@ -510,7 +510,7 @@ impl Engine {
     fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
         // Some of it are the words of hooks, metrics and proxies.
         let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
-        let rollout = self.roster.get(name).map_or(RolloutId::default(), |canary| canary.state.rollout);
+        let rollout = self.roster.get(name).map(|canary| canary.state.rollout).unwrap_or_default();
         self.outbox.push(Told { canary: name.clone(), rollout, severity, text, at: now });
     }
 

@@ -43,7 +43,9 @@ pub enum Wire {
 
 /// Is told of each peer that speaks something else than its port: whose address it is, and the mend.
 #[derive(Clone)]
-pub struct OnMismatch(Arc<dyn Fn(IpAddr, &str) + Send + Sync>);
+pub struct OnMismatch(Arc<Told>);
+
+type Told = dyn Fn(IpAddr, &str) + Send + Sync;
 
 /// What a port takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
