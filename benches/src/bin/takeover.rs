@@ -226,11 +226,7 @@ async fn main() -> anyhow::Result<()> {
         }
         let wanted = number.to_string();
         let ours = |canary: &Value| canary.get("canary_revision").and_then(Value::as_str) == Some(&wanted);
-        shows(&server, "a rollout is under way", |canary| {
-            let weight = canary.get("weight").and_then(Value::as_f64).unwrap_or_default();
-            phase(canary) == "Progressing" && weight > 0.0 && ours(canary)
-        })
-        .await?;
+        shows(&server, "a rollout is under way", |canary| phase(canary) == "Progressing" && ours(canary)).await?;
         // Nobody sends anything at the moment: what is there already is of another attempt.
         for arm in counted(&server).await.unwrap_or_default() {
             charged += arm.requests + arm.errors;
@@ -254,7 +250,8 @@ async fn main() -> anyhow::Result<()> {
                 Arm { requests: at_canary.requests + canary - had_canary, errors: at_canary.errors + bad_canary },
             ];
             let found = settled(&server, expected).await;
-            if found == expected {
+            // The first share comes with the first requests.
+            if found == expected && found.iter().all(|arm| arm.requests > 0) {
                 before = Some(found);
                 break;
             }

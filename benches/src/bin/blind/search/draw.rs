@@ -141,8 +141,10 @@ impl Draw {
         };
         // What comes before users have the canary lasts an interval; so does measuring the primary.
         let intervals = match strategy {
-            Strategy::Weight | Strategy::Affinity => intervals,
-            Strategy::Mirror | Strategy::Rules | Strategy::Holdback | Strategy::BlueGreen => &[2_000, 3_000],
+            Strategy::Weight => intervals,
+            Strategy::Mirror | Strategy::Rules | Strategy::Holdback | Strategy::Affinity | Strategy::BlueGreen => {
+                &[2_000, 3_000]
+            }
         };
         let fault = one(random, &Fault::ALL).unwrap_or(Fault::Status);
         let rollouts = random.random_range(0..=2);
