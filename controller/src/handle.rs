@@ -310,7 +310,7 @@ mod tests {
     /// A reader comes back after the server was killed: it gets what it has not had, and nothing twice.
     #[test]
     fn a_reader_goes_on_where_it_was_over_restarts() {
-        let event = |run, id| EventView { run, id, ..EventView::default() };
+        let event = |run, id| EventView { id, run, ..EventView::default() };
         let had = |run, number| Some(EventId { run, number });
         let log = EventLog::begin(100, vec![event(0, 1), event(50, 2), event(50, 3)]);
         // The run before told of 4 to 6, which were not stored; this one gives their numbers again.

@@ -6,8 +6,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
+use wingbeat_controller::document::Set;
+use wingbeat_controller::document::files::{Absence, Files, Seen, Taken};
 use wingbeat_controller::document::yaml::{self, Node, Value};
-use wingbeat_controller::document::{Files, Set};
+use wingbeat_core::time::Timestamp;
 
 const EXAMPLES: [&str; 3] = [
     include_str!("../../deploy/examples/backend.yaml"),
@@ -145,7 +147,7 @@ fn repeated(head: u8, piece: [u8; 3], tail: u8) -> String {
         for part in piece {
             text.push_str(word(part));
         }
-        let _written = write!(text, "k{number}: {number}\n");
+        let _written = writeln!(text, "k{number}: {number}");
     }
     text + word(tail)
 }
@@ -180,11 +182,17 @@ fn keeps_the_last_good(text: &str) {
         EXAMPLES.iter().enumerate().map(|(place, text)| (place.to_string(), (*text).to_owned())).collect();
     let (in_use, unresolved) = (BTreeMap::new(), BTreeMap::new());
     let mut files = Files::default();
-    let (before, report) = files.update(&good, &in_use, &unresolved);
+    let mut update = |texts: &BTreeMap<String, String>| {
+        let (absence, now) = (Absence::Doubtful, Timestamp::EPOCH);
+        let Taken { set, report, .. } =
+            files.update(Seen { texts, in_use: &in_use, unresolved: &unresolved, absence, now });
+        (set, report)
+    };
+    let (before, report) = update(&good);
     assert!(report.errors.is_empty(), "the examples are right: {:?}", report.errors);
     let mut changed = good;
     changed.insert("0".to_owned(), text.to_owned());
-    let (after, report) = files.update(&changed, &in_use, &unresolved);
+    let (after, report) = update(&changed);
     assert!(after.report.errors.is_empty(), "what is served is right: {:?}", after.report.errors);
     let kept = |place: usize| {
         let example = EXAMPLES.get(place).copied().unwrap_or_default();

@@ -389,7 +389,7 @@ fn holds_across(plan: &Plan, before: &State, event: &Event, after: &State) {
         assert!(!(harm && judged) || matches!(after.phase, Phase::Failed { .. }), "harm ends a rollout: {after:?}");
         let is_ready = facts.canary.is_ready() && facts.primary.is_ready();
         assert!(!(risen && judged) || is_ready, "what cannot serve gets no more: {before:?} to {after:?}");
-        assert!(!(risen && judged) || !plan.is_suspended(), "what is suspended does not rise");
+        assert!(!(risen && judged && plan.is_suspended()), "what is suspended does not rise");
     }
     if let (Phase::Progressing(progress), Phase::Promoting(_)) = (&before.phase, &after.phase) {
         let commanded = matches!(event, Event::Command(Command::Promote));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use wingbeat_controller::document::Files;
+use wingbeat_controller::document::files::{Absence, Files, Seen, Taken};
 use wingbeat_controller::engine::Engine;
 use wingbeat_controller::handle::{Handle, Verb};
 use wingbeat_controller::runtime::{Runtime, random};
@@ -17,6 +17,7 @@ use wingbeat_controller::setup::{InUse, Setup};
 use wingbeat_controller::store::disk::Disk;
 use wingbeat_controller::view::CanaryView;
 use wingbeat_core::id::CanaryName;
+use wingbeat_core::time::Timestamp;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::visitor::Visitor;
@@ -58,7 +59,11 @@ struct Documents {
 
 impl Documents {
     fn setup(&mut self, in_use: &BTreeMap<CanaryName, InUse>) -> anyhow::Result<Setup> {
-        let (set, report) = self.files.update(&self.texts, in_use, &BTreeMap::new());
+        let unresolved = BTreeMap::new();
+        // What a test takes out, it means.
+        let (absence, now) = (Absence::Meant, Timestamp::EPOCH);
+        let seen = Seen { texts: &self.texts, in_use, unresolved: &unresolved, absence, now };
+        let Taken { set, report, .. } = self.files.update(seen);
         if !report.errors.is_empty() {
             bail!("{:?}", report.errors);
         }

@@ -37,7 +37,7 @@ impl Engine {
             since: request.since,
             entries: &entries,
         };
-        let ingested = self.ledger.ingest(&report, now).map_err(not_taken)?;
+        let ingested = self.ledger.ingest(&report, now).map_err(|refused| not_taken(&refused))?;
         self.reports = self.reports.saturating_add(1);
         self.last_report = Some(now);
         // One that leaves out what is not held here shows nothing yet.
@@ -108,7 +108,7 @@ impl Engine {
 
 /// Returns why a report is not taken that the ledger refuses: where there is no room for its sender, nothing is wrong with
 /// what it sent.
-fn not_taken(refused: Refused) -> NotTaken {
+fn not_taken(refused: &Refused) -> NotTaken {
     match refused {
         Refused::Full => NotTaken::Busy,
         Refused::Absurd { .. }

@@ -81,10 +81,13 @@ fn files(recorded: Vec<Recorded>) -> Vec<(CanaryName, RolloutId, String)> {
     files.collect()
 }
 
+/// What ends a rollout.
+type End = fn(&mut World);
+
 /// Requests that were on their way are reported, and windows end, after whatever ended the rollout.
 #[test]
 fn a_recording_has_nothing_twice_however_its_rollout_ends() {
-    let ends: [(&str, fn(&mut World)); 5] = [
+    let ends: [(&str, End); 5] = [
         ("rollback", |world| drop(world.traffic((90, 0), (10, 10)))),
         ("abort", |world| world.engine.command(&name(), Command::Abort, "1", world.now).unwrap()),
         ("promote", |world| world.engine.command(&name(), Command::Promote, "1", world.now).unwrap()),
