@@ -138,10 +138,10 @@ impl Worker {
                 match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
                     Attribution::Unassigned(rev) => {
-                        self.wait_for_policy(host, name, rev, whose, called, sent);
-                        if self.asks_for_policy(host) {
+                        if self.asks_for_policy(host, &name, rev) {
                             self.hurry(host);
                         }
+                        self.wait_for_policy(host, name, rev, whose, called, sent);
                         return;
                     }
                     Attribution::None => return,
@@ -282,10 +282,14 @@ impl Worker {
         }
     }
 
-    /// Returns true if the policy should be asked for before the tick: it is old, and lacks a cluster of ours.
-    fn asks_for_policy(&self, host: &dyn Host) -> bool {
+    /// Returns true if the policy should be asked for before the tick: it is old, and lacks a cluster that routes of this
+    /// rev lead to. Once asked for those, it is no more often than granted: they may be of a rollout that is over.
+    fn asks_for_policy(&mut self, host: &dyn Host, cluster: &str, rev: u64) -> bool {
         let since = host.monotonic_nanos().saturating_sub(self.last_sent_ns);
-        since >= ASK_APART_NS
+        if since < ASK_APART_NS {
+            return false;
+        }
+        self.waiting.is_new(cluster, rev) || since >= self.tick_ms.saturating_mul(1_000_000)
     }
 
     fn count_in_cohort(&mut self, place: &Place, finished: &Finished, started_ns: u64, in_cohort: bool) {

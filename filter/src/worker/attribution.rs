@@ -17,7 +17,7 @@ use crate::worker::{Worker, virtual_host};
 /// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
 /// they are only counted.
 const MAX_UNASSIGNED: usize = 1_024;
-/// Clusters whose requests beyond that are counted.
+/// Clusters whose requests beyond that are counted, and clusters that it is known of that a policy was asked for.
 const MAX_LEFT_OUT: usize = 16;
 
 /// A cluster that the policy names.
@@ -68,6 +68,24 @@ struct LeftOut {
 pub(super) struct Waiting {
     requests: Vec<Unassigned>,
     left_out: Vec<LeftOut>,
+    /// Clusters that a policy was asked for, with the latest routes there.
+    asked: Vec<(String, u64)>,
+}
+
+impl Waiting {
+    /// Returns true the first time that routes of this rev, or later ones, are seen to lead there.
+    pub(super) fn is_new(&mut self, cluster: &str, rev: u64) -> bool {
+        if self.asked.iter().any(|(known, latest)| known == cluster && rev <= *latest) {
+            return false;
+        }
+        self.asked.retain(|(known, _)| known != cluster);
+        // Those of rollouts that are over need no place.
+        if self.asked.len() >= MAX_LEFT_OUT {
+            self.asked.clear();
+        }
+        self.asked.push((cluster.to_owned(), rev));
+        true
+    }
 }
 
 impl LeftOut {
@@ -178,7 +196,8 @@ impl Worker {
 
     /// Counts what waited for this policy. What it does not name either is of a rollout that is over.
     pub(super) fn assign(&mut self, host: &dyn Host) {
-        let Waiting { requests, left_out } = std::mem::take(&mut self.waiting);
+        let requests = std::mem::take(&mut self.waiting.requests);
+        let left_out = std::mem::take(&mut self.waiting.left_out);
         let sequence = self.next_sequence();
         let mut is_urgent = false;
         for Unassigned { cluster, rev, whose, called, sent, ended } in requests {

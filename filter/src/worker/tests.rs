@@ -320,6 +320,27 @@ fn a_rollout_that_just_began_is_asked_about_at_once_and_loses_nothing() {
     assert_eq!((told.cluster.as_str(), told.epoch, told.finished), ("prod/other/1", 12, 2));
 }
 
+/// Requests of a rollout that is over may go on for hours.
+#[test]
+fn a_cluster_that_no_policy_names_is_asked_about_no_more_often_than_granted() {
+    let (host, mut worker) = started();
+    worker.reply(&host, &reply(0, None, 5_000));
+    let asks = |worker: &mut Worker, rev: u64, stream: u32| {
+        host.set(stream, REV, rev.to_string().as_bytes());
+        host.pass(100);
+        host.request(worker, stream, "prod/other/1", 200, 1);
+        let hurries = host.ticks.borrow().last() == Some(&1);
+        if hurries {
+            worker.tick(&host);
+        }
+        hurries
+    };
+    assert!(asks(&mut worker, 4, 2));
+    assert_eq!((3..33).filter(|stream| asks(&mut worker, 4, *stream)).count(), 0);
+    assert!(asks(&mut worker, 5, 40), "routes that are new");
+    assert_eq!((50..100).filter(|stream| asks(&mut worker, 4, *stream)).count(), 1, "as granted");
+}
+
 #[test]
 fn nothing_is_lost_before_the_first_policy() {
     let host = FakeHost::default();
