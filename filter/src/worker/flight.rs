@@ -238,13 +238,11 @@ impl Worker {
             return Rest::None;
         };
         let due = self.in_flight.iter().filter(|(_, it)| it.is_due(now, soonest, |cluster| self.limit_of(cluster)));
-        let mut due: Vec<_> = due.map(|(stream, request)| (request.started_ns, *stream)).collect();
+        // Numbers of streams rise: the oldest come first.
+        let mut due: Vec<u32> = due.map(|(stream, _)| *stream).collect();
         let rest = if due.len() > MAX_LOOKS { Rest::Some } else { Rest::None };
-        if rest == Rest::Some {
-            due.sort_unstable();
-            due.truncate(MAX_LOOKS);
-        }
-        for (_, stream) in due {
+        due.truncate(MAX_LOOKS);
+        for stream in due {
             let Some(request) = self.in_flight.get_mut(&stream) else { continue };
             request.looked_ns = now;
             let request = request.clone();
