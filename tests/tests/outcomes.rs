@@ -243,7 +243,11 @@ async fn hang(entry: SocketAddr, user: u64) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(from).expect("all of 127/8 is loopback");
     let mut connection = socket.connect(entry).await.expect("Envoy accepts");
-    connection.write_all(&insider("hangs", "/hang")).await.expect("Envoy reads");
+    let get = insider("hangs", "/hang");
+    // Every other one has a body.
+    let post = b"POST /hang HTTP/1.1\r\nhost: hangs.local\r\ncookie: type=insider\r\ncontent-length: 2\r\n\r\nok";
+    let request = if user.is_multiple_of(2) { get.as_slice() } else { post.as_slice() };
+    connection.write_all(request).await.expect("Envoy reads");
     let _gone = connection.read_to_end(&mut Vec::new()).await;
 }
 
