@@ -197,7 +197,7 @@ fn told(state: &Value) -> Value {
     let conditions = fields.get("conditions").and_then(Value::as_array);
     let promoted = conditions.into_iter().flatten().find(|condition| condition.get("type") == Some(&"Promoted".into()));
     let of = |field| promoted.and_then(|condition| condition.get(field)).cloned().unwrap_or_default();
-    let kind = if of("status") == Value::from("False") { "Warning" } else { "Normal" };
+    let kind = if of("status") == "False" { "Warning" } else { "Normal" };
     let (reason, message) = (of("reason"), of("message"));
     let since = fields.get("last_transition_time").cloned().unwrap_or_default();
     for (field, value) in [("t", since), ("type", kind.into()), ("reason", reason), ("message", message)] {

@@ -1,4 +1,5 @@
 //! The targets with what was found before, and at random. `cargo xtask prove fuzz` runs them for longer, led by coverage.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

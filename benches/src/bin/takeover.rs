@@ -238,7 +238,7 @@ async fn main() -> anyhow::Result<()> {
             let users = site.users();
             let begun = async {
                 while users.tally().finished < 100 {
-                    tokio::time::sleep(Duration::from_millis(5)).await
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
             tokio::time::timeout(PATIENCE, begun).await.context("some requests")?;

@@ -42,9 +42,9 @@ fn text(proxies: &[ProxyView]) -> String {
             format!("{kind} {}", names.join(","))
         });
         let refuses: Vec<String> = refuses.collect();
-        let routes = proxy.routes.iter().map(|route| match route.rev == route.current_rev {
-            true => format!("{}/{} rev {}", route.namespace, route.name, route.rev),
-            false => format!("{}/{} rev {} of {}", route.namespace, route.name, route.rev, route.current_rev),
+        let routes = proxy.routes.iter().map(|route| {
+            let of = if route.rev == route.current_rev { String::new() } else { format!(" of {}", route.current_rev) };
+            format!("{}/{} rev {}{of}", route.namespace, route.name, route.rev)
         });
         let routes: Vec<String> = routes.collect();
         rows.push(vec![

@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(told(&mut session), Some(vec!["prod/a".to_owned()]));
             for (cluster, adoption) in [("newer", Adoption::Open), ("newest", Adoption::Contested)] {
                 assert_eq!(session.snapshot(&snapshot(cluster, Some(adoption)), NOW), [], "{dialect:?}");
-                assert_eq!(session.expire(Duration::from_secs(60)), []);
+                assert_eq!(session.expire(Duration::from_mins(1)), []);
                 assert_eq!(session.take_changes(), Changes::default());
             }
             // What it needs comes first, what it has leaves last.

@@ -63,7 +63,7 @@ pub(crate) async fn play(draws: u64) -> anyhow::Result<Found> {
     let mut outs = Vec::new();
     let mut fleet = Fleet::start(ENVOYS).await?;
     while found.draws < draws {
-        let round = Round::draw(&mut Pcg64Mcg::seed_from_u64(number), number);
+        let round = Round::random(&mut Pcg64Mcg::seed_from_u64(number), number);
         let played = round.play(&mut fleet).await.with_context(|| format!("seed {number}: {round:?}"))?;
         for (draw, played) in round.draws.iter().zip(played) {
             found.take(&round, draw, played, &mut outs)?;

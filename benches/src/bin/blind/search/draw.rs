@@ -97,7 +97,7 @@ fn one<T: Copy>(random: &mut impl Rng, of: &[T]) -> Option<T> {
 }
 
 impl Round {
-    pub(super) fn draw(random: &mut impl Rng, seed: u64) -> Self {
+    pub(super) fn random(random: &mut impl Rng, seed: u64) -> Self {
         let envoys = random.random_range(1..=3);
         let events: &[Event] = if envoys == 1 {
             &[Event::Nothing, Event::Restart]
@@ -106,7 +106,7 @@ impl Round {
         };
         let event = one(random, events).unwrap_or(Event::Nothing);
         let uneven = envoys > 1 && random.random_bool(0.3);
-        let draws = (0..HOSTS).map(|number| Draw::draw(random, &format!("s{seed}-{number}"))).collect();
+        let draws = (0..HOSTS).map(|number| Draw::random(random, &format!("s{seed}-{number}"))).collect();
         Self { seed, envoys, uneven, event, draws }
     }
 
@@ -121,7 +121,7 @@ impl Round {
 }
 
 impl Draw {
-    fn draw(random: &mut impl Rng, name: &str) -> Self {
+    fn random(random: &mut impl Rng, name: &str) -> Self {
         let strategy = match random.random_range(0..100) {
             0..45 => Strategy::Weight,
             45..55 => Strategy::Mirror,
