@@ -154,7 +154,7 @@ async fn real_envoy_an_abort_that_was_served_is_not_taken_back_by_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_a_lost_state_takes_nothing_over_that_proxies_show() {
     for delta in [false, true] {
-        let site = Site::build("interval: 10m, stepWeight: 10, maxWeight: 50, judge: {mode: guard}").await;
+        let site = Site::build("interval: 2s, stepWeight: 10, maxWeight: 50, judge: {mode: guard}").await;
         let server = serve(&site.path(), "127.0.0.1:0".parse().expect("an address"));
         let xds = server.xds;
         let envoy = site.envoy_by(&Bootstrap { delta, ..Site::bootstrap(xds) }).await;

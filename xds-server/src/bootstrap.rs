@@ -62,7 +62,11 @@ impl Bootstrap {
                     "transport_api_version": "V3",
                     // A node message is 61 KB: once a stream is enough.
                     "set_node_on_first_message_only": true,
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_CLUSTER}}],
+                    "grpc_services": [{"envoy_grpc": {
+                        "cluster_name": CONTROL_CLUSTER,
+                        // By default a client waits up to 30 s after a control plane was away, and an abort with it.
+                        "retry_policy": {"retry_back_off": {"base_interval": "0.5s", "max_interval": "1s"}},
+                    }}],
                 },
                 "lds_config": {"ads": {}, "resource_api_version": "V3"},
                 "cds_config": {"ads": {}, "resource_api_version": "V3"},

@@ -61,6 +61,8 @@ pub struct Session {
     tables: BTreeMap<String, Table>,
     memory: Memory,
     patience: Patience,
+    /// Clusters by EDS that were sent on this stream, and not yet their endpoints.
+    warming: BTreeSet<String>,
     /// What it refuses, as that was told last.
     refused: BTreeMap<Kind, BTreeSet<String>>,
     /// The clusters that took too long, as they were told last.
@@ -104,6 +106,7 @@ impl Session {
             tables: BTreeMap::new(),
             memory: Memory::default(),
             patience: Patience::default(),
+            warming: BTreeSet::new(),
             refused: BTreeMap::new(),
             overdue: BTreeSet::new(),
             lineage: Lineage::default(),
@@ -237,6 +240,7 @@ impl Session {
             }
         }
         self.patience.unasked.retain(|cluster| snapshot.of(Kind::Cluster).contains_key(cluster));
+        self.warming.retain(|cluster| snapshot.of(Kind::Cluster).contains_key(cluster));
         for (name, table) in &mut self.tables {
             table.prune(snapshot.of(Kind::Routes).get(name).map(Arc::as_ref));
         }
@@ -406,6 +410,10 @@ impl Session {
             subscription.unanswered = false;
             self.recognise(kind);
         }
+        if kind == Kind::Endpoints {
+            // A client that was away asks for endpoints when it was sent the cluster anew, and may hold them.
+            forced.extend(self.warming.iter().filter(|name| target.contains_key(*name)).cloned());
+        }
         let subscription = self.of_mut(kind);
         subscription.holding.prune(&target);
         let withheld = subscription.holding.withheld(&target, &blocked);
@@ -445,7 +453,10 @@ impl Session {
         match kind {
             Kind::Cluster => self.warm(&changed),
             // Routes may have waited for a cluster that was not warm.
-            Kind::Endpoints => self.of_mut(Kind::Routes).dirty = true,
+            Kind::Endpoints => {
+                self.warming.retain(|cluster| changed.iter().all(|endpoints| endpoints.name != *cluster));
+                self.of_mut(Kind::Routes).dirty = true;
+            }
             Kind::Listener | Kind::Routes | Kind::Extension => {}
         }
         self.nonce = self.nonce.saturating_add(1);
@@ -467,6 +478,11 @@ impl Session {
     /// A cluster that changed warms anew and waits for its endpoints, changed or not; routes may have waited for it too.
     fn warm(&mut self, clusters: &[Arc<Resource>]) {
         let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
+        let by_eds = |name: &&String| {
+            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.of(Kind::Endpoints).contains_key(*name))
+        };
+        let warming: Vec<String> = names.iter().filter(by_eds).cloned().collect();
+        self.warming.extend(warming);
         self.force_endpoints(&names);
         self.of_mut(Kind::Routes).dirty = true;
     }

@@ -17,6 +17,10 @@ const FILE: &str = "state.redb";
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
+/// Bytes of the database that are held in memory; beyond, the file is read. It is read once, at the start, and by default
+/// the database keeps up to 1 GiB of it.
+const CACHE: usize = 16 << 20;
+
 /// An embedded transactional database.
 #[derive(Debug)]
 pub struct Disk {
@@ -87,7 +91,7 @@ fn open(path: &Path) -> Result<Open, StoreError> {
         Err(error) if error.kind() == ErrorKind::NotFound => begin(path)?,
         Ok(_) | Err(_) => {}
     }
-    let database = Database::open(path).map_err(|error| refused(path, &error))?;
+    let database = Database::builder().set_cache_size(CACHE).open(path).map_err(|error| refused(path, &error))?;
     let file = identity(path).ok_or_else(|| write_error(path, &"it was deleted at once"))?;
     Ok(Open { database, file })
 }
