@@ -23,6 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::metrics::End;
@@ -32,6 +33,7 @@ use crate::terms::Terms;
 
 mod hearing;
 mod recorded;
+mod uncounted;
 
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
@@ -39,11 +41,6 @@ const RECENT: usize = 5;
 const WORD_HOLDS: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
 const SETTLED: Span = Span::from_millis(500);
-/// No step ends while more than one request in so many was not counted: what is looked for are regressions of some
-/// percent.
-const ONE_UNCOUNTED_IN: u64 = 100;
-/// Nodes that are named where some did not count.
-const NAMED: usize = 3;
 /// Nodes that are noted of a canary. What more of them serve is not shown, and shows no abort.
 const MAX_NODES: usize = 10_000;
 /// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
@@ -432,12 +429,12 @@ impl Canary {
             None => {
                 self.asked = Some((now, flowing.clone()));
                 let assessed = self.judge.assess(now, &flowing);
-                Assessment { verdict: self.held_by_what_is_uncounted(assessed.verdict), ..assessed }
+                Assessment { verdict: self.uncounted().hold(assessed.verdict), ..assessed }
             }
         };
         // Before the canary has users there is nothing to judge; that the routes are in force is enough.
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
-        facts.flowing = flowing == Flowing::Yes && has_data && !self.lacks_counts();
+        facts.flowing = flowing == Flowing::Yes && has_data && !self.uncounted().may_hide_harm();
         facts.verdict = assessed.verdict.clone();
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
@@ -451,35 +448,9 @@ impl Canary {
         facts
     }
 
-    /// Returns how many requests the filters had no room to count in this rollout.
-    pub(super) const fn uncounted(&self) -> u64 {
-        self.totals.primary.uncounted.saturating_add(self.totals.canary.uncounted)
-    }
-
-    /// Returns true if so many requests of an arm were not counted that they could hide what is looked for.
-    pub(super) fn lacks_counts(&self) -> bool {
-        [&self.totals.primary, &self.totals.canary]
-            .into_iter()
-            .any(|arm| arm.uncounted.saturating_mul(ONE_UNCOUNTED_IN) > arm.started)
-    }
-
-    /// Returns where requests were not counted, of the nodes that report.
-    pub(super) fn lacking(&self) -> String {
-        let lacking = self.nodes.iter().filter(|(_, node)| node.uncounted > 0);
-        let names: Vec<&str> = lacking.take(NAMED).map(|(name, _)| name.as_str()).collect();
-        if names.is_empty() { String::new() } else { format!(" at {}", names.join(", ")) }
-    }
-
-    /// Returns the verdict. What was not counted may be what fails: no step ends on the rest.
-    fn held_by_what_is_uncounted(&self, verdict: Verdict) -> Verdict {
-        match verdict {
-            Verdict::Advance(_) if self.lacks_counts() => Verdict::NoData(format!(
-                "{} requests were not counted{}: more than the filters have room for",
-                self.uncounted(),
-                self.lacking()
-            )),
-            Verdict::Advance(_) | Verdict::Rollback(_) | Verdict::Continue(_) | Verdict::NoData(_) => verdict,
-        }
+    /// Returns what the filters had no room to count in this rollout.
+    pub(super) const fn uncounted(&self) -> Uncounted<'_> {
+        Uncounted { totals: &self.totals, nodes: &self.nodes }
     }
 
     fn has_users(&self) -> bool {

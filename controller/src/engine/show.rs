@@ -195,19 +195,16 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
 fn uncounted(canary: &Canary) -> Option<ConditionView> {
     let totals = &canary.totals;
     let pods = totals.primary.uncounted_by_pod.saturating_add(totals.canary.uncounted_by_pod);
-    let message = match (canary.uncounted(), pods) {
+    let uncounted = canary.uncounted();
+    let message = match (uncounted.requests(), pods) {
         (0, 0) => return None,
         (0, pods) => format!("{pods} requests are not told apart by pod: a proxy keeps {MAX_PODS} pods of a cluster."),
-        (requests, _) if canary.lacks_counts() => format!(
-            "{requests} requests were not counted{}, and no step ends: a proxy counts 64 rollouts at a time, and keeps 1,024 requests until it knows whose they are. Let some rollouts end, and retry this one.",
-            canary.lacking()
+        (_, _) if uncounted.may_hide_harm() => format!(
+            "{uncounted}, and no step ends. A proxy counts 64 rollouts at a time, and keeps 1,024 requests until it knows whose they are: let some rollouts end, and retry this one."
         ),
-        (requests, _) => format!(
-            "{requests} requests were not counted{}: less than one in a hundred, and the rollout goes on.",
-            canary.lacking()
-        ),
+        (_, _) => format!("{uncounted}. It is less than one in a hundred, and the rollout goes on."),
     };
-    let reason = if canary.uncounted() > 0 { "RequestsLeftOut" } else { "PodsLeftOut" };
+    let reason = if uncounted.requests() > 0 { "RequestsLeftOut" } else { "PodsLeftOut" };
     let (kind, status) = ("Counted".to_owned(), "False".to_owned());
     Some(ConditionView { kind, status, reason: reason.to_owned(), message })
 }

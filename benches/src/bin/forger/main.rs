@@ -14,14 +14,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::SanType;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -41,6 +40,14 @@ use wingbeat_proto::v1::report_service_client::ReportServiceClient;
 use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_test_support::simulation::draw::Draw;
 use wingbeat_xds_server::bootstrap::ClientTls;
+
+use authority::Authority;
+use decide::decide;
+use flood::flood;
+
+mod authority;
+mod decide;
+mod flood;
 
 /// The control plane's host, the forger's, and that of the first Envoy.
 const CONTROL: &str = "10.99.0.1";
@@ -197,40 +204,6 @@ fn document(name: &str, revision: u8, old: SocketAddr, new: SocketAddr, listener
          service: {{port: 80, hosts: [{name}.local], listeners: [{listeners}]}}\n  \
          analysis: {{interval: 2s, threshold: 5, maxWeight: 50, stepWeight: 50, judge: {{warmup: 0s, mustDetect: {{errors: 20, errorsAtLeast: 20%, latency: 20}}}}}}\n"
     )
-}
-
-/// Keys and certificates of one authority.
-struct Authority {
-    ca: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> anyhow::Result<Self> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Ok(Self { ca: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
-    }
-
-    /// Returns certificate and key.
-    fn issue(&self, name: SanType) -> anyhow::Result<(String, String)> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![name];
-        Ok((params.signed_by(&key, &self.ca)?.pem(), key.serialize_pem()))
-    }
-
-    /// The same, as files of these names.
-    fn files(&self, folder: &Path, file: &str, name: SanType) -> anyhow::Result<(String, String)> {
-        let (certificate, key) = self.issue(name)?;
-        let paths = [(format!("{file}.pem"), certificate), (format!("{file}.key"), key)].map(|(file, text)| {
-            let path = folder.join(file);
-            std::fs::write(&path, text)?;
-            anyhow::Ok(path.display().to_string())
-        });
-        let [certificate, key] = paths;
-        Ok((certificate?, key?))
-    }
 }
 
 /// Who reports, and how it is let in.
@@ -508,132 +481,6 @@ fn from_host(mut bootstrap: Value, number: usize) -> Value {
 }
 
 /// Returns the lies for which canaries of this truth ended so.
-fn with(ended: &BTreeMap<(Truth, Lie), String>, truth: Truth, is: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    ended.iter().filter(|((it, _), phase)| *it == truth && is(phase)).map(|((_, lie), _)| lie.name()).collect()
-}
-
-fn shown(lies: &[&str]) -> String {
-    if lies.is_empty() { "0".to_owned() } else { format!("{} ({})", lies.len(), lies.join(", ")) }
-}
-
-async fn decide(table: &mut Table, access: Access, honest: usize, moment: Moment) -> anyhow::Result<()> {
-    let stage = Stage::build(access, honest).await?;
-    let ended = stage.play(moment).await?;
-    let promoted = |phase: &str| !matches!(phase, "Progressing" | "Failed");
-    let all = Lie::ALL.len();
-    let cell = format!("{}, {honest} Envoys, {}", access.name(), moment.name());
-    let taken = stage.forger.taken.load(Ordering::Relaxed);
-    let broken = with(&ended, Truth::Broken, promoted);
-    table.row(
-        &format!("{cell}: broken canaries promoted"),
-        &format!("{} of {all}; {taken} reports of the forger taken", shown(&broken)),
-        "0",
-        broken.is_empty() && (moment == Moment::Never || taken >= ROUND),
-    )?;
-    let fifth = with(&ended, Truth::Fifth, promoted);
-    let (what, figure) = (format!("{cell}: canaries with 20 % errors promoted"), format!("{} of {all}", shown(&fifth)));
-    table.row(&what, &figure, "0", fifth.is_empty())?;
-    let healthy = with(&ended, Truth::Healthy, |phase| phase == "Failed");
-    let mut reason = String::new();
-    if let Some(lie) = healthy.first() {
-        let canary = stage.site.canary(&format!("{}-{lie}", Truth::Healthy.name())).await?.unwrap_or_default();
-        let told = canary.get("conditions").map(ToString::to_string).unwrap_or_default();
-        reason = format!("; {lie}: {told}");
-    }
-    let (what, figure) =
-        (format!("{cell}: healthy canaries rolled back"), format!("{} of {all}{reason}", shown(&healthy)));
-    if honest >= 3 || moment == Moment::Never {
-        table.row(&what, &figure, "0", healthy.is_empty())?;
-    } else {
-        table.note(&what, &figure)?;
-    }
-    let still = with(&ended, Truth::Broken, |phase| phase == "Progressing");
-    let held = with(&ended, Truth::Healthy, |phase| phase == "Progressing");
-    table.note(
-        &format!("{cell}: after {} s still in the rollout", LONGEST.as_secs()),
-        &format!("broken {}, healthy {}", shown(&still), shown(&held)),
-    )?;
-    if moment == Moment::Never {
-        let fine = with(&ended, Truth::Healthy, |phase| phase == "Succeeded");
-        let gone = with(&ended, Truth::Broken, |phase| phase == "Failed");
-        let figure = format!("{} and {} of {all}", fine.len(), gone.len());
-        let holds = fine.len() == all && gone.len() == all;
-        table.row(&format!("{cell}: healthy promoted, broken rolled back"), &figure, "all", holds)?;
-    }
-    Ok(())
-}
-
-/// Reports as fast as it can, and looks at what is left behind.
-async fn flood(table: &mut Table, access: Access, minutes: f64) -> anyhow::Result<()> {
-    let mut stage = Stage::build(access, 3).await?;
-    let restarted = stage.site.restart().await?.as_secs_f64();
-    let (memory, stored) = (stage.site.memory()?, stage.site.stored()?);
-    // In the middle of rollouts: what it reports is of rollouts that there are.
-    for (truth, lie) in canaries() {
-        let new = stage.services.get(&truth).context("there is one")?.address();
-        stage
-            .site
-            .write(&name(truth, lie), &document(&name(truth, lie), 2, stage.old.address(), new, &stage.listeners))?;
-    }
-    stage.site.reaches(&name(Truth::Healthy, Lie::Plain), "Progressing").await?;
-    let (ends, mut lying) = (Arc::<AtomicBool>::default(), JoinSet::new());
-    let token = (access == Access::Token).then_some(TOKEN);
-    let forger = Forger::connect(stage.site.xds(), stage.tls.clone(), token).await?;
-    for lane in 0..LANES {
-        let (forger, ends) = (forger.clone(), ends.clone());
-        let mut draw = Draw::new(SEED + u64::try_from(lane)?);
-        lying.spawn(async move {
-            let mut clusters = Vec::new();
-            for tick in 1.. {
-                if tick % 500 == 1 {
-                    clusters = forger.clusters().await;
-                }
-                let place = usize::try_from(draw.below(7)).unwrap_or_default();
-                let lie = Lie::ALL.get(place).copied().unwrap_or(Lie::Plain);
-                let entries = lies(lie, &clusters, tick, &mut draw);
-                let worker = draw.below(u64::MAX >> 1);
-                let report = says(lie, entries, worker, tick, &mut draw);
-                // Each time another worker of another boot.
-                forger.report(ReportRequest { boot_id: draw.below(u64::MAX), ..report }).await;
-                if ends.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-        });
-    }
-    let (began, mut most) = (Instant::now(), 0.0_f64);
-    let mut poll = tokio::time::interval(Duration::from_secs(1));
-    while began.elapsed().as_secs_f64() < minutes * 60.0 {
-        poll.tick().await;
-        most = most.max(stage.site.memory()?);
-    }
-    ends.store(true, Ordering::Relaxed);
-    while lying.join_next().await.is_some() {}
-    let stored_after = stage.site.stored()?;
-    let restarted_after = stage.site.restart().await?.as_secs_f64();
-    let taken = forger.taken.load(Ordering::Relaxed);
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    let rate = taken as f64 / began.elapsed().as_secs_f64();
-    let cell = format!("{}, {minutes} minutes of reports at full rate", access.name());
-    table.row(&cell, &format!("{taken} taken, {rate:.0} a second"), "> 100 a second", rate > 100.0)?;
-    // A source has at most 4,096 workers in the ledger, whatever it says.
-    let bounds = [
-        ("resident memory", "MiB", memory, most, memory + 200.0),
-        ("state folder", "KiB", stored, stored_after, stored + 64.0 * 1_024.0),
-        ("time of a restart", "s", restarted, restarted_after, restarted + 1.0),
-    ];
-    for (what, unit, before, after, bound) in bounds {
-        let holds = after <= bound;
-        table.row(
-            &format!("{cell}: {what}"),
-            &format!("{before:.2} {unit} before, {after:.2} {unit} after"),
-            &format!("≤ {bound:.2} {unit}"),
-            holds,
-        )?;
-    }
-    Ok(())
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
