@@ -27,7 +27,8 @@ async fn real_envoy_a_recording_comes_to_the_verdict_of_its_rollout() {
             site.old.behave(Behaviour { error_share: 0.5, ..Behaviour::default() });
         }
         site.write(revision);
-        until(ends, || server.phase() == ends).await;
+        until(ends, || server.phase() == ends || server.phase() == "Failed").await;
+        assert_eq!(server.phase(), ends, "{}", server.client(&["events", "prod/backend"]).1);
         let live = verdict(&server);
         let file = site.path().join(format!("record/prod_backend_{number}.jsonl"));
         let replayed = || {
