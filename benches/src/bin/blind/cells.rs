@@ -97,7 +97,7 @@ impl Cell {
             Self::GuardAtHalf => "mode: guard without metrics, 50 %, 50 requests a second",
             Self::Stall => "answers begin and stop",
             Self::Hang => "answers do not begin",
-            Self::Grpc => "200 with a gRPC status that blames the server",
+            Self::Grpc => "http2: true, 200 with a gRPC status that blames the server",
         }
     }
 
@@ -161,7 +161,7 @@ impl Cell {
         Spec {
             name: "backend".to_owned(),
             analysis: self.analysis().to_owned(),
-            http2: matches!(self, Self::Http2Status | Self::Http2Reset | Self::Http2Hang),
+            http2: matches!(self, Self::Http2Status | Self::Http2Reset | Self::Http2Hang | Self::Grpc),
             mirrored: false,
             fault: self.fault(),
             patience: None,
