@@ -64,8 +64,8 @@ pub(crate) use show::rfc3339;
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
 
-/// All filters together report at least once a second, traffic or not: the tick of each is at most their number by the
-/// budget of reports. When none has for so long, nothing is known any more.
+/// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
+/// each second. When none has for so long, nothing is known any more.
 const UNHEARD: Span = Span::from_secs(10);
 
 /// What is held of a worker is stored under this and its key.

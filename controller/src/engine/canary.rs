@@ -23,6 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
+use crate::engine::NODE_SILENT;
 use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
@@ -112,8 +113,15 @@ pub(super) struct Node {
     pub(super) tick: Span,
     /// Whose voice its reports are.
     pub(super) voice: NodeId,
-    /// Requests that it did not count.
+    /// Requests of this rollout that it did not count.
     pub(super) uncounted: u64,
+}
+
+impl Node {
+    /// Returns true if it said nothing for [`NODE_SILENT`], or for two of its ticks where that is longer.
+    pub(super) fn is_silent(&self, now: Timestamp) -> bool {
+        now.since(self.last) > NODE_SILENT.max(self.tick.times(2))
+    }
 }
 
 /// What is known of nodes besides what they count.
@@ -351,6 +359,7 @@ impl Canary {
         self.measured.clear();
         self.assessed = None;
         self.limits = Limits::default();
+        self.nodes.values_mut().for_each(|node| node.uncounted = 0);
         self.told = Told::default();
     }
 

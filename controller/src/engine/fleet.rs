@@ -48,6 +48,7 @@ struct Identity {
 #[derive(Debug)]
 struct Worker {
     node: NodeId,
+    last: Timestamp,
     /// When it is forgotten if it stays silent.
     until: Timestamp,
     /// How it divides hosts.
@@ -82,13 +83,18 @@ impl Fleet {
         *self.nodes.entry(node.clone()).or_default() += 1;
         self.voices.entry(voice.clone()).or_default().insert((until, key));
         self.order.insert((until, identity.clone()));
-        self.workers.insert(identity, Worker { node: node.clone(), until, divisions });
+        self.workers.insert(identity, Worker { node: node.clone(), last: now, until, divisions });
         u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
-    /// Returns each node with the time of a report, the latest one last.
-    pub(super) fn reports(&self) -> impl Iterator<Item = (&NodeId, Timestamp)> {
-        self.order.iter().filter_map(|(last, key)| Some((&self.workers.get(key)?.node, *last)))
+    /// Returns each node with the time of its latest report.
+    pub(super) fn reports(&self) -> BTreeMap<&NodeId, Timestamp> {
+        let mut reports = BTreeMap::new();
+        for worker in self.workers.values() {
+            let last = reports.entry(&worker.node).or_insert(worker.last);
+            *last = worker.last.max(*last);
+        }
+        reports
     }
 
     /// Returns how many nodes report.
@@ -217,6 +223,14 @@ mod tests {
             heard(&mut fleet, 7, "7", false, at(20 + second));
         }
         assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.voices.len(), fleet.nodes.len()), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn the_latest_report_of_each_node_is_known() {
+        let (mut fleet, _) = fleet(8, true, at(0));
+        heard(&mut fleet, 1, "0", true, at(3));
+        let reports = fleet.reports().into_values().collect::<Vec<_>>();
+        assert_eq!(reports, [at(3), at(0)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wingbeat_core::time::Timestamp;
 
-use crate::engine::{Engine, NODE_SILENT};
+use crate::engine::Engine;
 use crate::view::ProxyRouteView;
 
 /// A node that reports.
@@ -24,7 +24,7 @@ impl Engine {
             reporters.entry(node.to_string()).or_default().last = Some(last);
         }
         for (name, canary) in self.roster.all() {
-            let nodes = canary.nodes.iter().filter(|(_, node)| now.since(node.last) <= NODE_SILENT);
+            let nodes = canary.nodes.iter().filter(|(_, node)| !node.is_silent(now));
             for (id, node) in nodes {
                 let (namespace, name) = (name.namespace.clone(), name.name.clone());
                 let (rev, current_rev) = (node.rev.get(), canary.state.rev.get());

@@ -13,7 +13,6 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::resource::Version;
 
-use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::records::Records;
@@ -157,7 +156,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
     };
     let iterations = progress.and_then(|progress| Some(plan.iterations()?.min(progress.position)));
     let began = state.rollout != RolloutId::default();
-    let nodes = canary.nodes.iter().filter(|(_, node)| now.since(node.last) <= NODE_SILENT);
+    let nodes = canary.nodes.iter().filter(|(_, node)| !node.is_silent(now));
     CanaryView {
         namespace: name.namespace.clone(),
         name: name.name.clone(),

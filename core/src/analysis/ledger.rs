@@ -262,7 +262,10 @@ impl Ledger {
         self.bytes = self.bytes.saturating_sub(before).saturating_add(bytes);
         let ingested =
             Ingested { deltas, received: worker.received, durable: worker.acknowledged(), incomplete: false };
-        self.keep_to_the_bytes(report);
+        if source.bytes > MAX_BYTES_OF_SOURCE || self.bytes > MAX_BYTES {
+            let source = worker.source.clone();
+            self.keep_to_the_bytes(&source, report.key);
+        }
         Ok(ingested)
     }
 
@@ -354,14 +357,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives workers up until what the source of this report holds, and what all hold, is within its bound. The worker that
-    /// reported stays.
-    fn keep_to_the_bytes(&mut self, report: &Report<'_>) {
+    /// Gives workers up until what the source of this worker holds, and what all hold, is within its bound. The worker, which
+    /// has just reported, stays.
+    fn keep_to_the_bytes(&mut self, source: &str, reporter: WorkerKey) {
         loop {
-            let own = self.sources.get(report.source).filter(|source| source.bytes > MAX_BYTES_OF_SOURCE);
+            let own = self.sources.get(source).filter(|source| source.bytes > MAX_BYTES_OF_SOURCE);
             let all = || self.sources.values().max_by_key(|source| source.bytes).filter(|_| self.bytes > MAX_BYTES);
             let Some(payer) = own.or_else(all) else { return };
-            let other = payer.order.iter().map(|(_, key)| *key).find(|key| *key != report.key);
+            let other = payer.order.iter().map(|(_, key)| *key).find(|key| *key != reporter);
             let Some(other) = other else { return };
             self.give_up(other);
         }

@@ -10,7 +10,6 @@ use wingbeat_core::outcome::Stratum;
 use wingbeat_core::rollout::Pace;
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::NODE_SILENT;
 use crate::engine::canary::{Canary, Heard, MAX_NODES, Node, RATIO_ALPHA, RECENT, SETTLED};
 use crate::setup::Measure;
 
@@ -92,7 +91,7 @@ impl Canary {
     /// Returns whether the share reaches the proxies. Routes that go by marks reach them only where the filters know
     /// whom to mark.
     pub(super) fn flowing(&mut self, now: Timestamp, heard: Heard<'_>) -> Flowing {
-        self.nodes.retain(|_, node| now.since(node.last) <= NODE_SILENT.max(node.tick.times(2)));
+        self.nodes.retain(|_, node| !node.is_silent(now));
         if let Some(since) = heard.nothing_since {
             return Flowing::Unheard { since };
         }

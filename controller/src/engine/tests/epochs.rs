@@ -228,6 +228,12 @@ fn a_step_does_not_end_on_counts_that_lack_something() {
     assert_eq!((world.weight(), verdict.kind.as_str()), (weight, "no-data"));
     assert!(verdict.reason.starts_with("7000 requests were not counted at edge-1:"), "{}", verdict.reason);
     world.fail();
+    // What one rollout lacked is not said of the next.
+    world.retry("again");
+    assert_eq!(
+        world.engine.roster.all()[&name()].uncounted().to_string().split(':').next(),
+        Some("0 requests were not counted")
+    );
 }
 
 /// Nothing but the evidence was written for a while, and the clock is set back before the next start: the evidence is not yet
