@@ -19,10 +19,10 @@ pub struct Lineage {
     pub unmarked: Unmarked,
 }
 
-/// Whose versions are that name no lineage: programs before 0.2 made such.
+/// Whose versions are that name no lineage: those of a state that was written before there were lineages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unmarked {
-    /// This state's: it was written by such a program.
+    /// This state's: it is such a one.
     #[default]
     Own,
     /// Another one's.

@@ -157,7 +157,8 @@ impl Draw {
             weight: one(random, &[10, 20, 25, 50]).unwrap_or(10),
             interval_ms: one(random, intervals).unwrap_or(1_000),
             warmup: one(random, &["", ", warmup: 0s", ", warmup: 1s"]).unwrap_or_default(),
-            http2: random.random_bool(0.25),
+            // gRPC goes over nothing else.
+            http2: random.random_bool(0.25) || fault == Fault::Grpc,
             fault,
             health,
             after: Duration::from_millis(random.random_range(0..1_500)),
