@@ -23,7 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
-use crate::engine::NODE_SILENT;
+pub(super) use crate::engine::canary::node::Node;
 use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
@@ -33,6 +33,7 @@ use crate::setup::{Audience, Managed, Measure, cluster_name};
 use crate::terms::Terms;
 
 mod hearing;
+mod node;
 mod recorded;
 mod uncounted;
 
@@ -100,28 +101,6 @@ struct Told {
     switched: bool,
     /// Its evidence is that of an earlier process.
     resumed: bool,
-}
-
-/// What is known of a node.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    /// The latest rev that it served a request by.
-    pub(super) rev: Rev,
-    /// When it reported last.
-    pub(super) last: Timestamp,
-    /// How often it reports.
-    pub(super) tick: Span,
-    /// Whose voice its reports are.
-    pub(super) voice: NodeId,
-    /// Requests of this rollout that it did not count.
-    pub(super) uncounted: u64,
-}
-
-impl Node {
-    /// Returns true if it said nothing for [`NODE_SILENT`], or for two of its ticks where that is longer.
-    pub(super) fn is_silent(&self, now: Timestamp) -> bool {
-        now.since(self.last) > NODE_SILENT.max(self.tick.times(2))
-    }
 }
 
 /// What is known of nodes besides what they count.
