@@ -40,8 +40,9 @@ pub struct Counts {
     /// of the requests that never reached an upstream.
     pub abandoned: u64,
     /// Requests whose response had begun, was not complete when they were overdue, and then brought no byte for the
-    /// time that the policy allows, at least 1 s; each counted once, when it did. Streams that are quiet are among them:
-    /// what they are is known when they end. So only the shares of both arms are compared, never one share alone.
+    /// time that the policy allows, at least 1 s, or for half of it until the client gave it up; each counted once, when it
+    /// did. Streams that are quiet are among them: what they are is known when they end. So the shares of both arms are
+    /// compared, and one share alone only with the primary's of before.
     pub stalled: u64,
     /// Of these, how many are part of [`Counts::judged_and_hangs`] since: they ended, and not by the client, or are
     /// overdue.

@@ -53,7 +53,12 @@ pub enum Before {
     /// It was overdue.
     Overdue,
     /// It was old, but its response had begun.
-    Answering,
+    Answering {
+        /// Bytes of its body when it was looked at last, and when that was.
+        sent: u64,
+        /// See `sent`.
+        looked_ns: u64,
+    },
     /// Its response had begun, and then stood still.
     Stalled,
     /// It was a stream.
@@ -88,6 +93,8 @@ pub struct Finished {
     pub stream: bool,
     /// True if the client gave it up, and that counts against the server.
     pub abandoned: bool,
+    /// True if its response stood still until the client gave it up, and was not counted as stalled before.
+    pub stalled: bool,
     /// Attempts, where known.
     pub attempts: Option<u64>,
     /// gRPC status, where the traffic is gRPC.
@@ -305,7 +312,7 @@ impl Cluster {
                 raise(&mut self.overdue_finished, 1);
                 raise(&mut self.overdue_errors, u64::from(error || request.abandoned));
             }
-            Before::Answering => raise(&mut self.answering_finished, 1),
+            Before::Answering { .. } => raise(&mut self.answering_finished, 1),
             Before::Stalled => {
                 raise(&mut self.answering_finished, 1);
                 raise(&mut self.stalled_settled, u64::from(request.outcome.is_some_and(Outcome::is_judged)));
@@ -313,6 +320,7 @@ impl Cluster {
             Before::Stream => raise(&mut self.streams_finished, 1),
         }
         raise(&mut self.abandoned, u64::from(request.abandoned));
+        raise(&mut self.stalled, u64::from(request.stalled));
         if request.stream && request.before != Before::Stream {
             raise(&mut self.streams, 1);
             raise(&mut self.streams_finished, 1);

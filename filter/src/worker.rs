@@ -164,7 +164,7 @@ impl Worker {
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);
         }
-        let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
+        let failed = finished.abandoned || finished.stalled || finished.outcome.is_some_and(Outcome::is_error);
         if failed && reading.canary {
             self.hurry(host);
         }

@@ -31,8 +31,9 @@ pub(crate) struct Baseline {
     watch: Option<Watch>,
 }
 
+/// What was counted of one arm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Arm {
+pub(crate) struct Arm {
     bad: u64,
     all: u64,
 }
@@ -47,13 +48,13 @@ struct Watch {
 }
 
 impl Arm {
-    const fn add(&mut self, bad: u64, all: u64) {
+    pub(crate) const fn add(&mut self, bad: u64, all: u64) {
         self.bad = self.bad.saturating_add(bad);
         self.all = self.all.saturating_add(all);
     }
 
     /// Returns a rate that the true one is likely below: two standard deviations above what was counted.
-    fn cautious_rate(self) -> f64 {
+    pub(crate) fn cautious_rate(self) -> f64 {
         (count(self.bad) + 2.0 * libm::sqrt(count(self.bad) + 1.0)) / count(self.all).max(1.0)
     }
 }

@@ -13,6 +13,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::baseline::Arm;
+use super::config::Comparison;
 use super::power::Power;
 use super::sequential::{LimitTest, RatioTest, Split, ln_add};
 use super::window::Arms;
@@ -67,8 +69,7 @@ struct MostlyFailing {
 
 impl Default for Guard {
     fn default() -> Self {
-        let mostly_failing = MostlyFailing { ratio: RatioTest::harm(MARGIN), limit: LimitTest::above(MOST_BEARABLE) };
-        Self { far_worse: RatioTest::harm(RATIO), mostly_failing }
+        Self { far_worse: RatioTest::harm(RATIO), mostly_failing: MostlyFailing::default() }
     }
 }
 
@@ -98,8 +99,7 @@ impl Guard {
 
     /// Returns ln E.
     pub fn evidence(&self) -> f64 {
-        let mostly_failing = self.mostly_failing.ratio.evidence_with(&self.mostly_failing.limit);
-        ln_add(self.far_worse.evidence(), mostly_failing) - core::f64::consts::LN_2
+        ln_add(self.far_worse.evidence(), self.mostly_failing.evidence()) - core::f64::consts::LN_2
     }
 }
 
@@ -119,7 +119,18 @@ impl Arrived<'_> {
     }
 }
 
+impl Default for MostlyFailing {
+    fn default() -> Self {
+        Self { ratio: RatioTest::harm(MARGIN), limit: LimitTest::above(MOST_BEARABLE) }
+    }
+}
+
 impl MostlyFailing {
+    /// Returns ln E of the smaller of both.
+    fn evidence(&self) -> f64 {
+        self.ratio.evidence_with(&self.limit)
+    }
+
     fn observe(&mut self, split: Split, burst: f64, span: Span) {
         self.ratio.observe_in_bursts(split, burst, span);
         self.limit.observe_in_bursts(split.canary_bad, split.canary, burst, span);
@@ -129,19 +140,34 @@ impl MostlyFailing {
 /// Responses that begin and then stand still: the same comparison, of another kind of hang.
 ///
 /// A quiet stream stands still too, and what it is shows only when it ends. So these are held apart from hangs, which are
-/// none for certain, and only the arms' shares are compared: a service whose responses are quiet in both arms is never
-/// blamed. The tolerance is as wide as the guard's: after a step to a smaller weight the canary's responses that began
-/// before it still come to a stand. Below a share, standing still is no harm by itself: a revision may bring streams
-/// of its own.
+/// none for certain, and the canary's share is held against the primary's: a service whose responses are quiet in both
+/// arms is never blamed. The two tests are those of the guard, halves again. The tolerance of the first is as wide: after a
+/// step to a smaller weight the canary's responses that began before it still come to a stand. Below a share, standing
+/// still is no harm by itself: a revision may bring streams of its own.
+///
+/// Where the primary has no requests beside the canary's, at the full share above all, the measure is what it did before.
+/// As long as that is not known well enough, some forty requests, nothing is said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stalls {
-    ratio: RatioTest,
+    #[serde(alias = "ratio")]
+    far_worse: RatioTest,
     floor: LimitTest,
+    /// Evidence that was written down without it has no part in it; so with the next one.
+    #[serde(default)]
+    mostly: MostlyFailing,
+    /// The primary's responses, with those that stood still.
+    #[serde(default)]
+    primary: Arm,
 }
 
 impl Default for Stalls {
     fn default() -> Self {
-        Self { ratio: RatioTest::harm(RATIO), floor: LimitTest::above(STALLS_FLOOR) }
+        Self {
+            far_worse: RatioTest::harm(RATIO),
+            floor: LimitTest::above(STALLS_FLOOR),
+            mostly: MostlyFailing::default(),
+            primary: Arm::default(),
+        }
     }
 }
 
@@ -152,16 +178,39 @@ impl Stalls {
     /// ln of what is left: 0.9.
     const LN_REST: f64 = -0.105_360_515_657_826_28;
 
-    /// Takes in a batch of arms that may be compared.
-    pub(crate) fn observe(&mut self, arms: &Arms, burst: f64, span: Span) {
-        let split = stalled(arms);
-        self.ratio.observe_in_bursts(split, believed(burst), span);
-        self.floor.observe(split.canary_bad, split.canary, span);
+    /// Takes in a batch of one stratum.
+    pub(crate) fn observe(&mut self, arms: &Arms, comparison: Comparison, burst: f64, span: Span) {
+        let (split, burst) = (stalled(arms), believed(burst));
+        let beside = match comparison {
+            Comparison::Randomised | Comparison::Affinity => split,
+            // What the primary still answers began before the switch.
+            Comparison::BeforeAfter => Split { primary_bad: 0, primary: 0, ..split },
+            // Others call the primary, and may have no streams.
+            Comparison::Absolute => Split { canary_bad: 0, canary: 0, ..split },
+        };
+        match self.bearable_alone() {
+            Some(limit) if beside.primary == 0 => {
+                self.far_worse.observe_alone(beside.canary_bad, beside.canary, limit, burst, span);
+            }
+            Some(_) | None => self.far_worse.observe_in_bursts(beside, burst, span),
+        }
+        self.floor.observe(beside.canary_bad, beside.canary, span);
+        self.mostly.observe(beside, burst, span);
+        if comparison != Comparison::BeforeAfter {
+            self.primary.add(split.primary_bad, split.primary);
+        }
     }
 
-    /// Returns ln E of the smaller of both: nobody is blamed for what either test allows.
+    /// Returns the share of responses that may stand still without any of the primary beside them; nothing where the
+    /// primary did so too often before, or where too little is known of it.
+    fn bearable_alone(&self) -> Option<f64> {
+        let limit = (RATIO * self.primary.cautious_rate()).max(MOST_BEARABLE);
+        (limit < 1.0).then_some(limit)
+    }
+
+    /// Returns ln E of both tests, each of which blames nobody for what its own floor allows.
     fn evidence(&self) -> f64 {
-        self.ratio.evidence_with(&self.floor)
+        ln_add(self.far_worse.evidence_with(&self.floor), self.mostly.evidence()) - core::f64::consts::LN_2
     }
 
     /// Returns ln E of both: their weighted mean, which is an e-process again.

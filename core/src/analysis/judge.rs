@@ -120,6 +120,9 @@ struct Step {
     canary: u64,
     primary: u64,
     direct: u64,
+    /// Responses of the canary that stood still.
+    #[serde(default)]
+    stalled: u64,
 }
 
 /// Canary requests that are missing until the declared regression would have been caught.
@@ -395,7 +398,8 @@ impl Judge {
         let (canary, primary) = (arms.canary.judged_and_hangs(), arms.primary.judged_and_hangs());
         self.step.canary = self.step.canary.saturating_add(canary);
         self.step.primary = self.step.primary.saturating_add(primary);
-        if canary > 0 || primary > 0 {
+        self.step.stalled = self.step.stalled.saturating_add(arms.canary.stalled);
+        if arms.canary.judged_and_stalled() > 0 || arms.primary.judged_and_stalled() > 0 {
             self.last_traffic = Some(self.last_traffic.map_or(end, |last| last.max(end)));
         }
     }

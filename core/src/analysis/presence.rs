@@ -113,8 +113,8 @@ impl Presence {
 
     fn add(&mut self, seat: Seat, strata: [&Arms; 2], batch: &Batch, due: Due) {
         let sum = |of: fn(&Arms) -> u64| strata.into_iter().map(of).fold(0, u64::saturating_add);
-        let canary = sum(|arms| arms.canary.judged_and_hangs());
-        let requests = sum(|arms| arms.primary.judged_and_hangs()).saturating_add(canary);
+        let canary = sum(|arms| arms.canary.judged_and_stalled());
+        let requests = sum(|arms| arms.primary.judged_and_stalled()).saturating_add(canary);
         if requests == 0 {
             return;
         }

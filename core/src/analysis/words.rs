@@ -364,6 +364,10 @@ pub(crate) fn no_traffic(direct: u64) -> String {
     format!("no traffic at all in this step{}", beside(direct))
 }
 
+pub(crate) fn none_ended(stalled: u64) -> String {
+    format!("no canary request of this step has ended: {} responses began and then stood still", thousands(stalled))
+}
+
 pub(crate) fn only_primary(primary: u64, direct: u64) -> String {
     format!("the canary got no request in this step, the primary {}{}", thousands(primary), beside(direct))
 }

@@ -428,6 +428,50 @@ fn a_canary_whose_responses_stand_still_is_found() {
     panic!("{:?}", judge.assess(now, &Flowing::Yes));
 }
 
+/// At half of the requests a stall more says little beside a primary that might stall in one of ten.
+#[test]
+fn at_half_of_the_requests_twenty_six_stalls_are_enough() {
+    let mut judge = Judge::new(JudgeConfig::default());
+    let mut now = Timestamp::from_millis(1_000_000);
+    judge.step_started(percent(50), now);
+    for _ in 0..13 {
+        now = now.plus(TICK);
+        judge.observe(&batch(now, counts(2, 0), stalling(2, 2)));
+    }
+    let verdict = judge.assess(now, &Flowing::Yes).verdict;
+    assert!(matches!(verdict, Verdict::Rollback(_)), "{verdict:?}");
+}
+
+/// At the full share there is no primary beside the canary: what it did before is the measure, if it is known.
+#[test]
+fn at_the_full_share_responses_that_stand_still_are_held_against_those_before() {
+    let play = |comparison, requests: u64, quiet: u64| {
+        let mut judge = Judge::new(JudgeConfig { comparison, ..JudgeConfig::default() });
+        let mut now = Timestamp::from_millis(1_000_000);
+        for _ in 0..10 {
+            now = now.plus(TICK);
+            judge.observe(&batch(now, stalling(requests, quiet), Counts::default()));
+        }
+        judge.step_started(percent(100), now);
+        judge.switched();
+        for _ in 0..5 {
+            now = now.plus(TICK);
+            judge.observe(&batch(now, Counts::default(), stalling(6, 6)));
+        }
+        judge.assess(now, &Flowing::Yes).verdict
+    };
+    for comparison in [Comparison::Randomised, Comparison::Absolute] {
+        let verdict = play(comparison, 10, 0);
+        assert!(matches!(verdict, Verdict::Rollback(_)), "{comparison:?} {verdict:?}");
+        // It was so before, or nobody knows.
+        for (requests, quiet) in [(10, 3), (1, 0), (0, 0)] {
+            let verdict = play(comparison, requests, quiet);
+            let reason = "no canary request of this step has ended: 30 responses began and then stood still";
+            assert_eq!(verdict, Verdict::NoData(reason.into()), "{comparison:?} {requests} {quiet}");
+        }
+    }
+}
+
 /// Event streams and long polls stand still in both arms; a new revision may bring some of its own; and between arms that
 /// chance does not divide their share says nothing.
 #[test]

@@ -141,10 +141,10 @@ impl Seen {
 
     /// Returns what it was counted as.
     pub(super) const fn before(&self) -> Before {
-        match self {
+        match *self {
             Self::NotYet | Self::Elsewhere | Self::At(_) | Self::Sending(_) | Self::Forgotten => Before::Nothing,
             Self::Overdue(_) => Before::Overdue,
-            Self::Answering { body: Body::Moving, .. } => Before::Answering,
+            Self::Answering { body: Body::Moving, sent, looked_ns, .. } => Before::Answering { sent, looked_ns },
             Self::Answering { body: Body::Stalled, .. } => Before::Stalled,
             Self::Stream(_) => Before::Stream,
         }
@@ -344,7 +344,7 @@ impl Worker {
             Old::Stream => Seen::Stream(place),
             Old::Answering => {
                 record(Became::Answering);
-                let wait = self.limit_of(&place.cluster).unwrap_or_default().clamp(STALLED_NS, HUNG_NS);
+                let wait = stalled_ns(self.limit_of(&place.cluster).unwrap_or_default());
                 let again_ns = now.saturating_add(wait);
                 Seen::Answering { place, sent: body_size(host), looked_ns: now, again_ns, body: Body::Moving }
             }
@@ -390,6 +390,11 @@ pub(super) fn limit_ns(policy: &v1::ClusterPolicy) -> Option<u64> {
     (policy.overdue_ms > 0).then(|| u64::from(policy.overdue_ms).saturating_mul(1_000_000))
 }
 
-fn body_size(host: &dyn Host) -> u64 {
+/// Returns for how long a response that has begun may bring nothing, given the age at which requests are old.
+pub(super) fn stalled_ns(limit_ns: u64) -> u64 {
+    limit_ns.clamp(STALLED_NS, HUNG_NS)
+}
+
+pub(super) fn body_size(host: &dyn Host) -> u64 {
     number(host, "response\0size").unwrap_or_default()
 }

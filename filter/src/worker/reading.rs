@@ -8,7 +8,7 @@ use crate::outcome::{GRPC_UNKNOWN, Logged, SWITCHING_PROTOCOLS, classify, is_grp
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
 use crate::worker::attribution::route_rev;
-use crate::worker::flight::{InFlight, Upload, limit_ns};
+use crate::worker::flight::{InFlight, Upload, body_size, limit_ns, stalled_ns};
 
 /// One in so many requests of the primary tells its pod and the size of its body; every one of the canary does.
 const PRIMARY_SAMPLE: u64 = 16;
@@ -156,7 +156,7 @@ impl Worker {
             Before::Nothing if grpc.is_some() || reading.limit_ns.is_none_or(|limit| nanos < limit) => upgraded,
             Before::Nothing => upgraded || is_event_stream(host),
             // A call of gRPC that goes on after its headers is a stream.
-            Before::Answering | Before::Stalled => upgraded || grpc.is_some() || is_event_stream(host),
+            Before::Answering { .. } | Before::Stalled => upgraded || grpc.is_some() || is_event_stream(host),
         };
         let micros = sent.waited_ns(nanos) / 1_000;
         let waited = if outcome.is_judged() && !stream { reading.waited_us(host, micros, outcome) } else { 0 };
@@ -167,6 +167,7 @@ impl Worker {
             before,
             stream,
             abandoned: self.is_abandoned(host, reading, (outcome, nanos), before, sent),
+            stalled: !stream && self.is_left_still(host, reading, (outcome, nanos), before),
             attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
@@ -197,6 +198,24 @@ impl Worker {
         let waited = reading.limit_ns.is_none_or(|limit| sent.waited_ns(nanos) >= limit / 2);
         let now = host.monotonic_nanos();
         waited && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
+    }
+
+    /// Returns true if the client gave up a response that had stood still for half the time after which it is stalled:
+    /// impatient clients end a stall before it is one, as they do with hangs (P1).
+    fn is_left_still(
+        &mut self,
+        host: &dyn Host,
+        reading: Reading,
+        (outcome, nanos): (Outcome, u64),
+        before: Before,
+    ) -> bool {
+        let (Outcome::DisconnectMidResponse, Before::Answering { sent, looked_ns }) = (outcome, before) else {
+            return false;
+        };
+        let now = host.monotonic_nanos();
+        let stood_ns = now.saturating_sub(looked_ns);
+        let is_still = stood_ns >= stalled_ns(reading.limit_ns.unwrap_or_default()) / 2 && body_size(host) == sent;
+        is_still && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
     }
 
     /// Returns true if another hang of this client counts. Costs a call, and only where shares are bounded.

@@ -102,6 +102,9 @@ impl Judge {
             Flowing::No { laggards } => return Some(words::not_flowing(self.step.weight, laggards)),
             Flowing::Astray { nodes } => return Some(words::astray(self.step.weight, nodes)),
         }
+        if self.step.canary == 0 && self.step.stalled > 0 {
+            return Some(words::none_ended(self.step.stalled));
+        }
         if self.step.canary == 0 && self.step.primary == 0 {
             return Some(words::no_traffic(self.step.direct));
         }

@@ -223,3 +223,48 @@ fn a_body_that_stands_still_is_overdue() {
     assert_eq!(overdue(&host, &mut worker, 900), 0);
     assert_eq!(overdue(&host, &mut worker, 250), 1);
 }
+
+/// Impatient clients leave a response that stands still before it has stood for long enough to be called stalled. What moved
+/// in the meantime, and streams of events, say nothing.
+#[test]
+fn who_leaves_a_response_that_stands_still_has_seen_it_stall() {
+    let event_stream = b"text/event-stream".as_slice();
+    let json = b"application/json".as_slice();
+    for (millis, sent, content_type, stalled) in
+        [(600, 100, json, 0), (800, 100, json, 1), (800, 200, json, 0), (800, 100, event_stream, 0)]
+    {
+        let (host, mut worker) = started();
+        host.set(2, "xds.cluster_name", CANARY.as_bytes());
+        host.set(2, "response.headers.content-type", content_type);
+        worker.begin(&host, 2);
+        host.set(2, "response.code", &200_u64.to_le_bytes());
+        host.set(2, "response.size", &100_u64.to_le_bytes());
+        host.pass(250);
+        worker.tick(&host);
+        host.pass(millis - 250);
+        host.set(2, "response.size", &u64::to_le_bytes(sent));
+        leave(&host, &mut worker, 2, millis);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.stalled, counts.stalled_settled), (stalled, 0), "{millis} {sent}");
+        assert_eq!((counts.finished, counts.outcome(Outcome::DisconnectMidResponse)), (1, 1));
+        assert_eq!((counts.judged_and_hangs(), counts.judged_and_stalled()), (0, stalled));
+    }
+}
+
+/// Whoever reads nothing can have every response stand still: that counts only so often.
+#[test]
+fn one_client_that_leaves_every_response_has_its_share() {
+    let (host, mut worker) = chosen();
+    for stream in 100..140 {
+        host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+        host.set(stream, "source.address", b"10.0.0.1:77");
+        host.set(stream, "response.code", &200_u64.to_le_bytes());
+        worker.begin(&host, stream);
+    }
+    host.pass(250);
+    worker.tick(&host);
+    host.pass(700);
+    (100..140).for_each(|stream| leave(&host, &mut worker, stream, 950));
+    let counts = told(&host, &mut worker);
+    assert_eq!((counts.stalled, counts.outcome(Outcome::DisconnectMidResponse)), (4, 40));
+}
