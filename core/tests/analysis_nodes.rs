@@ -27,6 +27,14 @@ enum Lie {
     PrimaryFails(u64),
 }
 
+/// What becomes of the canary's requests that are not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Fails,
+    /// The response begins and then stands still.
+    Stalls,
+}
+
 #[derive(Debug, Clone)]
 struct Node {
     id: NodeId,
@@ -42,6 +50,7 @@ struct Nodes {
     now: Timestamp,
     weight: u8,
     canary: f64,
+    fault: Fault,
     each: Vec<Node>,
     /// It is asked after every window, and once is enough.
     promoted: bool,
@@ -59,6 +68,7 @@ impl Nodes {
             now: Timestamp::from_millis(1_000_000),
             weight: 0,
             canary: ERRORS,
+            fault: Fault::Fails,
             each: rps.iter().enumerate().map(node).collect(),
             promoted: false,
         }
@@ -95,7 +105,11 @@ impl Nodes {
             let canary = self.draw.binomial(requests, f64::from(self.weight) / 100.0);
             let primary = requests - canary;
             let bad = (self.draw.binomial(primary, ERRORS), self.draw.binomial(canary, self.canary));
-            let mut told = [counts(primary, bad.0), counts(canary, bad.1)];
+            let answered = match self.fault {
+                Fault::Fails => counts(canary, bad.1),
+                Fault::Stalls => Counts { started: canary, stalled: bad.1, ..counts(canary - bad.1, 0) },
+            };
+            let mut told = [counts(primary, bad.0), answered];
             if let Some(lie) = node.lie {
                 let (arm, claimed) = match lie {
                     Lie::CanaryFails(n) => (1, counts(n, n)),
@@ -220,6 +234,24 @@ fn nodes_that_return_are_heard_again() {
 }
 
 /// Three that share the traffic find a canary that fails everything as soon as one would.
+/// Responses count as stalled some 1.25 s after they began: what is left of three seconds has to be enough, also where the
+/// canary was healthy for a while.
+#[test]
+fn what_all_three_see_is_found_also_after_a_healthy_second() {
+    for fault in [Fault::Fails, Fault::Stalls] {
+        for (rps, weight) in [(26.0, 50), (130.0, 10), (13.0, 100)] {
+            for seed in 0..20 {
+                let mut nodes = Nodes::at_work(seed, &[rps; 3], weight, Span::from_secs(1));
+                nodes.fault = fault;
+                let taken = nodes.fails(1.0);
+                let verdict = nodes.verdict();
+                let is_prompt = taken.is_some_and(|taken| taken <= Span::from_millis(1_600));
+                assert!(is_prompt, "{fault:?} {weight} %: {taken:?} {verdict:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn three_that_agree_do_not_wait() {
     for seed in 0..10 {

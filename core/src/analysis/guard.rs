@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Arm;
 use super::config::Comparison;
+use super::dispersion::Dispersion;
 use super::power::Power;
 use super::sequential::{LimitTest, RatioTest, Split, ln_add};
 use super::window::Arms;
@@ -83,13 +84,9 @@ impl Guard {
         if let Some(bases) = &bases {
             power.observe(bases, split, burst, 0.0, 1.0);
         }
-        if split.primary == 0 && split.canary > 0 {
-            // Nothing to compare with is no excuse for a canary that fails more often than not.
-            test.observe_alone(split.canary_bad, split.canary, MOST_BEARABLE, burst, span);
-        } else {
-            test.observe_by(bases.as_ref(), split, burst, span);
-        }
-        self.mostly_failing.observe(with_hangs(arrived.complete), burst, span);
+        test.observe_by(bases.as_ref(), split, burst, span);
+        // Nothing to compare with is no excuse for a canary that fails more often than not.
+        self.mostly_failing.observe(with_hangs(arrived.complete), Some(MOST_BEARABLE), burst, span);
     }
 
     /// Returns ln of the weight that an alternative of the test with the wide tolerance has in its first copy.
@@ -121,7 +118,7 @@ impl Arrived<'_> {
 
 impl Default for MostlyFailing {
     fn default() -> Self {
-        Self { ratio: RatioTest::harm(MARGIN), limit: LimitTest::above(MOST_BEARABLE) }
+        Self { ratio: RatioTest::harm_or_alone(MARGIN), limit: LimitTest::above(MOST_BEARABLE) }
     }
 }
 
@@ -131,8 +128,12 @@ impl MostlyFailing {
         self.ratio.evidence_with(&self.limit)
     }
 
-    fn observe(&mut self, split: Split, burst: f64, span: Span) {
-        self.ratio.observe_in_bursts(split, burst, span);
+    /// `alone` is the share that may be bad of a batch without any request of the primary, if something is known of it.
+    fn observe(&mut self, split: Split, alone: Option<f64>, burst: f64, span: Span) {
+        match alone.filter(|_| split.primary == 0) {
+            Some(limit) => self.ratio.observe_alone(split.canary_bad, split.canary, limit, burst, span),
+            None => self.ratio.observe_in_bursts(split, burst, span),
+        }
         self.limit.observe_in_bursts(split.canary_bad, split.canary, burst, span);
     }
 }
@@ -155,9 +156,11 @@ pub(crate) struct Stalls {
     /// Evidence that was written down without it has no part in it; so with the next one.
     #[serde(default)]
     mostly: MostlyFailing,
-    /// The primary's responses, with those that stood still.
+    /// The primary's responses, with those that stood still, and how bursty these were.
     #[serde(default)]
     primary: Arm,
+    #[serde(default)]
+    bursts: Dispersion,
 }
 
 impl Default for Stalls {
@@ -167,6 +170,7 @@ impl Default for Stalls {
             floor: LimitTest::above(STALLS_FLOOR),
             mostly: MostlyFailing::default(),
             primary: Arm::default(),
+            bursts: Dispersion::default(),
         }
     }
 }
@@ -179,8 +183,8 @@ impl Stalls {
     const LN_REST: f64 = -0.105_360_515_657_826_28;
 
     /// Takes in a batch of one stratum.
-    pub(crate) fn observe(&mut self, arms: &Arms, comparison: Comparison, burst: f64, span: Span) {
-        let (split, burst) = (stalled(arms), believed(burst));
+    pub(crate) fn observe(&mut self, arms: &Arms, comparison: Comparison, span: Span) {
+        let (split, burst) = (stalled(arms), believed(self.bursts.factor()));
         let beside = match comparison {
             Comparison::Randomised | Comparison::Affinity => split,
             // What the primary still answers began before the switch.
@@ -188,16 +192,12 @@ impl Stalls {
             // Others call the primary, and may have no streams.
             Comparison::Absolute => Split { canary_bad: 0, canary: 0, ..split },
         };
-        match self.bearable_alone() {
-            Some(limit) if beside.primary == 0 => {
-                self.far_worse.observe_alone(beside.canary_bad, beside.canary, limit, burst, span);
-            }
-            Some(_) | None => self.far_worse.observe_in_bursts(beside, burst, span),
-        }
+        self.far_worse.observe_in_bursts(beside, burst, span);
         self.floor.observe(beside.canary_bad, beside.canary, span);
-        self.mostly.observe(beside, burst, span);
+        self.mostly.observe(beside, self.bearable_alone(), burst, span);
         if comparison != Comparison::BeforeAfter {
             self.primary.add(split.primary_bad, split.primary);
+            self.bursts.observe(split.primary_bad, split.primary, span);
         }
     }
 

@@ -15,6 +15,14 @@ use crate::time::Span;
 /// time before it.
 pub const RESTART: Span = Span::from_secs(5);
 
+/// And so often where a good request takes nearly as much evidence away as a bad one gives: after a second in which all
+/// was well, a fault would otherwise have to last a second before it weighs anything. More copies to choose from are
+/// each a little lighter: the last one of a day needs eight failures more than with [`RESTART`].
+const RESTART_SOON: Span = Span::from_millis(400);
+
+/// From this limit on that is so.
+const HIGH_LIMIT: f64 = 0.25;
+
 /// A multiple of what is tolerated, with its natural logarithm.
 #[derive(Debug, Clone, Copy)]
 struct Multiple {
@@ -158,7 +166,12 @@ pub struct RatioTest {
 impl RatioTest {
     /// Returns a test of "the canary's rate is at most `tolerated` times the primary's".
     pub fn harm(tolerated: f64) -> Self {
-        Self { tolerated, side: Side::Harm, mixture: Mixture::restarting(HARM.len()) }
+        Self { tolerated, side: Side::Harm, mixture: Mixture::restarting(HARM.len(), RESTART) }
+    }
+
+    /// The same, for one that also looks at the canary alone: see [`RatioTest::observe_alone`].
+    pub(crate) fn harm_or_alone(tolerated: f64) -> Self {
+        Self { mixture: Mixture::restarting(HARM.len(), RESTART_SOON), ..Self::harm(tolerated) }
     }
 
     /// Returns a test of "the canary's rate is at least `margin` times the primary's": evidence
@@ -280,7 +293,8 @@ impl LimitTest {
     /// A batch multiplies the evidence for rate p₁ by (p₁/p₀)^x · ((1−p₁)/(1−p₀))^(n−x). Multiples of
     /// the limit that are no rates are replaced by points between the limit and one.
     pub fn above(limit: f64) -> Self {
-        WrittenLimit { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len()) }.into()
+        let restart = if limit < HIGH_LIMIT { RESTART } else { RESTART_SOON };
+        WrittenLimit { limit: limit.clamp(1e-9, 0.999), mixture: Mixture::restarting(HARM.len(), restart) }.into()
     }
 
     /// Takes in a batch that lasted `span`, of independent requests.
@@ -344,15 +358,32 @@ struct Mixture {
     copies: u32,
     /// Judged time since the last copy started.
     age: Span,
+    /// Judged time between two copies.
+    #[serde(default = "restart", skip_serializing_if = "is_restart")]
+    restart: Span,
+}
+
+const fn restart() -> Span {
+    RESTART
+}
+
+fn is_restart(span: &Span) -> bool {
+    *span == RESTART
 }
 
 impl Mixture {
     fn single(alternatives: usize) -> Self {
-        Self { sums: alloc::vec![-libm::log(count_of(alternatives)); alternatives], copies: 0, age: Span::ZERO }
+        Self {
+            sums: alloc::vec![-libm::log(count_of(alternatives)); alternatives],
+            copies: 0,
+            age: Span::ZERO,
+            restart: RESTART,
+        }
     }
 
-    fn restarting(alternatives: usize) -> Self {
-        Self { sums: alloc::vec![-libm::log(2.0 * count_of(alternatives)); alternatives], copies: 1, age: Span::ZERO }
+    fn restarting(alternatives: usize, restart: Span) -> Self {
+        let sums = alloc::vec![-libm::log(2.0 * count_of(alternatives)); alternatives];
+        Self { sums, copies: 1, age: Span::ZERO, restart }
     }
 
     fn multiply(&mut self, ln_factors: impl Iterator<Item = f64>) {
@@ -368,7 +399,7 @@ impl Mixture {
             return;
         }
         self.age = self.age.plus(span);
-        if self.age < RESTART {
+        if self.age < self.restart {
             return;
         }
         self.age = Span::ZERO;

@@ -112,7 +112,7 @@ impl Trial {
             let seen =
                 Arrived { all: arrived, complete: arms, ahead: batch.complete.is_some(), weight: standing.weight };
             self.guard.observe(&seen, burst, span, &mut self.guard_power);
-            self.stalls.observe(arms, config.comparison, burst, span);
+            self.stalls.observe(arms, config.comparison, span);
             if standing.warmup {
                 self.errors.learn(errors(arms), span);
             } else {
