@@ -27,6 +27,8 @@ pub enum Counted {
     Enough,
     /// So many are missing.
     Missing(u64),
+    /// They show harm, and not all nodes confirm it: neither is a step to end on.
+    Contested,
 }
 
 impl Verdict {

@@ -7,9 +7,12 @@
 //!   request of ten would be tolerated beside a canary that fails all, and to rule that out takes a hundred requests of
 //!   the primary, whatever the canary does.
 //!   It takes errors as they arrive, a worker's regular report or not.
-//! - **mostly failing**: the canary fails at most half of its requests, or no more often than the primary (times
-//!   `MARGIN`). For this both have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures
-//!   in a row at any weight. An outage that both arms share, and a primary that mostly fails too, are no harm to it.
+//! - **mostly failing**: the canary fails at most half of its requests, or does no worse than the primary. For this both
+//!   have to be ruled out, so it takes the smaller of two e-values. It takes 16 to 20 failures in a row at any weight. An
+//!   outage that both arms share, and a primary that mostly fails too, are no harm to it. That the canary does worse shows
+//!   in failures, of which it has more than the primary (times `MARGIN`), or in successes, of which the primary has more
+//!   than the canary (times `FEWER`): where the canary has most of the requests, it would have most of the failures anyway,
+//!   and the few successes of the primary say more. Both are tested, in halves.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,8 @@ pub(crate) const MOST_BEARABLE: f64 = 0.5;
 const STALLS_FLOOR: f64 = 0.05;
 /// A canary that mostly fails may fail so many times as often as the primary.
 const MARGIN: f64 = 1.25;
+/// And the primary may succeed so many times as often.
+const FEWER: f64 = 2.0;
 
 /// Bursts beyond this length count as more than one error to the guard.
 const LONGEST_BURST: f64 = 4.0;
@@ -65,7 +70,14 @@ pub(crate) struct Arrived<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct MostlyFailing {
     ratio: RatioTest,
+    /// Of successes, with the arms exchanged.
+    #[serde(default = "successes")]
+    successes: RatioTest,
     limit: LimitTest,
+}
+
+fn successes() -> RatioTest {
+    RatioTest::outright(FEWER)
 }
 
 impl Default for Guard {
@@ -118,14 +130,20 @@ impl Arrived<'_> {
 
 impl Default for MostlyFailing {
     fn default() -> Self {
-        Self { ratio: RatioTest::harm_or_alone(MARGIN), limit: LimitTest::above(MOST_BEARABLE) }
+        Self { ratio: RatioTest::harm_or_alone(MARGIN), successes: successes(), limit: LimitTest::above(MOST_BEARABLE) }
     }
 }
 
 impl MostlyFailing {
     /// Returns ln E of the smaller of both.
     fn evidence(&self) -> f64 {
-        self.ratio.evidence_with(&self.limit)
+        let limit = self.limit.evidence();
+        let enough = limit + core::f64::consts::LN_2;
+        // Where all is well, the limit says least.
+        if self.ratio.is_above(enough) || self.successes.is_above(enough) {
+            return limit;
+        }
+        limit.min(ln_add(self.ratio.evidence(), self.successes.evidence()) - core::f64::consts::LN_2)
     }
 
     /// `alone` is the share that may be bad of a batch without any request of the primary, if something is known of it.
@@ -134,7 +152,18 @@ impl MostlyFailing {
             Some(limit) => self.ratio.observe_alone(split.canary_bad, split.canary, limit, burst, span),
             None => self.ratio.observe_in_bursts(split, burst, span),
         }
+        self.successes.observe_in_bursts(succeeded(split), burst, span);
         self.limit.observe_in_bursts(split.canary_bad, split.canary, burst, span);
+    }
+}
+
+/// Returns the successes of both arms, exchanged: what a test of failures says of the canary, it says of the primary.
+const fn succeeded(split: Split) -> Split {
+    Split {
+        canary_bad: split.primary.saturating_sub(split.primary_bad),
+        canary: split.primary,
+        primary_bad: split.canary.saturating_sub(split.canary_bad),
+        primary: split.canary,
     }
 }
 

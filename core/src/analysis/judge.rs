@@ -308,6 +308,9 @@ impl Judge {
 
     /// Returns whether the canary had requests in this step to speak of.
     pub fn counted(&self) -> Counted {
+        if self.decided.is_some() {
+            return Counted::Contested;
+        }
         match self.config.least_requests().saturating_sub(self.step.canary) {
             0 => Counted::Enough,
             missing => Counted::Missing(missing),

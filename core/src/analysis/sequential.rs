@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::power::{Line, least};
 use crate::time::Span;
 
-/// A fresh copy of a harm test starts so often: a fault that begins late owes nothing to the healthy
-/// time before it.
+/// A fresh copy of a harm test starts so often, by the time in which there was something to test: a fault that begins late
+/// owes nothing to the healthy time before it, and where there were no requests there is nothing to owe.
 pub const RESTART: Span = Span::from_secs(5);
 
 /// And so often where a good request takes nearly as much evidence away as a bad one gives: after a second in which all
@@ -59,6 +59,9 @@ const SAFE: [Multiple; 6] = [
     multiple(0.9, -0.105_360_515_657_826_28),
 ];
 
+/// Alternatives of a test that sees nothing but the outright: one rate is so many times as high as is tolerated.
+const OUTRIGHT: [Multiple; 2] = [multiple(3.0, 1.098_612_288_668_109_8), multiple(100.0, 4.605_170_185_988_092)];
+
 /// Bad events among requests of both arms in one batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
@@ -101,6 +104,8 @@ enum Side {
     Harm,
     /// Ratios below the margin.
     Safety,
+    /// Ratios far above what is tolerated.
+    Outright,
 }
 
 impl Side {
@@ -108,6 +113,7 @@ impl Side {
         match self {
             Self::Harm => &HARM,
             Self::Safety => &SAFE,
+            Self::Outright => &OUTRIGHT,
         }
     }
 }
@@ -174,6 +180,12 @@ impl RatioTest {
         Self { mixture: Mixture::restarting(HARM.len(), RESTART_SOON), ..Self::harm(tolerated) }
     }
 
+    /// The same with few alternatives, which cost less: it finds what is so plain that they differ little.
+    pub(crate) fn outright(tolerated: f64) -> Self {
+        let mixture = Mixture::restarting(OUTRIGHT.len(), RESTART_SOON);
+        Self { tolerated, side: Side::Outright, mixture }
+    }
+
     /// Returns a test of "the canary's rate is at least `margin` times the primary's": evidence
     /// against it is evidence that the canary is safe.
     pub fn safety(margin: f64) -> Self {
@@ -205,7 +217,9 @@ impl RatioTest {
             let (x, y) = (count(split.canary_bad) / burst, count(split.primary_bad) / burst);
             self.mixture.multiply(bases.iter().map(|(a, b)| x * a + y * b));
         }
-        self.mixture.elapse(span);
+        if split.compares() {
+            self.mixture.elapse(span);
+        }
     }
 
     /// Takes in a batch of the canary alone: its rate of bad events is held against `limit` instead. Whether the primary had
@@ -214,8 +228,8 @@ impl RatioTest {
         let (bad, good) = (count(bad) / burst, count(requests.saturating_sub(bad)) / burst);
         if bad > 0.0 || good > 0.0 {
             self.mixture.multiply(rates(limit).into_iter().map(|(a, b)| bad * a + good * b));
+            self.mixture.elapse(span);
         }
-        self.mixture.elapse(span);
     }
 
     /// Returns ln E.
@@ -233,6 +247,11 @@ impl RatioTest {
         } else {
             self.evidence().min(floor.evidence())
         }
+    }
+
+    /// Returns true if ln E is above this for certain.
+    pub(crate) fn is_above(&self, evidence: f64) -> bool {
+        self.mixture.bounds().0 > evidence
     }
 
     /// Returns what bad events add at this split.
@@ -308,8 +327,8 @@ impl LimitTest {
         if requests > 0 {
             let bad = count(bad) / burst;
             self.mixture.multiply(self.rates.into_iter().map(|(a, b)| bad * a + good * b));
+            self.mixture.elapse(span);
         }
-        self.mixture.elapse(span);
     }
 
     /// Returns ln E.
@@ -576,7 +595,8 @@ mod tests {
             for &split in &batches {
                 test.observe(split, Span::from_secs(1));
             }
-            // A copy starts before batches 0, 5, 10, …, and the last one may have seen nothing yet.
+            // A copy starts before batches 0, 5, 10, … of those that compare, and the last one may have seen nothing yet.
+            let batches: Vec<Split> = batches.into_iter().filter(|split| split.compares()).collect();
             let mut naive = f64::NEG_INFINITY;
             let mut k = 0.0;
             for start in (0..=batches.len()).step_by(5) {
@@ -584,7 +604,6 @@ mod tests {
                 for multiple in HARM {
                     let ell: f64 = batches[start..]
                         .iter()
-                        .filter(|split| split.canary > 0 && split.primary > 0)
                         .map(|&split| {
                             let (one, null) = (share(multiple.ratio * 1.25, split), share(1.25, split));
                             count(split.canary_bad) * libm::log(one / null)

@@ -13,9 +13,13 @@ use crate::analysis::window::Seat;
 use crate::time::{Span, Timestamp};
 use crate::weight::BasisPoints;
 
-/// Nodes that carry next to nothing may contradict for so long: the short memory of who carries traffic is full by then. A
-/// canary that fails everything at the only node that has any is gone within three seconds, detection included.
+/// Nodes that carry next to nothing may contradict for so long after a step began: the short memory of who carries traffic
+/// is full by then. A canary that fails everything at the only node that has any is gone within three seconds, detection
+/// included.
 const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
+
+/// And for so long after the harm was found, that what they saw of it may arrive: some ticks.
+const HEARD_WITHIN: Span = Span::from_millis(600);
 
 /// Harm that one node may hide is believed after so long: by then every trial has taken in more.
 const HIDDEN_FOR: Span = Span::from_secs(1);
@@ -43,7 +47,8 @@ impl Judge {
             self.jackknife.flush(&self.config);
         }
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
-        let waited = self.decided.is_some_and(|since| now.since(since.max(self.step.began)) >= CONTRADICT_WITHIN);
+        let is_heard = self.decided.is_some_and(|since| now.since(since) >= HEARD_WITHIN);
+        let waited = is_heard && now.since(self.step.began) >= CONTRADICT_WITHIN;
         let may_contradict = |seat: Seat| !waited || self.presence.may_contradict(seat, now);
         let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
         let has_quorum = self.presence.has_quorum();

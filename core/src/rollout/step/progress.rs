@@ -202,8 +202,10 @@ impl Taking<'_> {
 
     /// A look at a step that has next to no requests ends, and is not counted as failed: no check was asked.
     fn too_few(&mut self, progress: Progress, facts: &Facts) {
-        if let Counted::Missing(missing) = facts.counted {
-            self.end_look(progress, false, words::too_few(self.plan, missing));
+        match facts.counted {
+            Counted::Enough => {}
+            Counted::Missing(missing) => self.end_look(progress, false, words::too_few(self.plan, missing)),
+            Counted::Contested => self.end_look(progress, false, words::contested(self.plan)),
         }
     }
 

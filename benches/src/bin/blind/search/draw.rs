@@ -178,7 +178,8 @@ impl Draw {
             Strategy::Weight | Strategy::Mirror | Strategy::Affinity => self.canary_rate * 100 / self.weight,
             // Half of them match, and all of these but a tenth get it.
             Strategy::Rules => self.canary_rate * 2,
-            Strategy::Holdback => self.canary_rate * 20 / 9,
+            // Those held back have to show that the primary works: some eight a second.
+            Strategy::Holdback => self.canary_rate * 40 / 9,
             Strategy::BlueGreen => self.canary_rate,
         };
         match (round.uneven && carrying > 1, edge) {
