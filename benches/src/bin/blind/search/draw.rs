@@ -147,15 +147,19 @@ impl Draw {
             }
         };
         let fault = one(random, &Fault::ALL).unwrap_or(Fault::Status);
+        let mode = one(random, &["sequential", "sequential", "guard"]).unwrap_or_default();
+        let interval_ms = one(random, intervals).unwrap_or(1_000);
+        // Where checks decide, the canary has its first share after an interval, and so has each rollout before.
+        let interval_ms = if mode == "guard" { interval_ms.min(10_000) } else { interval_ms };
         let rollouts = random.random_range(0..=2);
         let kinds = [Earlier::Promoted, Earlier::Aborted, Earlier::Failed];
         let earlier = (0..rollouts).filter_map(|_| one(random, &kinds)).collect();
         Self {
             name: name.to_owned(),
-            mode: one(random, &["sequential", "sequential", "guard"]).unwrap_or_default(),
+            mode,
             strategy,
             weight: one(random, &[10, 20, 25, 50]).unwrap_or(10),
-            interval_ms: one(random, intervals).unwrap_or(1_000),
+            interval_ms,
             warmup: one(random, &["", ", warmup: 0s", ", warmup: 1s"]).unwrap_or_default(),
             // gRPC goes over nothing else.
             http2: random.random_bool(0.25) || fault == Fault::Grpc,
