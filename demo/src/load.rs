@@ -1,6 +1,6 @@
 //! Load at a constant rate, whatever the answers: users do not wait for each other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,10 +91,20 @@ struct Ended {
 }
 
 impl Load {
-    /// Starts sending.
+    /// Starts sending, all from one address.
     pub fn start(config: LoadConfig) -> Self {
+        Self::spawn(config, vec![client(None)])
+    }
+
+    /// Starts sending from so many addresses of the loopback network, in turn: as many clients. Linux has all of them.
+    pub fn start_from(config: LoadConfig, addresses: u8) -> Self {
+        let clients = (1..=addresses).map(|host| client(Some(IpAddr::from([127, 0, 1, host]))));
+        Self::spawn(config, clients.collect())
+    }
+
+    fn spawn(config: LoadConfig, clients: Vec<Http>) -> Self {
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(pace(config, shared.clone()));
+        let task = tokio::spawn(pace(config, clients, shared.clone()));
         Self { shared, task }
     }
 
@@ -181,16 +191,20 @@ impl Shared {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// Sends what is due, and catches up with what a late timer missed: the rate holds on average.
-async fn pace(config: LoadConfig, shared: Arc<Shared>) {
+fn client(address: Option<IpAddr>) -> Http {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let client: Http = Client::builder(TokioExecutor::new()).build(connector);
+    connector.set_local_address(address);
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// Sends what is due, and catches up with what a late timer missed: the rate holds on average.
+async fn pace(config: LoadConfig, clients: Vec<Http>, shared: Arc<Shared>) {
     let config = Arc::new(config);
     let mut requests = JoinSet::new();
     let started = now();
     let mut sent = 0_u64;
-    let mut visitors = config.visitors.iter().cycle();
+    let mut visitors = clients.iter().cycle().zip(config.visitors.iter().cycle());
     let mut timer = tokio::time::interval(Duration::from_millis(1));
     loop {
         timer.tick().await;
@@ -201,7 +215,7 @@ async fn pace(config: LoadConfig, shared: Arc<Shared>) {
         }
         while sent < due(started, config.rate) {
             sent += 1;
-            let Some(visitor) = visitors.next() else { continue };
+            let Some((client, visitor)) = visitors.next() else { continue };
             let (client, config, shared) = (client.clone(), config.clone(), shared.clone());
             requests.spawn(async move {
                 let began = shared.begin();

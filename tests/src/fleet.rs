@@ -32,6 +32,9 @@ use crate::control::free;
 pub const NAMESPACE: &str = "prod";
 /// Name of the documents that say where the Envoys listen.
 const LISTENERS: &str = "listeners";
+/// Addresses that users of a host come from, so that none of them has more than its share of what is given up. No multiple
+/// of the kinds of visitors.
+const CLIENTS: u8 = 31;
 /// Name of a host that is there before any other.
 const SETTLED: &str = "settled";
 /// A percentage that Envoy refuses.
@@ -302,7 +305,8 @@ impl Fleet {
         visitors: &'static [Visitor],
     ) -> Load {
         let target = self.edges.get(edge).expect("it has a place").entry;
-        Load::start(LoadConfig { target, host: format!("{name}.local"), rate, patience, visitors })
+        let config = LoadConfig { target, host: format!("{name}.local"), rate, patience, visitors };
+        Load::start_from(config, CLIENTS)
     }
 
     /// Returns what is shown of a canary.
