@@ -378,16 +378,12 @@ struct Mixture {
     /// Judged time since the last copy started.
     age: Span,
     /// Judged time between two copies.
-    #[serde(default = "restart", skip_serializing_if = "is_restart")]
+    #[serde(default = "restart")]
     restart: Span,
 }
 
 const fn restart() -> Span {
     RESTART
-}
-
-fn is_restart(span: &Span) -> bool {
-    *span == RESTART
 }
 
 impl Mixture {

@@ -118,8 +118,9 @@ pub struct ClusterReport {
     /// counted as overdue.
     #[prost(uint64, tag = "30")]
     pub abandoned: u64,
-    /// Responses that had begun and then brought no byte for `overdue_ms`, at least 1 s; each counted once. And
-    /// how many of these ended since in a way that says something about the upstream, or are overdue.
+    /// Responses that had begun and then brought no byte for `overdue_ms`, at least 1 s, or for half of it until
+    /// the client gave them up; each counted once. And how many of these ended since in a way that says something
+    /// about the upstream, or are overdue.
     #[prost(uint64, tag = "31")]
     pub stalled: u64,
     #[prost(uint64, tag = "32")]
