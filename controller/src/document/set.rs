@@ -115,8 +115,9 @@ impl Set {
             match yaml::parse(text) {
                 Ok(documents) => {
                     if documents.is_empty() {
-                        let at = At { file: file.clone(), place: Place::default() };
-                        self.report.warnings.push(problem(&at, "", "there is no document in it"));
+                        let at = At { file: file.clone(), place: Place { line: 1, column: 1 } };
+                        let message = "there is no document in it: write one, or delete the file";
+                        self.report.warnings.push(problem(&at, "", message));
                     }
                     documents.iter().for_each(|document| self.take(&file, document, only, before));
                 }
