@@ -38,6 +38,10 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
             "failed checks are not forgotten within a rollout",
         ),
         (
+            !plan.is_suspended() || stands(before, after),
+            "what is suspended begins nothing and moves nowhere, but may fail",
+        ),
+        (
             question(plan, after).is_none_or(|asked| {
                 question(plan, before).is_none_or(|open| open == asked || open.ticket != asked.ticket)
             }),
@@ -45,6 +49,26 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         ),
     ];
     rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule)
+}
+
+/// Returns true if nothing began and nothing moved on. What is seen for the first time is served.
+fn stands(before: &State, after: &State) -> bool {
+    match (&before.phase, &after.phase) {
+        (Phase::Initializing, Phase::Initialized { .. }) | (_, Phase::Failed { .. }) => true,
+        (
+            old,
+            new @ (Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }),
+        ) => {
+            let same_phase = core::mem::discriminant(old) == core::mem::discriminant(new);
+            same_phase && before.rollout == after.rollout && project(before).routes == project(after).routes
+        }
+    }
 }
 
 const fn has_canary(routes: &Routes) -> bool {

@@ -97,8 +97,10 @@ pub fn question(plan: &Plan, state: &State) -> Option<Question> {
         {
             return None;
         }
+        // What is suspended begins nothing and does not move on: nobody is asked whether it may.
+        Phase::Waiting(_) | Phase::Progressing(_) if plan.is_suspended() => return None,
         Phase::Waiting(waiting) => (waiting.round.number, waiting.round.stage),
-        Phase::Progressing(progress) if progress.paused || plan.is_suspended() => return None,
+        Phase::Progressing(progress) if progress.paused => return None,
         Phase::Progressing(progress) => (progress.round.number, progress.round.stage),
         Phase::Succeeded { ended, .. } | Phase::Failed { ended, .. } => match ended {
             Ended::Asking(place) => (u64::MAX, Stage::Hook(HookKind::PostRollout, *place)),

@@ -161,6 +161,9 @@ impl Taking<'_> {
     }
 
     fn command(&mut self, command: Command) {
+        if self.plan.is_suspended() && command::moves_on(command, &self.state.phase) {
+            return self.refuse(command::suspended(self.plan));
+        }
         match self.state.phase.clone() {
             Phase::Progressing(progress) => self.command_in_progress(command, progress),
             Phase::Waiting(waiting) => self.command_while_waiting(command, waiting),

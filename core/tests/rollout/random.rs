@@ -76,8 +76,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0..40_u64).prop_map(|rev| Happening::Event(Event::RevSeen(Rev::new(rev)))),
         1 => Just(Happening::Restart),
         2 => any::<usize>().prop_map(Happening::Late),
-        2 => any_plan().prop_map(Happening::Rewrite),
+        2 => maybe_suspended().prop_map(Happening::Rewrite),
     ]
+}
+
+fn maybe_suspended() -> impl Strategy<Value = PlanInput> {
+    (any_plan(), prop::bool::weighted(0.25)).prop_map(|(plan, suspend)| PlanInput { suspend, ..plan })
 }
 
 fn any_plan() -> impl Strategy<Value = PlanInput> {
@@ -115,7 +119,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens(plan in any_plan(), happenings in prop::collection::vec((happening(), 0..2_000_u64), 1..80)) {
+    fn whatever_happens(plan in maybe_suspended(), happenings in prop::collection::vec((happening(), 0..2_000_u64), 1..80)) {
         let mut world = World::new(&plan);
         for (happening, millis) in happenings {
             world.pass(millis);

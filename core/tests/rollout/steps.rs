@@ -1,7 +1,7 @@
 //! What ends a step, what holds it, and what is out of order.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Answer, Command, Event, Handover, HookKind, PlanInput, Routes};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, Handover, HookKind, PlanInput, Routes};
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::{Counted, Verdict};
 use wingbeat_core::weight::BasisPoints;
@@ -151,6 +151,94 @@ fn what_is_suspended_neither_begins_nor_moves() {
     world.rewrite(&input());
     world.tick();
     assert_eq!(world.weight(), percent(10));
+}
+
+/// Nor does it begin because a hook confirms it, because the spec loses that hook, or because somebody asks for it.
+#[test]
+fn what_is_suspended_is_not_confirmed_and_not_tried_again() {
+    let asking = PlanInput { hooks: hooks(&[HookKind::ConfirmRollout]), ..input() };
+    let suspended = |input: &PlanInput| PlanInput { suspend: true, ..input.clone() };
+    let mut world = World::new(&asking);
+    world.feed(&revision("2"));
+    world.rewrite(&suspended(&asking));
+    for _ in 0..3 {
+        world.interval();
+    }
+    assert_eq!((world.phase(), world.asked.len()), ("Waiting", 0));
+    let refused = world.feed(&Event::Command(Command::Approve));
+    let text = "backend.prod is suspended: nothing is started or moved on before suspend is taken out of its spec";
+    assert_eq!(refused, [Effect::Refuse(text.into())]);
+    world.rewrite(&suspended(&input()));
+    world.interval();
+    assert_eq!(world.phase(), "Waiting");
+    world.rewrite(&asking);
+    world.interval();
+    assert_eq!(world.phase(), "Progressing");
+    world.tick();
+    world.verdict(harm());
+    assert_eq!(world.phase(), "Failed");
+    world.rewrite(&suspended(&asking));
+    assert_eq!(world.feed(&Event::Command(Command::Retry)), [Effect::Refuse(text.into())]);
+    world.rewrite(&asking);
+    assert_eq!(world.feed(&Event::Command(Command::Retry)), []);
+    assert_eq!(world.phase(), "Waiting");
+}
+
+/// A promotion stands where it is: no request moves, and nothing ends. What fails is rolled back all the same.
+#[test]
+fn a_suspended_promotion_stands_and_may_be_rolled_back() {
+    let promoting = PlanInput {
+        step_weight_promotion: Some(10),
+        handover: Handover::Relabel,
+        step_weights: vec![50],
+        step_weight: None,
+        max_weight: None,
+        ..input()
+    };
+    let suspended = PlanInput { suspend: true, ..promoting.clone() };
+    let begin = || {
+        let mut world = World::new(&promoting);
+        world.feed(&revision("2"));
+        world.facts.verdict = advance();
+        world.facts.intact = true;
+        while world.phase() != "Promoting" {
+            world.interval();
+        }
+        world.rewrite(&suspended);
+        world
+    };
+    let mut world = begin();
+    let before = world.routes();
+    for _ in 0..30 {
+        world.interval();
+    }
+    assert_eq!((world.phase(), world.routes()), ("Promoting", before));
+    world.verdict(harm());
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
+
+    let mut world = begin();
+    world.rewrite(&promoting);
+    while world.phase() != "Finalising" {
+        world.interval();
+    }
+    world.rewrite(&suspended);
+    for _ in 0..5 {
+        world.interval();
+    }
+    assert_eq!(world.phase(), "Finalising");
+    world.rewrite(&promoting);
+    world.interval();
+    assert_eq!(world.phase(), "Succeeded");
+}
+
+#[test]
+fn a_suspended_rollout_is_aborted_and_not_promoted_by_command() {
+    let mut world = running();
+    world.rewrite(&PlanInput { suspend: true, ..input() });
+    assert!(matches!(world.feed(&Event::Command(Command::Promote)).as_slice(), [Effect::Refuse(_)]));
+    assert_eq!((world.phase(), world.weight()), ("Progressing", percent(5)));
+    world.feed(&Event::Command(Command::Abort));
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 
 #[test]

@@ -54,6 +54,26 @@ impl Taking<'_> {
     }
 }
 
+/// Returns true for a command that begins something or takes it further, which what is suspended does not do. An approval
+/// of the next position is noted: it moves nothing by itself.
+pub(super) const fn moves_on(command: Command, phase: &Phase) -> bool {
+    match (command, phase) {
+        (Command::Approve, Phase::Waiting(_))
+        | (Command::Promote, Phase::Progressing(_))
+        | (Command::Retry, Phase::Failed { .. }) => true,
+        (
+            Command::Pause | Command::Resume | Command::Approve | Command::Abort | Command::Promote | Command::Retry,
+            _,
+        ) => false,
+    }
+}
+
+/// Returns why such a command is refused.
+pub(super) fn suspended(plan: &Plan) -> String {
+    let name = plan.name();
+    format!("{name} is suspended: nothing is started or moved on before suspend is taken out of its spec")
+}
+
 /// Returns why a command makes no sense in a phase.
 pub(super) fn refusal(plan: &Plan, phase: &Phase, command: Command) -> String {
     let name = plan.name();

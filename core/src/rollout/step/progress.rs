@@ -15,6 +15,7 @@ use crate::verdict::{Counted, Verdict};
 impl Taking<'_> {
     pub(super) fn tick(&mut self, facts: &Facts) {
         match self.state.phase.clone() {
+            Phase::Waiting(_) if self.plan.is_suspended() => {}
             Phase::Waiting(mut waiting) => {
                 if waiting.round.is_outdated(self.plan) {
                     waiting.round = waiting.round.at(Stage::Over);

@@ -95,7 +95,7 @@ impl Taking<'_> {
                 return self.failed(promotion.primary, promotion.canary, &reason, true);
             }
         }
-        if heir.is_ready() && promotion.due <= now {
+        if heir.is_ready() && promotion.due <= now && !plan.is_suspended() {
             self.move_traffic(promotion);
         }
     }
@@ -132,7 +132,7 @@ impl Taking<'_> {
     pub(super) fn finalising(&mut self, primary: Revision, due: Timestamp, before: Option<&Unready>, facts: &Facts) {
         let unready = Unready::note(before, &facts.primary, self.now);
         match &unready {
-            None if due <= self.now => return self.succeed(primary, false),
+            None if due <= self.now && !self.plan.is_suspended() => return self.succeed(primary, false),
             Some(Unready { reason, .. }) if before.is_none_or(|before| before.reason != *reason) => {
                 self.promotion_halted(words::primary_not_ready(self.plan, reason), reason);
             }
