@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod handle;
 pub mod http;
 mod mailbox;
+mod memory;
 pub mod metrics;
 pub mod number;
 pub mod outbound;

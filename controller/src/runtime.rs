@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::engine::{EVENTS_KEPT, Engine, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
 use crate::mailbox::{Mailbox, Order, Report, Round};
+use crate::memory::{Crowd, give_back};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
@@ -92,6 +93,7 @@ impl Runtime {
             asked: BTreeMap::new(),
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
+            crowd: Crowd::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let now = worker.clock.now();
@@ -149,6 +151,7 @@ struct Worker {
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     started: Timestamp,
     last_shown: Timestamp,
+    crowd: Crowd,
 }
 
 impl Worker {
@@ -165,6 +168,9 @@ impl Worker {
                 self.proxies.heard(&news, now);
             }
             self.engine.tick(now);
+            if self.crowd.follow(self.engine.workers(), now) {
+                give_back();
+            }
         }
     }
 

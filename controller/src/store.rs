@@ -15,6 +15,12 @@ pub trait Store: Send {
 
     /// Carries all of these out, or none.
     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError>;
+
+    /// Returns true if it takes more room than it needs, and gives it back with one of the next commits: somebody should
+    /// commit soon, though there may be nothing to write.
+    fn awaits_commit(&self) -> bool {
+        false
+    }
 }
 
 /// A change of one entry.
@@ -24,6 +30,23 @@ pub enum Write {
     Put(String, Vec<u8>),
     /// There is no entry with this key from now on.
     Delete(String),
+}
+
+impl Write {
+    /// Returns the key of the entry.
+    pub const fn key(&self) -> &String {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Returns the bytes of key and content.
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, content) => key.len().saturating_add(content.len()),
+            Self::Delete(key) => key.len(),
+        }
+    }
 }
 
 /// Why something could not be stored or read.

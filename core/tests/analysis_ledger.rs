@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use wingbeat_core::analysis::ledger::{
-    EXPIRE_AFTER, Ingested, Ledger, MAX_BYTES_OF_SOURCE, MAX_ENTRIES, MAX_WORKERS, MAX_WORKERS_OF_SOURCE, Refused,
-    Report, Reported, Trust, Worker as Written, WorkerKey,
+    EXPIRE_AFTER, Ingested, Ledger, MAX_BYTES_OF_SOURCE, MAX_ENTRIES, MAX_REMOVED, MAX_WORKERS, MAX_WORKERS_OF_SOURCE,
+    Refused, Report, Reported, Trust, Worker as Written, WorkerKey,
 };
 use wingbeat_core::counts::{Absurd, Cohorts, Counts, MAX_PODS_OF_WORKER, MAX_REQUESTS, PodCounts};
 use wingbeat_core::histogram::Histogram;
@@ -593,4 +593,54 @@ fn a_silent_worker_is_written_down_once_when_a_rollout_ends() {
         ledger.mark_durable(checkpoint.id);
     }
     assert!(!ledger.has_news());
+}
+
+/// Of workers that no checkpoint has ever contained, nothing is kept for one to delete: a disk that is full for long does not
+/// fill the memory.
+#[test]
+fn who_was_never_written_down_is_not_to_be_deleted() {
+    let mut ledger = opened();
+    for worker in 0..3 * MAX_WORKERS_OF_SOURCE as u64 {
+        tell(&mut ledger, "flood", worker, 1, successes(1), at(0)).unwrap();
+        if worker == 0 {
+            let checkpoint = ledger.checkpoint();
+            ledger.mark_durable(checkpoint.id);
+        }
+    }
+    assert_eq!(ledger.checkpoint().removed, [key(0)]);
+    // Back, and given up again before it was written down: its old record is still there.
+    tell(&mut ledger, "other", 0, 2, successes(2), at(1)).unwrap();
+    assert!(ledger.checkpoint().removed.is_empty());
+    ledger.close(EPOCH);
+    assert_eq!(ledger.checkpoint().removed, [key(0)]);
+}
+
+/// It was given up while the checkpoint that contains it was under way.
+#[test]
+fn who_is_given_up_on_its_way_to_the_disk_is_deleted_by_the_next_checkpoint() {
+    let mut ledger = opened();
+    tell(&mut ledger, "a", 1, 1, successes(1), at(0)).unwrap();
+    let checkpoint = ledger.checkpoint();
+    ledger.close(EPOCH);
+    ledger.mark_durable(checkpoint.id);
+    assert!(ledger.has_news());
+    assert_eq!(ledger.checkpoint().removed, [key(1)]);
+}
+
+#[test]
+fn a_rollout_of_many_workers_is_deleted_part_by_part() {
+    let mut ledger = opened();
+    let many = 2 * MAX_REMOVED as u64 + 1;
+    for worker in 0..many {
+        tell(&mut ledger, &format!("{}", worker % 8), worker, 1, successes(1), at(0)).unwrap();
+    }
+    let write = |ledger: &mut Ledger| {
+        let checkpoint = ledger.checkpoint();
+        ledger.mark_durable(checkpoint.id);
+        checkpoint.removed.len()
+    };
+    assert_eq!(write(&mut ledger), 0);
+    ledger.close(EPOCH);
+    let removed: Vec<usize> = std::iter::repeat_with(|| write(&mut ledger)).take(4).collect();
+    assert_eq!((removed, ledger.has_news()), (vec![MAX_REMOVED, MAX_REMOVED, 1, 0], false));
 }

@@ -58,7 +58,9 @@ impl Engine {
                 self.say(&name, Severity::Warning, "No Envoy takes configuration: nothing can be measured", now);
             }
         }
-        if self.reported_since_checkpoint && now.since(self.last_checkpoint) >= CHECKPOINT_EVERY {
+        if now.since(self.last_checkpoint) >= CHECKPOINT_EVERY
+            && (self.reported_since_checkpoint || self.store.awaits_commit())
+        {
             self.checkpoint(now);
         }
         if self.policy_is_stale {
@@ -179,7 +181,8 @@ impl Engine {
             self.dormant.values_mut().for_each(|dormant| dormant.unstored = false);
             self.ledger.mark_durable(id);
             self.obsolete.clear();
-            self.reported_since_checkpoint = false;
+            // Of workers that are not held any more, a checkpoint deletes so many.
+            self.reported_since_checkpoint = self.ledger.has_news();
             self.records.release();
         }
         self.records.relieve();

@@ -97,6 +97,11 @@ impl Fleet {
         reports
     }
 
+    /// Returns how many workers report.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// Returns how many nodes report.
     pub(super) fn nodes(&self) -> usize {
         self.nodes.len()

@@ -62,6 +62,12 @@ struct Stored<T> {
     content: T,
 }
 
+/// An entry whose content may have any shape.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// Why stored state cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -112,16 +118,18 @@ pub(super) fn encode<T: Serialize>(key: &str, content: &T) -> Option<Write> {
 pub(super) fn read<T: Readable>(entries: &Entries, key: &str) -> Result<Option<T>, OpenError> {
     let Some(bytes) = entries.get(key) else { return Ok(None) };
     let damaged = |error: serde_json::Error| OpenError::Damaged { key: key.to_owned(), why: error.to_string() };
-    // The version first: content of another version may have any shape.
-    let raw: Stored<serde_json::Value> = serde_json::from_slice(bytes).map_err(damaged)?;
-    if !(OLDEST_READ..=STORED_VERSION).contains(&raw.version) {
-        return Err(OpenError::Version { key: key.to_owned(), found: raw.version });
+    // The version first: content of another version may have any shape. Nothing is made of it: there may be tens of
+    // thousands of entries, and who starts again waits for each.
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if !(OLDEST_READ..=STORED_VERSION).contains(&version) {
+        return Err(OpenError::Version { key: key.to_owned(), found: version });
     }
-    if raw.version < T::SINCE {
-        tracing::warn!(key, version = raw.version, "what an earlier version has written here is not used any more");
+    if version < T::SINCE {
+        tracing::warn!(key, version, "what an earlier version has written here is not used any more");
         return Ok(None);
     }
-    serde_json::from_value(raw.content).map(Some).map_err(damaged)
+    let stored: Stored<T> = serde_json::from_slice(bytes).map_err(damaged)?;
+    Ok(Some(stored.content))
 }
 
 /// Reads an entry that others can do without. One that is damaged stays where it is until it is written again, and is

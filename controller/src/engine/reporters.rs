@@ -17,6 +17,11 @@ pub struct Reporter {
 }
 
 impl Engine {
+    /// Returns how many workers are held: of those that report, and of those whose counts are in some rollout.
+    pub fn workers(&self) -> usize {
+        self.fleet.workers().saturating_add(self.ledger.workers())
+    }
+
     /// Returns the nodes that report. For people: it looks at every worker.
     pub fn reporters(&self, now: Timestamp) -> BTreeMap<String, Reporter> {
         let mut reporters: BTreeMap<String, Reporter> = BTreeMap::new();

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 
+use crate::store::disk::compaction::Compaction;
 use crate::store::{Entries, Store, StoreError, Write};
+
+mod compaction;
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const FILE: &str = "state.redb";
@@ -21,12 +24,19 @@ const FOLDER_MODE: u32 = 0o700;
 /// the database keeps up to 1 GiB of it.
 const CACHE: usize = 16 << 20;
 
+/// Bytes of entries from which on each commit writes down which pages are free, and syncs the file twice. Below, who opens the
+/// database after a crash reads all of it to find out, which takes as long as a few commits.
+const SLOW_TO_REPAIR: u64 = 4 << 20;
+
 /// An embedded transactional database.
 #[derive(Debug)]
 pub struct Disk {
     /// None after a write that failed: the database refuses everything from then on, and has to be opened anew.
     open: Option<Open>,
     path: PathBuf,
+    /// Bytes of the entries, as of the last [`Store::load`] and what was committed since.
+    bytes: u64,
+    compaction: Compaction,
 }
 
 #[derive(Debug)]
@@ -42,7 +52,10 @@ impl Disk {
         let path = folder.join(FILE);
         let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
         made.map_err(|error| write_error(&path, &error))?;
-        Ok(Self { open: Some(open(&path)?), path })
+        let open = open(&path)?;
+        // Of a process that was killed meanwhile.
+        let _none = std::fs::remove_file(path.with_extension(compaction::EXTENSION));
+        Ok(Self { open: Some(open), path, bytes: 0, compaction: Compaction::default() })
     }
 
     /// Returns the database, opened anew where that is needed.
@@ -53,6 +66,7 @@ impl Disk {
         }
         // Somebody has taken the file away. What it holds is still here, and without it a restart would know nothing.
         tracing::error!(path = %self.path.display(), "the state was deleted or replaced while in use: it is written anew");
+        self.compaction.lose();
         let anew = copy(&held, &self.path);
         if anew.is_err() {
             // The only copy, until the next attempt.
@@ -71,12 +85,14 @@ fn copy(held: &Open, path: &Path) -> Result<Open, StoreError> {
     }
     let anew = open(path)?;
     let writes: Vec<Write> = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
-    write(&anew.database, &writes).map_err(|error| {
-        // A restart would take an empty one for the state.
-        let _left = std::fs::remove_file(path);
-        write_error(path, &error)
-    })?;
-    Ok(anew)
+    match write(&anew.database, 0, &writes) {
+        Ok(_bytes) => Ok(anew),
+        Err(error) => {
+            // A restart would take an empty one for the state.
+            let _left = std::fs::remove_file(path);
+            Err(write_error(path, &error))
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<Open, StoreError> {
@@ -109,21 +125,29 @@ fn begin(path: &Path) -> Result<(), StoreError> {
         made.map_err(|error| write_error(path, &error))?;
     }
     let beside = path.with_extension("new");
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(write_error(&beside, &error)),
+    drop(create(&beside).map_err(|error| refused(&beside, &error))?);
+    place(&beside, path)
+}
+
+/// Makes a new database in the place of what is there.
+fn create(path: &Path) -> Result<Database, DatabaseError> {
+    let failed = |error: std::io::Error| DatabaseError::Storage(StorageError::Io(error));
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
     let mut options = OpenOptions::new();
-    let file: File = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(&beside)
-        .map_err(|error| write_error(&beside, &error))?;
-    let backend = FileBackend::new(file).map_err(|error| refused(path, &error))?;
-    drop(Database::builder().create_with_backend(backend).map_err(|error| refused(path, &error))?);
-    std::fs::rename(&beside, path).map_err(|error| write_error(path, &error))
+    let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path).map_err(failed)?;
+    Database::builder().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)
+}
+
+/// Puts a file in the place of another one, for good.
+fn place(file: &Path, path: &Path) -> Result<(), StoreError> {
+    let placed = std::fs::rename(file, path).and_then(|()| match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    });
+    placed.map_err(|error| write_error(path, &error))
 }
 
 fn refused(path: &Path, error: &DatabaseError) -> StoreError {
@@ -165,19 +189,28 @@ fn read(database: &Database) -> Result<Entries, redb::Error> {
     Ok(entries)
 }
 
-fn write(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
+/// Returns the bytes of the entries after it, of so many before.
+fn write(database: &Database, before: u64, writes: &[Write]) -> Result<u64, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    let mut bytes = before;
     {
         let mut table = transaction.open_table(ENTRIES)?;
         for write in writes {
-            match write {
-                Write::Put(key, value) => drop(table.insert(key.as_str(), value.as_slice())?),
-                Write::Delete(key) => drop(table.remove(key.as_str())?),
-            }
+            let (gone, more) = match write {
+                Write::Put(key, value) => (table.insert(key.as_str(), value.as_slice())?, write.bytes()),
+                Write::Delete(key) => (table.remove(key.as_str())?, 0),
+            };
+            let gone = gone.map_or(0, |gone| write.key().len().saturating_add(gone.value().len()));
+            bytes = bytes.saturating_sub(length(gone)).saturating_add(length(more));
         }
     }
+    transaction.set_quick_repair(bytes >= SLOW_TO_REPAIR);
     transaction.commit()?;
-    Ok(())
+    Ok(bytes)
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Store for Disk {
@@ -185,14 +218,31 @@ impl Store for Disk {
         let open = self.database()?;
         let entries = read(&open.database).map_err(|error| foreign(&self.path, &error))?;
         self.open = Some(open);
+        let bytes = entries.iter().map(|(key, value)| length(key.len().saturating_add(value.len())));
+        self.bytes = bytes.fold(0, u64::saturating_add);
         Ok(entries)
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let open = self.database()?;
-        write(&open.database, writes).map_err(|error| write_error(&self.path, &error))?;
+        if let Some((compacted, bytes)) = self.compaction.finish(writes, &self.path) {
+            (self.open, self.bytes) = (Some(compacted), bytes);
+            // Closing writes to it once more, and nobody needs it: where there is no thread, it is closed here.
+            let _closed = std::thread::Builder::new().spawn(move || drop(open));
+            return Ok(());
+        }
+        self.bytes = write(&open.database, self.bytes, writes).map_err(|error| {
+            self.compaction.lose();
+            write_error(&self.path, &error)
+        })?;
+        self.compaction.note(writes);
+        self.compaction.consider(&open, self.bytes, &self.path);
         self.open = Some(open);
         Ok(())
+    }
+
+    fn awaits_commit(&self) -> bool {
+        self.compaction.is_under_way() || self.compaction.is_due(self.bytes, &self.path)
     }
 }
 
@@ -312,5 +362,121 @@ mod tests {
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
         let refused = Disk::open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("move it away"), "{refused}");
+    }
+
+    /// Key and content of so many workers.
+    fn many(workers: std::ops::Range<u32>) -> Vec<Write> {
+        workers.map(|worker| Write::Put(format!("ledger/{worker:08}"), vec![7; 2_000])).collect()
+    }
+
+    fn gone(workers: std::ops::Range<u32>) -> Vec<Write> {
+        workers.map(|worker| Write::Delete(format!("ledger/{worker:08}"))).collect()
+    }
+
+    /// Commits small entries until a copy is in place.
+    fn compact(disk: &mut Disk) {
+        let before = identity(&disk.path);
+        for number in 0_u64..100_000 {
+            disk.commit(&[Write::Put("clock".into(), number.to_le_bytes().to_vec())]).unwrap();
+            if identity(&disk.path) != before {
+                return;
+            }
+        }
+        panic!("it is not compacted");
+    }
+
+    fn size(path: &Path) -> u64 {
+        std::fs::metadata(path).unwrap().len()
+    }
+
+    #[test]
+    fn the_file_of_many_that_are_gone_is_as_small_as_a_new_one() {
+        let (folder, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut disk = Disk::open(folder.path()).unwrap();
+        let mut new = Disk::open(fresh.path()).unwrap();
+        new.commit(&many(0..10)).unwrap();
+        disk.commit(&many(0..5_000)).unwrap();
+        let large = size(&disk.path);
+        assert!(!disk.awaits_commit());
+        disk.commit(&gone(10..5_000)).unwrap();
+        assert!(disk.awaits_commit());
+        compact(&mut disk);
+        assert!(!disk.awaits_commit());
+        let (small, new) = (size(&disk.path), size(&new.path));
+        assert!(small <= new + new / 10 && large > 20 * small, "{large}, {small}, new {new}");
+        // What was committed while the copy was made is there, and what came after.
+        disk.commit(&[Write::Put("after".into(), b"1".to_vec()), Write::Delete("ledger/00000000".into())]).unwrap();
+        let expected = disk.load().unwrap();
+        drop(disk);
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, [FILE], "nothing is left beside it");
+        let entries = Disk::open(folder.path()).unwrap().load().unwrap();
+        assert_eq!(entries, expected);
+        let keys: Vec<&str> = entries.keys().map(String::as_str).filter(|key| !key.starts_with("ledger/")).collect();
+        assert_eq!((keys, entries.len()), (vec!["after", "clock"], 9 + 2));
+    }
+
+    #[test]
+    fn a_file_that_is_as_large_as_what_it_holds_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = Disk::open(folder.path()).unwrap();
+        for round in 0..3 {
+            disk.commit(&many(0..2_000)).unwrap();
+            disk.commit(&many(1_000 * round..1_000 * (round + 1))).unwrap();
+            assert!(!disk.compaction.is_under_way());
+        }
+    }
+
+    /// Whoever commits meanwhile waits for nothing: the copy is not ready before the test lets it.
+    #[test]
+    fn no_commit_waits_for_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = Disk::open(folder.path()).unwrap();
+        let (ready, wait) = std::sync::mpsc::channel();
+        disk.compaction = Compaction::of(move || wait.recv().unwrap());
+        for _ in 0..3 {
+            disk.commit(&many(0..10)).unwrap();
+            assert!(disk.compaction.is_under_way());
+        }
+        ready.send(()).unwrap();
+        let before = identity(&disk.path);
+        disk.compaction.wait();
+        disk.commit(&many(10..20)).unwrap();
+        assert!(!disk.compaction.is_under_way(), "it failed");
+        assert_eq!((identity(&disk.path), disk.load().unwrap().len()), (before, 20), "the old one goes on");
+    }
+
+    #[test]
+    fn a_copy_of_what_was_taken_away_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = Disk::open(folder.path()).unwrap();
+        disk.commit(&many(0..2_000)).unwrap();
+        disk.commit(&gone(1..2_000)).unwrap();
+        assert!(disk.compaction.is_under_way());
+        std::fs::rename(&disk.path, folder.path().join("backup")).unwrap();
+        disk.commit(&[Write::Put("a".into(), b"1".to_vec())]).unwrap();
+        disk.compaction.wait();
+        disk.commit(&[Write::Put("b".into(), b"1".to_vec())]).unwrap();
+        drop(disk);
+        let keys: Vec<String> = Disk::open(folder.path()).unwrap().load().unwrap().into_keys().collect();
+        assert_eq!(keys, ["a", "b", "ledger/00000000"]);
+        assert!(!folder.path().join(FILE).with_extension(compaction::EXTENSION).exists());
+    }
+
+    /// As a process leaves it that is killed.
+    #[test]
+    fn a_large_state_is_open_at_once_after_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = Disk::open(folder.path()).unwrap();
+        disk.commit(&many(0..4_000)).unwrap();
+        for round in 0..3 {
+            disk.commit(&many(round..round + 1)).unwrap();
+        }
+        let left = folder.path().join("left");
+        std::fs::copy(&disk.path, &left).unwrap();
+        let repaired = std::rc::Rc::<std::cell::Cell<u32>>::default();
+        let count = repaired.clone();
+        let open = Database::builder().set_repair_callback(move |_| count.set(count.get() + 1)).open(left).unwrap();
+        assert_eq!((repaired.get(), read(&open).unwrap().len()), (0, 4_000));
     }
 }

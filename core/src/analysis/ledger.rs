@@ -48,6 +48,10 @@ pub const MAX_BYTES: usize = 1 << 30;
 /// complete report is a baseline.
 pub const EXPIRE_AFTER: Span = Span::from_secs(600);
 
+/// Records that one checkpoint deletes at most; the next ones delete the rest. A rollout that ends forgets tens of thousands
+/// of workers at once, and who stores them all in one transaction takes no report meanwhile.
+pub const MAX_REMOVED: usize = 4_096;
+
 /// Checkpoints that may be under way to the disk at once.
 const MAX_PENDING: usize = 8;
 
@@ -61,7 +65,7 @@ pub struct Ledger {
     bytes: usize,
     /// Counts the changes of workers, so that a checkpoint knows which ones it contains.
     changes: u64,
-    /// Workers that were written down and are not held any more.
+    /// Workers that were written down and are not held any more: no more than are on disk.
     removed: BTreeSet<WorkerKey>,
     last_checkpoint: u64,
     pending: VecDeque<Pending>,
@@ -162,7 +166,7 @@ pub struct Checkpoint {
     pub id: u64,
     /// Workers as they are now.
     pub changed: Vec<(WorkerKey, Worker)>,
-    /// Workers whose record is to be deleted.
+    /// Workers whose record is to be deleted, up to [`MAX_REMOVED`] of them.
     pub removed: Vec<WorkerKey>,
 }
 
@@ -177,7 +181,7 @@ impl Ledger {
     pub fn restore(workers: impl IntoIterator<Item = (WorkerKey, Worker)>) -> Self {
         let mut ledger = Self::default();
         for (key, mut worker) in workers {
-            worker.durable = worker.received;
+            (worker.durable, worker.written) = (worker.received, Some(worker.changed));
             let source = ledger.sources.entry(worker.source.clone()).or_default();
             source.order.insert((worker.last_report, key));
             let (_, bytes) = worker.resize();
@@ -237,11 +241,15 @@ impl Ledger {
             let received = known.map_or(0, |known| known.received);
             return Ok(Ingested { received, incomplete: true, ..Ingested::default() });
         }
-        if known.is_none() {
+        let is_known = known.is_some();
+        if !is_known {
             self.make_room(report.source, now)?;
-            self.removed.remove(&report.key);
         }
         let worker = self.workers.entry(report.key).or_insert_with(|| Worker::new(report, now));
+        if !is_known && self.removed.remove(&report.key) {
+            // Its record is still there.
+            worker.written = Some(worker.changed);
+        }
         worker.received = worker.received.max(report.sequence);
         let before = worker.last_report;
         worker.last_report = before.max(now);
@@ -286,7 +294,7 @@ impl Ledger {
         self.last_checkpoint = self.last_checkpoint.saturating_add(1);
         let changed = self.workers.iter().filter(|(_, worker)| worker.has_news());
         let changed: Vec<(WorkerKey, Worker)> = changed.map(|(key, worker)| (*key, worker.clone())).collect();
-        let removed: Vec<WorkerKey> = self.removed.iter().copied().collect();
+        let removed: Vec<WorkerKey> = self.removed.iter().take(MAX_REMOVED).copied().collect();
         if self.pending.len() >= MAX_PENDING {
             self.pending.pop_front();
         }
@@ -306,7 +314,9 @@ impl Ledger {
         for (key, sequence, changed) in pending.contained {
             if let Some(worker) = self.workers.get_mut(&key) {
                 worker.durable = worker.durable.max(sequence);
-                worker.written = worker.written.max(changed);
+                worker.written = worker.written.max(Some(changed));
+            } else {
+                self.removed.insert(key);
             }
         }
         for key in pending.removed {
@@ -396,7 +406,9 @@ impl Ledger {
                 self.sources.remove(&worker.source);
             }
         }
-        self.removed.insert(key);
+        if worker.written.is_some() {
+            self.removed.insert(key);
+        }
         Some(worker)
     }
 

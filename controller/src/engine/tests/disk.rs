@@ -270,3 +270,36 @@ fn records_of_the_version_before_are_read() {
         }
     }
 }
+
+/// A store that takes more room than it needs until somebody commits.
+struct Large {
+    memory: Memory,
+    commits: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Store for Large {
+    fn load(&mut self) -> Result<crate::store::Entries, StoreError> {
+        self.memory.load()
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.memory.commit(writes)
+    }
+
+    fn awaits_commit(&self) -> bool {
+        self.commits.load(std::sync::atomic::Ordering::Relaxed) < 2
+    }
+}
+
+#[test]
+fn room_on_the_disk_is_given_back_though_nothing_happens() {
+    let commits = Arc::<std::sync::atomic::AtomicU64>::default();
+    let store = Large { memory: Memory::default(), commits: commits.clone() };
+    let mut engine = Engine::open(Box::new(store), [7; 32]).unwrap();
+    let before = commits.swap(0, std::sync::atomic::Ordering::Relaxed);
+    for second in 1..10 {
+        engine.tick(Timestamp::EPOCH.plus(Span::from_secs(second)));
+    }
+    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 2, "{before} to open it");
+}

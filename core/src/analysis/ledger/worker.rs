@@ -56,11 +56,12 @@ pub struct Worker {
     /// The highest sequence that is written down. Of a worker that was read again, everything is.
     #[serde(skip)]
     pub(super) durable: u64,
-    /// The ledger's latest change of it, and the latest one that is written down.
+    /// The ledger's latest change of it.
     #[serde(skip)]
     pub(super) changed: u64,
+    /// The latest change of it that is written down; nothing where there is no record of it.
     #[serde(skip)]
-    pub(super) written: u64,
+    pub(super) written: Option<u64>,
     /// What its counts take, about.
     #[serde(skip)]
     pub(super) bytes: usize,
@@ -87,7 +88,7 @@ impl Worker {
             entries: Vec::new(),
             durable: 0,
             changed: 0,
-            written: 0,
+            written: None,
             bytes: 0,
         }
     }
@@ -174,13 +175,13 @@ impl Worker {
     }
 
     /// Returns the highest sequence up to which nothing has to be sent again.
-    pub(super) const fn acknowledged(&self) -> u64 {
+    pub(super) fn acknowledged(&self) -> u64 {
         if self.has_news() { self.durable } else { self.received }
     }
 
     /// Returns true if something of it is not written down.
-    pub(super) const fn has_news(&self) -> bool {
-        self.changed > self.written
+    pub(super) fn has_news(&self) -> bool {
+        self.written.is_none_or(|written| self.changed > written)
     }
 
     /// Reckons anew what its counts take. Returns what they took before, and what they take.
