@@ -7,6 +7,7 @@
 mod document;
 mod ledger;
 mod report;
+mod session;
 mod step;
 
 /// A target.
@@ -19,8 +20,9 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "step", run: step::run },
+    Target { name: "session", run: session::run },
     Target { name: "report", run: report::run },
     Target { name: "ledger", run: ledger::run },
     Target { name: "document", run: document::run },

@@ -51,6 +51,11 @@ fn the_rollout_machine() {
 }
 
 #[test]
+fn the_xds_session() {
+    drive("session", 1_500);
+}
+
+#[test]
 fn hostile_reports() {
     drive("report", 1_500);
 }
@@ -67,5 +72,5 @@ fn documents() {
 
 #[test]
 fn every_target_is_driven() {
-    assert_eq!(TARGETS.map(|target| target.name), ["step", "report", "ledger", "document"]);
+    assert_eq!(TARGETS.map(|target| target.name), ["step", "session", "report", "ledger", "document"]);
 }

@@ -5,6 +5,7 @@
 pub mod control;
 pub mod fleet;
 pub mod lab;
+pub mod names;
 pub mod rig;
 pub mod rollouts;
 

@@ -30,6 +30,7 @@ pub use identity::{Certificate, NodeList, Peer, WrongLine};
 pub use shares::{Share, Shares};
 
 mod access;
+mod budget;
 mod connections;
 mod identity;
 mod services;

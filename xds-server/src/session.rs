@@ -197,6 +197,7 @@ impl Session {
             self.of_mut(Kind::Routes).dirty |= is_used && (answered.mended || !self.patience.is_rested());
             return None;
         };
+        self.of_mut(kind).forced.extend(answered.forced.iter().cloned());
         if matches!(kind, Kind::Cluster | Kind::Endpoints) {
             // Hosts that need what was refused go back to what they were.
             self.of_mut(Kind::Routes).dirty = true;
@@ -332,7 +333,8 @@ impl Session {
     /// Lets go of what is gone once nothing that the client holds refers to it: a route to a cluster that does not
     /// exist answers 503 ("Eventual consistency considerations").
     fn release(&mut self) {
-        for kind in Kind::ALL {
+        // Listeners let go of routes, and these of clusters.
+        for kind in Kind::ALL.into_iter().rev() {
             let Some(referrer) = kind.referred_by() else { continue };
             if self.of(kind).lingering.is_empty() && !self.of(kind).removes_later {
                 continue;
@@ -341,7 +343,9 @@ impl Session {
                 // Hosts that are refused go on as they were, with the clusters that they had.
                 Kind::Routes => self.used_clusters(),
                 Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
-                    self.is_settled(referrer).then(BTreeSet::new)
+                    let holding = &self.of(referrer).holding;
+                    let is_gone = holding.without(&self.target(referrer)).is_empty() && !holding.is_outstanding();
+                    (is_gone && self.is_settled(referrer)).then(BTreeSet::new)
                 }
             };
             let Some(used) = used else { continue };
@@ -470,7 +474,8 @@ impl Session {
             self.tables.entry(resource.name.clone()).or_default().sent(resource);
         }
         self.origin = Origin::Own;
-        let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), whole, taken_away };
+        forced.retain(|name| resources.iter().any(|resource| resource.name == *name));
+        let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), forced, whole, taken_away };
         self.of_mut(kind).holding.sent(sent);
         Some(Response { kind, version, nonce, resources, removed: if delta { removed } else { Vec::new() } })
     }

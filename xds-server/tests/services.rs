@@ -1,7 +1,10 @@
 //! The services over a real socket: each type by ADS and by its own, in both dialects; and what clients must not do.
 #![expect(clippy::expect_used, reason = "tests")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
@@ -21,12 +24,15 @@ use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{self, Intake, News, NotTaken, Peer, Security};
+use wingbeat_xds_server::server::{self, Cause, Intake, News, NotTaken, Peer, Security};
 use wingbeat_xds_server::session::MAX_NAMES;
 use wingbeat_xds_server::store::Store;
 
-/// Has nothing to say.
-struct Mute;
+/// Has nothing to say, and counts the requests of streams that asked too much.
+#[derive(Default)]
+struct Mute {
+    slowed: AtomicUsize,
+}
 
 impl Intake for Mute {
     async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, NotTaken> {
@@ -34,6 +40,12 @@ impl Intake for Mute {
     }
 
     fn news(&self, _news: News) {}
+
+    fn refused(&self, cause: Cause) {
+        if cause == Cause::Rate {
+            self.slowed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 fn model() -> Model {
@@ -69,13 +81,21 @@ fn model() -> Model {
     }
 }
 
-async fn connect() -> Channel {
+async fn serve(store: &Store, intake: &Arc<Mute>) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let store = Store::default();
     store.publish(render(&model()));
-    tokio::spawn(server::serve(listener, Security::default(), store, Arc::new(Mute), std::future::pending()));
+    let (store, intake) = (store.clone(), intake.clone());
+    tokio::spawn(server::serve(listener, Security::default(), store, intake, std::future::pending()));
+    address
+}
+
+async fn connect_to(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).expect("an address").connect().await.expect("a connection")
+}
+
+async fn connect() -> Channel {
+    connect_to(serve(&Store::default(), &Arc::default()).await).await
 }
 
 fn name(kind: Kind) -> &'static str {
@@ -162,4 +182,45 @@ async fn a_client_that_asks_for_too_much_is_refused() {
     let mut stream = client.stream_aggregated_resources(requests).await.expect("a stream").into_inner();
     let response = stream.message().await.expect("a response").expect("a response");
     assert_eq!(response.type_url, Kind::Cluster.type_url(), "what is not served is not answered");
+}
+
+/// One client asks at full rate: it is read slower, and others are served as ever.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "how often it may ask is a matter of real time")]
+async fn a_client_that_asks_at_full_rate_is_slowed_and_holds_no_other_one_up() {
+    const NAMES: usize = 1_000;
+    let (store, intake, asked) = (Store::default(), Arc::<Mute>::default(), Arc::<AtomicUsize>::default());
+    let address = serve(&store, &intake).await;
+    let names = (0..NAMES).map(|number| format!("name-{number:015}")).collect();
+    let request = DiscoveryRequest { resource_names: names, ..whole(Kind::Routes, Kind::Routes.type_url()) };
+    let count = asked.clone();
+    let flood = futures::stream::repeat_with(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        request.clone()
+    });
+    let began = Instant::now();
+    let mut client = AggregatedDiscoveryServiceClient::new(connect_to(address).await);
+    let _flooding = client.stream_aggregated_resources(flood).await.expect("a stream");
+
+    let mut other = AggregatedDiscoveryServiceClient::new(connect_to(address).await);
+    let wants = once(whole(Kind::Cluster, Kind::Cluster.type_url()));
+    let mut stream = other.stream_aggregated_resources(wants).await.expect("a stream").into_inner();
+    stream.message().await.expect("a response").expect("a response");
+
+    // A request of so many names takes 20 ms of a stream's time, of which it has 2 s in advance.
+    let slowed = async {
+        while intake.slowed.load(Ordering::Relaxed) < 50 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), slowed).await.expect("it is slowed");
+    // What was read, and what is on its way: a megabyte of windows and buffers, of 25 kB each.
+    let most = 100 + began.elapsed().as_millis() / 20 + 100;
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(u128::try_from(asked).expect("few") <= most, "{asked} requests, {most} at most");
+
+    let mut client = AggregatedDiscoveryServiceClient::new(connect_to(address).await);
+    let listener = once(whole(Kind::Listener, Kind::Listener.type_url()));
+    let mut stream = client.stream_aggregated_resources(listener).await.expect("a stream").into_inner();
+    stream.message().await.expect("a response").expect("a response");
 }

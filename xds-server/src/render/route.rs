@@ -52,15 +52,23 @@ struct Encoded {
 
 /// Returns the route configuration of a listener, made of its hosts.
 pub(crate) fn routes(listener: &str, parts: Vec<Arc<Part>>) -> Resource {
-    let virtual_hosts = parts.iter().map(|part| part.body.clone()).collect();
     // A host with and without the port is the same host.
-    let message = Encoded { name: listener.to_owned(), virtual_hosts, ignore_port_in_host_matching: true };
+    let frame = Encoded { name: listener.to_owned(), virtual_hosts: Vec::new(), ignore_port_in_host_matching: true };
+    table(frame, parts)
+}
+
+/// Puts hosts into a route configuration that has none. Its version is made of all that is sent, of which the hosts,
+/// most of it, have been hashed.
+fn table(frame: Encoded, parts: Vec<Arc<Part>>) -> Resource {
     let versions: Vec<[u8; 8]> = parts.iter().map(|part| part.version.bytes()).collect();
-    let pieces = [listener.as_bytes()].into_iter().chain(versions.iter().map(<[u8; 8]>::as_slice));
+    let frame_bytes = frame.encode_to_vec();
+    let pieces = [frame_bytes.as_slice()].into_iter().chain(versions.iter().map(<[u8; 8]>::as_slice));
+    let version = Version::of(pieces);
+    let message = Encoded { virtual_hosts: parts.iter().map(|part| part.body.clone()).collect(), ..frame };
     Resource {
-        name: listener.to_owned(),
-        version: Version::of(pieces),
+        version,
         body: Bytes::from(message.encode_to_vec()),
+        name: message.name,
         refers_to: parts.iter().flat_map(|part| part.refers_to.iter().cloned()).collect(),
         node_clusters: Vec::new(),
         parts,
@@ -251,6 +259,8 @@ fn filter_config(disabled: bool) -> HashMap<String, Any> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::model::http::{Cors, HealthChecks, HttpOptions};
 
@@ -277,6 +287,40 @@ mod tests {
     fn header_split() -> Split {
         let (primary, canary) = (ClusterName::new("a/b/1"), ClusterName::new("a/b/2"));
         Split::Header { primary, canary, value: "token".to_owned() }
+    }
+
+    /// A client that has a table is not sent one of the same version, also by a server of another release.
+    #[test]
+    fn whatever_is_sent_changes_the_version() {
+        let host = |name: &str, rev: u64| {
+            let (name, rev) = (name.to_owned(), Rev::new(rev));
+            Arc::new(part(&VirtualHost { name, rev, ..host(header_split(), true) }))
+        };
+        let frame = |name: &str, ports: bool| Encoded {
+            name: name.to_owned(),
+            virtual_hosts: Vec::new(),
+            ignore_port_in_host_matching: ports,
+        };
+        let hosts = || vec![host("a", 1), host("b", 1)];
+        let tables = [
+            table(frame("public", true), hosts()),
+            table(frame("public", false), hosts()),
+            table(frame("private", true), hosts()),
+            table(frame("public", true), vec![host("a", 2), host("b", 1)]),
+            table(frame("public", true), vec![host("b", 1), host("a", 1)]),
+            table(frame("public", true), vec![host("a", 1)]),
+            table(frame("public", true), Vec::new()),
+        ];
+        let versions: BTreeSet<Version> = tables.iter().map(|table| table.version).collect();
+        assert_eq!(versions.len(), tables.len());
+        assert_eq!(routes("public", hosts()), tables[0]);
+        // All that is sent is the frame and its hosts.
+        let mut read = Encoded::decode(tables[0].body.clone()).unwrap();
+        assert_eq!(
+            std::mem::take(&mut read.virtual_hosts),
+            hosts().iter().map(|part| part.body.clone()).collect::<Vec<_>>()
+        );
+        assert_eq!(read, frame("public", true));
     }
 
     #[test]

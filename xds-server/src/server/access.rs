@@ -62,11 +62,14 @@ pub enum Cause {
     Tls,
     /// More reports wait than are taken at a time: it may send this one again.
     Busy,
+    /// Its stream asks more than it may: it is read slower.
+    Rate,
 }
 
 impl Cause {
     /// All of them, in the order in which they are declared: they are counted by place.
-    pub const ALL: [Self; 6] = [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Tls, Self::Busy];
+    pub const ALL: [Self; 7] =
+        [Self::Node, Self::Anonymous, Self::Share, Self::Malformed, Self::Tls, Self::Busy, Self::Rate];
 
     /// Returns its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -77,6 +80,7 @@ impl Cause {
             Self::Malformed => "malformed",
             Self::Tls => "tls-mismatch",
             Self::Busy => "busy",
+            Self::Rate => "too-fast",
         }
     }
 }

@@ -20,6 +20,7 @@ use wingbeat_core::foreign::ForeignText;
 use crate::lineage::Lineage;
 use crate::resource::Kind;
 use crate::server::access::Cause;
+use crate::server::budget::Budget;
 use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
 use crate::server::{Gate, Happened, Intake, MAX_REQUEST, News, Peer, peer_of};
@@ -86,6 +87,7 @@ impl<I: Intake> Discovery<I> {
             responses,
             named,
             held: 0,
+            budget: Budget::default(),
             _stream: stream,
         };
         let requests = Streaming::new_request(ProstDecoder::default(), body, None, Some(MAX_REQUEST));
@@ -109,6 +111,8 @@ struct Open<I> {
     named: Share,
     /// Bytes of the names that it came with.
     held: usize,
+    /// What it may ask.
+    budget: Budget,
     _stream: Share,
 }
 
@@ -161,9 +165,16 @@ impl<I: Intake> Open<I> {
                 }
             }
             let expiry = session.expires().and_then(|expiry| began.checked_add(expiry));
+            let opens = began.checked_add(self.budget.opens()).unwrap_or(began);
+            let is_early = opens > Instant::now();
             tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => due = self.react(session, request, began, tell)?,
+                request = next(requests, opens) => match request {
+                    Ok(Some(request)) => {
+                        if is_early {
+                            self.slow();
+                        }
+                        due = self.react(session, request, began, tell)?;
+                    }
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 changed = snapshots.changed() => {
@@ -179,6 +190,12 @@ impl<I: Intake> Open<I> {
         }
     }
 
+    /// Notes that a request had to wait.
+    fn slow(&self) {
+        let why = format!("stream {} asks more than one may: it is read slower", self.number);
+        self.gate.refuse(&self.peer, (Cause::Rate, Status::resource_exhausted(why)));
+    }
+
     fn react<M: Dialogue>(
         &mut self,
         session: &mut Session,
@@ -187,6 +204,7 @@ impl<I: Intake> Open<I> {
         tell: &impl Fn(Happened),
     ) -> Result<Vec<session::Response>, Status> {
         let (type_url, request) = request.read();
+        self.budget.spend(request.names.lengths().count(), began.elapsed());
         // "type_url": implied where a service has one type.
         let kind = if type_url.is_empty() { self.only } else { Kind::from_type_url(&type_url) };
         let Some(kind) = kind.filter(|kind| self.only.is_none_or(|only| only == *kind)) else {
@@ -212,6 +230,12 @@ impl<I: Intake> Open<I> {
         }
         Ok(reaction.responses)
     }
+}
+
+/// Returns the next request, not before this time. What comes earlier waits on the connection.
+async fn next<M>(requests: &mut Streaming<M>, opens: Instant) -> Result<Option<M>, Status> {
+    tokio::time::sleep_until(opens).await;
+    requests.message().await
 }
 
 /// Resolves at this time, if there is one.

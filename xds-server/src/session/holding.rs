@@ -88,6 +88,8 @@ pub(super) struct Answered {
     pub(super) culprit: Option<Culprit>,
     /// True if something is accepted now that was refused along with others before.
     pub(super) mended: bool,
+    /// What had to be in a response that was refused for something else in it: it is still to come.
+    pub(super) forced: BTreeSet<String>,
 }
 
 /// A response that is not answered yet.
@@ -95,6 +97,8 @@ pub(super) struct Answered {
 pub(super) struct Outstanding {
     pub(super) nonce: String,
     pub(super) resources: Vec<Arc<Resource>>,
+    /// What had to be in it, changed or not.
+    pub(super) forced: BTreeSet<String>,
     /// True if it is a whole set: what is left out is gone.
     pub(super) whole: bool,
     /// What was held and is taken away by it: who refuses it goes on with that.
@@ -123,7 +127,7 @@ impl Held {
 impl Holding {
     /// Takes the answer to a response, if it is the one that was waited for.
     pub(super) fn answer(&mut self, nonce: &str, error: Option<&str>) -> Option<Answered> {
-        let Outstanding { resources, whole, taken_away, .. } =
+        let Outstanding { resources, forced, whole, taken_away, .. } =
             self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
         let alone = resources.len() <= 1;
         let changed: Vec<Arc<Resource>> =
@@ -143,9 +147,9 @@ impl Holding {
                 held.accepted = Some(resource.version);
                 held.body = Some(resource);
             }
-            return Some(Answered { names, alone, culprit: None, mended });
+            return Some(Answered { names, alone, culprit: None, mended, forced: BTreeSet::new() });
         };
-        let names = changed.iter().map(|resource| resource.name.clone()).collect();
+        let names: Vec<String> = changed.iter().map(|resource| resource.name.clone()).collect();
         let culprit = match changed.as_slice() {
             [] => Culprit::Unknown,
             [one] => {
@@ -155,7 +159,8 @@ impl Holding {
             }
             // Nothing can be left out to find it, and most of them may well be in use.
             _ if whole && self.origin == Origin::Unknown => {
-                return Some(Answered { names, alone, culprit: Some(Culprit::Unknown), mended: false });
+                let culprit = Some(Culprit::Unknown);
+                return Some(Answered { names, alone, culprit, mended: false, forced: BTreeSet::new() });
             }
             many => {
                 let names = many.iter().map(|resource| &resource.name);
@@ -176,7 +181,9 @@ impl Holding {
                 self.resources.remove(&resource.name);
             }
         }
-        Some(Answered { names, alone, culprit: Some(culprit), mended: false })
+        // Who refuses nothing but that is not asked for ever.
+        let forced = if names.is_empty() { BTreeSet::new() } else { forced };
+        Some(Answered { names, alone, culprit: Some(culprit), mended: false, forced })
     }
 
     /// Returns true for the nonce of a response that is not the latest one.
@@ -199,6 +206,17 @@ impl Holding {
 
     pub(super) const fn is_outstanding(&self) -> bool {
         self.outstanding.is_some()
+    }
+
+    /// Returns true if this was sent, is not answered yet, and no version of it was accepted before.
+    pub(super) fn awaits(&self, name: &str) -> bool {
+        let mut sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.resources);
+        !self.has_accepted_some(name) && sent.any(|resource| resource.name == name)
+    }
+
+    /// Returns true if the client came with a whole set of which nothing is known, and has accepted none since.
+    pub(super) fn is_of_unknown_origin(&self) -> bool {
+        self.origin == Origin::Unknown
     }
 
     /// Notes what the client holds from an earlier stream.

@@ -73,7 +73,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -192,11 +192,11 @@ mod tests {
             // What it needs comes first, what it has leaves last.
             let sent = session.snapshot(&snapshot("newest", None), NOW);
             assert_eq!(told(&mut session), Some(Vec::new()));
-            let kinds: Vec<Kind> = sent.iter().map(|response| response.kind).collect();
-            assert_eq!(kinds, [Kind::Cluster, Kind::Listener, Kind::Routes], "{dialect:?}");
-            assert!(sent.iter().all(|response| response.removed.is_empty()), "its routes still lead to it: {sent:?}");
-            let mut removed = Vec::new();
-            for response in &sent {
+            let (mut kinds, mut removed, mut sent) = (Vec::new(), Vec::new(), VecDeque::from(sent));
+            while let Some(response) = sent.pop_front() {
+                kinds.push(response.kind);
+                assert!(response.removed.is_empty() || kinds.contains(&Kind::Routes), "its routes still lead to it");
+                removed.extend(response.removed.iter().cloned());
                 let names = match dialect {
                     Dialect::StateOfTheWorld => {
                         let names = if response.kind == Kind::Routes { vec!["public".to_owned()] } else { Vec::new() };
@@ -208,8 +208,9 @@ mod tests {
                 };
                 let request = Request { names, nonce: response.nonce.clone(), error: None };
                 let reaction = session.request(response.kind, &request, NOW).unwrap();
-                removed.extend(reaction.responses.into_iter().flat_map(|response| response.removed));
+                sent.extend(reaction.responses);
             }
+            assert_eq!(kinds.get(..3), Some([Kind::Cluster, Kind::Listener, Kind::Routes].as_slice()), "{dialect:?}");
             let expected: &[&str] = if dialect == Dialect::Delta { &["old"] } else { &[] };
             assert_eq!(removed, expected);
             // From now on it is one of ours, whatever comes.

@@ -15,7 +15,8 @@ pub(super) enum ClusterState {
     Ready,
     /// The client has accepted it, and did not ask for its endpoints yet.
     Unasked,
-    /// It, or its endpoints, were not sent yet: an answer to something else is outstanding.
+    /// It, or its endpoints, were not sent yet: an answer to something else is outstanding. Or it was, and the client may
+    /// still be resolving its names.
     Pending,
     /// The client refuses it.
     Refused,

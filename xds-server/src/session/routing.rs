@@ -28,9 +28,13 @@ impl Session {
         self.pump()
     }
 
-    /// Returns the clusters that the client's routes lead to; none while they are not all known.
+    /// Returns the clusters that the client's routes lead to; none while they are not all known: those on their way lead
+    /// to others than those that it has accepted.
     pub(super) fn used_clusters(&self) -> Option<BTreeSet<String>> {
         let subscription = self.of(Kind::Routes);
+        if subscription.holding.is_outstanding() {
+            return None;
+        }
         let mut used = BTreeSet::new();
         for wanted in self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Routes).values()) {
             if self.is_wanted(subscription, wanted) {
@@ -40,6 +44,12 @@ impl Session {
                 }
                 used.extend(resource.refers_to.iter().cloned());
             }
+        }
+        // Listeners that the client may still have lead by these.
+        for lingering in subscription.lingering.values().filter(|table| self.is_wanted(subscription, table)) {
+            used.extend(lingering.refers_to.iter().cloned());
+            let held = self.tables.get(&lingering.name).and_then(Table::accepted);
+            used.extend(held.into_iter().flat_map(|held| held.refers_to.iter().cloned()));
         }
         Some(used)
     }
@@ -106,7 +116,12 @@ impl Session {
             ClusterState::Refused
         } else if !clusters.holding.may_be_used(cluster) {
             ClusterState::Pending
-        } else if !by_eds || endpoints.holding.may_be_used(cluster) || self.patience.unasked.contains(cluster) {
+        } else if !by_eds {
+            // Envoy resolves its names first, and until then a route to it answers 503. Over ADS, it accepts clusters once
+            // none of them warms any more. Of a client of which nothing is known, most are there all the same.
+            let hopes = clusters.holding.is_of_unknown_origin() && self.patience.is_over();
+            if clusters.holding.awaits(cluster) && !hopes { ClusterState::Pending } else { ClusterState::Ready }
+        } else if endpoints.holding.may_be_used(cluster) || self.patience.unasked.contains(cluster) {
             ClusterState::Ready
         } else if endpoints.wanted.as_ref().is_some_and(|wanted| wanted.covers(cluster)) {
             ClusterState::Pending

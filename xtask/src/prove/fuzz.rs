@@ -11,7 +11,7 @@ use crate::run::{cargo, say, succeed};
 pub(super) const NAME: &str = "fuzz";
 
 /// Targets of `wingbeat-fuzz`, each with a folder in `fuzz/corpus`.
-const TARGETS: [&str; 4] = ["step", "report", "ledger", "document"];
+const TARGETS: [&str; 5] = ["step", "session", "report", "ledger", "document"];
 /// For so many seconds each.
 const SECONDS: u32 = 20;
 /// Bytes of an input at most: more events show nothing new.
