@@ -18,10 +18,27 @@ fn example(name: &str) -> String {
     format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// All of them, and beside each other: no two want one address.
 #[test]
 fn check_takes_the_examples() {
-    let (code, out, err) = wingbeat(&["check", &example("backend.yaml"), &example("gated.yaml")]);
-    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "2 files are right\n", ""));
+    let folder = std::fs::read_dir(example("")).expect("a folder");
+    let mut files: Vec<String> = folder.map(|entry| entry.expect("an entry").path().display().to_string()).collect();
+    files.sort();
+    for name in ["backend.yaml", "gated.yaml", "insiders.yaml"] {
+        assert!(files.iter().any(|file| file.ends_with(name)), "{name} is not in {files:?}");
+    }
+    let args: Vec<&str> = std::iter::once("check").chain(files.iter().map(String::as_str)).collect();
+    let (code, out, err) = wingbeat(&args);
+    assert_eq!((code, out, err.as_str()), (Some(0), format!("{} files are right\n", files.len()), ""));
+
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).expect("a text")).collect::<String>();
+    let listeners = texts.lines().filter_map(|line| line.strip_prefix("spec: {address: 127.0.0.1, port: "));
+    let endpoints = texts.lines().filter_map(|line| line.split_once("endpoints: [")).map(|(_, rest)| rest);
+    let endpoints = endpoints.flat_map(|rest| rest.split(['"', ']'])).filter_map(|it| it.strip_prefix("127.0.0.1:"));
+    let ports: Vec<&str> = listeners.map(|rest| rest.trim_end_matches('}')).chain(endpoints).collect();
+    assert!(ports.len() >= 3 * files.len(), "each has a listener and two revisions: {ports:?}");
+    let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
+    assert_eq!(distinct.len(), ports.len(), "{ports:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod envoy;
 pub mod load;
+pub mod port;
 pub mod scene;
 pub mod service;
 pub mod stage;

@@ -26,6 +26,7 @@ use wingbeat_xds_server::server;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::envoy::{Binary, Envoy};
+use crate::port::Port;
 use crate::scene::{Scenario, Scene};
 use crate::service::{Behaviour, Service};
 use crate::visitor;
@@ -47,7 +48,7 @@ const ITERATIONS: i64 = 10;
 /// Everything that a scene is played on. Dropping it ends all of it.
 #[derive(Debug)]
 pub struct Stage {
-    entry: SocketAddr,
+    entry: Port,
     primary: Service,
     canary: Service,
     runtime: Runtime,
@@ -62,13 +63,13 @@ impl Stage {
         let primary = Service::start(PRIMARY, scene.seed, healthy).await?;
         let from_start = scene.fault().filter(|_| scene.fault_after.is_zero());
         let canary = Service::start(CANARY, scene.seed ^ 1, from_start.unwrap_or_default()).await?;
-        let entry = free_address().await?;
+        let entry = Port::hold()?;
         let control = TcpListener::bind(("127.0.0.1", 0)).await?;
         let control_address = control.local_addr()?;
 
         let engine = Engine::open(Box::new(Memory::default()), random()?)?;
         let snapshots = Snapshots::of(engine.lineage());
-        let setup = setup(scene, PRIMARY, filter, entry, [&primary, &canary])?;
+        let setup = setup(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
         let runtime = Runtime::start(engine, setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();
         let intake = Arc::new(runtime.handle().clone());
@@ -90,13 +91,18 @@ impl Stage {
             tls: None,
             authorization: None,
         };
-        let envoy = binary.start(bootstrap.render(), entry).await?;
+        let envoy = binary.start(bootstrap.render(), entry.address()).await?;
         Ok(Self { entry, primary, canary, runtime, envoy, _stop: stop })
     }
 
     /// Returns where users connect.
     pub const fn entry(&self) -> SocketAddr {
-        self.entry
+        self.entry.address()
+    }
+
+    /// Returns the revision that serves at first.
+    pub const fn primary(&self) -> &Service {
+        &self.primary
     }
 
     /// Returns the new revision.
@@ -122,7 +128,7 @@ impl Stage {
 
     /// Returns the setup that asks for this revision.
     pub fn setup(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<Setup> {
-        setup(scene, revision, filter, self.entry, [&self.primary, &self.canary])
+        setup(scene, revision, filter, self.entry(), [&self.primary, &self.canary])
     }
 }
 
@@ -208,9 +214,4 @@ fn setup(
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn complaint(errors: Vec<impl ToString>) -> anyhow::Error {
     anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-}
-
-/// Returns an address of loopback that was free a moment ago.
-async fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()
 }

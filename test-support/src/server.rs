@@ -26,8 +26,7 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
+        self.kill();
     }
 }
 
@@ -71,6 +70,12 @@ impl Server {
         let text = |name: &str| addresses.get(name).and_then(Value::as_str).expect("an address").to_owned();
         let (http, xds) = (text("http"), text("xds").parse().expect("an address"));
         Self { program, process, http, xds, said, _states: states }
+    }
+
+    /// Kills it without warning; it is gone when this returns.
+    pub fn kill(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
     }
 
     /// Returns what it wrote to standard error so far.

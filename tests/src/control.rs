@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::port::Port;
 use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
@@ -107,10 +108,13 @@ impl Control {
     }
 }
 
-/// Returns an address that was free a moment ago.
+/// Returns an address that nobody else gets as long as this process runs.
 pub async fn free() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    listener.local_addr().expect("an address")
+    static HELD: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::hold().expect("a port");
+    let address = port.address();
+    HELD.lock().expect("not poisoned").push(port);
+    address
 }
 
 /// Returns a model of one listener, with a host `NAME.local` for each of these, and a cluster `NAME` of endpoints.

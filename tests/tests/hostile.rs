@@ -5,10 +5,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use wingbeat_controller::setup::Audience;
+use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
+use wingbeat_core::matching::request::Request;
+use wingbeat_core::matching::rule::{Entries, Rules};
+use wingbeat_core::weight::BasisPoints;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::service::Behaviour;
-use wingbeat_demo::stage::{CANARY, HOST, Stage};
+use wingbeat_demo::stage::{CANARY, HOST, PRIMARY, Stage};
+use wingbeat_e2e::lab::{Lab, Test, answered_by, bytes};
 use wingbeat_e2e::{reached, send};
 
 const WEIGHT: u8 = 50;
@@ -116,17 +122,54 @@ async fn real_envoy_strange_headers_cost_no_worker_and_no_count() {
     assert_eq!(settled(&stage).await, start + sent + 100);
 }
 
+/// Where routes go by the marks that the filter sets, what clients send in their place decides nothing: not even the true
+/// value of a rollout.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_forged_headers_steer_nobody() {
-    let stage = stage().await;
-    stage.canary().behave(Behaviour::default());
-    let forged = request(b"x-wingbeat-arm: canary\r\nx-wingbeat-bucket: 9999\r\n");
-    for _ in 0..400 {
-        assert_eq!(send(stage.entry(), &forged).await.status, Some(200));
+    let [_, cookie] = wingbeat_demo::visitor::rules();
+    let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
+    let tests = [
+        Test::new("insiders", Audience::Rules { rules, holdback: BasisPoints::ZERO }),
+        Test::new("users", Audience::Users(Identity::Cookie("uid".to_owned()))),
+    ];
+    let by = |host: &str, headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        bytes(&Request { method: b"GET".to_vec(), path: b"/".to_vec(), headers, ..Request::default() }, host)
+    };
+    let insider = ("cookie", "type=insider");
+    let lab = Lab::open(&tests, ("insiders", &by("insiders.local", &[insider]))).await;
+    let routes = lab.config("dynamic_route_configs").await;
+    let matcher = routes.split_once(ARM_HEADER).expect("a route by the arm").1;
+    let secret = matcher.split_once("\"exact\": \"").and_then(|(_, rest)| rest.split_once('"')).expect("its value").0;
+    for value in ["canary", "1", "", secret] {
+        // Several connections, so that both workers answer.
+        for _ in 0..8 {
+            let forged = (ARM_HEADER, value);
+            let [other, matching] = [vec![forged], vec![forged, insider]].map(|it| by("insiders.local", &it));
+            assert_eq!(send(lab.entry(), &other).await, answered_by(PRIMARY), "{value}");
+            assert_eq!(send(lab.entry(), &matching).await, answered_by(CANARY), "{value}");
+        }
     }
-    let canary = stage.canary().received_since_change();
-    // Half of 400 by chance: five standard deviations are 50.
-    assert!((150..=250).contains(&canary), "{canary} of 400 forged requests reached the canary");
+    let mut by_canary = 0;
+    for user in 0..40 {
+        let user = format!("uid=user-{user}");
+        let own = send(lab.entry(), &by("users.local", &[("cookie", &user)])).await;
+        by_canary += u32::from(own == answered_by(CANARY));
+        for bucket in ["0", "9999", "-1"] {
+            let forged = by("users.local", &[("cookie", &user), (BUCKET_HEADER, bucket)]);
+            assert_eq!(send(lab.entry(), &forged).await, own, "{user} in bucket {bucket}");
+        }
+    }
+    assert!((1..40).contains(&by_canary), "both arms have users");
+    for bucket in ["0", "9999"] {
+        let mut by_canary = 0;
+        for _ in 0..100 {
+            let answer = send(lab.entry(), &by("users.local", &[(BUCKET_HEADER, bucket)])).await;
+            by_canary += u32::from(answer == answered_by(CANARY));
+        }
+        // Who names no user gets an arm by chance: five standard deviations around half of 100.
+        assert!((25..=75).contains(&by_canary), "{by_canary} of 100 in bucket {bucket} reached the canary");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::scene::{Outcome, Scenario, Scene};
-use wingbeat_demo::service::Behaviour;
+use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_demo::stage::{CANARY, HOST, PRIMARY, Stage};
 use wingbeat_demo::summary::Ended;
 use wingbeat_demo::visitor::ANYONE;
@@ -132,17 +132,38 @@ async fn real_envoy_every_request_is_counted_once() {
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
     let setup = stage.setup(&scene, CANARY, wingbeat::FILTER).expect("a setup");
     stage.handle().configure(setup).expect("a rollout");
+    let received = || [stage.primary(), stage.canary()].map(Service::received_since_change);
+    let counted = || {
+        let arms = stage.view().map(|view| view.measured()).unwrap_or_default();
+        [arms.primary, arms.canary].map(|arm| (arm.requests, arm.errors))
+    };
+    // What is reported again is what is not durable yet: it may change nothing.
+    let reported = async || {
+        let reports = stage.handle().board().reports;
+        reached(|| stage.handle().board().reports >= reports + 10).await;
+    };
+    // Until every worker has the routes, requests of the primary are of no rollout.
+    let first = load(&stage);
+    reached(|| stage.canary().received_since_change() >= 50).await;
+    first.stop(Duration::from_secs(10)).await;
+    reached(|| counted()[1].0 >= received()[1]).await;
+    reported().await;
+    let before = counted();
+    assert_eq!(before[1], (received()[1], 0), "all of the canary's are of the rollout");
+    assert!(before[0].0 <= received()[0], "{before:?} of {:?}", received());
+
     // A few errors, below what anyone would roll back, with the primary failing the same way.
-    stage.canary().behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
+    for service in [stage.primary(), stage.canary()] {
+        service.behave(Behaviour { error_share: 0.002, ..Behaviour::default() });
+    }
     let load = load(&stage);
     reached(|| stage.canary().received_since_change() >= 1_000).await;
     let tally = load.stop(Duration::from_secs(10)).await;
-    let received = stage.canary().received_since_change();
-    let counted = || stage.view().map_or(0, |view| view.measured().canary.requests);
-    reached(|| counted() >= received).await;
-    // The next reports repeat what is not durable yet: nothing may be counted twice.
-    let reports = stage.handle().board().reports;
-    reached(|| stage.handle().board().reports >= reports + 10).await;
-    assert_eq!(counted(), received);
-    assert_eq!(tally.sent, tally.finished);
+    let failed = |arm: &str| tally.failed.iter().filter(|by| by.as_deref() == Some(arm)).count() as u64;
+    let errors = [failed(PRIMARY), failed(CANARY)];
+    let expected = std::array::from_fn(|arm| (before[arm].0 + received()[arm], before[arm].1 + errors[arm]));
+    reached(|| counted().iter().zip(&expected).all(|(counted, expected)| counted.0 >= expected.0)).await;
+    reported().await;
+    assert_eq!(counted(), expected, "primary and canary: requests and errors");
+    assert_eq!((tally.sent, tally.failed.len() as u64), (tally.finished, errors.iter().sum()));
 }

@@ -2,12 +2,16 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
 };
+use tokio::net::{TcpListener, TcpStream};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
@@ -18,8 +22,10 @@ use wingbeat_demo::stage::{HOST, NAME, NAMESPACE, PRIMARY, Stage};
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::control::{Control, free, model};
 use wingbeat_e2e::lab::scene;
+use wingbeat_e2e::names::Names;
 use wingbeat_e2e::{reached, send};
-use wingbeat_xds_server::bootstrap::ClientTls;
+use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::model::Cluster;
 use wingbeat_xds_server::render::render;
 use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::server::{Happened, Tls};
@@ -47,6 +53,45 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
         assert_eq!((tally.failed.len(), tally.finished), (0, tally.sent), "delta: {delta}");
         assert!(tally.sent > 10 * GENERATIONS);
         assert_eq!(control.notes().count(|what| matches!(what, Happened::Refused(_))), 0);
+    }
+}
+
+/// A cluster whose endpoint has a name is there once Envoy has resolved it; a route that leads to it before answers 503.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_nobody_notices_a_name_that_resolves_slowly() {
+    for delta in [false, true] {
+        let old = Service::start("1", 1, Behaviour::default()).await.expect("a service");
+        let new = Service::start("2", 2, Behaviour::default()).await.expect("a service");
+        let (control, names, entry) = (Control::start(None).await, Names::start().await, free().await);
+        control.store().publish(render(&model(entry, &old, 1, false)));
+        let mut bootstrap = Bootstrap { delta, ..control.bootstrap() }.render();
+        bootstrap["typed_dns_resolver_config"] = names.resolver();
+        let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+        let _envoy = binary.start(bootstrap, entry).await.expect("Envoy starts");
+        let host = "backend.local".to_owned();
+        let users = Load::start(LoadConfig { target: entry, host, rate: 500, patience: None, visitors: ANYONE });
+        let finished = async |more: u64| {
+            let before = users.tally().finished;
+            reached(|| users.tally().finished > before + more).await;
+        };
+        finished(10).await;
+
+        let mut named = model(entry, &new, 2, false);
+        let by_name = |cluster: &Arc<Cluster>| {
+            let endpoints = cluster.endpoints.iter().map(|(_, port)| ("slow.test".to_owned(), *port)).collect();
+            Arc::new(Cluster { endpoints, ..Cluster::clone(cluster) })
+        };
+        named.clusters = named.clusters.iter().map(by_name).collect();
+        control.store().publish(render(&named));
+        reached(|| names.asked() > 0).await;
+        finished(500).await;
+        assert_eq!((new.first_request(), users.tally().failed.len()), (None, 0), "delta: {delta}");
+
+        names.answer();
+        reached(|| new.first_request().is_some()).await;
+        finished(100).await;
+        let tally = users.stop(Duration::from_secs(5)).await;
+        assert_eq!((tally.failed.len(), tally.finished), (0, tally.sent), "delta: {delta}");
     }
 }
 
@@ -148,6 +193,31 @@ fn certificates(folder: &Path) -> (Tls, ClientTls) {
     (server, client)
 }
 
+/// Starts a relay to an address. Returns where it listens, and how many of its connections the other side has ended.
+async fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, ended) = (listener.local_addr().expect("an address"), Arc::<AtomicUsize>::default());
+    let count = ended.clone();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                let Ok(far) = TcpStream::connect(to).await else { return };
+                let ((mut from_far, mut to_far), (mut from_near, mut to_near)) = (far.into_split(), near.into_split());
+                let there = tokio::io::copy(&mut from_near, &mut to_far);
+                let back = tokio::io::copy(&mut from_far, &mut to_near);
+                tokio::select! {
+                    _left = there => {}
+                    _ended = back => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    (address, ended)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_only_clients_with_a_certificate_are_served() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -156,11 +226,18 @@ async fn real_envoy_only_clients_with_a_certificate_are_served() {
     let (control, entry) = (Control::start(Some(server)).await, free().await);
     control.store().publish(render(&model(entry, &service, 1, true)));
 
-    // Without a certificate, nothing is served: Envoy tries, and stays without a listener.
-    let nobody = free().await;
-    let stranger = control.envoy(false, Some(ClientTls { identity: None, ..client.clone() }), nobody);
-    assert!(tokio::time::timeout(Duration::from_secs(5), stranger).await.is_err(), "it waits for its configuration");
-    assert_eq!(control.notes().count(|_| true), 0);
+    // Without a certificate, nothing is served: Envoy tries again and again, and stays without a listener.
+    let (relay, ended) = relay(control.address()).await;
+    let stranger = Bootstrap {
+        port: relay.port(),
+        tls: Some(ClientTls { identity: None, ..client.clone() }),
+        ..control.bootstrap()
+    };
+    tokio::select! {
+        served = control.envoy_by(DEFAULT_VERSION, &stranger, entry) => panic!("it has a listener: {served:?}"),
+        () = reached(|| ended.load(Ordering::Relaxed) >= 3) => {}
+    }
+    assert_eq!(control.notes().count(|_| true) + control.notes().reports().len(), 0);
 
     let _envoy = control.envoy(true, Some(client), entry).await.expect("Envoy starts");
     let request = b"GET / HTTP/1.1\r\nhost: backend.local\r\nconnection: close\r\n\r\n";

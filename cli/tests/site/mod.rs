@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::port::Port;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_test_support::server::Server;
@@ -37,7 +38,7 @@ pub(crate) fn serve_with(folder: &Path, xds: SocketAddr, more: &[&str]) -> Serve
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     analysis: &'static str,
-    pub(crate) entry: SocketAddr,
+    entry: Port,
     pub(crate) old: Service,
     pub(crate) new: Service,
 }
@@ -48,7 +49,7 @@ impl Site {
         let old = Service::start("1", 1, Behaviour::default()).await.expect("a service");
         let new = Service::start("2", 2, Behaviour::default()).await.expect("a service");
         let folder = tempfile::tempdir().expect("a folder");
-        let site = Self { folder, analysis, entry: free().await, old, new };
+        let site = Self { folder, analysis, entry: Port::hold().expect("a port"), old, new };
         site.write("1");
         site
     }
@@ -56,7 +57,7 @@ impl Site {
     /// Asks for a revision. Editors replace files, and so does this.
     pub(crate) fn write(&self, revision: &str) {
         let analysis = self.analysis;
-        let (old, new, port) = (self.old.address(), self.new.address(), self.entry.port());
+        let (old, new, port) = (self.old.address(), self.new.address(), self.entry.address().port());
         let text = format!(
             r#"
 apiVersion: wingbeat.dev/v1alpha1
@@ -104,7 +105,7 @@ spec:
     /// Starts an Envoy with this bootstrap.
     pub(crate) async fn envoy_by(&self, bootstrap: &Bootstrap) -> Envoy {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        binary.start(bootstrap.render(), self.entry).await.expect("Envoy starts")
+        binary.start(bootstrap.render(), self.entry.address()).await.expect("Envoy starts")
     }
 
     /// Returns the bootstrap of an Envoy that finds its control plane there.
@@ -123,11 +124,6 @@ spec:
 
     pub(crate) fn users(&self) -> Load {
         let host = "backend.local".to_owned();
-        Load::start(LoadConfig { target: self.entry, host, rate: 300, patience: None, visitors: ANYONE })
+        Load::start(LoadConfig { target: self.entry.address(), host, rate: 300, patience: None, visitors: ANYONE })
     }
-}
-
-async fn free() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address")
 }

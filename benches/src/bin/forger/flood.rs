@@ -16,8 +16,6 @@ use crate::{Access, Forger, LANES, Lie, SEED, Stage, TOKEN, Truth, canaries, doc
 /// Reports as fast as it can, and looks at what is left behind.
 pub(super) async fn flood(table: &mut Table, access: Access, minutes: f64) -> anyhow::Result<()> {
     let mut stage = Stage::build(access, 3).await?;
-    let restarted = stage.site.restart().await?.as_secs_f64();
-    let (memory, stored) = (stage.site.memory()?, stage.site.stored()?);
     // In the middle of rollouts: what it reports is of rollouts that there are.
     for (truth, lie) in canaries() {
         let new = stage.services.get(&truth).context("there is one")?.address();
@@ -26,6 +24,9 @@ pub(super) async fn flood(table: &mut Table, access: Access, minutes: f64) -> an
             .write(&name(truth, lie), &document(&name(truth, lie), 2, stage.old.address(), new, &stage.listeners))?;
     }
     stage.site.reaches(&name(Truth::Healthy, Lie::Plain), "Progressing").await?;
+    // Who starts in the middle of rollouts first finds out what the proxies serve, whoever reports.
+    let restarted = stage.site.restart().await?.as_secs_f64();
+    let (memory, stored) = (stage.site.memory()?, stage.site.stored()?);
     let (ends, mut lying) = (Arc::<AtomicBool>::default(), JoinSet::new());
     let token = (access == Access::Token).then_some(TOKEN);
     let forger = Forger::connect(stage.site.xds(), stage.tls.clone(), token).await?;
