@@ -19,8 +19,9 @@ use crate::store::{StoreError, Write};
 
 /// Bytes of a file that is never too large. A new one takes a tenth.
 const LEAST: u64 = 1 << 20;
-/// A file is too large when it is so many times what it holds. One that was just copied is twice that, about.
-const TIMES: u64 = 4;
+/// A file is too large when it is so many times what it holds. One that was just copied is twice that, about; where all
+/// entries are written anew at each commit, three versions of them are there at a time, and the file grows by doubling.
+const TIMES: u64 = 8;
 /// Bytes that may be committed while a copy is made; beyond, it is given up: the last commit would take long to add them.
 const MOST_NOTED: usize = 4 << 20;
 /// A copy is not begun sooner after the last one. If it failed, the disk is full, and fails again.
