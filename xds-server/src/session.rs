@@ -279,14 +279,17 @@ impl Session {
                 // "Newly requested names must always be sent", even if nothing changed.
                 subscription.forced.extend(new);
                 if first {
-                    subscription.unanswered = kind.has_wildcard();
-                    subscription.resumed = lineage.read(version).version();
-                    let held = subscription.resumed.map(|version| memory.all(version)).unwrap_or_default();
-                    if kind.has_wildcard() && held.is_empty() && !version.is_empty() {
-                        subscription.holding.assume_something();
-                    }
-                    for known in &held {
-                        subscription.holding.assume(&known.name, Some(known.version), Some(known.clone()));
+                    let resumed = lineage.read(version).version();
+                    let held = resumed.map(|version| memory.all(version)).unwrap_or_default();
+                    if kind.has_wildcard() {
+                        (subscription.unanswered, subscription.resumed) = (true, resumed);
+                        if held.is_empty() && !version.is_empty() {
+                            subscription.holding.assume_something();
+                        }
+                        // By names, the version says nothing of those that were dropped and asked for again.
+                        for known in &held {
+                            subscription.holding.assume(&known.name, Some(known.version), Some(known.clone()));
+                        }
                     }
                     before.extend(names.iter().filter(|_| !version.is_empty()).map(|name| {
                         let known = held.iter().find(|table| table.name == *name);
