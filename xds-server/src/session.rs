@@ -32,7 +32,9 @@ use crate::session::holding::{Answered, Holding, Outstanding};
 use crate::session::message::Culprit;
 use crate::session::origin::Origin;
 use crate::session::patience::{ClusterState, Patience};
+use crate::session::returning::Returning;
 use crate::session::table::Table;
+use crate::session::told::Told;
 use crate::session::wanted::Wanted;
 use crate::snapshot::{Resources, Snapshot};
 
@@ -46,8 +48,10 @@ mod message;
 mod named;
 mod origin;
 mod patience;
+mod returning;
 mod routing;
 mod table;
+mod told;
 mod wanted;
 
 /// The state of one stream.
@@ -63,15 +67,11 @@ pub struct Session {
     patience: Patience,
     /// Clusters by EDS that were sent on this stream, and not yet their endpoints.
     warming: BTreeSet<String>,
-    /// What it refuses, as that was told last.
-    refused: BTreeMap<Kind, BTreeSet<String>>,
-    /// The clusters that took too long, as they were told last.
-    overdue: BTreeSet<String>,
+    returning: Returning,
+    told: Told,
     /// The state that is served.
     lineage: Lineage,
     origin: Origin,
-    /// The hosts of another state, as they were told last.
-    foreign: BTreeSet<String>,
     nonce: u64,
     now: Duration,
 }
@@ -107,11 +107,10 @@ impl Session {
             memory: Memory::default(),
             patience: Patience::default(),
             warming: BTreeSet::new(),
-            refused: BTreeMap::new(),
-            overdue: BTreeSet::new(),
+            returning: Returning::default(),
+            told: Told::default(),
             lineage: Lineage::default(),
             origin: Origin::default(),
-            foreign: BTreeSet::new(),
             nonce: 0,
             now: Duration::ZERO,
         }
@@ -142,6 +141,9 @@ impl Session {
             return Ok(Reaction::default());
         }
         subscription.dirty = true;
+        if kind == Kind::Cluster && answered.is_some() {
+            self.returning.answer();
+        }
         let nack = answered.as_ref().and_then(|answered| self.judge(kind, answered, request.error.as_deref()));
         self.subscribe(kind, &request.names)?;
         self.release();
@@ -152,31 +154,14 @@ impl Session {
 
     /// Returns what is different since it was asked last. A snapshot may mend a host without anything to be sent.
     pub fn take_changes(&mut self) -> Changes {
-        let mut changes = Changes::default();
-        for kind in Kind::ALL {
-            let refused: BTreeSet<String> = match kind {
-                Kind::Routes => self.tables.values().flat_map(Table::refused).cloned().collect(),
-                Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
-                    self.of(kind).holding.refused().cloned().collect()
-                }
-            };
-            let told = self.refused.entry(kind).or_default();
-            if *told != refused {
-                told.clone_from(&refused);
-                changes.refused.push((kind, refused));
+        let refused = Kind::ALL.map(|kind| match kind {
+            Kind::Routes => (kind, self.tables.values().flat_map(Table::refused).cloned().collect()),
+            Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
+                (kind, self.of(kind).holding.refused().cloned().collect())
             }
-        }
-        let overdue = self.patience.overdue();
-        if overdue != self.overdue {
-            self.overdue.clone_from(&overdue);
-            changes.overdue = Some(overdue);
-        }
-        let foreign = self.foreign();
-        if foreign != self.foreign {
-            self.foreign.clone_from(&foreign);
-            changes.foreign = Some(foreign);
-        }
-        changes
+        });
+        let (overdue, foreign) = (self.patience.overdue(), self.foreign());
+        self.told.changes(refused, overdue, foreign)
     }
 
     /// Takes an answer to what was sent. Returns what is to be told if it is a refusal.
@@ -320,6 +305,9 @@ impl Session {
             let wanted = self.of(kind).wanted.as_ref();
             let asked = |cluster: &String| wanted.is_some_and(|wanted| wanted.covers(cluster));
             self.patience.unasked = unasked.into_iter().filter(|cluster| !asked(cluster)).collect();
+            let mut returning = std::mem::take(&mut self.returning);
+            self.of(kind).wanted.iter().for_each(|wanted| returning.ask(wanted));
+            self.returning = returning;
         }
         if kind == Kind::Routes {
             let mut tables = std::mem::take(&mut self.tables);
@@ -447,7 +435,12 @@ impl Session {
             removed.sort();
             removed.dedup();
         }
-        let taken_away = subscription.holding.drop_names(&removed);
+        if kind == Kind::Cluster {
+            let mut returning = std::mem::take(&mut self.returning);
+            returning.take_away(&removed, self.of(Kind::Endpoints).wanted.as_ref());
+            self.returning = returning;
+        }
+        let taken_away = self.of_mut(kind).holding.drop_names(&removed);
         if kind == Kind::Routes {
             removed.iter().for_each(|name| drop(self.tables.remove(name)));
         }
@@ -490,6 +483,7 @@ impl Session {
             self.snapshot.as_ref().is_some_and(|snapshot| snapshot.of(Kind::Endpoints).contains_key(*name))
         };
         let warming: Vec<String> = names.iter().filter(by_eds).cloned().collect();
+        self.returning.send(&names);
         self.warming.extend(warming);
         self.force_endpoints(&names);
         self.of_mut(Kind::Routes).dirty = true;

@@ -328,7 +328,10 @@ fn documents_of_others_are_left_out_with_a_warning() {
         let [warning] = set.report.warnings.as_slice() else { panic!("{other}: {:?}", set.report.warnings) };
         assert!(warning.line > 10 && warning.message.contains(told), "{warning}");
     }
-    assert_eq!(told(&read("# nothing yet\n").report.warnings), "canary.yaml:1:1: there is no document in it: write one, or delete the file");
+    assert_eq!(
+        told(&read("# nothing yet\n").report.warnings),
+        "canary.yaml:1:1: there is no document in it: write one, or delete the file"
+    );
     // What may be a slip in one of ours is told as such.
     for slip in [
         "apiVersion: wingbeat.dev/v1beta1\nkind: Canary\nspec: {}\n",

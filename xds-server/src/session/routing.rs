@@ -114,7 +114,7 @@ impl Session {
             ClusterState::Ready
         } else if clusters.holding.is_refused(cluster) || endpoints.holding.is_refused(cluster) {
             ClusterState::Refused
-        } else if !clusters.holding.may_be_used(cluster) {
+        } else if !clusters.holding.may_be_used(cluster) || self.returning.is_open(cluster) {
             ClusterState::Pending
         } else if !by_eds {
             // Envoy resolves its names first, and until then a route to it answers 503. Over ADS, it accepts clusters once
