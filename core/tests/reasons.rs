@@ -1,7 +1,10 @@
 //! What a person reads: every verdict in words, from fixed traffic, and that its numbers show what it claims.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use wingbeat_core::analysis::judge::{Comparison, Flowing, Judge, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::{Line, Replay};
 use wingbeat_core::analysis::window::{Arms, Batch, WINDOW, Windows};
@@ -91,6 +94,12 @@ fn after_health(canary: &Counts) -> String {
     Course::healthy(JudgeConfig::default()).until_rolled_back(canary)
 }
 
+/// While the canary warms up, the hard guard alone looks.
+fn cold(canary: &Counts) -> String {
+    let config = JudgeConfig { warmup: Span::from_secs(180), ..JudgeConfig::default() };
+    Course::healthy(config).until_rolled_back(canary)
+}
+
 fn replayed(text: &str) -> String {
     let mut replay = Replay::new(JudgeConfig::default());
     let rows = text.lines().map(|line| replay.step(&serde_json::from_str::<Line>(line).unwrap()).unwrap());
@@ -104,8 +113,10 @@ fn signals() -> Vec<(&'static str, String)> {
     let mut told = vec![
         ("errors", after_health(&counts(10, 1, Outcome::ServerFault))),
         ("errors, refused connections", after_health(&counts(10, 1, Outcome::ConnectFailure))),
-        ("guard", after_health(&counts(10, 10, Outcome::ServerFault))),
-        ("guard, refused connections", after_health(&counts(10, 10, Outcome::ConnectFailure))),
+        ("errors in all", after_health(&counts(10, 10, Outcome::ServerFault))),
+        ("guard", cold(&counts(10, 10, Outcome::ServerFault))),
+        ("guard, refused connections", cold(&counts(10, 10, Outcome::ConnectFailure))),
+        ("guard, stalls", after_health(&Counts { started: 10, stalled: 10, ..Counts::default() })),
         ("hang", after_health(&Counts { started: 10, overdue: 10, ..Counts::default() })),
         ("late errors", replayed(include_str!("cases/reason-late-errors.jsonl"))),
         ("late latency", replayed(include_str!("cases/reason-late-latency.jsonl"))),
@@ -117,10 +128,16 @@ fn signals() -> Vec<(&'static str, String)> {
     let mut course = Course::healthy(JudgeConfig::default());
     course.primary.sized = 12;
     told.push(("outcomes, empty", course.until_rolled_back(&Counts { sized: 10, empty: 5, ..ok.clone() })));
-    let grpc = Counts { grpc_statuses: [(5, 4)].into(), ..counts(10, 4, Outcome::ClientFault) };
-    let mut course = Course::healthy(JudgeConfig::default());
-    course.primary.grpc_statuses = [(5, 1)].into();
-    told.push(("outcomes, gRPC", course.until_rolled_back(&grpc)));
+    for (name, statuses) in [
+        ("outcomes, gRPC", [(5, 4)].into()),
+        ("outcomes, an unknown status of gRPC", [(17, 4)].into()),
+        ("outcomes, several statuses of gRPC", [(3, 2), (5, 2)].into()),
+    ] {
+        let grpc = Counts { grpc_statuses: statuses, ..counts(10, 4, Outcome::ClientFault) };
+        let mut course = Course::healthy(JudgeConfig::default());
+        course.primary.grpc_statuses = [(5, 1)].into();
+        told.push((name, course.until_rolled_back(&grpc)));
+    }
     told.push(("attempts", after_health(&Counts { retried: 3, extra_attempts: 3, ..ok.clone() })));
     told.push(("disconnects", after_health(&counts(10, 2, Outcome::DisconnectMidResponse))));
 
@@ -291,9 +308,152 @@ fn shares_are_read_as_they_are_written() {
     );
 }
 
-/// Requests of a stretch of windows: weight, errors of both arms in percent, share of slow, of hangs, and its length.
+/// What a rollback says for certain: the canary's share is above the primary's or the limit, also beyond the threshold of
+/// its own, which is no lower; the ratio of both lies where the reason says.
+fn supports_its_claim(reason: &str) -> bool {
+    let (canary, other) = shares(reason);
+    if reason.contains("which sums do not show") {
+        return canary <= other;
+    }
+    let thresholds = reason.split_once("take longer than ").and_then(|(_, told)| told.split_once("primary's"));
+    let is_slower =
+        thresholds.is_none_or(|(own, others)| millis(own) >= millis(others.rsplit_once("than ").unwrap().1));
+    let times = reason.split_once(": between ").or_else(|| reason.split_once(": at least "));
+    let is_within = times.is_none_or(|(_, times)| {
+        let (bounds, ratio) = (numbers(times), canary / other);
+        // What is told is rounded.
+        ratio >= bounds[0] * 0.9 && bounds.get(1).is_none_or(|most| ratio <= most * 1.1)
+    });
+    canary > other && is_slower && is_within
+}
+
+/// Returns the length of time at the beginning of a text, in milliseconds.
+fn millis(text: &str) -> f64 {
+    let mut words = text.split([' ', ',']);
+    let number: f64 = words.next().unwrap().parse().unwrap();
+    match words.next() {
+        Some("ms") => number,
+        Some("s") => number * 1_000.0,
+        other => panic!("a unit: {other:?}"),
+    }
+}
+
+#[test]
+fn numbers_that_show_something_else_are_found() {
+    for (reason, supports) in [
+        ("the canary fails 30.0 % of 30 requests, the primary 1.1 % of 570: at least 4.0 times as often", true),
+        ("the canary fails 1.0 % of 30 requests, the primary 1.1 % of 570", false),
+        ("the canary fails 3.0 % of 30 requests, the primary 1.0 % of 570: at least 4.0 times as often", false),
+        (
+            "the canary fails 30.0 % of 30 requests, the primary 1.0 % of 570: between 2.0 and 20.0 times as often",
+            false,
+        ),
+        ("in the last 2 s the canary fails 20.0 % of 110 requests, above the limit of 5.0 %", true),
+        ("in the last 2 s the canary fails 4.0 % of 110 requests, above the limit of 5.0 %", false),
+        ("20.0 % of 30 canary requests take longer than 75 ms, 0.0 % of the primary's 570 longer than 60 ms", true),
+        ("20.0 % of 30 canary requests take longer than 0.4 s, 0.0 % of the primary's 570 longer than 60 ms", true),
+        ("20.0 % of 30 canary requests take longer than 50 ms, 0.0 % of the primary's 570 longer than 60 ms", false),
+        ("hard guard: 6 of 12 canary responses began and then stood still, 7 of 14 at the primary", false),
+        ("same moments, which sums do not show: the canary fails 1.0 % of 30 requests, the primary 2.0 % of 9", true),
+        ("same moments, which sums do not show: the canary fails 3.0 % of 30 requests, the primary 2.0 % of 9", false),
+    ] {
+        assert_eq!(supports_its_claim(reason), supports, "{reason}");
+    }
+}
+
+/// A stretch of windows: weight, errors of both arms in percent, share of slow, of hangs, and its length.
 fn stretch() -> impl Strategy<Value = (u64, u64, u64, u64, u64, u64)> {
     (1_u64..90, 0_u64..60, 0_u64..100, 0_u64..60, 0_u64..30, 1_u64..200)
+}
+
+/// What can roll a canary back: what the reason then says, how it is judged, and what so many bad ones of so many requests
+/// are.
+struct Harm {
+    says: &'static str,
+    config: JudgeConfig,
+    counts: fn(u64, u64) -> Counts,
+}
+
+fn harms() -> Vec<Harm> {
+    let default = JudgeConfig::default;
+    let cold = || JudgeConfig { warmup: Span::from_secs(3_600), ..default() };
+    let absolute = || JudgeConfig { comparison: Comparison::Absolute, ..default() };
+    let harm = |says, config, counts| Harm { says, config, counts };
+    let failing: fn(u64, u64) -> Counts = |requests, bad| counts(requests, bad, Outcome::ServerFault);
+    let refused: fn(u64, u64) -> Counts = |requests, bad| counts(requests, bad, Outcome::ConnectFailure);
+    let slow: fn(u64, u64) -> Counts =
+        |requests, bad| taking(counts(requests, 0, Outcome::Success), bad, (20_000, 90_000));
+    vec![
+        harm("the canary fails", default(), failing),
+        harm("connections that were refused", default(), refused),
+        harm("canary requests fail or hang", cold(), failing),
+        harm("canary requests are refused a connection", cold(), refused),
+        harm("canary requests have been waiting", default(), |requests, bad| Counts {
+            started: requests,
+            overdue: bad,
+            ..counts(requests - bad, 0, Outcome::Success)
+        }),
+        harm("canary responses began and then stood still", default(), |requests, bad| Counts {
+            started: requests,
+            stalled: bad,
+            ..counts(requests - bad, 0, Outcome::Success)
+        }),
+        harm("the canary is slower", default(), slow),
+        harm("above the limit of", JudgeConfig { error_limit: Some(0.02), ..absolute() }, failing),
+        harm("than the limit of", JudgeConfig { latency_limit: Some(Span::from_millis(50)), ..absolute() }, slow),
+        harm("redirects (3xx)", default(), |requests, bad| counts(requests, bad, Outcome::Redirect)),
+        harm("faults of the caller (4xx)", default(), |requests, bad| counts(requests, bad, Outcome::ClientFault)),
+        harm("no body", default(), |requests, bad| Counts {
+            sized: requests,
+            empty: bad,
+            ..counts(requests, 0, Outcome::Success)
+        }),
+        harm("gRPC status 5 (NOT_FOUND)", default(), |requests, bad| Counts {
+            grpc_statuses: [(0, requests - bad), (5, bad)].into(),
+            ..counts(requests, bad, Outcome::ClientFault)
+        }),
+        harm("need another attempt", default(), |requests, bad| Counts {
+            retried: bad,
+            extra_attempts: bad,
+            ..counts(requests, 0, Outcome::Success)
+        }),
+        harm("clients leave the canary", default(), |requests, bad| {
+            counts(requests, bad, Outcome::DisconnectMidResponse)
+        }),
+    ]
+}
+
+/// Every kind of harm, each after health that differs: its words come up, and whatever is said, the numbers show it.
+#[test]
+fn the_numbers_of_every_kind_of_reason_show_what_it_claims() {
+    // Weight, windows of health, errors of the primary in percent, share of harm in percent.
+    let history = (1_u64..90, 30_u64..300, 0_u64..4, 30_u64..=100);
+    for Harm { says, config, counts } in harms() {
+        let (mut runner, shown) = (
+            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) }),
+            Cell::new(0_u32),
+        );
+        let tried = runner.run(&history, |(weight, windows, bad, share)| {
+            let (others, own) = (200 - 2 * weight, 2 * weight);
+            let mut primary = counts(others, 0);
+            let failed = others * bad / 100;
+            primary.outcomes[Outcome::Success.index()] -= failed;
+            primary.outcomes[Outcome::ServerFault.index()] += failed;
+            let mut course = Course::new(config.clone(), primary, &counts(own, 0));
+            course.judge.step_started(BasisPoints::from_percent(u8::try_from(weight).unwrap()), course.now);
+            course.windows(windows, &counts(own, 0));
+            prop_assert!(!matches!(course.verdict(), Verdict::Rollback(_)), "{says}: before");
+            let said = course.until_rolled_back(&counts(own, (own * share).div_ceil(100)));
+            let Some(reason) = said.strip_prefix("rollback: ") else {
+                return Err(TestCaseError::fail(format!("{says} is not found: {said}")));
+            };
+            prop_assert!(supports_its_claim(reason), "{reason}");
+            shown.set(shown.get() + u32::from(reason.contains(says)));
+            Ok(())
+        });
+        assert_eq!(tried, Ok(()), "{says}");
+        assert!(shown.get() >= 12, "it is called by its name: {says}, in {} of 24", shown.get());
+    }
 }
 
 proptest! {
@@ -314,11 +474,7 @@ proptest! {
             for _ in 0..windows {
                 course.windows(1, &canary);
                 if let Verdict::Rollback(reason) = course.verdict() {
-                    if reason.contains("which sums do not show") {
-                        return Ok(());
-                    }
-                    let (canary, primary) = shares(&reason);
-                    prop_assert!(canary > primary, "{canary} {primary}: {reason}");
+                    prop_assert!(supports_its_claim(&reason), "{reason}");
                     return Ok(());
                 }
             }

@@ -26,6 +26,10 @@ const SHORTEST: Span = Span::from_secs(1);
 /// So many stretches of about the same length are kept; one more, and the oldest two become one of twice the length.
 const OF_A_LENGTH: usize = 2;
 
+/// Older stretches are told only if with them the canary has so many times (as a fraction) as many bad requests: health
+/// of before makes the primary's share surer, and would hide how bad the canary is.
+const MORE_BAD: (u64, u64) = (11, 10);
+
 /// So often lengths double: the oldest stretch takes in everything before the last few minutes.
 const DOUBLINGS: u32 = 7;
 
@@ -178,8 +182,12 @@ impl Account {
             sum = sum.plus(stretch.of(told));
             span = span.plus(stretch.span);
             let reached = score(sum);
-            // What is older is told only if it adds something: a nat.
-            if reached > best.map_or(0.0, |(most, _)| most + 1.0) {
+            // What is older is told only if it adds something: a nat, and bad requests.
+            let adds = best.is_none_or(|(most, lately)| {
+                let (bad, more) = (lately.split.canary_bad, sum.canary_bad);
+                reached > most + 1.0 && more.saturating_mul(MORE_BAD.1) >= bad.saturating_mul(MORE_BAD.0)
+            });
+            if reached > 0.0 && adds {
                 let is_all = place + 1 == self.stretches.len();
                 best = Some((reached, Lately { split: sum, span: (!is_all).then_some(span) }));
             }
@@ -431,6 +439,19 @@ mod tests {
         assert_eq!(worst.split.canary_bad, 30);
         let beside = account.worst_beside(Told::Errors, 0.05).unwrap();
         assert!(beside.split.canary_bad == 30 && account.worst_beside(Told::Errors, 0.9).is_none());
+    }
+
+    /// Two seconds of the primary alone, and three of health: then most requests fail, and the reason tells most of few.
+    #[test]
+    fn health_of_before_does_not_hide_how_bad_it_is() {
+        let mut account = Account::default();
+        for (windows, primary, canary) in [(10, 200, (0, 0)), (15, 125, (75, 0)), (2, 125, (75, 50))] {
+            for _ in 0..windows {
+                account.add(&batch((primary, 0), canary), true, &Slow::default());
+            }
+        }
+        let worst = account.worst(Told::Broken).unwrap();
+        assert_eq!((worst.split.canary_bad, worst.span.is_some_and(|span| span <= SHORTEST)), (100, true), "{worst:?}");
     }
 
     #[test]

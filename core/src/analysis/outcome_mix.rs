@@ -105,6 +105,14 @@ impl OutcomeMix {
         let evidence = |kind: &Kind, test: &Soft| kind.ln_weight() + test.evidence(0);
         self.kinds.iter().max_by(|(a, x), (b, y)| evidence(a, x).total_cmp(&evidence(b, y))).map(|(kind, _)| *kind)
     }
+
+    /// Returns the statuses of gRPC that were seen, without 0.
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = u32> + '_ {
+        self.kinds.keys().filter_map(|kind| match kind {
+            Kind::Grpc(status) => Some(*status),
+            Kind::Redirect | Kind::ClientFault | Kind::Empty => None,
+        })
+    }
 }
 
 fn splits(arms: &Arms) -> BTreeMap<Kind, Split> {

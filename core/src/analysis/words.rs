@@ -190,7 +190,10 @@ pub(crate) fn other_answers(lately: Lately, kind: Kind) -> String {
         Kind::Redirect => "redirects (3xx)".to_string(),
         Kind::ClientFault => "faults of the caller (4xx)".to_string(),
         Kind::Empty => "no body".to_string(),
-        Kind::Grpc(status) => format!("gRPC status {status}"),
+        Kind::Grpc(status) => match status_name(status) {
+            Some(name) => format!("gRPC status {status} ({name})"),
+            None => format!("gRPC status {status}"),
+        },
     };
     format!(
         "the canary answers otherwise: {}{what} in {}, at the primary in {}",
@@ -198,6 +201,29 @@ pub(crate) fn other_answers(lately: Lately, kind: Kind) -> String {
         canary(lately),
         primary(lately),
     )
+}
+
+/// Returns the name of a status of gRPC.
+const fn status_name(status: u32) -> Option<&'static str> {
+    Some(match status {
+        1 => "CANCELLED",
+        2 => "UNKNOWN",
+        3 => "INVALID_ARGUMENT",
+        4 => "DEADLINE_EXCEEDED",
+        5 => "NOT_FOUND",
+        6 => "ALREADY_EXISTS",
+        7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
+        9 => "FAILED_PRECONDITION",
+        10 => "ABORTED",
+        11 => "OUT_OF_RANGE",
+        12 => "UNIMPLEMENTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        15 => "DATA_LOSS",
+        16 => "UNAUTHENTICATED",
+        _ => return None,
+    })
 }
 
 pub(crate) fn more_attempts(lately: Lately) -> String {
@@ -322,8 +348,9 @@ pub(crate) fn checks_decide(seen: &Observed) -> String {
 
 pub(crate) fn too_little(canary: u64, requests: Option<u64>, eta: Option<Span>) -> String {
     format!(
-        "too little traffic: {} canary requests in this step, {} more take about {} at this rate",
+        "too little traffic: {} canary request{} in this step, {} more take about {} at this rate",
         thousands(canary),
+        if canary == 1 { "" } else { "s" },
         requests.map_or_else(|| "unknown".to_string(), |requests| thousands(requests).to_string()),
         lasting(eta.unwrap_or_default()),
     )
@@ -451,7 +478,7 @@ impl Display for Besides {
             Self::BelowFloor { times, floor } => {
                 write!(
                     f,
-                    "; one that takes {times} times as long would not: less than {} is not looked at",
+                    "; one that takes {times} times as long would not: differences below {} are not looked at",
                     precise(*floor)
                 )
             }

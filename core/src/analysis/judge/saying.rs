@@ -183,22 +183,43 @@ impl Judge {
                 let lately = account.worst_beside(Told::AboveLimit, SLOW_SHARE);
                 words::slower_than_limit(lately.unwrap_or_else(|| account.whole(Told::AboveLimit)), limit)
             }
-            Some(Signal::Outcomes) => {
-                let kind = self.trial.outcomes().loudest().unwrap_or(Kind::ClientFault);
-                let told = match kind {
-                    Kind::Redirect => Told::Redirects,
-                    Kind::ClientFault => Told::ClientFaults,
-                    Kind::Empty => Told::Empty,
-                    Kind::Grpc(status) => Told::Grpc(status),
-                };
-                self.shown(told, |lately| words::other_answers(lately, kind))
-            }
+            Some(Signal::Outcomes) => self.other_answers(),
             Some(Signal::Attempts) => self.shown(Told::Retried, words::more_attempts),
             Some(Signal::Disconnects) => self.shown(Told::Left, words::more_disconnects),
             Some(Signal::Errors) | None => self.shown(Told::Errors, |lately| {
                 words::more_errors(lately, self.ratio_in(lately), self.are_refused(lately))
             }),
         }
+    }
+
+    /// Returns what the canary answers instead. Faults of the caller that are nearly all one status of gRPC are called
+    /// that: over gRPC there is no 4xx.
+    fn other_answers(&self) -> String {
+        let outcomes = self.trial.outcomes();
+        let (told, kind) = match outcomes.loudest().unwrap_or(Kind::ClientFault) {
+            Kind::Redirect => (Told::Redirects, Kind::Redirect),
+            Kind::Empty => (Told::Empty, Kind::Empty),
+            Kind::Grpc(status) => (Told::Grpc(status), Kind::Grpc(status)),
+            Kind::ClientFault => {
+                let faults = self.account.worst(Told::ClientFaults);
+                let is_it = |status: &u32| {
+                    let all = faults.map_or(0, |faults| faults.split.canary_bad);
+                    self.is_mostly(Told::Grpc(*status), all).is_some()
+                };
+                outcomes
+                    .statuses()
+                    .find(is_it)
+                    .map_or((Told::ClientFaults, Kind::ClientFault), |status| (Told::Grpc(status), Kind::Grpc(status)))
+            }
+        };
+        self.shown(told, |lately| words::other_answers(lately, kind))
+    }
+
+    /// Returns the stretch that shows a kind best, if that kind makes up nearly all of so many failures.
+    fn is_mostly(&self, told: Told, all: u64) -> Option<Lately> {
+        let lately = self.account.worst(told)?;
+        let all = all.saturating_mul(MOSTLY.0);
+        (lately.split.canary_bad.saturating_mul(MOSTLY.1) >= all).then_some(lately)
     }
 
     /// Returns the words for the stretch that shows a kind best.
@@ -222,15 +243,11 @@ impl Judge {
         let Some(broken) = self.account.worst(Told::Broken) else {
             return words::not_in_sums(&words::broken(self.account.whole(Told::Broken)));
         };
-        let mostly = |told: Told| {
-            let lately = self.account.worst(told)?;
-            let all = broken.split.canary_bad.saturating_mul(MOSTLY.0);
-            (lately.split.canary_bad.saturating_mul(MOSTLY.1) >= all).then_some(lately)
-        };
-        if let Some(hung) = mostly(Told::Hung) {
+        let all = broken.split.canary_bad;
+        if let Some(hung) = self.is_mostly(Told::Hung, all) {
             return words::hung(hung, self.account.overdue());
         }
-        match mostly(Told::Refused) {
+        match self.is_mostly(Told::Refused, all) {
             Some(refused) => words::refused(refused),
             None => words::broken(broken),
         }
@@ -238,9 +255,7 @@ impl Judge {
 
     /// Returns true if nearly all errors of a stretch are connections that were refused.
     fn are_refused(&self, errors: Lately) -> bool {
-        let all = errors.split.canary_bad.saturating_mul(MOSTLY.0);
-        let refused = self.account.worst(Told::Refused);
-        refused.is_some_and(|refused| refused.split.canary_bad.saturating_mul(MOSTLY.1) >= all)
+        self.is_mostly(Told::Refused, errors.split.canary_bad).is_some()
     }
 
     /// Returns bounds of the rate ratio in a stretch, which was chosen among several.
