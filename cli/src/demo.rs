@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene, Sight};
 use wingbeat_demo::summary::{Ended, Summary};
 
-use crate::output::{Format, Outcome, complain, emit, say};
+use crate::output::{Format, Outcome, complain, emit, lasting, say};
 
 use lines::Lines;
 use screen::Screen;
@@ -122,22 +122,30 @@ async fn to_the_end(played: impl Future<Output = anyhow::Result<Played>>) -> any
 }
 
 fn headline(summary: &Summary) -> String {
-    let failed = format!("{} of {} requests failed", summary.failed_requests, summary.requests);
+    let failed = format!("{} of {} requests failed", thousands(summary.failed_requests), thousands(summary.requests));
     match (summary.result, summary.fault_to_verdict_ms) {
         (Ended::RolledBack, Some(ms)) => format!("ROLLED BACK {ms} ms after the fault: {failed}"),
         (Ended::RolledBack, None) => {
-            format!("ROLLED BACK without a fault, {} ms after the rollout began", summary.duration_ms)
+            format!("ROLLED BACK without a fault, {} after the rollout began", lasting(summary.duration_ms))
         }
         (Ended::Promoted, _) => {
-            format!("PROMOTED {:.1} s after the rollout began: {failed}", seconds(summary.duration_ms))
+            format!("PROMOTED {} after the rollout began: {failed}", lasting(summary.duration_ms))
         }
-        (Ended::NoData, _) => format!("NOT DECIDED within {:.1} s: {failed}", seconds(summary.duration_ms)),
+        (Ended::NoData, _) => format!("NOT DECIDED within {}: {failed}", lasting(summary.duration_ms)),
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of a demo fit")]
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1_000.0
+/// Returns a number with a comma after every three digits, as the reasons write them.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 fn in_words(played: &Played) -> String {
@@ -152,11 +160,11 @@ fn in_words(played: &Played) -> String {
     }
     lines.push(format!(
         "users lost {} of {} requests ({} to the canary, {} to the primary, {} that nobody answered)",
-        played.summary.failed_requests,
-        played.summary.requests,
-        played.summary.failed_requests_canary.saturating_sub(played.unanswered),
-        played.summary.failed_requests_primary,
-        played.unanswered
+        thousands(played.summary.failed_requests),
+        thousands(played.summary.requests),
+        thousands(played.summary.failed_requests_canary.saturating_sub(played.unanswered)),
+        thousands(played.summary.failed_requests_primary),
+        thousands(played.unanswered)
     ));
     let (answered, sent) = played.answered;
     if answered.saturating_mul(10) < sent.saturating_mul(9) {
@@ -222,7 +230,7 @@ mod tests {
             failed_requests_primary: 1,
             misrouted: 0,
             false_verdicts: 0,
-            duration_ms: 12_340,
+            duration_ms: 132_340,
         };
         let reason = "the canary fails".to_owned();
         Played { summary, reason, as_it_should: true, unanswered: 2, answered: (3_150, 3_155) }
@@ -231,10 +239,10 @@ mod tests {
     #[test]
     fn the_end_is_told_in_a_headline() {
         for (result, fault, headline) in [
-            (Ended::RolledBack, Some(153), "ROLLED BACK 153 ms after the fault: 7 of 3155 requests failed"),
-            (Ended::RolledBack, None, "ROLLED BACK without a fault, 12340 ms after the rollout began"),
-            (Ended::Promoted, None, "PROMOTED 12.3 s after the rollout began: 7 of 3155 requests failed"),
-            (Ended::NoData, None, "NOT DECIDED within 12.3 s: 7 of 3155 requests failed"),
+            (Ended::RolledBack, Some(153), "ROLLED BACK 153 ms after the fault: 7 of 3,155 requests failed"),
+            (Ended::RolledBack, None, "ROLLED BACK without a fault, 2 min 12 s after the rollout began"),
+            (Ended::Promoted, None, "PROMOTED 2 min 12 s after the rollout began: 7 of 3,155 requests failed"),
+            (Ended::NoData, None, "NOT DECIDED within 2 min 12 s: 7 of 3,155 requests failed"),
         ] {
             assert_eq!(in_words(&played(result, fault)).lines().nth(1), Some(headline));
         }
@@ -243,6 +251,11 @@ mod tests {
         assert!(!words.contains("too slow"), "{words}");
         let slow = in_words(&Played { answered: (169, 1_000), ..played(Ended::RolledBack, Some(153)) });
         assert!(slow.contains("too slow for 1000 requests a second: 169 of 1000 were answered"), "{slow}");
+    }
+
+    #[test]
+    fn large_numbers_are_written_as_in_reasons() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

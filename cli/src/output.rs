@@ -119,6 +119,20 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Returns a time in its two largest units.
+pub(crate) fn lasting(millis: u64) -> String {
+    let seconds = millis / 1_000;
+    let two = |large: u64, unit: &str, small: u64, rest: &str| {
+        if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {rest}") }
+    };
+    match seconds {
+        0..10 => format!("{}.{} s", seconds, millis % 1_000 / 100),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => two(seconds / 60, "min", seconds % 60, "s"),
+        _ => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+    }
+}
+
 fn yaml(value: &Value) -> String {
     let mut out = String::new();
     write_yaml(value, 0, &mut out);
@@ -172,6 +186,20 @@ fn write_nested(value: &Value, indent: usize, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_told_in_their_two_largest_units() {
+        for (millis, text) in [
+            (700, "0.7 s"),
+            (59_999, "59 s"),
+            (60_000, "1 min"),
+            (133_000, "2 min 13 s"),
+            (7_980_000, "2 h 13 min"),
+            (86_400_000, "24 h"),
+        ] {
+            assert_eq!(lasting(millis), text);
+        }
+    }
 
     #[test]
     fn yaml_is_in_blocks() {

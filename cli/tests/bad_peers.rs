@@ -419,6 +419,9 @@ async fn a_client_that_refuses_everything_is_told_each_thing_once() {
     }
     // Routes are held back from who has no clusters.
     assert!(told >= 4, "{told}");
+    let said = site.server.said();
+    let connected = said.lines().find(|line| line.contains("Envoy connected")).expect("it is logged");
+    assert!(connected.contains("AggregatedDiscoveryService") && !connected.contains("None"), "{connected}");
     until("it shows", || site.server.condition("Programmed").is_some()).await;
     let condition = site.server.condition("Programmed").expect("it is there");
     assert!(condition.contains("Envoy grumbler refuses ") && condition.ends_with(": no"), "{condition}");

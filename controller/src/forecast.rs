@@ -309,7 +309,7 @@ fn steps(courses: &[Course]) -> Vec<Step> {
         let taken: Vec<_> = whole.iter().filter_map(|course| course.steps.get(place)).collect();
         let weight = match taken.first()?.share {
             Share::Mirrored(_) | Share::Nothing => None,
-            share @ (Share::Weight(_) | Share::Matched | Share::Everything) => Some(share.shown().fraction() * 100.0),
+            share @ (Share::Weight(_) | Share::Matched | Share::Everything) => Some(share.shown().percent()),
         };
         Some(Step {
             weight,

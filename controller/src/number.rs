@@ -8,6 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Number(f64);
 
+/// Returns a number to six digits, without what floats leave behind: 0.0005, and not 0.0005000000000000001.
+pub fn rounded(number: f64) -> f64 {
+    format!("{number:.5e}").parse().unwrap_or(number)
+}
+
 impl Number {
     /// Returns this number.
     pub const fn new(value: f64) -> Self {
@@ -74,6 +79,15 @@ impl<'de> Deserialize<'de> for Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_as_people_write_them() {
+        for (number, shown) in
+            [(0.000_500_000_000_000_000_1, "0.0005"), (0.1 + 0.2, "0.3"), (1e-9, "0.000000001"), (33.5, "33.5")]
+        {
+            assert_eq!(rounded(number).to_string(), shown);
+        }
+    }
 
     #[test]
     fn every_number_comes_back_from_json() {

@@ -43,6 +43,12 @@ impl BasisPoints {
         f64::from(self.0) / 10_000.0
     }
 
+    /// Returns the share in percent: the nearest number to what [`Display`](fmt::Display) writes, and so written alike.
+    /// A fraction times a hundred is not: 7 % would be 7.000000000000001.
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
     /// Returns what is left of the whole.
     #[must_use]
     pub const fn complement(self) -> Self {
@@ -97,6 +103,13 @@ mod tests {
     fn shares_read_as_percent() {
         let shown = [0, 5, 50, 500, 1_250, 10_000].map(|raw| BasisPoints::new(raw).unwrap().to_string());
         assert_eq!(shown, ["0", "0.05", "0.5", "5", "12.5", "100"]);
+    }
+
+    #[test]
+    fn a_number_of_percent_is_written_as_the_share_is() {
+        for share in (0..=10_000).filter_map(BasisPoints::new) {
+            assert_eq!(share.percent().to_string(), share.to_string());
+        }
     }
 
     #[test]

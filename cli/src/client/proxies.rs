@@ -50,7 +50,7 @@ fn text(proxies: &[ProxyView]) -> String {
         rows.push(vec![
             proxy.node.clone(),
             proxy.connected_since.clone().unwrap_or_else(|| "no".to_owned()),
-            proxy.last_report_ms.map_or_else(|| "never".to_owned(), |ms| format!("{}s ago", ms / 1_000)),
+            proxy.last_report_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", age(ms))),
             or_none(holds.join(",")),
             or_none(refuses.join(" ")),
             or_none(routes.join(", ")),
@@ -67,11 +67,28 @@ fn text(proxies: &[ProxyView]) -> String {
     out
 }
 
+/// Returns an age as kubectl writes it.
+fn age(millis: u64) -> String {
+    let seconds = millis / 1_000;
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 if !seconds.is_multiple_of(60) => format!("{}m{}s", seconds / 60, seconds % 60),
+        120..10_800 => format!("{}m", seconds / 60),
+        _ => format!("{}h", seconds / 3_600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use wingbeat_controller::view::{ProxyRouteView, RefusalView};
 
     use super::*;
+
+    #[test]
+    fn ages_are_kubectls() {
+        let ages = [0, 119_999, 120_000, 125_000, 600_000, 10_799_000, 10_800_000].map(age);
+        assert_eq!(ages, ["0s", "119s", "2m", "2m5s", "10m", "179m", "3h"]);
+    }
 
     #[test]
     fn what_a_proxy_refuses_is_read_at_once() {

@@ -1,6 +1,7 @@
 //! Canaries and events, as people read them.
 
 use serde_json::Value;
+use wingbeat_controller::number::{Number, rounded};
 use wingbeat_controller::view::{ArmView, CanaryView, EventView};
 
 use super::api::lenient;
@@ -95,7 +96,7 @@ pub(super) fn description(canary: &CanaryView, events: &[EventView]) -> String {
         rows.push(("Outside Alpha", canary.alpha.outside.join(", ")));
     }
     for (metric, value) in &canary.metrics {
-        rows.push(("Metric", format!("{metric} {value}")));
+        rows.push(("Metric", format!("{metric} {}", in_words(*value))));
     }
     let mut out = table(&rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect::<Vec<_>>());
     let arms = canary.measured();
@@ -118,9 +119,9 @@ pub(super) fn description(canary: &CanaryView, events: &[EventView]) -> String {
     out
 }
 
-/// Returns a number without what floats leave behind: 0.0005, and not 0.0005000000000000001.
-fn rounded(number: f64) -> f64 {
-    format!("{number:.5e}").parse().unwrap_or(number)
+/// Returns what somebody else measured, as people write numbers. What is not finite is written as Prometheus does.
+fn in_words(number: Number) -> String {
+    Number::new(rounded(number.get())).to_string()
 }
 
 fn arm_row(name: &str, arm: &ArmView) -> Vec<String> {
@@ -142,12 +143,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_as_people_write_them() {
-        for (number, shown) in
-            [(0.000_500_000_000_000_000_1, "0.0005"), (0.1 + 0.2, "0.3"), (1e-9, "0.000000001"), (33.5, "33.5")]
-        {
-            assert_eq!(rounded(number).to_string(), shown);
-        }
+    fn what_others_measure_is_shown_without_the_noise_of_floats() {
+        let metrics = [("lag".to_owned(), Number::new(0.1 + 0.2)), ("lost".to_owned(), Number::new(f64::NAN))].into();
+        let text = description(&CanaryView { metrics, ..CanaryView::default() }, &[]);
+        let shown: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Metric:")).map(str::trim).collect();
+        assert_eq!(shown, ["lag 0.3", "lost NaN"]);
     }
 
     #[test]

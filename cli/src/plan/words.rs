@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use wingbeat_controller::forecast::{Assumed, Detect, Forecast, Step};
 use wingbeat_core::id::CanaryName;
 
-use crate::output::table;
+use crate::output::{lasting, table};
 
 /// A step that takes longer is explained.
 const LONG_MS: u64 = 10 * 60_000;
@@ -25,7 +25,7 @@ pub(super) fn text(name: &CanaryName, assumed: &Assumed, told: &Forecast) -> Str
         let rows = told
             .steps
             .iter()
-            .map(|step| vec![weight(step), duration(step.duration_ms), step.canary_requests.to_string()]);
+            .map(|step| vec![weight(step), lasting(step.duration_ms), step.canary_requests.to_string()]);
         let head = ["WEIGHT", "LASTS", "CANARY REQUESTS"].map(str::to_owned).to_vec();
         out.extend(["\n", &table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())]);
     }
@@ -51,9 +51,9 @@ fn healthy(told: &Forecast) -> String {
     let (rollouts, back) = (told.healthy_rollouts, told.healthy_rolled_back);
     let mut out = match (told.healthy_duration_ms, told.healthy_p90_ms) {
         (Some(half), Some(most)) => {
-            format!("A healthy canary is promoted within {} (half) … {} (9 of 10)", duration(half), duration(most))
+            format!("A healthy canary is promoted within {} (half) … {} (9 of 10)", lasting(half), lasting(most))
         }
-        (Some(half), None) => format!("Half of the healthy canaries are promoted within {}", duration(half)),
+        (Some(half), None) => format!("Half of the healthy canaries are promoted within {}", lasting(half)),
         (None, _) => "A healthy canary is not promoted within a day".to_owned(),
     };
     let _infallible = writeln!(out, "; {back} of {rollouts} were rolled back.");
@@ -71,7 +71,7 @@ fn long(assumed: &Assumed, step: &Step) -> String {
         "At {} rps the step at {share} needs {}, because the canary gets {an_hour:.0} requests an hour there, and {} are needed \
          until the regression that must be detected (judge.mustDetect) would have been seen.",
         assumed.rps,
-        duration(step.duration_ms),
+        lasting(step.duration_ms),
         step.canary_requests,
     )
 }
@@ -80,7 +80,7 @@ fn regressions(detect: &[Detect]) -> String {
     let head = ["REGRESSION", "CAUGHT (HALF)", "CAUGHT (9 OF 10)", "MISSED"].map(str::to_owned).to_vec();
     let rows = detect.iter().map(|detect| {
         let caught = |millis: Option<u64>| match (millis, detect.missed) {
-            (Some(millis), _) => duration(millis),
+            (Some(millis), _) => lasting(millis),
             (None, Some(_)) => "not".to_owned(),
             (None, None) => "-".to_owned(),
         };
@@ -95,7 +95,7 @@ fn is_worth_telling(detect: &Detect) -> bool {
 }
 
 fn in_words(detect: &Detect) -> String {
-    let [half, most] = [detect.detect_p50_ms, detect.detect_p90_ms].map(|millis| duration(millis.unwrap_or_default()));
+    let [half, most] = [detect.detect_p50_ms, detect.detect_p90_ms].map(|millis| lasting(millis.unwrap_or_default()));
     let rate = percent(detect.error_rate.unwrap_or_default());
     let missed = missed(detect);
     format!(
@@ -127,36 +127,12 @@ fn percent(share: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Returns a time in its two largest units.
-fn duration(millis: u64) -> String {
-    let seconds = millis / 1_000;
-    let two = |large: u64, unit: &str, small: u64, rest: &str| {
-        if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {rest}") }
-    };
-    match seconds {
-        0..10 => format!("{}.{} s", seconds, millis % 1_000 / 100),
-        10..60 => format!("{seconds} s"),
-        60..3_600 => two(seconds / 60, "min", seconds % 60, "s"),
-        _ => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_their_two_largest_units() {
-        for (millis, text) in [
-            (700, "0.7 s"),
-            (59_999, "59 s"),
-            (60_000, "1 min"),
-            (133_000, "2 min 13 s"),
-            (7_980_000, "2 h 13 min"),
-            (86_400_000, "24 h"),
-        ] {
-            assert_eq!(duration(millis), text);
-        }
+    fn shares_are_told_without_the_noise_of_floats() {
         assert_eq!(percent(0.03), "3 %");
         assert_eq!(percent(3.0 * 0.0001), "0.03 %");
     }

@@ -17,6 +17,7 @@ use super::canary::span;
 use super::decoder::Decoder;
 use super::template::{Template, Values};
 use super::yaml::{Node, Place};
+use crate::number::rounded;
 use crate::outbound::prometheus::{Origin, Query};
 use crate::setup::Measure;
 
@@ -291,13 +292,13 @@ pub(super) fn decode(
 fn doubt(decoder: &mut Decoder, metric: Metric, range: Range, at: Place, field: &str) {
     match (metric, range) {
         (Metric::Duration, Range { max: Some(max), .. }) if max > 0.0 && max < 1.0 => {
-            let seconds = max * 1_000.0;
-            let message = format!("has max {max}, which is in milliseconds and cut to 0: write {seconds} for {max} s");
+            let millis = rounded(max * 1_000.0);
+            let message = format!("has max {max}, which is in milliseconds and cut to 0: write {millis} for {max} s");
             // Nothing would pass; with Flagger, that is what was asked for.
             if decoder.strict { decoder.wrong(at, field, message) } else { decoder.warn(at, field, message) }
         }
         (Metric::SuccessRate, Range { min: Some(min), .. }) if min > 0.0 && min <= 1.0 => {
-            let percent = min * 100.0;
+            let percent = rounded(min * 100.0);
             let message = format!("has min {min}, which is in percent: write {percent} if that share is meant");
             decoder.warn(at, field, message);
         }

@@ -154,7 +154,7 @@ impl Clients {
         let text = |of: &str| {
             format!("Envoy {} refuses {}{of} and goes on with the last good ones: {error}", news.node, what(nack.kind))
         };
-        tracing::warn!(node = news.node, kind = ?nack.kind, names = ?nack.names, "{}", text(""));
+        tracing::warn!(node = news.node, kind = what(nack.kind), names = nack.names.join(", "), "{}", text(""));
         let count = self.nacks.entry(nack.kind).or_default();
         *count = count.saturating_add(1);
         let Some(culprits) = &nack.culprits else { return self.refuse(news.stream, nack, &text(""), canaries) };

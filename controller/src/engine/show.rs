@@ -162,7 +162,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Trouble<'_>, now: Timestam
         name: name.name.clone(),
         target: plan.target().to_owned(),
         phase: state.phase.as_str().to_owned(),
-        weight: canary.routes().canary_weight().fraction() * 100.0,
+        weight: canary.routes().canary_weight().percent(),
         last_transition_time: rfc3339(state.changed),
         failed_checks: state.failed_checks(),
         iterations: iterations.and_then(|done| u64::try_from(done).ok()).unwrap_or_default(),

@@ -242,6 +242,9 @@ fn a_range_that_would_not_be_tested_is_told() {
     assert_eq!(errors(&analysed(&guard(&rate("min: 100, max: 100")))), "", "checks look at both ends");
     let found = warnings(&analysed(&rate("min: 0.99")));
     assert!(found.contains("has min 0.99, which is in percent: write 99 if that share is meant"), "{found}");
+    // As people write it: 0.07 times 100 is 7.000000000000001 in floats.
+    let found = warnings(&analysed(&rate("min: 0.07")));
+    assert!(found.contains("write 7 if that share is meant"), "{found}");
     // The guide's way to write one is taken, and there is no doubt about it.
     assert_eq!(warnings(&analysed(&rate("min: 99.5"))), "");
 }

@@ -287,13 +287,7 @@ impl Line {
     /// Returns the line of a window that a judge saw while the canary had this share.
     pub fn recorded(weight: BasisPoints, seen: Seen) -> Self {
         let (primary, canary) = LineArm::both(&seen.batch);
-        Self {
-            t_ms: seen.batch.end.as_millis(),
-            weight: weight.fraction() * 100.0,
-            primary,
-            canary,
-            seen: Some(Box::new(seen)),
-        }
+        Self { t_ms: seen.batch.end.as_millis(), weight: weight.percent(), primary, canary, seen: Some(Box::new(seen)) }
     }
 }
 

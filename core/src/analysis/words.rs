@@ -120,8 +120,17 @@ pub(crate) fn broken(lately: Lately) -> String {
 }
 
 pub(crate) fn hung(lately: Lately, overdue: Option<Span>) -> String {
+    hard_guard(lately, &waiting(overdue))
+}
+
+/// The same where the comparison of latencies found it before the hard guard did.
+pub(crate) fn slower_since_hung(lately: Lately, overdue: Option<Span>) -> String {
+    format!("the canary is slower: {}", beside_primary(lately, &waiting(overdue)))
+}
+
+fn waiting(overdue: Option<Span>) -> String {
     let longer = overdue.map_or_else(|| "than they may".to_string(), |age| format!("than {}", precise(age)));
-    hard_guard(lately, &format!("requests have been waiting for more {longer}"))
+    format!("requests have been waiting for more {longer}")
 }
 
 pub(crate) fn stalled(lately: Lately) -> String {
@@ -134,8 +143,12 @@ pub(crate) fn refused(lately: Lately) -> String {
 
 /// What the hard guard says of the canary, and how much of it there is at the primary.
 fn hard_guard(lately: Lately, what: &str) -> String {
+    format!("hard guard: {}", beside_primary(lately, what))
+}
+
+fn beside_primary(lately: Lately, what: &str) -> String {
     format!(
-        "hard guard: {}{} of {} canary {what}, {} of {} at the primary",
+        "{}{} of {} canary {what}, {} of {} at the primary",
         within(lately),
         thousands(lately.split.canary_bad),
         thousands(lately.split.canary),
@@ -364,11 +377,15 @@ pub(crate) fn stopped(age: Span) -> String {
     format!("traffic stopped: the last request was reported {} ago", lasting(age))
 }
 
+/// Where rules decide, or all requests go one way, the weight says nothing.
 pub(crate) fn not_flowing(weight: BasisPoints, laggards: &[NodeId]) -> String {
-    if laggards.is_empty() {
-        return format!("not flowing: no node has served a request at weight {weight} % yet");
+    let is_divided = !weight.is_zero() && weight < BasisPoints::FULL;
+    match (is_divided, laggards.is_empty()) {
+        (true, true) => format!("not flowing: no node has served a request at weight {weight} % yet"),
+        (false, true) => "not flowing: no node has served a request by the present routes yet".to_string(),
+        (true, false) => format!("not flowing: still on older routes than weight {weight} %: {}", named(laggards)),
+        (false, false) => format!("not flowing: still on older routes: {}", named(laggards)),
     }
-    format!("not flowing: still on older routes than weight {weight} %: {}", named(laggards))
 }
 
 pub(crate) fn astray(weight: BasisPoints, nodes: &[NodeId]) -> String {
@@ -542,5 +559,13 @@ mod tests {
             not_flowing(BasisPoints::from_percent(5), &nodes),
             "not flowing: still on older routes than weight 5 %: a, b, c and 2 more"
         );
+    }
+
+    #[test]
+    fn a_weight_that_divides_nothing_is_not_told() {
+        for all in [BasisPoints::ZERO, BasisPoints::FULL] {
+            assert_eq!(not_flowing(all, &[NodeId::new("a")]), "not flowing: still on older routes: a");
+            assert_eq!(not_flowing(all, &[]), "not flowing: no node has served a request by the present routes yet");
+        }
     }
 }

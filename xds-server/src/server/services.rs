@@ -38,10 +38,27 @@ const fn names(only: Option<Kind>) -> (&'static str, &'static str) {
     }
 }
 
+/// Returns a service's name as people and Envoy's documentation write it.
+pub(super) fn name(only: Option<Kind>) -> &'static str {
+    let (service, _) = names(only);
+    service.rsplit_once('.').map_or(service, |(_, name)| name)
+}
+
 fn converse<M: Dialogue, I: Intake>(discovery: Arc<Discovery<I>>, only: Option<Kind>) -> MethodRouter {
     post(move |request: Request| ready(discovery.open::<M>(only, request).unwrap_or_else(Status::into_http)))
 }
 
 fn polled() -> http::Response<Body> {
     Status::unimplemented("polling is not served: use api_type GRPC or DELTA_GRPC").into_http()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_called_by_their_names() {
+        assert_eq!(name(None), "AggregatedDiscoveryService");
+        assert_eq!(name(Some(Kind::Routes)), "RouteDiscoveryService");
+    }
 }

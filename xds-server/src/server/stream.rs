@@ -21,6 +21,7 @@ use crate::lineage::Lineage;
 use crate::resource::Kind;
 use crate::server::access::Cause;
 use crate::server::budget::Budget;
+use crate::server::services;
 use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
 use crate::server::{Gate, Happened, Intake, MAX_REQUEST, News, Peer, peer_of};
@@ -130,7 +131,8 @@ impl<I: Intake> Open<I> {
         let intake = self.gate.intake.clone();
         let number = self.number;
         let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
-        tracing::info!(node = node.id, stream = number, peer = %self.peer, only = ?self.only, "Envoy connected");
+        let service = services::name(self.only);
+        tracing::info!(node = node.id, stream = number, peer = %self.peer, service, "Envoy connected");
         tell(Happened::Connected { voice });
         let mut session =
             Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone()).of_lineage(self.store.lineage());

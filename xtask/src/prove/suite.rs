@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 19] = [
+pub(super) const SUITES: [Suite; 20] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -107,6 +107,11 @@ pub(super) const SUITES: [Suite; 19] = [
         name: "reasons",
         claim: "every signal in words; on random traffic, a reason's numbers differ as it claims",
         ..suite("wingbeat-core", &["--test", "reasons"])
+    },
+    Suite {
+        name: "reasons",
+        claim: "every scene of the demo through a real Envoy, in words whose numbers show what they claim",
+        ..suite("wingbeat-e2e", &["--test", "scenes"])
     },
     Suite {
         name: "latency-laws",

@@ -168,7 +168,11 @@ impl Judge {
         let account = &self.account;
         match signal {
             Some(Signal::Latency) => match self.slow() {
-                Some((lately, beyond)) => words::slower(lately, beyond),
+                // What never ends is not told by a threshold of milliseconds.
+                Some((lately, beyond)) => match self.is_mostly(Told::Hung, lately.split.canary_bad) {
+                    Some(hung) => words::slower_since_hung(hung, self.account.overdue()),
+                    None => words::slower(lately, beyond),
+                },
                 None => words::slower_somewhere(),
             },
             Some(Signal::Guard) if self.trial.guard_rests_on_stalls() => self.shown(Told::Stalled, words::stalled),
