@@ -82,14 +82,7 @@ impl Content {
 fn plain(name: &str, content: &str) -> Resource {
     let version = Version::of([name.as_bytes(), content.as_bytes()]);
     let body = content.as_bytes().to_vec().into();
-    Resource {
-        name: name.to_owned(),
-        body,
-        version,
-        refers_to: Vec::new(),
-        node_clusters: Vec::new(),
-        parts: Vec::new(),
-    }
+    Resource { name: name.to_owned(), body, version, refers_to: Vec::new(), parts: Vec::new() }
 }
 
 fn table(name: &str, parts: Vec<Arc<Part>>) -> Resource {
@@ -179,7 +172,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let dialect = if delta { Dialect::Delta } else { Dialect::StateOfTheWorld };
     let mut client = Client {
         dialect,
-        session: Session::new(dialect, "").with_memory(memory.clone()),
+        session: Session::new(dialect).with_memory(memory.clone()),
         memory,
         snapshot: Arc::default(),
         now: Duration::ZERO,
@@ -253,7 +246,7 @@ impl Client {
         }
         // Of what it says that it holds, the server knows the version at most.
         self.origin = if self.versions.is_empty() { Origin::Known } else { Origin::Unknown };
-        self.session = Session::new(self.dialect, "").with_memory(self.memory.clone());
+        self.session = Session::new(self.dialect).with_memory(self.memory.clone());
         self.now = Duration::ZERO;
         (self.nonces, self.asked) = (BTreeMap::new(), BTreeMap::new());
         self.waiting.clear();

@@ -132,6 +132,7 @@ pub fn hosts(entry: SocketAddr, hosts: &[(&str, &[SocketAddr])]) -> Model {
     };
     let cluster = |name: &str, endpoints: &[SocketAddr]| Cluster {
         name: ClusterName::new(name),
+        listeners: vec!["public".to_owned()],
         endpoints: endpoints.iter().map(|address| (address.ip().to_string(), address.port())).collect(),
         http2: false,
         traffic: TrafficPolicy::default(),
@@ -176,6 +177,7 @@ pub fn model(entry: SocketAddr, service: &Service, generation: u64, filter: bool
         })],
         clusters: vec![Arc::new(Cluster {
             name,
+            listeners: vec!["public".to_owned()],
             endpoints: vec![endpoint],
             http2: false,
             traffic: TrafficPolicy::default(),

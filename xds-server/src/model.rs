@@ -159,6 +159,8 @@ impl Split {
 pub struct Cluster {
     /// `NAMESPACE/WORKLOAD/REVISION`.
     pub name: ClusterName,
+    /// Names of the listeners whose hosts lead to it, or may at any time.
+    pub listeners: Vec<String>,
     /// Host (an IP address or a name) and port of each endpoint.
     pub endpoints: Vec<(String, u16)>,
     /// True if the upstream speaks HTTP/2.

@@ -1,14 +1,16 @@
 //! Puts a [`Model`] into Envoy's messages. The same model gives the same bytes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Duration;
 use wingbeat_core::time::Span;
 
-use crate::model::{Cluster, FILTER, Model, VirtualHost};
+use crate::model::{Cluster, FILTER, Listener, Model, VirtualHost};
 use crate::resource::{Kind, Part, Resource};
+use crate::scope::{Scope, Scopes};
 use crate::snapshot::{Resources, Snapshot};
+use crate::views::Views;
 
 pub(crate) use extension::CONTROL_CLUSTER;
 pub(crate) use route::routes;
@@ -21,8 +23,8 @@ mod http;
 mod listener;
 mod route;
 
-/// Returns the snapshot that serves this model.
-pub fn render(model: &Model) -> Snapshot {
+/// Returns what serves this model.
+pub fn render(model: &Model) -> Views {
     Renderer::default().render(model)
 }
 
@@ -33,53 +35,90 @@ pub struct Renderer {
     clusters: Kept<Cluster, (Arc<Resource>, Option<Arc<Resource>>)>,
     hosts: Kept<VirtualHost, Arc<Part>>,
     filter: Kept<[u8], Arc<Resource>>,
-    before: Snapshot,
+    listeners: Resources,
+    tables: Resources,
+    before: Views,
 }
 
 impl Renderer {
-    /// Returns the snapshot that serves this model.
-    pub fn render(&mut self, model: &Model) -> Snapshot {
-        let mut snapshot = Snapshot::default();
+    /// Returns what serves this model.
+    pub fn render(&mut self, model: &Model) -> Views {
         let changed = self.clusters.renew(&model.clusters, |cluster| {
             let name = cluster.name.as_str();
             let endpoints = cluster::endpoints(cluster).map(|endpoints| Arc::new(Resource::new(name, &endpoints)));
             (Arc::new(Resource::new(name, &cluster::cluster(cluster))), endpoints)
         });
-        if changed {
-            let by_name = |resource: &Arc<Resource>| (resource.name.clone(), resource.clone());
-            let kept = || self.clusters.of(&model.clusters);
-            let clusters: Resources = kept().map(|(cluster, _)| by_name(cluster)).collect();
-            let endpoints: Resources = kept().filter_map(|(_, endpoints)| endpoints.as_ref().map(by_name)).collect();
-            snapshot.set(Kind::Cluster, Arc::new(clusters));
-            snapshot.set(Kind::Endpoints, Arc::new(endpoints));
-        } else {
-            for kind in [Kind::Cluster, Kind::Endpoints] {
-                snapshot.set(kind, self.before.of(kind).clone());
-            }
-        }
-        let names: BTreeSet<&str> = model.listeners.iter().map(|listener| listener.name.as_str()).collect();
-        for listener in &model.listeners {
-            let message = listener::listener(listener, model.filter.is_some());
-            let node_clusters = listener.node_clusters.clone();
-            snapshot.add(Kind::Listener, Resource { node_clusters, ..Resource::new(&listener.name, &message) });
-        }
         self.hosts.renew(&model.hosts, |host| Arc::new(route::part(host)));
-        for name in names {
-            let on_listener = |host: &&Arc<VirtualHost>| host.listeners.iter().any(|listener| listener == name);
-            let hosts = model.hosts.iter().filter(on_listener);
-            let parts = hosts.filter_map(|host| self.hosts.get(host)).cloned().collect();
-            snapshot.add(Kind::Routes, routes(name, parts));
-        }
+        let listener = |of: &Listener| Resource::new(&of.name, &listener::listener(of, model.filter.is_some()));
+        self.listeners = the_same(&self.listeners, model.listeners.iter().map(listener));
+        self.tables = the_same(&self.tables, self.tables_of(model));
+        let mut extensions = Resources::new();
         if let Some(module) = &model.filter {
             let filter = |module: &[u8]| Arc::new(Resource::new(FILTER, &extension::filter(module)));
             self.filter.renew(std::slice::from_ref(module), filter);
-            let resources = self.filter.get(module).map(|resource| (resource.name.clone(), resource.clone()));
-            snapshot.set(Kind::Extension, Arc::new(resources.into_iter().collect()));
+            extensions.extend(self.filter.get(module).map(by_name));
         }
-        snapshot.hold(model.unadopted.clone());
-        self.before = snapshot.clone();
-        snapshot
+        let extensions = Arc::new(extensions);
+        let views = Views::new(Scopes::of_listeners(&model.listeners), |scope| {
+            let mut snapshot = Snapshot::default();
+            let [clusters, endpoints] = match self.before.of_scope(scope).filter(|_| !changed) {
+                Some(before) => [Kind::Cluster, Kind::Endpoints].map(|kind| before.of(kind).clone()),
+                None => self.clusters_of(model, scope),
+            };
+            snapshot.set(Kind::Cluster, clusters);
+            snapshot.set(Kind::Endpoints, endpoints);
+            for (kind, all) in [(Kind::Listener, &self.listeners), (Kind::Routes, &self.tables)] {
+                let served = all.values().filter(|resource| scope.has(&resource.name));
+                snapshot.set(kind, Arc::new(served.map(by_name).collect()));
+            }
+            snapshot.set(Kind::Extension, extensions.clone());
+            let unadopted = model.unadopted.iter().filter(|(listener, _)| scope.has(listener));
+            snapshot.hold(unadopted.map(|(listener, hosts)| (listener.clone(), hosts.clone())).collect());
+            snapshot
+        });
+        self.before = views.clone();
+        views
     }
+
+    /// Returns the clusters that are served in a scope, and their endpoints.
+    fn clusters_of(&self, model: &Model, scope: &Scope) -> [Arc<Resources>; 2] {
+        let served = || {
+            let clusters = model.clusters.iter().filter(|cluster| scope.serves(&cluster.listeners));
+            clusters.filter_map(|cluster| self.clusters.get(cluster))
+        };
+        let clusters = served().map(|(cluster, _)| by_name(cluster)).collect();
+        let endpoints = served().filter_map(|(_, endpoints)| endpoints.as_ref().map(by_name)).collect();
+        [Arc::new(clusters), Arc::new(endpoints)]
+    }
+
+    /// Returns the route table of each listener, with the hosts in their order.
+    fn tables_of(&self, model: &Model) -> impl Iterator<Item = Resource> + use<> {
+        let mut parts: BTreeMap<&str, Vec<Arc<Part>>> =
+            model.listeners.iter().map(|listener| (listener.name.as_str(), Vec::new())).collect();
+        for host in &model.hosts {
+            let listeners: BTreeSet<&str> = host.listeners.iter().map(String::as_str).collect();
+            for listener in listeners {
+                if let Some(parts) = parts.get_mut(listener) {
+                    parts.extend(self.hosts.get(host).cloned());
+                }
+            }
+        }
+        let tables: Vec<Resource> = parts.into_iter().map(|(listener, parts)| routes(listener, parts)).collect();
+        tables.into_iter()
+    }
+}
+
+/// Returns these by name. Those that were there before stay the very same: they are in the views of many scopes.
+fn the_same(before: &Resources, resources: impl IntoIterator<Item = Resource>) -> Resources {
+    let same = |resource: Resource| match before.get(&resource.name) {
+        Some(known) if **known == resource => known.clone(),
+        Some(_) | None => Arc::new(resource),
+    };
+    resources.into_iter().map(same).map(|resource| by_name(&resource)).collect()
+}
+
+fn by_name(resource: &Arc<Resource>) -> (String, Arc<Resource>) {
+    (resource.name.clone(), resource.clone())
 }
 
 /// What was rendered of the parts of a model, by the place in memory of each: it is held here, so that no other part can
@@ -111,11 +150,6 @@ impl<P: ?Sized, R> Kept<P, R> {
     fn get(&self, part: &Arc<P>) -> Option<&R> {
         self.0.get(&address(part)).map(|(_, rendered)| rendered)
     }
-
-    /// Returns what was rendered of these, in their order.
-    fn of<'a>(&'a self, parts: &'a [Arc<P>]) -> impl Iterator<Item = &'a R> {
-        parts.iter().filter_map(|part| self.get(part))
-    }
 }
 
 fn address<P: ?Sized>(part: &Arc<P>) -> usize {
@@ -134,9 +168,9 @@ mod tests {
     use wingbeat_core::id::{ClusterName, Rev};
 
     use super::*;
+    use crate::model::Split;
     use crate::model::http::HttpOptions;
     use crate::model::traffic::{Front, TrafficPolicy};
-    use crate::model::{Listener, Split};
 
     fn host(name: &str, rev: u64) -> Arc<VirtualHost> {
         Arc::new(VirtualHost {
@@ -154,7 +188,13 @@ mod tests {
 
     fn cluster(name: &str, port: u16) -> Arc<Cluster> {
         let endpoints = vec![("127.0.0.1".to_owned(), port)];
-        Arc::new(Cluster { name: ClusterName::new(name), endpoints, http2: false, traffic: TrafficPolicy::default() })
+        Arc::new(Cluster {
+            name: ClusterName::new(name),
+            listeners: vec!["l".to_owned()],
+            endpoints,
+            http2: false,
+            traffic: TrafficPolicy::default(),
+        })
     }
 
     fn model(hosts: &[Arc<VirtualHost>], clusters: &[Arc<Cluster>]) -> Model {
@@ -197,14 +237,14 @@ mod tests {
     #[test]
     fn what_is_put_together_from_parts_is_envoys_message() {
         let hosts = [host("a", 1), host("b", 7)];
-        let snapshot = render(&model(&hosts, &[]));
+        let snapshot = render(&model(&hosts, &[])).of_node("");
         let resource = snapshot.of(Kind::Routes).get("l").unwrap();
         let message = RouteConfiguration::decode(resource.body.clone()).unwrap();
         assert_eq!(message.name, "l");
         assert_eq!(message.virtual_hosts, hosts.map(|host| route::virtual_host(&host)));
         assert_eq!(message.encode_to_vec(), resource.body, "and nothing else");
         assert!(message.ignore_port_in_host_matching);
-        let other = render(&model(&[host("a", 2), host("b", 7)], &[]));
+        let other = render(&model(&[host("a", 2), host("b", 7)], &[])).of_node("");
         assert_ne!(other.of(Kind::Routes).get("l").unwrap().version, resource.version);
     }
 }

@@ -73,8 +73,6 @@ pub struct Resource {
     pub version: Version,
     /// Names of the clusters that it needs.
     pub refers_to: Vec<String>,
-    /// Values of `node.cluster` that it is for; empty: all.
-    pub node_clusters: Vec<String>,
     /// The hosts of a route table, in their order; nothing else has parts.
     pub parts: Vec<Arc<Part>>,
 }
@@ -95,18 +93,11 @@ pub struct Part {
 }
 
 impl Resource {
-    /// Encodes a message that is for all nodes and needs no cluster.
+    /// Encodes a message that needs no cluster.
     pub fn new(name: &str, message: &impl Message) -> Self {
         let body = Bytes::from(message.encode_to_vec());
         let version = Version::of([&body[..]]);
-        Self {
-            name: name.to_owned(),
-            body,
-            version,
-            refers_to: Vec::new(),
-            node_clusters: Vec::new(),
-            parts: Vec::new(),
-        }
+        Self { name: name.to_owned(), body, version, refers_to: Vec::new(), parts: Vec::new() }
     }
 }
 

@@ -58,7 +58,6 @@ mod wanted;
 #[derive(Debug)]
 pub struct Session {
     dialect: Dialect,
-    node_cluster: String,
     snapshot: Option<Arc<Snapshot>>,
     types: [Subscription; Kind::ALL.len()],
     /// The tables of routes that the client wants.
@@ -96,11 +95,10 @@ struct Subscription {
 }
 
 impl Session {
-    /// Returns the machine of a new stream, of a node of this cluster.
-    pub fn new(dialect: Dialect, node_cluster: &str) -> Self {
+    /// Returns the machine of a new stream.
+    pub fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
-            node_cluster: node_cluster.to_owned(),
             snapshot: None,
             types: Default::default(),
             tables: BTreeMap::new(),
@@ -205,9 +203,13 @@ impl Session {
         Some(Nack { kind, names: answered.names.clone(), culprits, error: error.to_owned() })
     }
 
-    /// Takes a new snapshot.
+    /// Takes a new snapshot: what the client's node is to be served. What is not in it any more is gone for the client,
+    /// whether or not others are served it.
     pub fn snapshot(&mut self, snapshot: &Arc<Snapshot>, now: Duration) -> Vec<Response> {
         self.now = now;
+        if self.snapshot.as_ref().is_some_and(|held| Arc::ptr_eq(held, snapshot)) {
+            return Vec::new();
+        }
         // A client that is sent nothing has nothing of it that would have to linger.
         let was_held = self.is_held();
         let old = self.snapshot.replace(snapshot.clone());
@@ -507,11 +509,7 @@ impl Session {
     }
 
     fn is_wanted(&self, subscription: &Subscription, resource: &Resource) -> bool {
-        self.is_for(resource) && subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
-    }
-
-    fn is_for(&self, resource: &Resource) -> bool {
-        resource.node_clusters.is_empty() || resource.node_clusters.contains(&self.node_cluster)
+        subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
     }
 
     fn of(&self, kind: Kind) -> &Subscription {

@@ -1,18 +1,18 @@
-//! The latest snapshot, watched by every stream.
+//! What is served now, watched by every stream.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::lineage::Lineage;
-use crate::snapshot::Snapshot;
+use crate::views::Views;
 
-/// Holds what is served. Nothing is answered before the first snapshot: a server that has forgotten its state
+/// Holds what is served. Nothing is answered before something is published: a server that has forgotten its state
 /// must not overwrite what the Envoys still know.
 #[derive(Debug, Clone)]
 pub struct Store {
     lineage: Lineage,
-    latest: watch::Sender<Option<Arc<Snapshot>>>,
+    latest: watch::Sender<Option<Arc<Views>>>,
 }
 
 impl Default for Store {
@@ -33,13 +33,13 @@ impl Store {
     }
 
     /// Serves this from now on. The same content again wakes nobody.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub fn publish(&self, views: Views) {
         self.latest.send_if_modified(|held| {
-            let changed = held.as_deref() != Some(&snapshot);
+            let changed = held.as_deref() != Some(&views);
             if changed {
                 let shared = match held.as_deref() {
-                    Some(earlier) => snapshot.sharing(earlier),
-                    None => snapshot,
+                    Some(earlier) => views.sharing(earlier),
+                    None => views,
                 };
                 *held = Some(Arc::new(shared));
             }
@@ -47,8 +47,8 @@ impl Store {
         });
     }
 
-    /// Returns a receiver of every later snapshot; the newest wins.
-    pub fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+    /// Returns a receiver of all that is served later; the newest wins.
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Views>>> {
         self.latest.subscribe()
     }
 }

@@ -72,6 +72,7 @@ fn model() -> Model {
         })],
         clusters: vec![Arc::new(Cluster {
             name: cluster,
+            listeners: vec!["l".to_owned()],
             endpoints: vec![("127.0.0.1".to_owned(), 81)],
             http2: false,
             traffic: TrafficPolicy::default(),

@@ -95,6 +95,7 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
 fn clusters(managed: &Managed) -> impl Iterator<Item = Cluster> {
     managed.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
         name: cluster_name(&managed.plan, revision),
+        listeners: managed.service.listeners.clone(),
         endpoints: endpoints.clone(),
         http2: managed.workload.http2,
         traffic: managed.service.traffic.clone(),

@@ -179,7 +179,7 @@ mod tests {
 
     fn rendered(traffic: TrafficPolicy, http2: bool) -> Message {
         let endpoints = vec![("127.0.0.1".to_owned(), 1)];
-        cluster(&Cluster { name: ClusterName::new("a/b/1"), endpoints, http2, traffic })
+        cluster(&Cluster { name: ClusterName::new("a/b/1"), listeners: Vec::new(), endpoints, http2, traffic })
     }
 
     #[test]

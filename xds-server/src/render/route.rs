@@ -70,7 +70,6 @@ fn table(frame: Encoded, parts: Vec<Arc<Part>>) -> Resource {
         body: Bytes::from(message.encode_to_vec()),
         name: message.name,
         refers_to: parts.iter().flat_map(|part| part.refers_to.iter().cloned()).collect(),
-        node_clusters: Vec::new(),
         parts,
     }
 }

@@ -134,9 +134,8 @@ impl<I: Intake> Open<I> {
         let service = services::name(self.only);
         tracing::info!(node = node.id, stream = number, peer = %self.peer, service, "Envoy connected");
         tell(Happened::Connected { voice });
-        let mut session =
-            Session::new(M::DIALECT, &node.cluster).with_memory(self.memory.clone()).of_lineage(self.store.lineage());
-        let ended = self.feed(&mut session, first, &mut requests, &tell).await;
+        let mut session = Session::new(M::DIALECT).with_memory(self.memory.clone()).of_lineage(self.store.lineage());
+        let ended = self.feed(&mut session, &node.cluster, first, &mut requests, &tell).await;
         if let Err(status) = ended {
             tracing::warn!(node = node.id, stream = number, error = status.message(), "Envoy's stream is ended");
             // Nobody there to hear it is fine.
@@ -149,15 +148,16 @@ impl<I: Intake> Open<I> {
     async fn feed<M: Dialogue>(
         &mut self,
         session: &mut Session,
+        node_cluster: &str,
         first: M,
         requests: &mut Streaming<M>,
         tell: &impl Fn(Happened),
     ) -> Result<(), Status> {
         let began = Instant::now();
-        let mut snapshots = self.store.watch();
-        let known = snapshots.borrow_and_update().clone();
+        let mut served = self.store.watch();
+        let known = served.borrow_and_update().clone();
         // Nobody wants anything yet.
-        let _nothing = known.map(|snapshot| session.snapshot(&snapshot, began.elapsed()));
+        let _nothing = known.map(|views| session.snapshot(&views.of_node(node_cluster), began.elapsed()));
         let mut due = self.react(session, first, began, tell)?;
         loop {
             tell_changes(session.take_changes(), tell);
@@ -179,12 +179,12 @@ impl<I: Intake> Open<I> {
                     }
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                changed = snapshots.changed() => {
+                changed = served.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    let snapshot = snapshots.borrow_and_update().clone();
-                    let taken = snapshot.map(|snapshot| session.snapshot(&snapshot, began.elapsed()));
+                    let views = served.borrow_and_update().clone();
+                    let taken = views.map(|views| session.snapshot(&views.of_node(node_cluster), began.elapsed()));
                     due = taken.unwrap_or_default();
                 }
                 () = until(expiry) => due = session.expire(began.elapsed()),

@@ -168,7 +168,6 @@ mod tests {
             body: vec![7; length].into(),
             version: Version::of([name.as_bytes()]),
             refers_to: Vec::new(),
-            node_clusters: Vec::new(),
             parts: Vec::new(),
         }
     }

@@ -67,7 +67,7 @@ impl Session {
     /// Returns the listeners that are for the client, whether it asks for them or not.
     fn listeners(&self) -> impl Iterator<Item = &Resource> {
         let all = self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Listener).values());
-        all.map(AsRef::as_ref).filter(|listener| self.is_for(listener))
+        all.map(AsRef::as_ref)
     }
 }
 
@@ -93,7 +93,6 @@ mod tests {
             body: name.as_bytes().to_vec().into(),
             version: Version::of([name.as_bytes()]),
             refers_to: Vec::new(),
-            node_clusters: Vec::new(),
             parts: Vec::new(),
         }
     }
@@ -103,7 +102,6 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.add(Kind::Cluster, plain(cluster));
         snapshot.add(Kind::Listener, plain("public"));
-        snapshot.add(Kind::Listener, Resource { node_clusters: vec!["others".to_owned()], ..plain("other") });
         let part = Part {
             name: "prod/a".to_owned(),
             body: cluster.as_bytes().to_vec().into(),
@@ -122,7 +120,7 @@ mod tests {
     }
 
     fn session(dialect: Dialect, snapshot: &Arc<Snapshot>) -> Session {
-        let mut session = Session::new(dialect, "edge").of_lineage(HERE);
+        let mut session = Session::new(dialect).of_lineage(HERE);
         assert_eq!(session.snapshot(snapshot, NOW), []);
         session
     }

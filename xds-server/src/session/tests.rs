@@ -52,7 +52,7 @@ fn resource(kind: Kind, text: &str) -> Resource {
     let body = content.as_bytes().to_vec().into();
     let refers_to = if kind == Kind::Routes { content.split(',').map(str::to_owned).collect() } else { Vec::new() };
     let version = Version::of([name.as_bytes(), content.as_bytes()]);
-    Resource { name: name.to_owned(), body, version, refers_to, node_clusters: Vec::new(), parts: Vec::new() }
+    Resource { name: name.to_owned(), body, version, refers_to, parts: Vec::new() }
 }
 
 /// Reads `name@domain.version:cluster,cluster`; the domain is the name if it is left out.
@@ -87,7 +87,7 @@ fn shown(responses: &[Response]) -> String {
 
 impl Player {
     fn new(dialect: Dialect) -> Self {
-        let session = Session::new(dialect, "");
+        let session = Session::new(dialect);
         Self { session, dialect, names: BTreeMap::new(), nonces: BTreeMap::new(), now: Duration::ZERO }
     }
 
@@ -199,23 +199,9 @@ fn the_protocol_is_kept() {
 }
 
 #[test]
-fn listeners_go_to_the_nodes_that_they_are_for() {
-    let mut content = Snapshot::default();
-    content.add(Kind::Listener, Resource { node_clusters: vec!["edge".into()], ..resource(Kind::Listener, "edge=1") });
-    content.add(Kind::Listener, resource(Kind::Listener, "all=1"));
-    let content = Arc::new(content);
-    for (cluster, expected) in [("edge", "LDS all=1 edge=1"), ("other", "LDS all=1")] {
-        let mut session = Session::new(Dialect::StateOfTheWorld, cluster);
-        session.snapshot(&content, Duration::ZERO);
-        let reaction = session.request(Kind::Listener, &Request::default(), Duration::ZERO).expect("no names");
-        assert_eq!(shown(&reaction.responses), expected);
-    }
-}
-
-#[test]
 fn too_many_names_end_a_stream() {
     for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
-        let mut session = Session::new(dialect, "");
+        let mut session = Session::new(dialect);
         let names: Vec<String> = (0..=MAX_NAMES).map(|number| number.to_string()).collect();
         let names = match dialect {
             Dialect::StateOfTheWorld => Names::All { names, version: String::new() },
@@ -332,7 +318,7 @@ fn clusters_whose_endpoints_nobody_asks_for_are_told() {
 fn who_comes_back_with_a_refused_cluster_is_remembered() {
     let memory = Memory::default();
     let mut player = Player::new(Dialect::StateOfTheWorld);
-    player.session = Session::new(player.dialect, "").with_memory(memory.clone());
+    player.session = Session::new(player.dialect).with_memory(memory.clone());
     player.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h:a/i:bad");
     player.play("want CDS");
     assert_eq!(player.play("nack CDS"), "CDS a=1");
@@ -341,7 +327,7 @@ fn who_comes_back_with_a_refused_cluster_is_remembered() {
     assert_eq!(player.play("nack CDS"), "");
 
     let mut back = Player::new(player.dialect);
-    back.session = Session::new(player.dialect, "").with_memory(memory);
+    back.session = Session::new(player.dialect).with_memory(memory);
     back.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h.2:b/i:bad");
     assert_eq!(back.play("reconnect CDS held a=1 b=1"), "CDS a=1 b=1 bad=1");
     assert_eq!(back.play("nack CDS"), "");
@@ -378,7 +364,7 @@ fn who_comes_back_with_a_refused_host_is_remembered() {
     for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
         let memory = Memory::default();
         let mut player = Player::new(dialect);
-        player.session = Session::new(dialect, "").with_memory(memory.clone());
+        player.session = Session::new(dialect).with_memory(memory.clone());
         player.play("snapshot RDS r=a:1/b:1");
         player.play("want RDS r");
         player.play("ack RDS");
@@ -388,7 +374,7 @@ fn who_comes_back_with_a_refused_host_is_remembered() {
         player.play("ack RDS");
 
         let mut back = Player::new(dialect);
-        back.session = Session::new(dialect, "").with_memory(memory);
+        back.session = Session::new(dialect).with_memory(memory);
         back.play("snapshot RDS r=a.3:1/b.bad:1");
         assert_eq!(back.play("reconnect RDS r held r=a.2:1/b:1"), "RDS r=a.3:1/b.bad:1");
         assert_eq!(back.play("nack RDS"), "RDS r=a.3:1/b:1");
