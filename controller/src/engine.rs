@@ -266,6 +266,10 @@ impl Engine {
             }
         }
         self.texts.take(&setup.texts);
+        self.roster.note_nodes(&self.setup.listeners, now);
+        if self.policies.follow(&setup.listeners) {
+            self.fleet.misplaced();
+        }
         self.setup = Setup { texts: BTreeMap::new(), ..setup };
         self.routes_changed = true;
         let managed = self.setup.canaries.clone();
@@ -292,7 +296,7 @@ impl Engine {
         self.ledger.retain_open();
         // … who reports may have been counted before.
         self.ledger_trust = Trust::Baseline;
-        self.update_policy();
+        self.update_policy(now);
     }
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
@@ -522,9 +526,9 @@ impl Engine {
         }
     }
 
-    fn update_policy(&mut self) {
+    fn update_policy(&mut self, now: Timestamp) {
         self.policy_is_stale = false;
-        self.policies.update(self.roster.all());
+        self.policies.update(self.roster.all(), now);
     }
 }
 

@@ -39,17 +39,14 @@ impl Scope {
     }
 }
 
-/// Something that nodes of each scope have for themselves.
+/// Which nodes are in which scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scoped<T> {
+pub struct Scopes {
     /// By value of `node.cluster`, as far as listeners name it.
-    named: BTreeMap<String, T>,
-    /// For all others.
-    others: T,
+    named: BTreeMap<String, Scope>,
+    /// Of all others.
+    others: Scope,
 }
-
-/// Who is in which scope.
-pub type Scopes = Scoped<Scope>;
 
 impl Scopes {
     /// Returns the scopes that these listeners make.
@@ -72,18 +69,18 @@ impl Scopes {
         self.named.values().chain([&self.others]).collect()
     }
 
-    /// Gives each scope something of its own.
-    pub fn map<T>(&self, mut of: impl FnMut(&Scope) -> T) -> Scoped<T> {
-        Scoped {
-            named: self.named.iter().map(|(name, scope)| (name.clone(), of(scope))).collect(),
-            others: of(&self.others),
-        }
+    /// Returns the values of `node.cluster` that listeners name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str)
     }
-}
 
-impl<T> Scoped<T> {
-    /// Returns what nodes have that say that they are this `node.cluster`.
-    pub fn of_node(&self, node_cluster: &str) -> &T {
+    /// Returns the scope of nodes that no listener names.
+    pub const fn others(&self) -> &Scope {
+        &self.others
+    }
+
+    /// Returns the scope of nodes that say that they are this `node.cluster`.
+    pub fn of_node(&self, node_cluster: &str) -> &Scope {
         self.named.get(node_cluster).unwrap_or(&self.others)
     }
 }

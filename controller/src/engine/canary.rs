@@ -23,6 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
+pub(super) use crate::engine::canary::former::Former;
 pub(super) use crate::engine::canary::node::Node;
 use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
@@ -32,6 +33,7 @@ use crate::recorder::Recorded;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
 use crate::terms::Terms;
 
+mod former;
 mod hearing;
 mod node;
 mod recorded;
@@ -80,6 +82,7 @@ pub(super) struct Canary {
     pub(super) recent: VecDeque<Batch>,
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) former: Former,
     judge: Judge,
     flow: Flow,
     ratios: Option<SampleRatios>,
@@ -153,6 +156,7 @@ impl Canary {
             recent: VecDeque::new(),
             limits: Limits::default(),
             nodes: BTreeMap::new(),
+            former: Former::default(),
             judge,
             flow,
             ratios: None,
@@ -338,6 +342,7 @@ impl Canary {
         self.measured.clear();
         self.assessed = None;
         self.limits = Limits::default();
+        self.former = Former::default();
         self.nodes.values_mut().for_each(|node| node.uncounted = 0);
         self.told = Told::default();
     }

@@ -1,11 +1,12 @@
 //! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
 //! written down.
 
-use wingbeat_core::id::{CanaryName, NodeId};
+use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::{Canary, Heard};
+use crate::engine::policy::Unaware;
 use crate::engine::record::{encode, entry, evidence_key};
 use crate::engine::{Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, UNHEARD, WINDOWS_KEY, show};
 use crate::store::Write;
@@ -64,7 +65,7 @@ impl Engine {
             self.checkpoint(now);
         }
         if self.policy_is_stale {
-            self.update_policy();
+            self.update_policy(now);
         }
     }
 
@@ -77,15 +78,16 @@ impl Engine {
 
     /// Shows the machine how things stand, and answers what it asks about metrics. `unaware` are the nodes that do not
     /// know how hosts are divided, once somebody had to ask.
-    fn look(&mut self, name: &CanaryName, unaware: &mut Option<Vec<NodeId>>, now: Timestamp) {
+    fn look(&mut self, name: &CanaryName, unaware: &mut Option<Unaware>, now: Timestamp) {
         let nothing_since = self.last_report.filter(|last| now.since(*last) > UNHEARD);
         let Some(canary) = self.roster.measure(name) else { return };
         let unaware = if canary.is_divided() {
-            unaware.get_or_insert_with(|| self.fleet.unaware(Some(self.policies.divisions()))).as_slice()
+            let unaware = unaware.get_or_insert_with(|| self.fleet.unaware(|place| self.policies.divisions(place)));
+            self.policies.unaware(unaware, canary)
         } else {
-            &[]
+            Vec::new()
         };
-        let facts = canary.facts(now, Heard { unaware, nothing_since });
+        let facts = canary.facts(now, Heard { unaware: &unaware, nothing_since });
         for text in canary.news() {
             self.say(name, Severity::Warning, format!("Notice {name}: {text}"), now);
             self.alerts.push(Alerted {

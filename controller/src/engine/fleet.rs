@@ -6,7 +6,7 @@ use wingbeat_core::analysis::ledger::WorkerKey;
 use wingbeat_core::id::NodeId;
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::policy::Divisions;
+use crate::engine::policy::{Divisions, Place, Unaware};
 
 /// Workers that are kept, over all voices. Beyond it the one that is silent longest is forgotten; it is back with its next
 /// report.
@@ -51,8 +51,8 @@ struct Worker {
     last: Timestamp,
     /// When it is forgotten if it stays silent.
     until: Timestamp,
-    /// How it divides hosts.
-    divisions: Divisions,
+    /// Which policy is for it, and how it divides hosts.
+    knows: (Place, Divisions),
 }
 
 impl Fleet {
@@ -63,7 +63,7 @@ impl Fleet {
         voice: &NodeId,
         key: WorkerKey,
         node: &NodeId,
-        divisions: Divisions,
+        knows: (Place, Divisions),
         is_judging: bool,
         now: Timestamp,
     ) -> u32 {
@@ -83,7 +83,7 @@ impl Fleet {
         *self.nodes.entry(node.clone()).or_default() += 1;
         self.voices.entry(voice.clone()).or_default().insert((until, key));
         self.order.insert((until, identity.clone()));
-        self.workers.insert(identity, Worker { node: node.clone(), last: now, until, divisions });
+        self.workers.insert(identity, Worker { node: node.clone(), last: now, until, knows });
         u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
@@ -107,11 +107,20 @@ impl Fleet {
         self.nodes.len()
     }
 
-    /// Returns the nodes with a worker that divides hosts in another way than `wanted`.
-    pub(super) fn unaware(&self, wanted: Divisions) -> Vec<NodeId> {
-        let unaware = self.workers.values().filter(|worker| worker.divisions != wanted);
-        let nodes: BTreeSet<&NodeId> = unaware.map(|worker| &worker.node).collect();
-        nodes.into_iter().cloned().collect()
+    /// Returns the nodes with a worker that divides hosts in another way than is `wanted` in its place.
+    pub(super) fn unaware(&self, wanted: impl Fn(&Place) -> Divisions) -> Unaware {
+        let mut unaware: BTreeMap<Place, BTreeSet<NodeId>> = BTreeMap::new();
+        for Worker { node, knows: (place, divisions), .. } in self.workers.values() {
+            if *place == Place::Unknown || *divisions != wanted(place) {
+                unaware.entry(place.clone()).or_default().insert(node.clone());
+            }
+        }
+        Unaware(unaware)
+    }
+
+    /// Notes that nodes are served something else than before: of nobody it is known what, until it reports again.
+    pub(super) fn misplaced(&mut self) {
+        self.workers.values_mut().for_each(|worker| worker.knows = (Place::Unknown, None));
     }
 
     /// Makes room for one more worker of a voice: at its own cost where it has many.
@@ -171,7 +180,11 @@ mod tests {
     /// A report of a worker whose node speaks for itself.
     fn heard(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
         let node = NodeId::new(node);
-        fleet.heard(&node, key(worker), &node, None, is_judging, now)
+        fleet.heard(&node, key(worker), &node, (Place::Others, None), is_judging, now)
+    }
+
+    fn unaware(fleet: &Fleet, wanted: Divisions) -> Vec<NodeId> {
+        fleet.unaware(|_| wanted).0.into_values().flatten().collect()
     }
 
     /// Four workers a node. Returns the tick that the last one is granted, too.
@@ -243,27 +256,27 @@ mod tests {
         let (mut fleet, _) = fleet(8, true, at(0));
         let forger = NodeId::new("forger");
         for worker in 0..100_000 {
-            fleet.heard(&forger, key(worker), &NodeId::new(worker.to_string()), None, true, at(1));
+            fleet.heard(&forger, key(worker), &NodeId::new(worker.to_string()), (Place::Others, None), true, at(1));
         }
         assert_eq!(
             (fleet.workers.len(), fleet.voices[&forger].len()),
             (8 + MAX_WORKERS_OF_VOICE, MAX_WORKERS_OF_VOICE)
         );
         // A key of somebody else is another worker.
-        let before = fleet.unaware(Some(5)).len();
-        fleet.heard(&forger, key(0), &NodeId::new("0"), Some(5), true, at(1));
-        assert!(fleet.unaware(Some(5)).contains(&NodeId::new("0")), "{before}");
+        fleet.heard(&forger, key(0), &NodeId::new("0"), (Place::Others, Some(5)), true, at(1));
+        assert!(unaware(&fleet, Some(5)).contains(&NodeId::new("0")));
     }
 
     #[test]
     fn who_divides_otherwise_is_named_while_it_reports() {
         let (mut fleet, _) = fleet(4, true, at(0));
         let knows = NodeId::new("knows");
-        let aware = |fleet: &mut Fleet, second| fleet.heard(&knows, key(9), &knows, Some(5), true, at(second));
+        let aware =
+            |fleet: &mut Fleet, second| fleet.heard(&knows, key(9), &knows, (Place::Others, Some(5)), true, at(second));
         aware(&mut fleet, 3);
-        assert_eq!(fleet.unaware(Some(5)), [NodeId::new("0")]);
+        assert_eq!(unaware(&fleet, Some(5)), [NodeId::new("0")]);
         aware(&mut fleet, 6);
-        assert_eq!(fleet.unaware(Some(5)), []);
-        assert_eq!(fleet.unaware(Some(6)), [NodeId::new("knows")]);
+        assert_eq!(unaware(&fleet, Some(5)), []);
+        assert_eq!(unaware(&fleet, Some(6)), [NodeId::new("knows")]);
     }
 }

@@ -22,8 +22,12 @@ impl Engine {
         let voice = NodeId::new(peer.voice(&request.node_id));
         let node = NodeId::new(request.node_id.clone());
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
-        // What is of no rollout in progress is left out before anything is made of it.
-        let ours = |report: &&ClusterReport| self.owner(&report.cluster, Epoch::new(report.epoch)).is_some();
+        // What is of no rollout in progress, or of one that the node is not served, is left out before anything is made of it.
+        let ours = |report: &&ClusterReport| {
+            let owner = self.owner(&report.cluster, Epoch::new(report.epoch));
+            let canary = owner.and_then(|(name, _)| self.roster.get(name));
+            canary.is_some_and(|canary| self.policies.reaches(&request.node_cluster, canary, now))
+        };
         let entries = request.clusters.iter().filter(ours).map(reported);
         let entries: Result<Vec<Reported>, ReportError> = entries.collect();
         let entries = entries.map_err(|error| NotTaken::Malformed(error.to_string()))?;
@@ -44,8 +48,8 @@ impl Engine {
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         self.clients.reported(&voice, now);
-        let divisions = self.policies.divisions_of(request.policy_version);
-        let tick = self.fleet.heard(&voice, key, &node, divisions, self.roster.is_judging(), now);
+        let knows = self.policies.place_of(&request.node_cluster, request.policy_version);
+        let tick = self.fleet.heard(&voice, key, &node, knows, self.roster.is_judging(), now);
         let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);
         if ahead.is_none() {
@@ -61,7 +65,7 @@ impl Engine {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }
-        let policy = self.policies.news(request.policy_version, request.automaton_format);
+        let policy = self.policies.news(&request.node_cluster, request.policy_version, request.automaton_format);
         Ok(ReportResponse {
             received: ingested.received,
             durable: ingested.durable,

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_core::id::{Arm, CanaryName, ClusterName};
+use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::model::Listener;
 
 use crate::engine::canary::Canary;
 use crate::engine::routes::Served;
@@ -72,6 +74,14 @@ impl Roster {
         self.served.remove(name);
         self.index(name);
         removed
+    }
+
+    /// Notes whom the listeners are for until now: what these nodes counted of a rollout is still on its way.
+    pub(super) fn note_nodes(&mut self, listeners: &[Listener], now: Timestamp) {
+        for canary in self.canaries.values_mut().filter(|canary| canary.is_counted()) {
+            let own = &canary.managed.service.listeners;
+            canary.former.note(listeners.iter().filter(|listener| own.contains(&listener.name)), now);
+        }
     }
 
     /// Returns what is served of each.

@@ -36,6 +36,7 @@ mod epochs;
 mod recording;
 mod refusals;
 mod rules;
+mod scopes;
 mod voices;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The wanted revision goes to insiders only.
-fn by_rules(revision: &str) -> Setup {
+pub(super) fn by_rules(revision: &str) -> Setup {
     let plan = Plan::try_new(&PlanInput {
         name: Some(name()),
         target: "backend".into(),
