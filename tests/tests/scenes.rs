@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use wingbeat_demo::scene::{Outcome, Scenario, Scene, Sight};
+use wingbeat_demo::stage::{CANARY, PRIMARY};
 use wingbeat_test_support::reasons::{numbers, supports_its_claim};
 
 /// What the canary of the scene `latency` is late by: less than what makes a request overdue, or it would hang.
@@ -30,9 +31,12 @@ fn scene(scenario: Scenario) -> Scene {
 /// Plays a scene. Returns what became of it, and its events.
 async fn play(scenario: Scenario) -> (Outcome, Vec<String>) {
     let told = Mutex::new(Vec::new());
-    let spectator = |sight: Sight<'_>| {
-        if let Sight::Line(Some(_), text) = sight {
-            told.lock().expect("not poisoned").push(text.to_owned());
+    let spectator = |sight: Sight<'_>| match sight {
+        Sight::Line(Some(_), text) => told.lock().expect("not poisoned").push(text.to_owned()),
+        Sight::Line(None, _) => {}
+        // Whoever serves in the end: what is counted of the revisions stays theirs.
+        Sight::View(_, view) => {
+            assert_eq!((view.primary_revision.as_str(), view.canary_revision.as_deref()), (PRIMARY, Some(CANARY)));
         }
     };
     let played = scene(scenario).play(wingbeat::FILTER, &spectator).await.expect("the scene is played to its end");

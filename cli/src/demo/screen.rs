@@ -148,6 +148,8 @@ fn draw_arms(view: &CanaryView, area: Rect, buffer: &mut Buffer) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use ratatui::backend::TestBackend;
     use wingbeat_controller::view::{ArmsView, EvidenceView, VerdictView};
     use wingbeat_core::analysis::judge::{Harm, HarmSafe};
@@ -198,6 +200,43 @@ mod tests {
             .draw(|frame| draw("errors at 1000 requests a second", since, &view(), frame.area(), frame.buffer_mut()))
             .unwrap();
         insta::assert_snapshot!(terminal.backend());
+    }
+
+    /// What a terminal is sent.
+    #[derive(Clone, Default)]
+    struct Sent(Arc<Mutex<Vec<u8>>>);
+
+    impl Sent {
+        /// Returns true if the cursor was shown later than it was hidden.
+        fn shows_cursor(&self) -> bool {
+            let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+            text.rfind("\u{1b}[?25h") > text.rfind("\u{1b}[?25l")
+        }
+    }
+
+    impl std::io::Write for Sent {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// However it ends: who interrupts the demo wants to see the cursor, too.
+    #[test]
+    fn the_cursor_is_seen_again_in_the_end() {
+        let sent = Sent::default();
+        let options = TerminalOptions { viewport: Viewport::Fixed(Rect::new(0, 0, 80, HEIGHT)) };
+        let terminal = Terminal::with_options(CrosstermBackend::new(sent.clone()), options).unwrap();
+        let screen = Screen { title: "errors".to_owned(), shown: Mutex::new(Shown { terminal, last: None }) };
+        screen.show(Sight::View(Duration::ZERO, &view()));
+        screen.show(Sight::View(Duration::from_secs(1), &view()));
+        assert!(!sent.shows_cursor(), "while it is drawn");
+        screen.close();
+        assert!(sent.shows_cursor());
     }
 
     #[test]
