@@ -128,16 +128,8 @@ impl Fleet {
         for number in 1..=edges {
             places.push(Edge { name: format!("edge-{number}"), entry: free().await, envoy: None });
         }
-        let listeners: Vec<String> = places
-            .iter()
-            .map(|Edge { name, entry, .. }| {
-                format!(
-                    "apiVersion: wingbeat.dev/v1alpha1\nkind: Listener\nmetadata: {{name: {name}}}\n\
-                     spec: {{address: 127.0.0.1, port: {}, nodes: [{name}]}}\n",
-                    entry.port()
-                )
-            })
-            .collect();
+        let listeners =
+            places.iter().map(|Edge { name, entry, .. }| listener(name, *entry, &[name])).collect::<Vec<_>>();
         let mut fleet = Self {
             control: None,
             state: tempfile::tempdir()?,
@@ -216,6 +208,12 @@ impl Fleet {
         })
     }
 
+    /// Has Envoys listen like this from now on: names of listeners, with an address and their nodes.
+    pub fn listen(&self, listeners: &[(&str, SocketAddr, &[&str])]) -> anyhow::Result<()> {
+        let texts: Vec<String> = listeners.iter().map(|(name, entry, nodes)| listener(name, *entry, nodes)).collect();
+        self.apply(LISTENERS, texts.join("---\n"))
+    }
+
     /// Takes a canary's documents away.
     pub fn remove(&self, name: &str) -> anyhow::Result<()> {
         self.change(|documents| {
@@ -268,6 +266,11 @@ impl Fleet {
         if let Some(place) = self.edges.get_mut(edge) {
             place.envoy = None;
         }
+    }
+
+    /// Returns where users of an Envoy connect.
+    pub fn entry(&self, edge: usize) -> Option<SocketAddr> {
+        self.edges.get(edge).map(|edge| edge.entry)
     }
 
     /// Returns an Envoy that is there.
@@ -333,4 +336,14 @@ impl Fleet {
         let canary = CanaryName::new(NAMESPACE, name);
         Ok(self.handle().command(canary, verb, id.to_owned()).await?)
     }
+}
+
+/// Returns the document of a listener.
+fn listener(name: &str, entry: SocketAddr, nodes: &[&str]) -> String {
+    format!(
+        "apiVersion: wingbeat.dev/v1alpha1\nkind: Listener\nmetadata: {{name: {name}}}\n\
+         spec: {{address: 127.0.0.1, port: {}, nodes: [{}]}}\n",
+        entry.port(),
+        nodes.join(", ")
+    )
 }

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use wingbeat_controller::setup::{Audience, Managed, Setup};
 use wingbeat_controller::view::{ArmView, ArmsView, CanaryView};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
@@ -19,7 +17,7 @@ use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{AccessLog, Listener, Retries};
 
-use crate::{Answer, PATIENCE, send};
+use crate::{Answer, PATIENCE, config, send};
 
 /// A canary on trial. Nobody rolls it back, whatever it does.
 #[derive(Debug, Clone)]
@@ -201,13 +199,7 @@ impl Lab {
 
     /// Returns what Envoy says of its configuration, as it is on the wire.
     pub async fn config(&self, resource: &str) -> String {
-        let admin = self.envoy().admin().expect("an administration interface");
-        let request = format!("GET /config_dump?resource={resource} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        let mut connection = TcpStream::connect(admin).await.expect("Envoy accepts");
-        connection.write_all(request.as_bytes()).await.expect("Envoy reads");
-        let mut dump = Vec::new();
-        connection.read_to_end(&mut dump).await.expect("Envoy answers");
-        String::from_utf8_lossy(&dump).into_owned()
+        config(self.envoy(), &format!("?resource={resource}")).await
     }
 
     /// Returns the Envoy.

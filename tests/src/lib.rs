@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use wingbeat_demo::envoy::Envoy;
 
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +36,17 @@ pub async fn send(entry: SocketAddr, request: &[u8]) -> Answer {
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let revision = lines.find_map(|line| line.strip_prefix("x-revision: ").map(str::to_owned));
     Answer { status, revision }
+}
+
+/// Returns what an Envoy says of its configuration, as it is on the wire; `query` says of which part.
+pub async fn config(envoy: &Envoy, query: &str) -> String {
+    let admin = envoy.admin().expect("an administration interface");
+    let request = format!("GET /config_dump{query} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let mut connection = TcpStream::connect(admin).await.expect("Envoy accepts");
+    connection.write_all(request.as_bytes()).await.expect("Envoy reads");
+    let mut dump = Vec::new();
+    connection.read_to_end(&mut dump).await.expect("Envoy answers");
+    String::from_utf8_lossy(&dump).into_owned()
 }
 
 /// Reads the head of a request without a body, as an upstream does. None if the connection ends before.

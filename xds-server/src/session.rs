@@ -18,6 +18,9 @@
 //! - Routes wait for clusters that are on their way, [`PATIENCE`] at most, and for nothing else: hosts whose clusters are
 //!   missing or refused hold no other one back.
 //!
+//! - Connections of a listener that is gone go by its routes until they end: these stay, with all that they lead to, and
+//!   follow what others are served, for as long as the client names them.
+//!
 //! - A client that has routes of another state keeps all that it has, until this state may take over.
 //!
 //! Time is an argument: how long ago the stream began.
@@ -338,7 +341,7 @@ impl Session {
                 Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
                     let holding = &self.of(referrer).holding;
                     let is_gone = holding.without(&self.target(referrer)).is_empty() && !holding.is_outstanding();
-                    (is_gone && self.is_settled(referrer)).then(BTreeSet::new)
+                    (is_gone && self.is_settled(referrer)).then(|| self.drained(kind))
                 }
             };
             let Some(used) = used else { continue };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::resource::{Kind, Resource};
 use crate::scope::{Scope, Scopes};
 use crate::snapshot::Snapshot;
 
@@ -23,6 +24,11 @@ impl Views {
     /// Returns what nodes are served that say that they are this `node.cluster`.
     pub fn of_node(&self, node_cluster: &str) -> Arc<Snapshot> {
         self.of_scope(self.scopes.of_node(node_cluster)).cloned().unwrap_or_default()
+    }
+
+    /// Returns a resource as it is served in some scope.
+    pub(crate) fn find(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>> {
+        self.snapshots.values().find_map(|snapshot| snapshot.of(kind).get(name))
     }
 
     /// Returns what nodes of this scope are served, if it is one.

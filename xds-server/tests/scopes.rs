@@ -1,7 +1,7 @@
 //! Nodes are served what is on the listeners that are for them, and nothing of what is on others.
 #![expect(clippy::expect_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,13 +70,16 @@ struct Client {
     /// What it has accepted, with the bytes.
     held: BTreeMap<(Kind, String), Vec<u8>>,
     asked: BTreeMap<Kind, Vec<String>>,
+    /// Whether connections of listeners that are gone go on.
+    drains: bool,
     node_cluster: &'static str,
 }
 
 impl Client {
     fn new(dialect: Dialect, node_cluster: &'static str, views: &Views) -> Self {
         let (held, asked) = (BTreeMap::new(), BTreeMap::new());
-        let mut client = Self { session: Session::new(dialect), dialect, held, asked, node_cluster };
+        let session = Session::new(dialect);
+        let mut client = Self { session, dialect, held, asked, drains: false, node_cluster };
         assert_eq!(client.session.snapshot(&views.of_node(node_cluster), NOW), []);
         for kind in [Kind::Cluster, Kind::Listener] {
             let names = client.names(&[], &[]);
@@ -86,8 +89,17 @@ impl Client {
     }
 
     fn sees(&mut self, views: &Views) {
-        let due = self.session.snapshot(&views.of_node(self.node_cluster), NOW);
+        let mut due = self.session.snapshot(&views.of_node(self.node_cluster), NOW);
+        due.extend(self.session.follow(views, NOW));
         self.take(due);
+    }
+
+    /// Its last connection of a listener that is gone ends.
+    fn ends_draining(&mut self) {
+        self.drains = false;
+        let listeners = self.of(Kind::Listener);
+        self.held.retain(|(of, name), _| *of != Kind::Routes || listeners.contains(name));
+        self.follow(Kind::Listener);
     }
 
     fn names(&self, more: &[String], less: &[String]) -> Names {
@@ -118,7 +130,7 @@ impl Client {
             for resource in &response.resources {
                 self.held.insert((kind, resource.name.clone()), resource.body.to_vec());
             }
-            if kind == Kind::Listener {
+            if kind == Kind::Listener && !self.drains {
                 // Routes go with the listener that they are of.
                 let listeners = self.of(kind);
                 self.held.retain(|(of, name), _| *of != Kind::Routes || listeners.contains(name));
@@ -142,7 +154,11 @@ impl Client {
             Kind::Cluster => Kind::Endpoints,
             Kind::Endpoints | Kind::Routes | Kind::Extension => return,
         };
-        let wanted: Vec<String> = self.of(kind);
+        let mut wanted: Vec<String> = self.of(kind);
+        if kind == Kind::Listener && self.drains {
+            let before = self.asked.get(&of).into_iter().flatten();
+            wanted = wanted.iter().chain(before).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        }
         let asked = self.asked.insert(of, wanted.clone()).unwrap_or_default();
         if asked == wanted {
             return;
@@ -287,5 +303,26 @@ fn a_node_that_gains_and_loses_scope_is_never_led_nowhere() {
             let held = [Kind::Cluster, Kind::Listener, Kind::Routes].map(|kind| client.of(kind));
             assert_eq!(held, [owned(clusters), owned(tables), owned(tables)], "{dialect:?} {nodes:?}");
         }
+    }
+}
+
+/// Envoy lets connections of a listener that is gone end in their time. Until then their requests are served, and what is
+/// decided meanwhile holds for them too.
+#[test]
+fn connections_of_a_listener_that_is_gone_are_served_until_they_end() {
+    let of = |nodes: &[&'static str], rev| render(&model(&[("left", nodes)], &[("shop", &["left"], rev)]));
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let mut client = Client::new(dialect, "a", &of(&["a"], 1));
+        client.drains = true;
+        client.sees(&of(&["b"], 1));
+        let held = [Kind::Listener, Kind::Routes, Kind::Cluster].map(|kind| client.of(kind));
+        assert_eq!(held, [owned(&[]), owned(&["left"]), owned(&["shop"])], "{dialect:?}");
+        let decided = of(&["b"], 2);
+        client.sees(&decided);
+        let table = decided.of_node("b").of(Kind::Routes).get("left").map(|table| table.body.to_vec());
+        assert_eq!(client.held.get(&(Kind::Routes, "left".to_owned())).cloned(), table, "{dialect:?}");
+        client.ends_draining();
+        let held = [Kind::Routes, Kind::Cluster, Kind::Endpoints].map(|kind| client.of(kind));
+        assert_eq!(held[..2], [owned(&[]), owned(&[])], "{dialect:?}");
     }
 }

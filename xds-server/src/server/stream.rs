@@ -184,8 +184,10 @@ impl<I: Intake> Open<I> {
                         return Ok(());
                     }
                     let views = served.borrow_and_update().clone();
-                    let taken = views.map(|views| session.snapshot(&views.of_node(node_cluster), began.elapsed()));
-                    due = taken.unwrap_or_default();
+                    if let Some(views) = views {
+                        due = session.snapshot(&views.of_node(node_cluster), began.elapsed());
+                        due.extend(session.follow(&views, began.elapsed()));
+                    }
                 }
                 () = until(expiry) => due = session.expire(began.elapsed()),
             }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::resource::{Kind, Resource};
 use crate::session::patience::ClusterState;
 use crate::session::table::{Composed, First, Table};
-use crate::session::{Response, Session};
+use crate::session::{Response, Session, Subscription};
+use crate::views::Views;
 
 impl Session {
     /// Returns when [`Session::expire`] is due, if it is.
@@ -52,6 +53,31 @@ impl Session {
             used.extend(held.into_iter().flat_map(|held| held.refers_to.iter().cloned()));
         }
         Some(used)
+    }
+
+    /// Returns what of a type that is gone goes on though no listener refers to it: Envoy lets connections of a listener that
+    /// is gone end in their time, by its routes, and names these until then.
+    pub(super) fn drained(&self, kind: Kind) -> BTreeSet<String> {
+        let subscription = self.of(kind);
+        let lingering = subscription.lingering.values().filter(|_| kind == Kind::Routes);
+        let named = lingering.filter(|table| self.is_wanted(subscription, table));
+        named.map(|table| table.name.clone()).collect()
+    }
+
+    /// Takes what others are served of what is gone for the client and goes on: an abort is one for connections of a listener
+    /// that is gone, too.
+    pub fn follow(&mut self, views: &Views, now: Duration) -> Vec<Response> {
+        self.now = now;
+        for kind in [Kind::Cluster, Kind::Endpoints, Kind::Routes] {
+            let Subscription { lingering, dirty, .. } = self.of_mut(kind);
+            for held in lingering.values_mut() {
+                let newer = views.find(kind, &held.name).filter(|newer| newer.version != held.version);
+                if let Some(newer) = newer {
+                    (*held, *dirty) = (newer.clone(), true);
+                }
+            }
+        }
+        self.pump()
     }
 
     /// Returns true if routes that the client came with may lead to something of this type that is gone: it has not taken
