@@ -133,9 +133,9 @@ mod tests {
         let mut proxies = Proxies::default();
         let at = Timestamp::from_millis;
         let mut news = |stream, node: &str, what, ms| proxies.heard(&News { node: node.into(), stream, what }, at(ms));
-        news(1, "edge-1", Happened::Connected { voice: None }, 1_000);
+        news(1, "edge-1", Happened::Connected { voice: None, node_cluster: String::new() }, 1_000);
         news(1, "edge-1", Happened::Settled(Kind::Cluster), 2_000);
-        news(2, "edge-2", Happened::Connected { voice: None }, 2_000);
+        news(2, "edge-2", Happened::Connected { voice: None, node_cluster: String::new() }, 2_000);
         let names = || vec!["public".to_owned()];
         let nack =
             Nack { kind: Kind::Listener, names: names(), culprits: Some(names()), error: "cannot bind".to_owned() };

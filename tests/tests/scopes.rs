@@ -86,7 +86,8 @@ async fn holds(fleet: &Fleet, edge: usize, what: &str, wanted: impl Fn(&str) -> 
             poll.tick().await;
         }
     };
-    tokio::time::timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("edge {edge}: {what}"));
+    let held = tokio::time::timeout(PATIENCE, held).await;
+    assert!(held.is_ok(), "edge {edge}: {what}: {}", dump(fleet, edge).await);
 }
 
 /// Two Envoys of different `node.cluster`, a canary behind each. The second one's listener `spare` moves to the first one
@@ -129,9 +130,8 @@ async fn real_envoy_each_has_what_its_listeners_lead_to_and_nothing_else() {
     // Neither Envoy nor its filter has anything of the other canary.
     let dumps = [dump(&fleet, 0).await, dump(&fleet, 1).await];
     let token = {
-        let text = &dumps[1];
-        let at = text.find("x-wingbeat-arm").expect("an A/B test goes by the arm header");
-        let exact = text[at..].split("\"exact\": \"").nth(1).expect("its value");
+        let (_, header) = dumps[1].split_once("x-wingbeat-arm").expect("an A/B test goes by the arm header");
+        let (_, exact) = header.split_once("\"exact\": \"").expect("its value");
         exact.split('"').next().expect("its end").to_owned()
     };
     assert!(token.len() >= 16, "{token}");

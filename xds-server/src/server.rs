@@ -77,6 +77,8 @@ pub enum Happened {
     Connected {
         /// Whose voice its reports are; nothing if none of it would be taken.
         voice: Option<String>,
+        /// `node.cluster` of the client.
+        node_cluster: String,
     },
     /// It refused a configuration, and keeps the one before.
     Refused(Nack),
@@ -292,8 +294,9 @@ impl<I: Intake> ReportService for Reports<I> {
         let (metadata, extensions, report) = request.into_parts();
         let peer = peer_of(&extensions)?;
         let access = &self.gate.access;
-        let refused =
-            access.refuses_reports(&peer, metadata.as_ref()).or_else(|| access.refuses_node(&peer, &report.node_id));
+        let refused = access
+            .refuses_reports(&peer, metadata.as_ref())
+            .or_else(|| access.refuses_node(&peer, &report.node_id, &report.node_cluster));
         if let Some(refused) = refused {
             return Err(self.gate.refuse(&peer, refused));
         }

@@ -97,6 +97,12 @@ struct Subscription {
     dirty: bool,
 }
 
+impl Subscription {
+    fn wants(&self, resource: &Resource) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
+    }
+}
+
 impl Session {
     /// Returns the machine of a new stream.
     pub fn new(dialect: Dialect) -> Self {
@@ -246,7 +252,7 @@ impl Session {
         current
             .into_iter()
             .flat_map(|all| all.values())
-            .all(|resource| !self.is_wanted(subscription, resource) || subscription.holding.has_accepted(resource))
+            .all(|resource| !subscription.wants(resource) || subscription.holding.has_accepted(resource))
     }
 
     fn subscribe(&mut self, kind: Kind, names: &Names) -> Result<(), TooManyNames> {
@@ -506,13 +512,9 @@ impl Session {
         let subscription = self.of(kind);
         let current = self.snapshot.as_ref().map(|snapshot| snapshot.of(kind));
         let all = current.into_iter().flat_map(|all| all.iter()).chain(&subscription.lingering);
-        all.filter(|(_, resource)| self.is_wanted(subscription, resource))
+        all.filter(|(_, resource)| subscription.wants(resource))
             .map(|(name, resource)| (name.clone(), resource.clone()))
             .collect()
-    }
-
-    fn is_wanted(&self, subscription: &Subscription, resource: &Resource) -> bool {
-        subscription.wanted.as_ref().is_some_and(|wanted| wanted.covers(&resource.name))
     }
 
     fn of(&self, kind: Kind) -> &Subscription {

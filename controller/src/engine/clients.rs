@@ -25,14 +25,17 @@ const ALONE: Span = Span::from_secs(10);
 /// Voices that are remembered to have reported. Later ones count once they are heard of by the judge.
 const MOST_VOICES: usize = 10_000;
 
+/// Values of `node.cluster` that are remembered of each.
+const MOST_CLUSTERS: usize = 16;
+
 /// Open streams, and what stands in the way of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    streams: BTreeMap<u64, Option<NodeId>>,
-    /// Whose voices take configuration and may report, with the number of their streams.
-    voices: BTreeMap<NodeId, u64>,
-    /// Whose voices reported, and when they did last.
-    reporters: BTreeMap<NodeId, Timestamp>,
+    streams: BTreeMap<u64, Option<(NodeId, String)>>,
+    /// Whose voices take configuration and may report, with the number of their streams of each `node.cluster`.
+    voices: BTreeMap<NodeId, BTreeMap<String, u64>>,
+    /// Whose voices reported, and when they did last, by `node.cluster`.
+    reporters: BTreeMap<NodeId, BTreeMap<String, Timestamp>>,
     /// What was refused together by who cannot be told what of it is to blame.
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
@@ -79,22 +82,23 @@ impl Clients {
     /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble.
     pub(super) fn heard(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
         match &news.what {
-            Happened::Connected { voice } => {
+            Happened::Connected { voice, node_cluster } => {
                 self.changed |= self.streams.is_empty();
                 self.mismatched = None;
-                let voice = voice.as_ref().map(NodeId::new);
-                if let Some(voice) = &voice {
-                    let streams = self.voices.entry(voice.clone()).or_default();
+                let voice = voice.as_ref().map(|voice| (NodeId::new(voice), node_cluster.clone()));
+                if let Some((voice, node_cluster)) = voice.clone() {
+                    let streams = self.voices.entry(voice).or_default().entry(node_cluster).or_default();
                     *streams = streams.saturating_add(1);
                 }
                 self.streams.insert(news.stream, voice);
             }
             Happened::Left => {
-                if let Some(voice) = self.streams.remove(&news.stream).flatten()
-                    && let Some(streams) = self.voices.get_mut(&voice)
+                if let Some((voice, node_cluster)) = self.streams.remove(&news.stream).flatten()
+                    && let Some(clusters) = self.voices.get_mut(&voice)
                 {
-                    *streams = streams.saturating_sub(1);
-                    if *streams == 0 {
+                    clusters.entry(node_cluster).and_modify(|streams| *streams = streams.saturating_sub(1));
+                    clusters.retain(|_, streams| *streams > 0);
+                    if clusters.is_empty() {
                         self.voices.remove(&voice);
                     }
                 }
@@ -127,21 +131,35 @@ impl Clients {
         Vec::new()
     }
 
-    /// Notes that somebody reported.
-    pub(super) fn reported(&mut self, voice: &NodeId, now: Timestamp) {
-        if let Some(last) = self.reporters.get_mut(voice) {
+    /// Notes that somebody reported, for a node of this cluster.
+    pub(super) fn reported(&mut self, voice: &NodeId, node_cluster: &str, now: Timestamp) {
+        if !self.reporters.contains_key(voice) && self.reporters.len() >= MOST_VOICES {
+            return;
+        }
+        let clusters = self.reporters.entry(voice.clone()).or_default();
+        if let Some(last) = clusters.get_mut(node_cluster) {
             *last = now;
-        } else if self.reporters.len() < MOST_VOICES {
-            self.reporters.insert(voice.clone(), now);
+        } else if clusters.len() < MOST_CLUSTERS {
+            clusters.insert(node_cluster.to_owned(), now);
         }
     }
 
-    /// Returns how many voices there are: of those that take configuration, and of those that reported in the last
-    /// `silent`.
-    pub(super) fn voices(&mut self, now: Timestamp, silent: Span) -> usize {
-        self.reporters.retain(|_, last| now.since(*last) <= silent);
-        let others = self.reporters.keys().filter(|voice| !self.voices.contains_key(*voice));
-        self.voices.len().saturating_add(others.count())
+    /// Forgets who has not reported for so long.
+    pub(super) fn forget_silent(&mut self, now: Timestamp, silent: Span) {
+        self.reporters.retain(|_, clusters| {
+            clusters.retain(|_, last| now.since(*last) <= silent);
+            !clusters.is_empty()
+        });
+    }
+
+    /// Returns how many voices there are of nodes in some clusters: of those that take configuration, and of those that
+    /// reported lately.
+    pub(super) fn voices(&self, is_served: impl Fn(&str) -> bool) -> usize {
+        let connected = self.voices.iter().filter(|(_, clusters)| clusters.keys().any(|name| is_served(name)));
+        let connected: BTreeSet<&NodeId> = connected.map(|(voice, _)| voice).collect();
+        let reporting = self.reporters.iter().filter(|(_, clusters)| clusters.keys().any(|name| is_served(name)));
+        let others = reporting.filter(|(voice, _)| !connected.contains(voice)).count();
+        connected.len().saturating_add(others)
     }
 
     fn refused(

@@ -1,6 +1,8 @@
 //! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
 //! written down.
 
+use std::collections::BTreeMap;
+
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
@@ -25,10 +27,20 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp) {
         self.store_aborts(now);
         let closed = self.windows.close(now);
-        let voices = if closed.is_empty() { 0 } else { self.clients.voices(now, UNHEARD) };
+        if !closed.is_empty() {
+            self.clients.forget_silent(now, UNHEARD);
+        }
+        // Of thousands of canaries, most are on the same listeners.
+        let mut voices: BTreeMap<Vec<String>, usize> = BTreeMap::new();
         for (name, batch) in closed {
             if let Some(canary) = self.roster.measure(&name) {
-                canary.expect(voices);
+                let listeners = &canary.managed.service.listeners;
+                let expected = voices.get(listeners).copied().unwrap_or_else(|| {
+                    let voices_of = self.clients.voices(|node_cluster| self.policies.serves(node_cluster, canary));
+                    voices.insert(listeners.clone(), voices_of);
+                    voices_of
+                });
+                canary.expect(expected);
                 // A window may end after the rollout did: nobody judges it.
                 let is_taken = canary.is_judged();
                 canary.observe(batch);

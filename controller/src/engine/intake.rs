@@ -47,7 +47,7 @@ impl Engine {
         // One that leaves out what is not held here shows nothing yet.
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
-        self.clients.reported(&voice, now);
+        self.clients.reported(&voice, &request.node_cluster, now);
         let knows = self.policies.place_of(&request.node_cluster, request.policy_version);
         let tick = self.fleet.heard(&voice, key, &node, knows, self.roster.is_judging(), now);
         let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };

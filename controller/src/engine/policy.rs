@@ -96,9 +96,14 @@ impl Policies {
         self.others.replace(policy_of(&|canary| serves(scope, canary) || canary.former.had_all(now)));
     }
 
+    /// Returns true if nodes of this `node.cluster` are served a canary.
+    pub(super) fn serves(&self, node_cluster: &str, canary: &Canary) -> bool {
+        serves(self.scopes.of_node(node_cluster), canary)
+    }
+
     /// Returns true if nodes of this `node.cluster` are served a canary, or were until lately: what they report of it counts.
     pub(super) fn reaches(&self, node_cluster: &str, canary: &Canary, now: Timestamp) -> bool {
-        serves(self.scopes.of_node(node_cluster), canary) || canary.former.had(node_cluster, now)
+        self.serves(node_cluster, canary) || canary.former.had(node_cluster, now)
     }
 
     /// Returns the policy for a filter of this `node.cluster` that has `version` and runs automata of `format`, if it is

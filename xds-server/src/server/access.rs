@@ -12,7 +12,7 @@ use wingbeat_core::foreign::unfit_name;
 
 use crate::server::identity::{NodeList, Peer};
 
-/// Bytes of a node's id. One that is longer is refused: ids are kept as long as the nodes are there.
+/// Bytes of a node's id, and of its cluster. One that is longer is refused: they are kept as long as the nodes are there.
 pub const MAX_NODE_ID: usize = 256;
 
 /// Refusals for the same cause are logged at most once in this time, with the number of those between.
@@ -86,10 +86,13 @@ impl Cause {
 }
 
 impl Access {
-    /// Returns why a peer may not speak as this node, if it may not.
-    pub(super) fn refuses_node(&self, peer: &Peer, node: &str) -> Option<(Cause, Status)> {
-        if let Some(why) = unfit_name("the node's id", node, MAX_NODE_ID) {
-            return Some((Cause::Malformed, Status::invalid_argument(why)));
+    /// Returns why a peer may not speak as this node of this cluster, if it may not. Nothing binds the cluster: it is what
+    /// nodes say of themselves.
+    pub(super) fn refuses_node(&self, peer: &Peer, node: &str, cluster: &str) -> Option<(Cause, Status)> {
+        for (what, name) in [("the node's id", node), ("the node's cluster", cluster)] {
+            if let Some(why) = unfit_name(what, name, MAX_NODE_ID) {
+                return Some((Cause::Malformed, Status::invalid_argument(why)));
+            }
         }
         let why = self.nodes.refuses(peer, node)?;
         Some((Cause::Node, Status::permission_denied(why)))

@@ -122,7 +122,7 @@ impl<I: Intake> Open<I> {
     async fn converse<M: Dialogue>(mut self, mut requests: Streaming<M>) {
         let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
         let node = first.node();
-        if let Some(refused) = self.gate.access.refuses_node(&self.peer, &node.id) {
+        if let Some(refused) = self.gate.access.refuses_node(&self.peer, &node.id, &node.cluster) {
             let _gone = self.responses.try_send(Err(self.gate.refuse(&self.peer, refused)));
             return;
         }
@@ -133,7 +133,7 @@ impl<I: Intake> Open<I> {
         let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
         let service = services::name(self.only);
         tracing::info!(node = node.id, stream = number, peer = %self.peer, service, "Envoy connected");
-        tell(Happened::Connected { voice });
+        tell(Happened::Connected { voice, node_cluster: node.cluster.clone() });
         let mut session = Session::new(M::DIALECT).with_memory(self.memory.clone()).of_lineage(self.store.lineage());
         let ended = self.feed(&mut session, &node.cluster, first, &mut requests, &tell).await;
         if let Err(status) = ended {

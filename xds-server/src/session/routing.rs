@@ -38,7 +38,7 @@ impl Session {
         }
         let mut used = BTreeSet::new();
         for wanted in self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Routes).values()) {
-            if self.is_wanted(subscription, wanted) {
+            if subscription.wants(wanted) {
                 let resource = self.composed(Kind::Routes, wanted).table?;
                 if !subscription.holding.has_accepted(&resource) {
                     return None;
@@ -47,7 +47,7 @@ impl Session {
             }
         }
         // Listeners that the client may still have lead by these.
-        for lingering in subscription.lingering.values().filter(|table| self.is_wanted(subscription, table)) {
+        for lingering in subscription.lingering.values().filter(|table| subscription.wants(table)) {
             used.extend(lingering.refers_to.iter().cloned());
             let held = self.tables.get(&lingering.name).and_then(Table::accepted);
             used.extend(held.into_iter().flat_map(|held| held.refers_to.iter().cloned()));
@@ -60,7 +60,7 @@ impl Session {
     pub(super) fn drained(&self, kind: Kind) -> BTreeSet<String> {
         let subscription = self.of(kind);
         let lingering = subscription.lingering.values().filter(|_| kind == Kind::Routes);
-        let named = lingering.filter(|table| self.is_wanted(subscription, table));
+        let named = lingering.filter(|table| subscription.wants(table));
         named.map(|table| table.name.clone()).collect()
     }
 

@@ -92,7 +92,7 @@ fn only_who_needs_what_is_to_blame_is_told() {
     {
         let mut world = World::new();
         world.engine.told();
-        world.engine.heard(&news(1, Happened::Connected { voice: None }), world.now);
+        world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
         let nack = |culprits: &[&str]| {
             let names = vec![mine.to_owned(), other.to_owned()];
             let culprits = Some(culprits.iter().map(ToString::to_string).collect());
@@ -113,7 +113,7 @@ fn only_who_needs_what_is_to_blame_is_told() {
 fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
     let mut world = World::new();
     world.engine.told();
-    world.engine.heard(&news(1, Happened::Connected { voice: None }), world.now);
+    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
     let overdue = |clusters: &[&str]| news(1, Happened::Overdue(clusters.iter().map(ToString::to_string).collect()));
     for (clusters, told) in
         [(&["prod/other/1"][..], 0), (&["prod/backend/1", "prod/other/1"], 1), (&["prod/backend/1"], 0)]
@@ -130,7 +130,7 @@ fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
 #[test]
 fn routes_to_a_cluster_that_is_missing_are_told() {
     let mut world = World::new();
-    world.engine.heard(&news(1, Happened::Connected { voice: None }), world.now);
+    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
     world.engine.tick(world.now);
     world.engine.told();
     let mut without = setup("1");
@@ -163,6 +163,6 @@ fn it_is_told_that_there_is_no_proxy() {
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(conditions(&mut world).iter().any(|(kind, reason, _)| kind == "Connected" && reason == "NoProxies"));
-    world.engine.heard(&news(1, Happened::Connected { voice: None }), world.now);
+    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
     assert!(conditions(&mut world).iter().all(|(kind, ..)| kind != "Connected"));
 }

@@ -242,3 +242,25 @@ fn what_a_node_that_lost_its_scope_still_counts_is_taken_for_a_while() {
     assert_eq!(world.metric("wingbeat_report_parts_left_out_total"), ["2"]);
     assert!(!contains(&told(&mut world, "a"), "prod/shop"));
 }
+
+/// Who cannot say anything of a canary is not waited for before few are believed (P24).
+#[test]
+fn voices_are_those_of_nodes_that_are_served() {
+    let mut world = both(&["a"], &["b"]);
+    for (stream, node_cluster) in [(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "c")] {
+        let what = Happened::Connected { voice: Some(format!("10.0.0.{stream}")), node_cluster: node_cluster.into() };
+        world.engine.heard(&News { node: format!("edge-{stream}"), stream, what }, world.now);
+    }
+    let voices = |world: &World, of: &str| {
+        world.engine.clients.voices(|node_cluster| world.engine.policies.serves(node_cluster, canary(world, of)))
+    };
+    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (1, 3));
+    // One that takes no configuration, and one that does by then.
+    let (mut more, mut same) = (Worker::new("more", "a", &["shop"]), Worker::new("10.0.0.1", "a", &["shop"]));
+    pass(&mut world, &mut [&mut more, &mut same], 3);
+    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (2, 3));
+    world.engine.heard(&News { node: "edge-2".to_owned(), stream: 2, what: Happened::Left }, world.now);
+    world.now = world.now.plus(Span::from_secs(20));
+    pass(&mut world, &mut [&mut same], 10);
+    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (1, 2));
+}

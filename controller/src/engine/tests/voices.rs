@@ -23,7 +23,7 @@ impl Voice {
 
     fn connect(&self, world: &mut World, stream: u64) {
         let node = format!("edge-{stream}");
-        let what = Happened::Connected { voice: Some(self.peer.voice(&node)) };
+        let what = Happened::Connected { voice: Some(self.peer.voice(&node)), node_cluster: String::new() };
         world.engine.heard(&News { node, stream, what }, world.now);
     }
 
