@@ -439,7 +439,6 @@ impl Session {
             removed.clear();
             self.of_mut(kind).removes_later = true;
         }
-        let subscription = self.of_mut(kind);
         if delta {
             // A name that does not exist is answered by its removal, so that nobody waits for it.
             removed.extend(forced.iter().filter(|name| !target.contains_key(*name)).cloned());
