@@ -56,6 +56,7 @@ mod show;
 mod stepping;
 mod texts;
 
+pub(crate) use fleet::FEW_REPORT_WITHIN;
 pub(crate) use memoir::EVENTS_KEPT;
 pub use record::OpenError;
 pub use reporters::Reporter;

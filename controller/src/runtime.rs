@@ -12,7 +12,7 @@ use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
-use crate::engine::{EVENTS_KEPT, Engine, Told, rfc3339};
+use crate::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
 use crate::mailbox::{Mailbox, Order, Report, Round};
 use crate::memory::{Crowd, give_back};
@@ -25,9 +25,10 @@ use crate::setup::Setup;
 use crate::view::{Board, EventView};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
-/// or after this time: an abort that was served but not stored must not be taken back (P28). A filter that was idle reports
-/// within 1.125 s, and Envoy may have to connect first.
+/// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
+/// [`FEW_REPORT_WITHIN`], and Envoy may have to connect first; of many, some report at once.
 const LEARN_FIRST: Span = Span::from_secs(2);
+const _: () = assert!(LEARN_FIRST.as_millis() > FEW_REPORT_WITHIN.as_millis());
 /// What is shown is renewed at most this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
 

@@ -33,8 +33,8 @@ pub fn shares(reason: &str) -> (f64, f64) {
     (percents[0], *percents.get(1).unwrap_or(&1.0))
 }
 
-/// Returns true if the numbers of a rollback's reason show what it claims: the canary's share is above the primary's or the limit, also beyond the threshold of
-/// its own, which is no lower; the ratio of both lies where the reason says.
+/// Returns true if the numbers of a rollback's reason show what it claims: the canary's share is above the primary's or the
+/// limit, also beyond a threshold of its own, which is no lower; the ratio of both lies where the reason says.
 pub fn supports_its_claim(reason: &str) -> bool {
     let (canary, other) = shares(reason);
     if reason.contains("which sums do not show") {

@@ -149,7 +149,10 @@ impl Session {
         }
         subscription.dirty = true;
         if kind == Kind::Cluster && answered.is_some() {
-            self.returning.answer();
+            match request.error {
+                None => self.returning.accept(),
+                Some(_) => self.returning.refuse(),
+            }
         }
         let nack = answered.as_ref().and_then(|answered| self.judge(kind, answered, request.error.as_deref()));
         self.subscribe(kind, &request.names)?;
@@ -277,12 +280,12 @@ impl Session {
                 if first {
                     let resumed = lineage.read(version).version();
                     let held = resumed.map(|version| memory.all(version)).unwrap_or_default();
+                    // Of names, the version does not say which of them were dropped and are asked for again.
                     if kind.has_wildcard() {
                         (subscription.unanswered, subscription.resumed) = (true, resumed);
                         if held.is_empty() && !version.is_empty() {
                             subscription.holding.assume_something();
                         }
-                        // By names, the version says nothing of those that were dropped and asked for again.
                         for known in &held {
                             subscription.holding.assume(&known.name, Some(known.version), Some(known.clone()));
                         }
@@ -316,9 +319,8 @@ impl Session {
             let wanted = self.of(kind).wanted.as_ref();
             let asked = |cluster: &String| wanted.is_some_and(|wanted| wanted.covers(cluster));
             self.patience.unasked = unasked.into_iter().filter(|cluster| !asked(cluster)).collect();
-            let mut returning = std::mem::take(&mut self.returning);
-            self.of(kind).wanted.iter().for_each(|wanted| returning.ask(wanted));
-            self.returning = returning;
+            let [_, endpoints, ..] = &self.types;
+            endpoints.wanted.iter().for_each(|wanted| self.returning.ask(wanted));
         }
         if kind == Kind::Routes {
             let mut tables = std::mem::take(&mut self.tables);
@@ -446,9 +448,8 @@ impl Session {
             removed.dedup();
         }
         if kind == Kind::Cluster {
-            let mut returning = std::mem::take(&mut self.returning);
-            returning.take_away(&removed, self.of(Kind::Endpoints).wanted.as_ref());
-            self.returning = returning;
+            let [_, endpoints, ..] = &self.types;
+            self.returning.take_away(&removed, endpoints.wanted.as_ref());
         }
         let taken_away = self.of_mut(kind).holding.drop_names(&removed);
         if kind == Kind::Routes {

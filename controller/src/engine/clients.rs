@@ -9,6 +9,7 @@ use wingbeat_xds_server::server::{Happened, News};
 use wingbeat_xds_server::session::{Nack, PATIENCE};
 
 use crate::engine::canary::Canary;
+use crate::engine::policy::{Place, Voices};
 use crate::setup::cluster_name;
 use crate::view::ClientsView;
 
@@ -133,14 +134,14 @@ impl Clients {
 
     /// Notes that somebody reported, for a node of this cluster.
     pub(super) fn reported(&mut self, voice: &NodeId, node_cluster: &str, now: Timestamp) {
-        if !self.reporters.contains_key(voice) && self.reporters.len() >= MOST_VOICES {
-            return;
-        }
-        let clusters = self.reporters.entry(voice.clone()).or_default();
-        if let Some(last) = clusters.get_mut(node_cluster) {
-            *last = now;
-        } else if clusters.len() < MOST_CLUSTERS {
-            clusters.insert(node_cluster.to_owned(), now);
+        if let Some(clusters) = self.reporters.get_mut(voice) {
+            if let Some(last) = clusters.get_mut(node_cluster) {
+                *last = now;
+            } else if clusters.len() < MOST_CLUSTERS {
+                clusters.insert(node_cluster.to_owned(), now);
+            }
+        } else if self.reporters.len() < MOST_VOICES {
+            self.reporters.insert(voice.clone(), BTreeMap::from([(node_cluster.to_owned(), now)]));
         }
     }
 
@@ -152,14 +153,19 @@ impl Clients {
         });
     }
 
-    /// Returns how many voices there are of nodes in some clusters: of those that take configuration, and of those that
+    /// Returns how many voices there are, by the places of their nodes: of those that take configuration, and of those that
     /// reported lately.
-    pub(super) fn voices(&self, is_served: impl Fn(&str) -> bool) -> usize {
-        let connected = self.voices.iter().filter(|(_, clusters)| clusters.keys().any(|name| is_served(name)));
-        let connected: BTreeSet<&NodeId> = connected.map(|(voice, _)| voice).collect();
-        let reporting = self.reporters.iter().filter(|(_, clusters)| clusters.keys().any(|name| is_served(name)));
-        let others = reporting.filter(|(voice, _)| !connected.contains(voice)).count();
-        connected.len().saturating_add(others)
+    pub(super) fn voices(&self, place_of: impl Fn(&str) -> Place) -> Voices {
+        let connected = self.voices.iter().flat_map(|(voice, clusters)| clusters.keys().map(move |name| (voice, name)));
+        let reporting =
+            self.reporters.iter().flat_map(|(voice, clusters)| clusters.keys().map(move |name| (voice, name)));
+        let mut places: BTreeMap<&NodeId, BTreeSet<Place>> = BTreeMap::new();
+        for (voice, name) in connected.chain(reporting) {
+            places.entry(voice).or_default().insert(place_of(name));
+        }
+        let mut voices = Voices::default();
+        places.into_values().for_each(|places| *voices.0.entry(places).or_default() += 1);
+        voices
     }
 
     fn refused(

@@ -1,14 +1,12 @@
 //! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
 //! written down.
 
-use std::collections::BTreeMap;
-
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::{Canary, Heard};
-use crate::engine::policy::Unaware;
+use crate::engine::policy::{Unaware, Voices};
 use crate::engine::record::{encode, entry, evidence_key};
 use crate::engine::{Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, UNHEARD, WINDOWS_KEY, show};
 use crate::store::Write;
@@ -27,20 +25,15 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp) {
         self.store_aborts(now);
         let closed = self.windows.close(now);
-        if !closed.is_empty() {
+        let voices = if closed.is_empty() {
+            Voices::default()
+        } else {
             self.clients.forget_silent(now, UNHEARD);
-        }
-        // Of thousands of canaries, most are on the same listeners.
-        let mut voices: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+            self.clients.voices(|node_cluster| self.policies.place_of(node_cluster))
+        };
         for (name, batch) in closed {
             if let Some(canary) = self.roster.measure(&name) {
-                let listeners = &canary.managed.service.listeners;
-                let expected = voices.get(listeners).copied().unwrap_or_else(|| {
-                    let voices_of = self.clients.voices(|node_cluster| self.policies.serves(node_cluster, canary));
-                    voices.insert(listeners.clone(), voices_of);
-                    voices_of
-                });
-                canary.expect(expected);
+                canary.expect(self.policies.voices(&voices, canary));
                 // A window may end after the rollout did: nobody judges it.
                 let is_taken = canary.is_judged();
                 canary.observe(batch);

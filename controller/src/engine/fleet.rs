@@ -22,6 +22,8 @@ const REPORTS_PER_SECOND: u64 = 2_000;
 const TICK_MS: (u64, u64) = (100, 5_000);
 /// Bounds of the granted tick while none does. A filter takes up to a minute.
 const IDLE_TICK_MS: (u64, u64) = (1_000, 60_000);
+/// While few workers report, each does at least this often: filters make the tick longer by up to an eighth, to keep apart.
+pub(crate) const FEW_REPORT_WITHIN: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
 /// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
 /// so much more.
 const GRACE: Span = Span::from_secs(5);

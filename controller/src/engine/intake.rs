@@ -48,7 +48,8 @@ impl Engine {
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         self.clients.reported(&voice, &request.node_cluster, now);
-        let knows = self.policies.place_of(&request.node_cluster, request.policy_version);
+        let divisions = self.policies.divisions_of(&request.node_cluster, request.policy_version);
+        let knows = (self.policies.place_of(&request.node_cluster), divisions);
         let tick = self.fleet.heard(&voice, key, &node, knows, self.roster.is_judging(), now);
         let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);

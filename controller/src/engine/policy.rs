@@ -63,6 +63,10 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Unaware(pub(super) BTreeMap<Place, BTreeSet<NodeId>>);
 
+/// How many voices speak for nodes of these places.
+#[derive(Debug, Default)]
+pub(super) struct Voices(pub(super) BTreeMap<BTreeSet<Place>, usize>);
+
 impl Policies {
     /// Takes new listeners. Returns true if some nodes are served something else.
     pub(super) fn follow(&mut self, listeners: &[Listener]) -> bool {
@@ -96,14 +100,9 @@ impl Policies {
         self.others.replace(policy_of(&|canary| serves(scope, canary) || canary.former.had_all(now)));
     }
 
-    /// Returns true if nodes of this `node.cluster` are served a canary.
-    pub(super) fn serves(&self, node_cluster: &str, canary: &Canary) -> bool {
-        serves(self.scopes.of_node(node_cluster), canary)
-    }
-
     /// Returns true if nodes of this `node.cluster` are served a canary, or were until lately: what they report of it counts.
     pub(super) fn reaches(&self, node_cluster: &str, canary: &Canary, now: Timestamp) -> bool {
-        self.serves(node_cluster, canary) || canary.former.had(node_cluster, now)
+        serves(self.scopes.of_node(node_cluster), canary) || canary.former.had(node_cluster, now)
     }
 
     /// Returns the policy for a filter of this `node.cluster` that has `version` and runs automata of `format`, if it is
@@ -114,11 +113,15 @@ impl Policies {
         (right.version != version).then(|| Policy::clone(right))
     }
 
-    /// Returns where a worker of this `node.cluster` belongs, and how it divides hosts with the policy of this version.
-    pub(super) fn place_of(&self, node_cluster: &str, version: u64) -> (Place, Divisions) {
+    /// Returns where nodes of this `node.cluster` belong.
+    pub(super) fn place_of(&self, node_cluster: &str) -> Place {
         let named = self.named.get_key_value(node_cluster);
-        let place = named.map_or(Place::Others, |(name, _)| Place::Named(name.clone()));
-        (place, self.edition(node_cluster).divisions_of(version))
+        named.map_or(Place::Others, |(name, _)| Place::Named(name.clone()))
+    }
+
+    /// Returns how a worker of this `node.cluster` divides hosts with the policy of this version.
+    pub(super) fn divisions_of(&self, node_cluster: &str, version: u64) -> Divisions {
+        self.edition(node_cluster).divisions_of(version)
     }
 
     /// Returns how hosts are to be divided in a place.
@@ -132,13 +135,22 @@ impl Policies {
 
     /// Returns the nodes that are served a canary, or may be, and do not know how its hosts are divided.
     pub(super) fn unaware(&self, of: &Unaware, canary: &Canary) -> Vec<NodeId> {
-        let is_served = |place: &Place| match place {
+        let nodes = of.0.iter().filter(|(place, _)| self.may_serve(place, canary)).flat_map(|(_, nodes)| nodes);
+        nodes.cloned().collect::<BTreeSet<NodeId>>().into_iter().collect()
+    }
+
+    /// Returns how many of these voices speak for nodes that are served a canary.
+    pub(super) fn voices(&self, of: &Voices, canary: &Canary) -> usize {
+        let served = of.0.iter().filter(|(places, _)| places.iter().any(|place| self.may_serve(place, canary)));
+        served.map(|(_, count)| count).sum()
+    }
+
+    fn may_serve(&self, place: &Place, canary: &Canary) -> bool {
+        match place {
             Place::Unknown => true,
             Place::Others => serves(self.scopes.others(), canary),
             Place::Named(name) => serves(self.scopes.of_node(name), canary),
-        };
-        let nodes = of.0.iter().filter(|(place, _)| is_served(place)).flat_map(|(_, nodes)| nodes);
-        nodes.cloned().collect::<BTreeSet<NodeId>>().into_iter().collect()
+        }
     }
 
     fn edition(&self, node_cluster: &str) -> &Edition {

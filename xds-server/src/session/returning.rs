@@ -32,9 +32,14 @@ impl Returning {
         self.gone.retain(|name| endpoints.covers(name));
     }
 
-    /// Notes that the client has answered to clusters: what it takes is known.
-    pub(super) fn answer(&mut self) {
+    /// Notes that the client has taken what it was sent.
+    pub(super) fn accept(&mut self) {
         self.sent.clear();
+    }
+
+    /// Notes that the client has refused what it was sent: none of these counts as there.
+    pub(super) fn refuse(&mut self) {
+        self.gone.append(&mut self.sent);
     }
 
     /// Returns true if nobody knows yet whether the client takes this one.

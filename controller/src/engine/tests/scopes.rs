@@ -252,7 +252,9 @@ fn voices_are_those_of_nodes_that_are_served() {
         world.engine.heard(&News { node: format!("edge-{stream}"), stream, what }, world.now);
     }
     let voices = |world: &World, of: &str| {
-        world.engine.clients.voices(|node_cluster| world.engine.policies.serves(node_cluster, canary(world, of)))
+        let policies = &world.engine.policies;
+        let voices = world.engine.clients.voices(|node_cluster| policies.place_of(node_cluster));
+        policies.voices(&voices, canary(world, of))
     };
     assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (1, 3));
     // One that takes no configuration, and one that does by then.
