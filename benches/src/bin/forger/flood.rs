@@ -37,7 +37,11 @@ pub(super) async fn flood(table: &mut Table, access: Access, minutes: f64) -> an
             let mut clusters = Vec::new();
             for tick in 1.. {
                 if tick % 500 == 1 {
-                    clusters = forger.clusters().await;
+                    let counted = forger.clusters().await;
+                    // Of rollouts that are over, it goes on to lie.
+                    if !counted.is_empty() {
+                        clusters = counted;
+                    }
                 }
                 let place = usize::try_from(draw.below(7)).unwrap_or_default();
                 let lie = Lie::ALL.get(place).copied().unwrap_or(Lie::Plain);

@@ -211,7 +211,9 @@ fn document(name: &str, revision: u8, old: SocketAddr, new: SocketAddr, listener
 struct Forger {
     reports: ReportServiceClient<Channel>,
     token: Option<&'static str>,
+    /// Lies that were taken.
     taken: Arc<AtomicU64>,
+    /// Lies that were refused.
     refused: Arc<AtomicU64>,
 }
 
@@ -234,19 +236,20 @@ impl Forger {
 
     /// Reports, and returns the answer if it was taken.
     async fn report(&self, report: ReportRequest) -> Option<ReportResponse> {
+        let is_lie = !report.clusters.is_empty();
         let mut request = tonic::Request::new(report);
         if let Some(token) = self.token.and_then(|token| MetadataValue::try_from(format!("Bearer {token}")).ok()) {
             request.metadata_mut().insert("authorization", token);
         }
         let answered = self.reports.clone().report(request).await;
         let counter = if answered.is_ok() { &self.taken } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(u64::from(is_lie), Ordering::Relaxed);
         answered.ok().map(tonic::Response::into_inner)
     }
 
     /// Returns what is counted at the moment.
     async fn clusters(&self) -> Vec<ClusterPolicy> {
-        let asks = ReportRequest { node_id: "forger-0".to_owned(), automaton_format: 1, ..ReportRequest::default() };
+        let asks = ReportRequest { automaton_format: 1, ..at("forger-0".to_owned()) };
         let answer = self.report(asks).await;
         answer.and_then(|answer| answer.policy).map(|policy| policy.clusters).unwrap_or_default()
     }
@@ -304,7 +307,6 @@ fn says(lie: Lie, clusters: Vec<ClusterReport>, worker: u64, tick: u64, draw: &m
     let anew = matches!(lie, Lie::LongPast | Lie::OtherEpoch | Lie::NoEpoch)
         || (lie == Lie::Replay && tick.is_multiple_of(10));
     ReportRequest {
-        node_id: format!("forger-{}", worker / WORKERS),
         boot_id: if anew { draw.below(u64::MAX) } else { lie as u64 + 1 },
         worker_id: worker + 1,
         sequence: match lie {
@@ -315,8 +317,13 @@ fn says(lie: Lie, clusters: Vec<ClusterReport>, worker: u64, tick: u64, draw: &m
         urgent: tick.is_multiple_of(2),
         automaton_format: 1,
         clusters,
-        ..ReportRequest::default()
+        ..at(format!("forger-{}", worker / WORKERS))
     }
+}
+
+/// Returns the beginnings of a report of a node where the canaries are served: it is told of them, and heard on them.
+fn at(node_id: String) -> ReportRequest {
+    ReportRequest { node_id, node_cluster: "edge-1".to_owned(), ..ReportRequest::default() }
 }
 
 /// A controller, Envoys, services, and who is to lie.
@@ -480,7 +487,6 @@ fn from_host(mut bootstrap: Value, number: usize) -> Value {
     bootstrap
 }
 
-/// Returns the lies for which canaries of this truth ended so.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();

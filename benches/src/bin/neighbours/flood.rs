@@ -55,7 +55,7 @@ pub(super) async fn flood(address: &str, odd: &str) -> anyhow::Result<()> {
     let mut all = JoinSet::new();
     for connection in 0..FLOOD.0 {
         let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
-        let told = ReportServiceClient::new(channel.clone()).report(ReportRequest::default()).await?.into_inner();
+        let told = ReportServiceClient::new(channel.clone()).report(at(String::new())).await?.into_inner();
         let clusters = told.policy.context("a policy")?.clusters;
         let cluster = clusters.into_iter().find(|cluster| cluster.canary == format!("prod/{odd}") && cluster.arm == 1);
         let (epoch, odd) = (cluster.context("the canary is judged")?.epoch, format!("prod/{odd}/2"));
@@ -115,13 +115,17 @@ fn garbage(kind: u64, odd: &str, epoch: u64, draw: &mut Draw) -> ReportRequest {
         }
     };
     ReportRequest {
-        node_id: format!("odd-{}", draw.below(1_000_000)),
         boot_id: draw.below(u64::MAX),
         worker_id: draw.below(u64::MAX),
         sequence: draw.below(1_000_000),
         policy_version: draw.below(u64::MAX),
         urgent: draw.below(2) == 0,
         clusters,
-        ..ReportRequest::default()
+        ..at(format!("odd-{}", draw.below(1_000_000)))
     }
+}
+
+/// Returns the beginnings of a report of a node where the canaries are served: it is told of them, and heard on them.
+fn at(node_id: String) -> ReportRequest {
+    ReportRequest { node_id, node_cluster: "base".to_owned(), ..ReportRequest::default() }
 }
