@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 use wingbeat_benches::{asked, print, quantile, row};
 use wingbeat_controller::handle::Verb;
 use wingbeat_demo::clock::now;
@@ -25,6 +26,9 @@ use wingbeat_e2e::rollouts::{Ended, Fault, Host, Spec};
 const ROLLOUTS: u64 = 10_000;
 /// Hosts that have rollouts at a time.
 const HOSTS: u64 = 20;
+/// From the beginning of a host's rollout to that of its next one, at least. As fast as it goes, requests would wait for a
+/// core and users open connection after connection: what is held would tell how busy the machine is, and not how old.
+const PACE: Duration = Duration::from_secs(1);
 /// Requests a second of users of each, half of them the canary's.
 const RATE: u32 = 60;
 /// One rollout in so many is promoted, the others are aborted.
@@ -80,7 +84,10 @@ fn spec(name: String, analysis: &str) -> Spec {
 
 /// Has a host live through so many rollouts, each of which counts some requests.
 async fn live(fleet: &Fleet, host: &mut Host, rollouts: u64) -> anyhow::Result<()> {
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0..rollouts {
+        pace.tick().await;
         host.begin(fleet, Behaviour::default()).await?;
         let counted = || fleet.view(host.name()).is_some_and(|view| view.measured().canary.requests > 0);
         reached(counted).await;
