@@ -119,23 +119,11 @@ pub enum Stratum {
     Judged = 0,
     /// Traffic that called an arm by its own name: load testers and probes.
     Direct = 1,
-    /// Mirrored requests, where the filter runs inbound.
-    Shadow = 2,
-    /// The first request on a new upstream connection: it paid for connect and TLS (P6).
-    NewConnection = 3,
 }
 
 impl Stratum {
-    /// Returns true if the arms are compared on it.
-    pub const fn is_compared(self) -> bool {
-        match self {
-            Self::Judged | Self::NewConnection => true,
-            Self::Direct | Self::Shadow => false,
-        }
-    }
-
     /// Every stratum, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Judged, Self::Direct, Self::Shadow, Self::NewConnection];
+    pub const ALL: [Self; 2] = [Self::Judged, Self::Direct];
 
     /// Returns the number of the stratum, which is its place in [`Stratum::ALL`].
     pub const fn index(self) -> usize {

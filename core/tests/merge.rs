@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use wingbeat_core::analysis::sequential::Split;
-use wingbeat_core::analysis::window::{Arms, Batch, Part, Seat, WINDOW};
+use wingbeat_core::analysis::window::{Arms, Batch, Seat, WINDOW};
 use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::Rev;
@@ -75,18 +75,17 @@ fn arms() -> impl Strategy<Value = Arms> {
 
 /// A window as one seat or several report it.
 fn batch() -> impl Strategy<Value = Batch> {
-    let parts = proptest::collection::vec((0_u8..4, arms(), arms()), 1..4);
+    let parts = proptest::collection::vec((0_u8..4, arms()), 1..4);
     (parts, arms(), 0_u64..50, any::<bool>(), proptest::option::of(0_u64..5)).prop_map(
         |(parts, direct, number, warmup, overdue)| {
             let overdue = overdue.map(Span::from_secs);
             let end = Timestamp::from_millis(1_000_000).plus(WINDOW.times(number));
-            let alone = parts.into_iter().map(|(seat, judged, new_connection)| Batch {
+            let alone = parts.into_iter().map(|(seat, judged)| Batch {
                 end,
                 span: WINDOW,
                 warmup,
                 overdue,
                 judged,
-                new_connection,
                 seat: Seat(seat),
                 ..Batch::default()
             });
@@ -100,20 +99,17 @@ fn batch() -> impl Strategy<Value = Batch> {
 fn merged(a: &Batch, b: &Batch) -> Batch {
     let mut sum = a.clone();
     sum.extend(b);
-    let mut whole = Part::default();
-    for part in sum.parts.values() {
-        whole.judged.merge(&part.judged);
-        whole.new_connection.merge(&part.new_connection);
-    }
-    if !sum.parts.is_empty() {
-        assert_eq!((&whole.judged, &whole.new_connection), (&sum.judged, &sum.new_connection));
+    let mut whole = Arms::default();
+    sum.by_seat.values().for_each(|part| whole.merge(part));
+    if !sum.by_seat.is_empty() {
+        assert_eq!(whole, sum.judged);
     }
     sum
 }
 
 /// What tests can see of a batch: which seat was the first is none of it.
 fn seen(batch: &Batch) -> (Batch, Vec<Batch>) {
-    let whole = Batch { seat: Seat::default(), parts: std::collections::BTreeMap::default(), ..batch.clone() };
+    let whole = Batch { seat: Seat::default(), by_seat: std::collections::BTreeMap::default(), ..batch.clone() };
     (whole, (0..4).map(|seat| batch.without(Seat(seat))).collect())
 }
 

@@ -120,19 +120,15 @@ impl Account {
         self.overdue = batch.overdue.or(self.overdue);
         let Some(latest) = self.stretches.first_mut() else { return };
         latest.span = latest.span.plus(batch.span);
-        for arms in [&batch.judged, &batch.new_connection] {
-            latest.kind(Told::Broken, with_hangs(arms));
-            latest.kind(Told::Hung, of(arms, |counts| counts.overdue.min(counts.judged_and_hangs())));
-            latest.kind(Told::Stalled, stalled(arms));
-            latest.kind(Told::Refused, of(arms, |counts| counts.outcome(Outcome::ConnectFailure)));
-            if !warmup {
-                latest.kind(Told::Errors, errors(arms));
-            }
-        }
+        let arms = &batch.judged;
+        latest.kind(Told::Broken, with_hangs(arms));
+        latest.kind(Told::Hung, of(arms, |counts| counts.overdue.min(counts.judged_and_hangs())));
+        latest.kind(Told::Stalled, stalled(arms));
+        latest.kind(Told::Refused, of(arms, |counts| counts.outcome(Outcome::ConnectFailure)));
         if warmup {
             return;
         }
-        let arms = &batch.judged;
+        latest.kind(Told::Errors, errors(arms));
         let (canary, primary) = (&arms.canary, &arms.primary);
         let answers = |outcome: Outcome| Split {
             canary_bad: canary.outcome(outcome),

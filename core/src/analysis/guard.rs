@@ -53,7 +53,7 @@ pub struct Guard {
     mostly_failing: MostlyFailing,
 }
 
-/// A batch of one stratum as the guard sees it.
+/// A batch as the guard sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived<'a> {
     /// All that has arrived, errors ahead of their requests.
@@ -87,7 +87,7 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// Takes in a batch of one stratum, whose errors come in bursts of `burst`. `power` notes what a canary that always
+    /// Takes in a batch, whose errors come in bursts of `burst`. `power` notes what a canary that always
     /// fails would have come to.
     pub(crate) fn observe(&mut self, arrived: &Arrived<'_>, burst: f64, span: Span, power: &mut Power) {
         let (split, burst) = (arrived.split(), believed(burst));
@@ -211,7 +211,7 @@ impl Stalls {
     /// ln of what is left: 0.9.
     const LN_REST: f64 = -0.105_360_515_657_826_28;
 
-    /// Takes in a batch of one stratum.
+    /// Takes in a batch.
     pub(crate) fn observe(&mut self, arms: &Arms, comparison: Comparison, span: Span) {
         let (split, burst) = (stalled(arms), believed(self.bursts.factor()));
         let beside = match comparison {

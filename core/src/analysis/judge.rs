@@ -263,15 +263,11 @@ impl Judge {
         let weight = if self.both_arms_are_due() { self.step.weight } else { BasisPoints::ZERO };
         let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
         if self.config.comparison == Comparison::Affinity {
-            let complete = batch.complete();
-            for arms in [&complete.judged, &complete.new_connection] {
-                self.users.observe(&arms.primary.groups, &arms.canary.groups);
-            }
+            let arms = &batch.complete().judged;
+            self.users.observe(&arms.primary.groups, &arms.canary.groups);
         }
-        for arms in [&batch.judged, &batch.new_connection] {
-            self.baseline.observe(with_hangs(arms), batch.span);
-            self.note_traffic(arms, batch.end);
-        }
+        self.baseline.observe(with_hangs(&batch.judged), batch.span);
+        self.note_traffic(&batch.judged, batch.end);
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
         self.presence.observe(batch, self.due());
         self.observed.add(batch, standing.warmup);

@@ -24,7 +24,7 @@ use alloc::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::trial::Standing;
-use super::window::{Arms, Batch};
+use super::window::Batch;
 use crate::counts::Counts;
 use crate::time::{Span, Timestamp};
 
@@ -50,11 +50,11 @@ struct Held {
 /// A batch for the tests, with how it counts.
 pub(crate) type Ready<'a> = (Cow<'a, Batch>, Standing);
 
-/// Which arms had requests, over both strata. Requests of one stratum say nothing about those of the other.
+/// Which arms had requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Present {
     Neither,
-    /// So many, all of one arm or in strata of their own.
+    /// So many, all of one arm.
     Alone(u64),
     Both,
 }
@@ -103,19 +103,7 @@ fn waits_for(batch: &Batch) -> bool {
 }
 
 fn present(batch: &Batch) -> Present {
-    let strata = [&batch.judged, &batch.new_connection].map(of_arms);
-    if strata.contains(&Present::Both) {
-        return Present::Both;
-    }
-    let alone = strata.into_iter().filter_map(|present| match present {
-        Present::Alone(requests) => Some(requests),
-        Present::Neither | Present::Both => None,
-    });
-    alone.max().map_or(Present::Neither, Present::Alone)
-}
-
-fn of_arms(arms: &Arms) -> Present {
-    match (requests(&arms.primary), requests(&arms.canary)) {
+    match (requests(&batch.judged.primary), requests(&batch.judged.canary)) {
         (0, 0) => Present::Neither,
         (0, alone) | (alone, 0) => Present::Alone(alone),
         (_, _) => Present::Both,
@@ -135,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::analysis::sequential::{RatioTest, Split};
-    use crate::analysis::window::WINDOW;
+    use crate::analysis::window::{Arms, WINDOW};
     use crate::outcome::Outcome;
     use crate::weight::BasisPoints;
 
@@ -195,17 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn strata_are_paired_each_by_itself_and_warm_up_is_not_mixed_with_what_follows() {
-        let mut lone = window(1, 1, 0);
-        lone.new_connection.canary = counts(1, 0);
-        let mut both = window(2, 0, 0);
-        both.new_connection.primary = counts(1, 0);
-        let mut pairing = Pairing::default();
-        assert_eq!(pairing.add(&lone, NOBODY_NEW), [None, None]);
-        let [_, ready] = pairing.add(&both, NOBODY_NEW);
-        assert_eq!(ready.unwrap().0.new_connection.primary.started, 1);
-
+    fn warm_up_is_not_mixed_with_what_follows() {
         let warm = Standing { warmup: true, ..NOBODY_NEW };
+        let mut pairing = Pairing::default();
         assert_eq!(pairing.add(&window(3, 0, 1), warm), [None, None]);
         let later = window(4, 1, 0);
         let [overtaken, ready] = pairing.add(&later, NOBODY_NEW);

@@ -103,18 +103,17 @@ struct Divided {
 impl Presence {
     /// Takes in a window.
     pub(crate) fn observe(&mut self, batch: &Batch, due: Due) {
-        if batch.parts.is_empty() {
-            self.add(batch.seat, [&batch.judged, &batch.new_connection], batch, due);
+        if batch.by_seat.is_empty() {
+            self.add(batch.seat, &batch.judged, batch, due);
         }
-        for (seat, part) in &batch.parts {
-            self.add(*seat, [&part.judged, &part.new_connection], batch, due);
+        for (seat, part) in &batch.by_seat {
+            self.add(*seat, part, batch, due);
         }
     }
 
-    fn add(&mut self, seat: Seat, strata: [&Arms; 2], batch: &Batch, due: Due) {
-        let sum = |of: fn(&Arms) -> u64| strata.into_iter().map(of).fold(0, u64::saturating_add);
-        let canary = sum(|arms| arms.canary.judged_and_stalled());
-        let requests = sum(|arms| arms.primary.judged_and_stalled()).saturating_add(canary);
+    fn add(&mut self, seat: Seat, arms: &Arms, batch: &Batch, due: Due) {
+        let canary = arms.canary.judged_and_stalled();
+        let requests = arms.primary.judged_and_stalled().saturating_add(canary);
         if requests == 0 {
             return;
         }

@@ -292,11 +292,9 @@ impl Line {
 }
 
 impl LineArm {
-    /// Returns what both arms of a window came to, requests on new connections among them.
+    /// Returns what both arms of a window came to.
     fn both(batch: &Batch) -> (Self, Self) {
-        let mut arms = batch.judged.clone();
-        arms.merge(&batch.new_connection);
-        (Self::of(&arms.primary), Self::of(&arms.canary))
+        (Self::of(&batch.judged.primary), Self::of(&batch.judged.canary))
     }
 
     fn of(counts: &Counts) -> Self {

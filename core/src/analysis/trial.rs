@@ -102,38 +102,29 @@ impl Trial {
     /// Takes in one window.
     pub(crate) fn observe(&mut self, batch: &Batch, standing: Standing, config: &JudgeConfig) {
         let complete = batch.complete();
-        let told = [(&batch.judged, &complete.judged), (&batch.new_connection, &complete.new_connection)];
-        for (place, (arrived, arms)) in told.into_iter().enumerate() {
-            // Both strata belong to the same stretch of time, which passes once.
-            let span = if place == 0 { batch.span } else { Span::ZERO };
-            let canary = arrived.canary.judged_and_hangs();
-            self.seen = self.seen.saturating_add(canary);
-            let burst = self.errors.burst();
-            let seen =
-                Arrived { all: arrived, complete: arms, ahead: batch.complete.is_some(), weight: standing.weight };
-            self.guard.observe(&seen, burst, span, &mut self.guard_power);
-            self.stalls.observe(arms, config.comparison, span);
-            if standing.warmup {
-                self.errors.learn(errors(arms), span);
-            } else {
-                self.observe_errors(arms, span);
-                self.observe_limits(arms, standing, config, batch.overdue, span);
-            }
-        }
-        let arms = &complete.judged;
+        let (arms, span) = (&complete.judged, batch.span);
+        self.seen = self.seen.saturating_add(batch.judged.canary.judged_and_hangs());
+        let burst = self.errors.burst();
+        let seen =
+            Arrived { all: &batch.judged, complete: arms, ahead: batch.complete.is_some(), weight: standing.weight };
+        self.guard.observe(&seen, burst, span, &mut self.guard_power);
+        self.stalls.observe(arms, config.comparison, span);
         if standing.warmup {
-            self.attempts.learn(attempts(arms), batch.span);
-            self.disconnects.learn(disconnects(arms), batch.span);
+            self.errors.learn(errors(arms), span);
+            self.attempts.learn(attempts(arms), span);
+            self.disconnects.learn(disconnects(arms), span);
             self.latency.learn(complete);
             return;
         }
+        self.observe_errors(arms, span);
+        self.observe_limits(arms, standing, config, batch.overdue, span);
         let closed = if config.early_promotion { Closed::cohorts(arms) } else { Closed::finished(arms) };
-        self.errors_safe.observe(closed.errors(), batch.span);
+        self.errors_safe.observe(closed.errors(), span);
         self.latency.observe(complete, &closed, config.must_detect.latency);
         self.has_latency |= !arms.canary.latency.is_empty() || !arms.primary.latency.is_empty();
-        self.outcomes.observe(arms, batch.span);
-        self.attempts.observe(attempts(arms), batch.span);
-        self.disconnects.observe(disconnects(arms), batch.span);
+        self.outcomes.observe(arms, span);
+        self.attempts.observe(attempts(arms), span);
+        self.disconnects.observe(disconnects(arms), span);
     }
 
     fn observe_errors(&mut self, arms: &Arms, span: Span) {

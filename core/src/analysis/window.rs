@@ -40,27 +40,16 @@ pub struct Batch {
     pub overdue: Option<Span>,
     /// Traffic of the judged virtual host.
     pub judged: Arms,
-    /// Its requests on new upstream connections, compared among themselves (P6).
-    pub new_connection: Arms,
     /// Traffic that called an arm by its own name: it shows that there is some, and is never
     /// compared (P7).
     pub direct: Arms,
     /// Who reported it, if all of it comes from one seat.
     pub seat: Seat,
-    /// The same by seat, if there are several: no single node decides (P24).
-    pub parts: BTreeMap<Seat, Part>,
+    /// What was judged, by seat, if there are several: no single node decides (P24).
+    pub by_seat: BTreeMap<Seat, Arms>,
     /// The same window with what is complete by now; nothing where that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete: Option<Box<Self>>,
-}
-
-/// What the nodes of one seat reported of a window.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// Traffic of the judged virtual host.
-    pub judged: Arms,
-    /// Its requests on new upstream connections.
-    pub new_connection: Arms,
 }
 
 /// A place that a node has among those that report, or shares with others where there are many.
@@ -147,12 +136,10 @@ impl Batch {
         let mut rest =
             Self { end: self.end, span: self.span, warmup: self.warmup, overdue: self.overdue, ..Self::default() };
         // What is left of the sum costs less than adding up all others.
-        if let Some(part) = self.parts.get(&seat) {
-            rest.judged = self.judged.without(&part.judged);
-            rest.new_connection = self.new_connection.without(&part.new_connection);
-        } else if !self.parts.is_empty() || self.seat != seat {
+        if let Some(part) = self.by_seat.get(&seat) {
+            rest.judged = self.judged.without(part);
+        } else if !self.by_seat.is_empty() || self.seat != seat {
             rest.judged.clone_from(&self.judged);
-            rest.new_connection.clone_from(&self.new_connection);
         }
         rest.complete = self.complete.as_ref().map(|complete| Box::new(complete.without(seat)));
         rest
@@ -177,8 +164,8 @@ impl Batch {
     }
 
     fn own_seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        let only = self.parts.is_empty().then_some(self.seat);
-        only.into_iter().chain(self.parts.keys().copied())
+        let only = self.by_seat.is_empty().then_some(self.seat);
+        only.into_iter().chain(self.by_seat.keys().copied())
     }
 
     /// Adds what follows to a window, which then lasts until both have ended.
@@ -192,20 +179,15 @@ impl Batch {
         self.warmup |= next.warmup;
         self.overdue = self.overdue.min(next.overdue).or(self.overdue).or(next.overdue);
         self.judged.merge(&next.judged);
-        self.new_connection.merge(&next.new_connection);
         self.direct.merge(&next.direct);
-        if self.parts.is_empty() {
+        if self.by_seat.is_empty() {
             return;
         }
-        if next.parts.is_empty() {
-            let part = self.parts.entry(next.seat).or_default();
-            part.judged.merge(&next.judged);
-            part.new_connection.merge(&next.new_connection);
+        if next.by_seat.is_empty() {
+            self.by_seat.entry(next.seat).or_default().merge(&next.judged);
         }
-        for (seat, more) in &next.parts {
-            let part = self.parts.entry(*seat).or_default();
-            part.judged.merge(&more.judged);
-            part.new_connection.merge(&more.new_connection);
+        for (seat, more) in &next.by_seat {
+            self.by_seat.entry(*seat).or_default().merge(more);
         }
     }
 
@@ -218,42 +200,36 @@ impl Batch {
     }
 
     /// Adds what is complete.
-    fn add(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
-        if let Some(complete) = self.complete.as_mut().filter(|_| stratum.is_compared()) {
-            complete.add_here(seat, arm, stratum, counts);
+    fn add(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
+        if let Some(complete) = &mut self.complete {
+            complete.add_here(seat, arm, counts);
         }
-        self.add_here(seat, arm, stratum, counts);
+        self.add_here(seat, arm, counts);
     }
 
     /// Adds what came ahead.
-    fn add_ahead(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
+    fn add_ahead(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
         self.completed();
-        self.add_here(seat, arm, stratum, counts);
+        self.add_here(seat, arm, counts);
     }
 
     /// Adds what came ahead in a window before, and is complete now.
-    fn add_completed(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
-        self.completed().add_here(seat, arm, stratum, counts);
+    fn add_completed(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
+        self.completed().add_here(seat, arm, counts);
     }
 
-    fn add_here(&mut self, seat: Seat, arm: Arm, stratum: Stratum, counts: &Counts) {
-        if !stratum.is_compared() {
-            self.direct.arm_mut(arm).merge(counts);
-            return;
-        }
+    fn add_here(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
         self.split_up([seat].into_iter());
-        if !self.parts.is_empty() {
-            let part = self.parts.entry(seat).or_default();
-            chosen(stratum, &mut part.judged, &mut part.new_connection).arm_mut(arm).merge(counts);
+        if !self.by_seat.is_empty() {
+            self.by_seat.entry(seat).or_default().arm_mut(arm).merge(counts);
         }
-        chosen(stratum, &mut self.judged, &mut self.new_connection).arm_mut(arm).merge(counts);
+        self.judged.arm_mut(arm).merge(counts);
     }
 
     /// Begins to tell seats apart when another one than the only one so far comes in.
     fn split_up(&mut self, mut seats: impl Iterator<Item = Seat>) {
-        if self.parts.is_empty() && seats.any(|seat| seat != self.seat) {
-            let (judged, new_connection) = (self.judged.clone(), self.new_connection.clone());
-            self.parts.insert(self.seat, Part { judged, new_connection });
+        if self.by_seat.is_empty() && seats.any(|seat| seat != self.seat) {
+            self.by_seat.insert(self.seat, self.judged.clone());
         }
     }
 }
@@ -276,13 +252,14 @@ impl Windows {
     ) {
         let Sender { seat, ahead } = sender.into();
         let batch = self.window(canary, seat, arrived);
-        match ahead {
+        match (stratum, ahead) {
             // What is never compared waits for nothing.
-            Some(ahead) if stratum.is_compared() => {
-                batch.add_ahead(seat, arm, stratum, counts);
-                self.held.add(ahead, canary, seat, (arm, stratum), counts, arrived);
+            (Stratum::Direct, _) => batch.direct.arm_mut(arm).merge(counts),
+            (Stratum::Judged, None) => batch.add(seat, arm, counts),
+            (Stratum::Judged, Some(ahead)) => {
+                batch.add_ahead(seat, arm, counts);
+                self.held.add(ahead, canary, seat, arm, counts, arrived);
             }
-            Some(_) | None => batch.add(seat, arm, stratum, counts),
         }
     }
 
@@ -296,7 +273,7 @@ impl Windows {
     fn complete(&mut self, shares: Vec<held::Share>, at: Timestamp) {
         for share in shares {
             let batch = self.window(&share.canary, share.seat, at);
-            batch.add_completed(share.seat, share.arm, share.stratum, &share.counts);
+            batch.add_completed(share.seat, share.arm, &share.counts);
         }
     }
 
@@ -361,10 +338,6 @@ impl Windows {
     }
 }
 
-const fn chosen<'a>(stratum: Stratum, judged: &'a mut Arms, new_connection: &'a mut Arms) -> &'a mut Arms {
-    if matches!(stratum, Stratum::Judged) { judged } else { new_connection }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,7 +355,7 @@ mod tests {
             (1_050, Arm::Primary, Stratum::Judged),
             (1_199, Arm::Canary, Stratum::Judged),
             (1_199, Arm::Canary, Stratum::Direct),
-            (1_200, Arm::Canary, Stratum::NewConnection),
+            (1_200, Arm::Canary, Stratum::Judged),
         ] {
             windows.add(&canary, Seat(0), arm, stratum, &started(3), at(millis));
         }
@@ -393,8 +366,7 @@ mod tests {
         let batch = &closed[0].1;
         assert_eq!(Arm::ALL.map(|arm| batch.judged.arm(arm).started), [3, 3]);
         assert_eq!(batch.direct.canary.started, 3);
-        assert_eq!(batch.new_connection, Arms::default());
-        assert_eq!(windows.close(at(9_999))[0].1.new_connection.canary.started, 3);
+        assert_eq!(windows.close(at(9_999))[0].1.judged.canary.started, 3);
         assert_eq!(windows.next_end(), None);
     }
 
@@ -421,7 +393,7 @@ mod tests {
         };
         let mut both = alone(1, 10);
         both.extend(&alone(1, 5));
-        assert!(both.parts.is_empty());
+        assert!(both.by_seat.is_empty());
         both.extend(&alone(2, 1));
         both.extend(&batch);
         assert_eq!([0, 1, 2, 3].map(|seat| shown(&both.without(Seat(seat)))[1]), [19, 2, 18, 18]);

@@ -76,14 +76,13 @@ pub(crate) enum Besides {
 
 impl Observed {
     pub(crate) fn add(&mut self, batch: &Batch, warmup: bool) {
-        for arms in [&batch.judged, &batch.new_connection] {
-            let split = with_hangs(arms);
-            self.canary.hangs(split.canary_bad, split.canary);
-            self.primary.hangs(split.primary_bad, split.primary);
-            if !warmup {
-                self.canary.plain(arms.canary.errors(), arms.canary.judged());
-                self.primary.plain(arms.primary.errors(), arms.primary.judged());
-            }
+        let arms = &batch.judged;
+        let split = with_hangs(arms);
+        self.canary.hangs(split.canary_bad, split.canary);
+        self.primary.hangs(split.primary_bad, split.primary);
+        if !warmup {
+            self.canary.plain(arms.canary.errors(), arms.canary.judged());
+            self.primary.plain(arms.primary.errors(), arms.primary.judged());
         }
     }
 

@@ -83,7 +83,7 @@ impl<W: World> Rollout<W> {
     pub fn window(&mut self) {
         self.now = self.now.plus(WINDOW);
         let batch = self.world.window(self.share, self.now);
-        self.canary += batch.judged.canary.started + batch.new_connection.canary.started;
+        self.canary += batch.judged.canary.started;
         self.judge.observe(&batch);
     }
 

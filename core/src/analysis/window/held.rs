@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Ahead, Seat};
 use crate::counts::Counts;
 use crate::id::{Arm, BootId, CanaryName, WorkerId};
-use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
 
 /// So long after its tick was due, a worker that did not report by it has nothing to add, is gone, or reports at once again
@@ -36,7 +35,6 @@ pub(super) struct Share {
     pub(super) canary: CanaryName,
     pub(super) seat: Seat,
     pub(super) arm: Arm,
-    pub(super) stratum: Stratum,
     pub(super) counts: Counts,
 }
 
@@ -56,7 +54,7 @@ impl Held {
         ahead: Ahead,
         canary: &CanaryName,
         seat: Seat,
-        (arm, stratum): (Arm, Stratum),
+        arm: Arm,
         counts: &Counts,
         arrived: Timestamp,
     ) {
@@ -65,10 +63,10 @@ impl Held {
             self.due.insert((due, ahead.worker));
             Waiting { due, shares: Vec::new() }
         });
-        let fits = |share: &&mut Share| share.arm == arm && share.stratum == stratum && share.canary == *canary;
+        let fits = |share: &&mut Share| share.arm == arm && share.canary == *canary;
         match waiting.shares.iter_mut().find(fits) {
             Some(share) => share.counts.merge(counts),
-            None => waiting.shares.push(Share { canary: canary.clone(), seat, arm, stratum, counts: counts.clone() }),
+            None => waiting.shares.push(Share { canary: canary.clone(), seat, arm, counts: counts.clone() }),
         }
     }
 
