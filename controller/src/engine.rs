@@ -20,6 +20,7 @@ use wingbeat_xds_server::server::News;
 
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
+use crate::engine::dormant::{Dormant, Dormants};
 use crate::engine::fleet::Fleet;
 use crate::engine::intake::read_ledger;
 use crate::engine::memoir::Memoir;
@@ -38,9 +39,11 @@ use crate::store::{Store, StoreError, Write};
 use crate::view::Board;
 
 mod adoption;
+mod budget;
 mod canary;
 mod clients;
 pub(crate) mod course;
+mod dormant;
 mod due;
 mod fleet;
 mod intake;
@@ -106,8 +109,7 @@ pub struct Engine {
     clients: Clients,
     /// Canaries whose routes lead to a cluster that is missing, as that was told.
     missing: BTreeMap<CanaryName, ClusterName>,
-    /// What is stored of canaries that are not configured at the moment; kept for their return.
-    dormant: BTreeMap<CanaryName, Dormant>,
+    dormant: Dormants,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
     /// When the last checkpoint was written that an earlier process wrote.
@@ -159,14 +161,6 @@ pub struct Alerted {
     pub alert: Alert,
 }
 
-#[derive(Debug)]
-struct Dormant {
-    record: Record,
-    evidence: Option<Evidence>,
-    /// The record could not be stored before it was no longer configured: an abort that was served.
-    unstored: bool,
-}
-
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("canaries", self.roster.all()).finish_non_exhaustive()
@@ -177,7 +171,7 @@ impl Engine {
     /// Opens stored state. Secrets are made from `random`, which nobody else may know.
     pub fn open(mut store: Box<dyn Store>, random: [u8; 32]) -> Result<Self, OpenError> {
         let entries = store.load()?;
-        let mut dormant = BTreeMap::new();
+        let mut dormant = Dormants::default();
         for key in entries.keys() {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
@@ -194,8 +188,7 @@ impl Engine {
         let held = read_or_leave_aside::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
         let (ledger, ledger_trust) = read_ledger(&entries)?;
-        let may_be_aborted = |dormant: &Dormant| dormant.record.state.may_be_aborted_unstored();
-        let awaited = dormant.values().any(may_be_aborted).then(|| ledger.active(NODE_SILENT));
+        let awaited = dormant.may_be_aborted_unstored().then(|| ledger.active(NODE_SILENT));
         Ok(Self {
             store,
             store_failed: None,
@@ -238,14 +231,12 @@ impl Engine {
     /// Returns the latest time that was stored: no clock may start before it, or what is in the evidence would be yet to
     /// come.
     pub fn latest_stored(&self) -> Timestamp {
-        let changes = self.dormant.values().map(|dormant| dormant.record.state.changed);
-        changes.chain([self.stored_clock]).max().unwrap_or_default()
+        self.dormant.latest_change().max(Some(self.stored_clock)).unwrap_or_default()
     }
 
     /// Returns the revisions that were in use when the state was stored.
     pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
-        let stored = self.dormant.iter();
-        stored.map(|(name, dormant)| (name.clone(), InUse::of(&dormant.record.state))).collect()
+        self.dormant.in_use()
     }
 
     /// Manages this from now on. What a rollout in progress takes over of a changed spec, and what waits for the next one,
@@ -256,8 +247,6 @@ impl Engine {
         for name in gone {
             if let Some(canary) = self.roster.remove(&name) {
                 let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
-                // The next checkpoint stores it.
-                self.reported_since_checkpoint |= unstored;
                 // Nobody takes in what is reported of it meanwhile.
                 self.ledger.close(canary.epoch());
                 self.views.forget(&name);
@@ -293,6 +282,9 @@ impl Engine {
             self.touched(&name);
             self.feed(&name, &Event::Revision(revision), now);
         }
+        self.dormant.settle(now);
+        // The next checkpoint writes it.
+        self.reported_since_checkpoint |= self.dormant.has_news();
         // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
         self.ledger.retain_open();
         // … who reports may have been counted before.
@@ -489,7 +481,7 @@ impl Engine {
 
     /// Manages a canary from now on: a new one, or one that was stored.
     fn wake(&mut self, name: &CanaryName, managed: crate::setup::Managed, now: Timestamp) {
-        let dormant = self.dormant.remove(name);
+        let dormant = self.dormant.wake(name);
         let fresh = || (Record { adoption: Adoption::Open, ..Record::default() }, None, false);
         let (mut record, evidence, unstored) =
             dormant.map_or_else(fresh, |dormant| (dormant.record, dormant.evidence, dormant.unstored));

@@ -132,7 +132,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret, first_rev, terms, adoption } = record;
+        let Record { state, commands, secret, first_rev, terms, adoption, away_since: _ } = record;
         let written = managed;
         // A record of a version before has none: then what is written is in force.
         let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));

@@ -168,6 +168,7 @@ impl Engine {
         // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
         // What is obsolete first: of a canary whose next rollout is on already, there is evidence again.
         let mut writes: Vec<Write> = self.obsolete.iter().cloned().map(Write::Delete).collect();
+        writes.extend(self.dormant.writes());
         for (key, worker) in &checkpoint.changed {
             writes.extend(encode(&format!("{LEDGER_PREFIX}{key}"), worker));
         }
@@ -181,11 +182,9 @@ impl Engine {
                 writes.extend(encode(&evidence_key(name), &evidence));
             }
         }
-        let unstored = self.dormant.iter().filter(|(_, dormant)| dormant.unstored);
-        writes.extend(unstored.filter_map(|(name, dormant)| entry(name, &dormant.record).ok()));
         // What could not be written down, the filters keep.
         if self.store(&writes, now).is_ok() {
-            self.dormant.values_mut().for_each(|dormant| dormant.unstored = false);
+            self.dormant.written();
             self.ledger.mark_durable(id);
             self.obsolete.clear();
             // Of workers that are not held any more, a checkpoint deletes so many.

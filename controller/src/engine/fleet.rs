@@ -6,6 +6,7 @@ use wingbeat_core::analysis::ledger::WorkerKey;
 use wingbeat_core::id::NodeId;
 use wingbeat_core::time::{Span, Timestamp};
 
+use crate::engine::budget::{Budget, IDLE_TICK_MS};
 use crate::engine::policy::{Divisions, Place, Unaware};
 
 /// Workers that are kept, over all voices. Beyond it the one that is silent longest is forgotten; it is back with its next
@@ -15,13 +16,6 @@ const MAX_WORKERS: usize = 65_536;
 /// Workers that are kept of one voice. Beyond it, the voice gives up the one of its own that is silent longest.
 const MAX_WORKERS_OF_VOICE: usize = 4_096;
 
-/// Reports a second that one engine grants; more workers report less often (P26).
-const REPORTS_PER_SECOND: u64 = 2_000;
-/// Bounds of the granted tick while a rollout runs, in milliseconds. Above the upper one, more than
-/// [`REPORTS_PER_SECOND`] come.
-const TICK_MS: (u64, u64) = (100, 5_000);
-/// Bounds of the granted tick while none does. A filter takes up to a minute.
-const IDLE_TICK_MS: (u64, u64) = (1_000, 60_000);
 /// While few workers report, each does at least this often: filters make the tick longer by up to an eighth, to keep apart.
 pub(crate) const FEW_REPORT_WITHIN: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
 /// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
@@ -36,6 +30,7 @@ pub(super) struct Fleet {
     order: BTreeSet<(Timestamp, Identity)>,
     /// The same for the workers of each voice.
     voices: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
+    budget: Budget,
     /// Workers of each node.
     nodes: BTreeMap<NodeId, usize>,
 }
@@ -59,7 +54,7 @@ struct Worker {
 
 impl Fleet {
     /// Notes a report. Returns the tick that its worker is granted, in milliseconds: if all keep to it, no more reports
-    /// come than one engine takes.
+    /// come than one engine takes, and each voice has its share of them.
     pub(super) fn heard(
         &mut self,
         voice: &NodeId,
@@ -79,8 +74,10 @@ impl Fleet {
         if !self.forget(&identity) {
             self.make_room(voice);
         }
-        let workers = self.workers.len().saturating_add(1);
-        let tick = tick_ms(workers, is_judging);
+        let others = self.voices.get(voice).map_or(0, BTreeSet::len);
+        let workers = others.saturating_add(1);
+        self.budget.change(others, workers);
+        let tick = self.budget.tick_ms(workers, is_judging);
         let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
         *self.nodes.entry(node.clone()).or_default() += 1;
         self.voices.entry(voice.clone()).or_default().insert((until, key));
@@ -143,7 +140,9 @@ impl Fleet {
         let Some(worker) = self.workers.remove(identity) else { return false };
         self.order.remove(&(worker.until, identity.clone()));
         if let Some(workers) = self.voices.get_mut(&identity.voice) {
+            let before = workers.len();
             workers.remove(&(worker.until, identity.key));
+            self.budget.change(before, workers.len());
             if workers.is_empty() {
                 self.voices.remove(&identity.voice);
             }
@@ -156,13 +155,6 @@ impl Fleet {
         }
         true
     }
-}
-
-/// Returns the time between two reports of a worker at which so many workers together keep to the budget.
-fn tick_ms(workers: usize, is_judging: bool) -> u64 {
-    let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
-    let workers = u64::try_from(workers).unwrap_or(u64::MAX);
-    workers.saturating_mul(1_000).div_ceil(REPORTS_PER_SECOND).clamp(least, most)
 }
 
 #[cfg(test)]
@@ -264,6 +256,7 @@ mod tests {
             (fleet.workers.len(), fleet.voices[&forger].len()),
             (8 + MAX_WORKERS_OF_VOICE, MAX_WORKERS_OF_VOICE)
         );
+        assert_eq!(heard(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
         // A key of somebody else is another worker.
         fleet.heard(&forger, key(0), &NodeId::new("0"), (Place::Others, Some(5)), true, at(1));
         assert!(unaware(&fleet, Some(5)).contains(&NodeId::new("0")));

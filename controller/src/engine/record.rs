@@ -54,6 +54,9 @@ pub(super) struct Record {
     /// Whether its routes may take the place of another state's; where an earlier version stored it, they may.
     #[serde(default)]
     pub(super) adoption: Adoption,
+    /// Since when no document names it; nothing while one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) away_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,9 +101,14 @@ pub enum OpenError {
 
 /// Returns a canary as an entry of the store.
 pub(super) fn entry(name: &CanaryName, record: &Record) -> Result<Write, StoreError> {
-    let key = format!("canary/{}/{}", name.namespace, name.name);
+    let key = record_key(name);
     let entry = encode(&key, record);
     entry.ok_or_else(|| StoreError::Write { path: key, why: "it cannot be encoded".to_owned() })
+}
+
+/// Returns where a canary is stored.
+pub(super) fn record_key(name: &CanaryName) -> String {
+    format!("canary/{}/{}", name.namespace, name.name)
 }
 
 /// Returns where the evidence on a canary is stored.

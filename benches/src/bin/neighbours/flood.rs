@@ -1,6 +1,7 @@
 //! A proxy that sends garbage: a process of its own, so that its load is not that of the measurement.
 
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +24,9 @@ use crate::SEED;
 
 /// Connections, and reports at a time on each.
 const FLOOD: (usize, usize) = (4, 8);
+
+/// Where the proxy is: like a pod, it has an address of its own.
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A process that reports garbage as fast as it is taken.
 pub(super) struct Flood(Child);
@@ -54,7 +58,8 @@ pub(super) async fn flood(address: &str, odd: &str) -> anyhow::Result<()> {
     let (sent, taken, ends) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let mut all = JoinSet::new();
     for connection in 0..FLOOD.0 {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.local_address(Some(PROXY.into()));
+        let channel = endpoint.connect().await?;
         let told = ReportServiceClient::new(channel.clone()).report(at(String::new())).await?.into_inner();
         let clusters = told.policy.context("a policy")?.clusters;
         let cluster = clusters.into_iter().find(|cluster| cluster.canary == format!("prod/{odd}") && cluster.arm == 1);

@@ -28,7 +28,8 @@ impl Canary {
         let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
         let first_rev = self.first_rev_in(&state);
         let adoption = adoption_in(self.adoption, &state);
-        Record { state, commands, secret: self.secret.clone(), first_rev, terms, adoption }
+        let secret = self.secret.clone();
+        Record { state, commands, secret, first_rev, terms, adoption, away_since: None }
     }
 
     /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was

@@ -194,3 +194,42 @@ fn a_share_of_those_that_match_is_chosen_by_the_filters() {
     };
     assert_eq!((path("/api/v1"), path("/other")), (Some(0), None));
 }
+
+/// Previews come and go under names of their own: of those that are gone nothing stays for ever.
+#[test]
+fn what_is_kept_of_canaries_that_are_gone_ends() {
+    let preview = |number: u64| {
+        let mut setup = setup("1");
+        let called = CanaryName::new("prod", format!("preview-{number}"));
+        let mut managed = setup.canaries.remove(&name()).unwrap();
+        managed.plan = Plan::try_new(&PlanInput { name: Some(called.clone()), ..plan_input() }).unwrap();
+        managed.service.hosts = vec![format!("{}.local", called.name)];
+        setup.canaries.insert(called, managed);
+        setup
+    };
+    let kept = |world: &World| {
+        let entries = world.store.clone().load().unwrap();
+        entries.keys().filter(|key| key.starts_with("canary/")).count()
+    };
+    let mut world = World::over(Memory::default());
+    for number in 0..100 {
+        world.engine.configure(preview(number), world.now);
+        world.tick();
+        world.now = world.now.plus(Span::from_secs(24 * 3_600));
+        world.tick();
+        if number % 7 == 0 {
+            // Not all of them are there from the start: files are read one by one.
+            world = world.restart();
+            world.engine.configure(preview(number), world.now);
+            world.engine.stop_learning();
+            world.tick();
+        }
+    }
+    assert_eq!(kept(&world), 32, "one is there, and 31 have been gone for thirty days at most");
+    // One that returns in time is known, one that does not is new.
+    for (number, is_known) in [(80, true), (50, false)] {
+        world.engine.configure(preview(number), world.now);
+        let canary = &world.engine.roster.all()[&CanaryName::new("prod", format!("preview-{number}"))];
+        assert_eq!(canary.state.changed < world.now, is_known, "{number}");
+    }
+}
