@@ -95,8 +95,8 @@ mod tests {
     }
 
     proptest! {
-        /// All together keep to the budget, nobody who is slowed down has less than an equal share, and nobody has more than
-        /// another one who wants as much.
+        /// All together keep to the budget as long as nobody is at the longest tick, and nobody who is slowed down has less
+        /// than an equal share.
         #[test]
         fn shares_are_fair(sizes in proptest::collection::vec(1_usize..2_000, 1..80), is_judging in any::<bool>()) {
             let budget = of(&sizes);

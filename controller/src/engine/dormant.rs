@@ -63,17 +63,22 @@ impl Dormants {
             }
         }
         let since = |dormant: &Dormant| dormant.record.away_since.unwrap_or(now);
-        let mut by_age: Vec<(Timestamp, CanaryName)> =
-            self.all.iter().map(|(name, dormant)| (since(dormant), name.clone())).collect();
-        by_age.sort_unstable();
-        let beyond = by_age.len().saturating_sub(MOST);
-        for (place, (since, name)) in by_age.into_iter().enumerate() {
-            if place < beyond || now.since(since) > KEPT {
-                self.all.remove(&name);
-                self.unstored.remove(&name);
-                self.obsolete.extend([record_key(&name), evidence_key(&name)]);
-            }
+        let late = self.all.iter().filter(|(_, dormant)| now.since(since(dormant)) > KEPT);
+        let late: Vec<CanaryName> = late.map(|(name, _)| name.clone()).collect();
+        late.iter().for_each(|name| self.forget(name));
+        let beyond = self.all.len().saturating_sub(MOST);
+        if beyond > 0 {
+            let mut by_age: Vec<(Timestamp, CanaryName)> =
+                self.all.iter().map(|(name, dormant)| (since(dormant), name.clone())).collect();
+            by_age.sort_unstable();
+            by_age.iter().take(beyond).for_each(|(_, name)| self.forget(name));
         }
+    }
+
+    fn forget(&mut self, name: &CanaryName) {
+        self.all.remove(name);
+        self.unstored.remove(name);
+        self.obsolete.extend([record_key(name), evidence_key(name)]);
     }
 
     /// Returns true if something is to be written.
