@@ -18,6 +18,12 @@ use crate::service::REVISION_HEADER;
 use crate::stage::{CANARY, PRIMARY};
 use crate::visitor::{FAILING_PATH, Visitor};
 
+/// Connections that users keep while they need none, of all addresses together. More are needed when requests wait, and
+/// closed when they do not any more: otherwise a moment's delay would leave thousands of them at Envoy for a minute and a half.
+const IDLE_CONNECTIONS: usize = 64;
+/// Of each address, at least.
+const IDLE_OF_AN_ADDRESS: usize = 2;
+
 /// What is sent.
 #[derive(Debug, Clone)]
 pub struct LoadConfig {
@@ -93,12 +99,13 @@ struct Ended {
 impl Load {
     /// Starts sending, all from one address.
     pub fn start(config: LoadConfig) -> Self {
-        Self::spawn(config, vec![client(None)])
+        Self::spawn(config, vec![client(None, IDLE_CONNECTIONS)])
     }
 
     /// Starts sending from so many addresses of the loopback network, in turn: as many clients. Linux has all of them.
     pub fn start_from(config: LoadConfig, addresses: u8) -> Self {
-        let clients = (1..=addresses).map(|host| client(Some(IpAddr::from([127, 0, 1, host]))));
+        let idle = IDLE_CONNECTIONS.div_ceil(usize::from(addresses).max(1)).max(IDLE_OF_AN_ADDRESS);
+        let clients = (1..=addresses).map(|host| client(Some(IpAddr::from([127, 0, 1, host])), idle));
         Self::spawn(config, clients.collect())
     }
 
@@ -191,11 +198,11 @@ impl Shared {
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-fn client(address: Option<IpAddr>) -> Http {
+fn client(address: Option<IpAddr>, idle: usize) -> Http {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_local_address(address);
-    Client::builder(TokioExecutor::new()).build(connector)
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(idle).build(connector)
 }
 
 /// Sends what is due, and catches up with what a late timer missed: the rate holds on average.

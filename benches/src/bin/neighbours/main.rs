@@ -37,7 +37,7 @@ mod flood;
 const OTHERS: usize = 49;
 /// Requests a second to the one that breaks, half of them to its canary.
 const RATE: u32 = 200;
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 7;
 const SEED: u64 = 1;
 /// From when an Envoy that joins is ready, all others are served within.
 const SERVED_MS: f64 = 2_000.0;
@@ -486,6 +486,8 @@ async fn run(repetitions: usize, cell: Option<&str>) -> anyhow::Result<()> {
         let chosen = victim()?;
         before.push(fifty.quiet(chosen).await.context("before any trouble")?.back_ms);
     }
+    // One round takes from 0.2 to 0.8 s: what is held against all rounds without trouble so far is known better.
+    let mut all_quiet = before.clone();
     let before = quantile(&mut before, 0.5);
     for trouble in Trouble::ALL.into_iter().filter(|trouble| cell.is_none_or(|cell| cell == trouble.name())) {
         let (mut served, mut quiet, mut back) = (Vec::new(), Vec::new(), Vec::new());
@@ -506,8 +508,10 @@ async fn run(repetitions: usize, cell: Option<&str>) -> anyhow::Result<()> {
             }
         }
         let (slowest, slowest_quiet) = (quantile(&mut served, 1.0), quantile(&mut served_quiet, 1.0));
+        all_quiet.extend_from_slice(&quiet);
         let (median, median_quiet) = (quantile(&mut back, 0.5), quantile(&mut quiet, 0.5));
-        let ratio = median / median_quiet;
+        let expected = quantile(&mut all_quiet, 0.5);
+        let ratio = median / expected;
         worst_served = worst_served.max(slowest);
         worst_ratio = worst_ratio.max(ratio);
         table.row(
@@ -518,7 +522,7 @@ async fn run(repetitions: usize, cell: Option<&str>) -> anyhow::Result<()> {
         )?;
         table.row(
             &format!("{}: one of the others breaks", trouble.name()),
-            &format!("median back after {median:.0} ms, {ratio:.2} × the {median_quiet:.0} ms without trouble"),
+            &format!("median back after {median:.0} ms, {ratio:.2} × the {expected:.0} ms without trouble"),
             &format!("≤ {RATIO} ×"),
             ratio <= RATIO,
         )?;
