@@ -28,7 +28,7 @@ pub enum Outcome {
     Truncated = 8,
     /// The client left before response headers.
     DisconnectBeforeResponse = 9,
-    /// The client left while the response ran.
+    /// The client left while the response ran, which was no 5xx.
     DisconnectMidResponse = 10,
     /// Answered by Envoy itself; the request never reached an upstream.
     NotSent = 11,

@@ -4,17 +4,26 @@
 //! who calls one slow page again and again, or gives up every request, would decide for everybody. So of each address a
 //! few hangs count, and no more, unless more of its connections hang at once than one browser opens: then many clients
 //! are behind it, as behind a gateway.
+//!
+//! Shares are of one rollout, as evidence is: what clients said of an attempt before, or of another canary, takes
+//! nothing away from them.
+//!
+//! A gateway that brings its clients over few connections of HTTP/2 is one client: a browser has as many streams on
+//! one, and leaves them all at once. That the primary answers the same address tells them apart no better, since one
+//! user calls both arms where a rule goes by path, or by a cookie of some paths. Behind such a gateway, Envoy has to be
+//! told whose requests these are (`xffNumTrustedHops`), or some who match are held back: then all hangs count.
 
-/// After so long a client's share is there again. Evidence adds up over a rollout, and so would the shares of shorter
-/// periods.
+/// Nanoseconds after which a client's share in a rollout is there again. Evidence adds up over a rollout, and so would
+/// the shares of shorter periods.
 const PERIOD_NS: u64 = 600_000_000_000;
 /// Browsers open at most so many connections to one host. More that hang at once are not one client's.
 const CONNECTIONS: usize = 6;
-/// Addresses that are told apart. With more than that, each further one shares the bound of one of these: however many
-/// a client has, it has no more than all of them.
+/// Addresses that are told apart in one rollout. With more than that, each further one shares the bound of one of
+/// these: however many a client has, it has no more than all of them.
 const MAX_ADDRESSES: usize = 64;
 
-/// Clients whose requests hung lately. Few: looking through them costs less code and time than a tree.
+/// Clients whose requests to one canary hung lately, in one rollout. Few: looking through them costs less code and time
+/// than a tree.
 #[derive(Debug, Default)]
 pub struct Clients(Vec<Client>);
 

@@ -72,8 +72,9 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
 /// Returns how the request ended. Total: unheard-of values are a success only with a status below 400.
 pub fn classify(logged: Logged) -> Outcome {
     let flagged = |bits: u64| logged.flags & bits != 0;
-    // A client that left explains whatever else is flagged.
-    if flagged(DC | DR) {
+    // A client that left explains whatever else is flagged, but no 5xx: many leave as soon as they see one, before its
+    // body has come (`curl -f`, proxies that retry).
+    if flagged(DC | DR) && logged.code.is_none_or(|code| code < 500) {
         return if logged.code.is_some() { Outcome::DisconnectMidResponse } else { Outcome::DisconnectBeforeResponse };
     }
     if flagged(UT | UMSDR) {
@@ -169,6 +170,16 @@ mod tests {
             ("client left mid-stream", logged(Some(200), DC), Outcome::DisconnectMidResponse),
             ("client left before headers", logged(None, DC), Outcome::DisconnectBeforeResponse),
             ("client reset its HTTP/2 stream", logged(None, DR), Outcome::DisconnectBeforeResponse),
+            ("client left at a 5xx", logged(Some(500), DC), Outcome::ServerFault),
+            ("client reset its HTTP/2 stream at a 5xx", logged(Some(503), DR), Outcome::ServerFault),
+            ("client left at the route's timeout", logged(Some(504), UT | DC), Outcome::Timeout),
+            ("client left at a 4xx", logged(Some(404), DC), Outcome::DisconnectMidResponse),
+            // There is no trailer yet, and Envoy's status is one that it derived.
+            (
+                "client left a call of gRPC",
+                Logged { grpc: Some(GRPC_UNKNOWN), ..logged(Some(200), DR) },
+                Outcome::DisconnectMidResponse,
+            ),
             ("no response, no flag", logged(None, 0), Outcome::NotSent),
             ("gRPC fine", grpc(0), Outcome::Success),
             ("gRPC not found", grpc(5), Outcome::ClientFault),

@@ -10,7 +10,6 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::{convert, v1};
 
-use crate::clients::Clients;
 use crate::cohorts::{Became, OpenCohorts};
 use crate::host::{Host, text};
 use crate::store::{Finished, Place, Store};
@@ -45,7 +44,6 @@ pub struct Worker {
     store: Store,
     cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
-    clients: Clients,
     /// Requests that began when there was no room to keep them in view.
     unfollowed: u64,
     policy_version: u64,
@@ -75,7 +73,6 @@ impl Worker {
             store: Store::default(),
             cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
-            clients: Clients::default(),
             unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
@@ -159,7 +156,8 @@ impl Worker {
         let reading = Reading::of(&counted.policy);
         let read_rev = counted.is_routed_by(place.stratum, called.as_deref())
             && !std::mem::replace(&mut counted.rev_is_known, true);
-        let finished = Finished { group: whose.group(), ..self.read(host, reading, before, sent, read_rev) };
+        let finished =
+            Finished { group: whose.group(), ..self.read(host, &place.cluster, reading, before, sent, read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);
@@ -216,9 +214,9 @@ impl Worker {
             if policy.clusters.iter().any(|cluster| !self.clusters.contains_key(&cluster.cluster)) {
                 self.cohorts.spoil(now);
             }
-            let before = std::mem::take(&mut self.clusters);
+            let mut before = std::mem::take(&mut self.clusters);
             let counted = |policy: v1::ClusterPolicy| {
-                let before = before.get(&policy.cluster);
+                let before = before.get_mut(&policy.cluster);
                 (policy.cluster.clone(), Counted::new(policy, before, now))
             };
             self.clusters = policy.clusters.into_iter().map(counted).collect();

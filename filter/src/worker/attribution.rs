@@ -8,6 +8,7 @@ use wingbeat_core::matching::division::Division;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::v1;
 
+use crate::clients::Clients;
 use crate::host::{Host, text};
 use crate::store::{Before, Finished, Place};
 use crate::worker::flight::Whose;
@@ -24,6 +25,8 @@ const MAX_LEFT_OUT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) policy: v1::ClusterPolicy,
+    /// Whose requests hung here in this rollout, where shares are bounded.
+    pub(super) clients: Clients,
     /// Since when its rollout is known here.
     since_ns: u64,
     /// Start of the earliest request that is known to have been routed by the rollout.
@@ -100,11 +103,18 @@ impl LeftOut {
 }
 
 impl Counted {
-    /// Returns the cluster as this policy has it. `before` is what the policy before said of it.
-    pub(super) fn new(policy: v1::ClusterPolicy, before: Option<&Self>, now_ns: u64) -> Self {
+    /// Returns the cluster as this policy has it. `before` is what was known by the policy before: the same rollout
+    /// goes on with it, and the next one begins with nothing.
+    pub(super) fn new(policy: v1::ClusterPolicy, before: Option<&mut Self>, now_ns: u64) -> Self {
         match before.filter(|before| before.policy.epoch == policy.epoch) {
-            Some(before) => Self { policy, ..*before },
-            None => Self { policy, since_ns: now_ns, routed_since_ns: None, rev_is_known: false },
+            Some(before) => Self { policy, clients: std::mem::take(&mut before.clients), ..*before },
+            None => Self {
+                policy,
+                clients: Clients::default(),
+                since_ns: now_ns,
+                routed_since_ns: None,
+                rev_is_known: false,
+            },
         }
     }
 
@@ -207,8 +217,8 @@ impl Worker {
             let divided = called.as_ref().and_then(|called| self.divisions.get(called));
             let stratum = counted.stratum(whose, called.as_deref(), divided);
             let (reading, epoch) = (Reading::of(&counted.policy), counted.policy.epoch);
-            let finished =
-                Finished { group: whose.group(), ..self.read(&ended, reading, Before::Nothing, sent, false) };
+            let read = self.read(&ended, &cluster, reading, Before::Nothing, sent, false);
+            let finished = Finished { group: whose.group(), ..read };
             let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
             is_urgent |= reading.canary && failed;
             self.store.finish(&Place { epoch, stratum, cluster }, &finished, sequence);

@@ -330,9 +330,7 @@ impl Worker {
             if !self.is_sent(host, stream, now) {
                 return Seen::Sending(place);
             }
-            let share =
-                self.clusters.get(&place.cluster).map(|counted| counted.policy.client_share).filter(|share| *share > 0);
-            if !self.has_share(host, share, started_ns, now) {
+            if !self.has_share(host, &place.cluster, started_ns, now) {
                 return Seen::Elsewhere;
             }
         }

@@ -7,7 +7,7 @@ use crate::host::{Host, number, text};
 use crate::outcome::{GRPC_UNKNOWN, Logged, SWITCHING_PROTOCOLS, classify, is_grpc};
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
-use crate::worker::attribution::route_rev;
+use crate::worker::attribution::{Counted, route_rev};
 use crate::worker::flight::{InFlight, Upload, body_size, limit_ns, stalled_ns};
 
 /// One in so many requests of the primary tells its pod and the size of its body; every one of the canary does.
@@ -23,8 +23,6 @@ pub(super) struct Reading {
     slow_us: Option<u64>,
     /// Requests longer than this may be streams.
     limit_ns: Option<u64>,
-    /// How many hangs of one client count; `None` if all do.
-    client_share: Option<u32>,
 }
 
 /// What policies may want to know of a request when it ends.
@@ -126,16 +124,16 @@ impl Reading {
             retries: policy.retries,
             slow_us: (policy.slow_us > 0).then_some(u64::from(policy.slow_us)),
             limit_ns: limit_ns(policy),
-            client_share: (policy.client_share > 0).then_some(policy.client_share),
         }
     }
 }
 
 impl Worker {
-    /// Reads how a request ended.
+    /// Reads how a request of this cluster ended.
     pub(super) fn read(
         &mut self,
         host: &dyn Host,
+        cluster: &str,
         reading: Reading,
         before: Before,
         sent: Sent,
@@ -166,8 +164,8 @@ impl Worker {
             micros: micros.saturating_sub(waited),
             before,
             stream,
-            abandoned: self.is_abandoned(host, reading, (outcome, nanos), before, sent),
-            stalled: !stream && self.is_left_still(host, reading, (outcome, nanos), before),
+            abandoned: self.is_abandoned(host, cluster, reading, (outcome, nanos), before, sent),
+            stalled: !stream && self.is_left_still(host, cluster, reading, (outcome, nanos), before),
             attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
@@ -185,6 +183,7 @@ impl Worker {
     fn is_abandoned(
         &mut self,
         host: &dyn Host,
+        cluster: &str,
         reading: Reading,
         (outcome, nanos): (Outcome, u64),
         before: Before,
@@ -197,7 +196,7 @@ impl Worker {
         let (Outcome::DisconnectBeforeResponse, Sent::Complete(_)) = (outcome, sent) else { return false };
         let waited = reading.limit_ns.is_none_or(|limit| sent.waited_ns(nanos) >= limit / 2);
         let now = host.monotonic_nanos();
-        waited && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
+        waited && self.has_share(host, cluster, now.saturating_sub(nanos), now)
     }
 
     /// Returns true if the client gave up a response that had stood still for half the time after which it is stalled:
@@ -205,6 +204,7 @@ impl Worker {
     fn is_left_still(
         &mut self,
         host: &dyn Host,
+        cluster: &str,
         reading: Reading,
         (outcome, nanos): (Outcome, u64),
         before: Before,
@@ -215,14 +215,16 @@ impl Worker {
         let now = host.monotonic_nanos();
         let stood_ns = now.saturating_sub(looked_ns);
         let is_still = stood_ns >= stalled_ns(reading.limit_ns.unwrap_or_default()) / 2 && body_size(host) == sent;
-        is_still && self.has_share(host, reading.client_share, now.saturating_sub(nanos), now)
+        is_still && self.has_share(host, cluster, now.saturating_sub(nanos), now)
     }
 
-    /// Returns true if another hang of this client counts. Costs a call, and only where shares are bounded.
-    pub(super) fn has_share(&mut self, host: &dyn Host, share: Option<u32>, started_ns: u64, now: u64) -> bool {
-        let Some(share) = share else { return true };
-        // A client without an address is nobody's: all that it has count.
-        text(host, "source\0address").is_none_or(|address| self.clients.admit(&address, share, started_ns, now))
+    /// Returns true if another hang of this client counts here. Costs a call, and only where shares are bounded.
+    pub(super) fn has_share(&mut self, host: &dyn Host, cluster: &str, started_ns: u64, now: u64) -> bool {
+        let Some(Counted { policy, clients, .. }) = self.clusters.get_mut(cluster) else { return true };
+        let share = policy.client_share;
+        // Without a bound all count. A client without an address is nobody's: all that it has count too.
+        share == 0
+            || text(host, "source\0address").is_none_or(|address| clients.admit(&address, share, started_ns, now))
     }
 }
 

@@ -7,7 +7,11 @@ const DISCONNECTED: u64 = 0x4000;
 
 /// Gives up a request of this connection after so long.
 fn give_up(host: &FakeHost, worker: &mut Worker, stream: u32, address: &str, millis: u64) {
-    host.set(stream, "xds.cluster_name", CANARY.as_bytes());
+    give_up_at(CANARY, host, worker, stream, address, millis);
+}
+
+fn give_up_at(cluster: &str, host: &FakeHost, worker: &mut Worker, stream: u32, address: &str, millis: u64) {
+    host.set(stream, "xds.cluster_name", cluster.as_bytes());
     host.set(stream, "source.address", address.as_bytes());
     worker.begin(host, stream);
     host.pass(millis);
@@ -27,11 +31,15 @@ fn told(host: &FakeHost, worker: &mut Worker) -> Counts {
 }
 
 /// A canary that a rule chooses for its users: shares are bounded.
+fn bounded(version: u64) -> v1::Policy {
+    let mut policy = policy(version);
+    policy.clusters[1].client_share = 4;
+    policy
+}
+
 fn chosen() -> (FakeHost, Worker) {
     let (host, mut worker) = started();
-    let mut bounded = policy(6);
-    bounded.clusters[1].client_share = 4;
-    worker.reply(&host, &reply(0, Some(bounded), 0));
+    worker.reply(&host, &reply(0, Some(bounded(6)), 0));
     (host, worker)
 }
 
@@ -78,6 +86,71 @@ fn one_client_that_gives_up_everything_has_its_share() {
     // Another one has his own.
     give_up(&host, &mut worker, 300, "10.0.0.2:1", 130);
     assert_eq!(told(&host, &mut worker).abandoned, counts.abandoned + 1);
+}
+
+/// A canary that hangs for the few who match is tried again and hangs still: what they said of the attempt before does
+/// not silence them.
+#[test]
+fn clients_have_a_share_in_each_attempt() {
+    let (host, mut worker) = chosen();
+    let hangs = |worker: &mut Worker, first: u32| {
+        (first..first + 10).for_each(|stream| give_up(&host, worker, stream, "10.0.0.1:77", 130));
+        told(&host, worker).abandoned
+    };
+    assert_eq!(hangs(&mut worker, 10), 4);
+    worker.reply(&host, &reply(0, Some(bounded(7)), 0));
+    assert_eq!(hangs(&mut worker, 20), 4, "another policy for the same rollout gives no further share");
+    let mut retry = bounded(8);
+    retry.clusters.iter_mut().for_each(|cluster| cluster.epoch = EPOCH + 1);
+    // What was counted before is written down, and told no more.
+    worker.reply(&host, &reply(host.last().sequence, Some(retry), 0));
+    assert_eq!(hangs(&mut worker, 30), 4, "of this attempt alone");
+}
+
+/// Neither do hangs at another canary take a client's share here, nor do the many clients there take its place.
+#[test]
+fn clients_have_a_share_of_each_canary() {
+    let (host, mut worker) = started();
+    let mut both = bounded(6);
+    let neighbour = v1::ClusterPolicy {
+        cluster: "prod/other/2".to_owned(),
+        canary: "prod/other".to_owned(),
+        epoch: EPOCH + 1,
+        ..both.clusters[1].clone()
+    };
+    both.clusters.push(neighbour);
+    worker.reply(&host, &reply(0, Some(both), 0));
+    for stream in 10..510 {
+        let address = format!("10.0.0.{}:{stream}", stream % 100);
+        give_up_at("prod/other/2", &host, &mut worker, stream, &address, 130);
+    }
+    for (stream, client) in (600..620).zip([50, 7].into_iter().cycle()) {
+        give_up(&host, &mut worker, stream, &format!("10.0.0.{client}:77"), 130);
+    }
+    assert_eq!(told(&host, &mut worker).abandoned, 8, "two clients, ten hangs each");
+}
+
+/// `curl -f` leaves at the status, and so does a proxy that retries: the rest of the answer would make it no better.
+#[test]
+fn who_leaves_at_a_5xx_was_failed_once() {
+    // When its headers came, and for how often the client looked for more.
+    for (headers, looks, overdue, stalled) in [(1, 0, 0, 0), (1, 1, 0, 0), (300, 1, 1, 0), (1, 6, 0, 1)] {
+        let (host, mut worker) = started();
+        host.set(2, "xds.cluster_name", CANARY.as_bytes());
+        worker.begin(&host, 2);
+        host.pass(headers);
+        worker.tick(&host);
+        host.set(2, "response.code", &503_u64.to_le_bytes());
+        for _ in 0..looks {
+            host.pass(250);
+            worker.tick(&host);
+        }
+        leave(&host, &mut worker, 2, headers + 250 * looks);
+        let counts = told(&host, &mut worker);
+        assert_eq!((counts.overdue, counts.stalled), (overdue, stalled), "{headers} {looks}");
+        assert_eq!((counts.finished, counts.outcome(Outcome::ServerFault)), (1, 1));
+        assert_eq!((counts.errors_and_hangs(), counts.judged_and_hangs(), counts.judged_and_stalled()), (1, 1, 1));
+    }
 }
 
 #[test]
