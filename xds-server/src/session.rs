@@ -260,6 +260,7 @@ impl Session {
 
     fn subscribe(&mut self, kind: Kind, names: &Names) -> Result<(), TooManyNames> {
         let first = self.of(kind).wanted.is_none();
+        let excess = self.excess(kind);
         let (memory, lineage) = (self.memory.clone(), self.lineage);
         if first {
             let versions: Vec<&String> = match names {
@@ -311,7 +312,8 @@ impl Session {
                 subscription.unanswered |= first && kind.has_wildcard() && initial.is_empty();
             }
         }
-        if wanted.len() > MAX_NAMES {
+        // Of what is gone, the client goes on naming what it has not let go of yet: that alone ends no stream.
+        if self.excess(kind) > excess {
             return Err(TooManyNames);
         }
         if kind == Kind::Endpoints {

@@ -170,7 +170,8 @@ async fn a_client_that_asks_for_too_much_is_refused() {
     let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
     let mut stream = client.stream_aggregated_resources(once(request)).await.expect("a stream").into_inner();
     let refused = stream.message().await.expect_err("an error");
-    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "more than 10000 names of one type"));
+    let why = "more than 10000 names of one type that are not served";
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, why));
 
     let polled = ClusterDiscoveryServiceClient::new(channel.clone()).fetch_clusters(DiscoveryRequest::default()).await;
     assert_eq!(polled.expect_err("an error").code(), Code::Unimplemented);
@@ -183,6 +184,40 @@ async fn a_client_that_asks_for_too_much_is_refused() {
     let mut stream = client.stream_aggregated_resources(requests).await.expect("a stream").into_inner();
     let response = stream.message().await.expect("a response").expect("a response");
     assert_eq!(response.type_url, Kind::Cluster.type_url(), "what is not served is not answered");
+}
+
+/// An Envoy asks for the endpoints of all clusters that it was sent, however many these are; in delta, where it comes
+/// back, it says what it holds of them as well.
+#[tokio::test]
+async fn a_client_that_asks_for_all_that_is_served_gets_it() {
+    const CLUSTERS: usize = 2 * MAX_NAMES;
+    let names: Vec<String> = (0..CLUSTERS).map(|number| format!("{number:060}")).collect();
+    let mut model = model();
+    let cluster = model.clusters.remove(0);
+    model.clusters = names
+        .iter()
+        .map(|name| Arc::new(Cluster { name: ClusterName::new(name.as_str()), ..Cluster::clone(&cluster) }))
+        .collect();
+    let store = Store::default();
+    let channel = connect_to(serve(&store, &Arc::default()).await).await;
+    store.publish(render(&model));
+    let kind = Kind::Endpoints;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 * 1024 * 1024);
+
+    let request = DiscoveryRequest { resource_names: names.clone(), ..whole(kind, kind.type_url()) };
+    let mut stream = client.stream_aggregated_resources(once(request)).await.expect("a stream").into_inner();
+    let response = stream.message().await.expect("a response").expect("a response");
+    assert_eq!(response.resources.len(), CLUSTERS);
+
+    let version = "0000000000000000-0000000000000000".to_owned();
+    let request = DeltaDiscoveryRequest {
+        initial_resource_versions: names.iter().map(|name| (name.clone(), version.clone())).collect(),
+        resource_names_subscribe: names,
+        ..change(kind, kind.type_url())
+    };
+    let mut stream = client.delta_aggregated_resources(once(request)).await.expect("a stream").into_inner();
+    let response = stream.message().await.expect("a response").expect("a response");
+    assert_eq!(response.resources.len(), CLUSTERS);
 }
 
 /// One client asks at full rate: it is read slower, and others are served as ever.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster as Message, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -54,15 +54,18 @@ pub(super) fn socket(host: &str, port: u16) -> Address {
 /// Returns the cluster. Names are resolved by Envoy itself; IP addresses come by EDS, so that they can change
 /// without warming the cluster anew.
 pub(super) fn cluster(cluster: &Cluster) -> Message {
-    let (kind, eds_cluster_config, load_assignment) = if by_address(cluster) {
+    let (kind, family, eds_cluster_config, load_assignment) = if by_address(cluster) {
         let eds = EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() };
-        (DiscoveryType::Eds, Some(eds), None)
+        (DiscoveryType::Eds, DnsLookupFamily::Auto, Some(eds), None)
     } else {
-        (DiscoveryType::StrictDns, None, Some(assignment(cluster)))
+        // By default IPv6 addresses are all that is taken of a name that has any: localhost is ::1 too, where a service
+        // on 127.0.0.1 does not listen. Those of both families would be endpoints side by side, some of them dead.
+        (DiscoveryType::StrictDns, DnsLookupFamily::V4Preferred, None, Some(assignment(cluster)))
     };
     Message {
         name: cluster.name.to_string(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
+        dns_lookup_family: family.into(),
         eds_cluster_config,
         load_assignment,
         connect_timeout: Some(duration(cluster.traffic.connect_timeout.unwrap_or(CONNECT_TIMEOUT))),
@@ -180,6 +183,26 @@ mod tests {
     fn rendered(traffic: TrafficPolicy, http2: bool) -> Message {
         let endpoints = vec![("127.0.0.1".to_owned(), 1)];
         cluster(&Cluster { name: ClusterName::new("a/b/1"), listeners: Vec::new(), endpoints, http2, traffic })
+    }
+
+    /// localhost is ::1 too, where a service on 127.0.0.1 does not listen.
+    #[test]
+    fn of_a_name_the_addresses_of_ipv4_are_taken_if_there_are_any() {
+        let found = |host: &str| {
+            let message = cluster(&Cluster {
+                name: ClusterName::new("a/b/1"),
+                listeners: Vec::new(),
+                endpoints: vec![(host.to_owned(), 9_001)],
+                http2: false,
+                traffic: TrafficPolicy::default(),
+            });
+            (message.dns_lookup_family(), message.cluster_discovery_type)
+        };
+        let by = |kind: DiscoveryType| Some(ClusterDiscoveryType::Type(kind.into()));
+        assert_eq!(found("localhost"), (DnsLookupFamily::V4Preferred, by(DiscoveryType::StrictDns)));
+        for address in ["127.0.0.1", "::1"] {
+            assert_eq!(found(address), (DnsLookupFamily::Auto, by(DiscoveryType::Eds)), "nothing is resolved");
+        }
     }
 
     #[test]

@@ -16,9 +16,15 @@ pub(super) fn filter() -> HttpFilter {
     HttpFilter {
         name: NAME.to_owned(),
         disabled: true,
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Filter::default()))),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config())),
         ..HttpFilter::default()
     }
+}
+
+/// Returns the configuration of the filter, which says nothing: policies do. Under a name for which there are none, it
+/// lets every request pass as it is.
+pub(super) fn config() -> Any {
+    any(&Filter::default())
 }
 
 /// Returns the policy of a virtual host.

@@ -44,13 +44,18 @@ pub(super) fn listener(listener: &Listener, filter: bool) -> Message {
     // Before ours: what a browser asks beforehand never reaches an upstream, and is not counted.
     let mut http_filters = vec![cors::filter()];
     if filter {
+        let without = cors::config();
         http_filters.push(HttpFilter {
             name: FILTER.to_owned(),
             disabled: true,
             config_type: Some(http_filter::ConfigType::ConfigDiscovery(ExtensionConfigSource {
                 config_source: Some(ads()),
-                type_urls: vec![WASM.to_owned()],
-                ..ExtensionConfigSource::default()
+                type_urls: vec![WASM.to_owned(), without.type_url.clone()],
+                // Where there is neither this nor the module, Envoy answers 500 to every request for which the filter is
+                // on; an Envoy without V8 refuses the module.
+                default_config: Some(without),
+                // The listener waits for the module, or for its refusal: else the first requests would not be counted.
+                apply_default_config_without_warming: false,
             })),
             ..HttpFilter::default()
         });
@@ -119,6 +124,10 @@ mod tests {
     use crate::model::traffic::Front;
 
     fn manager(front: Front) -> HttpConnectionManager {
+        rendered(front, false)
+    }
+
+    fn rendered(front: Front, filter: bool) -> HttpConnectionManager {
         let message = listener(
             &Listener {
                 name: "l".to_owned(),
@@ -128,7 +137,7 @@ mod tests {
                 access_log: None,
                 front,
             },
-            false,
+            filter,
         );
         match message.filter_chains[0].filters[0].config_type.clone() {
             Some(ConfigType::TypedConfig(config)) => HttpConnectionManager::decode(config.value.as_slice()).unwrap(),
@@ -152,6 +161,22 @@ mod tests {
             stream_idle_timeout: Some(Span::from_secs(60)),
         };
         assert_eq!(manager_of(other), (false, 2, false, false, 60));
+    }
+
+    /// An Envoy without V8 refuses the module, and would answer 500 to all users of a host whose rollout begins.
+    #[test]
+    fn who_refuses_the_filter_goes_on_without_it() {
+        let filters = rendered(Front::default(), true).http_filters;
+        let ours = filters.into_iter().find(|filter| filter.name == FILTER).unwrap();
+        assert!(ours.disabled, "it costs nothing where no rollout runs");
+        let Some(http_filter::ConfigType::ConfigDiscovery(source)) = ours.config_type else {
+            panic!("it does not come by ECDS")
+        };
+        let without = source.default_config.unwrap();
+        let cors = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors";
+        assert_eq!((without.type_url.as_str(), without.value.len()), (cors, 0), "a filter that does nothing");
+        assert_eq!(source.type_urls, [WASM, cors], "Envoy takes no other types, by default neither");
+        assert!(!source.apply_default_config_without_warming, "no request comes before the filter");
     }
 
     #[test]

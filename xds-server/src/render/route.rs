@@ -362,6 +362,15 @@ mod tests {
         routes.collect()
     }
 
+    /// Who refuses the filter has another one in its place, which must not take this for a word of its own.
+    #[test]
+    fn what_switches_the_filter_on_says_nothing_to_it() {
+        let on = virtual_host(&host(header_split(), true)).typed_per_filter_config.remove(FILTER).unwrap();
+        let on = FilterConfig::decode(on.value.as_slice()).unwrap();
+        // Envoy takes an empty one for a switch and nothing else, whatever filter it is of; none at all it refuses.
+        assert_eq!((on.config, on.disabled), (Some(Any::default()), false));
+    }
+
     #[test]
     fn health_checks_go_to_the_primary_where_the_filter_would_decide_and_are_not_seen_by_it() {
         let route = |asked: &str, off: bool, cluster: &str| (asked.to_owned(), off, cluster.to_owned());

@@ -32,8 +32,10 @@ use crate::store::Store;
 const MAX_STREAMS: usize = 60_000;
 /// Bytes of a resource's name. A stream that asks for a longer one is ended.
 const MAX_NAME: usize = 1_024;
-/// Bytes of all names that a stream asks for or says that it holds. One that goes beyond is ended.
-const MAX_NAMED: usize = 4 * 1024 * 1024;
+/// Bytes of all names that a stream asks for or says that it holds. One that goes beyond is ended. No fewer than a
+/// request may have: a client of delta that comes back with 40,000 clusters names each three times, of 60 bytes these are
+/// 7.2 MB.
+const MAX_NAMED: usize = MAX_REQUEST;
 /// The same of all streams. Nobody may have more than is left for all others.
 const ALL_NAMED: usize = 256 * 1024 * 1024;
 /// Characters of what a client says of a refusal.
@@ -343,4 +345,33 @@ impl Dialogue for DeltaDiscoveryRequest {
 
 fn control_plane() -> ControlPlane {
     ControlPlane { identifier: concat!("wingbeat/", env!("CARGO_PKG_VERSION")).to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::resource::Version;
+
+    /// Who comes back in delta says most: what it asks for, and what it holds. It would be refused each time.
+    #[test]
+    fn what_a_client_with_40_000_clusters_says_is_not_too_much() {
+        /// Bytes of the message that says which Envoy it is, with a list of its extensions.
+        const NODE: usize = 61 * 1024;
+        let version = Lineage::default().mark(Version::of([&b"content"[..]]));
+        let names: Vec<String> = (0..40_000).map(|number| format!("{number:060}")).collect();
+        let held: HashMap<String, String> = names.iter().map(|name| (name.clone(), version.clone())).collect();
+        let clusters = DeltaDiscoveryRequest { initial_resource_versions: held, ..DeltaDiscoveryRequest::default() };
+        let endpoints = DeltaDiscoveryRequest { resource_names_subscribe: names, ..clusters.clone() };
+        let mut session = Session::new(Dialect::Delta);
+        let mut held = 0;
+        for (kind, request) in [(Kind::Cluster, clusters), (Kind::Endpoints, endpoints)] {
+            assert!(request.encoded_len() + NODE <= MAX_REQUEST, "{} bytes", request.encoded_len());
+            let (_, request) = request.read();
+            assert_eq!(session.request(kind, &request, Duration::ZERO).unwrap().responses, []);
+            held += request.names.held();
+        }
+        assert!(session.named() + held <= MAX_NAMED, "{} and {held} bytes", session.named());
+    }
 }

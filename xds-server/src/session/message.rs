@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::resource::{Kind, Resource, Version};
 
-/// Names that a client may ask for, of one type.
+/// Names of one type that a client may ask for and that nothing served has; its stream ends with one more. Of what is
+/// served it may ask for all: it was told of that.
 pub const MAX_NAMES: usize = 10_000;
 
 /// The two forms of the protocol.
@@ -109,9 +110,9 @@ pub struct Changes {
     pub foreign: Option<BTreeSet<String>>,
 }
 
-/// A client named more than [`MAX_NAMES`] resources of a type.
+/// A client named more than [`MAX_NAMES`] resources of a type that are not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_NAMES} names of one type")]
+#[error("more than {MAX_NAMES} names of one type that are not served")]
 pub struct TooManyNames;
 
 /// Who is to blame for a refusal.

@@ -1,6 +1,7 @@
 //! How much a client names: it is kept for as long as its stream.
 
-use super::{Names, Session};
+use super::{MAX_NAMES, Names, Session, Subscription};
+use crate::resource::Kind;
 use crate::session::wanted::Wanted;
 
 impl Names {
@@ -24,6 +25,22 @@ impl Names {
 }
 
 impl Session {
+    /// Returns by how many more than [`MAX_NAMES`] the client asks for names of a type that nothing here has.
+    ///
+    /// Envoy asks for the endpoints of each cluster and the routes of each listener that it was sent: how many these are,
+    /// it is not to blame for. Before anything is served nobody can tell, and only the bytes of names have a bound.
+    pub(super) fn excess(&self, kind: Kind) -> usize {
+        let Subscription { wanted, lingering, .. } = self.of(kind);
+        let (Some(snapshot), Some(wanted)) = (&self.snapshot, wanted) else { return 0 };
+        // Few need not be looked up.
+        if wanted.len() <= MAX_NAMES {
+            return 0;
+        }
+        let served = snapshot.of(kind);
+        let is_strange = |name: &&String| !served.contains_key(*name) && !lingering.contains_key(*name);
+        wanted.names().filter(is_strange).count().saturating_sub(MAX_NAMES)
+    }
+
     /// Returns the bytes of all names that the client asks for.
     pub(crate) fn named(&self) -> usize {
         self.types.iter().filter_map(|subscription| subscription.wanted.as_ref()).map(Wanted::bytes).sum()

@@ -50,16 +50,16 @@ struct Blame {
 pub(super) struct Composed {
     /// What is to be sent; none if that has to wait.
     pub(super) table: Option<Arc<Resource>>,
-    /// Hosts that are not in it as they are to be, since clusters of theirs are on their way.
+    /// Hosts whose clusters are on their way. They are not in it as they are to be, or lead to what is not there yet.
     pub(super) held_back: Vec<Arc<Part>>,
 }
 
-/// Whether a first table waits for hosts whose clusters are on their way.
+/// Whether a table of which the client has accepted none on its stream waits for hosts whose clusters are on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
     /// It does: to leave them out for a moment would be a moment of 404.
     Waits,
-    /// It does no longer.
+    /// It does no longer: it goes without them, or with them where the client may have them from an earlier stream.
     Goes,
 }
 
@@ -131,14 +131,18 @@ impl Table {
                 ClusterState::Unasked | ClusterState::Pending => held_back.push(part.clone()),
                 ClusterState::Ready | ClusterState::Refused | ClusterState::Missing => {}
             }
-            match (&self.held, state) {
-                (Held::Known(_), _) => parts.extend(before.cloned()),
-                // Who leaves out a host that the client may serve takes it away from its users.
-                (Held::Unknown, ClusterState::Ready | ClusterState::Unasked | ClusterState::Pending) => waits = true,
-                // Neither ends by waiting, which would keep all others as they were: an abort, too.
-                (Held::Unknown, ClusterState::Refused | ClusterState::Missing) => parts.push(part.clone()),
-                (Held::Nothing, ClusterState::Unasked | ClusterState::Pending) => waits |= first == First::Waits,
-                (Held::Nothing, ClusterState::Ready | ClusterState::Refused | ClusterState::Missing) => {}
+            match (&self.held, state, first) {
+                (Held::Known(_), _, _) => parts.extend(before.cloned()),
+                (Held::Unknown, ClusterState::Ready, _)
+                | (Held::Unknown | Held::Nothing, ClusterState::Unasked | ClusterState::Pending, First::Waits) => {
+                    waits = true;
+                }
+                // Who leaves out a host that the client may serve takes it away from its users; and who waits for what
+                // is missing, or on until a name is resolved, keeps all others as they were: an abort, too.
+                (Held::Unknown, ClusterState::Unasked | ClusterState::Pending, First::Goes)
+                | (Held::Unknown, ClusterState::Refused | ClusterState::Missing, _) => parts.push(part.clone()),
+                (Held::Nothing, ClusterState::Unasked | ClusterState::Pending, First::Goes)
+                | (Held::Nothing, ClusterState::Ready | ClusterState::Refused | ClusterState::Missing, _) => {}
             }
         }
         if waits {

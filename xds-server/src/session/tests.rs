@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use serde::Deserialize;
 
 use super::*;
@@ -198,17 +200,59 @@ fn the_protocol_is_kept() {
     assert!(played > 40, "{played} scripts");
 }
 
+/// Asks for the endpoints of so many clusters, after those of so many were asked for. Returns how many come.
+fn ask_endpoints(session: &mut Session, before: usize, after: usize) -> Result<usize, TooManyNames> {
+    let names = |clusters: Range<usize>| clusters.map(|number| format!("c{number}")).collect();
+    let names = match session.dialect {
+        Dialect::StateOfTheWorld => Names::All { names: names(0..after), version: String::new() },
+        Dialect::Delta => {
+            Names::Change { subscribe: names(before..after), unsubscribe: Vec::new(), initial: Vec::new() }
+        }
+    };
+    let request = Request { names, ..Request::default() };
+    let reaction = session.request(Kind::Endpoints, &request, Duration::ZERO)?;
+    Ok(reaction.responses.iter().map(|response| response.resources.len()).sum())
+}
+
+fn with_endpoints(clusters: usize) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot::default();
+    for number in 0..clusters {
+        snapshot.add(Kind::Endpoints, resource(Kind::Endpoints, &format!("c{number}=1")));
+    }
+    Arc::new(snapshot)
+}
+
 #[test]
 fn too_many_names_end_a_stream() {
+    const MOST: usize = 1 + MAX_NAMES;
     for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
         let mut session = Session::new(dialect);
-        let names: Vec<String> = (0..=MAX_NAMES).map(|number| number.to_string()).collect();
-        let names = match dialect {
-            Dialect::StateOfTheWorld => Names::All { names, version: String::new() },
-            Dialect::Delta => Names::Change { subscribe: names, unsubscribe: Vec::new(), initial: Vec::new() },
-        };
-        let request = Request { names, ..Request::default() };
-        assert_eq!(session.request(Kind::Routes, &request, Duration::ZERO), Err(TooManyNames));
+        session.snapshot(&with_endpoints(1), Duration::ZERO);
+        assert_eq!(ask_endpoints(&mut session, 0, MOST), Ok(1), "{dialect:?}: one of them is served");
+        assert_eq!(ask_endpoints(&mut session, MOST, MOST + 1), Err(TooManyNames), "{dialect:?}");
+    }
+}
+
+/// An Envoy asks for the endpoints of all clusters that it was sent, and would be cut off for good.
+#[test]
+fn names_of_what_is_served_are_never_too_many() {
+    const SERVED: usize = 2 * MAX_NAMES;
+    const ALL: usize = SERVED + MAX_NAMES;
+    for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
+        let mut session = Session::new(dialect);
+        session.snapshot(&with_endpoints(SERVED), Duration::ZERO);
+        assert_eq!(ask_endpoints(&mut session, 0, SERVED), Ok(SERVED), "{dialect:?}");
+        assert_eq!(ask_endpoints(&mut session, SERVED, ALL), Ok(0), "{dialect:?}: as many others as ever");
+        // What was served and is gone, it has not let go of yet; but that is no reason to ask for more.
+        session.snapshot(&with_endpoints(0), Duration::ZERO);
+        assert!(ask_endpoints(&mut session, ALL, ALL).is_ok(), "{dialect:?}");
+        assert_eq!(ask_endpoints(&mut session, ALL, ALL + 1), Err(TooManyNames), "{dialect:?}");
+
+        // After a restart it comes before there is anything to be served.
+        let mut early = Session::new(dialect);
+        assert_eq!(ask_endpoints(&mut early, 0, SERVED), Ok(0), "{dialect:?}");
+        let due = early.snapshot(&with_endpoints(SERVED), Duration::ZERO);
+        assert_eq!(due.iter().map(|response| response.resources.len()).sum::<usize>(), SERVED, "{dialect:?}");
     }
 }
 
@@ -311,6 +355,20 @@ fn clusters_whose_endpoints_nobody_asks_for_are_told() {
         player.play("want EDS a");
         assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::new()));
     }
+}
+
+/// Routes that go before the client has resolved what they lead to are told, until it has taken them.
+#[test]
+fn routes_that_lead_to_what_is_not_there_yet_are_told() {
+    let mut player = Player::new(Dialect::Delta);
+    player.play("snapshot CDS a=1 b=1 | RDS r=h:a/i:b");
+    player.play("reconnect CDS held a=1");
+    assert_eq!((player.play("reconnect RDS r held r=h:a").as_str(), player.session.expires()), ("", Some(PATIENCE)));
+    assert_eq!(player.session.take_changes(), Changes::default());
+    assert_eq!(player.play("pass 5"), "RDS r=h:a/i:b");
+    assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::from(["b".to_owned()])));
+    player.play("ack RDS");
+    assert_eq!((player.session.take_changes().overdue, player.session.expires()), (Some(BTreeSet::new()), None));
 }
 
 /// A stream breaks while a cluster is refused: on the next one, the others go on.

@@ -23,6 +23,11 @@ impl Wanted {
         self.names.len()
     }
 
+    /// Returns what the client asks for by name.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.names.iter()
+    }
+
     /// Returns how many bytes the names have.
     pub(super) fn bytes(&self) -> usize {
         self.names.iter().map(String::len).sum()
