@@ -42,6 +42,7 @@ struct Sight {
     enough: bool,
     safe: bool,
     suspect: bool,
+    uncounted: bool,
     intact: bool,
     millis: u16,
 }
@@ -157,6 +158,7 @@ impl Sight {
             counted: if self.enough { Counted::Enough } else { Counted::Missing(3) },
             safe: self.safe,
             suspect: self.suspect,
+            uncounted: self.uncounted,
             intact: self.intact,
         }
     }

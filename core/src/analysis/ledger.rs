@@ -340,6 +340,12 @@ impl Ledger {
         self.workers.len()
     }
 
+    /// Returns how many sources have counted something in an epoch. Looks at every worker.
+    pub fn sources_in(&self, epoch: Epoch) -> usize {
+        let sources = self.workers.values().filter(|worker| worker.epochs().any(|its| its == epoch));
+        sources.map(|worker| worker.source.as_str()).collect::<BTreeSet<&str>>().len()
+    }
+
     /// Returns the workers that reported at most `span` before the latest that did.
     pub fn active(&self, span: Span) -> BTreeSet<WorkerKey> {
         let latest = self.workers.values().map(|worker| worker.last_report).max().unwrap_or_default();

@@ -41,6 +41,8 @@ pub struct Facts {
     /// True while there is harm that one bad pod may have caused: nothing rises, and the share goes back to the first
     /// one.
     pub suspect: bool,
+    /// True while so many requests were not counted that they could hide harm: nothing rises.
+    pub uncounted: bool,
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
@@ -131,6 +133,7 @@ impl Facts {
             counted: Counted::Missing(1),
             safe: false,
             suspect: false,
+            uncounted: false,
             intact: true,
         }
     }

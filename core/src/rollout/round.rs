@@ -36,6 +36,9 @@ pub struct Round {
 pub enum Stage {
     /// Over; the next one begins when it is due.
     Over,
+    /// The position was just reached: its first round begins when it is due, or as soon as harm is ruled out. Those after
+    /// it begin when they are due: a check that failed is not asked again at once.
+    Entered,
     /// A hook is asked: the one in this place among those of its kind.
     Hook(HookKind, usize),
     /// A metric is looked at.
@@ -111,7 +114,7 @@ pub fn question(plan: &Plan, state: &State) -> Option<Question> {
         }
     };
     let asked = match stage {
-        Stage::Over | Stage::Judge => return None,
+        Stage::Over | Stage::Entered | Stage::Judge => return None,
         Stage::Hook(kind, place) => Asked::Hook(plan.hooks(kind).nth(place)?.0),
         Stage::Metric(place) => Asked::Metric(plan.metrics().find(|(at, _)| *at == place)?.0),
     };
@@ -142,7 +145,7 @@ impl Round {
     /// Returns true if the plan asks something else than when the round began. What was answered so far may have been
     /// asked by nobody any more, and what is new would be left out: the round does not go on.
     pub(super) fn is_outdated(&self, plan: &Plan) -> bool {
-        self.stage != Stage::Over && self.asks != plan.asks()
+        !matches!(self.stage, Stage::Over | Stage::Entered) && self.asks != plan.asks()
     }
 }
 

@@ -119,6 +119,9 @@ pub struct Progress {
     pub round: Round,
     /// Checks that failed so far; successes take none of them back.
     pub failed_checks: u32,
+    /// True while so many requests were not counted that they could hide harm.
+    #[serde(default)]
+    pub uncounted: bool,
     /// True while the share is frozen by command.
     pub paused: bool,
     /// The gate that was found closed.
@@ -230,13 +233,19 @@ impl StepClock {
 }
 
 impl State {
-    /// Returns the state as a restarted controller takes it up: the step's clock begins anew, since nobody saw
-    /// whether its share flowed in between.
+    /// Returns the state as a restarted controller takes it up: nobody followed it, and it may have been aborted unstored.
     #[must_use]
     pub fn resumed(mut self) -> Self {
         if self.may_be_aborted_unstored() {
             self.resumed = Some(self.rev);
         }
+        self.unwatched()
+    }
+
+    /// Returns the state of a canary that nobody followed for a time: the step's clock begins anew, since nobody saw
+    /// whether its share flowed in between.
+    #[must_use]
+    pub fn unwatched(mut self) -> Self {
         if let Phase::Progressing(progress) = &mut self.phase {
             progress.clock = StepClock::Standing(Span::ZERO);
             if progress.round.stage == Stage::Judge {

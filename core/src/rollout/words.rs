@@ -91,6 +91,10 @@ pub(super) fn too_few(plan: &Plan, missing: u64) -> String {
     format!("Halt {} advancement too few requests: {missing} more of the canary are needed", plan.name())
 }
 
+pub(super) fn uncounted(plan: &Plan) -> String {
+    format!("Halt {} advancement filters had no room to count some requests", plan.name())
+}
+
 pub(super) fn contested(plan: &Plan) -> String {
     format!("Halt {} advancement the canary does harm at some nodes and not at others", plan.name())
 }

@@ -39,8 +39,8 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         2 => Just(Verdict::Continue(String::new())),
     ];
     let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
-    (any_readiness(), any_readiness(), mostly, verdict, (seldom, seldom), any::<bool>()).prop_map(
-        |(primary, canary, flowing, verdict, (safe, suspect), intact)| Facts {
+    (any_readiness(), any_readiness(), mostly, verdict, (seldom, seldom, seldom), any::<bool>()).prop_map(
+        |(primary, canary, flowing, verdict, (safe, suspect, uncounted), intact)| Facts {
             primary,
             canary,
             flowing,
@@ -48,6 +48,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
             verdict,
             safe,
             suspect,
+            uncounted,
             intact,
         },
     )

@@ -43,6 +43,65 @@ fn proven_safety_ends_a_step_early() {
     assert_eq!(world.weight(), percent(10));
 }
 
+/// One bad reading is one failed check, and a closed gate is asked once an interval, however early harm is ruled out.
+#[test]
+fn proven_safety_asks_nobody_twice_in_an_interval() {
+    let kinds = [HookKind::Rollout, HookKind::ConfirmTrafficIncrease];
+    for (hook, counts) in [("the-rollout", true), ("the-confirm-traffic-increase", false)] {
+        let mut world = World::new(&PlanInput { hooks: hooks(&kinds), threshold: Some(5), ..input() });
+        world.feed(&revision("2"));
+        world.tick();
+        world.tick();
+        assert_eq!(world.weight(), percent(5));
+        world.answers.insert(hook.into(), Answer::Failed("no".into()));
+        world.asked.clear();
+        world.facts.safe = true;
+        world.facts.verdict = advance();
+        for _ in 0..30 {
+            world.pass(100);
+            world.tick();
+        }
+        let asked = world.asked.iter().filter(|asked| asked.starts_with(hook)).count();
+        assert!((3..=4).contains(&asked), "{hook}: {asked} times in three intervals");
+        let failed = usize::try_from(world.state.failed_checks()).unwrap();
+        assert_eq!((world.phase(), failed), ("Progressing", if counts { asked } else { 0 }));
+        world.answers.clear();
+        world.pass(1_000);
+        world.tick();
+        world.tick();
+        assert_eq!(world.weight(), percent(10));
+    }
+}
+
+/// What filters had no room to count may be what fails, whoever decides.
+#[test]
+fn no_step_ends_while_requests_are_not_counted() {
+    let alone = PlanInput { metrics: Vec::new(), ..by_checks() };
+    for input in [input(), by_checks(), alone] {
+        let mut world = World::new(&input);
+        world.feed(&revision("2"));
+        world.facts.verdict = advance();
+        world.facts.counted = Counted::Enough;
+        for _ in 0..10 {
+            if world.weight() < percent(10) {
+                world.interval();
+            }
+        }
+        world.facts.uncounted = true;
+        world.take_texts();
+        for _ in 0..10 {
+            world.interval();
+        }
+        assert_eq!((world.phase(), world.weight(), world.state.failed_checks()), ("Progressing", percent(10), 0));
+        let text = "Halt backend.prod advancement filters had no room to count some requests";
+        assert!(world.texts.iter().any(|told| told == text), "{:?}", world.texts);
+        world.facts.uncounted = false;
+        world.interval();
+        world.interval();
+        assert!(world.weight() > percent(10));
+    }
+}
+
 #[test]
 fn absence_is_not_success() {
     let mut world = running();

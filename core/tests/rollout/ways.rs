@@ -1,11 +1,11 @@
 //! Ways of a rollout from its beginning to its end, as plans say.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Event, Handover, NoData, Pace, PlanInput, Readiness, Routes, Share};
+use wingbeat_core::rollout::{AlertLevel, Event, Facts, Handover, NoData, Pace, PlanInput, Readiness, Routes, Share};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, harm, input, percent, revision, running};
 
 #[test]
 fn the_first_revision_serves_without_a_rollout() {
@@ -235,6 +235,40 @@ fn promotion_goes_by_steps_where_the_plan_says_so() {
             "Promotion completed! Scaling down backend.prod",
         ]
     );
+}
+
+/// Harm that one pod may have caused turns out to be the canary's while it takes over: until that is known nothing moves.
+#[test]
+fn a_suspected_canary_takes_over_nothing_more() {
+    let input = PlanInput { step_weight: Some(50), step_weight_promotion: Some(10), ..input() };
+    let mut world = World::new(&input);
+    world.facts.intact = true;
+    world.feed(&revision("2"));
+    world.facts.verdict = advance();
+    for _ in 0..20 {
+        if world.weight() < percent(70) {
+            world.interval();
+        }
+    }
+    assert_eq!((world.phase(), world.weight()), ("Promoting", percent(70)));
+    let doubts: [fn(&mut Facts, bool); 2] = [|facts, is| facts.suspect = is, |facts, is| facts.uncounted = is];
+    for doubt in doubts {
+        let before = world.weight();
+        doubt(&mut world.facts, true);
+        world.facts.verdict = Verdict::Continue("suspect".into());
+        for _ in 0..60 {
+            world.interval();
+        }
+        assert_eq!((world.phase(), world.weight()), ("Promoting", before));
+        doubt(&mut world.facts, false);
+        world.facts.verdict = advance();
+        world.tick();
+        assert!(world.weight() > before);
+    }
+    world.facts.suspect = true;
+    world.interval();
+    world.verdict(harm());
+    assert_eq!((world.phase(), world.routes()), ("Failed", Routes::Settled(Revision::new("1"))));
 }
 
 /// A fault that shows under load, when the canary has most of the requests already.

@@ -90,6 +90,7 @@ impl Taking<'_> {
             clock: StepClock::Standing(Span::ZERO),
             round: Round::new(due),
             failed_checks: 0,
+            uncounted: false,
             paused: false,
             gate: None,
             approved: None,

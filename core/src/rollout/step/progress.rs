@@ -47,6 +47,7 @@ impl Taking<'_> {
     fn progress(&mut self, mut progress: Progress, facts: &Facts) {
         let (plan, now) = (self.plan, self.now);
         progress.clock = progress.clock.run(facts.flowing, now);
+        progress.uncounted = facts.uncounted;
         if progress.round.is_outdated(plan) {
             progress.round = progress.round.at(Stage::Over);
         }
@@ -73,22 +74,27 @@ impl Taking<'_> {
         if facts.suspect && self.shrink(&progress) {
             return;
         }
+        let is_due = progress.round.due <= now;
         match progress.round.stage {
-            Stage::Over if measures_before(plan, &progress, now) => {}
-            Stage::Over if progress.round.due <= now || (facts.safe && plan.pace() == Pace::Evidence) => {
-                self.begin_round(progress);
-                self.move_on(facts);
-            }
+            Stage::Over | Stage::Entered if measures_before(plan, &progress, now) => {}
+            Stage::Entered if facts.safe && plan.pace() == Pace::Evidence => self.look(progress, facts),
+            Stage::Over | Stage::Entered if is_due => self.look(progress, facts),
             Stage::Judge if may_move(plan, &progress, facts, now) => self.after(progress, Stage::Judge),
-            Stage::Judge if progress.round.due <= now && plan.pace() == Pace::Checks => self.too_few(progress, facts),
+            Stage::Judge if is_due && plan.pace() == Pace::Checks => self.too_few(progress, facts),
             // The judge takes longer than an interval: hooks and checks are asked again meanwhile.
-            Stage::Judge if progress.round.due <= now => {
+            Stage::Judge if is_due => {
                 if !self.check_data(progress.clone(), facts) && looks(plan) {
                     self.begin_round(progress);
                 }
             }
-            Stage::Over | Stage::Judge | Stage::Hook(..) | Stage::Metric(_) => {}
+            Stage::Over | Stage::Entered | Stage::Judge | Stage::Hook(..) | Stage::Metric(_) => {}
         }
+    }
+
+    /// Begins a round and goes as far as nobody has to be asked.
+    fn look(&mut self, progress: Progress, facts: &Facts) {
+        self.begin_round(progress);
+        self.move_on(facts);
     }
 
     /// Takes the share back to the first one. False if it is not above it.
@@ -229,7 +235,7 @@ impl Taking<'_> {
     /// Goes on after a stage of the round that has passed.
     pub(super) fn after(&mut self, progress: Progress, stage: Stage) {
         match stage {
-            Stage::Over => {}
+            Stage::Over | Stage::Entered => {}
             // Where Flagger's checks decide, requests are waited for before anything is asked.
             Stage::Judge if self.plan.pace() == Pace::Checks => self.check_hooks(progress),
             Stage::Judge => self.pass_gate(progress, 0),
@@ -251,6 +257,10 @@ impl Taking<'_> {
 
     /// Asks whoever guards the way to the next position, then goes there.
     fn pass_gate(&mut self, progress: Progress, from: usize) {
+        // The judge does not end a step on them; whoever else was asked has not seen them either.
+        if progress.uncounted {
+            return self.end_look(progress, false, words::uncounted(self.plan));
+        }
         let gate = gate(self.plan, &progress);
         let open = gate.is_none() || progress.approved == gate;
         let hook = gate.and_then(|gate| Stage::hooks(self.plan, hook_of(gate), from));
@@ -273,7 +283,7 @@ impl Taking<'_> {
         progress.position = position;
         progress.share = share;
         progress.clock = StepClock::Standing(Span::ZERO);
-        progress.round = progress.round.at(Stage::Over);
+        progress.round = progress.round.at(Stage::Entered);
         progress.round.due = self.now.plus(self.plan.interval());
         progress.gate = None;
         progress.approved = None;

@@ -95,7 +95,9 @@ impl Taking<'_> {
                 return self.failed(promotion.primary, promotion.canary, &reason, true);
             }
         }
-        if heir.is_ready() && promotion.due <= now && !plan.is_suspended() {
+        // Harm that one pod may have caused, or that was not counted, is harm until it is known better.
+        let doubted = promotion.is_judged() && (facts.suspect || facts.uncounted);
+        if heir.is_ready() && promotion.due <= now && !plan.is_suspended() && !doubted {
             self.move_traffic(promotion);
         }
     }
