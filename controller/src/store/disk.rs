@@ -1,7 +1,7 @@
 //! State in a file: `state.redb` in the folder that `--state` names.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Seek as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,8 @@ const FOLDER_MODE: u32 = 0o700;
 /// the database keeps up to 1 GiB of it.
 const CACHE: usize = 16 << 20;
 
+const TAKEN_AWAY: &str = "the state was deleted or replaced while in use: it is written anew";
+
 /// Bytes of entries from which on each commit writes down which pages are free, and syncs the file twice. Below, who opens the
 /// database after a crash reads all of it to find out, which takes as long as a few commits.
 const SLOW_TO_REPAIR: u64 = 4 << 20;
@@ -33,6 +35,8 @@ const SLOW_TO_REPAIR: u64 = 4 << 20;
 pub struct Disk {
     /// None after a write that failed: the database refuses everything from then on, and has to be opened anew.
     open: Option<Open>,
+    /// The file of the database that failed, until it is opened anew.
+    left: Option<Kept>,
     path: PathBuf,
     /// Bytes of the entries, as of the last [`Store::load`] and what was committed since.
     bytes: u64,
@@ -42,8 +46,47 @@ pub struct Disk {
 #[derive(Debug)]
 struct Open {
     database: Database,
+    file: Kept,
+}
+
+/// A file that can be read as long as this is held, whoever takes it away.
+#[derive(Debug)]
+struct Kept {
+    file: File,
     /// Device and inode: what the path names while nobody takes the file away.
-    file: (u64, u64),
+    identity: (u64, u64),
+}
+
+impl Kept {
+    fn at(path: &Path) -> Result<Self, StoreError> {
+        let kept = File::open(path).and_then(|file| {
+            let metadata = file.metadata()?;
+            Ok(Self { file, identity: (metadata.dev(), metadata.ino()) })
+        });
+        kept.map_err(|error| write_error(path, &error))
+    }
+
+    /// Returns true while the path names it.
+    fn is_at(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
+    }
+
+    /// Puts a copy of it in the place that it was taken from.
+    fn restore(&self, path: &Path) -> Result<(), StoreError> {
+        set_aside(path)?;
+        make_folder(path)?;
+        let beside = path.with_extension("new");
+        let copied = std::fs::remove_file(&beside).or_else(absent).and_then(|()| {
+            let mut options = OpenOptions::new();
+            let mut to = options.write(true).create_new(true).mode(FILE_MODE).open(&beside)?;
+            let mut from = &self.file;
+            from.rewind()?;
+            std::io::copy(&mut from, &mut to)?;
+            to.sync_all()
+        });
+        copied.map_err(|error| write_error(&beside, &error))?;
+        place(&beside, path)
+    }
 }
 
 impl Disk {
@@ -55,17 +98,17 @@ impl Disk {
         let open = open(&path)?;
         // Of a process that was killed meanwhile.
         let _none = std::fs::remove_file(path.with_extension(compaction::EXTENSION));
-        Ok(Self { open: Some(open), path, bytes: 0, compaction: Compaction::default() })
+        Ok(Self { open: Some(open), left: None, path, bytes: 0, compaction: Compaction::default() })
     }
 
     /// Returns the database, opened anew where that is needed.
     fn database(&mut self) -> Result<Open, StoreError> {
-        let Some(held) = self.open.take() else { return open(&self.path) };
-        if identity(&self.path) == Some(held.file) {
+        let Some(held) = self.open.take() else { return self.open_anew() };
+        if held.file.is_at(&self.path) {
             return Ok(held);
         }
         // Somebody has taken the file away. What it holds is still here, and without it a restart would know nothing.
-        tracing::error!(path = %self.path.display(), "the state was deleted or replaced while in use: it is written anew");
+        tracing::error!(path = %self.path.display(), "{TAKEN_AWAY}");
         self.compaction.lose();
         let anew = copy(&held, &self.path);
         if anew.is_err() {
@@ -74,15 +117,24 @@ impl Disk {
         }
         anew
     }
+
+    /// Opens the database that a write has failed in, also if its file was taken away since: an empty one would be taken for
+    /// the state by whoever starts again.
+    fn open_anew(&mut self) -> Result<Open, StoreError> {
+        if let Some(left) = self.left.as_ref().filter(|left| !left.is_at(&self.path)) {
+            tracing::error!(path = %self.path.display(), "{TAKEN_AWAY}");
+            left.restore(&self.path)?;
+        }
+        let open = open(&self.path)?;
+        self.left = None;
+        Ok(open)
+    }
 }
 
 /// Writes what a database holds to a new one in its place. If that fails, nothing is left there.
 fn copy(held: &Open, path: &Path) -> Result<Open, StoreError> {
     let entries = read(&held.database).map_err(|error| foreign(path, &error))?;
-    if identity(path).is_some() {
-        let aside = path.with_extension("replaced");
-        std::fs::rename(path, &aside).map_err(|error| write_error(&aside, &error))?;
-    }
+    set_aside(path)?;
     let anew = open(path)?;
     let writes: Vec<Write> = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
     match write(&anew.database, 0, &writes) {
@@ -108,22 +160,31 @@ fn open(path: &Path) -> Result<Open, StoreError> {
         Ok(_) | Err(_) => {}
     }
     let database = Database::builder().set_cache_size(CACHE).open(path).map_err(|error| refused(path, &error))?;
-    let file = identity(path).ok_or_else(|| write_error(path, &"it was deleted at once"))?;
-    Ok(Open { database, file })
+    Ok(Open { database, file: Kept::at(path)? })
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+/// Moves away what lies in the place of the state and is not ours.
+fn set_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = path.with_extension("replaced");
+    std::fs::rename(path, &aside).or_else(absent).map_err(|error| write_error(&aside, &error))
+}
+
+/// Also where the folder was deleted.
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
+    made.map_err(|error| write_error(path, &error))
+}
+
+/// What is not there need not be taken away.
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Makes a new database beside its place and puts it there once it is whole: who is killed meanwhile leaves no half of
 /// one.
 fn begin(path: &Path) -> Result<(), StoreError> {
-    // Also where the folder was deleted.
-    if let Some(folder) = path.parent() {
-        let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
-        made.map_err(|error| write_error(path, &error))?;
-    }
+    make_folder(path)?;
     let beside = path.with_extension("new");
     drop(create(&beside).map_err(|error| refused(&beside, &error))?);
     place(&beside, path)
@@ -231,10 +292,14 @@ impl Store for Disk {
             let _closed = std::thread::Builder::new().spawn(move || drop(open));
             return Ok(());
         }
-        self.bytes = write(&open.database, self.bytes, writes).map_err(|error| {
-            self.compaction.lose();
-            write_error(&self.path, &error)
-        })?;
+        self.bytes = match write(&open.database, self.bytes, writes) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.compaction.lose();
+                self.left = Some(open.file);
+                return Err(write_error(&self.path, &error));
+            }
+        };
         self.compaction.note(writes);
         self.compaction.consider(&open, self.bytes, &self.path);
         self.open = Some(open);
@@ -257,6 +322,10 @@ fn write_error(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn identity(disk: &Disk) -> (u64, u64) {
+        Kept::at(&disk.path).unwrap().identity
+    }
 
     #[test]
     fn what_is_stored_is_there_after_a_restart() {
@@ -322,6 +391,30 @@ mod tests {
         assert_eq!(keys, ["a", "b"]);
     }
 
+    /// Who makes room on a full disk may take away what a write has just failed in.
+    #[test]
+    fn what_was_taken_away_after_a_write_failed_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        let put = |key: &str| Write::Put(key.into(), b"1".to_vec());
+        let mut disk = Disk::open(&inner).unwrap();
+        for (key, stranger) in [("a", None), ("b", Some("of someone else"))] {
+            disk.commit(&[put(key)]).unwrap();
+            // As after a write that failed.
+            disk.left = disk.open.take().map(|open| open.file);
+            std::fs::remove_dir_all(&inner).unwrap();
+            if let Some(stranger) = stranger {
+                std::fs::create_dir(&inner).unwrap();
+                std::fs::write(inner.join(FILE), stranger).unwrap();
+            }
+        }
+        disk.commit(&[put("c")]).unwrap();
+        assert_eq!(std::fs::read(inner.join("state.replaced")).unwrap(), b"of someone else");
+        drop(disk);
+        let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
+        assert_eq!(keys, ["a", "b", "c"]);
+    }
+
     #[test]
     fn a_file_of_someone_else_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
@@ -375,10 +468,10 @@ mod tests {
 
     /// Commits small entries until a copy is in place.
     fn compact(disk: &mut Disk) {
-        let before = identity(&disk.path);
+        let before = identity(&disk);
         for number in 0_u64..100_000 {
             disk.commit(&[Write::Put("clock".into(), number.to_le_bytes().to_vec())]).unwrap();
-            if identity(&disk.path) != before {
+            if identity(&disk) != before {
                 return;
             }
         }
@@ -439,11 +532,11 @@ mod tests {
             assert!(disk.compaction.is_under_way());
         }
         ready.send(()).unwrap();
-        let before = identity(&disk.path);
+        let before = identity(&disk);
         disk.compaction.wait();
         disk.commit(&many(10..20)).unwrap();
         assert!(!disk.compaction.is_under_way(), "it failed");
-        assert_eq!((identity(&disk.path), disk.load().unwrap().len()), (before, 20), "the old one goes on");
+        assert_eq!((identity(&disk), disk.load().unwrap().len()), (before, 20), "the old one goes on");
     }
 
     #[test]

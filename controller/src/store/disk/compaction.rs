@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 
-use super::{ENTRIES, Open, create, identity, place, refused, write, write_error};
+use super::{ENTRIES, Kept, Open, create, place, refused, write, write_error};
 use crate::store::{StoreError, Write};
 
 /// Bytes of a file that is never too large. A new one takes a tenth.
@@ -150,8 +150,7 @@ const fn is_too_large(file: u64, entries: u64) -> bool {
 fn copy(snapshot: &ReadTransaction, path: PathBuf) -> Result<Copy, StoreError> {
     let database = create(&path).map_err(|error| refused(&path, &error))?;
     let copied = copy_entries(snapshot, &database).map_err(|error| write_error(&path, &error));
-    let file = identity(&path).ok_or_else(|| write_error(&path, &"it was deleted at once"));
-    match copied.and_then(|bytes| Ok((bytes, file?))) {
+    match copied.and_then(|bytes| Ok((bytes, Kept::at(&path)?))) {
         Ok((bytes, file)) => Ok(Copy { open: Open { database, file }, bytes, path }),
         Err(error) => {
             let _none = std::fs::remove_file(&path);
