@@ -5,4 +5,5 @@
 pub mod alert;
 pub mod messenger;
 pub mod prometheus;
+mod telling;
 pub mod webhook;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use reqwest::Client;
 use tokio::runtime::Handle as Tokio;
+use tokio::task::AbortHandle;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
 
 use super::alert::{Channel, Field};
 use super::prometheus::{self, Query};
+use super::telling::{Telling, Tellings};
 use super::webhook::{self, Hook, Payload};
 use crate::view::EventView;
 
@@ -21,6 +23,7 @@ pub struct Messenger {
     client: Client,
     /// For what is posted: hooks and alerts.
     posting: Client,
+    tellings: Tellings,
 }
 
 /// A question to somebody outside.
@@ -66,13 +69,15 @@ pub struct Answered {
 impl Messenger {
     /// Returns a messenger that works on this runtime.
     pub fn new(tokio: Tokio) -> Self {
-        Self { tokio, client: webhook::client(), posting: webhook::posting_client() }
+        let posting = webhook::posting_client();
+        Self { tellings: Tellings::new(tokio.clone(), posting.clone()), tokio, client: webhook::client(), posting }
     }
 
-    /// Asks. The callback must not block.
-    pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) {
+    /// Asks. The callback must not block. Returns what ends the question: a hook may be asked again for hours, and nobody
+    /// may want to know any more.
+    pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) -> AbortHandle {
         let (client, posting) = (self.client.clone(), self.posting.clone());
-        self.tokio.spawn(async move {
+        let asking = self.tokio.spawn(async move {
             let Call { canary, ticket, whom } = call;
             let (answer, measured) = match whom {
                 Whom::Hook { hook, phase, checksum } => {
@@ -88,25 +93,17 @@ impl Messenger {
             };
             answered(Answered { canary, ticket, answer, measured });
         });
+        asking.abort_handle()
     }
 
     /// Tells an event hook what happened. Its own metadata cannot override that.
     pub fn tell(&self, hook: Hook, phase: String, checksum: String, event: &EventView, at_ms: u64) {
-        let client = self.posting.clone();
         let mut metadata: BTreeMap<String, String> = hook.metadata.clone();
         metadata.insert("eventMessage".to_owned(), event.message.clone());
         metadata.insert("eventType".to_owned(), event.kind.clone());
         metadata.insert("timestamp".to_owned(), at_ms.to_string());
         let (name, namespace) = (event.name.clone(), event.namespace.clone());
-        self.tokio.spawn(async move {
-            let payload = Payload { name, namespace, phase, checksum, metadata };
-            match webhook::ask(&client, &hook, &payload).await {
-                Answer::Passed => {}
-                Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {
-                    tracing::warn!(why, "an event hook was not told");
-                }
-            }
-        });
+        self.tellings.put(Telling { hook, payload: Payload { name, namespace, phase, checksum, metadata } });
     }
 
     /// Sends an alert, once.
