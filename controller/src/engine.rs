@@ -25,7 +25,7 @@ use crate::engine::fleet::Fleet;
 use crate::engine::intake::read_ledger;
 use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, evidence_key, read, read_or_leave_aside};
+use crate::engine::record::{Record, away_key, evidence_key, read, read_or_leave_aside};
 use crate::engine::records::Records;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
@@ -67,6 +67,9 @@ pub(crate) use show::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
+
+/// After nothing could be stored, nobody is asked anything for so long.
+const ASK_AGAIN: Span = Span::from_secs(1);
 
 /// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
 /// each second. When none has for so long, nothing is known any more.
@@ -180,7 +183,8 @@ impl Engine {
                 let record = Record { state: record.state.resumed(), ..record };
                 let name = CanaryName::new(namespace, name);
                 let evidence = read_or_leave_aside::<Evidence>(&entries, &evidence_key(&name))?;
-                dormant.insert(name, Dormant { record, evidence, unstored: false });
+                let away_since = read_or_leave_aside(&entries, &away_key(&name))?;
+                dormant.insert(name, Dormant { record, evidence, unstored: false, away_since });
             }
         }
         let (lineage, unstored_lineage) = adoption::lineage(store.as_mut(), &entries, &random)?;
@@ -252,7 +256,7 @@ impl Engine {
                 self.views.forget(&name);
                 self.missing.remove(&name);
                 self.say(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
-                self.dormant.insert(name, Dormant { record, evidence, unstored });
+                self.dormant.insert(name, Dormant { record, evidence, unstored, away_since: None });
             }
         }
         self.texts.take(&setup.texts);
@@ -295,7 +299,7 @@ impl Engine {
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
     pub fn heard(&mut self, news: &News, now: Timestamp) {
         self.contest(news, now);
-        for (name, text) in self.clients.heard(news, self.roster.all()) {
+        for (name, text) in self.clients.heard(news, self.roster.all(), now) {
             self.say(&name, Severity::Warning, text, now);
         }
         if self.clients.take_changed() {
@@ -331,6 +335,12 @@ impl Engine {
         };
         self.say(name, Severity::Normal, text, now);
         Ok(())
+    }
+
+    /// Returns true if what is answered now can be stored, as far as that is known. Answers that cannot be are asked for again,
+    /// and not at once: a hook would be called as fast as it answers.
+    pub fn may_ask(&self, now: Timestamp) -> bool {
+        self.store_failed.as_ref().is_none_or(|(failed, _)| now.since(*failed) >= ASK_AGAIN)
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
@@ -485,6 +495,8 @@ impl Engine {
         let fresh = || (Record { adoption: Adoption::Open, ..Record::default() }, None, false);
         let (mut record, evidence, unstored) =
             dormant.map_or_else(fresh, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
+        // Nobody followed it meanwhile.
+        record.state = record.state.unwatched();
         if record.secret.is_empty() {
             let place = format!("{}/{}", name.namespace, name.name);
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();

@@ -154,7 +154,7 @@ impl Handle {
     }
 
     /// Returns who takes configuration or reports.
-    pub async fn proxies(&self) -> Result<Vec<ProxyView>, Refusal> {
+    pub async fn proxies(&self) -> Result<Arc<Vec<ProxyView>>, Refusal> {
         let (reply, answer) = oneshot::channel();
         if !self.mailbox.proxies(reply) {
             return Err(Refusal::Unavailable);

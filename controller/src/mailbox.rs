@@ -26,6 +26,8 @@ const MOST_REPORTS: usize = 4_096;
 const REPORTS_A_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MOST_COMMANDS: usize = 1_024;
+/// Who may wait to see the proxies; all of them are shown the same. More are refused as too many.
+const MOST_ONLOOKERS: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
@@ -42,14 +44,17 @@ pub(crate) struct Report {
 pub(crate) enum Order {
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
-    Proxies { reply: oneshot::Sender<Vec<ProxyView>> },
 }
+
+/// Somebody who wants to see the proxies.
+pub(crate) type Onlooker = oneshot::Sender<Arc<Vec<ProxyView>>>;
 
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) setup: Option<Box<Setup>>,
     pub(crate) orders: Vec<Order>,
+    pub(crate) onlookers: Vec<Onlooker>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -73,6 +78,7 @@ struct Lanes {
     reports: VecDeque<(Share, Report)>,
     /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
+    onlookers: Vec<Onlooker>,
     /// The latest: one that was not looked at yet is out of date.
     setup: Option<Box<Setup>>,
     is_closed: bool,
@@ -107,14 +113,21 @@ impl Mailbox {
     }
 
     /// Asks for all proxies. False if there is no room.
-    pub(crate) fn proxies(&self, reply: oneshot::Sender<Vec<ProxyView>>) -> bool {
-        self.order(Order::Proxies { reply })
+    pub(crate) fn proxies(&self, onlooker: Onlooker) -> bool {
+        self.put(|lanes| {
+            lanes.onlookers.retain(|onlooker| !onlooker.is_closed());
+            let fits = lanes.onlookers.len() < MOST_ONLOOKERS;
+            if fits {
+                lanes.onlookers.push(onlooker);
+            }
+            fits
+        })
     }
 
     fn order(&self, order: Order) -> bool {
         self.put(|lanes| {
             let is_bounded = |order: &&Order| match order {
-                Order::Command { .. } | Order::Proxies { .. } => true,
+                Order::Command { .. } => true,
                 Order::Answer(_) => false,
             };
             let fits = lanes.orders.iter().filter(is_bounded).count() < MOST_COMMANDS;
@@ -151,7 +164,8 @@ impl Mailbox {
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
-            !lanes.is_closed && lanes.setup.is_none() && lanes.orders.is_empty() && lanes.reports.is_empty()
+            let is_empty = lanes.setup.is_none() && lanes.orders.is_empty() && lanes.onlookers.is_empty();
+            !lanes.is_closed && is_empty && lanes.reports.is_empty()
         };
         let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
         let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +177,7 @@ impl Mailbox {
         Some(Round {
             setup: lanes.setup.take(),
             orders: lanes.orders.drain(..).collect(),
+            onlookers: std::mem::take(&mut lanes.onlookers),
             reports: lanes.reports.drain(..reports).map(|(_, report)| report).collect(),
         })
     }
@@ -237,6 +252,28 @@ mod tests {
         }
         assert!((MOST_REPORTS / 2..MOST_REPORTS).contains(&taken), "{taken} in {rounds} rounds");
         assert!(report(&mailbox), "places are given back");
+    }
+
+    /// Whoever looks at the proxies, and however often: commands have a lane of their own, and who has left is not shown
+    /// anything.
+    #[test]
+    fn onlookers_take_no_place_of_commands_and_leave() {
+        let mailbox = Mailbox::open();
+        let mut waiting = Vec::new();
+        loop {
+            let (onlooker, shown) = oneshot::channel();
+            if !mailbox.proxies(onlooker) {
+                break;
+            }
+            waiting.push(shown);
+        }
+        assert_eq!(waiting.len(), MOST_ONLOOKERS);
+        assert!(command(&mailbox));
+        drop(waiting);
+        let (onlooker, _shown) = oneshot::channel();
+        assert!(mailbox.proxies(onlooker));
+        let round = mailbox.take(NOW).unwrap();
+        assert_eq!((round.onlookers.len(), round.orders.len()), (1, 1));
     }
 
     #[test]

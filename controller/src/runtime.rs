@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
@@ -14,7 +15,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 use crate::clock::Clock;
 use crate::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
-use crate::mailbox::{Mailbox, Order, Report, Round};
+use crate::mailbox::{Mailbox, Onlooker, Order, Report, Round};
 use crate::memory::{Crowd, give_back};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
@@ -22,7 +23,7 @@ use crate::proxies::Proxies;
 use crate::recorder::Recorder;
 use crate::series::Series;
 use crate::setup::Setup;
-use crate::view::{Board, EventView};
+use crate::view::{Board, EventView, ProxyView};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
@@ -31,6 +32,8 @@ const LEARN_FIRST: Span = Span::from_secs(2);
 const _: () = assert!(LEARN_FIRST.as_millis() > FEW_REPORT_WITHIN.as_millis());
 /// What is shown is renewed at most this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
+/// What is shown of the proxies is shown again for so long: with ten thousand of them it takes a tenth of a second to make.
+const SEEN_FOR: Span = Span::from_millis(500);
 
 /// What came of a command.
 type Done = Result<(), Refusal>;
@@ -95,6 +98,7 @@ impl Runtime {
             asked: BTreeMap::new(),
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
+            seen_proxies: None,
             crowd: Crowd::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -147,12 +151,14 @@ struct Worker {
     news: Newsbox,
     proxies: Proxies,
     refused: RefusedPeers,
-    /// Questions that are on their way, one of a canary at a time.
-    asked: BTreeMap<CanaryName, Ticket>,
+    /// Questions that are on their way, one of a canary at a time, each with what ends it.
+    asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     started: Timestamp,
     last_shown: Timestamp,
+    /// The proxies as they were shown last, and when.
+    seen_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
     crowd: Crowd,
 }
 
@@ -184,9 +190,27 @@ impl Worker {
         for order in round.orders {
             self.carry_out(order, now);
         }
+        self.show_proxies(round.onlookers, now);
         for Report { peer, request, reply } in round.reports {
             let answer = self.engine.report(&peer, &request, self.clock.now());
             let _gone = reply.send(answer);
+        }
+    }
+
+    /// Shows the proxies to all who want to see them. It takes a walk over all workers and nodes, and everybody may ask.
+    fn show_proxies(&mut self, onlookers: Vec<Onlooker>, now: Timestamp) {
+        let mut onlookers = onlookers.into_iter().filter(|onlooker| !onlooker.is_closed()).peekable();
+        if onlookers.peek().is_none() {
+            return;
+        }
+        let is_current = |(seen, _): &&(Timestamp, Arc<Vec<ProxyView>>)| now.since(*seen) < SEEN_FOR;
+        let view = match self.seen_proxies.as_ref().filter(is_current) {
+            Some((_, view)) => view.clone(),
+            None => Arc::new(self.proxies.view(self.engine.reporters(now), now)),
+        };
+        onlookers.for_each(|onlooker| drop(onlooker.send(view.clone())));
+        if self.seen_proxies.as_ref().is_none_or(|(_, seen)| !Arc::ptr_eq(seen, &view)) {
+            self.seen_proxies = Some((self.clock.now(), view));
         }
     }
 
@@ -200,11 +224,8 @@ impl Worker {
                 };
                 self.answers.push((reply, answer));
             }
-            Order::Proxies { reply } => {
-                let _gone = reply.send(self.proxies.view(self.engine.reporters(now), now));
-            }
             Order::Answer(Answered { canary, ticket, answer, measured }) => {
-                if self.asked.get(&canary) == Some(&ticket) {
+                if self.asked.get(&canary).is_some_and(|(asked, _)| *asked == ticket) {
                     self.asked.remove(&canary);
                 }
                 if let Some((metric, value)) = measured {
@@ -246,7 +267,7 @@ impl Worker {
             self.engine.recorded().into_iter().for_each(|recorded| recorder.put(recorded));
             self.engine.not_recorded(recorder.losses(), now);
         }
-        self.ask();
+        self.ask(now);
     }
 
     /// Leaves nothing behind.
@@ -257,21 +278,29 @@ impl Worker {
     }
 
     /// Puts the questions that are open and not on their way yet.
-    fn ask(&mut self) {
+    fn ask(&mut self, now: Timestamp) {
         let calls = self.engine.calls();
-        let mut asked = BTreeMap::new();
+        let may_ask = self.engine.may_ask(now);
+        let mut before = std::mem::take(&mut self.asked);
         for call in calls {
-            asked.insert(call.canary.clone(), call.ticket);
-            if self.asked.get(&call.canary) == Some(&call.ticket) {
-                continue;
+            let (canary, ticket) = (call.canary.clone(), call.ticket);
+            if let Some((name, (asked, asking))) = before.remove_entry(&canary) {
+                if asked == ticket {
+                    self.asked.insert(name, (asked, asking));
+                    continue;
+                }
+                asking.abort();
             }
-            let mailbox = self.mailbox.clone();
-            self.messenger.ask(call, move |answered| {
-                mailbox.answer(answered);
-            });
+            if may_ask {
+                let mailbox = self.mailbox.clone();
+                let asking = self.messenger.ask(call, move |answered| {
+                    mailbox.answer(answered);
+                });
+                self.asked.insert(canary, (ticket, asking));
+            }
         }
         // A question that is no longer open needs no answer; its ticket is not used again.
-        self.asked = asked;
+        before.values().for_each(|(_, asking)| asking.abort());
     }
 
     fn alert(&self, name: &CanaryName, alert: &Alert) {

@@ -92,6 +92,11 @@ impl Engine {
     /// taken over before somebody says so.
     pub(super) fn contest(&mut self, news: &News, now: Timestamp) {
         let Happened::Foreign(hosts) = &news.what else { return };
+        if self.clients.is_voiceless(news.stream) {
+            // It is held by itself, and may claim what it likes.
+            tracing::warn!(node = news.node, "an Envoy that may not report came with routes of another state");
+            return;
+        }
         for host in hosts {
             let Some((namespace, name)) = host.split_once('/') else { continue };
             let name = CanaryName::new(namespace, name);

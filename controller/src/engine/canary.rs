@@ -132,7 +132,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret, first_rev, terms, adoption, away_since: _ } = record;
+        let Record { state, commands, secret, first_rev, terms, adoption } = record;
         let written = managed;
         // A record of a version before has none: then what is written is in force.
         let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
@@ -190,7 +190,7 @@ impl Canary {
             rollout: self.state.rollout,
             judge: self.judge.clone(),
             totals: self.totals.clone(),
-            limits: self.limits,
+            limits: self.limits.clone(),
         })
     }
 
@@ -427,7 +427,8 @@ impl Canary {
         };
         // Before the canary has users there is nothing to judge; that the routes are in force is enough.
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
-        facts.flowing = flowing == Flowing::Yes && has_data && !self.uncounted().may_hide_harm();
+        facts.uncounted = self.uncounted().may_hide_harm();
+        facts.flowing = flowing == Flowing::Yes && has_data && !facts.uncounted;
         facts.verdict = assessed.verdict.clone();
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;

@@ -29,6 +29,30 @@ const MOST_VOICES: usize = 10_000;
 /// Values of `node.cluster` that are remembered of each.
 const MOST_CLUSTERS: usize = 16;
 
+/// Troubles that are told of one canary in [`TOLD_IN`], as events. Of more, its condition shows one: a client that leaves and
+/// comes back can refuse something else each time.
+const MOST_TOLD: u32 = 10;
+const TOLD_IN: Span = Span::from_secs(60);
+
+/// What was told of each canary: since when, and how often.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<CanaryName, (Timestamp, u32)>);
+
+impl Told {
+    /// Keeps what may be told, and notes it.
+    fn limit(&mut self, troubles: &mut Vec<(CanaryName, String)>, now: Timestamp) {
+        if troubles.is_empty() {
+            return;
+        }
+        self.0.retain(|_, (since, _)| now.since(*since) < TOLD_IN);
+        troubles.retain(|(canary, _)| {
+            let (_, told) = self.0.entry(canary.clone()).or_insert((now, 0));
+            *told = told.saturating_add(1);
+            *told <= MOST_TOLD
+        });
+    }
+}
+
 /// Open streams, and what stands in the way of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
@@ -41,6 +65,7 @@ pub(super) struct Clients {
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
     troubles: BTreeMap<(Matter, String, u64), String>,
+    told: Told,
     nacks: BTreeMap<Kind, u64>,
     /// Something became of an open trouble since it was asked last.
     changed: bool,
@@ -80,8 +105,28 @@ struct Refusal {
 }
 
 impl Clients {
-    /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble.
-    pub(super) fn heard(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
+    /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble. What a client says
+    /// that may not report is shown, and told nobody: it may say anything, and as often as it likes.
+    pub(super) fn heard(
+        &mut self,
+        news: &News,
+        canaries: &BTreeMap<CanaryName, Canary>,
+        now: Timestamp,
+    ) -> Vec<(CanaryName, String)> {
+        let mut told = self.taken(news, canaries);
+        if self.is_voiceless(news.stream) {
+            told.clear();
+        }
+        self.told.limit(&mut told, now);
+        told
+    }
+
+    /// Returns true for a stream of a client that may not report.
+    pub(super) fn is_voiceless(&self, stream: u64) -> bool {
+        self.streams.get(&stream).is_some_and(Option::is_none)
+    }
+
+    fn taken(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
         match &news.what {
             Happened::Connected { voice, node_cluster } => {
                 self.changed |= self.streams.is_empty();

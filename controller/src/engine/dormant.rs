@@ -6,7 +6,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Evidence;
-use crate::engine::record::{Record, entry, evidence_key, record_key};
+use crate::engine::record::{Record, away_key, encode, entry, evidence_key, record_key};
 use crate::setup::InUse;
 use crate::store::Write;
 
@@ -23,6 +23,9 @@ pub(super) struct Dormant {
     pub(super) evidence: Option<Evidence>,
     /// The record could not be stored before it was no longer configured: an abort that was served.
     pub(super) unstored: bool,
+    /// Since when no document names it. Stored apart from its record: one that returns is not away any more, and nothing else
+    /// of it changes.
+    pub(super) away_since: Option<Timestamp>,
 }
 
 /// All that are away.
@@ -31,6 +34,8 @@ pub(super) struct Dormants {
     all: BTreeMap<CanaryName, Dormant>,
     /// Those whose record is to be stored anew.
     unstored: BTreeSet<CanaryName>,
+    /// Those of which it is to be stored since when they are away.
+    noted: BTreeSet<CanaryName>,
     /// Keys of entries that nobody reads any more, until they are deleted.
     obsolete: BTreeSet<String>,
 }
@@ -47,9 +52,13 @@ impl Dormants {
     /// Returns what was kept of one that is configured again.
     pub(super) fn wake(&mut self, name: &CanaryName) -> Option<Dormant> {
         self.unstored.remove(name);
+        self.noted.remove(name);
         self.obsolete.remove(&record_key(name));
-        let mut dormant = self.all.remove(name)?;
-        dormant.record.away_since = None;
+        let dormant = self.all.remove(name)?;
+        if dormant.away_since.is_some() {
+            // Else it would be away since then when it is away again.
+            self.obsolete.insert(away_key(name));
+        }
         Some(dormant)
     }
 
@@ -57,12 +66,12 @@ impl Dormants {
     /// many.
     pub(super) fn settle(&mut self, now: Timestamp) {
         for (name, dormant) in &mut self.all {
-            if dormant.record.away_since.is_none() {
-                dormant.record.away_since = Some(now);
-                self.unstored.insert(name.clone());
+            if dormant.away_since.is_none() {
+                dormant.away_since = Some(now);
+                self.noted.insert(name.clone());
             }
         }
-        let since = |dormant: &Dormant| dormant.record.away_since.unwrap_or(now);
+        let since = |dormant: &Dormant| dormant.away_since.unwrap_or(now);
         let late = self.all.iter().filter(|(_, dormant)| now.since(since(dormant)) > KEPT);
         let late: Vec<CanaryName> = late.map(|(name, _)| name.clone()).collect();
         late.iter().for_each(|name| self.forget(name));
@@ -78,24 +87,28 @@ impl Dormants {
     fn forget(&mut self, name: &CanaryName) {
         self.all.remove(name);
         self.unstored.remove(name);
-        self.obsolete.extend([record_key(name), evidence_key(name)]);
+        self.noted.remove(name);
+        self.obsolete.extend([record_key(name), evidence_key(name), away_key(name)]);
     }
 
     /// Returns true if something is to be written.
     pub(super) fn has_news(&self) -> bool {
-        !self.unstored.is_empty() || !self.obsolete.is_empty()
+        !self.unstored.is_empty() || !self.noted.is_empty() || !self.obsolete.is_empty()
     }
 
-    /// Returns what is to be written: what is obsolete, and records.
+    /// Returns what is to be written: what is obsolete, records, and since when who is away.
     pub(super) fn writes(&self) -> impl Iterator<Item = Write> + '_ {
         let records = self.unstored.iter().filter_map(|name| Some((name, self.all.get(name)?)));
         let records = records.filter_map(|(name, dormant)| entry(name, &dormant.record).ok());
-        self.obsolete.iter().cloned().map(Write::Delete).chain(records)
+        let since = |name: &CanaryName| encode(&away_key(name), &self.all.get(name)?.away_since?);
+        let away = self.noted.iter().filter_map(since);
+        self.obsolete.iter().cloned().map(Write::Delete).chain(records).chain(away)
     }
 
     /// Notes that all of that is written.
     pub(super) fn written(&mut self) {
         self.obsolete.clear();
+        self.noted.clear();
         for name in std::mem::take(&mut self.unstored) {
             if let Some(dormant) = self.all.get_mut(&name) {
                 dormant.unstored = false;
@@ -128,7 +141,7 @@ mod tests {
     }
 
     fn away(dormants: &mut Dormants, number: usize) {
-        let dormant = Dormant { record: Record::default(), evidence: None, unstored: false };
+        let dormant = Dormant { record: Record::default(), evidence: None, unstored: false, away_since: None };
         dormants.insert(name(number), dormant);
     }
 
@@ -150,7 +163,8 @@ mod tests {
         dormants.written();
         dormants.settle(days(31));
         assert_eq!(dormants.all.keys().cloned().collect::<Vec<_>>(), [name(2)]);
-        let deleted = ["canary/prod/preview-1", "evidence/prod/preview-1"].map(|key| Write::Delete(key.to_owned()));
+        let deleted = ["away/prod/preview-1", "canary/prod/preview-1", "evidence/prod/preview-1"];
+        let deleted = deleted.map(|key| Write::Delete(key.to_owned()));
         assert_eq!(dormants.writes().collect::<Vec<_>>(), deleted);
         dormants.written();
         assert!(!dormants.has_news());
@@ -161,16 +175,19 @@ mod tests {
         let mut dormants = Dormants::default();
         away(&mut dormants, 1);
         dormants.settle(days(0));
-        let woken = dormants.wake(&name(1)).unwrap();
-        assert_eq!(woken.record.away_since, None);
-        dormants.insert(name(1), woken);
+        dormants.written();
+        assert!(dormants.wake(&name(1)).is_some());
+        let deleted = Write::Delete("away/prod/preview-1".to_owned());
+        assert_eq!(dormants.writes().collect::<Vec<_>>(), [deleted], "who starts again finds it as it is");
+        away(&mut dormants, 1);
         dormants.settle(days(29));
         dormants.settle(days(58));
         assert!(dormants.all.contains_key(&name(1)));
         dormants.settle(days(60));
         assert!(dormants.wake(&name(1)).is_none());
         let kept: Vec<Write> = dormants.writes().collect();
-        assert_eq!(kept, [Write::Delete("evidence/prod/preview-1".to_owned())], "its record is written anew");
+        let deleted = ["away/prod/preview-1", "evidence/prod/preview-1"].map(|key| Write::Delete(key.to_owned()));
+        assert_eq!(kept, deleted, "its record is written anew");
     }
 
     #[test]

@@ -61,8 +61,8 @@ impl Engine {
             let Some(canary) = self.roster.measure(&name) else { continue };
             let sender = Sender { seat: canary.seat(&voice, now), ahead };
             self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
-            let newer = canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
-            if let Some(rev) = newer {
+            canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
+            if let Some(rev) = canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch)) {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }

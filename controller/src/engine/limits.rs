@@ -1,7 +1,9 @@
 //! From which age or length on the filters look closer at a request: it follows what the primary does.
 
 use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::window::{Batch, Seat};
 use wingbeat_core::counts::Counts;
+use wingbeat_core::histogram::Histogram;
 use wingbeat_core::time::Span;
 
 /// Requests of a canary that nothing is known about are overdue after this time …
@@ -13,8 +15,18 @@ const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30
 /// much: what is known of connections before there is a median.
 const SLOW_ABOVE: Span = Span::from_millis(5);
 
+/// Seats are dealt into so many groups. What holds for most groups is followed: one node that lies is in one of them, and
+/// makes no limit, neither one that lets hangs go unseen nor one that takes every request for overdue (P24).
+const GROUPS: usize = 4;
+
+/// Groups that know the primary from which on most of them decide. With fewer, what all of them saw together does.
+const QUORUM: usize = 3;
+
+/// Requests from which on a group knows the primary.
+const ENOUGH: u64 = 100;
+
 /// What is told to the filters of a canary's clusters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Limits {
     /// Age at which requests in flight are looked at.
@@ -23,19 +35,27 @@ pub(super) struct Limits {
     overdue_before: Span,
     /// Length above which the time that a request waited for a connection is read.
     pub(super) slow: Span,
+    /// How long the primary's requests took, by group.
+    primary: Vec<Histogram>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { overdue: OVERDUE_AT_FIRST, overdue_before: OVERDUE_AT_FIRST, slow: SLOW_ABOVE }
+        Self { overdue: OVERDUE_AT_FIRST, overdue_before: OVERDUE_AT_FIRST, slow: SLOW_ABOVE, primary: Vec::new() }
     }
 }
 
 impl Limits {
-    /// Follows what is known of the primary.
-    pub(super) fn follow(&mut self, primary: &Counts) {
-        let micros = |q| primary.latency.quantile(q).map(|(_, high)| high);
-        if let Some(p99) = micros(0.99) {
+    /// Follows what a window adds to what is known of the primary.
+    pub(super) fn follow(&mut self, batch: &Batch) {
+        if batch.by_seat.is_empty() {
+            self.take(batch.seat, &batch.judged.primary);
+        }
+        for (seat, arms) in &batch.by_seat {
+            self.take(*seat, &arms.primary);
+        }
+        let (p99, p50) = (self.micros(0.99), self.micros(0.5));
+        if let Some(p99) = p99 {
             let overdue = Span::from_micros(p99.saturating_mul(OVERDUE_TIMES_P99));
             let before = self.overdue;
             shift(&mut self.overdue, overdue.clamp(OVERDUE_BOUNDS.0, OVERDUE_BOUNDS.1));
@@ -43,10 +63,32 @@ impl Limits {
                 self.overdue_before = before;
             }
         }
-        if let Some(p50) = micros(0.5) {
+        if let Some(p50) = p50 {
             let above = (p50 / 4).max(SLOW_ABOVE.as_micros());
             shift(&mut self.slow, Span::from_micros(p50.saturating_add(above)));
         }
+    }
+
+    fn take(&mut self, seat: Seat, primary: &Counts) {
+        self.primary.resize_with(GROUPS, Histogram::new);
+        if let Some(group) = self.primary.get_mut(usize::from(seat.0) % GROUPS) {
+            group.merge(&primary.latency);
+        }
+    }
+
+    /// Returns a quantile of the primary's requests, in microseconds: the median of those of the groups, or where few know
+    /// the primary, of all their requests.
+    fn micros(&self, q: f64) -> Option<u64> {
+        let high = |group: &Histogram| group.quantile(q).map(|(_, high)| high);
+        let mut known: Vec<u64> =
+            self.primary.iter().filter(|group| group.count() >= ENOUGH).filter_map(high).collect();
+        if known.len() >= QUORUM {
+            known.sort_unstable();
+            return known.get(known.len() / 2).copied();
+        }
+        let mut all = Histogram::new();
+        self.primary.iter().for_each(|group| all.merge(group));
+        high(&all)
     }
 
     /// Returns the age that every request has which a worker called overdue.
@@ -65,31 +107,67 @@ fn shift(limit: &mut Span, wanted: Span) {
 
 #[cfg(test)]
 mod tests {
+    use wingbeat_core::analysis::window::Arms;
+    use wingbeat_core::histogram::bin_of;
+
     use super::*;
 
-    fn primary(micros: u64) -> Counts {
-        let mut counts = Counts::default();
-        counts.latency.record(micros);
-        counts
+    /// A window in which every seat saw so many of the primary's requests, of this length.
+    fn window(seats: &[(u8, u64, u64)]) -> Batch {
+        let mut batch = Batch::default();
+        for (seat, requests, micros) in seats {
+            let mut arms = Arms::default();
+            arms.primary.latency.add(bin_of(*micros), *requests);
+            batch.judged.merge(&arms);
+            batch.by_seat.insert(Seat(*seat), arms);
+        }
+        batch
+    }
+
+    fn told(micros: u64) -> Limits {
+        let mut limits = Limits::default();
+        limits.follow(&window(&[(0, 1, micros)]));
+        limits
     }
 
     #[test]
     fn limits_follow_the_primary_in_large_steps() {
         let mut limits = Limits::default();
-        limits.follow(&Counts::default());
-        assert_eq!(limits, Limits::default(), "nothing is known");
+        limits.follow(&Batch::default());
+        assert_eq!((limits.overdue, limits.slow), (OVERDUE_AT_FIRST, SLOW_ABOVE), "nothing is known");
         // Half a millisecond: a quarter more is nothing, 5 ms more are near enough to what is told already.
-        limits.follow(&primary(500));
+        limits = told(500);
         assert_eq!((limits.overdue, limits.slow), (Span::from_millis(250), SLOW_ABOVE));
-        limits.follow(&primary(100_000));
+        limits.follow(&window(&[(0, 1_000, 100_000)]));
         assert!((125_000..128_000).contains(&limits.slow.as_micros()), "{limits:?}");
         assert!((400_000..410_000).contains(&limits.overdue.as_micros()), "{limits:?}");
-        let before = limits;
-        limits.follow(&primary(140_000));
-        assert_eq!(limits, before);
-        limits.follow(&primary(20_000));
+        let before = (limits.overdue, limits.slow);
+        limits.follow(&window(&[(0, 100_000, 140_000)]));
+        assert_eq!((limits.overdue, limits.slow), before);
+        limits.follow(&window(&[(0, 20_000_000, 20_000)]));
         assert_eq!(limits.surely_overdue(), Span::from_millis(250));
         assert!((25_000..25_300).contains(&limits.slow.as_micros()), "{limits:?}");
+    }
+
+    /// One node that lies moves no limit, whatever it claims: neither up, which would hide hangs, nor down.
+    #[test]
+    fn what_one_of_several_nodes_claims_makes_no_limit() {
+        for claimed in [1, 10_000_000] {
+            for nodes in [3, 4, 9] {
+                let mut limits = Limits::default();
+                for _ in 0..10 {
+                    let honest = (1..nodes).map(|seat| (seat, 50, 100_000));
+                    let lie = [(0, 1 << 50, claimed)];
+                    limits.follow(&window(&honest.chain(lie).collect::<Vec<_>>()));
+                }
+                let overdue = limits.overdue.as_micros();
+                assert!((400_000..410_000).contains(&overdue), "{claimed} µs of one of {nodes}: {limits:?}");
+            }
+        }
+        // Few requests are no knowledge: what is seen elsewhere counts.
+        let mut limits = Limits::default();
+        limits.follow(&window(&[(0, 10_000, 100_000), (1, 1, 1_000), (2, 1, 1_000)]));
+        assert!((400_000..410_000).contains(&limits.overdue.as_micros()), "{limits:?}");
     }
 
     #[test]

@@ -54,9 +54,6 @@ pub(super) struct Record {
     /// Whether its routes may take the place of another state's; where an earlier version stored it, they may.
     #[serde(default)]
     pub(super) adoption: Adoption,
-    /// Since when no document names it; nothing while one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) away_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,6 +106,11 @@ pub(super) fn entry(name: &CanaryName, record: &Record) -> Result<Write, StoreEr
 /// Returns where a canary is stored.
 pub(super) fn record_key(name: &CanaryName) -> String {
     format!("canary/{}/{}", name.namespace, name.name)
+}
+
+/// Returns where it is stored since when no document names a canary; nothing is there while one does.
+pub(super) fn away_key(name: &CanaryName) -> String {
+    format!("away/{}/{}", name.namespace, name.name)
 }
 
 /// Returns where the evidence on a canary is stored.

@@ -24,16 +24,8 @@ impl Canary {
         self.judge.expect(voices);
     }
 
-    /// Notes what a node serves, which reports every `tick` by this voice. Returns the rev of an abort that was not stored, if it is
-    /// served.
-    pub(in crate::engine) fn saw(
-        &mut self,
-        arm: Arm,
-        delta: &Delta,
-        voice: &NodeId,
-        tick: Span,
-        now: Timestamp,
-    ) -> Option<Rev> {
+    /// Notes what a node serves, which reports every `tick` by this voice.
+    pub(in crate::engine) fn saw(&mut self, arm: Arm, delta: &Delta, voice: &NodeId, tick: Span, now: Timestamp) {
         let node = &delta.node;
         let counts = &delta.counts;
         if self.nodes.len() < MAX_NODES || self.nodes.contains_key(node) {
@@ -62,20 +54,24 @@ impl Canary {
             }
         }
         self.flow.observe(node, counts, tick, now);
-        self.served_abort()
     }
 
-    /// Returns the rev of an abort that an earlier run of ours served and could not store, if nodes serve it. Where three
-    /// voices report, two have to say so: one alone may make it up (P24).
-    fn served_abort(&self) -> Option<Rev> {
+    /// Returns the rev of an abort that an earlier run of ours served and could not store, if nodes serve it now that one
+    /// has said that it serves `shown`. Where there are three voices, two have to say so: one alone may make it up (P24).
+    /// `before` says how many took part in the rollout before the restart: the first to be heard again is not the only one.
+    pub(in crate::engine) fn served_abort(&self, shown: Rev, before: impl FnOnce() -> usize) -> Option<Rev> {
         self.state.resumed?;
         let abort = self.state.unstored_abort();
+        if shown != abort {
+            return None;
+        }
         let voices = |serving: &dyn Fn(&Node) -> bool| {
             let voices: BTreeSet<&NodeId> =
                 self.nodes.values().filter(|node| serving(node)).map(|node| &node.voice).collect();
             voices.len()
         };
-        let needed = if voices(&|_| true) >= 3 { 2 } else { 1 };
+        let there = voices(&|_| true).max(before());
+        let needed = if there >= 3 { 2 } else { 1 };
         (voices(&|node| node.rev == abort) >= needed).then_some(abort)
     }
 
@@ -125,7 +121,7 @@ impl Canary {
         if self.managed.plan.pace() == Pace::Checks {
             self.remember(batch);
         }
-        self.limits.follow(&self.totals.primary);
+        self.limits.follow(batch);
     }
 
     fn remember(&mut self, batch: &Batch) {

@@ -29,7 +29,7 @@ impl Canary {
         let first_rev = self.first_rev_in(&state);
         let adoption = adoption_in(self.adoption, &state);
         let secret = self.secret.clone();
-        Record { state, commands, secret, first_rev, terms, adoption, away_since: None }
+        Record { state, commands, secret, first_rev, terms, adoption }
     }
 
     /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was

@@ -139,3 +139,17 @@ fn a_state_of_before_takes_over_what_it_served() {
     world.engine.configure(setup("1"), world.now);
     assert_eq!(world.adoption(), Adoption::Adopted);
 }
+
+/// Who may not report may claim routes of another state, too: that holds nothing.
+#[test]
+fn a_client_without_a_voice_contests_nothing() {
+    let mut world = World::new();
+    let connected = |voice| Happened::Connected { voice, node_cluster: String::new() };
+    let comes = |world: &mut World, stream, voice| {
+        world.engine.heard(&News { node: "edge-1".to_owned(), stream, what: connected(voice) }, world.now);
+        world.engine.heard(&News { stream, ..foreign(&["prod/backend"]) }, world.now);
+        world.adoption()
+    };
+    assert_eq!(comes(&mut world, 7, None), Adoption::Open);
+    assert_eq!(comes(&mut world, 8, Some("10.0.0.1".to_owned())), Adoption::Contested);
+}

@@ -233,3 +233,45 @@ fn what_is_kept_of_canaries_that_are_gone_ends() {
         assert_eq!(canary.state.changed < world.now, is_known, "{number}");
     }
 }
+
+/// One that was away for a day and returned is not forgotten for it when it is away again much later, though nothing else
+/// was ever written of it.
+#[test]
+fn who_has_returned_is_away_from_when_it_goes_again() {
+    let mut world = World::over(Memory::default());
+    let days = |world: &mut World, setup: Setup, days: u64| {
+        world.engine.configure(setup, world.now);
+        world.engine.stop_learning();
+        for _ in 0..3 {
+            world.now = world.now.plus(Span::from_secs(10));
+            world.tick();
+        }
+        world.now = world.now.plus(Span::from_secs(days * 24 * 3_600));
+    };
+    days(&mut world, setup("1"), 1);
+    days(&mut world, Setup::default(), 1);
+    days(&mut world, setup("1"), 40);
+    let mut world = world.restart();
+    days(&mut world, Setup::default(), 1);
+    days(&mut world, setup("2"), 0);
+    assert_eq!(world.phase(), "Progressing", "the first revision is the primary still");
+}
+
+/// Nobody knows what became of a share while its canary was not configured: the step begins anew.
+#[test]
+fn a_step_begins_anew_with_a_canary_that_returns() {
+    let mut world = World::new();
+    world.rollout();
+    for _ in 0..5 {
+        world.traffic((90, 0), (10, 0));
+    }
+    let weight = world.weight();
+    world.engine.configure(Setup::default(), world.now);
+    world.now = world.now.plus(Span::from_secs(3_600));
+    world.tick();
+    world.engine.configure(setup("2"), world.now);
+    let canary = &world.engine.roster.all()[&name()];
+    let Phase::Progressing(progress) = &canary.state.phase else { panic!("{canary:?}") };
+    assert_eq!(progress.clock.elapsed(world.now), Span::ZERO);
+    assert_eq!(world.weight(), weight);
+}

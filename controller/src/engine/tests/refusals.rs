@@ -92,7 +92,10 @@ fn only_who_needs_what_is_to_blame_is_told() {
     {
         let mut world = World::new();
         world.engine.told();
-        world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
+        world.engine.heard(
+            &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
+            world.now,
+        );
         let nack = |culprits: &[&str]| {
             let names = vec![mine.to_owned(), other.to_owned()];
             let culprits = Some(culprits.iter().map(ToString::to_string).collect());
@@ -113,7 +116,10 @@ fn only_who_needs_what_is_to_blame_is_told() {
 fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
     let mut world = World::new();
     world.engine.told();
-    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
+    world.engine.heard(
+        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
+        world.now,
+    );
     let overdue = |clusters: &[&str]| news(1, Happened::Overdue(clusters.iter().map(ToString::to_string).collect()));
     for (clusters, told) in
         [(&["prod/other/1"][..], 0), (&["prod/backend/1", "prod/other/1"], 1), (&["prod/backend/1"], 0)]
@@ -130,7 +136,10 @@ fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
 #[test]
 fn routes_to_a_cluster_that_is_missing_are_told() {
     let mut world = World::new();
-    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
+    world.engine.heard(
+        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
+        world.now,
+    );
     world.engine.tick(world.now);
     world.engine.told();
     let mut without = setup("1");
@@ -163,6 +172,34 @@ fn it_is_told_that_there_is_no_proxy() {
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(conditions(&mut world).iter().any(|(kind, reason, _)| kind == "Connected" && reason == "NoProxies"));
-    world.engine.heard(&news(1, Happened::Connected { voice: None, node_cluster: String::new() }), world.now);
+    world.engine.heard(
+        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
+        world.now,
+    );
     assert!(conditions(&mut world).iter().all(|(kind, ..)| kind != "Connected"));
+}
+
+/// A client that leaves and comes back, and refuses something for another reason each time: some of it is told.
+#[test]
+fn what_one_client_refuses_again_and_again_is_no_flood_of_events() {
+    let mut world = World::new();
+    world.engine.told();
+    let cycle = |world: &mut World, stream: u64, voice: Option<String>| {
+        let news = |what| News { node: "edge-1".to_owned(), stream, what };
+        world.engine.heard(&news(Happened::Connected { voice, node_cluster: String::new() }), world.now);
+        let error = format!("no: {stream}");
+        let nack = Nack { kind: Kind::Extension, names: vec!["wingbeat".to_owned()], culprits: None, error };
+        world.engine.heard(&news(Happened::Refused(nack)), world.now);
+        let shown = conditions(world).iter().any(|(kind, ..)| kind == "Programmed");
+        world.engine.heard(&news(Happened::Left), world.now);
+        assert!(shown, "{stream}");
+        world.engine.told().len()
+    };
+    let voice = || Some("10.0.0.1".to_owned());
+    assert_eq!((1..=1_000).map(|stream| cycle(&mut world, stream, voice())).sum::<usize>(), 10);
+    world.now = world.now.plus(Span::from_secs(60));
+    assert_eq!(cycle(&mut world, 1_001, voice()), 1, "a minute later it is told again");
+    // One that may not report says it to the log only.
+    world.now = world.now.plus(Span::from_secs(60));
+    assert_eq!((2_001..=2_010).map(|stream| cycle(&mut world, stream, None)).sum::<usize>(), 0);
 }

@@ -117,3 +117,36 @@ fn one_principal_is_one_voice_whatever_its_certificate_is_shown_for() {
     let view = world.engine.board(true, world.now).canaries.values().next().cloned().unwrap();
     assert_eq!(view.nodes.len(), 5, "each of them is shown");
 }
+
+/// After a restart, who is heard first is not all that there is: one of three that shows an abort may make it up, two do not.
+#[test]
+fn one_of_three_makes_up_no_abort_by_being_first_after_a_restart() {
+    let mut world = World::new();
+    let mut voices = [1, 2, 3].map(|host| Voice::new(host, 1, HEALTHY));
+    world.rollout();
+    for _ in 0..30 {
+        world.now = world.now.plus(Span::from_millis(100));
+        voices.iter_mut().for_each(|voice| voice.report(&mut world));
+        world.tick();
+    }
+    let mut world = world.restart();
+    world.rollout();
+    let abort = world.engine.roster.all()[&name()].state.unstored_abort().get();
+    let mut phase_once_shown = |voice: &mut Voice| {
+        world.now = world.now.plus(Span::from_millis(100));
+        voice.sequence += 1;
+        voice.total[0].0 += 100;
+        world.primary = voice.total[0];
+        world.canary = voice.total[1];
+        let (node_id, boot_id) = (format!("{}-0", voice.peer), u64::from(voice.host) * 1_000);
+        let mut request = ReportRequest { node_id, boot_id, sequence: voice.sequence, ..world.request() };
+        request.clusters.iter_mut().for_each(|cluster| cluster.rev = abort);
+        world.engine.report(&voice.peer, &request, world.now).unwrap();
+        world.tick();
+        world.phase()
+    };
+    let [first, second, _] = &mut voices;
+    assert_eq!(phase_once_shown(first), "Progressing");
+    assert_eq!(phase_once_shown(first), "Progressing", "however often it says so");
+    assert_eq!(phase_once_shown(second), "Failed");
+}
