@@ -11,6 +11,7 @@ pub(super) const ROWS: [Row; 63] = [
             "room_is_bounded_and_what_finds_none_is_counted",
             "rollouts_are_counted_apart_and_leave_when_they_are_over_and_durable",
             "a_step_does_not_end_on_counts_that_lack_something",
+            "no_step_ends_while_requests_are_not_counted",
         ],
     ),
     row(
@@ -35,7 +36,11 @@ pub(super) const ROWS: [Row; 63] = [
     row(
         "A5",
         "reports delay commands and ticks",
-        &["a_flood_of_reports_keeps_nothing_else_out", "a_report_of_an_epoch_that_never_was_is_left_out_and_counted"],
+        &[
+            "a_flood_of_reports_keeps_nothing_else_out",
+            "a_report_of_an_epoch_that_never_was_is_left_out_and_counted",
+            "onlookers_take_no_place_of_commands_and_leave",
+        ],
     ),
     row(
         "A6",
@@ -44,6 +49,8 @@ pub(super) const ROWS: [Row; 63] = [
             "a_hundred_thousand_identities_leave_nothing_behind",
             "two_thousand_rollouts_leave_as_much_behind_as_ten",
             "series_are_bounded",
+            "a_hook_that_hangs_holds_one_connection_and_nobody_else",
+            "what_one_client_refuses_again_and_again_is_no_flood_of_events",
         ],
     ),
     row(
@@ -118,6 +125,7 @@ pub(super) const ROWS: [Row; 63] = [
             "what_an_earlier_attempt_counted_is_not_charged_to_the_next",
             "what_an_earlier_attempt_routed_is_not_charged_to_the_next",
             "an_open_window_ends_with_its_rollout",
+            "clients_have_a_share_in_each_attempt",
         ],
     ),
     row(
@@ -198,6 +206,8 @@ pub(super) const ROWS: [Row; 63] = [
             "one_client_that_gives_up_everything_has_its_share",
             "a_slow_upload_is_not_overdue_until_the_upstream_has_it",
             "real_envoy_stalls_are_seen_and_slow_uploads_are_no_hangs",
+            "clients_have_a_share_of_each_canary",
+            "who_leaves_at_a_5xx_was_failed_once",
         ],
     ),
     row(
@@ -232,7 +242,11 @@ pub(super) const ROWS: [Row; 63] = [
     row(
         "A29",
         "the state is readable by all, and may be deleted in use",
-        &["nobody_else_reads_the_state", "a_state_that_is_taken_away_while_in_use_is_written_anew"],
+        &[
+            "nobody_else_reads_the_state",
+            "a_state_that_is_taken_away_while_in_use_is_written_anew",
+            "what_was_taken_away_after_a_write_failed_is_written_anew",
+        ],
     ),
     row(
         "A30",
