@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
             let (epoch, node) = (self.canary.epoch(), self.node.clone());
             let delta = Delta { cluster, stratum: Stratum::Judged, epoch, node, counts };
             // Nothing was served that was not stored.
-            let _no_abort = self.canary.saw(arm, &delta, &self.node, tick, self.now);
+            self.canary.saw(arm, &delta, &self.node, tick, self.now);
             match arm {
                 Arm::Primary => self.open.judged.primary.merge(&delta.counts),
                 Arm::Canary => {

@@ -18,7 +18,7 @@ const MOST_WAITING: usize = 256;
 /// Attempts beyond the first that an event is worth, whatever the hook's `retries`: others wait behind it.
 const MOST_RETRIES: u32 = 3;
 /// What is kept of a hook goes after so long without anything to tell.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What a hook is to be told.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ mod tests {
 
     fn telling(url: &str, number: usize) -> Telling {
         let hook =
-            Hook { url: url.to_owned(), timeout: Duration::from_secs(60), retries: 1_000, metadata: BTreeMap::new() };
+            Hook { url: url.to_owned(), timeout: Duration::from_mins(1), retries: 1_000, metadata: BTreeMap::new() };
         let (namespace, phase, checksum) = ("prod".to_owned(), String::new(), String::new());
         let payload = Payload { name: number.to_string(), namespace, phase, checksum, metadata: BTreeMap::new() };
         Telling { hook, payload }
@@ -166,7 +166,7 @@ mod tests {
                     poll.tick().await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+            tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
         }
     }
 }

@@ -468,10 +468,10 @@ mod tests {
 
     /// Commits small entries until a copy is in place.
     fn compact(disk: &mut Disk) {
-        let before = identity(&disk);
+        let before = identity(disk);
         for number in 0_u64..100_000 {
             disk.commit(&[Write::Put("clock".into(), number.to_le_bytes().to_vec())]).unwrap();
-            if identity(&disk) != before {
+            if identity(disk) != before {
                 return;
             }
         }
