@@ -68,9 +68,6 @@ pub(crate) use show::rfc3339;
 /// A node that said nothing for so long carries no traffic that counts.
 const NODE_SILENT: Span = Span::from_secs(5);
 
-/// After nothing could be stored, nobody is asked anything for so long.
-const ASK_AGAIN: Span = Span::from_secs(1);
-
 /// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
 /// each second. When none has for so long, nothing is known any more.
 const UNHEARD: Span = Span::from_secs(10);
@@ -337,10 +334,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns true if what is answered now can be stored, as far as that is known. Answers that cannot be are asked for again,
-    /// and not at once: a hook would be called as fast as it answers.
-    pub fn may_ask(&self, now: Timestamp) -> bool {
-        self.store_failed.as_ref().is_none_or(|(failed, _)| now.since(*failed) >= ASK_AGAIN)
+    /// Returns true unless storing failed the last time.
+    pub const fn stores(&self) -> bool {
+        self.store_failed.is_none()
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.

@@ -35,6 +35,9 @@ const SHOW_EVERY: Span = Span::from_millis(50);
 /// What is shown of the proxies is shown again for so long: with ten thousand of them it takes a tenth of a second to make.
 const SEEN_FOR: Span = Span::from_millis(500);
 
+/// While nothing can be stored, hooks and metrics are asked this often.
+const ASK_AGAIN: Span = Span::from_secs(1);
+
 /// What came of a command.
 type Done = Result<(), Refusal>;
 
@@ -96,6 +99,7 @@ impl Runtime {
             proxies: Proxies::default(),
             refused,
             asked: BTreeMap::new(),
+            asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
             seen_proxies: None,
@@ -153,6 +157,8 @@ struct Worker {
     refused: RefusedPeers,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
     asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
+    /// When somebody was asked last while nothing could be stored.
+    asked_in_vain: Timestamp,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     started: Timestamp,
@@ -280,7 +286,8 @@ impl Worker {
     /// Puts the questions that are open and not on their way yet.
     fn ask(&mut self, now: Timestamp) {
         let calls = self.engine.calls();
-        let may_ask = self.engine.may_ask(now);
+        // An answer that cannot be stored is asked for again, and a hook is not to be called as fast as it answers.
+        let may_ask = self.engine.stores() || now.since(self.asked_in_vain) >= ASK_AGAIN;
         let mut before = std::mem::take(&mut self.asked);
         for call in calls {
             let (canary, ticket) = (call.canary.clone(), call.ticket);
@@ -292,6 +299,9 @@ impl Worker {
                 asking.abort();
             }
             if may_ask {
+                if !self.engine.stores() {
+                    self.asked_in_vain = now;
+                }
                 let mailbox = self.mailbox.clone();
                 let asking = self.messenger.ask(call, move |answered| {
                     mailbox.answer(answered);

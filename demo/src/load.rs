@@ -18,10 +18,10 @@ use crate::service::REVISION_HEADER;
 use crate::stage::{CANARY, PRIMARY};
 use crate::visitor::{FAILING_PATH, Visitor};
 
-/// Connections that users keep while they need none, of all addresses together. More are needed when requests wait, and
+/// Connections that users keep while they need none, where all come from one address. More are needed when requests wait, and
 /// closed when they do not any more: otherwise a moment's delay would leave thousands of them at Envoy for a minute and a half.
-const IDLE_CONNECTIONS: usize = 64;
-/// Of each address, at least.
+const IDLE_CONNECTIONS: usize = 512;
+/// The same of each address, where they come from several.
 const IDLE_OF_AN_ADDRESS: usize = 2;
 
 /// What is sent.
@@ -104,8 +104,7 @@ impl Load {
 
     /// Starts sending from so many addresses of the loopback network, in turn: as many clients. Linux has all of them.
     pub fn start_from(config: LoadConfig, addresses: u8) -> Self {
-        let idle = IDLE_CONNECTIONS.div_ceil(usize::from(addresses).max(1)).max(IDLE_OF_AN_ADDRESS);
-        let clients = (1..=addresses).map(|host| client(Some(IpAddr::from([127, 0, 1, host])), idle));
+        let clients = (1..=addresses).map(|host| client(Some(IpAddr::from([127, 0, 1, host])), IDLE_OF_AN_ADDRESS));
         Self::spawn(config, clients.collect())
     }
 

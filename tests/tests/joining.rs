@@ -85,3 +85,30 @@ async fn real_envoy_one_of_several_listeners_is_refused() {
     let served = async { while send(entry, &request("a")).await.status != Some(200) {} };
     tokio::time::timeout(Duration::from_secs(20), served).await.expect("it is served");
 }
+
+/// An Envoy that is built without V8 refuses the filter. It serves the hosts of rollouts as it serves the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_that_cannot_run_the_filter_serves_without_it() {
+    const WITHOUT_V8: &str = "1.38.3";
+    let service = Service::start("1", 1, Behaviour::default()).await.expect("a service");
+    let at = [service.address()];
+    let (control, entry) = (Control::start(None).await, free().await);
+    let names = ["quiet", "judged"];
+    let mut model = hosts(entry, &names.map(|name| (name, &at[..])));
+    model.filter = Some(Arc::from(wingbeat::FILTER));
+    for host in model.hosts.iter_mut().filter(|host| host.name == "prod/judged") {
+        Arc::make_mut(host).filter = true;
+    }
+    control.store().publish(render(&model));
+    let envoy = control.envoy_by(WITHOUT_V8, &control.bootstrap(), entry).await.expect("Envoy starts");
+    let refused = |what: &Happened| matches!(what, Happened::Refused(nack) if nack.kind == Kind::Extension);
+    reached(|| control.notes().count(refused) > 0).await;
+    for name in names {
+        let served = async { while send(entry, &request(name)).await.status != Some(200) {} };
+        tokio::time::timeout(Duration::from_secs(20), served).await.expect("it is served");
+        for _ in 0..10 {
+            assert_eq!(send(entry, &request(name)).await.status, Some(200), "{name}");
+        }
+    }
+    drop(envoy);
+}

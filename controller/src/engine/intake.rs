@@ -11,7 +11,7 @@ use wingbeat_xds_server::server::{NotTaken, Peer};
 
 use crate::engine::canary::Canary;
 use crate::engine::record::{OpenError, read_or_leave_aside};
-use crate::engine::{Engine, LEDGER_PREFIX, OLD_LEDGER_KEY};
+use crate::engine::{Engine, LEDGER_PREFIX, NODE_SILENT, OLD_LEDGER_KEY};
 use crate::store::Entries;
 
 impl Engine {
@@ -62,7 +62,9 @@ impl Engine {
             let sender = Sender { seat: canary.seat(&voice, now), ahead };
             self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
             canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
-            if let Some(rev) = canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch)) {
+            if let Some(rev) =
+                canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch, NODE_SILENT))
+            {
                 self.feed(&name, &Event::RevSeen(rev), now);
             }
         }

@@ -1,5 +1,5 @@
-//! Tells event hooks what happened: each of them in order, one event at a time, and what a hook does not take in time is
-//! given up. A hook that hangs holds back nobody but itself.
+//! Tells event hooks what happened: each canary's in order, one event at a time, and what a hook does not take in time is
+//! given up. A hook that hangs holds back nobody but its canary's own.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use wingbeat_core::rollout::Answer;
 
 use super::webhook::{self, Hook, Payload};
 
-/// Events that wait for a hook. Beyond, the newest are not told; they are in the log of events all the same.
+/// Events of a canary that wait for a hook. Beyond, the newest are not told; they are in the log of events all the same.
 const MOST_WAITING: usize = 256;
 /// Attempts beyond the first that an event is worth, whatever the hook's `retries`: others wait behind it.
 const MOST_RETRIES: u32 = 3;
@@ -27,15 +27,18 @@ pub(super) struct Telling {
     pub(super) payload: Payload,
 }
 
-/// What hooks are to be told, by the place that they are at.
+/// What hooks are to be told, by canary and place.
 #[derive(Debug, Clone)]
 pub(super) struct Tellings {
     tokio: Tokio,
     client: Client,
     /// After so long without anything to tell, a hook is forgotten until there is something again.
     idle: Duration,
-    waiting: Arc<Mutex<BTreeMap<String, mpsc::Sender<Telling>>>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
+
+/// By namespace, name and URL.
+type Waiting = BTreeMap<[String; 3], mpsc::Sender<Telling>>;
 
 impl Tellings {
     pub(super) fn new(tokio: Tokio, client: Client) -> Self {
@@ -44,13 +47,15 @@ impl Tellings {
 
     /// Has a hook told, after what it is to be told already.
     pub(super) fn put(&self, telling: Telling) {
-        let url = telling.hook.url.clone();
+        let Payload { name, namespace, .. } = &telling.payload;
+        let key = [namespace.clone(), name.clone(), telling.hook.url.clone()];
         let mut waiting = self.lock();
-        let telling = if let Some(hook) = waiting.get(&url) {
+        let telling = if let Some(hook) = waiting.get(&key) {
             match hook.try_send(telling) {
                 Ok(()) => return,
-                Err(TrySendError::Full(Telling { payload: Payload { name, namespace, .. }, .. })) => {
-                    let hook = webhook::shown(&url);
+                Err(TrySendError::Full(_)) => {
+                    let [namespace, name, url] = &key;
+                    let hook = webhook::shown(url);
                     tracing::warn!(canary = name, namespace, hook, "an event hook is too slow: an event is not told");
                     return;
                 }
@@ -62,17 +67,17 @@ impl Tellings {
         };
         let (hook, tellings) = mpsc::channel(MOST_WAITING);
         let _fits = hook.try_send(telling);
-        waiting.insert(url.clone(), hook);
-        self.tokio.spawn(self.clone().tell(url, tellings));
+        waiting.insert(key.clone(), hook);
+        self.tokio.spawn(self.clone().tell(key, tellings));
     }
 
-    async fn tell(self, url: String, mut tellings: mpsc::Receiver<Telling>) {
+    async fn tell(self, key: [String; 3], mut tellings: mpsc::Receiver<Telling>) {
         loop {
             let Ok(Some(Telling { hook, payload })) = tokio::time::timeout(self.idle, tellings.recv()).await else {
                 let mut waiting = self.lock();
                 // Who puts something in holds the lock.
                 if tellings.is_empty() {
-                    waiting.remove(&url);
+                    waiting.remove(&key);
                     return;
                 }
                 continue;
@@ -88,7 +93,7 @@ impl Tellings {
     }
 
     // A std mutex, never held across an await.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::Sender<Telling>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,12 +105,19 @@ mod tests {
 
     use super::*;
 
-    fn telling(url: &str, number: usize) -> Telling {
-        let hook =
-            Hook { url: url.to_owned(), timeout: Duration::from_mins(1), retries: 1_000, metadata: BTreeMap::new() };
-        let (namespace, phase, checksum) = ("prod".to_owned(), String::new(), String::new());
-        let payload = Payload { name: number.to_string(), namespace, phase, checksum, metadata: BTreeMap::new() };
-        Telling { hook, payload }
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    fn telling(name: &str, url: &str, number: usize) -> Telling {
+        let hook = Hook { url: url.to_owned(), timeout: PATIENCE, retries: 1_000, metadata: BTreeMap::new() };
+        let (name, namespace, phase) = (name.to_owned(), "prod".to_owned(), number.to_string());
+        Telling {
+            hook,
+            payload: Payload { name, namespace, phase, checksum: String::new(), metadata: BTreeMap::new() },
+        }
+    }
+
+    fn key(name: &str, url: &str) -> [String; 3] {
+        ["prod".to_owned(), name.to_owned(), url.to_owned()]
     }
 
     async fn listener() -> (TcpListener, String) {
@@ -114,40 +126,45 @@ mod tests {
         (listener, url)
     }
 
-    /// Answers a POST, and returns the name in it.
-    async fn answer(mut stream: TcpStream) -> String {
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        tokio::time::timeout(PATIENCE, listener.accept()).await.expect("somebody comes").unwrap().0
+    }
+
+    /// Answers a POST, and returns the number in it.
+    async fn answer(mut stream: TcpStream) -> usize {
         let mut heard = String::new();
         let mut bytes = [0; 4_096];
         while !heard.ends_with('}') {
-            let read = stream.read(&mut bytes).await.unwrap();
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("it is said").unwrap();
+            assert_ne!(read, 0, "{heard}");
             heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
         let (_, body) = heard.split_once("\r\n\r\n").unwrap();
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        body["name"].as_str().unwrap().to_owned()
+        body["phase"].as_str().unwrap().parse().unwrap()
     }
 
-    /// One hook takes connections and never answers; the other is told everything, in order.
+    /// One canary's hook takes connections and never answers; another's, at the same place, is told everything, in order.
     #[tokio::test]
     async fn a_hook_that_hangs_holds_one_connection_and_nobody_else() {
-        let ((hanging, hanging_url), (good, good_url)) = (listener().await, listener().await);
+        let (listener, url) = listener().await;
         let tellings = Tellings::new(Tokio::current(), webhook::posting_client());
         for number in 0..2 * MOST_WAITING {
-            tellings.put(telling(&hanging_url, number));
+            tellings.put(telling("hangs", &url, number));
         }
-        let held = hanging.accept().await.unwrap();
+        let held = accept(&listener).await;
         for number in 0..20 {
-            tellings.put(telling(&good_url, number));
+            tellings.put(telling("good", &url, number));
         }
         for number in 0..20 {
-            assert_eq!(answer(good.accept().await.unwrap().0).await, number.to_string());
+            assert_eq!(answer(accept(&listener).await).await, number);
         }
-        let more = tokio::time::timeout(Duration::from_millis(200), hanging.accept()).await;
+        let more = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
         assert!(more.is_err(), "the others wait behind the first");
         drop(held);
         // What waited is told; what did not fit is not.
-        let waiting = tellings.lock()[&hanging_url].clone();
+        let waiting = tellings.lock()[&key("hangs", &url)].clone();
         assert!(waiting.capacity() <= 1, "{}", waiting.capacity());
     }
 
@@ -156,17 +173,18 @@ mod tests {
         let tellings = Tellings::new(Tokio::current(), webhook::posting_client());
         let tellings = Tellings { idle: Duration::from_millis(10), ..tellings };
         let (listener, url) = listener().await;
+        let key = key("backend", &url);
         for number in 0..3 {
-            tellings.put(telling(&url, number));
-            assert!(tellings.lock().contains_key(&url));
-            assert_eq!(answer(listener.accept().await.unwrap().0).await, number.to_string());
+            tellings.put(telling("backend", &url, number));
+            assert!(tellings.lock().contains_key(&key));
+            assert_eq!(answer(accept(&listener).await).await, number);
             let mut poll = tokio::time::interval(Duration::from_millis(1));
             let gone = async {
-                while tellings.lock().contains_key(&url) {
+                while tellings.lock().contains_key(&key) {
                     poll.tick().await;
                 }
             };
-            tokio::time::timeout(Duration::from_mins(1), gone).await.unwrap();
+            tokio::time::timeout(PATIENCE, gone).await.unwrap();
         }
     }
 }

@@ -71,8 +71,8 @@ impl Kept {
         std::fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
     }
 
-    /// Puts a copy of it in the place that it was taken from.
-    fn restore(&self, path: &Path) -> Result<(), StoreError> {
+    /// Puts a copy of it in the place that it was taken from. Returns that.
+    fn restored(&self, path: &Path) -> Result<Self, StoreError> {
         set_aside(path)?;
         make_folder(path)?;
         let beside = path.with_extension("new");
@@ -85,7 +85,8 @@ impl Kept {
             to.sync_all()
         });
         copied.map_err(|error| write_error(&beside, &error))?;
-        place(&beside, path)
+        place(&beside, path)?;
+        Self::at(path)
     }
 }
 
@@ -123,7 +124,8 @@ impl Disk {
     fn open_anew(&mut self) -> Result<Open, StoreError> {
         if let Some(left) = self.left.as_ref().filter(|left| !left.is_at(&self.path)) {
             tracing::error!(path = %self.path.display(), "{TAKEN_AWAY}");
-            left.restore(&self.path)?;
+            // Once it is there, it is there: if it cannot be opened yet, it is not put there again.
+            self.left = Some(left.restored(&self.path)?);
         }
         let open = open(&self.path)?;
         self.left = None;

@@ -340,9 +340,12 @@ impl Ledger {
         self.workers.len()
     }
 
-    /// Returns how many sources have counted something in an epoch. Looks at every worker.
-    pub fn sources_in(&self, epoch: Epoch) -> usize {
-        let sources = self.workers.values().filter(|worker| worker.epochs().any(|its| its == epoch));
+    /// Returns how many sources have counted something in an epoch and reported at most `span` before the latest that did.
+    /// Looks at every worker.
+    pub fn sources_in(&self, epoch: Epoch, span: Span) -> usize {
+        let active = self.active(span);
+        let workers = self.workers.iter().filter(|(key, _)| active.contains(key)).map(|(_, worker)| worker);
+        let sources = workers.filter(|worker| worker.epochs().any(|its| its == epoch));
         sources.map(|worker| worker.source.as_str()).collect::<BTreeSet<&str>>().len()
     }
 

@@ -32,10 +32,10 @@ use crate::store::Store;
 const MAX_STREAMS: usize = 60_000;
 /// Bytes of a resource's name. A stream that asks for a longer one is ended.
 const MAX_NAME: usize = 1_024;
-/// Bytes of all names that a stream asks for or says that it holds. One that goes beyond is ended. No fewer than a
-/// request may have: a client of delta that comes back with 40,000 clusters names each three times, of 60 bytes these are
-/// 7.2 MB.
-const MAX_NAMED: usize = MAX_REQUEST;
+/// Bytes of all names that a stream asks for, with what it takes to keep them, or says that it holds. One that goes beyond
+/// is ended. Enough for a client of delta that comes back with 40,000 clusters: it names each three times, of 60 bytes these
+/// are 7.2 MB, and as much is kept.
+const MAX_NAMED: usize = 2 * MAX_REQUEST;
 /// The same of all streams. Nobody may have more than is left for all others.
 const ALL_NAMED: usize = 256 * 1024 * 1024;
 /// Characters of what a client says of a refusal.

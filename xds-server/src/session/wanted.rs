@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::resource::Kind;
 
+/// Bytes that it takes to keep a name, beside its own.
+const KEPT: usize = 64;
+
 /// Names, or all.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
@@ -28,9 +31,9 @@ impl Wanted {
         self.names.iter()
     }
 
-    /// Returns how many bytes the names have.
+    /// Returns how many bytes it takes to keep the names.
     pub(super) fn bytes(&self) -> usize {
-        self.names.iter().map(String::len).sum()
+        self.names.iter().map(|name| name.len().saturating_add(KEPT)).sum()
     }
 
     /// State of the world: these are all names. Returns those that are new.

@@ -70,7 +70,9 @@ impl Canary {
                 self.nodes.values().filter(|node| serving(node)).map(|node| &node.voice).collect();
             voices.len()
         };
-        let there = voices(&|_| true).max(before());
+        let heard = voices(&|_| true);
+        // Who is there need not be counted again.
+        let there = if heard >= 3 { heard } else { heard.max(before()) };
         let needed = if there >= 3 { 2 } else { 1 };
         (voices(&|node| node.rev == abort) >= needed).then_some(abort)
     }
