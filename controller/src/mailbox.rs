@@ -4,7 +4,7 @@
 //! and must get through. The engine takes them in rounds: everything of the other lanes and a bounded number of reports,
 //! and decides between two rounds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::view::ProxyView;
 /// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
 /// have more in here than there is room left for all others: half of it, if it is alone.
 const MOST_REPORTS: usize = 4_096;
-/// Reports of one round: a few milliseconds of work. The engine decides before it takes more.
+/// Reports of one round, from all voices in turn: a few milliseconds of work. The engine decides before it takes more.
 const REPORTS_A_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MOST_COMMANDS: usize = 1_024;
@@ -74,14 +74,53 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Lanes {
-    /// Each with its place, of which its voice has so many.
-    reports: VecDeque<(Share, Report)>,
+    reports: Reports,
     /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
     onlookers: Vec<Onlooker>,
     /// The latest: one that was not looked at yet is out of date.
     setup: Option<Box<Setup>>,
     is_closed: bool,
+}
+
+/// Reports that wait, by voice. One that sends thousands waits behind itself: others would be heard a tick later.
+#[derive(Debug, Default)]
+struct Reports {
+    /// Each with its place, of which its voice has so many.
+    waiting: BTreeMap<String, VecDeque<(Share, Report)>>,
+    /// The voices that have some, in the order of their turns.
+    turns: VecDeque<String>,
+}
+
+impl Reports {
+    fn put(&mut self, voice: String, place: Share, report: Report) {
+        let waiting = self.waiting.entry(voice.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(voice);
+        }
+        waiting.push_back((place, report));
+    }
+
+    /// Takes at most so many, one of each voice after the other.
+    fn take(&mut self, most: usize) -> Vec<Report> {
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(voice) = self.turns.pop_front()
+        {
+            let Some(waiting) = self.waiting.get_mut(&voice) else { continue };
+            taken.extend(waiting.pop_front().map(|(_, report)| report));
+            if waiting.is_empty() {
+                self.waiting.remove(&voice);
+            } else {
+                self.turns.push_back(voice);
+            }
+        }
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
 }
 
 impl Mailbox {
@@ -96,7 +135,7 @@ impl Mailbox {
         let voice = report.peer.voice(&report.request.node_id);
         let Some(place) = self.0.places.take(&voice, 1) else { return false };
         self.put(|lanes| {
-            lanes.reports.push_back((place, report));
+            lanes.reports.put(voice, place, report);
             true
         })
     }
@@ -173,12 +212,11 @@ impl Mailbox {
             return None;
         }
         self.0.beat.store(self.age(), Ordering::Relaxed);
-        let reports = lanes.reports.len().min(REPORTS_A_ROUND);
         Some(Round {
             setup: lanes.setup.take(),
             orders: lanes.orders.drain(..).collect(),
             onlookers: std::mem::take(&mut lanes.onlookers),
-            reports: lanes.reports.drain(..reports).map(|(_, report)| report).collect(),
+            reports: lanes.reports.take(REPORTS_A_ROUND),
         })
     }
 
@@ -252,6 +290,25 @@ mod tests {
         }
         assert!((MOST_REPORTS / 2..MOST_REPORTS).contains(&taken), "{taken} in {rounds} rounds");
         assert!(report(&mailbox), "places are given back");
+    }
+
+    /// Who sends as much as there is room for delays nobody else: the others are in the next round.
+    #[test]
+    fn a_flood_of_one_voice_is_taken_in_turn_with_the_others() {
+        let mailbox = Mailbox::open();
+        while report(&mailbox) {}
+        for host in 10..20 {
+            assert!(report_of([10, 0, 0, host], &mailbox) && report_of([10, 0, 0, host], &mailbox));
+        }
+        let round = mailbox.take(NOW).unwrap();
+        let flood = Peer::Uncertified([10, 0, 0, 9].into());
+        let others = round.reports.iter().filter(|report| report.peer != flood).count();
+        assert_eq!((round.reports.len(), others), (REPORTS_A_ROUND, 20));
+        let mut left = 0;
+        while let Some(round) = mailbox.take(NOW).filter(|round| !round.reports.is_empty()) {
+            left += round.reports.len();
+        }
+        assert!(left >= MOST_REPORTS / 2 - REPORTS_A_ROUND, "what waits is not lost: {left}");
     }
 
     /// Whoever looks at the proxies, and however often: commands have a lane of their own, and who has left is not shown

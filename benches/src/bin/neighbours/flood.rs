@@ -25,8 +25,10 @@ use crate::SEED;
 /// Connections, and reports at a time on each.
 const FLOOD: (usize, usize) = (4, 8);
 
-/// Where the proxy is: like a pod, it has an address of its own.
+/// Where the proxy is: like a pod, it has an address of its own. On loopback, a node is a voice, as an address is elsewhere: it
+/// is one node, of which everything else is made up.
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const NODE: &str = "odd";
 
 /// A process that reports garbage as fast as it is taken.
 pub(super) struct Flood(Child);
@@ -60,7 +62,7 @@ pub(super) async fn flood(address: &str, odd: &str) -> anyhow::Result<()> {
     for connection in 0..FLOOD.0 {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.local_address(Some(PROXY.into()));
         let channel = endpoint.connect().await?;
-        let told = ReportServiceClient::new(channel.clone()).report(at(String::new())).await?.into_inner();
+        let told = ReportServiceClient::new(channel.clone()).report(at()).await?.into_inner();
         let clusters = told.policy.context("a policy")?.clusters;
         let cluster = clusters.into_iter().find(|cluster| cluster.canary == format!("prod/{odd}") && cluster.arm == 1);
         let (epoch, odd) = (cluster.context("the canary is judged")?.epoch, format!("prod/{odd}/2"));
@@ -126,11 +128,11 @@ fn garbage(kind: u64, odd: &str, epoch: u64, draw: &mut Draw) -> ReportRequest {
         policy_version: draw.below(u64::MAX),
         urgent: draw.below(2) == 0,
         clusters,
-        ..at(format!("odd-{}", draw.below(1_000_000)))
+        ..at()
     }
 }
 
-/// Returns the beginnings of a report of a node where the canaries are served: it is told of them, and heard on them.
-fn at(node_id: String) -> ReportRequest {
-    ReportRequest { node_id, node_cluster: "base".to_owned(), ..ReportRequest::default() }
+/// Returns the beginnings of a report of the proxy, where the canaries are served: it is told of them, and heard on them.
+fn at() -> ReportRequest {
+    ReportRequest { node_id: NODE.to_owned(), node_cluster: "base".to_owned(), ..ReportRequest::default() }
 }
