@@ -178,6 +178,9 @@ pub struct Promotion {
     pub frozen: bool,
     /// True while the revision that served before is complete.
     pub intact: bool,
+    /// True once people were told that an abort, which was served and not stored, came too late.
+    #[serde(default)]
+    pub late_abort: bool,
 }
 
 /// What ends a rollout without promotion.

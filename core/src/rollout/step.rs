@@ -138,11 +138,11 @@ impl Taking<'_> {
 
     /// An abort is served before it is stored; one that was not stored in time is found in what the proxies serve.
     fn later_rev(&mut self) {
-        match &self.state.phase {
-            // Half replaced, the revision that served before cannot take anything back.
+        match &mut self.state.phase {
+            // Half replaced, the revision that served before cannot take anything back. The rev stays the abort's all the same.
             Phase::Promoting(promotion) if !promotion.intact => {
-                // Told once.
-                if self.state.resumed.take().is_some() {
+                let is_told = core::mem::replace(&mut promotion.late_abort, self.state.resumed.is_some());
+                if self.state.resumed.is_some() && !is_told {
                     self.warning(words::late_abort(self.plan));
                     self.alert(AlertLevel::Error, words::late_abort_alert());
                 }

@@ -17,7 +17,7 @@ impl Taking<'_> {
         self.normal(words::copying(self.plan));
         let due = self.next_tick();
         let Progress { primary, canary, attempt, failed_checks, share, .. } = progress;
-        let (handover, unready, frozen, intact) = (self.plan.handover(), None, false, false);
+        let (handover, unready, frozen, intact, late_abort) = (self.plan.handover(), None, false, false, false);
         self.state.phase = Phase::Promoting(Promotion {
             primary,
             canary,
@@ -30,6 +30,7 @@ impl Taking<'_> {
             unready,
             frozen,
             intact,
+            late_abort,
         });
     }
 
