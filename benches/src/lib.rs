@@ -2,6 +2,7 @@
 //! holds their figures against the bounds.
 
 pub mod memory;
+pub mod network;
 pub mod report;
 pub mod site;
 pub mod table;

@@ -4,7 +4,11 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tokio::sync::watch;
 use wingbeat_controller::store::disk::Disk;
 use wingbeat_controller::store::{Store as _, Write};
 use wingbeat_test_support::server::{Server, run, until};
@@ -207,6 +211,41 @@ fn a_disk_that_is_full_at_the_start_is_not_taken_for_a_foreign_state() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("cannot be written") && said.contains("is there room"), "{said}");
+}
+
+/// The answer of a hook cannot be stored, so the hook is asked again: it may say something else, and not as fast as it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nothing_can_be_stored_a_hook_is_asked_once_a_second() {
+    let (asked, may_answer) = (Arc::<AtomicUsize>::default(), watch::Sender::new(false));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let hook = {
+        let (asked, may_answer) = (asked.clone(), may_answer.subscribe());
+        axum::routing::post(async move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let mut may_answer = may_answer.clone();
+            may_answer.wait_for(|may| *may).await.expect("the test goes on");
+            axum::http::StatusCode::FORBIDDEN
+        })
+    };
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/", hook)).await });
+    let gated = |revision: &str| {
+        let hook =
+            format!("stepWeight: 5, webhooks: [{{name: gate, type: confirm-rollout, url: \"{url}\", timeout: 1m}}]");
+        documents(revision).replace("stepWeight: 5", &hook)
+    };
+    let folder = Folder::new(&gated("1.4.0"));
+    let server = folder.serve();
+    until("the first revision serves", || server.phase() == "Initialized").await;
+    folder.write(&gated("1.4.1"));
+    until("the hook is asked", || asked.load(Ordering::Relaxed) == 1).await;
+    server.fill_disk(true);
+    may_answer.send_replace(true);
+    until("it is asked again", || asked.load(Ordering::Relaxed) >= 2).await;
+    let before = asked.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let again = asked.load(Ordering::Relaxed) - before;
+    assert!((2..=5).contains(&again), "{again} times in four seconds: {}", server.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,8 +26,8 @@ const MOST_REPORTS: usize = 4_096;
 const REPORTS_A_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MOST_COMMANDS: usize = 1_024;
-/// Who may wait to see the proxies; all of them are shown the same. More are refused as too many.
-const MOST_ONLOOKERS: usize = 1_024;
+/// Queries for the proxies that may wait; one answer is for all of them. More are refused as too many.
+const MOST_QUERIES: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
@@ -46,15 +46,15 @@ pub(crate) enum Order {
     Answer(Answered),
 }
 
-/// Somebody who wants to see the proxies.
-pub(crate) type Onlooker = oneshot::Sender<Arc<Vec<ProxyView>>>;
+/// Where the answer to a query for the proxies goes.
+pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) setup: Option<Box<Setup>>,
     pub(crate) orders: Vec<Order>,
-    pub(crate) onlookers: Vec<Onlooker>,
+    pub(crate) queries: Vec<ProxiesReply>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -77,7 +77,7 @@ struct Lanes {
     reports: Reports,
     /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
-    onlookers: Vec<Onlooker>,
+    queries: Vec<ProxiesReply>,
     /// The latest: one that was not looked at yet is out of date.
     setup: Option<Box<Setup>>,
     is_closed: bool,
@@ -152,12 +152,12 @@ impl Mailbox {
     }
 
     /// Asks for all proxies. False if there is no room.
-    pub(crate) fn proxies(&self, onlooker: Onlooker) -> bool {
+    pub(crate) fn proxies(&self, reply: ProxiesReply) -> bool {
         self.put(|lanes| {
-            lanes.onlookers.retain(|onlooker| !onlooker.is_closed());
-            let fits = lanes.onlookers.len() < MOST_ONLOOKERS;
+            lanes.queries.retain(|reply| !reply.is_closed());
+            let fits = lanes.queries.len() < MOST_QUERIES;
             if fits {
-                lanes.onlookers.push(onlooker);
+                lanes.queries.push(reply);
             }
             fits
         })
@@ -203,7 +203,7 @@ impl Mailbox {
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
-            let is_empty = lanes.setup.is_none() && lanes.orders.is_empty() && lanes.onlookers.is_empty();
+            let is_empty = lanes.setup.is_none() && lanes.orders.is_empty() && lanes.queries.is_empty();
             !lanes.is_closed && is_empty && lanes.reports.is_empty()
         };
         let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
@@ -215,7 +215,7 @@ impl Mailbox {
         Some(Round {
             setup: lanes.setup.take(),
             orders: lanes.orders.drain(..).collect(),
-            onlookers: std::mem::take(&mut lanes.onlookers),
+            queries: std::mem::take(&mut lanes.queries),
             reports: lanes.reports.take(REPORTS_A_ROUND),
         })
     }
@@ -311,23 +311,22 @@ mod tests {
         assert!(left >= MOST_REPORTS / 2 - REPORTS_A_ROUND, "what waits is not lost: {left}");
     }
 
-    /// Whoever looks at the proxies, and however often: commands have a lane of their own, and who has left is not shown
-    /// anything.
+    /// However many ask for the proxies: commands have a lane of their own, and a query whose client has left goes.
     #[test]
-    fn onlookers_take_no_place_of_commands_and_leave() {
+    fn queries_take_no_place_of_commands_and_are_dropped_with_who_asked() {
         let mailbox = Mailbox::open();
         let mut waiting = Vec::new();
-        for number in 0..=MOST_ONLOOKERS {
-            let (onlooker, shown) = oneshot::channel();
-            assert_eq!(mailbox.proxies(onlooker), number < MOST_ONLOOKERS);
+        for number in 0..=MOST_QUERIES {
+            let (reply, shown) = oneshot::channel();
+            assert_eq!(mailbox.proxies(reply), number < MOST_QUERIES);
             waiting.push(shown);
         }
         assert!(command(&mailbox));
         drop(waiting);
-        let (onlooker, _shown) = oneshot::channel();
-        assert!(mailbox.proxies(onlooker));
+        let (reply, _shown) = oneshot::channel();
+        assert!(mailbox.proxies(reply));
         let round = mailbox.take(NOW).unwrap();
-        assert_eq!((round.onlookers.len(), round.orders.len()), (1, 1));
+        assert_eq!((round.queries.len(), round.orders.len()), (1, 1));
     }
 
     #[test]

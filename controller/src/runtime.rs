@@ -15,7 +15,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 use crate::clock::Clock;
 use crate::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
 use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
-use crate::mailbox::{Mailbox, Onlooker, Order, Report, Round};
+use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
 use crate::memory::{Crowd, give_back};
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
@@ -32,8 +32,8 @@ const LEARN_FIRST: Span = Span::from_secs(2);
 const _: () = assert!(LEARN_FIRST.as_millis() > FEW_REPORT_WITHIN.as_millis());
 /// What is shown is renewed at most this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
-/// What is shown of the proxies is shown again for so long: with ten thousand of them it takes a tenth of a second to make.
-const SEEN_FOR: Span = Span::from_millis(500);
+/// The view of the proxies is made anew at most this often: it takes the engine's time, and grows with their number.
+const PROXIES_EVERY: Span = Span::from_millis(500);
 
 /// While nothing can be stored, hooks and metrics are asked this often.
 const ASK_AGAIN: Span = Span::from_secs(1);
@@ -102,7 +102,7 @@ impl Runtime {
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
             last_shown: Timestamp::EPOCH,
-            seen_proxies: None,
+            latest_proxies: None,
             crowd: Crowd::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
@@ -163,8 +163,8 @@ struct Worker {
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     started: Timestamp,
     last_shown: Timestamp,
-    /// The proxies as they were shown last, and when.
-    seen_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
+    /// The latest view of the proxies, and when it was made.
+    latest_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
     crowd: Crowd,
 }
 
@@ -196,28 +196,28 @@ impl Worker {
         for order in round.orders {
             self.carry_out(order, now);
         }
-        self.show_proxies(round.onlookers, now);
+        self.answer_queries(round.queries, now);
         for Report { peer, request, reply } in round.reports {
             let answer = self.engine.report(&peer, &request, self.clock.now());
             let _gone = reply.send(answer);
         }
     }
 
-    /// Shows the proxies to all who want to see them. It takes a walk over all workers and nodes, and everybody may ask.
-    fn show_proxies(&mut self, onlookers: Vec<Onlooker>, now: Timestamp) {
-        let mut onlookers = onlookers.into_iter().filter(|onlooker| !onlooker.is_closed()).peekable();
-        if onlookers.peek().is_none() {
+    /// Answers all queries for the proxies with one view. Everybody may ask, and to make it looks at all workers and nodes.
+    fn answer_queries(&mut self, queries: Vec<ProxiesReply>, now: Timestamp) {
+        let mut queries = queries.into_iter().filter(|reply| !reply.is_closed()).peekable();
+        if queries.peek().is_none() {
             return;
         }
-        let is_current = |(seen, _): &&(Timestamp, Arc<Vec<ProxyView>>)| now.since(*seen) < SEEN_FOR;
-        let view = match self.seen_proxies.as_ref().filter(is_current) {
-            Some((_, view)) => view.clone(),
-            None => Arc::new(self.proxies.view(self.engine.reporters(now), now)),
+        let view = match &self.latest_proxies {
+            Some((made, view)) if now.since(*made) < PROXIES_EVERY => view.clone(),
+            Some(_) | None => {
+                let view = Arc::new(self.proxies.view(self.engine.reporters(now), now));
+                self.latest_proxies = Some((self.clock.now(), view.clone()));
+                view
+            }
         };
-        onlookers.for_each(|onlooker| drop(onlooker.send(view.clone())));
-        if self.seen_proxies.as_ref().is_none_or(|(_, seen)| !Arc::ptr_eq(seen, &view)) {
-            self.seen_proxies = Some((self.clock.now(), view));
-        }
+        queries.for_each(|reply| drop(reply.send(view.clone())));
     }
 
     fn carry_out(&mut self, order: Order, now: Timestamp) {

@@ -3,8 +3,8 @@
 //!
 //! Each rollout has a revision of its own, an epoch of its own, routes that reach Envoy, and requests that are counted;
 //! then it is promoted or aborted. Hosts have theirs at a time. `ROLLOUTS` says how many. Memory is that of Envoy, with
-//! the filter's modules in it, and what this process has allocated, which is control plane, services and users at once: once a tenth of the
-//! rollouts are over, so that what is filled once does not count, and at the end.
+//! the filter's modules in it, and what this process has allocated, which is control plane, services and users at once:
+//! once a tenth of the rollouts are over, so that what is filled once does not count, and at the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

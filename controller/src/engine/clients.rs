@@ -29,26 +29,27 @@ const MOST_VOICES: usize = 10_000;
 /// Values of `node.cluster` that are remembered of each.
 const MOST_CLUSTERS: usize = 16;
 
-/// Troubles that are told of one canary in [`TOLD_IN`], as events. Of more, its condition shows one: a client that leaves and
-/// comes back can refuse something else each time.
-const MOST_TOLD: u32 = 10;
-const TOLD_IN: Span = Span::from_secs(60);
+/// Events about refusals that one canary may have in an [`EVENT_PERIOD`]. Of more, its condition shows one: a client that
+/// leaves and comes back can refuse something else each time.
+const MOST_EVENTS: u32 = 10;
+/// From the first event that is counted until it starts from none again.
+const EVENT_PERIOD: Span = Span::from_secs(60);
 
-/// What was told of each canary: since when, and how often.
+/// Limits the rate of events by canary: when its period began, and how many it has had in it.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<CanaryName, (Timestamp, u32)>);
+struct EventLimit(BTreeMap<CanaryName, (Timestamp, u32)>);
 
-impl Told {
-    /// Keeps what may be told, and notes it.
-    fn limit(&mut self, troubles: &mut Vec<(CanaryName, String)>, now: Timestamp) {
-        if troubles.is_empty() {
+impl EventLimit {
+    /// Drops what goes beyond the limit, and counts the rest.
+    fn apply(&mut self, events: &mut Vec<(CanaryName, String)>, now: Timestamp) {
+        if events.is_empty() {
             return;
         }
-        self.0.retain(|_, (since, _)| now.since(*since) < TOLD_IN);
-        troubles.retain(|(canary, _)| {
-            let (_, told) = self.0.entry(canary.clone()).or_insert((now, 0));
-            *told = told.saturating_add(1);
-            *told <= MOST_TOLD
+        self.0.retain(|_, (began, _)| now.since(*began) < EVENT_PERIOD);
+        events.retain(|(canary, _)| {
+            let (_, count) = self.0.entry(canary.clone()).or_insert((now, 0));
+            *count = count.saturating_add(1);
+            *count <= MOST_EVENTS
         });
     }
 }
@@ -65,7 +66,7 @@ pub(super) struct Clients {
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
     troubles: BTreeMap<(Matter, String, u64), String>,
-    told: Told,
+    event_limit: EventLimit,
     nacks: BTreeMap<Kind, u64>,
     /// Something became of an open trouble since it was asked last.
     changed: bool,
@@ -113,12 +114,12 @@ impl Clients {
         canaries: &BTreeMap<CanaryName, Canary>,
         now: Timestamp,
     ) -> Vec<(CanaryName, String)> {
-        let mut told = self.taken(news, canaries);
+        let mut events = self.taken(news, canaries);
         if self.is_voiceless(news.stream) {
-            told.clear();
+            events.clear();
         }
-        self.told.limit(&mut told, now);
-        told
+        self.event_limit.apply(&mut events, now);
+        events
     }
 
     /// Returns true for a stream of a client that may not report.

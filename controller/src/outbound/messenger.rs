@@ -10,8 +10,8 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
 
 use super::alert::{Channel, Field};
+use super::event_queue::{Delivery, EventQueues};
 use super::prometheus::{self, Query};
-use super::telling::{Telling, Tellings};
 use super::webhook::{self, Hook, Payload};
 use crate::view::EventView;
 
@@ -23,7 +23,7 @@ pub struct Messenger {
     client: Client,
     /// For what is posted: hooks and alerts.
     posting: Client,
-    tellings: Tellings,
+    event_queues: EventQueues,
 }
 
 /// A question to somebody outside.
@@ -70,7 +70,12 @@ impl Messenger {
     /// Returns a messenger that works on this runtime.
     pub fn new(tokio: Tokio) -> Self {
         let posting = webhook::posting_client();
-        Self { tellings: Tellings::new(tokio.clone(), posting.clone()), tokio, client: webhook::client(), posting }
+        Self {
+            event_queues: EventQueues::new(tokio.clone(), posting.clone()),
+            tokio,
+            client: webhook::client(),
+            posting,
+        }
     }
 
     /// Asks. The callback must not block. Returns what ends the question: a hook may be asked again for hours, and nobody
@@ -103,7 +108,7 @@ impl Messenger {
         metadata.insert("eventType".to_owned(), event.kind.clone());
         metadata.insert("timestamp".to_owned(), at_ms.to_string());
         let (name, namespace) = (event.name.clone(), event.namespace.clone());
-        self.tellings.put(Telling { hook, payload: Payload { name, namespace, phase, checksum, metadata } });
+        self.event_queues.push(Delivery { hook, payload: Payload { name, namespace, phase, checksum, metadata } });
     }
 
     /// Sends an alert, once.

@@ -141,8 +141,8 @@ impl Taking<'_> {
         match &mut self.state.phase {
             // Half replaced, the revision that served before cannot take anything back. The rev stays the abort's all the same.
             Phase::Promoting(promotion) if !promotion.intact => {
-                let is_told = core::mem::replace(&mut promotion.late_abort, self.state.resumed.is_some());
-                if self.state.resumed.is_some() && !is_told {
+                // Told once.
+                if self.state.resumed.is_some() && !core::mem::replace(&mut promotion.late_abort, true) {
                     self.warning(words::late_abort(self.plan));
                     self.alert(AlertLevel::Error, words::late_abort_alert());
                 }

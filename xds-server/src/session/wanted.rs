@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::resource::Kind;
 
-/// Bytes that it takes to keep a name, beside its own.
-const KEPT: usize = 64;
+/// Bytes that a name is charged with beside its own: what its string and its place in the set take.
+const NAME_OVERHEAD: usize = 64;
 
 /// Names, or all.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Wanted {
 
     /// Returns how many bytes it takes to keep the names.
     pub(super) fn bytes(&self) -> usize {
-        self.names.iter().map(|name| name.len().saturating_add(KEPT)).sum()
+        self.names.iter().map(|name| name.len().saturating_add(NAME_OVERHEAD)).sum()
     }
 
     /// State of the world: these are all names. Returns those that are new.

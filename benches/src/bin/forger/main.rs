@@ -14,7 +14,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use wingbeat_benches::network::{CONTROL, INSIDE, LIAR, rerun};
 use wingbeat_benches::print;
 use wingbeat_benches::report::requests;
 use wingbeat_benches::site::{Site, envoy, listener};
@@ -49,9 +49,7 @@ mod authority;
 mod decide;
 mod flood;
 
-/// The control plane's host, the forger's, and that of the first Envoy.
-const CONTROL: &str = "10.99.0.1";
-const FORGER: &str = "10.99.0.66";
+/// Host of the first Envoy.
 const ENVOYS: &str = "10.99.1";
 const TOKEN: &str = "a-token-of-the-test";
 const SEED: u64 = 1;
@@ -224,8 +222,7 @@ impl Forger {
         token: Option<&'static str>,
     ) -> anyhow::Result<Self> {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint =
-            Endpoint::from_shared(format!("{scheme}://{xds}"))?.local_address(Some(FORGER.parse::<IpAddr>()?));
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{xds}"))?.local_address(Some(LIAR.parse::<IpAddr>()?));
         let endpoint = match tls {
             Some(tls) => endpoint.tls_config(tls)?,
             None => endpoint,
@@ -491,25 +488,12 @@ fn from_host(mut bootstrap: Value, number: usize) -> Value {
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--inside", what, minutes] => run(what, minutes.parse()?).await,
-        [] => inside("all", MINUTES),
-        [minutes] => inside("all", minutes.parse()?),
-        [minutes, what] => inside(what, minutes.parse()?),
+        [INSIDE, what, minutes] => run(what, minutes.parse()?).await,
+        [] => rerun(&["all", &MINUTES.to_string()]),
+        [minutes] => rerun(&["all", minutes]),
+        [minutes, what] => rerun(&[what, minutes]),
         _ => bail!("usage: forger [MINUTES [all|decide|flood]]"),
     }
-}
-
-/// Runs this program again in a network of its own.
-fn inside(what: &str, minutes: f64) -> anyhow::Result<()> {
-    let script = "ip link set lo up && ip route add local 10.99.0.0/16 dev lo && exec \"$0\" \"$@\"";
-    let status = Command::new("unshare")
-        .args(["-rn", "sh", "-c", script])
-        .arg(std::env::current_exe()?)
-        .args(["--inside", what, &minutes.to_string()])
-        .status()
-        .context("cannot run unshare, of util-linux")?;
-    ensure!(status.success(), "it ended with {status}");
-    Ok(())
 }
 
 async fn run(what: &str, minutes: f64) -> anyhow::Result<()> {

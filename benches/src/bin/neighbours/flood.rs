@@ -1,7 +1,6 @@
 //! A proxy that sends garbage: a process of its own, so that its load is not that of the measurement.
 
 use std::io::Read as _;
-use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
+use wingbeat_benches::network::LIAR;
 use wingbeat_benches::print;
 use wingbeat_proto::v1::report_service_client::ReportServiceClient;
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
@@ -24,11 +24,6 @@ use crate::SEED;
 
 /// Connections, and reports at a time on each.
 const FLOOD: (usize, usize) = (4, 8);
-
-/// Where the proxy is: like a pod, it has an address of its own. On loopback, a node is a voice, as an address is elsewhere: it
-/// is one node, of which everything else is made up.
-const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const NODE: &str = "odd";
 
 /// A process that reports garbage as fast as it is taken.
 pub(super) struct Flood(Child);
@@ -60,9 +55,9 @@ pub(super) async fn flood(address: &str, odd: &str) -> anyhow::Result<()> {
     let (sent, taken, ends) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let mut all = JoinSet::new();
     for connection in 0..FLOOD.0 {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.local_address(Some(PROXY.into()));
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.local_address(Some(LIAR.parse()?));
         let channel = endpoint.connect().await?;
-        let told = ReportServiceClient::new(channel.clone()).report(at()).await?.into_inner();
+        let told = ReportServiceClient::new(channel.clone()).report(at(String::new())).await?.into_inner();
         let clusters = told.policy.context("a policy")?.clusters;
         let cluster = clusters.into_iter().find(|cluster| cluster.canary == format!("prod/{odd}") && cluster.arm == 1);
         let (epoch, odd) = (cluster.context("the canary is judged")?.epoch, format!("prod/{odd}/2"));
@@ -128,11 +123,11 @@ fn garbage(kind: u64, odd: &str, epoch: u64, draw: &mut Draw) -> ReportRequest {
         policy_version: draw.below(u64::MAX),
         urgent: draw.below(2) == 0,
         clusters,
-        ..at()
+        ..at(format!("odd-{}", draw.below(1_000_000)))
     }
 }
 
-/// Returns the beginnings of a report of the proxy, where the canaries are served: it is told of them, and heard on them.
-fn at() -> ReportRequest {
-    ReportRequest { node_id: NODE.to_owned(), node_cluster: "base".to_owned(), ..ReportRequest::default() }
+/// Returns the beginnings of a report of a node where the canaries are served: it is told of them, and heard on them.
+fn at(node_id: String) -> ReportRequest {
+    ReportRequest { node_id, node_cluster: "base".to_owned(), ..ReportRequest::default() }
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use wingbeat_benches::network::{CONTROL, INSIDE, rerun};
 use wingbeat_benches::site::{PATIENCE, Site, envoy, listener, served_by};
 use wingbeat_benches::table::Table;
 use wingbeat_benches::{print, quantile};
@@ -230,7 +231,8 @@ impl Fifty {
             vec![("base".to_owned(), listener("base", entry)), ("joining".to_owned(), listener("joining", joins_at))];
         documents
             .extend((0..OTHERS).map(|other| (name(other), document(&name(other), 1, &[(1, old.address())], "", LONG))));
-        let site = Site::start(&documents, &[]).await?;
+        let anybody = ["--listen-xds", &format!("{CONTROL}:0"), "--allow-plaintext", "--allow-anonymous-reports"];
+        let site = Site::start(&documents, &anybody.map(Into::into)).await?;
         site.until("all are there", async |site| {
             Ok(site.phases().await?.iter().filter(|(_, phase)| phase == "Initialized").count() == OTHERS)
         })
@@ -465,9 +467,10 @@ async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--flood", address, odd] => flood(address, odd).await,
-        [] => run(REPETITIONS, None).await,
-        [repetitions] => run(repetitions.parse()?, None).await,
-        [repetitions, cell] => run(repetitions.parse()?, Some(cell)).await,
+        [INSIDE, repetitions] => run(repetitions.parse()?, None).await,
+        [INSIDE, repetitions, cell] => run(repetitions.parse()?, Some(cell)).await,
+        [] => rerun(&[&REPETITIONS.to_string()]),
+        args @ ([_] | [_, _]) => rerun(args),
         _ => bail!("usage: neighbours [REPETITIONS [CELL]]"),
     }
 }

@@ -7,6 +7,11 @@ fn refused(stream: u64, kind: Kind, name: &str) -> News {
     News { node: format!("edge-{stream}"), stream, what: Happened::Refused(nack) }
 }
 
+/// An Envoy that may report.
+fn connected() -> Happened {
+    Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }
+}
+
 /// A hundred Envoys that refuse the same are told once; the condition stays until the last of them accepts or leaves.
 #[test]
 fn refusals_are_told_once_and_shown_as_long_as_they_last() {
@@ -92,10 +97,7 @@ fn only_who_needs_what_is_to_blame_is_told() {
     {
         let mut world = World::new();
         world.engine.told();
-        world.engine.heard(
-            &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
-            world.now,
-        );
+        world.engine.heard(&news(1, connected()), world.now);
         let nack = |culprits: &[&str]| {
             let names = vec![mine.to_owned(), other.to_owned()];
             let culprits = Some(culprits.iter().map(ToString::to_string).collect());
@@ -116,10 +118,7 @@ fn only_who_needs_what_is_to_blame_is_told() {
 fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
     let mut world = World::new();
     world.engine.told();
-    world.engine.heard(
-        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
-        world.now,
-    );
+    world.engine.heard(&news(1, connected()), world.now);
     let overdue = |clusters: &[&str]| news(1, Happened::Overdue(clusters.iter().map(ToString::to_string).collect()));
     for (clusters, told) in
         [(&["prod/other/1"][..], 0), (&["prod/backend/1", "prod/other/1"], 1), (&["prod/backend/1"], 0)]
@@ -136,10 +135,7 @@ fn clusters_that_a_proxy_does_not_ask_for_further_are_told() {
 #[test]
 fn routes_to_a_cluster_that_is_missing_are_told() {
     let mut world = World::new();
-    world.engine.heard(
-        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
-        world.now,
-    );
+    world.engine.heard(&news(1, connected()), world.now);
     world.engine.tick(world.now);
     world.engine.told();
     let mut without = setup("1");
@@ -172,10 +168,7 @@ fn it_is_told_that_there_is_no_proxy() {
     }
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(conditions(&mut world).iter().any(|(kind, reason, _)| kind == "Connected" && reason == "NoProxies"));
-    world.engine.heard(
-        &news(1, Happened::Connected { voice: Some("10.0.0.1".to_owned()), node_cluster: String::new() }),
-        world.now,
-    );
+    world.engine.heard(&news(1, connected()), world.now);
     assert!(conditions(&mut world).iter().all(|(kind, ..)| kind != "Connected"));
 }
 

@@ -39,7 +39,7 @@ pub(super) const ROWS: [Row; 63] = [
         &[
             "a_flood_of_reports_keeps_nothing_else_out",
             "a_report_of_an_epoch_that_never_was_is_left_out_and_counted",
-            "onlookers_take_no_place_of_commands_and_leave",
+            "queries_take_no_place_of_commands_and_are_dropped_with_who_asked",
         ],
     ),
     row(

@@ -1,5 +1,5 @@
-//! Tells event hooks what happened: each canary's in order, one event at a time, and what a hook does not take in time is
-//! given up. A hook that hangs holds back nobody but its canary's own.
+//! Delivers events to event hooks: those of a canary in order, one at a time, and what a hook does not take in time is given
+//! up. A hook that hangs holds back nobody but its canary's own events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,71 +13,76 @@ use wingbeat_core::rollout::Answer;
 
 use super::webhook::{self, Hook, Payload};
 
-/// Events of a canary that wait for a hook. Beyond, the newest are not told; they are in the log of events all the same.
-const MOST_WAITING: usize = 256;
+/// Events of a canary that wait for a hook. Beyond, the newest are not delivered; the log of events has them all the same.
+const CAPACITY: usize = 256;
 /// Attempts beyond the first that an event is worth, whatever the hook's `retries`: others wait behind it.
 const MOST_RETRIES: u32 = 3;
-/// What is kept of a hook goes after so long without anything to tell.
+/// A queue without events for so long is removed, until there is one again.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// What a hook is to be told.
+/// An event on its way to a hook.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Delivery {
     pub(super) hook: Hook,
     pub(super) payload: Payload,
 }
 
-/// What hooks are to be told, by canary and place.
+/// The queues, each with a task that empties it.
 #[derive(Debug, Clone)]
-pub(super) struct Tellings {
+pub(super) struct EventQueues {
     tokio: Tokio,
     client: Client,
-    /// After so long without anything to tell, a hook is forgotten until there is something again.
+    /// A queue is removed after so long without events.
     idle: Duration,
-    waiting: Arc<Mutex<Waiting>>,
+    queues: Arc<Mutex<Queues>>,
 }
 
-/// By namespace, name and URL.
-type Waiting = BTreeMap<[String; 3], mpsc::Sender<Telling>>;
+/// By namespace and name of the canary, and URL of the hook.
+type Queues = BTreeMap<[String; 3], mpsc::Sender<Delivery>>;
 
-impl Tellings {
+impl EventQueues {
     pub(super) fn new(tokio: Tokio, client: Client) -> Self {
-        Self { tokio, client, idle: IDLE, waiting: Arc::default() }
+        Self { tokio, client, idle: IDLE, queues: Arc::default() }
     }
 
-    /// Has a hook told, after what it is to be told already.
-    pub(super) fn put(&self, telling: Telling) {
-        let Payload { name, namespace, .. } = &telling.payload;
-        let key = [namespace.clone(), name.clone(), telling.hook.url.clone()];
-        let mut waiting = self.lock();
-        let telling = if let Some(hook) = waiting.get(&key) {
-            match hook.try_send(telling) {
+    /// Adds an event to its queue.
+    pub(super) fn push(&self, delivery: Delivery) {
+        let Payload { name, namespace, .. } = &delivery.payload;
+        let key = [namespace.clone(), name.clone(), delivery.hook.url.clone()];
+        let mut queues = self.lock();
+        let delivery = if let Some(queue) = queues.get(&key) {
+            match queue.try_send(delivery) {
                 Ok(()) => return,
                 Err(TrySendError::Full(_)) => {
                     let [namespace, name, url] = &key;
                     let hook = webhook::shown(url);
-                    tracing::warn!(canary = name, namespace, hook, "an event hook is too slow: an event is not told");
+                    tracing::warn!(
+                        canary = name,
+                        namespace,
+                        hook,
+                        "an event hook is too slow: an event is not delivered"
+                    );
                     return;
                 }
                 // Its task ended with the runtime that it was on.
-                Err(TrySendError::Closed(telling)) => telling,
+                Err(TrySendError::Closed(delivery)) => delivery,
             }
         } else {
-            telling
+            delivery
         };
-        let (hook, tellings) = mpsc::channel(MOST_WAITING);
-        let _fits = hook.try_send(telling);
-        waiting.insert(key.clone(), hook);
-        self.tokio.spawn(self.clone().tell(key, tellings));
+        let (queue, deliveries) = mpsc::channel(CAPACITY);
+        let _fits = queue.try_send(delivery);
+        queues.insert(key.clone(), queue);
+        self.tokio.spawn(self.clone().deliver(key, deliveries));
     }
 
-    async fn tell(self, key: [String; 3], mut tellings: mpsc::Receiver<Telling>) {
+    async fn deliver(self, key: [String; 3], mut deliveries: mpsc::Receiver<Delivery>) {
         loop {
-            let Ok(Some(Telling { hook, payload })) = tokio::time::timeout(self.idle, tellings.recv()).await else {
-                let mut waiting = self.lock();
-                // Who puts something in holds the lock.
-                if tellings.is_empty() {
-                    waiting.remove(&key);
+            let Ok(Some(Delivery { hook, payload })) = tokio::time::timeout(self.idle, deliveries.recv()).await else {
+                let mut queues = self.lock();
+                // Who adds something holds the lock.
+                if deliveries.is_empty() {
+                    queues.remove(&key);
                     return;
                 }
                 continue;
@@ -86,15 +91,15 @@ impl Tellings {
             match webhook::ask(&self.client, &hook, &payload).await {
                 Answer::Passed => {}
                 Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {
-                    tracing::warn!(why, "an event hook was not told");
+                    tracing::warn!(why, "an event is not delivered to its hook");
                 }
             }
         }
     }
 
     // A std mutex, never held across an await.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,10 +112,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_mins(1);
 
-    fn telling(name: &str, url: &str, number: usize) -> Telling {
+    fn delivery(name: &str, url: &str, number: usize) -> Delivery {
         let hook = Hook { url: url.to_owned(), timeout: PATIENCE, retries: 1_000, metadata: BTreeMap::new() };
         let (name, namespace, phase) = (name.to_owned(), "prod".to_owned(), number.to_string());
-        Telling {
+        Delivery {
             hook,
             payload: Payload { name, namespace, phase, checksum: String::new(), metadata: BTreeMap::new() },
         }
@@ -149,13 +154,13 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_hangs_holds_one_connection_and_nobody_else() {
         let (listener, url) = listener().await;
-        let tellings = Tellings::new(Tokio::current(), webhook::posting_client());
-        for number in 0..2 * MOST_WAITING {
-            tellings.put(telling("hangs", &url, number));
+        let queues = EventQueues::new(Tokio::current(), webhook::posting_client());
+        for number in 0..2 * CAPACITY {
+            queues.push(delivery("hangs", &url, number));
         }
         let held = accept(&listener).await;
         for number in 0..20 {
-            tellings.put(telling("good", &url, number));
+            queues.push(delivery("good", &url, number));
         }
         for number in 0..20 {
             assert_eq!(answer(accept(&listener).await).await, number);
@@ -164,23 +169,23 @@ mod tests {
         assert!(more.is_err(), "the others wait behind the first");
         drop(held);
         // What waited is told; what did not fit is not.
-        let waiting = tellings.lock()[&key("hangs", &url)].clone();
+        let waiting = queues.lock()[&key("hangs", &url)].clone();
         assert!(waiting.capacity() <= 1, "{}", waiting.capacity());
     }
 
     #[tokio::test]
     async fn hooks_that_are_told_nothing_are_forgotten() {
-        let tellings = Tellings::new(Tokio::current(), webhook::posting_client());
-        let tellings = Tellings { idle: Duration::from_millis(10), ..tellings };
+        let queues = EventQueues::new(Tokio::current(), webhook::posting_client());
+        let queues = EventQueues { idle: Duration::from_millis(10), ..queues };
         let (listener, url) = listener().await;
         let key = key("backend", &url);
         for number in 0..3 {
-            tellings.put(telling("backend", &url, number));
-            assert!(tellings.lock().contains_key(&key));
+            queues.push(delivery("backend", &url, number));
+            assert!(queues.lock().contains_key(&key));
             assert_eq!(answer(accept(&listener).await).await, number);
             let mut poll = tokio::time::interval(Duration::from_millis(1));
             let gone = async {
-                while tellings.lock().contains_key(&key) {
+                while queues.lock().contains_key(&key) {
                     poll.tick().await;
                 }
             };
