@@ -73,11 +73,17 @@ async fn real_envoy_a_killed_control_plane_goes_on_where_it_was() {
     let mut asked = "1";
     let mut seen = Vec::new();
     let mut caught = 0;
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         if server.phase() != "Progressing" {
             asked = if asked == "1" { "2" } else { "1" };
             site.write(asked);
             until("a rollout begins", || server.phase() == "Progressing").await;
+        }
+        // A restarted one first listens to what proxies show. Every second kill is after that, with a rollout on its way
+        // again: without these, kills in quick succession would let nothing move, and show nothing.
+        if kill % 2 == 1 {
+            let from = weight(&server);
+            until("the rollout goes on", || server.phase() != "Progressing" || weight(&server) > from).await;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(20..720))).await;
         note(&server, &mut seen);
