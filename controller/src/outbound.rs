@@ -3,7 +3,7 @@
 //! Plain input, plain output; what follows from an answer is decided in `core::rollout`.
 
 pub mod alert;
-mod event_queue;
+mod delivery;
 pub mod messenger;
 pub mod prometheus;
 pub mod webhook;

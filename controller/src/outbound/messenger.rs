@@ -10,7 +10,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
 
 use super::alert::{Channel, Field};
-use super::event_queue::{Delivery, EventQueues};
+use super::delivery::{Delivery, DeliveryQueues};
 use super::prometheus::{self, Query};
 use super::webhook::{self, Hook, Payload};
 use crate::view::EventView;
@@ -21,9 +21,9 @@ pub struct Messenger {
     tokio: Tokio,
     /// For questions that change nothing.
     client: Client,
-    /// For what is posted: hooks and alerts.
+    /// For hooks, which are posted to.
     posting: Client,
-    event_queues: EventQueues,
+    deliveries: DeliveryQueues,
 }
 
 /// A question to somebody outside.
@@ -71,7 +71,7 @@ impl Messenger {
     pub fn new(tokio: Tokio) -> Self {
         let posting = webhook::posting_client();
         Self {
-            event_queues: EventQueues::new(tokio.clone(), posting.clone()),
+            deliveries: DeliveryQueues::new(tokio.clone(), posting.clone()),
             tokio,
             client: webhook::client(),
             posting,
@@ -108,21 +108,13 @@ impl Messenger {
         metadata.insert("eventType".to_owned(), event.kind.clone());
         metadata.insert("timestamp".to_owned(), at_ms.to_string());
         let (name, namespace) = (event.name.clone(), event.namespace.clone());
-        self.event_queues.push(Delivery { hook, payload: Payload { name, namespace, phase, checksum, metadata } });
+        let payload = Payload { name, namespace, phase, checksum, metadata };
+        self.deliveries.push(Delivery::Event { hook, payload });
     }
 
     /// Sends an alert, once.
     pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
-        let (client, url) = (self.posting.clone(), channel.target());
         let body = channel.body(&canary.namespace, &canary.name, alert, fields);
-        self.tokio.spawn(async move {
-            let sent = client.post(&url).timeout(std::time::Duration::from_secs(5)).json(&body).send().await;
-            let host = webhook::shown(&url);
-            match sent {
-                Ok(response) if response.status().is_success() => {}
-                Ok(response) => tracing::warn!(host, status = %response.status(), "an alert was refused"),
-                Err(error) => tracing::warn!(host, error = %error.without_url(), "an alert could not be sent"),
-            }
-        });
+        self.deliveries.push(Delivery::Alert { canary: canary.clone(), url: channel.target(), body });
     }
 }

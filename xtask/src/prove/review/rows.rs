@@ -49,7 +49,7 @@ pub(super) const ROWS: [Row; 63] = [
             "a_hundred_thousand_identities_leave_nothing_behind",
             "two_thousand_rollouts_leave_as_much_behind_as_ten",
             "series_are_bounded",
-            "a_hook_that_hangs_holds_one_connection_and_nobody_else",
+            "one_that_hangs_holds_one_connection_and_nobody_else",
             "what_one_client_refuses_again_and_again_is_no_flood_of_events",
         ],
     ),
