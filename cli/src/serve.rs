@@ -76,8 +76,8 @@ pub(crate) struct Args {
     /// as a node that its certificate names: node.id is its URI or DNS name, or is listed in --nodes
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     client_ca: Option<PathBuf>,
-    /// Which other nodes the principals of certificates are: a file with lines like `spiffe://example.com/edge edge-*`, read
-    /// at the start
+    /// Which other nodes the principals of certificates are, and of which clusters: a file with lines like
+    /// `spiffe://example.com/edge edge-* cluster=edge`, read at the start
     #[arg(long, requires = "client_ca", value_name = "FILE")]
     nodes: Option<PathBuf>,
     /// Takes reports from other machines without a certificate and without the token: whoever reaches the port decides

@@ -314,6 +314,25 @@ async fn nobody_is_a_node_that_it_is_not() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_of_a_cluster_that_it_is_not_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (args, tls) = certificates(folder.path());
+    let list = folder.path().join("nodes");
+    std::fs::write(&list, "stranger.example cluster=edge\n").expect("the file is written");
+    let site = Site::build(&[args.to_vec(), vec!["--nodes".into(), list]].concat()).await;
+    let https = Endpoint::from_shared(format!("https://{}", site.server.xds)).expect("an address");
+    let channel = https.tls_config(tls).expect("certificates").connect().await.expect("a connection");
+    let mut reports = ReportServiceClient::new(channel);
+    let of =
+        |cluster: &str| ReportRequest { node_cluster: cluster.to_owned(), ..report("stranger.example", NEW, 1, 0) };
+    let refused = reports.report(of("shop")).await.expect_err("it is refused");
+    let told = "stranger.example is no node of cluster shop; add cluster=shop to the line of stranger.example in the file of \
+                --nodes, or let node.cluster be one that is there";
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, told));
+    reports.report(of("edge")).await.expect("it is of that cluster");
+}
+
 /// Ids and errors of others forge no lines of the log, and act on no terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_peers_say_is_written_on_one_line() {

@@ -86,15 +86,14 @@ impl Cause {
 }
 
 impl Access {
-    /// Returns why a peer may not speak as this node of this cluster, if it may not. Nothing binds the cluster: it is what
-    /// nodes say of themselves.
+    /// Returns why a peer may not speak as this node of this cluster, if it may not.
     pub(super) fn refuses_node(&self, peer: &Peer, node: &str, cluster: &str) -> Option<(Cause, Status)> {
         for (what, name) in [("the node's id", node), ("the node's cluster", cluster)] {
             if let Some(why) = unfit_name(what, name, MAX_NODE_ID) {
                 return Some((Cause::Malformed, Status::invalid_argument(why)));
             }
         }
-        let why = self.nodes.refuses(peer, node)?;
+        let why = self.nodes.refuses(peer, node, cluster)?;
         Some((Cause::Node, Status::permission_denied(why)))
     }
 

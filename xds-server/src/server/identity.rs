@@ -102,22 +102,50 @@ const fn network(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.to_bits() & !(u64::MAX as u128))
 }
 
-/// Which nodes principals may be besides those that their certificates name.
+/// What a word of a line begins with that binds `node.cluster`.
+const CLUSTER: &str = "cluster=";
+
+/// Which nodes principals may be besides those that their certificates name, and of which clusters.
 ///
-/// A line for each principal: its name, and the nodes that it may be, which may end in `*`. What follows `#` is left out.
+/// A line for each principal: its name, the ids of the nodes that it may be, and their clusters behind `cluster=`; both may end
+/// in `*`. Where a line has no ids, they are the names in the certificate; where it has no clusters, any will do. What follows
+/// `#` is left out.
 /// ```text
-/// spiffe://cluster.local/ns/prod/sa/edge  sidecar~*
+/// spiffe://cluster.local/ns/prod/sa/edge  sidecar~*  cluster=edge
 /// edge.example                            edge-1 edge-2
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeList {
-    nodes: BTreeMap<String, Vec<Pattern>>,
+    principals: BTreeMap<String, Nodes>,
+}
+
+/// What a principal may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Nodes {
+    ids: Vec<Pattern>,
+    clusters: Vec<Pattern>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Exact(String),
     Prefix(String),
+}
+
+impl Pattern {
+    /// Returns a pattern; `None` if it has a `*` before its end.
+    fn parse(text: &str) -> Option<Self> {
+        let stem = text.strip_suffix('*').unwrap_or(text);
+        let pattern = if stem.len() < text.len() { Self::Prefix } else { Self::Exact };
+        (!stem.contains('*')).then(|| pattern(stem.to_owned()))
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Prefix(prefix) => name.starts_with(prefix),
+        }
+    }
 }
 
 /// A line of a list of nodes that cannot be taken.
@@ -131,58 +159,70 @@ pub struct WrongLine {
 impl NodeList {
     /// Reads a list. The error is every line that is wrong.
     pub fn parse(text: &str) -> Result<Self, Vec<WrongLine>> {
-        let (mut nodes, mut wrong) = (BTreeMap::<String, Vec<Pattern>>::new(), Vec::new());
+        let (mut principals, mut wrong) = (BTreeMap::<String, Nodes>::new(), Vec::new());
         for (line, text) in (1..).zip(text.lines()) {
-            let mut words = text.split('#').next().unwrap_or_default().split_whitespace();
+            let mut words = text.split('#').next().unwrap_or_default().split_whitespace().peekable();
             let Some(principal) = words.next() else { continue };
-            let shown = ForeignText::new(principal, SHOWN);
             let mut refuse = |why: String| wrong.push(WrongLine { line, why });
-            let patterns: Vec<&str> = words.collect();
-            if patterns.is_empty() {
-                refuse(format!("{shown} is no node: name at least one, or * for all"));
+            if words.peek().is_none() {
+                let principal = ForeignText::new(principal, SHOWN);
+                refuse(format!("{principal} is no node: name at least one, or * for all"));
             }
-            for pattern in patterns {
-                let stem = pattern.strip_suffix('*').unwrap_or(pattern);
-                if stem.contains('*') {
-                    let pattern = ForeignText::new(pattern, SHOWN);
-                    refuse(format!("{pattern} has a * in the middle: only the end of a node's id can be left open"));
+            for word in words {
+                let (text, is_cluster) = word.strip_prefix(CLUSTER).map_or((word, false), |cluster| (cluster, true));
+                let Some(pattern) = Pattern::parse(text) else {
+                    let word = ForeignText::new(word, SHOWN);
+                    refuse(format!("{word} has a * in the middle: only the end of a name can be left open"));
                     continue;
-                }
-                let pattern = if stem.len() < pattern.len() { Pattern::Prefix } else { Pattern::Exact };
-                nodes.entry(principal.to_owned()).or_default().push(pattern(stem.to_owned()));
+                };
+                let nodes = principals.entry(principal.to_owned()).or_default();
+                if is_cluster { &mut nodes.clusters } else { &mut nodes.ids }.push(pattern);
             }
         }
-        if wrong.is_empty() { Ok(Self { nodes }) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Self { principals }) } else { Err(wrong) }
     }
 
-    /// Returns why this peer may not be this node, if it may not. One without a certificate may be any: nobody says who it
-    /// is, and it has one voice.
-    pub fn refuses(&self, peer: &Peer, node: &str) -> Option<String> {
+    /// Returns why this peer may not be this node of this cluster, if it may not. One without a certificate may be any:
+    /// nobody says who it is, and it has one voice.
+    pub fn refuses(&self, peer: &Peer, node: &str, cluster: &str) -> Option<String> {
         let Peer::Certified(certificate) = peer else { return None };
-        let listed = self.nodes.get(&certificate.principal);
-        let allowed = match listed {
-            Some(patterns) => patterns.iter().any(|pattern| match pattern {
-                Pattern::Exact(name) => name == node,
-                Pattern::Prefix(prefix) => node.starts_with(prefix),
-            }),
+        let listed = self.principals.get(&certificate.principal);
+        let matches = |patterns: &[Pattern], name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+        let listed_ids = listed.filter(|nodes| !nodes.ids.is_empty());
+        let is_its_node = match listed_ids {
+            Some(nodes) => matches(&nodes.ids, node),
             None => certificate.names.iter().any(|name| name == node),
         };
-        if allowed {
-            return None;
+        let is_its_cluster = listed.is_none_or(|nodes| nodes.clusters.is_empty() || matches(&nodes.clusters, cluster));
+        let shown = |name| ForeignText::new(name, SHOWN);
+        let (principal, node, cluster) = (shown(&certificate.principal), shown(node), shown(cluster));
+        if !is_its_node {
+            let mend = match listed_ids {
+                Some(_) => format!("add {node} to the line of {principal} in the file of --nodes"),
+                None => {
+                    let names: Vec<String> =
+                        certificate.names.iter().take(3).map(|name| shown(name).into_string()).collect();
+                    format!(
+                        "its certificate names {}: let node.id be that, or add a line \"{principal} {node}\" to the file of \
+                         --nodes",
+                        names.join(", ")
+                    )
+                }
+            };
+            return Some(format!("{principal} is not node {node}; {mend}"));
         }
-        let (principal, node) = (ForeignText::new(&certificate.principal, SHOWN), ForeignText::new(node, SHOWN));
-        let mend = match listed {
-            Some(_) => format!("add {node} to the line of {principal} in the file of --nodes"),
-            None => {
-                let names: Vec<String> =
-                    certificate.names.iter().take(3).map(|name| ForeignText::new(name, SHOWN).into_string()).collect();
-                format!(
-                    "its certificate names {}: let node.id be that, or add a line \"{principal} {node}\" to the file of --nodes",
-                    names.join(", ")
-                )
+        (!is_its_cluster).then(|| {
+            if cluster.as_str().is_empty() {
+                return format!(
+                    "{principal} says no node.cluster, and its line in the file of --nodes asks for one: see wingbeat \
+                     bootstrap --cluster"
+                );
             }
-        };
-        Some(format!("{principal} is not node {node}; {mend}"))
+            format!(
+                "{principal} is no node of cluster {cluster}; add {CLUSTER}{cluster} to the line of {principal} in the file of \
+                 --nodes, or let node.cluster be one that is there"
+            )
+        })
     }
 }
 
@@ -206,15 +246,15 @@ mod tests {
             ("edge", true),
             ("", true),
         ] {
-            assert_eq!(list.refuses(&peer, node).is_some(), refused, "{node}");
+            assert_eq!(list.refuses(&peer, node, "any").is_some(), refused, "{node}");
         }
-        let why = list.refuses(&peer, "edge\n3").unwrap();
+        let why = list.refuses(&peer, "edge\n3", "any").unwrap();
         assert_eq!(
             why,
             "spiffe://mesh/edge is not node edge\\n3; its certificate names spiffe://mesh/edge, edge-1, edge-2: let node.id be \
              that, or add a line \"spiffe://mesh/edge edge\\n3\" to the file of --nodes"
         );
-        assert_eq!(list.refuses(&Peer::Uncertified([10, 0, 0, 9].into()), "edge-3"), None);
+        assert_eq!(list.refuses(&Peer::Uncertified([10, 0, 0, 9].into()), "edge-3", "any"), None);
     }
 
     #[test]
@@ -232,9 +272,9 @@ mod tests {
             (&certified(&["other.example"]), "other.example", false),
             (&certified(&["other.example"]), "sidecar~1", true),
         ] {
-            assert_eq!(list.refuses(peer, node).is_some(), refused, "{peer} {node}");
+            assert_eq!(list.refuses(peer, node, "any").is_some(), refused, "{peer} {node}");
         }
-        let why = list.refuses(&edge, "edge-1").unwrap();
+        let why = list.refuses(&edge, "edge-1", "any").unwrap();
         assert_eq!(
             why,
             "spiffe://mesh/edge is not node edge-1; add edge-1 to the line of spiffe://mesh/edge in the file of --nodes"
@@ -242,14 +282,47 @@ mod tests {
     }
 
     #[test]
+    fn a_list_says_of_which_clusters_the_nodes_of_a_principal_are() {
+        let text = "spiffe://mesh/edge edge-* cluster=edge cluster=canary-*\nshop.example cluster=shop\n";
+        let list = NodeList::parse(text).unwrap();
+        let (edge, shop) = (certified(&["spiffe://mesh/edge"]), certified(&["shop.example", "shop-1"]));
+        for (peer, node, cluster, refused) in [
+            (&edge, "edge-1", "edge", false),
+            (&edge, "edge-1", "canary-7", false),
+            (&edge, "edge-1", "shop", true),
+            (&edge, "edge-1", "", true),
+            (&edge, "shop-1", "edge", true),
+            // Its ids are the names in its certificate.
+            (&shop, "shop-1", "shop", false),
+            (&shop, "shop-1", "edge", true),
+            (&shop, "shop-2", "shop", true),
+            (&certified(&["other.example"]), "other.example", "shop", false),
+            (&Peer::Uncertified([10, 0, 0, 9].into()), "shop-1", "edge", false),
+        ] {
+            assert_eq!(list.refuses(peer, node, cluster).is_some(), refused, "{peer} {node} {cluster}");
+        }
+        assert_eq!(
+            list.refuses(&edge, "edge-1", "shop").unwrap(),
+            "spiffe://mesh/edge is no node of cluster shop; add cluster=shop to the line of spiffe://mesh/edge in the file of \
+             --nodes, or let node.cluster be one that is there"
+        );
+        assert_eq!(
+            list.refuses(&edge, "edge-1", "").unwrap(),
+            "spiffe://mesh/edge says no node.cluster, and its line in the file of --nodes asks for one: see wingbeat bootstrap \
+             --cluster"
+        );
+    }
+
+    #[test]
     fn every_wrong_line_is_named() {
-        let wrong = NodeList::parse("edge.example\n\na b*c d\n").unwrap_err();
+        let wrong = NodeList::parse("edge.example\n\na b*c d\na cluster=*b\n").unwrap_err();
         let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         assert_eq!(
             wrong,
             [
                 "1:1: edge.example is no node: name at least one, or * for all",
-                "3:1: b*c has a * in the middle: only the end of a node's id can be left open"
+                "3:1: b*c has a * in the middle: only the end of a name can be left open",
+                "4:1: cluster=*b has a * in the middle: only the end of a name can be left open"
             ]
         );
     }
