@@ -93,6 +93,9 @@ fn begin_log(verb: &Verb) {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     begin_log(&cli.verb);
+    if let Verb::Serve(_) = cli.verb {
+        serve::allocator::configure();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(async {

@@ -25,6 +25,7 @@ use crate::output::{Outcome, Wrong, say};
 use follow::Known;
 use room::Room;
 
+pub(crate) mod allocator;
 mod follow;
 mod room;
 mod watch;

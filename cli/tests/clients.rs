@@ -150,12 +150,32 @@ fn documents(revision: &str) -> String {
 }
 
 fn serve(folder: &Path, http: &str) -> Server {
+    serve_within("", folder, http)
+}
+
+fn serve_within(limits: &str, folder: &Path, http: &str) -> Server {
     let (config, state) =
         (folder.join("canary.yaml").display().to_string(), folder.join("state").display().to_string());
-    Server::start(
-        PROGRAM,
-        ["--listen-xds", "127.0.0.1:0", "--listen-http", http, "--config", &config, "--state", &state],
-    )
+    let args = ["--listen-xds", "127.0.0.1:0", "--listen-http", http, "--config", &config, "--state", &state];
+    Server::start_within(PROGRAM, limits, args)
+}
+
+/// glibc reads its settings before `main`: a server is started anew with them, under the same id.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_server_sets_the_allocator_unless_its_user_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
+    for (limits, expected) in [
+        // glibc divides the text where it lies, at each colon.
+        ("unset GLIBC_TUNABLES;", "glibc.malloc.tcache_count=0\0glibc.malloc.mmap_threshold="),
+        ("export GLIBC_TUNABLES=glibc.malloc.arena_max=8;", "glibc.malloc.arena_max=8\0"),
+    ] {
+        let server = serve_within(limits, folder.path(), "127.0.0.1:0");
+        let environment = std::fs::read(format!("/proc/{}/environ", server.pid())).expect("it runs");
+        let environment = String::from_utf8_lossy(&environment).replace(':', "\0");
+        assert!(environment.contains(&format!("GLIBC_TUNABLES={expected}")), "{limits} {environment}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

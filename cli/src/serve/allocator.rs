@@ -1,0 +1,36 @@
+//! Lets glibc allocate memory as suits a server that lives for months.
+//!
+//! By default each thread keeps freed chunks for itself, wherever they lie, and large buffers come from the heap once one of
+//! them was freed. After 100,000 workers that report and go, that left 12 MiB resident beside the 19 MiB of a fresh server;
+//! with these settings it is 1.6 MiB, and reports are answered no later (`cargo xtask prove age-controller`).
+
+/// What is set, by the names of `man 3 mallopt` and of the manual of the GNU C Library, "Memory Allocation Tunables".
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const TUNABLES: &str =
+    "glibc.malloc.tcache_count=0:glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072";
+
+/// Starts this program anew with the settings, since glibc reads them once, before `main`; the process keeps its id. Whoever
+/// sets `GLIBC_TUNABLES` keeps their own. Where it cannot be started anew, it goes on as it is. To be called before there
+/// are threads: they would end.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn configure() {
+    use std::os::unix::process::CommandExt as _;
+
+    const NAME: &str = "GLIBC_TUNABLES";
+
+    if std::env::var_os(NAME).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut args = std::env::args_os();
+    let mut anew = std::process::Command::new(program);
+    if let Some(name) = args.next() {
+        anew.arg0(name);
+    }
+    let error = anew.args(args).env(NAME, TUNABLES).exec();
+    tracing::debug!(%error, "goes on with the allocator's defaults");
+}
+
+/// Other allocators stay as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) const fn configure() {}
