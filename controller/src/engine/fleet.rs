@@ -193,11 +193,11 @@ mod tests {
     fn the_budget_is_shared_among_those_that_report() {
         for (workers, is_judging, tick) in [
             (1, true, 100),
-            (1_000, true, 500),
+            (1_000, true, 527),
             (60_000, true, 5_000),
             (1, false, 1_000),
-            (10_000, false, 5_000),
-            (60_000, false, 30_000),
+            (10_000, false, 5_264),
+            (60_000, false, 31_579),
         ] {
             assert_eq!(fleet(workers, is_judging, at(0)).1, tick, "{workers} {is_judging}");
         }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_dead_slow_nobody_down() {
         let (mut fleet, tick) = fleet(8_000, true, at(0));
-        assert_eq!(tick, 4_000);
+        assert_eq!(tick, 4_211);
         let ticks: Vec<u32> = (1..20).map(|second| heard(&mut fleet, 9_000, "alive", true, at(second))).collect();
         assert_eq!((ticks.last(), fleet.nodes(), fleet.workers.len()), (Some(&100), 1, 1));
     }
@@ -218,7 +218,7 @@ mod tests {
         let (mut fleet, _) = fleet(10_000, false, at(0));
         // By now each is granted the tick of all of them.
         for worker in 0..10_000 {
-            assert_eq!(heard(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_000);
+            assert_eq!(heard(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_264);
         }
         heard(&mut fleet, 0, "0", true, at(15));
         assert_eq!(fleet.workers.len(), 10_000);

@@ -144,7 +144,7 @@ fn envoys_that_are_gone_slow_nobody_down_and_leave_the_disk() {
         let request = ReportRequest { worker_id: 1_000 + gone, node_id: format!("gone-{gone}"), ..world.request() };
         world.engine.report(&near(), &request, world.now).unwrap();
     }
-    assert_eq!(world.traffic((90, 0), (10, 0)).next_tick_ms, 2_501);
+    assert_eq!(world.traffic((90, 0), (10, 0)).next_tick_ms, 2_633);
     for _ in 0..700 {
         world.now = world.now.plus(Span::from_millis(900));
         world.traffic((90, 0), (10, 0));
