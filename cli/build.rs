@@ -14,8 +14,6 @@ const TARGET: &str = "wasm32-wasip1";
 /// The filter's callbacks are built under this name, as the SDK has taken that of proxy-wasm.
 const OURS: &str = "wingbeat_on_";
 const CALLBACK: &str = "proxy_on_";
-/// What is kept of the SDK's.
-const KEPT: &str = "proxy_on_memory_allocate";
 
 fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-env-changed=WINGBEAT_WASM");
@@ -120,12 +118,8 @@ fn is_of_outer_cargo(name: &OsStr) -> bool {
 /// Gives the filter's callbacks their names, and removes the SDK's: Envoy calls each that is exported.
 fn trim(built: &Path, module: &Path) -> anyhow::Result<()> {
     let mut wasm = walrus::Module::from_file(built)?;
-    let unused: Vec<_> = wasm
-        .exports
-        .iter()
-        .filter(|export| export.name.starts_with(CALLBACK) && export.name != KEPT)
-        .map(walrus::Export::id)
-        .collect();
+    let unused: Vec<_> =
+        wasm.exports.iter().filter(|export| export.name.starts_with(CALLBACK)).map(walrus::Export::id).collect();
     for export in unused {
         wasm.exports.delete(export);
     }

@@ -5,7 +5,7 @@
 //! context that is gone. The callbacks below are exported under their proxy-wasm names when the module is built; Envoy
 //! leaves out those that a module does not export.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,11 @@ extern "C" fn wingbeat_on_log(context: u32) {
 
 impl Host for Envoy {
     fn property(&self, path: &str) -> Option<Vec<u8>> {
-        property(path)
+        property(path, <[u8]>::to_vec)
+    }
+
+    fn number(&self, path: &str) -> Option<u64> {
+        property(path, |bytes| bytes.try_into().ok().map(u64::from_le_bytes)).flatten()
     }
 
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
@@ -164,19 +168,57 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-/// Returns an attribute. The SDK's function would build the path anew each time, in several allocations, and panics on a
-/// status that it does not know.
-fn property(path: &str) -> Option<Vec<u8>> {
+/// Bytes of an attribute for which nothing is allocated. Names of clusters and addresses are shorter; what is longer is
+/// allocated as the SDK does it.
+const SCRATCH: usize = 128;
+
+/// Room for one attribute at a time.
+struct Scratch {
+    bytes: UnsafeCell<[u8; SCRATCH]>,
+    /// True while an attribute is read, until the host has taken the room.
+    is_free: Cell<bool>,
+}
+
+thread_local! {
+    static ATTRIBUTE: Scratch =
+        const { Scratch { bytes: UnsafeCell::new([0; SCRATCH]), is_free: Cell::new(false) } };
+}
+
+/// Gives the host room for what it hands over. It takes the place of the SDK's.
+#[unsafe(no_mangle)]
+extern "C" fn wingbeat_on_memory_allocate(size: usize) -> *mut u8 {
+    let scratch =
+        ATTRIBUTE.try_with(|scratch| (scratch.is_free.take() && size <= SCRATCH).then(|| scratch.bytes.get()));
+    match scratch {
+        Ok(Some(bytes)) => bytes.cast(),
+        Ok(None) | Err(_) => Box::into_raw(vec![0; size].into_boxed_slice()).cast(),
+    }
+}
+
+/// Reads an attribute. The SDK's function would build the path anew each time, in several allocations, allocate the value,
+/// and panic on a status that it does not know.
+fn property<T>(path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
     let (mut value, mut size) = (std::ptr::null_mut(), 0);
+    let is_free = |is_free| ATTRIBUTE.try_with(|scratch| scratch.is_free.set(is_free));
+    is_free(true).ok()?;
     // SAFETY: the path is a slice, followed by its length; the host writes an address to `value` and a number to `size`,
     // and keeps none of them.
     let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut value, &raw mut size) };
+    is_free(false).ok()?;
     if status != 0 || value.is_null() {
         return None;
     }
-    // SAFETY: the host had the value's room allocated by the SDK's `proxy_on_memory_allocate`: a boxed slice of this
-    // size, which is ours from now on.
-    Some(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(value, size)) }.into_vec())
+    ATTRIBUTE
+        .try_with(|scratch| {
+            if value == scratch.bytes.get().cast() {
+                // SAFETY: the host wrote so many bytes there, which it asked room for, and no other attribute is read, nor
+                // is room given, before `read` returns.
+                return read(unsafe { std::slice::from_raw_parts(value, size.min(SCRATCH)) });
+            }
+            // SAFETY: `wingbeat_on_memory_allocate` allocated it: a boxed slice of this size, which is ours from now on.
+            read(&unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(value, size)) })
+        })
+        .ok()
 }
 
 /// Calls the report service. The SDK's function would note the token for its dispatcher, which never forgets it.

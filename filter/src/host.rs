@@ -6,6 +6,12 @@ pub trait Host {
     /// Envoy: names with a zero byte between them.
     fn property(&self, path: &str) -> Option<Vec<u8>>;
 
+    /// Returns an attribute that is a number: eight bytes, little-endian.
+    fn number(&self, path: &str) -> Option<u64> {
+        let bytes: [u8; 8] = self.property(path)?.try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
     /// Returns the header lines of the current request, those that begin with a colon included. Only while its headers
     /// are at hand.
     fn request_headers(&self) -> Vec<(String, Vec<u8>)>;
@@ -29,10 +35,4 @@ pub trait Host {
 /// Returns an attribute that is text; none also where it is not UTF-8.
 pub fn text(host: &dyn Host, path: &str) -> Option<String> {
     host.property(path).and_then(|bytes| String::from_utf8(bytes).ok())
-}
-
-/// Returns an attribute that is a number: eight bytes, little-endian.
-pub fn number(host: &dyn Host, path: &str) -> Option<u64> {
-    let bytes: [u8; 8] = host.property(path)?.try_into().ok()?;
-    Some(u64::from_le_bytes(bytes))
 }

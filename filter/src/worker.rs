@@ -132,13 +132,13 @@ impl Worker {
         let place = match (seen, named) {
             (Seen::NotYet | Seen::Elsewhere | Seen::At(_) | Seen::Sending(_), Some(name)) => {
                 // Nobody knows when one began that was not followed: its route says whose it is.
-                match self.attribute(host, &name, whose, called.clone(), started_ns.unwrap_or_default()) {
+                match self.attribute(host, name, whose, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
-                    Attribution::Unassigned(rev) => {
-                        if self.asks_for_policy(host, &name, rev) {
+                    Attribution::Unassigned { cluster, rev } => {
+                        if self.asks_for_policy(host, &cluster, rev) {
                             self.hurry(host);
                         }
-                        self.wait_for_policy(host, name, rev, whose, called, sent);
+                        self.wait_for_policy(host, cluster, rev, whose, called, sent);
                         return;
                     }
                     Attribution::None => return,

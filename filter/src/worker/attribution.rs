@@ -40,8 +40,13 @@ pub(super) struct Counted {
 pub(super) enum Attribution {
     /// It is counted here.
     Counted(Place),
-    /// It was routed by us, and the policy does not name its cluster yet. The rev of its route.
-    Unassigned(u64),
+    /// It was routed by us, and the policy does not name its cluster yet.
+    Unassigned {
+        /// Where it was sent.
+        cluster: String,
+        /// The rev of its route.
+        rev: u64,
+    },
     /// None that is counted.
     None,
 }
@@ -164,15 +169,15 @@ impl Worker {
     pub(super) fn attribute(
         &mut self,
         host: &dyn Host,
-        cluster: &str,
+        cluster: String,
         whose: Whose,
         called: Option<String>,
         started_ns: u64,
     ) -> Attribution {
-        let Some(counted) = self.clusters.get_mut(cluster) else {
+        let Some(counted) = self.clusters.get_mut(&cluster) else {
             // The filter is on where a rollout runs: a route of ours to a cluster without policy is one that just
             // began, and nothing of it may be lost. Others are not our business.
-            return route_rev(host).map_or(Attribution::None, Attribution::Unassigned);
+            return route_rev(host).map_or(Attribution::None, |rev| Attribution::Unassigned { cluster, rev });
         };
         let called = called.or_else(|| if counted.policy.virtual_host.is_empty() { None } else { virtual_host(host) });
         let divided = called.as_ref().and_then(|called| self.divisions.get(called));
@@ -180,7 +185,7 @@ impl Worker {
         if !counted.owns(host, stratum, called.as_deref(), started_ns) {
             return Attribution::None;
         }
-        Attribution::Counted(Place { epoch: counted.policy.epoch, stratum, cluster: cluster.to_owned() })
+        Attribution::Counted(Place { epoch: counted.policy.epoch, stratum, cluster })
     }
 
     /// Keeps a request that ended until the policy names its cluster.

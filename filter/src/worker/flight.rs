@@ -3,7 +3,7 @@
 use wingbeat_proto::v1;
 
 use crate::cohorts::Became;
-use crate::host::{Host, number, text};
+use crate::host::{Host, text};
 use crate::outcome::SWITCHING_PROTOCOLS;
 use crate::store::{Before, Old, Place};
 use crate::worker::attribution::Attribution;
@@ -268,10 +268,10 @@ impl Worker {
             Seen::NotYet => {
                 host.enter(stream).then_some(())?;
                 let Some(cluster) = text(host, "xds\0cluster_name") else { return Some(Seen::NotYet) };
-                let place = match self.attribute(host, &cluster, request.whose, request.called, request.started_ns) {
+                let place = match self.attribute(host, cluster, request.whose, request.called, request.started_ns) {
                     Attribution::Counted(place) => place,
                     // A policy that names its cluster has it looked at again.
-                    Attribution::Unassigned(_) | Attribution::None => return Some(Seen::Elsewhere),
+                    Attribution::Unassigned { .. } | Attribution::None => return Some(Seen::Elsewhere),
                 };
                 let due = self.limit_of(&place.cluster).is_some_and(|limit| age >= limit);
                 Some(if due { self.count_old(host, stream, place, request.started_ns, now) } else { Seen::At(place) })
@@ -319,7 +319,7 @@ impl Worker {
         if self.is_over(&place) {
             return Seen::Elsewhere;
         }
-        let old = match number(host, "response\0code") {
+        let old = match host.number("response\0code") {
             Some(SWITCHING_PROTOCOLS) => Old::Stream,
             // A call of gRPC too: which ones are shows when they end.
             Some(FINAL..) => Old::Answering,
@@ -368,7 +368,7 @@ impl Worker {
         let Some(request) = self.in_flight.get_mut(&stream) else { return true };
         match request.upload {
             Upload::Complete { .. } => true,
-            Upload::Coming { .. } => request.upload.is_done(number(host, "request\0size").unwrap_or_default(), now),
+            Upload::Coming { .. } => request.upload.is_done(host.number("request\0size").unwrap_or_default(), now),
         }
     }
 
@@ -394,5 +394,5 @@ pub(super) fn stalled_ns(limit_ns: u64) -> u64 {
 }
 
 pub(super) fn body_size(host: &dyn Host) -> u64 {
-    number(host, "response\0size").unwrap_or_default()
+    host.number("response\0size").unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::v1;
 
-use crate::host::{Host, number, text};
+use crate::host::{Host, text};
 use crate::outcome::{GRPC_UNKNOWN, Logged, SWITCHING_PROTOCOLS, classify, is_grpc};
 use crate::store::{Before, Finished};
 use crate::worker::Worker;
@@ -139,11 +139,11 @@ impl Worker {
         sent: Sent,
         read_rev: bool,
     ) -> Finished {
-        let code = number(host, "response\0code");
+        let code = host.number("response\0code");
         let grpc = if reading.grpc { grpc_status(host, code) } else { None };
-        let flags = number(host, "response\0flags").unwrap_or_default();
+        let flags = host.number("response\0flags").unwrap_or_default();
         let outcome = classify(Logged { code, flags, grpc });
-        let nanos = number(host, "request\0duration").unwrap_or_default();
+        let nanos = host.number("request\0duration").unwrap_or_default();
         self.logged = self.logged.wrapping_add(1);
         let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_SAMPLE);
         let upgraded = code == Some(SWITCHING_PROTOCOLS);
@@ -166,11 +166,11 @@ impl Worker {
             stream,
             abandoned: self.is_abandoned(host, cluster, reading, (outcome, nanos), before, sent),
             stalled: !stream && self.is_left_still(host, cluster, reading, (outcome, nanos), before),
-            attempts: if reading.retries { number(host, "upstream\0request_attempt_count") } else { None },
+            attempts: if reading.retries { host.number("upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
             sampled,
-            body: if sized { number(host, "response\0size") } else { None },
+            body: if sized { host.number("response\0size") } else { None },
             rev: if read_rev { route_rev(host) } else { None },
             group: None,
         }
@@ -234,7 +234,7 @@ impl Reading {
     fn waited_us(self, host: &dyn Host, micros: u64, outcome: Outcome) -> u64 {
         match self.slow_us {
             Some(slow_us) if outcome.is_error() || micros > slow_us => {
-                number(host, "upstream\0cx_pool_ready_duration").unwrap_or_default() / 1_000
+                host.number("upstream\0cx_pool_ready_duration").unwrap_or_default() / 1_000
             }
             Some(_) | None => 0,
         }
@@ -247,7 +247,7 @@ impl Reading {
 /// long as its status is another one, and its content type decides otherwise. Beyond 2xx the code says what happened.
 fn grpc_status(host: &dyn Host, code: Option<u64>) -> Option<u64> {
     code.filter(|code| (200..300).contains(code))?;
-    let status = number(host, "response\0grpc_status")?;
+    let status = host.number("response\0grpc_status")?;
     (status != GRPC_UNKNOWN || is_grpc(&content_type(host))).then_some(status)
 }
 
