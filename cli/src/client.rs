@@ -1,4 +1,4 @@
-//! `get`, `describe`, `watch`, `events` and the commands: what a person asks of a running server.
+//! `get`, `describe`, `watch`, `events`, `status` and the commands: what a person asks of a running server.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print};
 
 pub(crate) use proxies::{ProxiesArgs, proxies};
+pub(crate) use status::{StatusArgs, status};
 
 use api::{Client, Refused, lenient};
 use follow::Outage;
@@ -21,6 +22,7 @@ mod api;
 mod follow;
 mod proxies;
 mod shown;
+mod status;
 
 /// How often it is looked for changes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -10,8 +10,10 @@ use wingbeat_controller::handle::Verb as Command;
 mod bootstrap;
 mod check;
 mod client;
+mod completion;
 mod demo;
 mod files;
+mod manual;
 mod matching;
 mod names;
 mod output;
@@ -55,6 +57,15 @@ enum Verb {
     /// Lists events
     #[command(after_help = "Example: wingbeat events prod/backend --follow")]
     Events(client::EventsArgs),
+    /// Says how a rollout stands; with --wait, how it ended
+    #[command(after_help = "Example: wingbeat status prod/backend --wait=10m --revision 1.4.1")]
+    Status(client::StatusArgs),
+    /// Prints completions for a shell
+    #[command(after_help = "Example: wingbeat completion bash > /etc/bash_completion.d/wingbeat")]
+    Completion(completion::Args),
+    /// Writes man pages, one for each verb, into a folder
+    #[command(after_help = "Example: wingbeat man /usr/local/share/man/man1")]
+    Man(manual::Args),
     /// Lists proxies: what each holds, refuses and reports
     #[command(after_help = "Example: wingbeat proxies --output json")]
     Proxies(client::ProxiesArgs),
@@ -112,6 +123,9 @@ fn main() -> ExitCode {
                 Verb::Watch(args) => client::watch(args).await,
                 Verb::Events(args) => client::events(args).await,
                 Verb::Proxies(args) => client::proxies(args).await,
+                Verb::Status(args) => client::status(args).await,
+                Verb::Completion(args) => completion::print::<Cli>(&args),
+                Verb::Man(args) => manual::write::<Cli>(&args),
                 Verb::Pause(args) => client::command(Command::Pause, args).await,
                 Verb::Resume(args) => client::command(Command::Resume, args).await,
                 Verb::Approve(args) => client::command(Command::Approve, args).await,
@@ -167,5 +181,30 @@ mod tests {
         let command = Cli::command();
         assert!(command.get_subcommands().count() > 10);
         walk(&command, "wingbeat");
+    }
+
+    /// What people copy from pages is understood.
+    #[test]
+    fn commands_in_pages_are_right() {
+        let mut found = 0;
+        for page in ["README.md", "docs/tutorial.md", "docs/operating.md"] {
+            let text = std::fs::read_to_string(format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            let blocks = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("console\n"));
+            for line in blocks.flat_map(str::lines) {
+                let line = line.replace("cargo run --release --", "wingbeat");
+                let command = [" &", " > ", " 2> "]
+                    .into_iter()
+                    .filter_map(|end| Some(line.split_once(end)?.0))
+                    .min_by_key(|it| it.len());
+                let command = command.unwrap_or(&line);
+                if command.starts_with("wingbeat ") {
+                    found += 1;
+                    if let Err(error) = Cli::try_parse_from(words(command)) {
+                        panic!("{page}: {command}: {error}");
+                    }
+                }
+            }
+        }
+        assert!(found > 25, "{found} commands");
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Outcome {
     NotSo,
     /// 2: bad input
     BadInput,
+    /// 3: what is waited for did not come about in time
+    NotInTime,
 }
 
 impl From<Outcome> for ExitCode {
@@ -36,6 +38,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => Self::SUCCESS,
             Outcome::NotSo => Self::FAILURE,
             Outcome::BadInput => Self::from(2),
+            Outcome::NotInTime => Self::from(3),
         }
     }
 }

@@ -229,3 +229,32 @@ async fn who_follows_goes_on_over_a_restart_with_nothing_twice() {
         assert!(state.get("weight").is_some_and(Value::is_number), "{line}");
     }
 }
+
+/// Exit codes are for scripts: 0 promoted, 1 not, 3 not yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_ends_as_the_rollout_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
+    let server = serve(folder.path(), "127.0.0.1:0");
+    until("it serves", || server.phase() == "Initialized").await;
+    let status = |more: &[&str]| {
+        let (code, out, err) = ask(&server.http, &[&["status", "prod/backend"], more].concat());
+        (code.expect("it ends by itself"), out, err)
+    };
+    assert_eq!(status(&[]), (0, "prod/backend Initialized, revision 1.4.0\n".to_owned(), String::new()));
+    // It has not begun.
+    assert_eq!(status(&["--revision", "1.4.1"]).0, 3);
+    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.1")).expect("a file");
+    let (code, out, err) = status(&["--wait=2s", "--revision", "1.4.1"]);
+    assert_eq!((code, err.as_str()), (3, "not over within 2s\n"), "{out}");
+    assert!(out.contains("prod/backend Progressing, revision 1.4.1 at "), "{out}");
+    assert_eq!(server.client(&["abort", "prod/backend"]).0, Some(0));
+    let (code, out, _) = status(&["--wait", "--revision", "1.4.1"]);
+    assert!(code == 1 && out.contains("prod/backend Failed, revision 1.4.1 at 0 %, 1.4.0 is the primary: "), "{out}");
+    assert_eq!(server.client(&["retry", "prod/backend"]).0, Some(0));
+    assert_eq!(server.client(&["promote", "prod/backend"]).0, Some(0));
+    let (code, out, err) = status(&["--wait=1m", "--output", "json"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let shown: Value = serde_json::from_str(&out).expect("one JSON value");
+    assert_eq!((&shown["phase"], &shown["primary_revision"]), (&json!("Succeeded"), &json!("1.4.1")));
+}

@@ -330,3 +330,21 @@ fn serve_refuses_a_folder_for_recordings_that_cannot_be_written() {
     let (code, _, err) = wingbeat(&["serve", "--config", &example("backend.yaml"), "--record", &record]);
     assert!(code == Some(2) && err.contains("--record") && err.contains("is there room on the disk"), "{err}");
 }
+
+#[test]
+fn shells_and_man_know_every_verb() {
+    let (code, out, _) = wingbeat(&["completion", "bash"]);
+    assert_eq!(code, Some(0));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, ..) = wingbeat(&["man", &folder.path().display().to_string()]);
+    assert_eq!(code, Some(0));
+    for verb in ["demo", "serve", "status", "proxies", "promote"] {
+        assert!(
+            out.contains(&format!("wingbeat__{verb}")) || out.contains(&format!("wingbeat__subcmd__{verb}")),
+            "{verb}"
+        );
+        let page = std::fs::read_to_string(folder.path().join(format!("wingbeat-{verb}.1"))).expect("a page");
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert!(folder.path().join("wingbeat.1").exists());
+}
