@@ -87,6 +87,11 @@ impl Site {
         self.xds
     }
 
+    /// Returns where its HTTP API is.
+    pub const fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     /// Returns the server's resident memory, in MiB.
     pub fn memory(&self) -> anyhow::Result<f64> {
         let server = self.server.as_ref().context("it runs")?;
