@@ -78,11 +78,13 @@ const LEDGER_PREFIX: &str = "ledger/";
 const OLD_LEDGER_KEY: &str = "ledger";
 /// Characters of an event's text; the rest is cut off.
 const LONGEST_EVENT: usize = 4_096;
+/// The windows of the judge that are open.
 const WINDOWS_KEY: &str = "windows";
 /// The epochs of which the ledger does not hold everything.
 const BASELINES_KEY: &str = "baselines";
 /// When the last checkpoint was written.
 const CLOCK_KEY: &str = "clock";
+/// What workers reported at once, and waits for their next regular reports.
 const HELD_KEY: &str = "held";
 
 /// The engine.

@@ -27,9 +27,11 @@ pub(crate) mod traffic;
 
 /// A rollout that takes longer is not followed to its end.
 const LONGEST: Span = Span::from_secs(24 * 3_600);
-/// Rollouts of each kind: no more than these, no fewer than those, and within so many windows in all.
+/// Rollouts of each kind at most: more would tell nothing new.
 const MOST: u64 = 200;
+/// Rollouts of each kind at least, however long they take: fewer have no quantiles.
 const LEAST: u64 = 10;
+/// Windows of the judge, of all rollouts of a kind, after which there are no more of them.
 const WINDOWS: u64 = 24_000;
 /// Rollouts of a kind that does not end: others of it will not either.
 const ENDLESS: u64 = 2;

@@ -44,6 +44,7 @@ const MAX_READERS: usize = 64;
 
 /// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
 const PAGE: &str = include_str!("page.html");
+/// What a browser lets the page do: nothing that is not in it, and requests to this server alone.
 const PAGE_POLICY: [(header::HeaderName, &str); 1] = [(
     header::CONTENT_SECURITY_POLICY,
     "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",

@@ -20,6 +20,7 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 const HOLD_WITHOUT_TRAFFIC: Duration = Duration::from_secs(20);
 /// Users who still wait so long after the last request was sent have lost theirs.
 const GRACE: Duration = Duration::from_secs(2);
+/// Time between two sights of the scene: a person sees no more.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// Time for the first answered request, and for a canary's first request.
 const STARTED_WITHIN: Duration = Duration::from_secs(30);

@@ -41,6 +41,7 @@ pub const HOST: &str = "backend.local";
 pub const PRIMARY: &str = "1.4.0";
 /// The revision that is rolled out.
 pub const CANARY: &str = "1.4.1";
+/// The Listener that Envoy serves the service by.
 const LISTENER: &str = "public";
 /// Steps of an A/B test.
 const ITERATIONS: i64 = 10;

@@ -19,8 +19,11 @@ use crate::worker::Worker;
 const DEFAULT_CLUSTER: &str = "wingbeat";
 /// A report that takes longer is sent again anyway.
 const REPORT_TIMEOUT_MS: u32 = 2_000;
+/// The gRPC service that takes reports.
 const SERVICE: &str = "wingbeat.report.v1.ReportService";
+/// Its method.
 const METHOD: &str = "Report";
+/// Where the workers of one Envoy share the number of its start.
 const BOOT_KEY: &str = "wingbeat.boot";
 
 thread_local! {
@@ -180,6 +183,7 @@ struct Scratch {
 }
 
 thread_local! {
+    /// Where the host leaves it.
     static ATTRIBUTE: Scratch =
         const { Scratch { bytes: UnsafeCell::new([0; SCRATCH]), is_free: Cell::new(false) } };
 }

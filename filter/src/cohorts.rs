@@ -15,6 +15,7 @@ use wingbeat_core::outcome::Stratum;
 const MAX_OPEN: usize = 64;
 /// Clusters and strata of one cohort, and canaries whose revs are followed.
 const MAX_KEYS: usize = 64;
+/// Nanoseconds of a second: a cohort is of one.
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Results of the cohorts that are open.

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use crate::run::{cargo, say, stage, succeed};
-use crate::{generate, layers, lengths};
+use crate::{constants, generate, layers, lengths};
 
 /// Runs every check; the first that fails ends it.
 pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
     stage("formatting", || succeed(&mut cargo(root, &["fmt", "--all", "--check"])))?;
     stage("layers", || layers::check(root))?;
     stage("lengths of files", || lengths::check(root))?;
+    stage("constants", || constants::check(root))?;
     stage("generated files", || generate::check(root))?;
     stage("licenses and sources", || licenses(root))?;
     stage("clippy", || {

@@ -16,6 +16,7 @@ const TUNABLES: &str =
 pub(crate) fn configure() {
     use std::os::unix::process::CommandExt as _;
 
+    /// Where glibc reads its settings.
     const NAME: &str = "GLIBC_TUNABLES";
 
     if std::env::var_os(NAME).is_some() {

@@ -10,7 +10,9 @@ use super::yaml::{Node, Place, Value};
 
 /// The kinds that there are.
 const KINDS: [&str; 5] = ["Canary", "Workload", "Listener", "MetricTemplate", "AlertProvider"];
+/// The API group of our own kinds.
 const OUR_GROUP: &str = "wingbeat.dev";
+/// The API group of the kinds that Flagger has, too.
 const FLAGGERS_GROUP: &str = "flagger.app";
 /// The versions of Flagger's group that are read.
 pub(super) const FLAGGERS: [&str; 2] = ["flagger.app/v1beta1", "flagger.app/v1alpha3"];

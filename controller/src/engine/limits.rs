@@ -10,6 +10,7 @@ use wingbeat_core::time::Span;
 const OVERDUE_AT_FIRST: Span = Span::from_secs(1);
 /// … and later after so many times the primary's p99, within bounds.
 const OVERDUE_TIMES_P99: u64 = 4;
+/// The shortest and the longest age at which requests are overdue, whatever the primary's p99.
 const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30));
 /// Requests may have waited for a connection if they are longer than the primary's median by a quarter, and by this
 /// much: what is known of connections before there is a median.

@@ -13,17 +13,21 @@ use crate::store::{Entries, Store, StoreError, Write};
 
 mod compaction;
 
+/// The table of all entries, by key.
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
+/// Name of the file in the folder of the state.
 const FILE: &str = "state.redb";
 
-/// The state holds the secrets of arm headers: nobody else reads it, nor the folder if we make it.
+/// Mode of the file. The state holds the secrets of arm headers: nobody else reads it.
 const FILE_MODE: u32 = 0o600;
+/// Mode of the folder, if we make it.
 const FOLDER_MODE: u32 = 0o700;
 
 /// Bytes of the database that are held in memory; beyond, the file is read. It is read once, at the start, and by default
 /// the database keeps up to 1 GiB of it.
 const CACHE: usize = 16 << 20;
 
+/// What is logged when the file is not there any more.
 const TAKEN_AWAY: &str = "the state was deleted or replaced while in use: it is written anew";
 
 /// Bytes of entries from which on each commit writes down which pages are free, and syncs the file twice. Below, who opens the

@@ -82,9 +82,10 @@ fn weigh(likelihoods: &mut Vec<f64>, split: Split) {
     }
 }
 
-/// The grid's ratios and their logarithms, once they are known: constants that no `const fn` can compute, and that would
-/// take most of the time. As bits, 0 where they are not known yet. Whoever comes first writes what everybody else would.
+/// The grid's ratios, once they are known: constants that no `const fn` can compute, and that would take most of the time. As
+/// bits, 0 where they are not known yet. Whoever comes first writes what everybody else would.
 static RATIOS: [AtomicU64; GRID] = [const { AtomicU64::new(0) }; GRID];
+/// Their natural logarithms, in the same way.
 static LOGARITHMS: [AtomicU64; GRID] = [const { AtomicU64::new(0) }; GRID];
 
 fn known(table: &[AtomicU64; GRID], place: usize, reckon: impl Fn() -> f64) -> f64 {

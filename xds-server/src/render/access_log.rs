@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use crate::model::{AccessLog, LogFormat};
 
+/// Type URL of an access log in a file.
 const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 
 /// `envoy.extensions.access_loggers.file.v3.FileAccessLog`, as far as it is used. The generated one keeps the fields

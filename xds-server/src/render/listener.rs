@@ -22,6 +22,7 @@ use crate::resource::any;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
 
+/// Type URL of the filter.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// Headers by which a client would tell Envoy how to treat its request: to retry it, or how long to wait for it. What it

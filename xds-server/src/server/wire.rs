@@ -27,12 +27,17 @@ const PREFIX: usize = 5;
 /// Resources from this size on are shared. To copy a smaller one costs less than a frame of its own.
 const SHARED: usize = 4 * 1024;
 
-/// Numbers of the fields in `DiscoveryResponse` and `DeltaDiscoveryResponse`, `Resource`, and `Any`.
+/// Number of the field `resources` in `DiscoveryResponse` and `DeltaDiscoveryResponse`.
 const RESOURCES: u32 = 2;
+/// Number of the field `version` in `Resource`.
 const RESOURCE_VERSION: u32 = 1;
+/// Number of the field `resource` in `Resource`.
 const RESOURCE_BODY: u32 = 2;
+/// Number of the field `name` in `Resource`.
 const RESOURCE_NAME: u32 = 3;
+/// Number of the field `type_url` in `Any`.
 const ANY_TYPE_URL: u32 = 1;
+/// Number of the field `value` in `Any`.
 const ANY_VALUE: u32 = 2;
 
 /// A message with its prefix, in pieces.

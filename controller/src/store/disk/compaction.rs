@@ -29,6 +29,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// Of the name of a copy.
 pub(super) const EXTENSION: &str = "compact";
+/// What is logged when a copy cannot be made.
 const NOT_COMPACTED: &str = "the state is not compacted now: it takes more of the disk than it needs";
 
 /// A copy that may be under way.
