@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::port::Port;
 
 /// Ends a shell and all that it started.
 struct Shell(Child);
@@ -27,8 +28,23 @@ fn commands(page: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_the_tutorial_does_what_it_says() {
     let page = std::fs::read_to_string(format!("{}/../docs/tutorial.md", env!("CARGO_MANIFEST_DIR")));
-    let script = commands(&page.expect("the tutorial"));
+    let mut script = commands(&page.expect("the tutorial"));
     assert!(script.lines().count() > 50, "{script}");
+    // Others may listen where a person's machine has nobody.
+    let ports: Vec<Port> = (0..6).map(|_| Port::hold().expect("a port")).collect();
+    let port = |place: usize| ports.get(place).expect("one of them").address().port();
+    let (xds, http) = (format!("127.0.0.1:{}", port(4)), format!("127.0.0.1:{}", port(5)));
+    for (written, here) in [
+        ("9001", port(0).to_string()),
+        ("9002", port(1).to_string()),
+        ("9003", port(2).to_string()),
+        ("10000", port(3).to_string()),
+        ("wingbeat serve ", format!("wingbeat serve --listen-xds {xds} --listen-http {http} ")),
+        ("wingbeat bootstrap ", format!("wingbeat bootstrap --xds {xds} ")),
+    ] {
+        assert!(script.contains(written), "{written}");
+        script = script.replace(written, &here);
+    }
     let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
     let folder_of = |path: &Path| path.parent().expect("a folder").display().to_string();
     let path = std::env::var("PATH").expect("a PATH");
@@ -40,7 +56,7 @@ async fn real_envoy_the_tutorial_does_what_it_says() {
         .args(["-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
-        .env_remove("WINGBEAT_SERVER")
+        .env("WINGBEAT_SERVER", format!("http://{http}"))
         .env_remove("WINGBEAT_TOKEN")
         .stdout(file(&out))
         .stderr(file(&err))
