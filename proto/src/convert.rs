@@ -70,6 +70,7 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
     if let Some(status) = report.grpc_statuses.iter().find(|status| status.key > OTHER_GRPC_STATUS) {
         return Err(ReportError::GrpcStatus(status.key));
     }
+    let statuses = report.grpc_statuses.iter().filter(|status| status.count > 0);
     let mut counts = Counts {
         started: report.started,
         finished: report.finished,
@@ -79,7 +80,7 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
         abandoned: report.abandoned,
         stalled: report.stalled,
         stalled_settled: report.stalled_settled,
-        grpc_statuses: report.grpc_statuses.iter().map(|status| (status.key, status.count)).collect(),
+        grpc_statuses: statuses.map(|status| (status.key, status.count)).collect(),
         streams: report.streams,
         streams_finished: report.streams_finished,
         retried: report.retried,
@@ -101,7 +102,10 @@ pub fn counts(report: &v1::ClusterReport) -> Result<(ClusterName, Stratum, Count
     }
     for pod in &report.pods {
         let held = PodCounts { finished: pod.finished, errors: pod.errors, slow: pod.slow };
-        counts.pods.insert(pod.address.clone(), held);
+        // One without requests takes the place of no other.
+        if held != PodCounts::default() {
+            counts.pods.insert(pod.address.clone(), held);
+        }
     }
     Ok((ClusterName::new(report.cluster.clone()), stratum, counts))
 }
@@ -122,7 +126,8 @@ fn groups(reports: &[v1::GroupReport]) -> Result<Groups, ReportError> {
         Ok(group) if group < GROUPS => Ok((group, GroupCounts { judged: report.judged, errors: report.errors })),
         Ok(_) | Err(_) => Err(ReportError::Group(report.group)),
     };
-    reports.iter().map(group).collect()
+    let counted = |group: &Result<(u8, GroupCounts), ReportError>| !matches!(group, Ok((_, counts)) if *counts == GroupCounts::default());
+    reports.iter().map(group).filter(counted).collect()
 }
 
 fn histogram(bins: &[v1::Count]) -> Result<Histogram, ReportError> {
