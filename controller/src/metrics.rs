@@ -1,8 +1,10 @@
 //! Prometheus metrics: Flagger's under their own names, so that dashboards and alerts go on
 //! working, and `wingbeat_*` for what is new.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -77,11 +79,11 @@ struct Info {
     mesh_provider: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct OfRollout {
     name: String,
     namespace: String,
-    deployment_strategy: &'static str,
+    deployment_strategy: String,
     analysis_status: &'static str,
 }
 
@@ -94,6 +96,8 @@ pub struct Rollouts {
     succeeded: Family<OfRollout, Counter>,
     failed: Family<OfRollout, Counter>,
     durations: Family<OfCanary, Histogram, fn() -> Histogram>,
+    /// The series that there are.
+    known: Arc<Mutex<BTreeSet<OfRollout>>>,
 }
 
 /// The end of a rollout.
@@ -111,7 +115,7 @@ impl Default for Rollouts {
     fn default() -> Self {
         let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
         let durations = Family::new_with_constructor(durations);
-        Self { succeeded: Family::default(), failed: Family::default(), durations }
+        Self { succeeded: Family::default(), failed: Family::default(), durations, known: Arc::default() }
     }
 }
 
@@ -121,15 +125,49 @@ impl Rollouts {
         let of_rollout = OfRollout {
             name: plan.target().to_owned(),
             namespace: plan.name().namespace.clone(),
-            deployment_strategy: plan.strategy().as_str(),
+            deployment_strategy: plan.strategy().as_str().to_owned(),
             analysis_status: if end.skipped { "skipped" } else { "completed" },
         };
         let counted = if end.promoted { &self.succeeded } else { &self.failed };
         counted.get_or_create(&of_rollout).inc();
+        self.lock().insert(of_rollout.clone());
         if let Some(took) = end.took {
             let OfRollout { name, namespace, .. } = of_rollout;
             self.durations.get_or_create(&OfCanary { name, namespace }).observe(took.as_secs_f64());
         }
+    }
+
+    /// Has series for every canary that is there, from zero on: one that begins with its first failure does not increase by it.
+    /// Those of canaries that are gone are removed.
+    fn follow(&self, canaries: &BTreeMap<(String, String), Arc<CanaryView>>) {
+        let there: BTreeSet<(&str, &str)> =
+            canaries.values().map(|canary| (canary.namespace.as_str(), canary.target.as_str())).collect();
+        let mut known = self.lock();
+        known.retain(|of| {
+            let is_there = there.contains(&(of.namespace.as_str(), of.name.as_str()));
+            if !is_there {
+                self.succeeded.remove(of);
+                self.failed.remove(of);
+                self.durations.remove(&OfCanary { name: of.name.clone(), namespace: of.namespace.clone() });
+            }
+            is_there
+        });
+        for canary in canaries.values() {
+            let of = OfRollout {
+                name: canary.target.clone(),
+                namespace: canary.namespace.clone(),
+                deployment_strategy: canary.strategy.clone(),
+                analysis_status: "completed",
+            };
+            drop(self.succeeded.get_or_create(&of));
+            drop(self.failed.get_or_create(&of));
+            known.insert(of);
+        }
+    }
+
+    // A std mutex, held while a map is looked through.
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<OfRollout>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -158,6 +196,7 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     register_clients(&mut registry, &board.clients);
     register_refused(&mut registry, &board.refused);
     register_canaries(&mut registry, board);
+    board.rollouts.follow(&board.canaries);
     board.rollouts.register(&mut registry);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
@@ -185,7 +224,7 @@ fn register_clients(registry: &mut Registry, clients: &ClientsView) {
 
 fn register_refused(registry: &mut Registry, refused: &RefusedPeers) {
     let peers = Family::<OfCause, Counter>::default();
-    for (cause, count) in refused.each().filter(|(_, count)| *count > 0) {
+    for (cause, count) in refused.each() {
         peers.get_or_create(&OfCause { cause: cause.as_str() }).inc_by(count);
     }
     registry.register("wingbeat_refused_peers", "Streams and reports that were refused, by cause", peers);
@@ -276,7 +315,6 @@ fn success_rate(arm: &ArmView) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use wingbeat_core::id::CanaryName;
     use wingbeat_core::rollout::PlanInput;
@@ -300,9 +338,17 @@ mod tests {
             }),
             ..CanaryView::default()
         };
-        let board = Board {
+        let shop = CanaryView {
+            namespace: "prod".into(),
+            target: "shop".into(),
+            strategy: "ab-testing".into(),
+            ..CanaryView::default()
+        };
+        let mut board = Board {
             ready: true,
-            canaries: [(("prod".into(), "backend".into()), Arc::new(canary))].into(),
+            canaries: [(("prod".into(), "backend".into()), canary), (("prod".into(), "shop".into()), shop)]
+                .map(|(name, canary)| (name, Arc::new(canary)))
+                .into(),
             nodes: 2,
             reports: 7,
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
@@ -322,7 +368,7 @@ mod tests {
         board.rollouts.ended(&plan, End { promoted: true, skipped: true, took: Some(Span::from_secs(2)) });
         let text = render(&board).unwrap();
         for line in [
-            r#"flagger_canary_total{namespace="prod"} 1"#,
+            r#"flagger_canary_total{namespace="prod"} 2"#,
             r#"flagger_canary_status{name="backend",namespace="prod"} 2"#,
             r#"flagger_canary_weight{workload="backend",namespace="prod"} 5.0"#,
             r#"flagger_canary_weight{workload="backend-primary",namespace="prod"} 95.0"#,
@@ -332,6 +378,9 @@ mod tests {
             r#"flagger_canary_metric_analysis{name="backend",namespace="prod",metric="lag"} inf"#,
             r#"flagger_canary_failures_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="completed"} 2"#,
             r#"flagger_canary_successes_total{name="backend",namespace="prod",deployment_strategy="ab-testing",analysis_status="skipped"} 1"#,
+            // From zero on.
+            r#"flagger_canary_failures_total{name="shop",namespace="prod",deployment_strategy="ab-testing",analysis_status="completed"} 0"#,
+            r#"wingbeat_refused_peers_total{cause="busy"} 0"#,
             r#"flagger_canary_duration_seconds_sum{name="backend",namespace="prod"} 9.5"#,
             r#"flagger_canary_duration_seconds_bucket{le="5.0",name="backend",namespace="prod"} 1"#,
             "wingbeat_reporting_nodes 2",
@@ -342,5 +391,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in:\n{text}");
         }
+        // A canary that is gone has none.
+        board.canaries.clear();
+        let text = render(&board).unwrap();
+        assert!(!text.contains("name=\"shop\"") && !text.contains("name=\"backend\""), "{text}");
     }
 }
