@@ -26,7 +26,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
 }
 
 fn is_of_product(path: &Path) -> bool {
-    let mut parts = path.components().map(|part| part.as_os_str());
+    let mut parts = path.components().map(std::path::Component::as_os_str);
     let (of, folder) = (parts.next(), parts.next());
     PRODUCT.iter().any(|name| of.is_some_and(|of| of == *name)) && folder.is_some_and(|folder| folder == "src")
 }
