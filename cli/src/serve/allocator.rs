@@ -2,7 +2,7 @@
 //!
 //! By default each thread keeps freed chunks for itself, wherever they lie, and large buffers come from the heap once one of
 //! them was freed. After 100,000 workers that report and go, that left 12 MiB resident beside the 19 MiB of a fresh server;
-//! with these settings it is 1.6 MiB, and reports are answered no later (`cargo xtask prove age-controller`).
+//! with these settings it is 2 MiB, and reports are answered no later (`cargo xtask prove age-controller`).
 
 /// What is set, by the names of `man 3 mallopt` and of the manual of the GNU C Library, "Memory Allocation Tunables".
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
