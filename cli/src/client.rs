@@ -166,11 +166,7 @@ pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
         let canaries = match canaries(&client, args.name.as_ref()).await {
             Ok(canaries) => canaries,
             Err(error) => {
-                // One that was there is waited for as well: a server that comes back shows it after a moment.
-                if !outage.is_known || !(Refused::may_pass(&error) || Refused::is_not_found(&error)) {
-                    return Err(error);
-                }
-                outage.wait("changes are shown when it is back").await?;
+                outage.outlast(error, "changes are shown when it is back").await?;
                 continue;
             }
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use wingbeat_controller::document::files::Absence;
 use wingbeat_controller::engine::Engine;
@@ -91,6 +92,8 @@ pub(crate) struct Args {
 
 /// Serves until it is told to stop.
 pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    // A closed pipe ends nothing. Rust sees to that, but for a program that tried in vain to start itself anew.
+    let _broken_pipes = signal(SignalKind::pipe()).context("cannot handle signals")?;
     let tls = tls(&args)?;
     let access = access(&args)?;
     let room = Room::make();
@@ -227,7 +230,6 @@ fn tls(args: &Args) -> anyhow::Result<Option<Tls>> {
 }
 
 async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminated) = signal(SignalKind::terminate()) else {
         let _interrupted = tokio::signal::ctrl_c().await;
         return;

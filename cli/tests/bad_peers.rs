@@ -281,6 +281,12 @@ fn certificates(folder: &std::path::Path) -> ([PathBuf; 6], ClientTlsConfig) {
     (args, tls)
 }
 
+/// Returns a connection with a certificate.
+async fn secured(server: &Server, tls: ClientTlsConfig) -> Channel {
+    let https = Endpoint::from_shared(format!("https://{}", server.xds)).expect("an address");
+    https.tls_config(tls).expect("certificates").connect().await.expect("a connection")
+}
+
 /// Neither on a stream nor in reports, whether the certificate or a list says who is who.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_a_node_that_it_is_not() {
@@ -293,8 +299,7 @@ async fn nobody_is_a_node_that_it_is_not() {
                 the file of --nodes";
     for (more, good, mend) in [(vec![], "stranger.example", name), (vec!["--nodes".into(), list], "edge-1", add)] {
         let site = Site::build(&[args.to_vec(), more].concat()).await;
-        let https = Endpoint::from_shared(format!("https://{}", site.server.xds)).expect("an address");
-        let channel = https.tls_config(tls.clone()).expect("certificates").connect().await.expect("a connection");
+        let channel = secured(&site.server, tls.clone()).await;
         let mut reports = ReportServiceClient::new(channel.clone());
         let told = format!("stranger.example is not node shop-1; {mend}");
         let refused = reports.report(report("shop-1", NEW, 1, 0)).await.expect_err("it is refused");
@@ -321,9 +326,7 @@ async fn nobody_is_of_a_cluster_that_it_is_not_of() {
     let list = folder.path().join("nodes");
     std::fs::write(&list, "stranger.example cluster=edge\n").expect("the file is written");
     let site = Site::build(&[args.to_vec(), vec!["--nodes".into(), list]].concat()).await;
-    let https = Endpoint::from_shared(format!("https://{}", site.server.xds)).expect("an address");
-    let channel = https.tls_config(tls).expect("certificates").connect().await.expect("a connection");
-    let mut reports = ReportServiceClient::new(channel);
+    let mut reports = ReportServiceClient::new(secured(&site.server, tls).await);
     let of =
         |cluster: &str| ReportRequest { node_cluster: cluster.to_owned(), ..report("stranger.example", NEW, 1, 0) };
     let refused = reports.report(of("shop")).await.expect_err("it is refused");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use wingbeat_test_support::server::{Server, run, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");
@@ -160,30 +161,42 @@ fn serve_within(limits: &str, folder: &Path, http: &str) -> Server {
     Server::start_within(PROGRAM, limits, args)
 }
 
+/// A server whose first revision serves, and its folder.
+async fn initialized() -> (TempDir, Server) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
+    let server = serve(folder.path(), "127.0.0.1:0");
+    until("it serves", || server.phase() == "Initialized").await;
+    (folder, server)
+}
+
 /// glibc reads its settings before `main`: a server is started anew with them, under the same id.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn a_server_sets_the_allocator_unless_its_user_did() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
+    let unset = "unset GLIBC_TUNABLES;";
     for (limits, expected) in [
         // glibc divides the text where it lies, at each colon.
-        ("unset GLIBC_TUNABLES;", "glibc.malloc.tcache_count=0\0glibc.malloc.mmap_threshold="),
-        ("export GLIBC_TUNABLES=glibc.malloc.arena_max=8;", "glibc.malloc.arena_max=8\0"),
+        (unset, Some("GLIBC_TUNABLES=glibc.malloc.tcache_count=0\0glibc.malloc.mmap_threshold=")),
+        ("export GLIBC_TUNABLES=glibc.malloc.arena_max=8;", Some("GLIBC_TUNABLES=glibc.malloc.arena_max=8\0")),
+        // Somebody took the settings away from one that was started anew: it is not started again.
+        (&format!("{unset} export WINGBEAT_STARTED_ANEW=1;"), None),
     ] {
         let server = serve_within(limits, folder.path(), "127.0.0.1:0");
         let environment = std::fs::read(format!("/proc/{}/environ", server.pid())).expect("it runs");
         let environment = String::from_utf8_lossy(&environment).replace(':', "\0");
-        assert!(environment.contains(&format!("GLIBC_TUNABLES={expected}")), "{limits} {environment}");
+        match expected {
+            Some(expected) => assert!(environment.contains(expected), "{limits} {environment}"),
+            None => assert!(!environment.contains("GLIBC_TUNABLES"), "{limits} {environment}"),
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_is_not_there_is_an_error() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
-    let server = serve(folder.path(), "127.0.0.1:0");
-    until("it serves", || server.phase() == "Initialized").await;
+    let (_folder, server) = initialized().await;
     for args in [
         &["get", "prod/nobody"][..],
         &["describe", "prod/nobody"],
@@ -201,10 +214,7 @@ async fn a_canary_that_is_not_there_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_goes_on_over_a_restart_with_nothing_twice() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
-    let server = serve(folder.path(), "127.0.0.1:0");
-    until("it serves", || server.phase() == "Initialized").await;
+    let (folder, server) = initialized().await;
     let http = server.http.clone();
     let events = Running::start(&http, &["events", "prod/backend", "--follow"]);
     let states = Running::start(&http, &["watch", "prod/backend", "--output", "json"]);
@@ -233,10 +243,7 @@ async fn who_follows_goes_on_over_a_restart_with_nothing_twice() {
 /// Exit codes are for scripts: 0 promoted, 1 not, 3 not yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_ends_as_the_rollout_does() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("canary.yaml"), documents("1.4.0")).expect("a file");
-    let server = serve(folder.path(), "127.0.0.1:0");
-    until("it serves", || server.phase() == "Initialized").await;
+    let (folder, server) = initialized().await;
     let status = |more: &[&str]| {
         let (code, out, err) = ask(&server.http, &[&["status", "prod/backend"], more].concat());
         (code.expect("it ends by itself"), out, err)

@@ -1,6 +1,7 @@
 //! `wingbeat serve` with a real Envoy: a rollout from a file, and a control plane that is killed again and again.
 #![expect(clippy::expect_used, reason = "tests")]
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -134,15 +135,16 @@ async fn real_envoy_an_abort_that_was_served_is_not_taken_back_by_a_kill() {
         };
         // What was on its way has arrived once a hundred users in a row were served by others: on a busy machine, the routes
         // take some time to be in force.
-        let mut reached_it = site.new.received_since_change();
-        loop {
-            more_users(100).await;
-            let now = site.new.received_since_change();
-            if now == reached_it {
-                break;
+        let last = Cell::new((0, 0));
+        until("nobody is sent there any more", || {
+            let (received, finished) = (site.new.received_since_change(), users.tally().finished);
+            if received != last.get().0 {
+                last.set((received, finished));
             }
-            reached_it = now;
-        }
+            finished >= last.get().1 + 100
+        })
+        .await;
+        let (reached_it, _) = last.get();
         more_users(random.random_range(1..300)).await;
         drop(server);
         // While nobody is there, the last routes are served.

@@ -315,7 +315,6 @@ fn success_rate(arm: &ArmView) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-
     use wingbeat_core::id::CanaryName;
     use wingbeat_core::rollout::PlanInput;
 

@@ -195,7 +195,7 @@ extern "C" fn wingbeat_on_memory_allocate(size: usize) -> *mut u8 {
         ATTRIBUTE.try_with(|scratch| (scratch.is_free.take() && size <= SCRATCH).then(|| scratch.bytes.get()));
     match scratch {
         Ok(Some(bytes)) => bytes.cast(),
-        Ok(None) | Err(_) => Box::into_raw(vec![0; size].into_boxed_slice()).cast(),
+        Ok(None) | Err(_) => Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast(),
     }
 }
 

@@ -248,8 +248,7 @@ impl Worker {
 
     /// Returns the time from one tick to the next.
     const fn period_ms(&self) -> u64 {
-        let part = self.ids.1 % (JITTER_PARTS / 8);
-        self.tick_ms.saturating_add(self.tick_ms.saturating_mul(part) / JITTER_PARTS)
+        period_ms(self.tick_ms, self.ids.1)
     }
 
     fn next_sequence(&self) -> u64 {
@@ -363,6 +362,12 @@ impl Worker {
 /// Returns true if requests of this place are of a rollout that is counted.
 fn is_live(clusters: &BTreeMap<String, Counted>, place: &Place) -> bool {
     clusters.get(&place.cluster).is_some_and(|counted| counted.policy.epoch == place.epoch)
+}
+
+/// Returns the time from one tick to the next of a worker that is granted this tick, in milliseconds.
+pub const fn period_ms(tick_ms: u64, worker: u64) -> u64 {
+    let part = worker % (JITTER_PARTS / 8);
+    tick_ms.saturating_add(tick_ms.saturating_mul(part) / JITTER_PARTS)
 }
 
 /// Returns the name of the virtual host that the request called.

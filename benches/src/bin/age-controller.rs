@@ -22,6 +22,7 @@ use wingbeat_benches::report::requests;
 use wingbeat_benches::site::Site;
 use wingbeat_benches::table::Table;
 use wingbeat_benches::{print, quantile};
+use wingbeat_filter::worker::period_ms;
 use wingbeat_proto::v1::report_service_client::ReportServiceClient;
 use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_test_support::simulation::draw::Draw;
@@ -45,8 +46,6 @@ const WITHIN: f64 = 1.1;
 /// given back.
 const SETTLED: Duration = Duration::from_secs(45);
 const IDLE: u64 = 10_000;
-/// A filter lets up to so many thousandths of each tick pass beyond it, always as many: workers do not report in step.
-const JITTER_PER_MILLE: u64 = 125;
 /// Idle workers report so long before and while they are counted.
 const SETTLE: Duration = Duration::from_secs(15);
 const COUNTED: Duration = Duration::from_secs(30);
@@ -294,7 +293,6 @@ async fn idle(
     let mut draw = Draw::new(SEED + worker);
     // Envoys do not start at the same time.
     let mut tick = Duration::from_millis(draw.below(1_000));
-    let more = draw.below(JITTER_PER_MILLE);
     let mut policy_version = 0;
     for sequence in 1.. {
         tokio::time::sleep(tick).await;
@@ -306,8 +304,7 @@ async fn idle(
         let answer = reports.report(report).await?.into_inner();
         policy_version = answer.policy.map_or(policy_version, |policy| policy.version);
         if answer.next_tick_ms > 0 {
-            let tick_us = u64::from(answer.next_tick_ms).saturating_mul(1_000 + more);
-            tick = Duration::from_micros(tick_us);
+            tick = Duration::from_millis(period_ms(answer.next_tick_ms.into(), worker));
         }
     }
     Ok(())

@@ -57,8 +57,17 @@ impl Outage {
         self.wait = None;
     }
 
+    /// Waits a while after an error of a question that is asked again. One that the server had is waited for as well: a server
+    /// that comes back shows it after a moment. Returns an error that does not pass, or that came before any answer.
+    pub(super) async fn outlast(&mut self, error: anyhow::Error, then: &str) -> anyhow::Result<()> {
+        if !self.is_known || !(Refused::may_pass(&error) || Refused::is_not_found(&error)) {
+            return Err(error);
+        }
+        self.wait(then).await
+    }
+
     /// Waits a while, the first time with a word.
-    pub(super) async fn wait(&mut self, then: &str) -> anyhow::Result<()> {
+    async fn wait(&mut self, then: &str) -> anyhow::Result<()> {
         if self.wait.is_none() {
             complain(&format!("wingbeat: the server went away and is waited for; {then}"))?;
         }

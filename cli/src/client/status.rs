@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use wingbeat_controller::view::CanaryView;
 
-use super::api::{Client, Refused, lenient};
+use super::api::{Client, lenient};
 use super::follow::Outage;
 use super::{LOOK_EVERY, Name, ServerArgs};
 use crate::demo::duration;
@@ -49,8 +49,7 @@ pub(crate) async fn status(args: StatusArgs) -> anyhow::Result<Outcome> {
         show(&args, &canary, &line(&view))?;
         return Ok(rollout.stands(&view).outcome());
     };
-    let mut last = String::new();
-    let over = follow(&client, &args, &mut rollout, &mut last);
+    let over = follow(&client, &args, rollout);
     if timeout.is_zero() {
         return over.await;
     }
@@ -63,23 +62,15 @@ pub(crate) async fn status(args: StatusArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-async fn follow(
-    client: &Client,
-    args: &StatusArgs,
-    rollout: &mut Rollout,
-    last: &mut String,
-) -> anyhow::Result<Outcome> {
-    let mut outage = Outage::default();
+async fn follow(client: &Client, args: &StatusArgs, mut rollout: Rollout) -> anyhow::Result<Outcome> {
+    let (mut outage, mut shown) = (Outage::default(), String::new());
     let mut tick = tokio::time::interval(LOOK_EVERY);
     loop {
         tick.tick().await;
         let canary = match look(client, &args.name).await {
             Ok(canary) => canary,
             Err(error) => {
-                if !outage.is_known || !(Refused::may_pass(&error) || Refused::is_not_found(&error)) {
-                    return Err(error);
-                }
-                outage.wait("its rollout may go on").await?;
+                outage.outlast(error, "its rollout may go on").await?;
                 continue;
             }
         };
@@ -87,9 +78,9 @@ async fn follow(
         let view = known(&canary)?;
         let stands = rollout.stands(&view);
         let line = line(&view);
-        if line != *last && (args.output == Format::Text || stands != Standing::Open) {
+        if line != shown && (args.output == Format::Text || stands != Standing::Open) {
             show(args, &canary, &line)?;
-            *last = line;
+            shown = line;
         }
         if stands != Standing::Open {
             return Ok(stands.outcome());
@@ -177,8 +168,11 @@ impl Rollout {
                 Some(_) | None => Standing::NotPromoted,
             },
             _ => {
-                self.judged = canary.canary_revision.clone().or_else(|| self.judged.take());
-                Standing::Open
+                let before = self.judged.take();
+                self.judged = canary.canary_revision.clone().or_else(|| before.clone());
+                // It was on its way, and another one took its place.
+                let is_replaced = self.expected.is_some() && before == self.expected && self.judged != before;
+                if is_replaced { Standing::NotPromoted } else { Standing::Open }
             }
         }
     }
@@ -223,6 +217,12 @@ mod tests {
             (Some("2"), &[("Failed", "1", Some("2"))], NotPromoted),
             (Some("2"), &[("Progressing", "1", Some("2")), ("Succeeded", "1", None)], NotPromoted),
             (Some("2"), &[("Progressing", "1", Some("3")), ("Succeeded", "3", None)], Open),
+            (Some("2"), &[("Progressing", "1", Some("2")), ("Progressing", "1", Some("3"))], NotPromoted),
+            (
+                Some("2"),
+                &[("Progressing", "1", Some("2")), ("Finalising", "2", None), ("Succeeded", "2", None)],
+                Promoted,
+            ),
             // Of another version.
             (None, &[("Resting", "1", None)], Open),
         ] {

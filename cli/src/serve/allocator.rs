@@ -12,23 +12,29 @@ const TUNABLES: &str =
 /// Starts this program anew with the settings, since glibc reads them once, before `main`; the process keeps its id. Whoever
 /// sets `GLIBC_TUNABLES` keeps their own. Where it cannot be started anew, it goes on as it is. To be called before there
 /// are threads: they would end.
+///
+/// Once only: a program with capabilities (`setcap cap_net_bind_service`) has the settings taken from its environment by
+/// some versions of glibc, and would be started anew for ever.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn configure() {
     use std::os::unix::process::CommandExt as _;
 
     /// Where glibc reads its settings.
     const NAME: &str = "GLIBC_TUNABLES";
+    /// Is there once the program was started anew.
+    const ONCE: &str = "WINGBEAT_STARTED_ANEW";
 
-    if std::env::var_os(NAME).is_some() {
+    if [NAME, ONCE].into_iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
-    let Ok(program) = std::env::current_exe() else { return };
+    // It may have been replaced by an upgrade.
+    let Some(program) = std::env::current_exe().ok().filter(|program| program.is_file()) else { return };
     let mut args = std::env::args_os();
     let mut anew = std::process::Command::new(program);
     if let Some(name) = args.next() {
         anew.arg0(name);
     }
-    let error = anew.args(args).env(NAME, TUNABLES).exec();
+    let error = anew.args(args).env(NAME, TUNABLES).env(ONCE, "1").exec();
     tracing::debug!(%error, "goes on with the allocator's defaults");
 }
 

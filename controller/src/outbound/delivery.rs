@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hooks_that_are_told_nothing_are_forgotten() {
+    async fn queues_without_messages_are_removed() {
         let queues = DeliveryQueues::new(Tokio::current(), webhook::posting_client());
         let queues = DeliveryQueues { idle: Duration::from_millis(10), ..queues };
         let (listener, url) = listener().await;

@@ -169,6 +169,10 @@ impl NodeList {
                 refuse(format!("{principal} is no node: name at least one, or * for all"));
             }
             for word in words {
+                if word == CLUSTER {
+                    refuse(format!("{word} names no cluster: write it without a space, like {CLUSTER}edge"));
+                    continue;
+                }
                 let (text, is_cluster) = word.strip_prefix(CLUSTER).map_or((word, false), |cluster| (cluster, true));
                 let Some(pattern) = Pattern::parse(text) else {
                     let word = ForeignText::new(word, SHOWN);
@@ -315,14 +319,15 @@ mod tests {
 
     #[test]
     fn every_wrong_line_is_named() {
-        let wrong = NodeList::parse("edge.example\n\na b*c d\na cluster=*b\n").unwrap_err();
+        let wrong = NodeList::parse("edge.example\n\na b*c d\na cluster=*b\na cluster= edge\n").unwrap_err();
         let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         assert_eq!(
             wrong,
             [
                 "1:1: edge.example is no node: name at least one, or * for all",
                 "3:1: b*c has a * in the middle: only the end of a name can be left open",
-                "4:1: cluster=*b has a * in the middle: only the end of a name can be left open"
+                "4:1: cluster=*b has a * in the middle: only the end of a name can be left open",
+                "5:1: cluster= names no cluster: write it without a space, like cluster=edge"
             ]
         );
     }
