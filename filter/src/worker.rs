@@ -15,7 +15,7 @@ use crate::host::{Host, text};
 use crate::store::{Finished, Place, Store};
 use crate::worker::attribution::{Attribution, Counted, Waiting};
 use crate::worker::flight::{InFlight, Rest, Seen, Upload, Whose};
-use crate::worker::reading::{Reading, Sent};
+use crate::worker::reading::{Reading, Timing};
 
 mod attribution;
 mod flight;
@@ -123,7 +123,7 @@ impl Worker {
         }
         let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
         let called = request.as_mut().and_then(|request| request.called.take());
-        let sent = request.as_ref().map_or_else(Sent::default, Sent::of);
+        let timing = request.as_ref().map(|request| Timing::of(request, host));
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
             request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
@@ -138,7 +138,8 @@ impl Worker {
                         if self.asks_for_policy(host, &cluster, rev) {
                             self.hurry(host);
                         }
-                        self.wait_for_policy(host, cluster, rev, whose, called, sent);
+                        let timing = timing.unwrap_or_else(|| Timing::logged(host));
+                        self.wait_for_policy(host, cluster, rev, whose, called, timing);
                         return;
                     }
                     Attribution::None => return,
@@ -156,8 +157,9 @@ impl Worker {
         let reading = Reading::of(&counted.policy);
         let read_rev = counted.is_routed_by(place.stratum, called.as_deref())
             && !std::mem::replace(&mut counted.rev_is_known, true);
+        let timing = timing.unwrap_or_else(|| Timing::logged(host));
         let finished =
-            Finished { group: whose.group(), ..self.read(host, &place.cluster, reading, before, sent, read_rev) };
+            Finished { group: whose.group(), ..self.read(host, &place.cluster, reading, timing, before, read_rev) };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);

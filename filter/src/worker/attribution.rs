@@ -12,7 +12,7 @@ use crate::clients::Clients;
 use crate::host::{Host, text};
 use crate::store::{Before, Finished, Place};
 use crate::worker::flight::Whose;
-use crate::worker::reading::{Ended, Reading, Sent};
+use crate::worker::reading::{Ended, Reading, Timing};
 use crate::worker::{Worker, virtual_host};
 
 /// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
@@ -58,7 +58,7 @@ struct Unassigned {
     rev: u64,
     whose: Whose,
     called: Option<String>,
-    sent: Sent,
+    timing: Timing,
     ended: Ended,
 }
 
@@ -196,12 +196,12 @@ impl Worker {
         rev: u64,
         whose: Whose,
         called: Option<String>,
-        sent: Sent,
+        timing: Timing,
     ) {
         let waiting = &mut self.waiting;
         if waiting.requests.len() < MAX_UNASSIGNED {
             let called = called.or_else(|| virtual_host(host));
-            waiting.requests.push(Unassigned { cluster, rev, whose, called, sent, ended: Ended::of(host) });
+            waiting.requests.push(Unassigned { cluster, rev, whose, called, timing, ended: Ended::of(host) });
         } else if let Some(known) = waiting.left_out.iter_mut().find(|known| known.cluster == cluster) {
             known.add(rev);
         } else if waiting.left_out.len() < MAX_LEFT_OUT {
@@ -215,14 +215,14 @@ impl Worker {
         let left_out = std::mem::take(&mut self.waiting.left_out);
         let sequence = self.next_sequence();
         let mut is_urgent = false;
-        for Unassigned { cluster, rev, whose, called, sent, ended } in requests {
+        for Unassigned { cluster, rev, whose, called, timing, ended } in requests {
             let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) else {
                 continue;
             };
             let divided = called.as_ref().and_then(|called| self.divisions.get(called));
             let stratum = counted.stratum(whose, called.as_deref(), divided);
             let (reading, epoch) = (Reading::of(&counted.policy), counted.policy.epoch);
-            let read = self.read(&ended, &cluster, reading, Before::Nothing, sent, false);
+            let read = self.read(&ended, &cluster, reading, timing, Before::Nothing, false);
             let finished = Finished { group: whose.group(), ..read };
             let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
             is_urgent |= reading.canary && failed;

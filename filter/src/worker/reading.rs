@@ -1,4 +1,5 @@
-//! What is read of a request when it ends. Each property costs Envoy 3 to 4 µs: of ordinary requests only four are read.
+//! What is read of a request when it ends. Each property costs Envoy 1 to 4 µs: of ordinary requests only three are read,
+//! and the time that they took is measured by the filter's own clock.
 
 use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::v1;
@@ -26,10 +27,9 @@ pub(super) struct Reading {
 }
 
 /// What policies may want to know of a request when it ends.
-const PROPERTIES: [&str; 10] = [
+const PROPERTIES: [&str; 9] = [
     "response\0code",
     "response\0flags",
-    "request\0duration",
     "response\0grpc_status",
     "response\0headers\0content-type",
     "response\0size",
@@ -87,31 +87,41 @@ impl Host for Ended {
 
 /// How far the client had come with sending a request when it ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Sent {
+enum Sent {
     /// Nothing of it was missing. How long it took to come.
     Complete(u64),
     /// Its body was still coming. How long it had come, as far as is known.
     Partly(u64),
 }
 
-impl Default for Sent {
-    fn default() -> Self {
-        Self::Complete(0)
-    }
+/// How long a request took that ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// From its headers to the end of its response, in nanoseconds.
+    lasted_ns: u64,
+    sent: Sent,
 }
 
-impl Sent {
-    pub(super) const fn of(request: &InFlight) -> Self {
-        match request.upload {
-            Upload::Complete { .. } => Self::Complete(request.sending_ns()),
-            Upload::Coming { .. } => Self::Partly(request.sending_ns()),
-        }
+impl Timing {
+    /// Returns what the filter's own clock says of a request that ends now: a call that costs a tenth of a property.
+    /// Filters before this one are not part of it.
+    pub(super) fn of(request: &InFlight, host: &dyn Host) -> Self {
+        let sent = match request.upload {
+            Upload::Complete { .. } => Sent::Complete(request.sending_ns()),
+            Upload::Coming { .. } => Sent::Partly(request.sending_ns()),
+        };
+        Self { lasted_ns: host.monotonic_nanos().saturating_sub(request.started_ns), sent }
+    }
+
+    /// Returns what Envoy says of one that was not followed.
+    pub(super) fn logged(host: &dyn Host) -> Self {
+        Self { lasted_ns: host.number("request\0duration").unwrap_or_default(), sent: Sent::Complete(0) }
     }
 
     /// Returns how long the upstream had it, of all the time that it took.
-    const fn waited_ns(self, nanos: u64) -> u64 {
-        match self {
-            Self::Complete(sending_ns) | Self::Partly(sending_ns) => nanos.saturating_sub(sending_ns),
+    const fn waited_ns(self) -> u64 {
+        match self.sent {
+            Sent::Complete(sending_ns) | Sent::Partly(sending_ns) => self.lasted_ns.saturating_sub(sending_ns),
         }
     }
 }
@@ -135,15 +145,14 @@ impl Worker {
         host: &dyn Host,
         cluster: &str,
         reading: Reading,
+        timing: Timing,
         before: Before,
-        sent: Sent,
         read_rev: bool,
     ) -> Finished {
         let code = host.number("response\0code");
         let grpc = if reading.grpc { grpc_status(host, code) } else { None };
         let flags = host.number("response\0flags").unwrap_or_default();
         let outcome = classify(Logged { code, flags, grpc });
-        let nanos = host.number("request\0duration").unwrap_or_default();
         self.logged = self.logged.wrapping_add(1);
         let sampled = reading.canary || self.logged.is_multiple_of(PRIMARY_SAMPLE);
         let upgraded = code == Some(SWITCHING_PROTOCOLS);
@@ -151,12 +160,14 @@ impl Worker {
             Before::Stream => true,
             // It had no answer for too long, and stays what it was counted as.
             Before::Overdue => false,
-            Before::Nothing if grpc.is_some() || reading.limit_ns.is_none_or(|limit| nanos < limit) => upgraded,
+            Before::Nothing if grpc.is_some() || reading.limit_ns.is_none_or(|limit| timing.lasted_ns < limit) => {
+                upgraded
+            }
             Before::Nothing => upgraded || is_event_stream(host),
             // A call of gRPC that goes on after its headers is a stream.
             Before::Answering { .. } | Before::Stalled => upgraded || grpc.is_some() || is_event_stream(host),
         };
-        let micros = sent.waited_ns(nanos) / 1_000;
+        let micros = timing.waited_ns() / 1_000;
         let waited = if outcome.is_judged() && !stream { reading.waited_us(host, micros, outcome) } else { 0 };
         let sized = sampled && outcome == Outcome::Success && grpc.is_none() && !upgraded;
         Finished {
@@ -164,8 +175,8 @@ impl Worker {
             micros: micros.saturating_sub(waited),
             before,
             stream,
-            abandoned: self.is_abandoned(host, cluster, reading, (outcome, nanos), before, sent),
-            stalled: !stream && self.is_left_still(host, cluster, reading, (outcome, nanos), before),
+            abandoned: self.is_abandoned(host, cluster, reading, (outcome, timing), before),
+            stalled: !stream && self.is_left_still(host, cluster, reading, (outcome, timing), before),
             attempts: if reading.retries { host.number("upstream\0request_attempt_count") } else { None },
             grpc: grpc.map(|status| u32::try_from(status).unwrap_or(u32::MAX)),
             pod: if sampled || outcome.is_error() { text(host, "upstream\0address") } else { None },
@@ -185,18 +196,17 @@ impl Worker {
         host: &dyn Host,
         cluster: &str,
         reading: Reading,
-        (outcome, nanos): (Outcome, u64),
+        (outcome, timing): (Outcome, Timing),
         before: Before,
-        sent: Sent,
     ) -> bool {
         if before == Before::Overdue {
             return !outcome.is_judged();
         }
         // Who leaves before all is sent has not waited.
-        let (Outcome::DisconnectBeforeResponse, Sent::Complete(_)) = (outcome, sent) else { return false };
-        let waited = reading.limit_ns.is_none_or(|limit| sent.waited_ns(nanos) >= limit / 2);
+        let (Outcome::DisconnectBeforeResponse, Sent::Complete(_)) = (outcome, timing.sent) else { return false };
+        let waited = reading.limit_ns.is_none_or(|limit| timing.waited_ns() >= limit / 2);
         let now = host.monotonic_nanos();
-        waited && self.has_share(host, cluster, now.saturating_sub(nanos), now)
+        waited && self.has_share(host, cluster, now.saturating_sub(timing.lasted_ns), now)
     }
 
     /// Returns true if the client gave up a response that had stood still for half the time after which it is stalled:
@@ -206,7 +216,7 @@ impl Worker {
         host: &dyn Host,
         cluster: &str,
         reading: Reading,
-        (outcome, nanos): (Outcome, u64),
+        (outcome, timing): (Outcome, Timing),
         before: Before,
     ) -> bool {
         let (Outcome::DisconnectMidResponse, Before::Answering { sent, looked_ns }) = (outcome, before) else {
@@ -215,7 +225,7 @@ impl Worker {
         let now = host.monotonic_nanos();
         let stood_ns = now.saturating_sub(looked_ns);
         let is_still = stood_ns >= stalled_ns(reading.limit_ns.unwrap_or_default()) / 2 && body_size(host) == sent;
-        is_still && self.has_share(host, cluster, now.saturating_sub(nanos), now)
+        is_still && self.has_share(host, cluster, now.saturating_sub(timing.lasted_ns), now)
     }
 
     /// Returns true if another hang of this client counts here. Costs a call, and only where shares are bounded.

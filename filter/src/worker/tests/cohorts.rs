@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use wingbeat_core::counts::Cohorts;
-use wingbeat_core::histogram::{BINS, bin_of};
+use wingbeat_core::histogram::{BINS, Histogram, bin_of};
 use wingbeat_core::id::Rev;
 
 use super::*;
@@ -339,10 +339,11 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What the test knows of a request. Its latency is its number, in microseconds, so that the histogram names it.
+/// What the test knows of a request.
 #[derive(Debug, Clone)]
 struct Request {
     began_ms: u64,
+    lasted_ms: u64,
     canary: bool,
     code: Option<u64>,
     /// It was older than the limit at a tick while it ran.
@@ -384,15 +385,15 @@ fn check(host: &FakeHost, requests: &[Request], first: u64) -> Result<u64, TestC
     let closed = |it: &Request| it.second() >= first && it.second() < held_up_by.unwrap_or(now).min(now);
     for (cluster, canary) in [(PRIMARY, false), (CANARY, true)] {
         let told = cohorts(host, cluster);
-        let arm = || requests.iter().enumerate().filter(|(_, it)| it.canary == canary && closed(it));
-        let finished = arm().filter(|(_, it)| it.is_finished());
-        let errors = finished.clone().filter(|(_, it)| it.ended == Some(How::Failure)).count();
-        let under_way = arm().filter(|(_, it)| it.is_under_way()).count() as u64;
-        let mut latency: Vec<(u16, u64)> = finished.clone().map(|(number, _)| (bin_of(number as u64), 1)).collect();
-        latency.extend((under_way > 0).then_some((BINS - 1, under_way)));
-        let overdue = arm().filter(|(_, it)| it.is_overdue()).count();
-        // Whole cohorts, no elder open, each once: the histogram names every request.
-        prop_assert_eq!(told.latency.iter().collect::<Vec<_>>(), latency);
+        let arm = || requests.iter().filter(|it| it.canary == canary && closed(it));
+        let finished = arm().filter(|it| it.is_finished());
+        let errors = finished.clone().filter(|it| it.ended == Some(How::Failure)).count();
+        let under_way = arm().filter(|it| it.is_under_way()).count() as u64;
+        let bins = finished.clone().map(|it| (bin_of(it.lasted_ms * 1_000), 1));
+        let latency: Histogram = bins.chain((under_way > 0).then_some((BINS - 1, under_way))).collect();
+        let overdue = arm().filter(|it| it.is_overdue()).count();
+        // Whole cohorts, no elder open, each once.
+        prop_assert_eq!(&told.latency, &latency);
         prop_assert_eq!(sums(&told), (finished.count() as u64 + under_way, errors as u64, overdue as u64));
     }
     Ok(requests.iter().filter(|it| closed(it)).count() as u64)
@@ -416,7 +417,7 @@ proptest! {
                     let stream = 100 + u32::try_from(requests.len()).unwrap();
                     begin(&host, &mut worker, stream, if canary { CANARY } else { PRIMARY });
                     let began_ms = host.now.get() / MS;
-                    requests.push(Request { began_ms, canary, code: None, grew_old: false, ended: None });
+                    requests.push(Request { began_ms, lasted_ms: 0, canary, code: None, grew_old: false, ended: None });
                 }
                 Event::Answer { which, code } => {
                     let Some(at) = open(&requests, which).filter(|at| requests[*at].code.is_none()) else { continue };
@@ -430,7 +431,7 @@ proptest! {
                     let Some(at) = open(&requests, which) else { continue };
                     let stream = 100 + u32::try_from(at).unwrap();
                     requests[at].ended = Some(how);
-                    host.set(stream, "request.duration", &(at as u64 * 1_000).to_le_bytes());
+                    requests[at].lasted_ms = host.now.get() / MS - requests[at].began_ms;
                     let (code, flags) = match how {
                         How::Success => (requests[at].code.unwrap_or(200), 0_u64),
                         How::Failure if requests[at].code == Some(200) => (200, 0x80_0000),
