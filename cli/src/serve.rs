@@ -6,25 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use follow::Known;
+use room::Room;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use wingbeat_controller::document::files::Absence;
-use wingbeat_controller::engine::Engine;
+use wingbeat_api::files::Absence;
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::Store;
+use wingbeat_controller::disk::Disk;
 use wingbeat_controller::http::{self, Api, Readers};
 use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
-use wingbeat_controller::store::Store;
-use wingbeat_controller::store::disk::Disk;
 use wingbeat_xds_server::server::{self, Access, AnonymousReports, NodeList, Security, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::files::{self, Pipes};
 use crate::names;
 use crate::output::{Outcome, Wrong, say};
-
-use follow::Known;
-use room::Room;
 
 pub(crate) mod allocator;
 mod follow;
@@ -47,7 +46,7 @@ pub(crate) struct Args {
     /// Files or folders of documents; changes are taken over as they are written, deletions after 10 s, or on SIGHUP
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     config: Vec<PathBuf>,
-    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_controller=warn
+    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_control=warn
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// Folder that keeps the state [default: $STATE_DIRECTORY, or wingbeat in this user's folder of states]

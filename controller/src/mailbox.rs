@@ -10,14 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use wingbeat_api::setup::Setup;
+use wingbeat_control::view::ProxyView;
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::{NotTaken, Peer, Share, Shares};
+use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::server::{Peer, Share, Shares};
 
 use crate::handle::{Refusal, Verb};
 use crate::outbound::messenger::Answered;
-use crate::setup::Setup;
-use crate::view::ProxyView;
 
 /// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
 /// have more in here than there is room left for all others: half of it, if it is alone.

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
+use wingbeat_api::setup::Setup;
+use wingbeat_control::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
+use wingbeat_control::series::Series;
+use wingbeat_control::view::{Board, EventView, ProxyView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
@@ -13,17 +17,14 @@ use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
-use crate::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
-use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
+use crate::handle::{EventLog, Handle, Newsbox, Refusal, Verb};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
 use crate::memory::{Crowd, give_back};
+use crate::metrics::Rollouts;
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
-use crate::series::Series;
-use crate::setup::Setup;
-use crate::view::{Board, EventView, ProxyView};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
@@ -79,8 +80,8 @@ impl Runtime {
         let told = remembered.last().map_or(0, |event| event.id);
         let events = EventLog::begin(clock.now().as_millis(), remembered);
         let news = Newsbox::default();
-        let refused = RefusedPeers::default();
-        let handle = Handle::new(mailbox.clone(), news.clone(), refused.clone(), shown, events.clone());
+        let rollouts = Rollouts::default();
+        let handle = Handle::new(mailbox.clone(), news.clone(), rollouts.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let mut worker = Worker {
             started: clock.now(),
@@ -97,7 +98,7 @@ impl Runtime {
             mailbox,
             news,
             proxies: Proxies::default(),
-            refused,
+            rollouts,
             asked: BTreeMap::new(),
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
@@ -154,7 +155,7 @@ struct Worker {
     mailbox: Mailbox,
     news: Newsbox,
     proxies: Proxies,
-    refused: RefusedPeers,
+    rollouts: Rollouts,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
     asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
     /// When somebody was asked last while nothing could be stored.
@@ -198,7 +199,7 @@ impl Worker {
         }
         self.answer_queries(round.queries, now);
         for Report { peer, request, reply } in round.reports {
-            let answer = self.engine.report(&peer, &request, self.clock.now());
+            let answer = self.engine.report(&peer.voice(&request.node_id), &request, self.clock.now());
             let _gone = reply.send(answer);
         }
     }
@@ -255,8 +256,7 @@ impl Worker {
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
-            let board = Board { refused: self.refused.clone(), ..self.engine.board(ready, now) };
-            self.board.send_replace(Arc::new(board));
+            self.board.send_replace(Arc::new(self.engine.board(ready, now)));
         }
         let events: Vec<EventView> = told.iter().map(|told| self.tell(told)).collect();
         // Also without any: some may wait for room on the disk.
@@ -266,6 +266,7 @@ impl Worker {
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);
         }
+        self.engine.ended().iter().for_each(|ended| self.rollouts.count(ended));
         for alerted in self.engine.alerts() {
             self.alert(&alerted.canary, &alerted.alert);
         }

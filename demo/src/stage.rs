@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wingbeat_controller::engine::Engine;
+use wingbeat_api::setup::{Audience, Managed, Service as Route, Setup, Workload};
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::memory::Memory;
+use wingbeat_control::view::CanaryView;
 use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::{Runtime, random};
-use wingbeat_controller::setup::{Audience, Managed, Service as Route, Setup, Workload};
-use wingbeat_controller::store::memory::Memory;
-use wingbeat_controller::view::CanaryView;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::rule::{Entries, Rules};

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use wingbeat_controller::document::files::{Absence, Files, Seen, Taken};
-use wingbeat_controller::engine::Engine;
+use wingbeat_api::files::{Absence, Files, Seen, Taken};
+use wingbeat_api::setup::{InUse, Setup};
+use wingbeat_control::engine::Engine;
+use wingbeat_control::view::CanaryView;
+use wingbeat_controller::disk::Disk;
 use wingbeat_controller::handle::{Handle, Verb};
 use wingbeat_controller::runtime::{Runtime, random};
-use wingbeat_controller::setup::{InUse, Setup};
-use wingbeat_controller::store::disk::Disk;
-use wingbeat_controller::view::CanaryView;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};

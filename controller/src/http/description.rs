@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use wingbeat_api::Problem;
+use wingbeat_api::number::Number;
+use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::memory::Memory;
+use wingbeat_control::view::{
+    AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ProxyRouteView, ProxyView, RefusalView,
+    ShareView, VerdictView,
+};
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Plan, PlanInput};
 
 use super::*;
-use crate::document::Problem;
-use crate::engine::Engine;
-use crate::number::Number;
 use crate::runtime::Runtime;
-use crate::setup::{Audience, Managed, Service, Setup, Workload};
-use crate::store::memory::Memory;
-use crate::view::{
-    AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ProxyRouteView, ProxyView, RefusalView,
-    ShareView, VerdictView,
-};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()

@@ -114,13 +114,13 @@ async fn answer(mut request: Request, remote: &Remote, routes: axum::Router, wit
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use wingbeat_api::setup::Setup;
+    use wingbeat_control::engine::Engine;
+    use wingbeat_control::store::memory::Memory;
 
     use super::*;
-    use crate::engine::Engine;
     use crate::http::Readers;
     use crate::runtime::Runtime;
-    use crate::setup::Setup;
-    use crate::store::memory::Memory;
 
     /// A port with room for so many connections.
     async fn port(bounds: Bounds) -> (Runtime, std::net::SocketAddr) {

@@ -44,13 +44,13 @@ pub(super) const SUITES: [Suite; 20] = [
         name: "served-abort",
         claim: "an abort that was served is never taken back",
         tests: &["abort"],
-        ..suite("wingbeat-controller", &["--lib"])
+        ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
         name: "crash-matrix",
         claim: "killed before and after every write, all converge",
         tests: &["crash_matrix"],
-        ..suite("wingbeat-controller", &["--lib"])
+        ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
         name: "step",
@@ -75,7 +75,7 @@ pub(super) const SUITES: [Suite; 20] = [
         name: "check",
         claim: "six mistakes, each with line, column and field",
         tests: &["six_mistakes"],
-        ..suite("wingbeat-controller", &["--test", "documents"])
+        ..suite("wingbeat-api", &["--test", "documents"])
     },
     Suite {
         name: "bad-input",
