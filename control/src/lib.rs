@@ -12,6 +12,7 @@
 pub mod call;
 pub mod engine;
 pub mod forecast;
+pub mod immediate;
 pub mod recording;
 pub mod rollout_end;
 pub mod series;

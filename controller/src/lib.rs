@@ -2,6 +2,7 @@
 //! hooks, alerts and recordings.
 
 pub mod clock;
+mod committer;
 pub mod disk;
 pub mod handle;
 pub mod http;

@@ -68,10 +68,11 @@ impl Stage {
         let control = TcpListener::bind(("127.0.0.1", 0)).await?;
         let control_address = control.local_addr()?;
 
-        let engine = Engine::open(Box::new(Memory::default()), random()?)?;
+        let mut memory = Memory::default();
+        let engine = Engine::load(&mut memory, random()?)?;
         let snapshots = Snapshots::of(engine.lineage());
         let setup = setup(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
-        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
+        let runtime = Runtime::start(engine, Box::new(memory), setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();
         let intake = Arc::new(runtime.handle().clone());
         tokio::spawn(async move {

@@ -111,10 +111,11 @@ impl Control {
         let io = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         listener.set_nonblocking(true)?;
         let snapshots = Snapshots::default();
-        let engine = Engine::open(Box::new(Disk::open(state)?), random()?)?;
+        let mut disk = Disk::open(state)?;
+        let engine = Engine::load(&mut disk, random()?)?;
         let setup = documents.setup(&engine.in_use())?;
         let inside = io.enter();
-        let engine = Runtime::start(engine, setup, snapshots.clone())?;
+        let engine = Runtime::start(engine, Box::new(disk), setup, snapshots.clone())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let intake = Arc::new(engine.handle().clone());
         io.spawn(server::serve(listener, Security::default(), snapshots, intake, std::future::pending()));

@@ -28,6 +28,7 @@ pub(super) use crate::engine::canary::node::Node;
 use wingbeat_api::setup::{Audience, Managed, Measure, cluster_name};
 
 use crate::engine::canary::uncounted::Uncounted;
+use crate::engine::commit::{Proposed, WaitingCommands};
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::recording::Recorded;
@@ -75,6 +76,12 @@ pub(super) struct Canary {
     pub(super) adoption: Adoption,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
+    /// The next step, while it is being stored.
+    pub(super) proposed: Option<Proposed>,
+    /// What was written since, and is taken over once it is.
+    pub(super) rewritten: Option<Box<Managed>>,
+    /// Commands that came since, and are carried out once it is.
+    pub(super) waiting_commands: WaitingCommands,
     /// What people were told of, and is not over.
     noticed: BTreeSet<About>,
     pub(super) assessed: Option<Assessment>,
@@ -151,6 +158,9 @@ impl Canary {
             first_rev,
             adoption,
             unstored: false,
+            proposed: None,
+            rewritten: None,
+            waiting_commands: WaitingCommands::new(),
             noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),

@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 20] = [
+pub(super) const SUITES: [Suite; 21] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -50,6 +50,12 @@ pub(super) const SUITES: [Suite; 20] = [
         name: "crash-matrix",
         claim: "killed before and after every write, all converge",
         tests: &["crash_matrix"],
+        ..suite("wingbeat-control", &["--lib"])
+    },
+    Suite {
+        name: "crash",
+        claim: "every fault at every commit converges; an abort is published before anything is stored, also where that takes 30 s",
+        tests: &["commits::", "crash_matrix"],
         ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
