@@ -17,5 +17,6 @@ pub mod recording;
 pub mod rollout_end;
 pub mod series;
 pub mod store;
+pub mod targets;
 mod terms;
 pub mod view;

@@ -31,7 +31,7 @@ pub use plan::{
     Amendment, Handover, Hook, HookInput, HookKind, MetricInput, MetricSource, NoData, Pace, Plan, PlanError,
     PlanInput, PlanTerms, PlannedMetric, Share, Strategy,
 };
-pub use project::{Projection, Routes, project};
+pub use project::{Projection, Revisions, Routes, project};
 pub use round::{Answer, Asked, Question, Round, Stage, Ticket, question};
 pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Step, step};

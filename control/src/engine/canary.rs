@@ -266,7 +266,7 @@ impl Canary {
     /// Returns how the host's requests find their arm, where not chance alone decides.
     pub(super) fn division(&self) -> Option<Division> {
         let share = match self.routes() {
-            Routes::Shared { share, .. } if !matches!(share, Share::Mirrored(_)) => share,
+            Routes::Shared { share } if !matches!(share, Share::Mirrored(_)) => share,
             Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => return None,
         };
         match &self.managed.audience {
@@ -362,7 +362,7 @@ impl Canary {
         self.asked = None;
         self.flow.changed(self.state.rev, now);
         self.ratios = None;
-        let Routes::Shared { share, .. } = self.routes() else { return };
+        let Routes::Shared { share } = self.routes() else { return };
         self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
             self.judge.step_started(self.judged_weight(share), now);
@@ -402,7 +402,7 @@ impl Canary {
             batch: self.recent.back()?.clone(),
         };
         let weight = match self.routes() {
-            Routes::Shared { share, .. } => self.judged_weight(share),
+            Routes::Shared { share } => self.judged_weight(share),
             Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
         };
         Some(Recorded {
@@ -459,7 +459,7 @@ impl Canary {
     }
 
     fn has_users(&self) -> bool {
-        matches!(self.routes(), Routes::Shared { share, .. } if share.has_users())
+        matches!(self.routes(), Routes::Shared { share } if share.has_users())
     }
 
     fn readiness(&self, revision: Option<&Revision>) -> Readiness {

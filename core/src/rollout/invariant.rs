@@ -15,7 +15,7 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (after.rev >= before.rev, "the rev never falls"),
         (after.rollout >= before.rollout, "the number of the rollout never falls"),
         (after.changed >= before.changed, "time never runs backwards"),
-        ((new.rev == old.rev) == (new.routes == old.routes), "routes change with the rev, and only with it"),
+        ((new.rev == old.rev) == new.serves_as(&old), "routes change with the rev, and only with it"),
         (
             new.rev == old.rev || new.rev == old.rev.next() || leaves_one_out(before, after),
             "a step raises the rev by one; only the first routes after a restart leave out an abort's",
@@ -66,7 +66,7 @@ fn stands(before: &State, after: &State) -> bool {
             | Phase::Succeeded { .. }),
         ) => {
             let same_phase = core::mem::discriminant(old) == core::mem::discriminant(new);
-            same_phase && before.rollout == after.rollout && project(before).routes == project(after).routes
+            same_phase && before.rollout == after.rollout && project(before).serves_as(&project(after))
         }
     }
 }
@@ -74,7 +74,7 @@ fn stands(before: &State, after: &State) -> bool {
 const fn has_canary(routes: &Routes) -> bool {
     match routes {
         Routes::Nowhere | Routes::Settled(_) => false,
-        Routes::Shared { share, .. } => share.has_users() || matches!(share, Share::Mirrored(_)),
+        Routes::Shared { share } => share.has_users() || matches!(share, Share::Mirrored(_)),
     }
 }
 
@@ -90,7 +90,7 @@ fn is_refused(before: &State, after: &State) -> bool {
 
 fn rises(old: &Routes, new: &Routes) -> bool {
     match new {
-        Routes::Shared { share, .. } => share.shown() > old.canary_weight(),
+        Routes::Shared { share } => share.shown() > old.canary_weight(),
         Routes::Nowhere | Routes::Settled(_) => false,
     }
 }

@@ -204,7 +204,10 @@ fn an_abort_is_published_before_anything_is_stored() {
             assert!(life.bad <= undisturbed.bad, "{fault:?} from {first}: {life:?}, undisturbed {:?}", undisturbed.bad);
         }
     }
-    println!("storing takes 30 s: {out} rollouts, each out after {} ms as where it takes none", undisturbed.bad.as_millis());
+    println!(
+        "storing takes 30 s: {out} rollouts, each out after {} ms as where it takes none",
+        undisturbed.bad.as_millis()
+    );
     assert!(slow > 10, "the canary was served in {slow} of {out}");
 }
 
