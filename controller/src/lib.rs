@@ -12,4 +12,6 @@ pub mod metrics;
 pub mod outbound;
 mod proxies;
 pub mod recorder;
+pub mod refused_peers;
 pub mod runtime;
+pub mod verb;

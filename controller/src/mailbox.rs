@@ -18,8 +18,8 @@ use wingbeat_xds_server::not_taken::NotTaken;
 use wingbeat_xds_server::server::{Peer, Share, Shares};
 
 use crate::committer::Outcome;
-use crate::handle::{Refusal, Verb};
 use crate::outbound::messenger::Answered;
+use crate::verb::{Refusal, Verb};
 
 /// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
 /// have more in here than there is room left for all others: half of it, if it is alone.

@@ -19,7 +19,7 @@ use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
 use crate::committer::Committer;
-use crate::handle::{EventLog, Handle, Newsbox, Refusal, Verb};
+use crate::handle::{EventLog, Handle, Newsbox};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
 use crate::memory::{Crowd, give_back};
 use crate::metrics::Rollouts;
@@ -27,6 +27,7 @@ use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
+use crate::verb::{Refusal, Verb};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within

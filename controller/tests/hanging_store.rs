@@ -8,8 +8,9 @@ use wingbeat_api::Set;
 use wingbeat_control::engine::Engine;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_control::store::{Entries, Store, StoreError, Write};
-use wingbeat_controller::handle::{Handle, Verb};
+use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::Runtime;
+use wingbeat_controller::verb::Verb;
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::store::Store as Snapshots;
 

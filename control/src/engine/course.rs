@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Returns the requests of primary and canary in so much time, on average.
-    fn expected(&self, routes: &Routes, span: Span) -> (f64, f64) {
+    fn expected(&self, routes: Routes, span: Span) -> (f64, f64) {
         let requests = self.rps * span.as_secs_f64();
         let Routes::Shared { share } = routes else { return (requests, 0.0) };
         let canary = match share {
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
 
     /// Draws what has happened since the report before.
     fn report(&mut self, tick: Span) {
-        let (primary, canary) = self.world.expected(&self.canary.routes(), tick);
+        let (primary, canary) = self.world.expected(self.canary.routes(), tick);
         let rev = self.canary.state.rev;
         for (arm, mean, answers) in
             [(Arm::Primary, primary, &self.world.before), (Arm::Canary, canary, &self.world.after)]

@@ -3,7 +3,7 @@
 use super::event::{Command, Event};
 use super::plan::{Handover, Plan, Share};
 use super::project::{Routes, project};
-use super::round::question;
+use super::question::question;
 use super::safety::may_abort_unstored;
 use super::state::{Phase, State};
 use crate::weight::BasisPoints;
@@ -21,10 +21,10 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
             "a step raises the rev by one; only the first routes after a restart leave out an abort's",
         ),
         (
-            !matches!(event, Event::Command(Command::Abort)) || !has_canary(&new.routes) || is_refused(before, after),
+            !matches!(event, Event::Command(Command::Abort)) || !has_canary(new.routes) || is_refused(before, after),
             "an abort takes everything from the canary at once, or is refused",
         ),
-        (!rises(&old.routes, &new.routes) || may_rise(event), "only time and answers raise the canary's share"),
+        (!rises(old.routes, new.routes) || may_rise(event), "only time and answers raise the canary's share"),
         (
             skips_nothing(plan, before, after),
             "a rollout goes up one position at a time, and back only to the first weight",
@@ -71,7 +71,7 @@ fn stands(before: &State, after: &State) -> bool {
     }
 }
 
-const fn has_canary(routes: &Routes) -> bool {
+const fn has_canary(routes: Routes) -> bool {
     match routes {
         Routes::Nowhere | Routes::Settled(_) => false,
         Routes::Shared { share } => share.has_users() || matches!(share, Share::Mirrored(_)),
@@ -88,7 +88,7 @@ fn is_refused(before: &State, after: &State) -> bool {
     before == after
 }
 
-fn rises(old: &Routes, new: &Routes) -> bool {
+fn rises(old: Routes, new: Routes) -> bool {
     match new {
         Routes::Shared { share } => share.shown() > old.canary_weight(),
         Routes::Nowhere | Routes::Settled(_) => false,
