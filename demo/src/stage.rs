@@ -26,21 +26,12 @@ use wingbeat_xds_server::server;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::envoy::{Binary, Envoy};
+use crate::names::{CANARY, HOST, NAME, NAMESPACE, PRIMARY};
 use crate::port::Port;
 use crate::scene::{Scenario, Scene};
 use crate::service::{Behaviour, Service};
 use crate::visitor;
 
-/// Namespace of the canary.
-pub const NAMESPACE: &str = "demo";
-/// Name of the canary and of its workload.
-pub const NAME: &str = "backend";
-/// Host of the requests.
-pub const HOST: &str = "backend.local";
-/// The revision that serves at first.
-pub const PRIMARY: &str = "1.4.0";
-/// The revision that is rolled out.
-pub const CANARY: &str = "1.4.1";
 /// The Listener that Envoy serves the service by.
 const LISTENER: &str = "public";
 /// Steps of an A/B test.
