@@ -310,6 +310,8 @@ impl Worker {
         if let Some(recorder) = self.recorder.take() {
             self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
         }
+        // An abort that was just served is stored, too.
+        self.engine.tick(self.clock.now());
         // Dropping the committer waits until they are carried out.
         self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
     }
