@@ -63,7 +63,7 @@ fn shown(module: &Module) -> String {
 fn graph(files: &[(Module, syn::File)]) -> Graph {
     let modules: BTreeSet<&Module> = files.iter().map(|(module, _)| module).collect();
     let named = |(module, file): &(Module, syn::File)| {
-        let mut names = Names { module, paths: BTreeSet::new() };
+        let mut names = Names { module, modules: &modules, paths: BTreeSet::new() };
         names.visit_file(file);
         let needed = names.paths.into_iter().filter_map(|path| {
             let longest = (0..=path.len()).rev().map(|length| path.iter().take(length).cloned().collect::<Module>());
@@ -77,6 +77,7 @@ fn graph(files: &[(Module, syn::File)]) -> Graph {
 /// The paths that a file names within its crate, from the crate's root.
 struct Names<'a> {
     module: &'a Module,
+    modules: &'a BTreeSet<&'a Module>,
     paths: BTreeSet<Module>,
 }
 
@@ -87,6 +88,10 @@ impl Names<'_> {
             Some((first, rest)) if first == "crate" => (Module::new(), rest),
             Some((first, rest)) if first == "self" => (self.module.clone(), rest),
             Some((first, _)) if first == "super" => (self.module.clone(), path),
+            // A module below this one may be named without a word before it.
+            Some((first, _)) if self.modules.contains(&[&self.module[..], std::slice::from_ref(first)].concat()) => {
+                (self.module.clone(), path)
+            }
             Some(_) | None => return,
         };
         while let Some((_, others)) = rest.split_first().filter(|(first, _)| *first == "super") {
@@ -195,8 +200,10 @@ mod tests {
             ("x/src/c.rs", "use super::a::{self, A as Other};"),
         ];
         assert_eq!(circles_of(&through_a_third), [set(&["a", "b", "c"])]);
-        let with_its_child = [("x/src/a.rs", "mod b; use self::b::B;"), ("x/src/a/b.rs", "impl super::A {}")];
-        assert_eq!(circles_of(&with_its_child), [set(&["a", "a/b"])]);
+        for named in ["use self::b::B;", "use b::B;", "fn f() { b::g() }"] {
+            let with_its_child = [("x/src/a.rs", named), ("x/src/a/b.rs", "impl super::A {}")];
+            assert_eq!(circles_of(&with_its_child), [set(&["a", "a/b"])], "{named}");
+        }
     }
 
     #[test]
