@@ -16,6 +16,17 @@ pub struct Call {
     pub ticket: Ticket,
     /// Who is asked.
     pub whom: CallTarget,
+    /// When to ask.
+    pub turn: CallTurn,
+}
+
+/// When to ask a question that is not on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallTurn {
+    /// At once.
+    Now,
+    /// Not yet: a step is being stored, which may have answered it. What is on its way stays on its way.
+    Later,
 }
 
 /// Who is asked.

@@ -20,7 +20,7 @@ use wingbeat_xds_server::lineage::{Adoption, Lineage};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::version::Version;
 
-use crate::call::{Call, CallTarget};
+use crate::call::{Call, CallTarget, CallTurn};
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
@@ -173,7 +173,8 @@ impl Engine {
                 let name = CanaryName::new(namespace, name);
                 let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
                 let away_since = read_or_leave_aside(entries, &away_key(&name))?;
-                unconfigured.insert(name, Unconfigured { record, evidence, unstored: false, away_since });
+                let (unstored, proposed) = (false, None);
+                unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since, proposed });
             }
         }
         let (lineage, unstored_lineage) = lineage(entries, &random)?;
@@ -246,7 +247,8 @@ impl Engine {
                 self.views.forget(&name);
                 self.missing.remove(&name);
                 self.emit(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
-                self.unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since: None });
+                let proposed = canary.proposed;
+                self.unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since: None, proposed });
             }
         }
         self.texts.take(&desired.texts);
@@ -312,7 +314,8 @@ impl Engine {
                     Some(MetricProvider::Filters(_)) | None => None,
                 },
             };
-            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
+            let turn = if canary.proposed.is_none() { CallTurn::Now } else { CallTurn::Later };
+            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom, turn }));
         }
         calls
     }
@@ -327,6 +330,13 @@ impl Engine {
 
     /// Takes an answer. One that comes too late changes nothing.
     pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
+        if let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_some()) {
+            let open = question(&canary.config.plan, &canary.state);
+            if open.is_some_and(|open| open.ticket == ticket) {
+                canary.waiting_answer = Some((ticket, answer));
+            }
+            return;
+        }
         let answer = self.screen_answer(name, ticket, answer, now);
         self.apply(name, &Event::Answer(ticket, answer), now);
     }
@@ -474,6 +484,7 @@ impl Engine {
     /// Manages a canary from now on: a new one, or one that was stored.
     fn attach(&mut self, name: &CanaryName, config: wingbeat_api::desired_state::CanaryConfig, now: Timestamp) {
         let unconfigured = self.unconfigured.attach(name);
+        let proposed = unconfigured.as_ref().and_then(|unconfigured| unconfigured.proposed);
         let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);
         let (mut record, evidence, unstored) = unconfigured
             .map_or_else(fresh, |unconfigured| (unconfigured.record, unconfigured.evidence, unconfigured.unstored));
@@ -485,6 +496,7 @@ impl Engine {
         }
         let mut canary = Canary::new(config, record, now);
         canary.unstored = unstored;
+        canary.proposed = proposed.filter(|proposed| self.commits.is_under_way(proposed.id));
         // Open windows were written down with the evidence, and belong to the same rollout.
         let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
         if !goes_on {

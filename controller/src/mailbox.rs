@@ -41,12 +41,11 @@ pub(crate) struct Report {
     pub(crate) reply: oneshot::Sender<Result<ReportResponse, ReportRefusal>>,
 }
 
-/// What a person or a script wants, somebody outside has answered, or came of a commit.
+/// What a person or a script wants, or somebody outside has answered.
 #[derive(Debug)]
 pub(crate) enum Order {
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
-    Stored(Outcome),
 }
 
 /// Where the answer to a query for the proxies goes.
@@ -56,6 +55,7 @@ pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) desired: Option<Box<DesiredState>>,
+    pub(crate) stored: Vec<Outcome>,
     pub(crate) orders: Vec<Order>,
     pub(crate) queries: Vec<ProxiesReply>,
     pub(crate) reports: Vec<Report>,
@@ -78,8 +78,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lanes {
     reports: Reports,
-    /// At most [`MAX_COMMANDS`] commands, an answer for each question that is open, and what came of each commit.
+    /// At most [`MAX_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
+    /// What came of each commit.
+    stored: Vec<Outcome>,
     queries: Vec<ProxiesReply>,
     /// The latest: one that was not looked at yet is out of date.
     desired: Option<Box<DesiredState>>,
@@ -170,7 +172,7 @@ impl Mailbox {
         self.put(|lanes| {
             let is_bounded = |order: &&Order| match order {
                 Order::Command { .. } => true,
-                Order::Answer(_) | Order::Stored(_) => false,
+                Order::Answer(_) => false,
             };
             let fits = lanes.orders.iter().filter(is_bounded).count() < MAX_COMMANDS;
             if fits {
@@ -188,12 +190,16 @@ impl Mailbox {
         });
     }
 
-    /// Hands in what came of a commit: one to a commit, so that there is always room.
+    /// Hands in what came of a commit: one to a commit, so that there is always room. It is kept though nothing else is
+    /// taken any more.
     pub(crate) fn stored(&self, outcome: Outcome) {
-        self.put(|lanes| {
-            lanes.orders.push_back(Order::Stored(outcome));
-            true
-        });
+        self.lock().stored.push(outcome);
+        self.0.filled.notify_one();
+    }
+
+    /// Returns what came of commits and was not taken yet.
+    pub(crate) fn take_stored(&self) -> Vec<Outcome> {
+        std::mem::take(&mut self.lock().stored)
     }
 
     /// Hands in what is to be managed from now on. False if the engine has ended.
@@ -207,14 +213,17 @@ impl Mailbox {
     /// Nothing more is taken.
     pub(crate) fn close(&self) {
         let mut lanes = self.lock();
-        *lanes = Lanes { is_closed: true, ..Lanes::default() };
+        *lanes = Lanes { is_closed: true, stored: std::mem::take(&mut lanes.stored), ..Lanes::default() };
         self.0.filled.notify_all();
     }
 
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
-            let is_empty = lanes.desired.is_none() && lanes.orders.is_empty() && lanes.queries.is_empty();
+            let is_empty = lanes.desired.is_none()
+                && lanes.orders.is_empty()
+                && lanes.queries.is_empty()
+                && lanes.stored.is_empty();
             !lanes.is_closed && is_empty && lanes.reports.is_empty()
         };
         let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
@@ -225,6 +234,7 @@ impl Mailbox {
         self.0.beat.store(self.age(), Ordering::Relaxed);
         Some(Round {
             desired: lanes.desired.take(),
+            stored: std::mem::take(&mut lanes.stored),
             orders: lanes.orders.drain(..).collect(),
             queries: std::mem::take(&mut lanes.queries),
             reports: lanes.reports.take(REPORTS_PER_ROUND),

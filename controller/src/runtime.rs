@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use wingbeat_api::desired_state::DesiredState;
+use wingbeat_control::call::CallTurn;
 use wingbeat_control::engine::{
-    CommandTicket, Commanded, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
+    CommandTicket, Commanded, Commit, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
 };
 use wingbeat_control::series::Series;
 use wingbeat_control::store::Store;
@@ -21,7 +22,7 @@ use wingbeat_xds_server::render::Renderer;
 
 use crate::allocator::{AllocatorTrim, give_back};
 use crate::clock::Clock;
-use crate::committer::Committer;
+use crate::committer::{Committer, Outcome};
 use crate::handle::{ClientEventQueue, EventLog, Handle};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
 use crate::metrics::Rollouts;
@@ -94,7 +95,8 @@ impl Runtime {
             }
         }
         let confirmed = mailbox.clone();
-        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome))?;
+        let closes = mailbox.clone();
+        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome), move || closes.close())?;
         let (board, shown) = watch::channel(Arc::new(ServerStatus::default()));
         let remembered = engine.restored();
         let told = remembered.last().map_or(0, |event| event.id);
@@ -219,6 +221,7 @@ impl EngineThread {
         if let Some(desired) = round.desired {
             self.engine.configure(*desired, now);
         }
+        self.settle(round.stored, now);
         for order in round.orders {
             self.carry_out(order, now);
         }
@@ -226,6 +229,16 @@ impl EngineThread {
         for Report { peer, request, reply } in round.reports {
             let answer = self.engine.report(&peer.source(&request.node_id), &request, self.clock.now());
             let _gone = reply.send(answer);
+        }
+    }
+
+    /// Tells the engine what came of commits.
+    fn settle(&mut self, outcomes: Vec<Outcome>, now: Timestamp) {
+        for (id, outcome) in outcomes {
+            match outcome {
+                Ok(()) => self.engine.committed(id, now),
+                Err(error) => self.engine.refused(id, error, now),
+            }
         }
     }
 
@@ -267,8 +280,6 @@ impl EngineThread {
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
-            Order::Stored((id, Ok(()))) => self.engine.committed(id, now),
-            Order::Stored((id, Err(error))) => self.engine.refused(id, error, now),
         }
     }
 
@@ -312,15 +323,20 @@ impl EngineThread {
         self.ask(now);
     }
 
-    /// Leaves nothing behind.
+    /// Leaves nothing behind: what is under way is waited for, taken over and told, and aborts that are served are stored.
     fn end(&mut self) {
+        let now = self.clock.now();
+        if let Some(mut store) = self.committer.finish() {
+            self.settle(self.mailbox.take_stored(), now);
+            self.engine.finish();
+            self.act();
+            for Commit { id, writes } in self.committer.late() {
+                self.settle(vec![(id, store.commit(&writes))], now);
+            }
+        }
         if let Some(recorder) = self.recorder.take() {
             self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
         }
-        // An abort that was just served is stored, too.
-        self.engine.tick(self.clock.now());
-        // Dropping the committer waits until they are carried out.
-        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
     }
 
     /// Puts the questions that are open and not on their way yet.
@@ -338,7 +354,7 @@ impl EngineThread {
                 }
                 asking.abort();
             }
-            if may_ask {
+            if may_ask && call.turn == CallTurn::Now {
                 if !self.engine.stores() {
                     self.asked_in_vain = now;
                 }

@@ -61,7 +61,9 @@ impl Engine {
             None => canary.state.clone(),
         };
         let stepped = step(&canary.config.plan, &from, event, now);
-        let aborts = recovery::may_abort_unstored(&canary.state, &stepped.state);
+        // Where the step that is being stored leaves nothing that an abort could go back to, a restart would not look for one.
+        let aborts = recovery::may_abort_unstored(&canary.state, &stepped.state)
+            && canary.proposed.is_none_or(|proposed| proposed.may_be_aborted);
         if canary.proposed.is_some() && !aborts {
             return Fed::Held;
         }
@@ -107,9 +109,10 @@ impl Engine {
             Ok(entry) => entry,
             Err(error) => return Fed::Refused(error.to_string()),
         };
-        let rev = proposal.record.state.rev;
+        let state = &proposal.record.state;
+        let (rev, may_be_aborted) = (state.rev, state.may_be_aborted_unstored());
         let id = self.commits.put(Purpose::Step(Box::new(proposal)), vec![entry]);
-        self.canaries.change(&name, |canary| canary.proposed = Some(Proposed { id, rev }));
+        self.canaries.change(&name, |canary| canary.proposed = Some(Proposed { id, rev, may_be_aborted }));
         Fed::Proposed
     }
 
@@ -177,7 +180,7 @@ impl Engine {
                 }
             }
             Some(_) | None => {
-                // Where it is configured again, this is what is stored of it.
+                // Should it be configured again, this is what is stored of it.
                 self.unconfigured.overwrite(&name, record);
                 if let Some(ticket) = command {
                     let why = format!("{name} was rolled back or removed meanwhile");
@@ -251,6 +254,15 @@ impl Engine {
             self.reconfigure(name, *config, now);
             self.mark_due(name);
         }
+        if let Some((ticket, answer)) = self.canaries.measure(name).and_then(|canary| canary.waiting_answer.take()) {
+            self.answer(name, ticket, answer, now);
+        }
+        if let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
+            && std::mem::take(&mut canary.adoption_unstored)
+            && let Ok(entry) = entry(name, &canary.record())
+        {
+            self.commits.put(Purpose::Note, vec![entry]);
+        }
         while let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
             && let Some(WaitingCommand { command, id, ticket }) = canary.waiting_commands.pop_front()
         {
@@ -265,7 +277,11 @@ impl Engine {
     pub(super) fn reconfigure(&mut self, name: &CanaryName, config: CanaryConfig, now: Timestamp) {
         let Some(canary) = self.canaries.measure(name) else { return };
         if canary.proposed.is_some() {
+            // No step depends on where the revisions are: pods come and go while a disk hangs.
+            let workload = config.workload.clone();
             canary.rewritten = Some(Box::new(config));
+            self.canaries.move_revisions(name, workload.revisions);
+            self.routes_changed = true;
             return;
         }
         canary.rewritten = None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_api::desired_state::CanaryConfig;
-use wingbeat_core::id::{Arm, CanaryName, ClusterName};
+use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::{Adoption, Unadopted};
 use wingbeat_xds_server::model::Listener;
@@ -62,6 +62,16 @@ impl Canaries {
         self.served.entry(name.clone()).or_default().renew(canary);
         self.index(name);
         waiting
+    }
+
+    /// Has a canary's revisions at these endpoints from now on, whatever else of its configuration waits.
+    pub(super) fn move_revisions(&mut self, name: &CanaryName, revisions: BTreeMap<Revision, Vec<(String, u16)>>) {
+        let Some(canary) = self.by_name.get_mut(name) else { return };
+        // What is in use stays, wherever the next step leads.
+        for (revision, endpoints) in revisions {
+            canary.config.workload.revisions.insert(revision, endpoints);
+        }
+        self.served.entry(name.clone()).or_default().renew(canary);
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {

@@ -15,7 +15,7 @@ use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{
-    Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question,
+    Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, Ticket, project, question,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
@@ -80,8 +80,12 @@ pub(super) struct Canary {
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
     pub(super) rewritten: Option<Box<CanaryConfig>>,
+    /// The answer to the question that is open, if it came since.
+    pub(super) waiting_answer: Option<(Ticket, Answer)>,
     /// Commands that came since, and are carried out once it is.
     pub(super) waiting_commands: WaitingCommands,
+    /// That proxies have routes of another state is to be stored once it is.
+    pub(super) adoption_unstored: bool,
     /// What people were told of, and is not over.
     noticed: BTreeSet<NoticeSubject>,
     pub(super) assessed: Option<Assessment>,
@@ -160,7 +164,9 @@ impl Canary {
             unstored: false,
             proposed: None,
             rewritten: None,
+            waiting_answer: None,
             waiting_commands: WaitingCommands::new(),
+            adoption_unstored: false,
             noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),

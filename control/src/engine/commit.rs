@@ -125,6 +125,11 @@ impl Commits {
         self.failed.as_ref().map(|(_, error)| error)
     }
 
+    /// Returns true if it is not known what came of a commit.
+    pub(super) fn is_under_way(&self, id: CommitId) -> bool {
+        self.under_way.contains_key(&id)
+    }
+
     /// Returns true if a commit of this kind is under way.
     pub(super) fn has(&self, is_one: impl Fn(&Purpose) -> bool) -> bool {
         self.under_way.values().any(is_one)

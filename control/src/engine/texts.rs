@@ -91,9 +91,9 @@ impl Texts {
         for write in writes {
             let key = write.key().clone();
             match &write {
-                Write::Put(..) => drop(self.stored.remove(&key)),
-                // What is to be deleted is there.
-                Write::Delete(_) => drop(self.stored.insert(key.clone(), Version::of([]))),
+                Write::Put(..) if key == MARK => drop(self.stored.remove(&key)),
+                // Something may be there, which is to be deleted should nobody want it any more.
+                Write::Put(..) | Write::Delete(_) => drop(self.stored.insert(key.clone(), Version::of([]))),
             }
             self.unstored.entry(key).or_insert(write);
         }

@@ -43,6 +43,7 @@ impl Engine {
                 canary.observe(batch);
                 if self.records.is_on && is_taken {
                     self.records.hold(canary.judged_window());
+                    self.records.relieve();
                 }
                 self.policy_is_stale = true;
                 self.mark_due(&name);
@@ -108,6 +109,7 @@ impl Engine {
         self.apply(name, &Event::Tick(facts), now);
         while let Some(canary) = self.canaries.get(name)
             && !canary.is_contested()
+            && canary.proposed.is_none()
             && let Some(open) = question(&canary.config.plan, &canary.state)
             && let QuestionSubject::Metric(place) = open.asked
             && let Some(answer) = canary.evaluate(place, now)
@@ -133,16 +135,31 @@ impl Engine {
             // Not served yet.
             return;
         }
-        let unstored = self.canaries.unstored().filter_map(|name| Some((name, self.canaries.get(name)?)));
-        let entry = |(name, canary): (&CanaryName, &Canary)| {
-            Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
-        };
-        let (aborts, entries): (Vec<(CanaryName, Rev)>, Vec<Write>) = unstored.filter_map(entry).unzip();
+        let (aborts, entries) = self.unstored_aborts();
         let is_under_way = || self.commits.has(|purpose| matches!(purpose, Purpose::Aborts(_)));
         if aborts.is_empty() || self.commits.refuse(now).is_some() || is_under_way() {
             return;
         }
         self.commits.put(Purpose::Aborts(aborts), entries);
+    }
+
+    /// Returns the aborts that are not stored, with what is to be stored of them.
+    fn unstored_aborts(&self) -> (Vec<(CanaryName, Rev)>, Vec<Write>) {
+        // What is stored after an abort comes after it: it is not to be overwritten.
+        let unstored = self.canaries.unstored().filter_map(|name| Some((name, self.canaries.get(name)?)));
+        let unstored = unstored.filter(|(_, canary)| canary.proposed.is_none());
+        let entry = |(name, canary): (&CanaryName, &Canary)| {
+            Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
+        };
+        unstored.filter_map(entry).unzip()
+    }
+
+    /// Hands the aborts in that are served and not stored, whatever else is under way or has failed: nothing comes after it.
+    pub fn finish(&mut self) {
+        let (aborts, entries) = self.unstored_aborts();
+        if !aborts.is_empty() {
+            self.commits.put(Purpose::Aborts(aborts), entries);
+        }
     }
 
     /// Notes that these aborts are stored: filters need not count any more for them.

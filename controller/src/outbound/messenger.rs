@@ -58,7 +58,7 @@ impl Messenger {
     pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) -> AbortHandle {
         let (client, posting) = (self.client.clone(), self.posting.clone());
         let asking = self.tokio.spawn(async move {
-            let Call { canary, ticket, whom } = call;
+            let Call { canary, ticket, whom, turn: _ } = call;
             let (answer, measured) = match whom {
                 CallTarget::Hook { hook, phase, checksum } => {
                     let (name, namespace) = (canary.name.clone(), canary.namespace.clone());

@@ -37,7 +37,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transi
         Event::Command(command) => taken.command(*command),
         Event::Answer(ticket, answer) => taken.answer(ticket, answer),
         // What is further ahead is no abort of ours, and a peer may make it up.
-        Event::RevObserved(rev) if *rev == state.unstored_abort() => taken.later_rev(),
+        Event::RevObserved(rev) if state.is_unstored_abort(*rev) => taken.later_rev(),
         Event::RevObserved(_) => {}
     }
     let TransitionBuilder { state: mut next, effects, .. } = taken;

@@ -68,8 +68,7 @@ impl Canary {
     /// `before` says how many took part in the rollout before the restart: the first to be heard again is not the only one.
     pub(in crate::engine) fn served_abort(&self, shown: Rev, before: impl FnOnce() -> usize) -> Option<Rev> {
         self.state.resumed?;
-        let abort = self.state.unstored_abort();
-        if shown != abort {
+        if !self.state.is_unstored_abort(shown) {
             return None;
         }
         let sources = |serving: &dyn Fn(&Node) -> bool| {
@@ -81,7 +80,7 @@ impl Canary {
         // Who is there need not be counted again.
         let there = if heard >= 3 { heard } else { heard.max(before()) };
         let needed = if there >= 3 { 2 } else { 1 };
-        (sources(&|node| node.rev == abort) >= needed).then_some(abort)
+        (sources(&|node| node.rev == shown) >= needed).then_some(shown)
     }
 
     /// Returns what people are to be told that they were not told yet.
