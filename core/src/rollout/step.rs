@@ -19,7 +19,7 @@ mod progress;
 mod promotion;
 mod refusal;
 
-/// What a step came to.
+/// What an event does to a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// To be stored before anything else is done.
@@ -59,7 +59,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transi
     Transition { state: next, effects }
 }
 
-/// A step that is being taken.
+/// A transition that is being made.
 struct TransitionBuilder<'a> {
     plan: &'a Plan,
     now: Timestamp,
