@@ -1,4 +1,4 @@
-//! What is to be managed: canaries with their workloads, and where the Envoys listen.
+//! The desired state: canaries with their workloads, and where the Envoys listen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::hook::Hook;
 use crate::query::Query;
 use crate::refused_file::RefusedFileView;
 
-/// Everything that is managed.
+/// The desired state of everything that is configured.
 #[derive(Debug, Clone, Default)]
 pub struct DesiredState {
     /// The canaries, each with what it needs.
@@ -41,7 +41,7 @@ pub struct DesiredState {
     pub texts: BTreeMap<String, Vec<Part>>,
 }
 
-/// A canary and its workload.
+/// The configuration of a canary, with its workload.
 #[derive(Debug, Clone)]
 pub struct CanaryConfig {
     /// How its rollouts go.
@@ -62,7 +62,7 @@ pub struct CanaryConfig {
     pub alerts: Vec<Channel>,
 }
 
-/// How a metric is looked at.
+/// Where a metric is measured.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetricProvider {
     /// From what the filters report.
@@ -87,7 +87,7 @@ impl MetricProvider {
     }
 }
 
-/// Who gets the canary, of those that its share is for.
+/// Which requests are routed to the canary, of those that its weight is for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum Targeting {
     /// Chance decides, request by request.

@@ -67,7 +67,7 @@ pub use persisted::OpenError;
 pub use reporters::Reporter;
 pub use status::rfc3339;
 
-/// A node that said nothing for so long carries no traffic that counts.
+/// A node without a report for this time carries no traffic that counts.
 const NODE_TIMEOUT: Span = Span::from_secs(5);
 
 /// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
@@ -137,10 +137,10 @@ pub struct Engine {
     ended: Vec<RolloutEnd>,
 }
 
-/// Something that people are told.
+/// An event of a rollout, as users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutEvent {
-    /// Whom it concerns.
+    /// The canary that it concerns.
     pub canary: CanaryName,
     /// Its rollout at that time.
     pub rollout: RolloutId,
@@ -152,10 +152,10 @@ pub struct RolloutEvent {
     pub at: Timestamp,
 }
 
-/// A message to people.
+/// An alert about a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutAlert {
-    /// Whom it concerns.
+    /// The canary that it concerns.
     pub canary: CanaryName,
     /// The message.
     pub alert: Alert,
@@ -312,7 +312,7 @@ impl Engine {
         }
         for (name, canary) in self.canaries.asking().filter(|(_, canary)| !canary.is_contested()) {
             let Some(open) = question(&canary.config.plan, &canary.state) else { continue };
-            let whom = match open.asked {
+            let target = match open.asked {
                 QuestionSubject::Hook(place) => canary.config.hooks.get(place).map(|hook| CallTarget::Hook {
                     hook: hook.clone(),
                     phase: open.phase.to_owned(),
@@ -324,7 +324,7 @@ impl Engine {
                     Some(MetricProvider::Filters(_)) | None => None,
                 },
             };
-            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
+            calls.extend(target.map(|target| Call { canary: name.clone(), ticket: open.ticket, target }));
         }
         calls
     }
@@ -368,7 +368,7 @@ impl Engine {
         std::mem::take(&mut self.routes_changed)
     }
 
-    /// Returns what is shown.
+    /// Returns the status of the server and of all canaries.
     pub fn status(&mut self, ready: bool, now: Timestamp) -> ServerStatus {
         let unstorable = self.commits.failure().map(ToString::to_string);
         let nodes = self.fleet.nodes();
@@ -395,7 +395,7 @@ impl Engine {
         self.commits.take()
     }
 
-    /// Returns what people are to be told, and forgets it.
+    /// Takes the events that are to be published.
     pub fn take_events(&mut self) -> Vec<RolloutEvent> {
         std::mem::take(&mut self.outbox)
     }
@@ -493,7 +493,7 @@ impl Engine {
         self.outbox.push(RolloutEvent { canary: name.clone(), rollout, severity, text, at: now });
     }
 
-    /// The next tick looks at it, and it is shown anew.
+    /// The next tick evaluates it, and its status is rendered anew.
     fn mark_due(&mut self, name: &CanaryName) {
         self.views.is_stale(name);
         if !self.due.contains(name) {

@@ -14,7 +14,7 @@ use wingbeat_control::engine::{Commit, CommitId};
 use wingbeat_control::store::{Store, StoreError, Write};
 
 /// Bytes of what is stored in one transaction; what waits beyond is stored in the next one. A checkpoint alone may be larger.
-const MOST_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// A store that gives room back with its next commit gets one within this time.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,7 +72,7 @@ fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(O
         };
         let mut bytes = size(&first);
         let mut batch = vec![first];
-        while bytes < MOST_BYTES
+        while bytes < MAX_BYTES
             && let Ok(commit) = commits.try_recv()
         {
             bytes = bytes.saturating_add(size(&commit));

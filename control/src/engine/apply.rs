@@ -10,7 +10,7 @@ use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
 use crate::engine::commit::{
-    Checkpointed, CommandTicket, Commanded, CommitId, MOST_WAITING, Proposal, Proposed, Purpose, Recovery,
+    Checkpointed, CommandTicket, Commanded, CommitId, MAX_PENDING_COMMITS, Proposal, Proposed, Purpose, Recovery,
     WaitingCommand,
 };
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
@@ -336,9 +336,10 @@ impl Engine {
             Fed::Refused(why) => Some(Err(why)),
             Fed::Held => {
                 let canary = self.canaries.measure(name)?;
-                if canary.waiting_commands.len() >= MOST_WAITING {
-                    let why =
-                        format!("{MOST_WAITING} commands of {name} wait for the state to be stored: try again later");
+                if canary.waiting_commands.len() >= MAX_PENDING_COMMITS {
+                    let why = format!(
+                        "{MAX_PENDING_COMMITS} commands of {name} wait for the state to be stored: try again later"
+                    );
                     return Some(Err(why));
                 }
                 canary.waiting_commands.push_back(WaitingCommand { command, id: id.to_owned(), ticket });

@@ -1,4 +1,4 @@
-//! The managed canaries, and what is asked of all of them all the time: whose a cluster is, who is not at rest.
+//! The configured canaries, with indexes: the owner of a cluster, the canaries that are not at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -43,7 +43,7 @@ mod uncounted;
 
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
-/// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
+/// Without a new window, an assessment holds for this time: how old the latest request is, is part of it.
 const VERDICT_TTL: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
 const SETTLED: Span = Span::from_millis(500);
@@ -105,7 +105,7 @@ pub(super) struct Canary {
     told: JudgeInputs,
 }
 
-/// What the judge was told besides windows: who replays them has to tell it the same.
+/// What the judge got besides windows: a replay has to give it the same.
 #[derive(Debug, Clone, Copy, Default)]
 struct JudgeInputs {
     step_began: Option<Timestamp>,
@@ -114,7 +114,7 @@ struct JudgeInputs {
     resumed: bool,
 }
 
-/// What is known of nodes besides what they count.
+/// The state of the fleet besides its counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FleetStatus<'a> {
     /// Those that do not know how hosts are divided.

@@ -19,7 +19,7 @@ use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
-pub(super) const MOST_WAITING: usize = 16;
+pub(super) const MAX_PENDING_COMMITS: usize = 16;
 
 /// Names a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! What is shown of a canary.
+//! The status of a canary.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl StatusCache {
     }
 }
 
-/// Where to look for what stands in the way of canaries and is none of their own doing.
+/// The sources of what blocks canaries from outside.
 pub(super) struct BlockerSources<'a> {
     pub(super) clients: &'a Clients,
     pub(super) records: &'a RecordingBuffer,
@@ -112,7 +112,7 @@ impl<'a> BlockerSources<'a> {
     }
 }
 
-/// What stands in a canary's way.
+/// What blocks a canary.
 struct Blockers<'a> {
     proxies: Option<ProxyBlocker<'a>>,
     /// Why nothing can be stored.

@@ -25,7 +25,7 @@ use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use super::*;
-use crate::engine::commit::MOST_WAITING;
+use crate::engine::commit::MAX_PENDING_COMMITS;
 use crate::immediate::Immediate;
 use crate::rollout_end::End;
 use crate::store::Write;
@@ -415,7 +415,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     let ask = |world: &mut World, answer: Answer| {
         for _ in 0..100 {
             if let [call] = world.engine.calls().as_slice() {
-                assert!(matches!(&call.whom, CallTarget::Prometheus(query) if query.metric == "lag"));
+                assert!(matches!(&call.target, CallTarget::Prometheus(query) if query.metric == "lag"));
                 world.engine.measured(&name(), "lag".into(), 7.0);
                 world.engine.answer(&name(), call.ticket, answer, world.now);
                 return;

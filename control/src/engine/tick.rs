@@ -62,7 +62,7 @@ impl Engine {
             }
             self.report_missing(&name, now);
         }
-        if self.clients.became_clientless(now) {
+        if self.clients.lost_all_clients(now) {
             let judged: Vec<CanaryName> = self.canaries.judged().map(|(name, _)| name.clone()).collect();
             for name in judged {
                 self.emit(&name, Severity::Warning, "No Envoy takes configuration: nothing can be measured", now);

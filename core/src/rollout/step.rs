@@ -18,7 +18,7 @@ mod command;
 mod progress;
 mod promotion;
 
-/// What a step came to.
+/// What an event does to a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// To be stored before anything else is done.
@@ -58,7 +58,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transi
     Transition { state: next, effects }
 }
 
-/// A step that is being taken.
+/// A transition that is being made.
 struct TransitionBuilder<'a> {
     plan: &'a Plan,
     now: Timestamp,
