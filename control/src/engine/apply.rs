@@ -9,10 +9,8 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
-use crate::engine::commit::{
-    Checkpointed, CommandTicket, Commanded, CommitId, MAX_PENDING_COMMITS, Proposal, Proposed, Purpose, Recovery,
-    WaitingCommand,
-};
+use crate::engine::commit::{Checkpointed, Commanded, MAX_PENDING_COMMITS, Proposal, Purpose, Recovery};
+use crate::engine::pending::{CommandTicket, CommitId, Proposed, WaitingCommand};
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::rollout_end::RolloutEnd;

@@ -8,22 +8,19 @@
 //! Storing may take its time: until it is confirmed, what was adopted before is served, and its canary takes no other step.
 //! An abort is the exception: it is adopted, and so published, before it is stored (P27), whatever is under way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use wingbeat_core::id::{CanaryName, Rev};
-use wingbeat_core::rollout::{Command, Effect};
+use wingbeat_core::rollout::Effect;
 use wingbeat_core::time::Timestamp;
 
+use crate::engine::pending::{CommandTicket, CommitId};
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
 pub(super) const MAX_PENDING_COMMITS: usize = 16;
-
-/// Names a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommitId(u64);
 
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +30,6 @@ pub struct Commit {
     /// What is to be stored.
     pub writes: Vec<Write>,
 }
-
-/// Names a command whose answer is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommandTicket(u64);
 
 /// What comes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,22 +48,6 @@ pub(super) struct Proposal {
     pub(super) effects: Vec<Effect>,
     /// The command that led to it.
     pub(super) command: Option<CommandTicket>,
-}
-
-/// The step of a canary that is being stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Proposed {
-    pub(super) id: CommitId,
-    /// The rev of its routes. No other routes may have it, also if the step is never adopted: it may be what is stored.
-    pub(super) rev: Rev,
-}
-
-/// A command that waits.
-#[derive(Debug, Clone)]
-pub(super) struct WaitingCommand {
-    pub(super) command: Command,
-    pub(super) id: String,
-    pub(super) ticket: CommandTicket,
 }
 
 /// What a checkpoint wrote down.
@@ -193,6 +170,3 @@ pub(super) enum Recovery {
     Failed,
     Recovered,
 }
-
-/// Commands that wait, in order.
-pub(super) type WaitingCommands = VecDeque<WaitingCommand>;
