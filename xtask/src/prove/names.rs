@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::names;
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::say;
 
 /// The name of the proof.
