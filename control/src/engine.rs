@@ -351,9 +351,12 @@ impl Engine {
 
     /// Returns true if what is to be served may have changed since it was asked last.
     pub fn take_routes_changed(&mut self) -> bool {
-        // Aborts that are served now can be stored.
-        self.due.extend(self.canaries.unstored().cloned());
-        std::mem::take(&mut self.routes_changed)
+        let changed = std::mem::take(&mut self.routes_changed);
+        if changed {
+            // Aborts that are served now can be stored.
+            self.due.extend(self.canaries.unstored().cloned());
+        }
+        changed
     }
 
     /// Returns the status of the server and of all canaries.

@@ -249,6 +249,7 @@ impl Engine {
         let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none()) else { return };
         if let Some(config) = canary.rewritten.take() {
             self.reconfigure(name, *config, now);
+            self.mark_due(name);
         }
         while let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
             && let Some(WaitingCommand { command, id, ticket }) = canary.waiting_commands.pop_front()
@@ -257,7 +258,6 @@ impl Engine {
                 self.commits.reply(ticket, answer);
             }
         }
-        self.mark_due(name);
     }
 
     /// Has what is written of a canary in force from now on, as far as it can be; later, if a step under what was written

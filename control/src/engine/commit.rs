@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::Effect;
-use wingbeat_core::time::Timestamp;
+use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::pending::{CommandTicket, CommitId};
 use crate::engine::persisted::PersistedCanary;
@@ -21,6 +21,9 @@ use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
 pub(super) const MAX_PENDING_COMMITS: usize = 16;
+
+/// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
+const RETRY_INTERVAL: Span = Span::from_millis(50);
 
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +112,12 @@ impl Commits {
         id
     }
 
-    /// Returns why nothing should be handed in at the moment. Where storing has just failed it is not tried again at the
-    /// same time, and one attempt is made at a time until one succeeds: each takes its time, and there may be thousands of
-    /// canaries.
+    /// Returns why nothing should be handed in at the moment. Where storing has just failed it is not tried again for
+    /// [`RETRY_INTERVAL`], and one attempt is made at a time until one succeeds: each takes its time, and there may be
+    /// thousands of canaries.
     pub(super) fn refuse(&self, now: Timestamp) -> Option<&StoreError> {
         let (failed, error) = self.failed.as_ref()?;
-        (*failed == now || !self.under_way.is_empty()).then_some(error)
+        (now.since(*failed) < RETRY_INTERVAL || !self.under_way.is_empty()).then_some(error)
     }
 
     /// Returns why nothing can be stored, as far as is known.
