@@ -11,6 +11,7 @@ mod generate;
 mod layers;
 mod lengths;
 mod lint;
+mod names;
 mod prove;
 mod run;
 mod simulate;
@@ -31,7 +32,7 @@ enum Verb {
         #[arg(long)]
         fast: bool,
     },
-    /// Formatting, clippy, documentation, layers, lengths of files, generated files
+    /// Formatting, clippy, documentation, layers, lengths of files, names, generated files
     Lint,
     /// Checks that every crate depends on what it may, and nothing else
     CheckLayers,

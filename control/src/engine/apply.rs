@@ -9,7 +9,7 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
-use crate::engine::commit::{Checkpointed, Commanded, MAX_PENDING_COMMITS, Proposal, Purpose, Recovery};
+use crate::engine::commit::{Checkpointed, Commanded, MAX_WAITING_COMMANDS, Proposal, Purpose, Recovery};
 use crate::engine::pending::{CommandTicket, CommitId, Proposed, WaitingCommand};
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
 use crate::engine::{Engine, RolloutAlert, status};
@@ -350,9 +350,9 @@ impl Engine {
             Fed::Refused(why) => Some(Err(why)),
             Fed::Held => {
                 let canary = self.canaries.measure(name)?;
-                if canary.waiting_commands.len() >= MAX_PENDING_COMMITS {
+                if canary.waiting_commands.len() >= MAX_WAITING_COMMANDS {
                     let why = format!(
-                        "{MAX_PENDING_COMMITS} commands of {name} wait for the state to be stored: try again later"
+                        "{MAX_WAITING_COMMANDS} commands of {name} wait for the state to be stored: try again later"
                     );
                     return Some(Err(why));
                 }

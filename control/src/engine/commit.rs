@@ -20,7 +20,7 @@ use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
-pub(super) const MAX_PENDING_COMMITS: usize = 16;
+pub(super) const MAX_WAITING_COMMANDS: usize = 16;
 
 /// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
 const RETRY_INTERVAL: Span = Span::from_millis(50);

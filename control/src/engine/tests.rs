@@ -25,7 +25,7 @@ use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use super::*;
-use crate::engine::commit::MAX_PENDING_COMMITS;
+use crate::engine::commit::MAX_WAITING_COMMANDS;
 use crate::immediate::Immediate;
 use crate::rollout_end::End;
 use crate::store::Write;

@@ -224,7 +224,7 @@ fn commands_wait_for_what_is_being_stored_and_an_abort_does_not() {
     let engine = &mut *world.engine;
     let paused = engine.command(&name(), Command::Pause, "1", world.now);
     assert!(matches!(paused, Commanded::UnderWay(_)), "{paused:?}");
-    for number in 0..MAX_PENDING_COMMITS {
+    for number in 0..MAX_WAITING_COMMANDS {
         let resumed = engine.command(&name(), Command::Resume, &format!("resume-{number}"), world.now);
         assert!(matches!(resumed, Commanded::UnderWay(_)), "{resumed:?}");
     }
@@ -233,7 +233,7 @@ fn commands_wait_for_what_is_being_stored_and_an_abort_does_not() {
     assert_eq!(engine.command(&name(), Command::Abort, "abort", world.now), Commanded::Done(Ok(())));
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO), "whatever is under way");
     let replies = world.engine.replies();
-    assert_eq!(replies.len(), MAX_PENDING_COMMITS, "there is no rollout any more to resume: {replies:?}");
+    assert_eq!(replies.len(), MAX_WAITING_COMMANDS, "there is no rollout any more to resume: {replies:?}");
     world.engine.settle(world.now);
     world.now = world.now.plus(LATE);
     world.tick();
