@@ -27,6 +27,7 @@ use crate::engine::memoir::Memoir;
 use crate::engine::policy::Policies;
 use crate::engine::record::{Record, away_key, evidence_key, read, read_or_leave_aside};
 use crate::engine::records::Records;
+use crate::engine::rollouts::Charted;
 use crate::engine::roster::Roster;
 use crate::engine::show::{Troubles, Views};
 use crate::engine::texts::Texts;
@@ -53,6 +54,7 @@ mod policy;
 mod record;
 mod records;
 mod reporters;
+mod rollouts;
 mod roster;
 mod routes;
 mod show;
@@ -128,6 +130,7 @@ pub struct Engine {
     routes_changed: bool,
     views: Views,
     rollouts: Rollouts,
+    charted: Charted,
     memoir: Memoir,
     texts: Texts,
     reports: u64,
@@ -220,6 +223,7 @@ impl Engine {
             routes_changed: true,
             views: Views::default(),
             rollouts: Rollouts::default(),
+            charted: Charted::default(),
             memoir: Memoir::open(&entries),
             texts: Texts::open(&entries)?,
             reports: 0,

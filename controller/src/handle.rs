@@ -9,9 +9,9 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::server::{Cause, Intake, News, NotTaken, Peer};
 
-use crate::mailbox::{Mailbox, Report};
+use crate::mailbox::{Mailbox, Query, Report};
 use crate::setup::Setup;
-use crate::view::{Board, EventId, EventView, ProxyView};
+use crate::view::{Board, EventId, EventView, ProxyView, RolloutsView};
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
@@ -156,10 +156,20 @@ impl Handle {
     /// Returns who takes configuration or reports.
     pub async fn proxies(&self) -> Result<Arc<Vec<ProxyView>>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        if !self.mailbox.proxies(reply) {
+        if !self.mailbox.query(Query::Proxies(reply)) {
             return Err(Refusal::Unavailable);
         }
         answer.await.map_err(|_| Refusal::Unavailable)
+    }
+
+    /// Returns what there is to see of a canary's rollouts.
+    pub async fn rollouts(&self, canary: CanaryName) -> Result<RolloutsView, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        if !self.mailbox.query(Query::Rollouts(canary.clone(), reply)) {
+            return Err(Refusal::Unavailable);
+        }
+        let rollouts = answer.await.map_err(|_| Refusal::Unavailable)?;
+        rollouts.map(|rollouts| *rollouts).ok_or(Refusal::NotFound(canary))
     }
 
     /// Manages this from now on. Fails only if the engine has ended.

@@ -13,7 +13,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
@@ -26,10 +26,11 @@ use wingbeat_xds_server::server::equal_in_constant_time;
 
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
-use crate::view::{CanaryView, EventId, EventView, RefusedFileView};
+use crate::view::{EventId, EventView, RefusedFileView, SummaryView};
 
 pub use serve::{Bounds, serve};
 
+mod page;
 mod serve;
 mod tls;
 
@@ -41,14 +42,6 @@ const LONGEST_NAME: usize = 256;
 const MAX_ID: usize = 128;
 /// Readers of events at a time; more are answered with 503. Each may stay for as long as it likes.
 const MAX_READERS: usize = 64;
-
-/// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
-const PAGE: &str = include_str!("page.html");
-/// What a browser lets the page do: nothing that is not in it, and requests to this server alone.
-const PAGE_POLICY: [(header::HeaderName, &str); 1] = [(
-    header::CONTENT_SECURITY_POLICY,
-    "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
-)];
 
 /// Says what all of this is, to programs. A test holds it against what is answered.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -93,6 +86,12 @@ pub struct CommandBody {
 pub struct ErrorBody {
     /// What is wrong, for a person.
     pub error: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    summary: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,15 +152,17 @@ async fn healthy(State(api): State<Api>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the engine has ended or hangs").into_response()
 }
 
-fn routes() -> [(&'static str, MethodRouter<Api>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 13] {
     [
-        ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
+        ("/", get(page::index)),
+        ("/page/{file}", get(page::file)),
         ("/healthz", get(healthy)),
         ("/readyz", get(ready)),
         ("/metrics", get(metrics_text)),
         ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),
         ("/api/v1/canaries", get(list)),
         ("/api/v1/canaries/{namespace}/{name}", get(one)),
+        ("/api/v1/canaries/{namespace}/{name}/rollouts", get(rollouts)),
         ("/api/v1/canaries/{namespace}/{name}/{verb}", post(command)),
         ("/api/v1/events", get(events)),
         ("/api/v1/refused-files", get(refused_files)),
@@ -184,8 +185,19 @@ async fn metrics_text(State(api): State<Api>) -> Response {
     }
 }
 
-async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
-    Json(api.handle.board().canaries.values().cloned().collect())
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Response {
+    let board = api.handle.board();
+    if query.summary {
+        return Json(board.canaries.values().map(|canary| SummaryView::of(canary)).collect::<Vec<_>>()).into_response();
+    }
+    Json(board.canaries.values().cloned().collect::<Vec<_>>()).into_response()
+}
+
+async fn rollouts(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    match api.handle.rollouts(CanaryName::new(namespace, name)).await {
+        Ok(rollouts) => Json(rollouts).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
@@ -195,7 +207,7 @@ async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
 async fn proxies(State(api): State<Api>) -> Response {
     match api.handle.proxies().await {
         Ok(proxies) => Json(proxies).into_response(),
-        Err(refusal) => failure(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
+        Err(refusal) => refused(&refusal),
     }
 }
 
@@ -230,15 +242,17 @@ async fn command(
     }
     match api.handle.command(CanaryName::new(namespace, name), verb, id).await {
         Ok(()) => Json(serde_json::json!({"done": verb.as_str()})).into_response(),
-        Err(refusal) => {
-            let status = match refusal {
-                Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-                Refusal::Conflict(_) => StatusCode::CONFLICT,
-                Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            failure(status, refusal.to_string())
-        }
+        Err(refusal) => refused(&refusal),
     }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+        Refusal::Conflict(_) => StatusCode::CONFLICT,
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    failure(status, refusal.to_string())
 }
 
 /// Returns why the sender of these headers may not command, if so.

@@ -17,7 +17,7 @@ use wingbeat_xds_server::server::{NotTaken, Peer, Share, Shares};
 use crate::handle::{Refusal, Verb};
 use crate::outbound::messenger::Answered;
 use crate::setup::Setup;
-use crate::view::ProxyView;
+use crate::view::{ProxyView, RolloutsView};
 
 /// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
 /// have more in here than there is room left for all others: half of it, if it is alone.
@@ -26,7 +26,7 @@ const MOST_REPORTS: usize = 4_096;
 const REPORTS_A_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MOST_COMMANDS: usize = 1_024;
-/// Queries for the proxies that may wait; one answer is for all of them. More are refused as too many.
+/// Queries that may wait; of those for the proxies, one answer is for all. More are refused as too many.
 const MOST_QUERIES: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
@@ -49,12 +49,32 @@ pub(crate) enum Order {
 /// Where the answer to a query for the proxies goes.
 pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 
+/// Where the answer to a query for a canary's rollouts goes: nothing if there is no such canary.
+pub(crate) type RolloutsReply = oneshot::Sender<Option<Box<RolloutsView>>>;
+
+/// What somebody wants to see that is made only for who asks.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Proxies(ProxiesReply),
+    Rollouts(CanaryName, RolloutsReply),
+}
+
+impl Query {
+    /// Returns true if nobody waits for the answer any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Proxies(reply) => reply.is_closed(),
+            Self::Rollouts(_, reply) => reply.is_closed(),
+        }
+    }
+}
+
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) setup: Option<Box<Setup>>,
     pub(crate) orders: Vec<Order>,
-    pub(crate) queries: Vec<ProxiesReply>,
+    pub(crate) queries: Vec<Query>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -77,7 +97,7 @@ struct Lanes {
     reports: Reports,
     /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
-    queries: Vec<ProxiesReply>,
+    queries: Vec<Query>,
     /// The latest: one that was not looked at yet is out of date.
     setup: Option<Box<Setup>>,
     is_closed: bool,
@@ -151,13 +171,13 @@ impl Mailbox {
         self.order(Order::Command { canary, verb, id, reply })
     }
 
-    /// Asks for all proxies. False if there is no room.
-    pub(crate) fn proxies(&self, reply: ProxiesReply) -> bool {
+    /// Asks for something to see. False if there is no room.
+    pub(crate) fn query(&self, query: Query) -> bool {
         self.put(|lanes| {
-            lanes.queries.retain(|reply| !reply.is_closed());
+            lanes.queries.retain(|query| !query.is_closed());
             let fits = lanes.queries.len() < MOST_QUERIES;
             if fits {
-                lanes.queries.push(reply);
+                lanes.queries.push(query);
             }
             fits
         })
@@ -318,13 +338,13 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 0..=MOST_QUERIES {
             let (reply, shown) = oneshot::channel();
-            assert_eq!(mailbox.proxies(reply), number < MOST_QUERIES);
+            assert_eq!(mailbox.query(Query::Proxies(reply)), number < MOST_QUERIES);
             waiting.push(shown);
         }
         assert!(command(&mailbox));
         drop(waiting);
         let (reply, _shown) = oneshot::channel();
-        assert!(mailbox.proxies(reply));
+        assert!(mailbox.query(Query::Proxies(reply)));
         let round = mailbox.take(NOW).unwrap();
         assert_eq!((round.queries.len(), round.orders.len()), (1, 1));
     }

@@ -17,6 +17,12 @@ use crate::metrics::Rollouts;
 use crate::number::Number;
 use crate::setup::InUse;
 
+pub use rollouts::{
+    ClockView, PastCountsView, PastRolloutView, PointView, RolloutsView, SampleView, SeriesView, StepView, SummaryView,
+};
+
+mod rollouts;
+
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Board {

@@ -10,6 +10,7 @@ mod generate;
 mod layers;
 mod lengths;
 mod lint;
+mod pictures;
 mod prove;
 mod run;
 mod simulate;
@@ -50,6 +51,8 @@ enum Verb {
         /// Which tables; all if none is named
         names: Vec<String>,
     },
+    /// Takes the pictures in docs/pictures anew: of the page in each state, and of the demo in a terminal
+    Pictures,
     /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
     Prove {
         /// Which ones; all if none is named
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Gen { check: true } => generate::check(root),
         Verb::Corpus => prove::fuzz::write_corpus(root),
         Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
+        Verb::Pictures => pictures::take(root),
         Verb::Prove { names } => prove::prove(root, &names),
     }
 }

@@ -23,6 +23,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::resource::Version;
 
+pub(super) use crate::engine::canary::chronicle::Chronicle;
 pub(super) use crate::engine::canary::former::Former;
 pub(super) use crate::engine::canary::node::Node;
 use crate::engine::canary::uncounted::Uncounted;
@@ -33,6 +34,7 @@ use crate::recorder::Recorded;
 use crate::setup::{Audience, Managed, Measure, cluster_name};
 use crate::terms::Terms;
 
+pub(super) mod chronicle;
 mod former;
 mod hearing;
 mod node;
@@ -95,6 +97,7 @@ pub(super) struct Canary {
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
     asked: Option<(Timestamp, Flowing)>,
     told: Told,
+    pub(super) chronicle: Chronicle,
 }
 
 /// What the judge was told besides windows: who replays them has to tell it the same.
@@ -165,6 +168,7 @@ impl Canary {
             measured: BTreeMap::new(),
             asked: None,
             told: Told::default(),
+            chronicle: Chronicle::default(),
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -320,6 +324,7 @@ impl Canary {
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
+        self.follow_change(&old, now);
         if old.rollout != self.state.rollout || !self.state.has_rollout() {
             self.begin_terms();
         }

@@ -93,6 +93,7 @@ impl Engine {
             Vec::new()
         };
         let facts = canary.facts(now, Heard { unaware: &unaware, nothing_since });
+        canary.sample(now);
         for text in canary.news() {
             self.say(name, Severity::Warning, format!("Notice {name}: {text}"), now);
             self.alerts.push(Alerted {

@@ -30,6 +30,7 @@ impl Engine {
             let end = canary.end_by(&stepped.state, now);
             let reroutes = stepped.state.rev != canary.state.rev;
             let was_judged = canary.is_judged();
+            let has_ended = canary.state.has_rollout() && !stepped.state.has_rollout();
             let before = canary.is_counted().then(|| canary.epoch());
             let commands = commands.unwrap_or_else(|| canary.commands.clone());
             let record = canary.record_of(stepped.state, commands);
@@ -51,6 +52,9 @@ impl Engine {
                 canary.adopt(record.state, now);
             });
             self.follow_epoch(name, before);
+            if has_ended {
+                self.keep_chart(name);
+            }
             if was_judged && self.roster.get(name).is_some_and(|canary| !canary.is_judged()) {
                 // No evidence is kept of a rollout that is over.
                 self.records.release();

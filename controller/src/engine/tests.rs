@@ -35,6 +35,7 @@ mod disk;
 mod epochs;
 mod recording;
 mod refusals;
+mod rollouts;
 mod rules;
 mod scopes;
 mod voices;
