@@ -302,7 +302,7 @@ impl Browser {
         let params = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let taken = self.call("Page.captureScreenshot", params).await?;
         let data = taken.get("data").and_then(Value::as_str).context("a picture")?;
-        let bytes = base64::prelude::BASE64_STANDARD.decode(data)?;
+        let bytes = crate::picture::shrunk(&base64::prelude::BASE64_STANDARD.decode(data)?)?;
         std::fs::write(file, &bytes)?;
         Ok(bytes.len())
     }

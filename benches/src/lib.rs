@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod memory;
 pub mod network;
+pub mod picture;
 pub mod report;
 pub mod site;
 pub mod table;

@@ -7,7 +7,7 @@ import { duration, exact, millis, percent, rate, short, success } from "./words.
 const WIDTH = 360;
 const HEIGHT = 132;
 /** Where the values are, within. */
-const LEFT = 46;
+const LEFT = 50;
 const RIGHT = WIDTH - 8;
 const TOP = 8;
 const BOTTOM = HEIGHT - 20;
@@ -19,12 +19,12 @@ const CHARTS = [
     lines: [["canary", (point) => point.weight]],
   },
   {
-    title: "Requests that went well", write: rate, from: (least) => Math.max(0, Math.min(least - (100 - least) * 0.2, 99)), to: () => 100,
-    lines: [["primary", (point) => success(point.primary)], ["canary", (point) => success(point.canary)]],
-  },
-  {
     title: "Evidence of harm", write: short, from: (least) => Math.min(0, Math.max(least, -10)), to: (most, series) => Math.max(most, series.decisive) * 1.15,
     lines: [["canary", (point) => point.harm]], limit: (series) => ["rolled back at", series.decisive],
+  },
+  {
+    title: "Requests that went well", write: rate, from: (least) => Math.max(0, Math.min(least - (100 - least) * 0.2, 99)), to: () => 100,
+    lines: [["primary", (point) => success(point.primary)], ["canary", (point) => success(point.canary)]],
   },
   ...[["p50", "Latency, median"], ["p90", "Latency, 90 %"], ["p99", "Latency, 99 %"]].map(([quantile, title]) => ({
     title, write: millis, from: () => 0, to: (most) => Math.max(most * 1.15, 0.1),

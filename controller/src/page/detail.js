@@ -77,12 +77,16 @@ const steps = (canary, rollouts) => {
   ];
 };
 
-const between = (range) => (range === null ? "" : ` (${range.map(short).join(" to ")})`);
+/** A quantile, and below it what it surely lies between. */
+const quantile = (arm, name) => {
+  const range = arm[`${name}_between_ms`];
+  return [millis(arm[`${name}_ms`]), range === null ? null : h("span", { class: "range" }, range.map(short).join(" to "))];
+};
 
 const arms = ({ arms: measured }) => table("Since the rollout began", ["Arm", "Requests", "Errors", "Hanging", "Success", "A second", "p50", "p90", "p99"],
   [["canary", measured.canary], ["primary", measured.primary]].map(([name, arm]) => [
     name, whole(arm.requests), whole(arm.errors), whole(arm.overdue), rate(success(arm)), short(arm.rate),
-    ...["p50", "p90", "p99"].map((q) => `${millis(arm[`${q}_ms`])}${between(arm[`${q}_between_ms`])}`),
+    ...["p50", "p90", "p99"].map((name) => quantile(arm, name)),
   ]));
 
 const evidence = ({ evidence: known }) => {
@@ -102,23 +106,21 @@ const proxies = (canary) => {
   const nodes = [...canary.nodes].sort((a, b) => a.rev - b.rev || b.last_report_ms - a.last_report_ms);
   const rows = nodes.slice(0, MOST_PROXIES).map(({ id, rev, last_report_ms: age }) => [id, rev < canary.rev ? `revision ${rev} of the routes, not yet ${canary.rev}` : "current", `${duration(age)} ago`]);
   return [
-    table(`Proxies that report (${whole(nodes.length)})`, ["Proxy", "Routes", "Last report"], rows),
+    table(`Proxies that report (${whole(nodes.length)})`, ["Proxy", "Routes", "Last report"], rows, "words"),
     nodes.length > MOST_PROXIES ? h("p", { class: "muted" }, `${whole(nodes.length - MOST_PROXIES)} more report.`) : null,
   ];
 };
 
-const history = (past) => table("Rollouts that ended", ["Result", "Revisions", "Ended", "Lasted", "Highest share", "Canary errors", "Primary errors", "Why"], past.map((rollout) => {
+const history = (past) => h("ol", { class: "history" }, past.map((rollout) => {
   const [word, kind] = RESULTS[rollout.result] ?? [rollout.result, "rest"];
-  return [
-    h("span", { class: `badge ${kind}` }, word),
-    `${rollout.primary_revision ?? "–"} → ${rollout.canary_revision ?? "–"}${rollout.attempt > 1 ? `, attempt ${rollout.attempt}` : ""}`,
-    time(rollout.ended),
-    rollout.began === null ? "–" : duration(Date.parse(rollout.ended) - Date.parse(rollout.began)),
-    percent(rollout.highest_weight),
-    `${whole(rollout.canary.errors)} of ${whole(rollout.canary.requests)}`,
-    `${whole(rollout.primary.errors)} of ${whole(rollout.primary.requests)}`,
-    rollout.reason || "–",
-  ];
+  const lasted = rollout.began === null ? "" : ` after ${duration(Date.parse(rollout.ended) - Date.parse(rollout.began))}`;
+  const errors = ["canary", "primary"].map((arm) => `${arm} ${whole(rollout[arm].errors)} of ${whole(rollout[arm].requests)}`);
+  return h("li", {},
+    h("p", {}, h("span", { class: `badge ${kind}` }, word), " ",
+      h("strong", {}, `${rollout.primary_revision ?? "–"} → ${rollout.canary_revision ?? "–"}${rollout.attempt > 1 ? `, attempt ${rollout.attempt}` : ""}`), " ",
+      h("span", { class: "muted" }, time(rollout.ended), lasted)),
+    h("p", {}, `Highest share ${percent(rollout.highest_weight)}. Requests that failed: ${errors.join(", ")}.`),
+    rollout.reason ? h("p", {}, rollout.reason) : null);
 }));
 
 /** Returns what shows one canary. */

@@ -42,10 +42,10 @@ export const renew = (element, data, make) => {
   return true;
 };
 
-/** Returns a table with a caption, in a frame that scrolls on a narrow screen, and can be scrolled by keys. */
-export const table = (caption, heads, rows) =>
+/** Returns a table with a caption, of numbers or of "words", in a frame that scrolls on a narrow screen, also by keys. */
+export const table = (caption, heads, rows, kind) =>
   h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {},
+    h("table", { class: kind },
       h("caption", {}, caption),
       h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", {}, rows.map(([head, ...cells]) =>

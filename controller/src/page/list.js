@@ -36,7 +36,7 @@ const fillRow = (row, canary) => {
   row.link.replaceChildren(
     h("span", { class: "name" }, keyOf(canary)), " ",
     h("span", { class: `badge ${of}` }, word), " ",
-    h("span", { class: "muted" },
+    h("span", { class: "muted row" },
       isShared ? `${percent(canary.weight)} to ${canary.canary_revision ?? "–"}, ` : `${canary.primary_revision || "no revision"}, `,
       time(canary.last_transition_time, "relative")),
     ...(canary.trouble ? [h("span", { class: "trouble" }, canary.trouble)] : []),

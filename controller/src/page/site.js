@@ -47,7 +47,7 @@ export const showProxies = async () => {
     h("h2", {}, "Proxies"),
     all.length === 0
       ? h("p", {}, "No Envoy takes configuration or reports: start one with what ", h("code", {}, "wingbeat bootstrap"), " prints.")
-      : table(`Proxies (${whole(all.length)})`, ["Proxy", "Takes configuration", "Last report", "Refused last"], rows.map((row) => row.map((cell) => (Array.isArray(cell) ? h("span", {}, ...cell) : cell)))),
+      : table(`Proxies (${whole(all.length)})`, ["Proxy", "Takes configuration", "Last report", "Refused last"], rows.map((row) => row.map((cell) => (Array.isArray(cell) ? h("span", {}, ...cell) : cell))), "words"),
     all.length > MOST_PROXIES ? h("p", { class: "muted" }, `${whole(all.length - MOST_PROXIES)} more.`) : null,
   ]);
 };

@@ -60,11 +60,8 @@ export const tick = () => document.querySelectorAll("time").forEach(tell);
 
 export const whole = (number) => new Intl.NumberFormat("en").format(number);
 
-/** Few digits, and never more than are known. */
-export const short = (number) => {
-  const size = Math.abs(number);
-  return size >= 100 ? number.toFixed(0) : size >= 10 ? number.toFixed(1) : size >= 1 ? number.toFixed(2) : String(Number(number.toPrecision(2)));
-};
+/** Three digits at most, and none that say nothing. */
+export const short = (number) => (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(Math.abs(number) >= 1 ? 3 : 2))));
 
 export const percent = (number) => `${Number(number.toFixed(2))} %`;
 

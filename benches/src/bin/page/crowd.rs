@@ -27,7 +27,7 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
         let names = (0..CANARIES).map(|number| format!("service-{number:04}"));
         let canaries = names.map(|name| {
             let revision = if name.ends_with(changed) { "2" } else { "1" };
-            canary(&name, revision, &[("1", nobody), ("2", nobody)], "interval: 10s")
+            canary(&name, revision, &[("1", nobody), ("2", nobody)], "interval: 10s, maxWeight: 50, stepWeight: 10")
         });
         std::iter::once(listener(entry)).chain(canaries).collect::<String>()
     };
@@ -37,7 +37,7 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     site.write("all", &text("77"))?;
     site.reaches("service-0977", "Progressing").await?;
     for name in ["service-0577", "service-0877"] {
-        site.command(&format!("prod/{name}"), "abort", TOKEN).await?;
+        site.command(&format!("prod/{name}"), "abort", Some(TOKEN)).await?;
         site.reaches(name, "Failed").await?;
     }
 

@@ -15,6 +15,8 @@ use crate::{Bench, GRACE, checks};
 
 /// Requests a second of users: enough that a step needs no more than its interval.
 const RATE: u32 = 300;
+/// The steps of canaries without users.
+const STEPS: &str = "interval: 2s, maxWeight: 50, stepWeight: 10";
 /// What says that a rollout has come so far that there is something to see.
 const UNDER_WAY: &str = "document.querySelectorAll('.steps .done').length >= 2 && document.querySelectorAll('.charts svg').length === 6";
 
@@ -48,12 +50,12 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     let nobody = free().await;
     let entry = free().await;
     let quiet = |name: &str, revision: &str, analysis: &str| canary(name, revision, &[("1", nobody), ("2", nobody)], analysis);
-    let asked = gate("confirm-rollout", shut.address());
+    let asked = format!("{STEPS}, {}", gate("confirm-rollout", shut.address()));
     let others = |revision: &str| {
         [
-            ("checkout", quiet("checkout", revision, "interval: 2s")),
-            ("frontend", quiet("frontend", "1", "interval: 2s")),
-            ("payments", quiet("payments", revision, "interval: 2s")),
+            ("checkout", quiet("checkout", revision, STEPS)),
+            ("frontend", quiet("frontend", "1", STEPS)),
+            ("payments", quiet("payments", revision, STEPS)),
             ("search", quiet("search", revision, &asked)),
         ]
     };
@@ -68,7 +70,7 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
         site.write(name, &text)?;
     }
     site.reaches("checkout", "Progressing").await?;
-    site.command("prod/checkout", "abort", "").await?;
+    site.command("prod/checkout", "abort", None).await?;
     site.reaches("checkout", "Failed").await?;
     site.reaches("search", "Waiting").await?;
 
