@@ -26,7 +26,7 @@ pub(crate) async fn press_button(bench: &mut Bench, name: &str) -> anyhow::Resul
 
 /// The page can be used by keys alone: the order of Tab is that of reading, and buttons command.
 pub(crate) async fn keys(bench: &mut Bench, site: &Site) -> anyhow::Result<()> {
-    bench.browser.eval("document.activeElement.blur(); window.scrollTo(0, 0)").await?;
+    bench.browser.eval("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')").await?;
     let mut order = Vec::new();
     while order.len() < MOST_TABS && order.last().is_none_or(|last: &String| last != "Abort") {
         order.push(bench.browser.press("Tab").await?);

@@ -31,7 +31,7 @@ impl Backend {
         let [one, two, three] = &self.revisions;
         let revisions = [("1.4.0", one.address()), ("1.5.0", two.address()), ("1.6.0", three.address())];
         let analysis = format!(
-            "interval: 2s, threshold: 2, maxWeight: 50, stepWeight: 10, {}",
+            "interval: 4s, threshold: 2, maxWeight: 50, stepWeight: 10, judge: {{mode: guard}}, {}",
             gate("confirm-promotion", self.gate)
         );
         canary("backend", revision, &revisions, &analysis)
