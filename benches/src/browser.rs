@@ -73,7 +73,7 @@ pub enum Scheme {
 }
 
 /// A desktop's window.
-pub const WINDOW: Look = Look { width: 1_180, height: 900, scheme: Scheme::Light };
+pub const WINDOW: Look = Look { width: 1_240, height: 900, scheme: Scheme::Light };
 /// A phone, held upright.
 pub const PHONE: Look = Look { width: 390, height: 844, scheme: Scheme::Light };
 

@@ -23,7 +23,7 @@ const CHARTS = [
     lines: [["canary", (point) => point.harm]], limit: (series) => ["rolled back at", series.decisive],
   },
   {
-    title: "Requests that went well", write: rate, from: (least) => Math.max(0, Math.min(least - (100 - least) * 0.2, 99)), to: () => 100,
+    title: "Success rate", write: rate, from: (least) => Math.max(0, Math.min(least - (100 - least) * 0.2, 99)), to: () => 100,
     lines: [["primary", (point) => success(point.primary)], ["canary", (point) => success(point.canary)]],
   },
   ...[["p50", "Latency, median"], ["p90", "Latency, 90 %"], ["p99", "Latency, 99 %"]].map(([quantile, title]) => ({
@@ -89,7 +89,7 @@ const draw = (chart, series) => {
     ]).flat(),
     times.map((mark) => s("text", { class: "tick", x: x(first + mark), y: HEIGHT - 5, "text-anchor": mark === 0 ? "start" : x(first + mark) > RIGHT - 16 ? "end" : "middle" }, duration(mark))),
     limit && s("line", { class: "limit", x1: LEFT, x2: RIGHT, y1: y(limit[1]), y2: y(limit[1]) }),
-    limit && s("text", { class: "tick limit-text", x: RIGHT, y: y(limit[1]) - 4, "text-anchor": "end" }, `${limit[0]} ${chart.write(limit[1])}`),
+    limit && s("text", { class: "tick limit-text", x: LEFT + 4, y: y(limit[1]) - 4 }, `${limit[0]} ${chart.write(limit[1])}`),
     chart.lines.map(([arm, of]) => s("path", { class: `line ${arm}`, d: path([...(chart.isStepped ? [[first, 0]] : []), ...points.map((point) => [point.t_ms, of(point)])], x, y, chart.isStepped) })),
     s("line", { class: "cursor", x1: 0, x2: 0, y1: TOP, y2: BOTTOM, visibility: "hidden" }),
   );
@@ -97,7 +97,7 @@ const draw = (chart, series) => {
 
 const read = (series, point) => {
   const at = `${duration(Math.max(0, point.t_ms - series.began_ms))} after the beginning (${exact(point.t_ms)})`;
-  const of = (arm) => `${arm} ${rate(success(point[arm]))} of ${point[arm].requests} requests went well, p50 ${millis(point[arm].p50_ms)}, p90 ${millis(point[arm].p90_ms)}, p99 ${millis(point[arm].p99_ms)}`;
+  const of = (arm) => `${arm} ${rate(success(point[arm]))} of ${point[arm].requests} requests succeeded, p50 ${millis(point[arm].p50_ms)}, p90 ${millis(point[arm].p90_ms)}, p99 ${millis(point[arm].p99_ms)}`;
   const harm = point.harm === null ? "" : `; evidence ${short(point.harm)} of ${short(series.decisive)}`;
   return `${at}: share ${percent(point.weight)}; ${of("canary")}; ${of("primary")}${harm}.`;
 };

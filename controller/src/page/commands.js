@@ -64,6 +64,9 @@ const VERBS = [
 const isOn = (canary) => ["Progressing", "WaitingPromotion"].includes(canary.phase);
 const has = (canary, type) => canary.conditions.some((condition) => condition.type === type && condition.status === "False");
 
+/** What came of a command is shown for so many milliseconds. */
+const TOLD = 15_000;
+
 const send = async (canary, { verb, word }, told) => {
   const path = `/api/v1/canaries/${encodeURIComponent(canary.namespace)}/${encodeURIComponent(canary.name)}/${verb}`;
   const id = newId();
@@ -92,12 +95,15 @@ export const buttons = (refresh) => {
   const told = h("p", { class: "told", role: "status", tabindex: "-1" });
   const group = h("div", { class: "buttons", role: "group", "aria-label": "Commands" });
   let shown = null;
+  let forgets;
   const made = VERBS.map((verb) => {
     const button = h("button", { type: "button", class: verb.kind, hidden: true }, verb.word);
     button.addEventListener("click", async () => {
       const { canary } = shown;
       if (verb.sure && await ask({ title: `${verb.word}?`, text: verb.sure(canary), yes: verb.word, danger: verb.kind === "danger" }) === null) return;
+      clearTimeout(forgets);
       await send(canary, verb, told);
+      forgets = setTimeout(() => write(told, ""), TOLD);
       refresh();
     });
     group.append(button);

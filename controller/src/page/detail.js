@@ -29,7 +29,7 @@ const head = (canary) => {
     h("span", { class: `badge ${kind}` }, word), " ",
     isJudged(canary) || canary.phase === "Promoting" ? h("strong", {}, `${percent(canary.weight)} to the canary`) : null,
     h("span", {}, ` ${arms}`), " ",
-    h("span", { class: "muted" }, "since ", time(canary.last_transition_time)),
+    h("span", { class: "muted" }, "since ", time(canary.last_transition_time, "exact")),
   ];
 };
 
@@ -41,7 +41,7 @@ const verdict = ({ verdict: said }) => (said === null ? [] : [
 ]);
 
 const conditions = (canary) => canary.conditions.filter(({ type, status }) => type !== "Promoted" || status === "False").map(({ type, status, reason, message }) =>
-  h("li", { class: status === "False" ? "bad" : "" }, h("strong", {}, `${type}: ${reason}. `), message));
+  h("li", { class: status === "False" ? "bad" : "" }, type === "Promoted" ? null : h("strong", {}, `${type}: ${reason}. `), message));
 
 const stepName = ({ share, weight, positions }) => {
   const times = positions > 1 ? ` × ${positions}` : "";
@@ -83,7 +83,7 @@ const quantile = (arm, name) => {
   return [millis(arm[`${name}_ms`]), range === null ? null : h("span", { class: "range" }, range.map(short).join(" to "))];
 };
 
-const arms = ({ arms: measured }) => table("Since the rollout began", ["Arm", "Requests", "Errors", "Hanging", "Success", "A second", "p50", "p90", "p99"],
+const arms = ({ arms: measured }) => table("Since the rollout began", ["Arm", "Requests", "Errors", "Hanging", "Success", "Per second", "p50", "p90", "p99"],
   [["canary", measured.canary], ["primary", measured.primary]].map(([name, arm]) => [
     name, whole(arm.requests), whole(arm.errors), whole(arm.overdue), rate(success(arm)), short(arm.rate),
     ...["p50", "p90", "p99"].map((name) => quantile(arm, name)),
@@ -97,7 +97,8 @@ const evidence = ({ evidence: known }) => {
   const eta = known.eta_requests ? ` A step can end after ${whole(known.eta_requests)} more canary requests.` : "";
   return [
     h("p", {}, h("meter", { min: "0", max: "1", low: "0.5", high: "0.8", optimum: "0", value: String(part), "aria-label": "Evidence of harm" }),
-      ` ${short(known.harm)} of the ${short(known.decisive)} at which the canary is rolled back.${eta}${ratio}`),
+      known.harm > 0 ? ` ${short(known.harm)} of the ${short(known.decisive)} at which the canary is rolled back.` : ` None (${short(known.harm)}); the canary is rolled back at ${short(known.decisive)}.`,
+      eta, ratio),
     h("p", { class: "muted" }, `By signal: ${signals.join(", ")}.`),
   ];
 };
@@ -119,7 +120,7 @@ const history = (past) => h("ol", { class: "history" }, past.map((rollout) => {
     h("p", {}, h("span", { class: `badge ${kind}` }, word), " ",
       h("strong", {}, `${rollout.primary_revision ?? "–"} → ${rollout.canary_revision ?? "–"}${rollout.attempt > 1 ? `, attempt ${rollout.attempt}` : ""}`), " ",
       h("span", { class: "muted" }, time(rollout.ended), lasted)),
-    h("p", {}, `Highest share ${percent(rollout.highest_weight)}. Requests that failed: ${errors.join(", ")}.`),
+    h("p", {}, `Highest share ${percent(rollout.highest_weight)}. Failed or hung: ${errors.join(", ")}.`),
     rollout.reason ? h("p", {}, rollout.reason) : null);
 }));
 
@@ -163,10 +164,10 @@ export const detail = (root, refresh) => {
       put("steps", hasSteps ? [rollouts.steps, rollouts.position, rollouts.clock, canary.phase] : null, () => steps(canary, rollouts));
       course.update(rollouts?.series ?? null, rollouts === null
         ? "The server does not tell the course of rollouts."
-        : "Of no rollout since this server was started is a course kept.");
+        : "No course is kept: one begins with a rollout, and anew when the server is restarted.");
       put("evidence", canary.evidence !== null && isJudged(canary) ? canary.evidence : null, () => evidence(canary));
       put("arms", canary.arms, () => arms(canary));
-      put("proxies", canary.nodes.length > 0 ? [canary.nodes, canary.rev] : null, () => proxies(canary));
+      put("proxies", canary.nodes.length > 0 && (isJudged(canary) || canary.phase === "Promoting") ? [canary.nodes, canary.rev] : null, () => proxies(canary));
       put("history", rollouts !== null && rollouts.past.length > 0 ? rollouts.past : null, () => history(rollouts.past));
     },
     /** Says that there is no such canary. */

@@ -17,6 +17,9 @@ let wanted = null;
 /** The only canary there is: it is looked at where no other is asked for. */
 let only = null;
 
+/** The phase of that canary when it was asked for last. */
+let phase = null;
+
 const view = detail(byId("canary"), () => refresh());
 
 /** Returns the canary that the address names. */
@@ -59,7 +62,11 @@ const refreshCanary = async () => {
   const [mine, path] = [wanted, `/api/v1/canaries/${wanted.map(encodeURIComponent).join("/")}`];
   try {
     const [canary, rollouts] = await Promise.all([get(path), getIfKnown(`${path}/rollouts`, "the course of rollouts")]);
-    if (mine === wanted) view.update(canary, rollouts);
+    if (mine !== wanted) return;
+    view.update(canary, rollouts);
+    // The list is not behind what stands beside it.
+    if (phase !== canary.phase) refreshAll();
+    phase = canary.phase;
   } catch (error) {
     if (!(error instanceof Refused) || error.status !== 404) throw error;
     if (mine === wanted) view.miss(mine.join("/"));
@@ -73,7 +80,7 @@ byId("skip").addEventListener("click", (event) => {
   byId("content").focus();
 });
 const refresh = repeat(EVERY, refreshCanary);
-repeat(EVERY, refreshList);
+const refreshAll = repeat(EVERY, refreshList);
 repeat(SELDOM, showRefused);
 repeat(SELDOM, showProxies);
 setInterval(tick, 1000);

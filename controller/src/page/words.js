@@ -28,7 +28,7 @@ export const duration = (millis) => {
 };
 
 /** The same to the second: what is older than a second is not told to the tenth. */
-export const ago = (millis) => (millis < 1500 ? "now" : `${duration(Math.floor(millis / 1000) * 1000)} ago`);
+export const ago = (millis) => (millis < 1500 ? "just now" : `${duration(Math.floor(millis / 1000) * 1000)} ago`);
 
 const pad = (number) => String(number).padStart(2, "0");
 
@@ -40,7 +40,7 @@ export const exact = (millis) => {
   return new Date(now()).toDateString() === time.toDateString() ? clock : `${day} ${clock}`;
 };
 
-/** A time that tells how long ago it was, and when. */
+/** A time that tells how long ago it was, and when; the other way round as "exact", and as "relative" the first alone. */
 export const time = (text, form = "both") => {
   const millis = Date.parse(text);
   if (!Number.isFinite(millis)) return h("span", {}, "–");
@@ -52,7 +52,8 @@ export const time = (text, form = "both") => {
 const tell = (element) => {
   const millis = Date.parse(element.dateTime);
   const relative = ago(now() - millis);
-  write(element, element.dataset.form === "both" ? `${relative} (${exact(millis)})` : relative);
+  const forms = { both: `${relative} (${exact(millis)})`, exact: `${exact(millis)} (${relative})`, relative };
+  write(element, forms[element.dataset.form]);
 };
 
 /** Tells all times anew. */
@@ -61,11 +62,16 @@ export const tick = () => document.querySelectorAll("time").forEach(tell);
 export const whole = (number) => new Intl.NumberFormat("en").format(number);
 
 /** Three digits at most, and none that say nothing. */
-export const short = (number) => (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(Math.abs(number) >= 1 ? 3 : 2))));
+export const short = (number) => (number < 0 ? "−" : "") + shortOf(Math.abs(number));
+
+const shortOf = (number) => (number >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(number >= 1 ? 3 : 2))));
 
 export const percent = (number) => `${Number(number.toFixed(2))} %`;
 
-export const millis = (number) => (number === null || number === undefined ? "–" : `${short(number)} ms`);
+export const millis = (number) => {
+  if (number === null || number === undefined) return "–";
+  return number >= 1000 ? `${short(number / 1000)} s` : `${short(number)} ms`;
+};
 
 /** The share of requests that went well, in percent; nothing where there was none. */
 export const success = ({ requests, errors }) => (requests > 0 ? (100 * (requests - errors)) / requests : null);

@@ -93,11 +93,11 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.browser.look(WINDOW).await?;
     checks::keys(bench, &site).await?;
 
-    bench.shows("waiting", "document.querySelector('.gate[role]').innerText.includes('before the canary is promoted')").await?;
+    bench.shows("waiting", "document.querySelector('.gate[role]').innerText.includes('before the canary is promoted') && document.querySelector('#rows [aria-current]').innerText.includes('Waiting')").await?;
     bench.picture("waiting").await?;
     bench.is_open_to_all("a rollout that waits").await?;
     checks::press_button(bench, "Approve").await?;
-    bench.shows("promoted", "document.querySelector('.line-up').innerText.includes('Succeeded')").await?;
+    bench.shows("promoted", "['.line-up', '#rows [aria-current]'].every((place) => document.querySelector(place).innerText.includes('Succeeded'))").await?;
     bench.shows("history", "document.body.innerText.includes('1.4.0 → 1.5.0')").await?;
     bench.picture("promoted").await?;
 
@@ -105,7 +105,7 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.shows("the next rollout", UNDER_WAY).await?;
     let [_, _, broken] = &backend.revisions;
     broken.behave(Behaviour { error_share: 0.3, ..Behaviour::default() });
-    bench.shows("failed", "document.querySelector('.line-up').innerText.includes('Failed')").await?;
+    bench.shows("failed", "['.line-up', '#rows [aria-current]'].every((place) => document.querySelector(place).innerText.includes('Failed'))").await?;
     bench.shows("why", "document.querySelector('.conditions .bad').innerText.includes('failed')").await?;
     bench.picture("failed").await?;
     bench.is_open_to_all("a rollout that failed").await?;
