@@ -22,9 +22,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a picture at most: they are part of the repository.
 const MOST_BYTES: usize = 150_000;
 /// Pixels of a cell of the picture.
-const CELL: (u32, u32) = (8, 18);
+const CELL: (f64, u32) = (8.28, 16);
 /// Words that are there while the rollout goes on, and at its end.
-const GOES_ON: &str = "evidence";
+const GOES_ON: &str = "no decisive harm";
 const ENDED: &str = "[ended]";
 
 /// A terminal of its own. Ended when dropped.
@@ -169,7 +169,7 @@ fn drawn(text: &str) -> String {
     }
     format!(
         "<!doctype html><meta charset=utf-8><title>demo</title><style>body{{margin:0;padding:12px;background:{GROUND}}}\
-         pre{{margin:0;font:13.3px/{}px 'DejaVu Sans Mono',monospace}}</style><pre>{body}</pre>",
+         pre{{margin:0;font:13.75px/{}px 'DejaVu Sans Mono',monospace}}</style><pre>{body}</pre>",
         CELL.1
     )
 }
@@ -197,6 +197,12 @@ async fn main() -> anyhow::Result<()> {
     Ok(print(&json!({"failed": table.failed()}))?)
 }
 
+/// Returns the pixels of so many columns, with what is beside them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few hundred")]
+fn width(columns: u16) -> u32 {
+    (f64::from(columns) * CELL.0).ceil() as u32 + 26
+}
+
 /// Returns the text without its colours.
 fn plain(text: &str) -> String {
     text.split('\u{1b}').map(|part| part.strip_prefix('[').and_then(|part| part.split_once('m')).map_or(part, |(_, rest)| rest)).collect()
@@ -205,7 +211,7 @@ fn plain(text: &str) -> String {
 async fn picture(browser: &mut Browser, folder: &Path, name: &str, columns: u16, text: &str) -> anyhow::Result<usize> {
     let page = tempfile::Builder::new().suffix(".html").tempfile()?;
     std::fs::write(page.path(), drawn(text))?;
-    let look = Look { width: u32::from(columns) * CELL.0 + 24, height: 200, scheme: Scheme::Dark };
+    let look = Look { width: width(columns), height: 200, scheme: Scheme::Dark };
     browser.open(&format!("file://{}", page.path().display()), look).await?;
     browser.picture(&folder.join(format!("{name}.png")), u32::from(LINES) * CELL.1 + 24).await
 }

@@ -52,7 +52,8 @@ const path = (values, x, y, isStepped) => {
       continue;
     }
     const place = `${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
-    if (last === null) text += `M${place}`;
+    // A value alone is a dot.
+    if (last === null) text += `M${place}h0`;
     else text += isStepped ? `H${x(last).toFixed(1)}V${y(value).toFixed(1)}H${x(time).toFixed(1)}` : `L${place}`;
     last = time;
   }
@@ -97,7 +98,7 @@ const draw = (chart, series) => {
 
 const read = (series, point) => {
   const at = `${duration(Math.max(0, point.t_ms - series.began_ms))} after the beginning (${exact(point.t_ms)})`;
-  const of = (arm) => `${arm} ${rate(success(point[arm]))} of ${point[arm].requests} requests succeeded, p50 ${millis(point[arm].p50_ms)}, p90 ${millis(point[arm].p90_ms)}, p99 ${millis(point[arm].p99_ms)}`;
+  const of = (arm) => (point[arm].requests === 0 ? `${arm} without requests` : `${arm} ${rate(success(point[arm]))} of ${point[arm].requests} requests succeeded, p50 ${millis(point[arm].p50_ms)}, p90 ${millis(point[arm].p90_ms)}, p99 ${millis(point[arm].p99_ms)}`);
   const harm = point.harm === null ? "" : `; evidence ${short(point.harm)} of ${short(series.decisive)}`;
   return `${at}: share ${percent(point.weight)}; ${of("canary")}; ${of("primary")}${harm}.`;
 };

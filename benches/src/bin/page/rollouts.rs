@@ -110,11 +110,12 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.picture("failed").await?;
     bench.is_open_to_all("a rollout that failed").await?;
     broken.behave(Behaviour::default());
-    checks::ask_first(bench, &site).await?;
-
     checks::list(bench, &page).await?;
     bench.is_content("with a server that is there")?;
     checks::server(bench, &mut site, &page).await?;
+    bench.browser.open(&format!("{page}#/prod/backend"), WINDOW).await?;
+    bench.shows("the rollout that failed, after a restart", "document.querySelector('.line-up').innerText.includes('Failed')").await?;
+    checks::ask_first(bench, &site).await?;
     drop(users.stop(GRACE).await);
     Ok(())
 }

@@ -229,7 +229,9 @@ impl Timeline {
     /// Returns all points, with what is known of the one that is not over where the rollout goes on.
     pub(in crate::engine) fn points(&self, open: Option<(BasisPoints, Timestamp)>) -> impl Iterator<Item = Point> + '_ {
         let open = open.filter(|(_, now)| *now > self.open.began).map(|(weight, now)| self.open.point(weight, now));
-        self.points.iter().copied().chain(open)
+        // One that has just begun tells nothing yet.
+        let tells = |point: &Point| point.primary.requests > 0 || point.canary.requests > 0 || self.points.is_empty();
+        self.points.iter().copied().chain(open.filter(tells))
     }
 
     fn observe(&mut self, batch: &Batch) {
