@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wingbeat_controller::document::{Report, Set};
+use wingbeat_api::{Report, Set};
 
 use crate::files::{self, Found, Pipes};
 use crate::names;

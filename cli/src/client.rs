@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
+use wingbeat_api::RefusedFileView;
+use wingbeat_control::view::EventView;
 use wingbeat_controller::handle::Verb;
-use wingbeat_controller::view::{EventView, RefusedFileView};
 
 use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print};

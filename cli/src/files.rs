@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
-use wingbeat_controller::document::Problem;
+use wingbeat_api::Problem;
 
 /// Bytes of a file; a larger one cannot be read. As many as a thousand canaries take, and a slip in a path does not.
 const LARGEST_FILE: u64 = 4 << 20;

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use wingbeat_controller::document::CanaryDocument;
-use wingbeat_controller::setup::Audience;
+use wingbeat_api::CanaryDocument;
+use wingbeat_api::setup::Audience;
 use wingbeat_core::matching::request::Request;
 
 use crate::check::look;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wingbeat_controller::forecast::{Assumed, forecast};
+use wingbeat_control::forecast::{Assumed, forecast};
 
 use crate::check::look;
 use crate::client::Name;

@@ -6,25 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use follow::Known;
+use room::Room;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use wingbeat_controller::document::files::Absence;
-use wingbeat_controller::engine::Engine;
+use wingbeat_api::files::Absence;
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::Store;
+use wingbeat_controller::disk::Disk;
 use wingbeat_controller::http::{self, Api, Readers};
 use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
-use wingbeat_controller::store::Store;
-use wingbeat_controller::store::disk::Disk;
 use wingbeat_xds_server::server::{self, Access, AnonymousReports, NodeList, Security, Tls};
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::files::{self, Pipes};
 use crate::names;
 use crate::output::{Outcome, Wrong, say};
-
-use follow::Known;
-use room::Room;
 
 pub(crate) mod allocator;
 mod follow;
@@ -47,7 +46,7 @@ pub(crate) struct Args {
     /// Files or folders of documents; changes are taken over as they are written, deletions after 10 s, or on SIGHUP
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     config: Vec<PathBuf>,
-    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_controller=warn
+    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_control=warn
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// Folder that keeps the state [default: $STATE_DIRECTORY, or wingbeat in this user's folder of states]
@@ -106,11 +105,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     }
     let folder = state_folder(args.state.clone())?;
-    let store: Box<dyn Store> = Box::new(Disk::open(&folder).map_err(|error| Wrong(error.to_string()))?);
+    let mut store: Box<dyn Store> = Box::new(Disk::open(&folder).map_err(|error| Wrong(error.to_string()))?);
     tracing::info!(folder = %folder.display(), "state");
     let recorder = args.record.as_deref().map(Recorder::start).transpose();
     let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
-    let mut engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
+    let mut engine = Engine::load(store.as_mut(), random()?).map_err(|error| Wrong(error.to_string()))?;
     let stored = engine.texts();
     // An earlier version stored no texts: what a file that is wrong now said while its canaries were running is lost.
     let is_lost = stored.is_none() && !engine.in_use().is_empty();
@@ -141,7 +140,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         "listening"
     );
     let snapshots = Snapshots::of(engine.lineage());
-    let runtime = Runtime::start_recording(engine, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
+    let runtime = Runtime::start_recording(engine, store, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     drop(taken);
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();

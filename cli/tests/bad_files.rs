@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use wingbeat_controller::store::disk::Disk;
-use wingbeat_controller::store::{Store as _, Write};
+use wingbeat_control::store::{Store as _, Write};
+use wingbeat_controller::disk::Disk;
 use wingbeat_test_support::server::{Server, run, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");

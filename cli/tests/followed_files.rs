@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wingbeat_controller::document::files::GRACE;
+use wingbeat_api::files::GRACE;
 use wingbeat_test_support::server::{Server, run, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wingbeat");

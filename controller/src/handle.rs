@@ -5,17 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
+use wingbeat_api::setup::Setup;
+use wingbeat_control::view::{Board, EventId, EventView, ProxyView, RolloutsView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::server::{Cause, Intake, News, NotTaken, Peer};
+use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::server::{Cause, Intake, Peer};
 
 use crate::mailbox::{Mailbox, Query, Report};
-use crate::setup::Setup;
-use crate::view::{Board, EventId, EventView, ProxyView, RolloutsView};
+use crate::metrics::Rollouts;
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-const EVENTS_KEPT: usize = crate::engine::EVENTS_KEPT as usize;
+const EVENTS_KEPT: usize = wingbeat_control::engine::EVENTS_KEPT as usize;
 
 /// What a person or a script asks of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,7 @@ pub struct Handle {
     mailbox: Mailbox,
     news: Newsbox,
     refused: RefusedPeers,
+    rollouts: Rollouts,
     board: watch::Receiver<Arc<Board>>,
     events: EventLog,
 }
@@ -119,14 +123,14 @@ impl Newsbox {
 }
 
 impl Handle {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         mailbox: Mailbox,
         news: Newsbox,
-        refused: RefusedPeers,
+        rollouts: Rollouts,
         board: watch::Receiver<Arc<Board>>,
         events: EventLog,
     ) -> Self {
-        Self { mailbox, news, refused, board, events }
+        Self { mailbox, news, refused: RefusedPeers::default(), rollouts, board, events }
     }
 
     /// Returns what is shown at this moment.
@@ -137,6 +141,16 @@ impl Handle {
     /// Returns a receiver that wakes whenever what is shown changes.
     pub fn watch(&self) -> watch::Receiver<Arc<Board>> {
         self.board.clone()
+    }
+
+    /// Returns how many peers were refused since the start.
+    pub const fn refused_peers(&self) -> &RefusedPeers {
+        &self.refused
+    }
+
+    /// Returns the rollouts that ended since the start.
+    pub const fn rollouts(&self) -> &Rollouts {
+        &self.rollouts
     }
 
     /// Returns the log of events.
@@ -163,7 +177,7 @@ impl Handle {
     }
 
     /// Returns what there is to see of a canary's rollouts.
-    pub async fn rollouts(&self, canary: CanaryName) -> Result<RolloutsView, Refusal> {
+    pub async fn rollouts_of(&self, canary: CanaryName) -> Result<RolloutsView, Refusal> {
         let (reply, answer) = oneshot::channel();
         if !self.mailbox.query(Query::Rollouts(canary.clone(), reply)) {
             return Err(Refusal::Unavailable);

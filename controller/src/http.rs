@@ -20,13 +20,14 @@ use futures::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::BroadcastStream;
+use wingbeat_api::RefusedFileView;
+use wingbeat_control::view::{EventId, EventView, SummaryView};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::server::equal_in_constant_time;
 
 use crate::handle::{Handle, Refusal, Verb};
 use crate::metrics;
-use crate::view::{EventId, EventView, RefusedFileView, SummaryView};
 
 pub use serve::{Bounds, serve};
 
@@ -179,7 +180,7 @@ async fn ready(State(api): State<Api>) -> Response {
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
-    match metrics::render(&api.handle.board()) {
+    match metrics::render(&api.handle.board(), api.handle.refused_peers(), api.handle.rollouts()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
@@ -194,7 +195,7 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Respons
 }
 
 async fn rollouts(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    match api.handle.rollouts(CanaryName::new(namespace, name)).await {
+    match api.handle.rollouts_of(CanaryName::new(namespace, name)).await {
         Ok(rollouts) => Json(rollouts).into_response(),
         Err(refusal) => refused(&refusal),
     }

@@ -13,11 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use wingbeat_core::rollout::Plan;
-use wingbeat_core::time::Span;
+use wingbeat_control::rollout_end::RolloutEnd;
+use wingbeat_control::view::{ArmView, Board, CanaryView, ClientsView};
 
 use crate::handle::RefusedPeers;
-use crate::view::{ArmView, Board, CanaryView, ClientsView};
 
 /// The content type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -100,17 +99,6 @@ pub struct Rollouts {
     known: Arc<Mutex<BTreeSet<OfRollout>>>,
 }
 
-/// The end of a rollout.
-#[derive(Debug, Clone, Copy)]
-pub struct End {
-    /// True if the canary was promoted.
-    pub promoted: bool,
-    /// True if it was promoted without analysis.
-    pub skipped: bool,
-    /// How long the rollout took; nothing if the server did not see its beginning.
-    pub took: Option<Span>,
-}
-
 impl Default for Rollouts {
     fn default() -> Self {
         let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
@@ -121,11 +109,12 @@ impl Default for Rollouts {
 
 impl Rollouts {
     /// Counts one.
-    pub(crate) fn ended(&self, plan: &Plan, end: End) {
+    pub(crate) fn count(&self, ended: &RolloutEnd) {
+        let RolloutEnd { namespace, target, strategy, end } = ended;
         let of_rollout = OfRollout {
-            name: plan.target().to_owned(),
-            namespace: plan.name().namespace.clone(),
-            deployment_strategy: plan.strategy().as_str().to_owned(),
+            name: target.clone(),
+            namespace: namespace.clone(),
+            deployment_strategy: strategy.as_str().to_owned(),
             analysis_status: if end.skipped { "skipped" } else { "completed" },
         };
         let counted = if end.promoted { &self.succeeded } else { &self.failed };
@@ -178,7 +167,7 @@ impl Rollouts {
 }
 
 /// Returns all metrics in the OpenMetrics text format.
-pub fn render(board: &Board) -> Result<String, fmt::Error> {
+pub fn render(board: &Board, refused: &RefusedPeers, rollouts: &Rollouts) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let info = Family::<Info, Gauge>::default();
     info.get_or_create(&Info { version: env!("CARGO_PKG_VERSION"), mesh_provider: "envoy" }).set(1);
@@ -194,10 +183,10 @@ pub fn render(board: &Board) -> Result<String, fmt::Error> {
     let help = "Parts of reports, by cluster, that belong to no rollout in progress and were left out";
     registry.register("wingbeat_report_parts_left_out", help, foreign);
     register_clients(&mut registry, &board.clients);
-    register_refused(&mut registry, &board.refused);
+    register_refused(&mut registry, refused);
     register_canaries(&mut registry, board);
-    board.rollouts.follow(&board.canaries);
-    board.rollouts.register(&mut registry);
+    rollouts.follow(&board.canaries);
+    rollouts.register(&mut registry);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -315,12 +304,13 @@ fn success_rate(arm: &ArmView) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use wingbeat_core::id::CanaryName;
-    use wingbeat_core::rollout::PlanInput;
+    use wingbeat_api::number::Number;
+    use wingbeat_control::rollout_end::End;
+    use wingbeat_control::view::ArmsView;
+    use wingbeat_core::rollout::Strategy;
+    use wingbeat_core::time::Span;
 
     use super::*;
-    use crate::number::Number;
-    use crate::view::ArmsView;
 
     #[test]
     fn flaggers_names_and_values() {
@@ -353,19 +343,18 @@ mod tests {
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
             ..Board::default()
         };
-        let plan = Plan::try_new(&PlanInput {
-            name: Some(CanaryName::new("prod", "shop")),
-            target: "backend".into(),
-            matches: true,
-            iterations: Some(5),
-            ..PlanInput::default()
-        });
-        let plan = plan.unwrap();
+        let rollouts = Rollouts::default();
         let failed = End { promoted: false, skipped: false, took: None };
-        board.rollouts.ended(&plan, failed);
-        board.rollouts.ended(&plan, End { took: Some(Span::from_millis(7_500)), ..failed });
-        board.rollouts.ended(&plan, End { promoted: true, skipped: true, took: Some(Span::from_secs(2)) });
-        let text = render(&board).unwrap();
+        for end in [
+            failed,
+            End { took: Some(Span::from_millis(7_500)), ..failed },
+            End { promoted: true, skipped: true, took: Some(Span::from_secs(2)) },
+        ] {
+            let (namespace, target) = ("prod".to_owned(), "backend".to_owned());
+            rollouts.count(&RolloutEnd { namespace, target, strategy: Strategy::AbTesting, end });
+        }
+        let shown = |board: &Board| render(board, &RefusedPeers::default(), &rollouts).unwrap();
+        let text = shown(&board);
         for line in [
             r#"flagger_canary_total{namespace="prod"} 2"#,
             r#"flagger_canary_status{name="backend",namespace="prod"} 2"#,
@@ -392,7 +381,7 @@ mod tests {
         }
         // A canary that is gone has none.
         board.canaries.clear();
-        let text = render(&board).unwrap();
+        let text = shown(&board);
         assert!(!text.contains("name=\"shop\"") && !text.contains("name=\"backend\""), "{text}");
     }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wingbeat_control::engine::{Reporter, rfc3339};
+use wingbeat_control::view::{ProxyView, RefusalView};
 use wingbeat_core::time::Timestamp;
-use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{Happened, News};
-
-use crate::engine::{Reporter, rfc3339};
-use crate::view::{ProxyView, RefusalView};
+use wingbeat_xds_server::client_event::{Happened, News};
+use wingbeat_xds_server::kind::Kind;
 
 /// Characters of what a proxy said of a refusal.
 const LONGEST_ERROR: usize = 500;
@@ -123,10 +122,10 @@ const fn word(kind: Kind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use wingbeat_xds_server::session::Nack;
+    use wingbeat_control::view::ProxyRouteView;
+    use wingbeat_xds_server::client_event::Nack;
 
     use super::*;
-    use crate::view::ProxyRouteView;
 
     #[test]
     fn a_proxy_is_shown_with_what_it_holds_refuses_and_reports() {

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use wingbeat_core::analysis::replay::Line;
+use wingbeat_control::recording::{Loss, Recorded};
 use wingbeat_core::id::{CanaryName, RolloutId};
 
 /// Windows that may wait for the disk: some seconds of hundreds of rollouts.
@@ -25,30 +25,6 @@ const QUEUE: usize = 4_096;
 const MOST_FILES: u32 = 10_000;
 /// What has to fit onto the disk at the beginning: some minutes of a rollout.
 const ROOM: usize = 256 * 1_024;
-
-/// A window that a judge took in.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
-    /// Whose.
-    pub canary: CanaryName,
-    /// Of which rollout.
-    pub rollout: RolloutId,
-    /// The rollout began before this process, and its evidence was taken over.
-    pub resumed: bool,
-    /// What the judge saw.
-    pub line: Line,
-}
-
-/// Windows of a rollout that are not in its recording.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loss {
-    /// Of which rollout.
-    pub rollout: RolloutId,
-    /// How many.
-    pub windows: u64,
-    /// Why the latest of them was lost.
-    pub why: String,
-}
 
 /// Why nothing can be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +185,7 @@ impl Writer {
 mod tests {
     use std::num::NonZeroU32;
 
-    use wingbeat_core::analysis::replay::Seen;
+    use wingbeat_core::analysis::replay::{Line, Seen};
     use wingbeat_core::analysis::window::Batch;
     use wingbeat_core::time::Timestamp;
     use wingbeat_core::weight::BasisPoints;

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
+use wingbeat_api::setup::Setup;
+use wingbeat_control::engine::{CommandTicket, Commanded, EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
+use wingbeat_control::series::Series;
+use wingbeat_control::store::Store;
+use wingbeat_control::view::{Board, EventView, ProxyView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
@@ -13,17 +18,15 @@ use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
-use crate::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
-use crate::handle::{EventLog, Handle, Newsbox, Refusal, RefusedPeers, Verb};
+use crate::committer::Committer;
+use crate::handle::{EventLog, Handle, Newsbox, Refusal, Verb};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Query, Report, Round};
 use crate::memory::{Crowd, give_back};
+use crate::metrics::Rollouts;
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
-use crate::series::Series;
-use crate::setup::Setup;
-use crate::view::{Board, EventView, ProxyView};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
@@ -58,13 +61,14 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`. Must be called on a tokio
     /// runtime: hooks and alerts go out on it.
-    pub fn start(engine: Engine, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
-        Self::start_recording(engine, setup, snapshots, None)
+    pub fn start(engine: Engine, store: Box<dyn Store>, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
+        Self::start_recording(engine, store, setup, snapshots, None)
     }
 
     /// Starts the engine; what its judges see goes to the recorder.
     pub fn start_recording(
         mut engine: Engine,
+        mut store: Box<dyn Store>,
         setup: Setup,
         snapshots: Snapshots,
         recorder: Option<Recorder>,
@@ -73,14 +77,23 @@ impl Runtime {
             engine.record();
         }
         let mailbox = Mailbox::open();
-        let (board, shown) = watch::channel(Arc::new(Board::default()));
         let clock = Clock::start(engine.latest_stored());
+        // What the state is known by is stored before anybody is served by it, if it can be.
+        for commit in engine.commits() {
+            match store.commit(&commit.writes) {
+                Ok(()) => engine.committed(commit.id, clock.now()),
+                Err(error) => engine.refused(commit.id, error, clock.now()),
+            }
+        }
+        let confirmed = mailbox.clone();
+        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome))?;
+        let (board, shown) = watch::channel(Arc::new(Board::default()));
         let remembered = engine.remembered();
         let told = remembered.last().map_or(0, |event| event.id);
         let events = EventLog::begin(clock.now().as_millis(), remembered);
         let news = Newsbox::default();
-        let refused = RefusedPeers::default();
-        let handle = Handle::new(mailbox.clone(), news.clone(), refused.clone(), shown, events.clone());
+        let rollouts = Rollouts::default();
+        let handle = Handle::new(mailbox.clone(), news.clone(), rollouts.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
         let mut worker = Worker {
             started: clock.now(),
@@ -93,14 +106,16 @@ impl Runtime {
             told,
             series: Series::default(),
             messenger,
+            committer,
             recorder,
             mailbox,
             news,
             proxies: Proxies::default(),
-            refused,
+            rollouts,
             asked: BTreeMap::new(),
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
+            commands: BTreeMap::new(),
             last_shown: Timestamp::EPOCH,
             latest_proxies: None,
             crowd: Crowd::default(),
@@ -150,17 +165,20 @@ struct Worker {
     told: u64,
     series: Series,
     messenger: Messenger,
+    committer: Committer,
     recorder: Option<Recorder>,
     mailbox: Mailbox,
     news: Newsbox,
     proxies: Proxies,
-    refused: RefusedPeers,
+    rollouts: Rollouts,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
     asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
     /// When somebody was asked last while nothing could be stored.
     asked_in_vain: Timestamp,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
+    /// Commands that wait for something to be stored, as many as wait in the engine.
+    commands: BTreeMap<CommandTicket, oneshot::Sender<Done>>,
     started: Timestamp,
     last_shown: Timestamp,
     /// The latest view of the proxies, and when it was made.
@@ -198,7 +216,7 @@ impl Worker {
         }
         self.answer_queries(round.queries, now);
         for Report { peer, request, reply } in round.reports {
-            let answer = self.engine.report(&peer, &request, self.clock.now());
+            let answer = self.engine.report(&peer.voice(&request.node_id), &request, self.clock.now());
             let _gone = reply.send(answer);
         }
     }
@@ -233,12 +251,14 @@ impl Worker {
     fn carry_out(&mut self, order: Order, now: Timestamp) {
         match order {
             Order::Command { canary, verb, id, reply } => {
-                let answer = if self.engine.managed(&canary).is_some() {
-                    self.engine.command(&canary, command(verb), &id, now).map_err(Refusal::Conflict)
-                } else {
-                    Err(Refusal::NotFound(canary))
-                };
-                self.answers.push((reply, answer));
+                if self.engine.managed(&canary).is_none() {
+                    self.answers.push((reply, Err(Refusal::NotFound(canary))));
+                    return;
+                }
+                match self.engine.command(&canary, command(verb), &id, now) {
+                    Commanded::Done(answer) => self.answers.push((reply, answer.map_err(Refusal::Conflict))),
+                    Commanded::UnderWay(ticket) => drop(self.commands.insert(ticket, reply)),
+                }
             }
             Order::Answer(Answered { canary, ticket, answer, measured }) => {
                 if self.asked.get(&canary).is_some_and(|(asked, _)| *asked == ticket) {
@@ -249,6 +269,8 @@ impl Worker {
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
+            Order::Stored((id, Ok(()))) => self.engine.committed(id, now),
+            Order::Stored((id, Err(error))) => self.engine.refused(id, error, now),
         }
     }
 
@@ -262,20 +284,26 @@ impl Worker {
         if ready && self.engine.serves_anew() {
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
+        for (ticket, answer) in self.engine.replies() {
+            if let Some(reply) = self.commands.remove(&ticket) {
+                self.answers.push((reply, answer.map_err(Refusal::Conflict)));
+            }
+        }
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
-            let board = Board { refused: self.refused.clone(), ..self.engine.board(ready, now) };
-            self.board.send_replace(Arc::new(board));
+            self.board.send_replace(Arc::new(self.engine.board(ready, now)));
         }
         let events: Vec<EventView> = told.iter().map(|told| self.tell(told)).collect();
         // Also without any: some may wait for room on the disk.
         self.engine.remember(&events, now);
         self.engine.store_texts(now);
+        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
         events.into_iter().for_each(|event| self.events.push(event));
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);
         }
+        self.engine.ended().iter().for_each(|ended| self.rollouts.count(ended));
         for alerted in self.engine.alerts() {
             self.alert(&alerted.canary, &alerted.alert);
         }
@@ -291,6 +319,8 @@ impl Worker {
         if let Some(recorder) = self.recorder.take() {
             self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
         }
+        // Dropping the committer waits until they are carried out.
+        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
     }
 
     /// Puts the questions that are open and not on their way yet.

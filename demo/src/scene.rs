@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use wingbeat_controller::view::CanaryView;
+use wingbeat_control::view::CanaryView;
 
 use crate::clock::now;
 use crate::envoy::{self, Binary};

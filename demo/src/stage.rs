@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wingbeat_controller::engine::Engine;
+use wingbeat_api::setup::{Audience, Managed, Service as Route, Setup, Workload};
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::memory::Memory;
+use wingbeat_control::view::CanaryView;
 use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::{Runtime, random};
-use wingbeat_controller::setup::{Audience, Managed, Service as Route, Setup, Workload};
-use wingbeat_controller::store::memory::Memory;
-use wingbeat_controller::view::CanaryView;
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::rule::{Entries, Rules};
@@ -68,10 +68,11 @@ impl Stage {
         let control = TcpListener::bind(("127.0.0.1", 0)).await?;
         let control_address = control.local_addr()?;
 
-        let engine = Engine::open(Box::new(Memory::default()), random()?)?;
+        let mut memory = Memory::default();
+        let engine = Engine::load(&mut memory, random()?)?;
         let snapshots = Snapshots::of(engine.lineage());
         let setup = setup(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
-        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
+        let runtime = Runtime::start(engine, Box::new(memory), setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();
         let intake = Arc::new(runtime.handle().clone());
         tokio::spawn(async move {

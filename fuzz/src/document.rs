@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
-use wingbeat_controller::document::Set;
-use wingbeat_controller::document::files::{Absence, Files, Seen, Taken};
-use wingbeat_controller::document::yaml::{self, Node, Value};
+use wingbeat_api::Set;
+use wingbeat_api::files::{Absence, Files, Seen, Taken};
+use wingbeat_api::yaml::{self, Node, Value};
 use wingbeat_core::time::Timestamp;
 
 const EXAMPLES: [&str; 3] = [

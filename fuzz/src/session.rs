@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use wingbeat_xds_server::resource::{Kind, Part, Resource, Version};
+use wingbeat_xds_server::kind::Kind;
+use wingbeat_xds_server::resource::{Part, Resource};
 use wingbeat_xds_server::session::{Dialect, MAX_NAMES, Memory, Names, Request, Response, Session};
 use wingbeat_xds_server::snapshot::Snapshot;
+use wingbeat_xds_server::version::Version;
 
 const CLUSTERS: usize = 4;
 /// The cluster that has no endpoints of its own.

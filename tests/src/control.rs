@@ -10,11 +10,13 @@ use wingbeat_demo::port::Port;
 use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::client_event::{Happened, News};
 use wingbeat_xds_server::lineage::Unadopted;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::server::{self, Happened, Intake, News, NotTaken, Peer, Security, Tls};
+use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::server::{self, Intake, Peer, Security, Tls};
 use wingbeat_xds_server::store::Store;
 
 /// Keeps what it is told.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wingbeat_controller::setup::{Audience, Managed, Setup};
-use wingbeat_controller::view::{ArmView, ArmsView, CanaryView};
+use wingbeat_api::setup::{Audience, Managed, Setup};
+use wingbeat_control::view::{ArmView, ArmsView, CanaryView};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::request::Request;

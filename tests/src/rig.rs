@@ -19,7 +19,9 @@ use wingbeat_demo::envoy::{Binary, Envoy};
 use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::Bootstrap;
-use wingbeat_xds_server::server::{self, Intake, News, NotTaken, Peer, Security};
+use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::server::{self, Intake, Peer, Security};
 use wingbeat_xds_server::store::Store;
 
 use crate::control::free;

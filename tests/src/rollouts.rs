@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use wingbeat_control::view::CanaryView;
 use wingbeat_controller::handle::Verb;
-use wingbeat_controller::view::CanaryView;
 use wingbeat_demo::clock::now;
 use wingbeat_demo::load::Load;
 use wingbeat_demo::service::{Behaviour, Service};

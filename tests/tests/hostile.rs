@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use wingbeat_controller::setup::Audience;
+use wingbeat_api::setup::Audience;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};

@@ -7,11 +7,10 @@ use std::time::Duration;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_e2e::control::{Control, free, hosts};
 use wingbeat_e2e::{reached, send};
+use wingbeat_xds_server::client_event::{Happened, PATIENCE};
+use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::render::render;
-use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::Happened;
-use wingbeat_xds_server::session::PATIENCE;
 
 fn request(host: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nhost: {host}.local\r\nconnection: close\r\n\r\n").into_bytes()

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use wingbeat_controller::setup::Audience;
+use wingbeat_api::setup::Audience;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;

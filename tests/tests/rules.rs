@@ -1,6 +1,6 @@
 //! A/B rules and sticky users, carried out by the filter in a real Envoy.
 
-use wingbeat_controller::setup::Audience;
+use wingbeat_api::setup::Audience;
 use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::request::Request;

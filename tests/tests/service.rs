@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use wingbeat_controller::document::Set;
-use wingbeat_controller::setup::Audience;
+use wingbeat_api::Set;
+use wingbeat_api::setup::Audience;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::matching::division::Identity;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};

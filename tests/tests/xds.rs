@@ -25,10 +25,11 @@ use wingbeat_e2e::lab::scene;
 use wingbeat_e2e::names::Names;
 use wingbeat_e2e::{reached, send};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
+use wingbeat_xds_server::client_event::Happened;
+use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Cluster;
 use wingbeat_xds_server::render::render;
-use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{Happened, Tls};
+use wingbeat_xds_server::server::Tls;
 
 /// Every generation has a cluster of its own, and the one before is gone: nobody may notice.
 #[tokio::test(flavor = "multi_thread")]

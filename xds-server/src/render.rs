@@ -6,8 +6,9 @@ use std::sync::Arc;
 use envoy_types::pb::google::protobuf::Duration;
 use wingbeat_core::time::Span;
 
+use crate::kind::Kind;
 use crate::model::{Cluster, FILTER, Listener, Model, VirtualHost};
-use crate::resource::{Kind, Part, Resource};
+use crate::resource::{Part, Resource};
 use crate::scope::{Scope, Scopes};
 use crate::snapshot::{Resources, Snapshot};
 use crate::views::Views;

@@ -2,13 +2,13 @@
 //!
 //! ADS and one service per type, each in state of the world and in delta: `stream.rs` feeds them all.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request as HttpRequest;
 use axum::middleware::{Next, from_fn};
 use http_body_util::BodyExt as _;
+use stream::Discovery;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::server::TlsConnectInfo;
@@ -18,11 +18,9 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
-use crate::resource::Kind;
-use crate::session::Nack;
+use crate::client_event::{Happened, News};
+use crate::not_taken::NotTaken;
 use crate::store::Store;
-
-use stream::Discovery;
 
 pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, RefusalLog, equal_in_constant_time};
 pub use connections::{Busy, Connection, Connections, Limits, OnMismatch, Remote, Wire};
@@ -61,61 +59,6 @@ const LONGEST_REASON: usize = 1_024;
 /// A connection is probed so often, and given up after so long without an answer: gRPC's usual time. Less would cut off
 /// healthy Envoys when thousands of them come at once and this machine is what is slow.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
-
-/// What happened to a client of xDS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// `node.id` of the client.
-    pub node: String,
-    /// Its stream, by a number that is not used again.
-    pub stream: u64,
-    /// What happened.
-    pub what: Happened,
-}
-
-/// See [`News`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happened {
-    /// It opened a stream.
-    Connected {
-        /// Whose voice its reports are; nothing if none of it would be taken.
-        voice: Option<String>,
-        /// `node.cluster` of the client.
-        node_cluster: String,
-    },
-    /// It refused a configuration, and keeps the one before.
-    Refused(Nack),
-    /// From now on these are the resources of a type that it refuses and has as they were before, of routes the hosts.
-    /// Others than it refused until now.
-    Refuses(Kind, BTreeSet<String>),
-    /// From now on these are the clusters for which it did not ask for endpoints, or that it did not answer, within
-    /// [`PATIENCE`](crate::session::PATIENCE). Others than until now.
-    Overdue(BTreeSet<String>),
-    /// From now on these are the hosts that it has from another state, and keeps until they are adopted. Others than until
-    /// now.
-    Foreign(BTreeSet<String>),
-    /// It holds all that it wants of a type, as it is.
-    Settled(Kind),
-    /// Its stream ended.
-    Left,
-    /// A peer that is no client yet speaks TLS to a port in plain text, or the reverse. Told once in a while; `node` is its
-    /// address, and there is no stream.
-    Mismatched(String),
-}
-
-/// Why a report was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// It cannot be, for this reason; sent again it would be refused again.
-    #[error("{0}")]
-    Malformed(String),
-    /// More reports wait than are taken at a time, or more of this voice than are left for others. Nothing is wrong with it:
-    /// filters send it again.
-    #[error(
-        "more reports wait than are taken at a time, or more of this voice than are left for others: send it again"
-    )]
-    Busy,
-}
 
 /// Takes what proxies have to say.
 pub trait Intake: Send + Sync + 'static {

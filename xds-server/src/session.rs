@@ -29,8 +29,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client_event::Nack;
+use crate::kind::Kind;
 use crate::lineage::Lineage;
-use crate::resource::{Kind, Resource, Version};
+use crate::resource::{Resource, version_of_all};
 use crate::session::holding::{Answered, Holding, Outstanding};
 use crate::session::message::Culprit;
 use crate::session::origin::Origin;
@@ -40,10 +42,10 @@ use crate::session::table::Table;
 use crate::session::told::Told;
 use crate::session::wanted::Wanted;
 use crate::snapshot::{Resources, Snapshot};
+use crate::version::Version;
 
 pub use memory::Memory;
-pub use message::{Changes, Dialect, MAX_NAMES, Nack, Names, Reaction, Request, Response, TooManyNames};
-pub use patience::PATIENCE;
+pub use message::{Changes, Dialect, MAX_NAMES, Names, Reaction, Request, Response, TooManyNames};
 
 mod holding;
 mod memory;
@@ -407,7 +409,7 @@ impl Session {
             let on_their_way = clusters.filter(|cluster| self.state(cluster) != ClusterState::Ready).cloned().collect();
             self.patience.look(on_their_way, self.now);
         }
-        let all = Version::of_all(target.values());
+        let all = version_of_all(target.values());
         let whole = self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard();
         let delta = self.dialect == Dialect::Delta;
         let subscription = self.of_mut(kind);
@@ -475,7 +477,7 @@ impl Session {
         self.nonce = self.nonce.saturating_add(1);
         let nonce = self.nonce.to_string();
         let holding = &self.of(kind).holding;
-        let version = Version::of_all(target.values().filter(|resource| {
+        let version = version_of_all(target.values().filter(|resource| {
             whole || holding.has_accepted(resource) || changed.iter().any(|changed| changed.name == resource.name)
         }));
         let resources = if whole { target.into_values().collect() } else { changed };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::kind::Kind;
 use crate::lineage::Unadopted;
-use crate::resource::{Kind, Resource};
+use crate::resource::Resource;
 
 /// Resources by name.
 pub type Resources = BTreeMap<String, Arc<Resource>>;

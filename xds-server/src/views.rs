@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::resource::{Kind, Resource};
+use crate::kind::Kind;
+use crate::resource::Resource;
 use crate::scope::{Scope, Scopes};
 use crate::snapshot::Snapshot;
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wingbeat_core::id::{ClusterName, Rev};
+use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
 use wingbeat_xds_server::render::{Renderer, render};
-use wingbeat_xds_server::resource::Kind;
 use wingbeat_xds_server::session::{Dialect, Names, Request, Response, Session};
 use wingbeat_xds_server::store::Store;
 use wingbeat_xds_server::views::Views;

@@ -19,12 +19,14 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
+use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::not_taken::NotTaken;
 use wingbeat_xds_server::render::render;
-use wingbeat_xds_server::resource::Kind;
-use wingbeat_xds_server::server::{self, Cause, Intake, News, NotTaken, Peer, Security};
+use wingbeat_xds_server::server::{self, Cause, Intake, Peer, Security};
 use wingbeat_xds_server::session::MAX_NAMES;
 use wingbeat_xds_server::store::Store;
 

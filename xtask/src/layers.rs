@@ -1,6 +1,6 @@
 //! Which crate may depend on what. Where a rule of the architecture can be a failing build, it is one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
@@ -14,7 +14,7 @@ struct Layer {
     never: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 5] = [
+const LAYERS: [Layer; 7] = [
     Layer {
         package: "wingbeat-core",
         may_use: &[],
@@ -27,11 +27,50 @@ const LAYERS: [Layer; 5] = [
         never: &["tonic", "tokio", "envoy-types"],
     },
     Layer { package: "wingbeat-xds-server", may_use: &["wingbeat-core", "wingbeat-proto"], never: &["kube"] },
+    Layer { package: "wingbeat-api", may_use: &["wingbeat-core", "wingbeat-xds-server"], never: &PURE },
+    Layer {
+        package: "wingbeat-control",
+        may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-proto", "wingbeat-xds-server"],
+        never: &PURE,
+    },
     Layer {
         package: "wingbeat-controller",
-        may_use: &["wingbeat-core", "wingbeat-proto", "wingbeat-xds-server"],
-        never: &["wingbeat-demo"],
+        may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-proto", "wingbeat-xds-server", "wingbeat-control"],
+        never: &["wingbeat-demo", "kube"],
     },
+];
+
+/// What nothing depends on that decides and does not act.
+const PURE: [&str; 12] = [
+    "tokio",
+    "tonic",
+    "hyper",
+    "axum",
+    "reqwest",
+    "kube",
+    "redb",
+    "getrandom",
+    "envoy-types",
+    "prometheus-client",
+    "notify",
+    "mio",
+];
+
+/// Crates whose source names no clock, no thread and nothing of the system.
+const WITHOUT_IO: [&str; 3] = ["core", "api", "control"];
+
+/// What such a source does not name.
+const IO: [&str; 10] = [
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "std::io",
+    "SystemTime",
+    "Instant::now",
+    "println!",
+    "eprintln!",
 ];
 
 /// Checks every crate, alone: what another one brings along hides nothing.
@@ -40,6 +79,12 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     for layer in &LAYERS {
         let args = ["tree", "--locked", "--edges", "normal", "--prefix", "none", "--package", layer.package];
         broken.extend(violations(layer, &output(&mut cargo(root, &args))?));
+    }
+    for (file, text) in
+        WITHOUT_IO.iter().map(|name| sources(&root.join(name).join("src"))).collect::<Result<Vec<_>, _>>()?.concat()
+    {
+        let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        broken.extend(io_in(&shown, &text));
     }
     if !broken.is_empty() {
         bail!("{}", broken.join("\n"));
@@ -60,6 +105,32 @@ fn violations(layer: &Layer, tree: &str) -> Vec<String> {
     forbidden
 }
 
+/// Returns the sources below a folder, but for tests.
+fn sources(folder: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
+        if path.is_dir() {
+            found.append(&mut sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            found.push((path, text));
+        }
+    }
+    Ok(found)
+}
+
+/// Returns what a source names that only those who act may. Its tests, at its end, may name anything.
+fn io_in(file: &str, text: &str) -> Vec<String> {
+    let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").enumerate();
+    let code = code.filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let named = code.filter_map(|(number, line)| Some((number, IO.into_iter().find(|name| line.contains(name))?)));
+    named.map(|(number, name)| format!("{file}:{}: {name} is for crates that act", number + 1)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +145,12 @@ mod tests {
             violations(&layer, &tree),
             ["wingbeat-filter must not depend on tokio", "wingbeat-filter must not depend on wingbeat-controller"]
         );
+    }
+
+    #[test]
+    fn io_in_a_crate_without_is_named() {
+        let text = "// std::fs is not used\nlet now = Instant::now();\n#[cfg(test)]\nuse std::fs;\n";
+        assert_eq!(io_in("control/src/x.rs", text), ["control/src/x.rs:2: Instant::now is for crates that act"]);
     }
 
     /// A dependency that is added anywhere below a crate shows in its tree, and is a violation; what is there now is none.

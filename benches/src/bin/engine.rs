@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
+use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
 use wingbeat_benches::{print, quantile};
-use wingbeat_controller::engine::Engine;
-use wingbeat_controller::setup::{Audience, Managed, Service, Setup, Workload};
-use wingbeat_controller::store::memory::Memory;
+use wingbeat_control::immediate::Immediate;
+use wingbeat_control::store::memory::Memory;
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
@@ -24,7 +24,6 @@ use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::render::Renderer;
-use wingbeat_xds_server::server::Peer;
 use wingbeat_xds_server::store::Store;
 
 const CANARIES: usize = 10_000;
@@ -159,7 +158,7 @@ fn main() -> anyhow::Result<()> {
         [canaries, rollouts] if rollouts <= canaries => (*canaries, *rollouts),
         _ => anyhow::bail!("usage: engine [CANARIES ROLLOUTS]"),
     };
-    let mut engine = Engine::open(Box::new(Memory::default()), [7; 32])?;
+    let mut engine = Immediate::open(Box::new(Memory::default()), [7; 32])?;
     let mut now = Timestamp::from_millis(1_000_000_000);
     let mut setting_up = 0;
     cost(&mut setting_up, || -> anyhow::Result<()> {
@@ -172,7 +171,6 @@ fn main() -> anyhow::Result<()> {
     let mut policies = vec![0; rollouts];
     let mut revs = Vec::new();
     let (mut spent, mut reports, mut ticks, mut new_policies) = (Spent::default(), 0_u64, 0_u64, 0_u64);
-    let near = Peer::Uncertified([127, 0, 0, 1].into());
     for round in 0..(WARM_UP + SECONDS) * ROUNDS_A_SECOND {
         now = now.plus(Span::from_millis(1_000 / ROUNDS_A_SECOND));
         if round == WARM_UP * ROUNDS_A_SECOND {
@@ -185,8 +183,9 @@ fn main() -> anyhow::Result<()> {
             report(number, round / ROUNDS_A_REPORT + 1, rev, policies.get(number).copied().unwrap_or_default())
         });
         let requests: Vec<ReportRequest> = requests.collect::<anyhow::Result<_>>()?;
-        let replies: Result<Vec<_>, _> =
-            cost(&mut spent.reports, || requests.iter().map(|request| engine.report(&near, request, now)).collect())?;
+        let replies: Result<Vec<_>, _> = cost(&mut spent.reports, || {
+            requests.iter().map(|request| engine.report(&request.node_id, request, now)).collect()
+        })?;
         let places = policies.iter_mut().skip(turn).step_by(usize::try_from(ROUNDS_A_REPORT)?);
         for (reply, version) in replies.map_err(anyhow::Error::msg)?.into_iter().zip(places) {
             reports += 1;

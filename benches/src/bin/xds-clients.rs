@@ -23,9 +23,9 @@ use wingbeat_benches::{print, quantile};
 use wingbeat_core::id::Rev;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_e2e::control::{Control, model};
+use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::{Model, VirtualHost};
 use wingbeat_xds_server::render::render;
-use wingbeat_xds_server::resource::Kind;
 
 const CLIENTS: usize = 10_000;
 const HOSTS: u64 = 20;
@@ -97,7 +97,8 @@ async fn serve() -> anyhow::Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
         took.push(arrived().await?.saturating_sub(decided) as f64 / 1e3);
     }
-    let streams = control.notes().count(|what| matches!(what, wingbeat_xds_server::server::Happened::Connected { .. }));
+    let streams =
+        control.notes().count(|what| matches!(what, wingbeat_xds_server::client_event::Happened::Connected { .. }));
     ensure!(streams == CLIENTS, "{streams} streams");
     let memory = memory()?;
     Ok(print(&json!({

@@ -161,7 +161,7 @@ pub(super) fn lenient<T: DeserializeOwned>(value: &Value) -> (Option<T>, Option<
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use wingbeat_controller::view::CanaryView;
+    use wingbeat_control::view::CanaryView;
 
     use super::*;
 

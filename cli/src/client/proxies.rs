@@ -1,6 +1,6 @@
 //! `wingbeat proxies`.
 
-use wingbeat_controller::view::ProxyView;
+use wingbeat_control::view::ProxyView;
 
 use super::ServerArgs;
 use super::api::{Client, lenient};
@@ -80,7 +80,7 @@ fn age(millis: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wingbeat_controller::view::{ProxyRouteView, RefusalView};
+    use wingbeat_control::view::{ProxyRouteView, RefusalView};
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! Canaries and events, as people read them.
 
 use serde_json::Value;
-use wingbeat_controller::number::{Number, rounded};
-use wingbeat_controller::view::{ArmView, CanaryView, EventView};
+use wingbeat_api::number::{Number, rounded};
+use wingbeat_control::view::{ArmView, CanaryView, EventView};
 
 use super::api::lenient;
 use crate::output::{complain, table};

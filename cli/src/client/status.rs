@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use wingbeat_controller::view::CanaryView;
+use wingbeat_control::view::CanaryView;
 
 use super::api::{Client, lenient};
 use super::follow::Outage;

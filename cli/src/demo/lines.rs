@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use wingbeat_controller::view::{ArmView, CanaryView};
+use wingbeat_control::view::{ArmView, CanaryView};
 use wingbeat_demo::scene::Sight;
 
 /// One in so many views becomes a line: two a second.

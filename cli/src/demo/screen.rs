@@ -11,7 +11,7 @@ use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, LineGauge, Paragraph, Row, Table, Widget as _, Wrap};
 use ratatui::{Terminal, TerminalOptions, Viewport};
-use wingbeat_controller::view::{ArmView, CanaryView};
+use wingbeat_control::view::{ArmView, CanaryView};
 use wingbeat_demo::scene::Sight;
 
 use super::lines::{event, share};
@@ -151,7 +151,7 @@ mod tests {
     use std::sync::Arc;
 
     use ratatui::backend::TestBackend;
-    use wingbeat_controller::view::{ArmsView, EvidenceView, VerdictView};
+    use wingbeat_control::view::{ArmsView, EvidenceView, VerdictView};
     use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
     use super::*;

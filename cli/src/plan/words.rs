@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wingbeat_controller::forecast::{Assumed, Detect, Forecast, Step};
+use wingbeat_control::forecast::{Assumed, Detect, Forecast, Step};
 use wingbeat_core::id::CanaryName;
 
 use crate::output::{lasting, table};

@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use wingbeat_controller::document::files::{Absence, Files, Part, Seen, Taken};
-use wingbeat_controller::document::{Problem, Report, Set};
+use wingbeat_api::files::{Absence, Files, Part, Seen, Taken};
+use wingbeat_api::setup::{InUse, Setup};
+use wingbeat_api::{Problem, Report, Set};
 use wingbeat_controller::handle::Handle;
-use wingbeat_controller::setup::{InUse, Setup};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 

@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use wingbeat_api::Problem;
+use wingbeat_api::number::Number;
+use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
+use wingbeat_control::engine::Engine;
+use wingbeat_control::store::Entries;
+use wingbeat_control::store::memory::Memory;
+use wingbeat_control::view::{
+    AlphaView, ArmView, ArmsView, CanaryView, ClockView, ConditionView, EvidenceView, NodeView, PastRolloutView, PointView,
+    ProxyRouteView, ProxyView, RefusalView, RolloutsView, SampleView, SeriesView, ShareView, StepView, VerdictView,
+};
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Plan, PlanInput};
 
 use super::*;
-use crate::document::Problem;
-use crate::engine::Engine;
-use crate::number::Number;
 use crate::runtime::Runtime;
-use crate::setup::{Audience, Managed, Service, Setup, Workload};
-use crate::store::memory::Memory;
-use crate::view::{
-    AlphaView, ArmView, ArmsView, CanaryView, ClockView, ConditionView, EvidenceView, NodeView, PastRolloutView, PointView,
-    ProxyRouteView, ProxyView, RefusalView, RolloutsView, SampleView, SeriesView, ShareView, StepView, VerdictView,
-};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -201,8 +202,10 @@ fn setup() -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_answered_is_what_is_described() {
-    let engine = Engine::open(Box::new(Memory::default()), [1; 32]).unwrap();
-    let runtime = Runtime::start(engine, setup(), wingbeat_xds_server::store::Store::default()).unwrap();
+    let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
+    let runtime =
+        Runtime::start(engine, Box::new(Memory::default()), setup(), wingbeat_xds_server::store::Store::default())
+            .unwrap();
     let handle = runtime.handle().clone();
     let mut board = handle.watch();
     board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();

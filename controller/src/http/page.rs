@@ -6,7 +6,7 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use wingbeat_core::foreign::ForeignText;
-use wingbeat_xds_server::resource::Version;
+use wingbeat_xds_server::version::Version;
 
 use super::{LONGEST_NAME, failure};
 

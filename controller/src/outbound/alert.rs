@@ -1,39 +1,8 @@
 //! Alerts: messages to people, in the form that their channel takes.
 
 use serde_json::{Value, json};
+use wingbeat_api::alert_provider::{Channel, Format};
 use wingbeat_core::rollout::{Alert, AlertLevel};
-
-/// Where alerts go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Channel {
-    /// The form.
-    pub format: Format,
-    /// Where it is.
-    pub url: String,
-    /// Slack's channel.
-    pub channel: String,
-    /// The name that the message comes under.
-    pub username: String,
-    /// The least serious alerts that it gets.
-    pub level: AlertLevel,
-}
-
-/// The form of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Slack, and what understands its messages.
-    Slack,
-    /// Discord, which takes Slack's at a path of their own.
-    Discord,
-    /// Rocket.Chat, which takes Slack's with colours of its own.
-    Rocket,
-    /// Microsoft Teams: a message card.
-    Teams,
-    /// Google Chat: a card.
-    GoogleChat,
-    /// Ours: `{"canary","namespace","severity","message","fields":[{"name","value"}]}`.
-    Generic,
-}
 
 /// What goes with an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,104 +13,75 @@ pub struct Field {
     pub value: String,
 }
 
-impl Format {
-    /// Every form.
-    pub const ALL: [Self; 6] = [Self::Slack, Self::Discord, Self::Rocket, Self::Teams, Self::GoogleChat, Self::Generic];
-
-    /// Returns the `type` of an `AlertProvider` that has this form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Slack => "slack",
-            Self::Discord => "discord",
-            Self::Rocket => "rocket",
-            Self::Teams => "msteams",
-            Self::GoogleChat => "gchat",
-            Self::Generic => "generic",
+/// Returns where messages are sent.
+pub fn target(channel: &Channel) -> String {
+    let at = channel.url.trim_end_matches('/');
+    match channel.format {
+        Format::Discord if !at.ends_with("/slack") => format!("{at}/slack"),
+        Format::Discord | Format::Slack | Format::Rocket | Format::Teams | Format::GoogleChat | Format::Generic => {
+            channel.url.clone()
         }
-    }
-
-    /// Returns the format of an `AlertProvider`'s `type`.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 }
 
-impl Channel {
-    /// Returns true if an alert of this level goes to the channel.
-    pub fn takes(&self, level: AlertLevel) -> bool {
-        level >= self.level
-    }
-
-    /// Returns where messages are sent.
-    pub fn target(&self) -> String {
-        let at = self.url.trim_end_matches('/');
-        match self.format {
-            Format::Discord if !at.ends_with("/slack") => format!("{at}/slack"),
-            Format::Discord | Format::Slack | Format::Rocket | Format::Teams | Format::GoogleChat | Format::Generic => {
-                self.url.clone()
-            }
-        }
-    }
-
-    /// Returns the message.
-    pub fn body(&self, namespace: &str, name: &str, alert: &Alert, fields: &[Field]) -> Value {
-        let author = format!("{name}.{namespace}");
-        let bad = match alert.level {
-            AlertLevel::Info | AlertLevel::Warn => false,
-            AlertLevel::Error => true,
-        };
-        match self.format {
-            Format::Slack | Format::Discord => self.slack(&author, alert, fields, if bad { "danger" } else { "good" }),
-            Format::Rocket => self.slack(&author, alert, fields, if bad { "#FF0000" } else { "#0076D7" }),
-            Format::Teams => json!({
-                "@type": "MessageCard",
-                "@context": "http://schema.org/extensions",
-                "themeColor": if bad { "FF0000" } else { "0076D7" },
-                "summary": author,
-                "sections": [{
-                    "activityTitle": alert.text,
-                    "activitySubtitle": author,
-                    "facts": named(fields),
-                }],
-            }),
-            Format::GoogleChat => {
-                let text = |text: String| json!({"widgets": [{"textParagraph": {"text": text}}]});
-                let strong = |text: &str| format!("<font color=#848484><strong>{}</strong></font>", escaped(text));
-                let fields =
-                    fields.iter().map(|field| text(format!("{}<br>{}", escaped(&field.name), strong(&field.value))));
-                let sections: Vec<Value> = [text(strong(&alert.text))].into_iter().chain(fields).collect();
-                json!({"cards": [{
-                    "header": {"title": self.username, "subtitle": author},
-                    "sections": sections,
-                }]})
-            }
-            Format::Generic => json!({
-                "canary": name,
-                "namespace": namespace,
-                "severity": alert.level,
-                "message": alert.text,
-                "fields": named(fields),
-            }),
-        }
-    }
-
-    fn slack(&self, author: &str, alert: &Alert, fields: &[Field], color: &str) -> Value {
-        let fields: Vec<Value> =
-            fields.iter().map(|field| json!({"title": field.name, "value": field.value, "short": false})).collect();
-        json!({
-            "channel": self.channel,
-            "username": self.username,
-            "icon_url": "",
-            "icon_emoji": ":rocket:",
-            "attachments": [{
-                "color": color,
-                "author_name": author,
-                "text": alert.text,
-                "mrkdwn_in": ["text"],
-                "fields": fields,
+/// Returns the message.
+pub fn body(channel: &Channel, namespace: &str, name: &str, alert: &Alert, fields: &[Field]) -> Value {
+    let author = format!("{name}.{namespace}");
+    let bad = match alert.level {
+        AlertLevel::Info | AlertLevel::Warn => false,
+        AlertLevel::Error => true,
+    };
+    match channel.format {
+        Format::Slack | Format::Discord => slack(channel, &author, alert, fields, if bad { "danger" } else { "good" }),
+        Format::Rocket => slack(channel, &author, alert, fields, if bad { "#FF0000" } else { "#0076D7" }),
+        Format::Teams => json!({
+            "@type": "MessageCard",
+            "@context": "http://schema.org/extensions",
+            "themeColor": if bad { "FF0000" } else { "0076D7" },
+            "summary": author,
+            "sections": [{
+                "activityTitle": alert.text,
+                "activitySubtitle": author,
+                "facts": named(fields),
             }],
-        })
+        }),
+        Format::GoogleChat => {
+            let text = |text: String| json!({"widgets": [{"textParagraph": {"text": text}}]});
+            let strong = |text: &str| format!("<font color=#848484><strong>{}</strong></font>", escaped(text));
+            let fields =
+                fields.iter().map(|field| text(format!("{}<br>{}", escaped(&field.name), strong(&field.value))));
+            let sections: Vec<Value> = [text(strong(&alert.text))].into_iter().chain(fields).collect();
+            json!({"cards": [{
+                "header": {"title": channel.username, "subtitle": author},
+                "sections": sections,
+            }]})
+        }
+        Format::Generic => json!({
+            "canary": name,
+            "namespace": namespace,
+            "severity": alert.level,
+            "message": alert.text,
+            "fields": named(fields),
+        }),
     }
+}
+
+fn slack(channel: &Channel, author: &str, alert: &Alert, fields: &[Field], color: &str) -> Value {
+    let fields: Vec<Value> =
+        fields.iter().map(|field| json!({"title": field.name, "value": field.value, "short": false})).collect();
+    json!({
+        "channel": channel.channel,
+        "username": channel.username,
+        "icon_url": "",
+        "icon_emoji": ":rocket:",
+        "attachments": [{
+            "color": color,
+            "author_name": author,
+            "text": alert.text,
+            "mrkdwn_in": ["text"],
+            "fields": fields,
+        }],
+    })
 }
 
 fn named(fields: &[Field]) -> Vec<Value> {
@@ -167,7 +107,7 @@ mod tests {
         let alert =
             Alert { level: AlertLevel::Error, text: "Failed checks threshold reached 2".into(), described: false };
         let field = Field { name: "Target".into(), value: "Deployment/backend.prod".into() };
-        let body = channel(Format::Slack, AlertLevel::Info).body("prod", "backend", &alert, &[field]);
+        let body = body(&channel(Format::Slack, AlertLevel::Info), "prod", "backend", &alert, &[field]);
         assert_eq!(
             body,
             json!({
@@ -187,7 +127,7 @@ mod tests {
         let fields = [Field { name: "Target".into(), value: "Workload/backend.prod".into() }];
         let body = |format, level| {
             let alert = Alert { level, ..alert.clone() };
-            channel(format, AlertLevel::Info).body("prod", "backend", &alert, &fields)
+            body(&channel(format, AlertLevel::Info), "prod", "backend", &alert, &fields)
         };
         assert_eq!(body(Format::Discord, AlertLevel::Error), body(Format::Slack, AlertLevel::Error));
         let color = |level| body(Format::Rocket, level).pointer("/attachments/0/color").cloned().unwrap();
@@ -220,11 +160,11 @@ mod tests {
     fn discord_takes_slacks_messages_at_a_path_of_their_own() {
         let target = |url: &str| {
             let url = url.to_owned();
-            Channel { url, ..channel(Format::Discord, AlertLevel::Info) }.target()
+            target(&Channel { url, ..channel(Format::Discord, AlertLevel::Info) })
         };
         assert_eq!(target("https://discord.com/api/webhooks/1/x"), "https://discord.com/api/webhooks/1/x/slack");
         assert_eq!(target("https://discord.com/api/webhooks/1/x/slack"), "https://discord.com/api/webhooks/1/x/slack");
-        assert_eq!(channel(Format::Slack, AlertLevel::Info).target(), "http://127.0.0.1:9");
+        assert_eq!(super::target(&channel(Format::Slack, AlertLevel::Info)), "http://127.0.0.1:9");
     }
 
     #[test]

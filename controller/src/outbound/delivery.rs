@@ -10,10 +10,11 @@ use serde_json::Value;
 use tokio::runtime::Handle as Tokio;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use wingbeat_api::hook::Hook;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::Answer;
 
-use super::webhook::{self, Hook, Payload};
+use super::webhook::{self, Payload};
 
 /// Messages of a canary that wait for a hook or channel. Beyond, the newest are not delivered; the log of events has them all
 /// the same.

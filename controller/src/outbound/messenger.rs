@@ -1,19 +1,21 @@
 //! Carries questions and messages out, away from the engine's thread.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use reqwest::Client;
 use tokio::runtime::Handle as Tokio;
 use tokio::task::AbortHandle;
+use wingbeat_api::alert_provider::Channel;
+use wingbeat_api::hook::Hook;
+use wingbeat_control::call::{Call, Whom};
+use wingbeat_control::view::EventView;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
 
-use super::alert::{Channel, Field};
+use super::alert::{self, Field};
 use super::delivery::{Delivery, DeliveryQueues};
-use super::prometheus::{self, Query};
-use super::webhook::{self, Hook, Payload};
-use crate::view::EventView;
+use super::prometheus;
+use super::webhook::{self, Payload};
 
 /// Goes out on a runtime of its own accord; what comes back is told by a callback.
 #[derive(Debug, Clone)]
@@ -24,33 +26,6 @@ pub struct Messenger {
     /// For hooks, which are posted to.
     posting: Client,
     deliveries: DeliveryQueues,
-}
-
-/// A question to somebody outside.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Call {
-    /// Whose rollout it is.
-    pub canary: CanaryName,
-    /// Comes back with the answer.
-    pub ticket: Ticket,
-    /// Who is asked.
-    pub whom: Whom,
-}
-
-/// Who is asked.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Whom {
-    /// A hook.
-    Hook {
-        /// Which one.
-        hook: Hook,
-        /// Flagger's name for the phase.
-        phase: String,
-        /// Stays the same as long as the revision does.
-        checksum: String,
-    },
-    /// A Prometheus, for a metric.
-    Prometheus(Arc<Query>),
 }
 
 /// What came of a question.
@@ -114,7 +89,7 @@ impl Messenger {
 
     /// Sends an alert, once.
     pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
-        let body = channel.body(&canary.namespace, &canary.name, alert, fields);
-        self.deliveries.push(Delivery::Alert { canary: canary.clone(), url: channel.target(), body });
+        let body = alert::body(channel, &canary.namespace, &canary.name, alert, fields);
+        self.deliveries.push(Delivery::Alert { canary: canary.clone(), url: alert::target(channel), body });
     }
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
-use reqwest::{Client, Url};
+use reqwest::Client;
 use serde::Deserialize;
-use wingbeat_core::analysis::signal::SignalMode;
+use wingbeat_api::number::Number;
+use wingbeat_api::query::{Origin, Query};
 use wingbeat_core::analysis::threshold::Range;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::Answer;
 
 use super::webhook::{body, cause};
-use crate::number::Number;
 
 /// A Prometheus that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,34 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 1024 * 1024;
 /// So much of an error is repeated.
 const LONGEST_ERROR: usize = 500;
-
-/// A question.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Query {
-    /// Name of the metric.
-    pub metric: String,
-    /// Where the question was written.
-    pub origin: Origin,
-    /// Where the Prometheus is.
-    pub address: Url,
-    /// Go along; may be secret.
-    pub headers: HeaderMap,
-    /// PromQL.
-    pub query: String,
-    /// What is good.
-    pub range: Range,
-    /// What a value that is not good comes to.
-    pub mode: SignalMode,
-}
-
-/// Where a question was written; Flagger has different words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// In the canary.
-    Inline,
-    /// In a `MetricTemplate`.
-    Template,
-}
 
 /// Why there is no number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,11 +130,13 @@ pub fn judge(canary: &CanaryName, query: &Query, found: Result<f64, NoNumber>) -
 mod tests {
     use std::collections::BTreeMap;
 
-    use axum::Router;
-    use axum::extract;
     use axum::http::{HeaderMap as Headers, StatusCode};
     use axum::response::{IntoResponse as _, Redirect, Response as Reply};
     use axum::routing::get;
+    use axum::{Router, extract};
+
+    use reqwest::header::HeaderMap;
+    use wingbeat_core::analysis::signal::SignalMode;
 
     use super::*;
     use crate::outbound::webhook::client;

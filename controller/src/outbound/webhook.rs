@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde::Serialize;
+use wingbeat_api::hook::Hook;
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::rollout::Answer;
-use wingbeat_xds_server::resource::Version;
 
 /// Longest body of an answer that is read; more is cut off.
 const LONGEST_BODY: usize = 64 * 1_024;
@@ -17,26 +17,6 @@ const LONGEST_EXCERPT: usize = 500;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// More redirects than this are a loop.
 const MOST_REDIRECTS: usize = 5;
-
-/// A hook of the spec.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hook {
-    /// Where it is.
-    pub url: String,
-    /// Longest time for one attempt.
-    pub timeout: Duration,
-    /// Attempts beyond the first, on connection errors, 429 and most 5xx.
-    pub retries: u32,
-    /// Goes along.
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl Hook {
-    /// Returns a digest of where it is and what it is sent.
-    pub fn digest(&self) -> u64 {
-        Version::of([format!("{self:?}").as_bytes()]).get()
-    }
-}
 
 /// What a hook is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, post};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use tonic::Status;
 
-use crate::resource::Kind;
+use crate::kind::Kind;
 use crate::server::Intake;
 use crate::server::stream::{Dialogue, Discovery};
 

@@ -17,14 +17,14 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 use wingbeat_core::foreign::ForeignText;
 
+use crate::client_event::{Happened, News};
+use crate::kind::Kind;
 use crate::lineage::Lineage;
-use crate::resource::Kind;
 use crate::server::access::Cause;
 use crate::server::budget::Budget;
-use crate::server::services;
 use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
-use crate::server::{Gate, Happened, Intake, MAX_REQUEST, News, Peer, peer_of};
+use crate::server::{Gate, Intake, MAX_REQUEST, Peer, peer_of, services};
 use crate::session::{self, Changes, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
@@ -352,7 +352,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::resource::Version;
+    use crate::version::Version;
 
     /// Who comes back in delta says most: what it asks for, and what it holds. It would be refused each time.
     #[test]

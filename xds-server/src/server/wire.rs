@@ -19,8 +19,9 @@ use prost::encoding::{WireType, encode_key, encode_varint, string};
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::kind::Kind;
 use crate::lineage::Lineage;
-use crate::resource::{Kind, Resource};
+use crate::resource::Resource;
 
 /// What precedes a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -165,7 +166,7 @@ mod tests {
     use prost::bytes::Buf as _;
 
     use super::*;
-    use crate::resource::Version;
+    use crate::version::Version;
 
     fn resource(name: &str, length: usize) -> Resource {
         Resource {

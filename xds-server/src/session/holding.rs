@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::resource::{Resource, Version};
+use crate::resource::Resource;
 use crate::session::message::Culprit;
 use crate::snapshot::Resources;
+use crate::version::Version;
 
 /// So many refused resources of a type are looked for, and so many refused hosts of a route table. Who refuses more
 /// refuses something that they have in common; it is left with what it has.

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::resource::{Resource, Version};
+use crate::resource::{Resource, version_of_all};
+use crate::version::Version;
 
 /// So many sets of resources are remembered, the latest ones. A table of routes is up to some hundred kilobytes, and its
 /// hosts are shared; so are clusters and listeners.
@@ -24,7 +25,7 @@ struct Remembered {
 impl Memory {
     /// Remembers all that a client holds of a type.
     pub(super) fn remember(&self, resources: Vec<Arc<Resource>>) {
-        let version = Version::of_all(&resources);
+        let version = version_of_all(&resources);
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.iter().all(|known| known.version != version) {
             remembered.truncate(REMEMBERED - 1);

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::resource::{Kind, Resource, Version};
+use crate::client_event::Nack;
+use crate::kind::Kind;
+use crate::resource::Resource;
+use crate::version::Version;
 
 /// Names of one type that a client may ask for and that nothing served has; its stream ends with one more. Of what is
 /// served it may ask for all: it was told of that.
@@ -69,20 +72,6 @@ pub struct Response {
     pub resources: Vec<Arc<Resource>>,
     /// Delta: names of resources that are gone.
     pub removed: Vec<String>,
-}
-
-/// A client's refusal of what it was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nack {
-    /// Type of the resources.
-    pub kind: Kind,
-    /// Names of what was refused together.
-    pub names: Vec<String>,
-    /// Who is to blame: resources, and where routes were refused their hosts; nobody while they are looked for; none if
-    /// they cannot be told from the others.
-    pub culprits: Option<Vec<String>>,
-    /// Why, in the client's words.
-    pub error: String,
 }
 
 /// What a request came to.

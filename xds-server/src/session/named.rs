@@ -1,7 +1,7 @@
 //! How much a client names: it is kept for as long as its stream.
 
 use super::{MAX_NAMES, Names, Session, Subscription};
-use crate::resource::Kind;
+use crate::kind::Kind;
 use crate::session::wanted::Wanted;
 
 impl Names {

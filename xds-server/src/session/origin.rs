@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::kind::Kind;
 use crate::lineage::{Adoption, Held};
-use crate::resource::{Kind, Resource};
+use crate::resource::Resource;
 use crate::session::Session;
 
 /// What a client came with.
@@ -79,9 +80,10 @@ mod tests {
 
     use super::*;
     use crate::lineage::{Lineage, Unmarked};
-    use crate::resource::{Part, Version};
+    use crate::resource::Part;
     use crate::session::{Changes, Dialect, Names, Request};
     use crate::snapshot::Snapshot;
+    use crate::version::Version;
 
     const NOW: Duration = Duration::ZERO;
     const HERE: Lineage = Lineage { id: 1, unmarked: Unmarked::Foreign };

@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Routes wait this long for clusters that are on their way; then they go without the hosts that need them, and with
-/// those whose endpoints nobody asks for, or that the client may have from an earlier stream. Less than the 15 s after
-/// which Envoy stops waiting for its routes by itself and answers 404 for all hosts.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+use crate::client_event::PATIENCE;
 
 /// Whether a cluster can be used by routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

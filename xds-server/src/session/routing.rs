@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resource::{Kind, Resource};
+use crate::kind::Kind;
+use crate::resource::Resource;
 use crate::session::patience::ClusterState;
 use crate::session::table::{Composed, First, Table};
 use crate::session::{Response, Session, Subscription};

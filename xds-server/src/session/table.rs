@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::render::routes;
-use crate::resource::{Part, Resource, Version};
+use crate::resource::{Part, Resource};
 use crate::session::holding::MAX_CULPRITS;
 use crate::session::message::Culprit;
 use crate::session::patience::ClusterState;
+use crate::version::Version;
 
 /// What a client holds of a route table, and refuses of it.
 #[derive(Debug, Default)]

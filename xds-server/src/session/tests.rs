@@ -3,6 +3,7 @@ use std::ops::Range;
 use serde::Deserialize;
 
 use super::*;
+use crate::client_event::PATIENCE;
 use crate::resource::Part;
 
 #[derive(Deserialize)]
@@ -148,7 +149,7 @@ impl Player {
         wanted.retain(|name| !less.contains(name));
         let names = match self.dialect {
             Dialect::StateOfTheWorld => {
-                let version = if held.is_empty() { String::new() } else { Version::of_all(&held).to_string() };
+                let version = if held.is_empty() { String::new() } else { version_of_all(&held).to_string() };
                 Names::All { names: wanted.clone(), version }
             }
             Dialect::Delta => {

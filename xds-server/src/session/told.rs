@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::resource::Kind;
+use crate::kind::Kind;
 use crate::session::message::Changes;
 
 /// What those who watch the stream know of it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::resource::Kind;
+use crate::kind::Kind;
 
 /// Bytes that a name is charged with beside its own: what its string and its place in the set take.
 const NAME_OVERHEAD: usize = 64;

@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 20] = [
+pub(super) const SUITES: [Suite; 21] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -44,13 +44,19 @@ pub(super) const SUITES: [Suite; 20] = [
         name: "served-abort",
         claim: "an abort that was served is never taken back",
         tests: &["abort"],
-        ..suite("wingbeat-controller", &["--lib"])
+        ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
         name: "crash-matrix",
         claim: "killed before and after every write, all converge",
         tests: &["crash_matrix"],
-        ..suite("wingbeat-controller", &["--lib"])
+        ..suite("wingbeat-control", &["--lib"])
+    },
+    Suite {
+        name: "crash",
+        claim: "every fault at every commit converges; an abort is published before anything is stored, also where that takes 30 s",
+        tests: &["commits::", "crash_matrix"],
+        ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
         name: "step",
@@ -75,7 +81,7 @@ pub(super) const SUITES: [Suite; 20] = [
         name: "check",
         claim: "six mistakes, each with line, column and field",
         tests: &["six_mistakes"],
-        ..suite("wingbeat-controller", &["--test", "documents"])
+        ..suite("wingbeat-api", &["--test", "documents"])
     },
     Suite {
         name: "bad-input",

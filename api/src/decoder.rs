@@ -1,0 +1,511 @@
+//! From nodes to typed values, collecting everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::yaml::{Node, Place, Value};
+use crate::refused_file::RefusedFileView;
+
+/// Nothing on its way to a user takes longer.
+const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// Counted from one; 0 if it concerns the file as a whole.
+    pub line: usize,
+    /// Counted from one.
+    pub column: usize,
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// What was found in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What must be mended.
+    pub errors: Vec<Problem>,
+    /// What is taken all the same.
+    pub warnings: Vec<Problem>,
+}
+
+impl Report {
+    /// Returns the errors, file by file.
+    pub fn by_file(&self) -> Vec<RefusedFileView> {
+        let mut files: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
+        for problem in &self.errors {
+            files.entry(&problem.file).or_default().push(problem.clone());
+        }
+        files.into_iter().map(|(file, errors)| RefusedFileView { file: file.to_owned(), errors }).collect()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, field, message } = self;
+        if *line == 0 {
+            write!(f, "{file}: {message}")
+        } else if field.is_empty() {
+            write!(f, "{file}:{line}:{column}: {message}")
+        } else {
+            write!(f, "{file}:{line}:{column}: {field}: {message}")
+        }
+    }
+}
+
+/// Decodes one document.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    file: String,
+    /// True if unknown fields are errors.
+    pub(super) strict: bool,
+    /// True if the document is only looked at, and may be for another server.
+    pub(super) elsewhere: bool,
+    pub(super) report: Report,
+    /// Documents that this one names.
+    pub(super) references: Vec<Reference>,
+    /// Host names of endpoints, which may not resolve.
+    pub(super) hosts: Vec<HostName>,
+    /// Places of the fields that were read.
+    places: BTreeMap<String, Place>,
+}
+
+/// A document that another one names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reference {
+    /// Its kind.
+    pub(super) kind: &'static str,
+    /// Its namespace; none: that of who names it.
+    pub(super) namespace: Option<String>,
+    /// Its name.
+    pub(super) name: String,
+    /// Where it is named.
+    pub(super) at: Place,
+    /// The field that names it.
+    pub(super) field: String,
+    /// True if it may be somewhere else.
+    pub(super) elsewhere: bool,
+}
+
+/// A host name of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostName {
+    /// The name.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) at: Place,
+    /// The field that holds it.
+    pub(super) field: String,
+}
+
+/// The fields of a mapping that were not read yet.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    path: String,
+    at: Place,
+    left: BTreeMap<&'a str, (Place, &'a Node)>,
+    known: Vec<&'static str>,
+}
+
+impl Decoder {
+    pub(super) fn new(file: &str, strict: bool) -> Self {
+        Self {
+            file: file.to_owned(),
+            strict,
+            elsewhere: false,
+            report: Report::default(),
+            references: Vec::new(),
+            hosts: Vec::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn wrong(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        let problem = self.problem(at, field, message.into());
+        self.report.errors.push(problem);
+    }
+
+    pub(super) fn warn(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        let problem = self.problem(at, field, message.into());
+        self.report.warnings.push(problem);
+    }
+
+    /// Tells of something that this server does not carry out: an error, unless another one may.
+    pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        if self.elsewhere {
+            self.warn(at, field, message);
+        } else {
+            self.wrong(at, field, message);
+        }
+    }
+
+    /// Reads a text that names a document.
+    pub(super) fn reference(&mut self, kind: &'static str, node: &Node, path: &str) -> Option<String> {
+        let name = self.text(node, path)?;
+        self.refer(kind, None, name.clone(), node.at, path);
+        Some(name)
+    }
+
+    /// Reads a text that names a document of this namespace.
+    pub(super) fn reference_in(
+        &mut self,
+        kind: &'static str,
+        namespace: &str,
+        node: &Node,
+        path: &str,
+    ) -> Option<String> {
+        let name = self.text(node, path)?;
+        self.refer(kind, Some(namespace.to_owned()), name.clone(), node.at, path);
+        Some(name)
+    }
+
+    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
+        let (field, elsewhere) = (field.to_owned(), self.elsewhere);
+        self.references.push(Reference { kind, namespace, name, at, field, elsewhere });
+    }
+
+    fn problem(&self, at: Place, field: &str, message: String) -> Problem {
+        Problem { file: self.file.clone(), line: at.line, column: at.column, field: field.to_owned(), message }
+    }
+
+    /// Returns the place of a field, or of the nearest one around it that was written.
+    pub(super) fn place(&self, field: &str) -> Place {
+        let mut path = field;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return *place;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = path.get(..end).unwrap_or_default(),
+                None => return Place { line: 1, column: 1 },
+            }
+        }
+    }
+
+    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Option<Fields<'a>> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Mapping(entries) = &node.value else {
+            self.wrong(node.at, path, "is not a mapping, write its fields below it");
+            return None;
+        };
+        let mut left: BTreeMap<&str, (Place, &Node)> = BTreeMap::new();
+        for (name, at, value) in entries {
+            if left.insert(name, (*at, value)).is_some() {
+                self.wrong(*at, &join(path, name), "is there twice, keep one of them");
+            }
+        }
+        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new() })
+    }
+
+    /// Reports the fields that nobody asked for.
+    pub(super) fn done(&mut self, fields: Fields<'_>) {
+        for (name, (at, _)) in fields.left {
+            let hint = match nearest(name, fields.known.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("the fields here are {}", fields.known.join(", ")),
+            };
+            let (field, message) = (join(&fields.path, name), format!("is unknown, {hint}"));
+            if self.strict {
+                self.wrong(at, &field, message);
+            } else {
+                self.warn(at, &field, message);
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, node: &Node, path: &str) -> Option<String> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Scalar { text, .. } = &node.value else {
+            self.wrong(node.at, path, "is not a text, write one value");
+            return None;
+        };
+        Some(text.clone())
+    }
+
+    pub(super) fn number(&mut self, node: &Node, path: &str) -> Option<i64> {
+        let text = self.text(node, path)?;
+        let number = text.parse().ok();
+        if number.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a whole number, write one like 5"));
+        }
+        number
+    }
+
+    /// Reads a whole number within these bounds.
+    pub(super) fn within(&mut self, node: &Node, path: &str, bounds: RangeInclusive<i64>) -> Option<i64> {
+        let number = self.number(node, path)?;
+        if bounds.contains(&number) {
+            return Some(number);
+        }
+        let (low, high) = (bounds.start(), bounds.end());
+        self.wrong(node.at, path, format!("{number} is out of range, use a number from {low} to {high}"));
+        None
+    }
+
+    pub(super) fn float(&mut self, node: &Node, path: &str) -> Option<f64> {
+        let text = self.text(node, path)?;
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        if number.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a number, write one like 0.5"));
+        }
+        number
+    }
+
+    pub(super) fn truth(&mut self, node: &Node, path: &str) -> Option<bool> {
+        match self.text(node, path)?.as_str() {
+            "true" => Some(true),
+            "false" => Some(false),
+            text => {
+                self.wrong(node.at, path, format!("{text:?} is not true or false"));
+                None
+            }
+        }
+    }
+
+    /// Takes one of these words.
+    pub(super) fn one_of<T: Copy>(&mut self, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
+        let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let names = values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            self.wrong(at, path, format!("there is no {text}, use one of {names}"));
+        }
+        found
+    }
+
+    pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
+        let text = self.text(node, path)?;
+        let duration = parse_duration(&text);
+        if duration.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a duration, write one like 500ms, 10s or 1m30s"));
+        }
+        duration
+    }
+
+    /// Reads how long something may take. Envoy refuses routes with times beyond some centuries.
+    pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
+        let duration = self.duration(node, path)?;
+        if duration > LONGEST_LIMIT {
+            self.wrong(node.at, path, "is longer than a year, use at most 8760h, or leave it out for no limit");
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// Reads a URL of HTTP. It may hold secrets: errors do not repeat it.
+    pub(super) fn url(&mut self, node: &Node, path: &str, like: &str) -> Option<Url> {
+        let text = self.text(node, path)?;
+        let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if url.is_none() {
+            self.wrong(node.at, path, format!("is not a URL of http or https, write one like {like}"));
+        }
+        url
+    }
+
+    /// Takes `0.1%` and returns 0.001.
+    pub(super) fn percent(&mut self, node: &Node, path: &str) -> Option<f64> {
+        let text = self.text(node, path)?;
+        let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let share = number.filter(|number| (0.0..=100.0).contains(number)).map(|number| number / 100.0);
+        if share.is_none() {
+            self.wrong(node.at, path, format!("{text:?} is not a share, write one like 0.1%"));
+        }
+        share
+    }
+
+    pub(super) fn list<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a Node, String)> {
+        self.places.insert(path.to_owned(), node.at);
+        let Value::Sequence(items) = &node.value else {
+            self.wrong(node.at, path, "is not a list, begin each entry with -");
+            return Vec::new();
+        };
+        items.iter().enumerate().map(|(place, item)| (item, format!("{path}[{place}]"))).collect()
+    }
+
+    /// Reads a list that must not be empty.
+    pub(super) fn some<'a>(&mut self, node: &'a Node, path: &str, mend: &str) -> Vec<(&'a Node, String)> {
+        let listed = self.list(node, path);
+        if node.is_empty_list() {
+            self.wrong(node.at, path, format!("is empty, {mend}"));
+        }
+        listed
+    }
+
+    pub(super) fn texts(&mut self, node: &Node, path: &str) -> Vec<String> {
+        self.list(node, path).into_iter().filter_map(|(item, path)| self.text(item, &path)).collect()
+    }
+
+    pub(super) fn text_map(&mut self, node: &Node, path: &str) -> BTreeMap<String, String> {
+        let Some(fields) = self.fields(node, path) else { return BTreeMap::new() };
+        let entries = fields.left.into_iter();
+        entries.filter_map(|(name, (_, value))| Some((name.to_owned(), self.text(value, &join(path, name))?))).collect()
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Returns a field with its path, unless it is absent or null.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<(&'a Node, String)> {
+        self.known.push(name);
+        let (_, node) = self.left.remove(name)?;
+        (!node.is_null()).then(|| (node, join(&self.path, name)))
+    }
+
+    /// Returns a field that must be there.
+    pub(super) fn need(&mut self, name: &'static str, mend: &str, decoder: &mut Decoder) -> Option<(&'a Node, String)> {
+        let taken = self.take(name);
+        if taken.is_none() {
+            decoder.wrong(self.at, &join(&self.path, name), format!("is missing, {mend}"));
+        }
+        taken
+    }
+
+    /// Takes every field whatever its name.
+    pub(super) fn rest(&mut self) -> Vec<(&'a str, Place, &'a Node, String)> {
+        let path = self.path.clone();
+        std::mem::take(&mut self.left)
+            .into_iter()
+            .map(|(name, (at, node))| (name, at, node, join(&path, name)))
+            .collect()
+    }
+
+    /// Tells of fields that belong somewhere else.
+    pub(super) fn misplaced(&mut self, names: &[&'static str], place: &str, decoder: &mut Decoder) {
+        for name in names {
+            let Some((at, _)) = self.left.remove(name) else { continue };
+            let (field, message) = (join(&self.path, name), format!("belongs to {place}, move it there"));
+            if decoder.strict {
+                decoder.wrong(at, &field, message);
+            } else {
+                decoder.warn(at, &field, message);
+            }
+        }
+    }
+
+    /// Takes fields that have no effect here, and says so.
+    pub(super) fn ignore(&mut self, names: &[&'static str], why: &str, decoder: &mut Decoder) {
+        for name in names {
+            self.known.push(name);
+            if let Some((at, _)) = self.left.remove(name) {
+                decoder.warn(at, &join(&self.path, name), format!("has no effect here: {why}"));
+            }
+        }
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Takes what Go does: `1m30s`, `500ms`, `3.5s`, `1h`.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(unit_end)?;
+        let nanos: u64 = match unit {
+            "ns" => 1,
+            "us" | "µs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(times(number, nanos)?)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Returns so many units, each of `nanos`; what is left of a nanosecond is cut off.
+fn times(number: &str, nanos: u64) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Finer than a nanosecond of an hour is nothing.
+    let fraction = fraction.get(..fraction.len().min(13))?;
+    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
+    let numerator: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = u64::try_from(u128::from(nanos).checked_mul(numerator)? / scale).ok()?;
+    let seconds = u128::from(whole).checked_mul(u128::from(nanos))?.checked_add(u128::from(part))?;
+    Some(Duration::new(u64::try_from(seconds / 1_000_000_000).ok()?, u32::try_from(seconds % 1_000_000_000).ok()?))
+}
+
+/// Returns the one of these that a word was probably meant to be.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|known| (distance(known, word), known)).filter(|(edits, _)| *edits <= 2);
+    near.min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
+}
+
+/// Edits between two words, for hints. Quadratic in short words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (cb, above) in b.iter().zip(row.iter().skip(1)) {
+            let same = usize::from(!ca.eq_ignore_ascii_case(cb));
+            left = (diagonal + same).min(above + 1).min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("1m30s", 90_000),
+            ("1h", 3_600_000),
+            ("3.5s", 3_500),
+            ("0.25h", 900_000),
+            (".5s", 500),
+            ("1500us", 1),
+            ("1.0000000000000000001s", 1_000),
+        ] {
+            assert_eq!(parse_duration(text).map(|it| it.as_millis()), Some(millis), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "1.5",
+            ".s",
+            "1..5s",
+            "1.2.3s",
+            "-1s",
+            "99999999999999999999s",
+            "9999999999999999999h",
+            "1s ",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn near_names_are_near() {
+        assert_eq!(distance("stepWeight", "stepweigth"), 2);
+        assert_eq!(distance("", "abc"), 3);
+        assert!(distance("threshold", "interval") > 2);
+    }
+}

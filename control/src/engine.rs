@@ -1,0 +1,515 @@
+//! The engine: everything that happens to the managed canaries, one thing after another.
+//!
+//! It has no clock, no thread and no network. Each call takes what happened and the time, stores what must
+//! survive, and returns what is to be served and told. Rules that it keeps: state is stored before it is acted
+//! on, with one exception (an abort is served even if it cannot be stored, and stored later); what cannot be
+//! stored is not adopted; the routes are derived from the state anew after every change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wingbeat_api::setup::{InUse, Measure, Setup};
+use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
+use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
+use wingbeat_core::foreign::ForeignText;
+use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
+use wingbeat_core::rollout::{Alert, Answer, Asked, Event, Severity, Ticket, question};
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::lineage::{Adoption, Lineage};
+use wingbeat_xds_server::model::Model;
+use wingbeat_xds_server::version::Version;
+
+use crate::call::{Call, Whom};
+use crate::engine::canary::{Canary, Evidence};
+use crate::engine::clients::Clients;
+use crate::engine::commit::Commits;
+use crate::engine::dormant::{Dormant, Dormants};
+use crate::engine::fleet::Fleet;
+use crate::engine::intake::read_ledger;
+use crate::engine::memoir::Memoir;
+use crate::engine::policy::Policies;
+use crate::engine::record::{Record, away_key, evidence_key, read, read_or_leave_aside};
+use crate::engine::records::Records;
+use crate::engine::rollouts::Charted;
+use crate::engine::roster::Roster;
+use crate::engine::show::{Troubles, Views};
+use crate::engine::texts::Texts;
+use crate::recording::{Loss, Recorded};
+use crate::rollout_end::RolloutEnd;
+use crate::store::{Entries, Store};
+use crate::view::Board;
+
+mod adoption;
+mod budget;
+mod canary;
+mod clients;
+mod commit;
+pub(crate) mod course;
+mod dormant;
+mod due;
+mod fleet;
+mod intake;
+mod limits;
+mod memoir;
+mod policy;
+mod record;
+mod records;
+mod reporters;
+mod rollouts;
+mod roster;
+mod routes;
+mod show;
+mod stepping;
+mod texts;
+
+pub use commit::{CommandTicket, Commanded, Commit, CommitId};
+pub use fleet::FEW_REPORT_WITHIN;
+pub use memoir::EVENTS_KEPT;
+pub use record::OpenError;
+pub use reporters::Reporter;
+pub use show::rfc3339;
+
+/// A node that said nothing for so long carries no traffic that counts.
+const NODE_SILENT: Span = Span::from_secs(5);
+
+/// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
+/// each second. When none has for so long, nothing is known any more.
+const UNHEARD: Span = Span::from_secs(10);
+
+/// What is held of a worker is stored under this and its key.
+const LEDGER_PREFIX: &str = "ledger/";
+/// Where versions before the third stored the whole ledger. Nothing can be made of it: it knew no rollouts.
+const OLD_LEDGER_KEY: &str = "ledger";
+/// Characters of an event's text; the rest is cut off.
+const LONGEST_EVENT: usize = 4_096;
+/// The windows of the judge that are open.
+const WINDOWS_KEY: &str = "windows";
+/// The epochs of which the ledger does not hold everything.
+const BASELINES_KEY: &str = "baselines";
+/// When the last checkpoint was written.
+const CLOCK_KEY: &str = "clock";
+/// What workers reported at once, and waits for their next regular reports.
+const HELD_KEY: &str = "held";
+
+/// The engine.
+pub struct Engine {
+    commits: Commits,
+    random: [u8; 32],
+    lineage: Lineage,
+    setup: Setup,
+    roster: Roster,
+    ledger: Ledger,
+    /// Whether the ledger held everything of the rollouts that were in progress when it was read.
+    ledger_trust: Trust,
+    /// Rollouts of which it did not hold everything when it was written down.
+    baselines: BTreeSet<Epoch>,
+    /// Keys of entries that nobody reads any more, until they are deleted.
+    obsolete: BTreeSet<String>,
+    windows: Windows,
+    policies: Policies,
+    fleet: Fleet,
+    clients: Clients,
+    /// Canaries whose routes lead to a cluster that is missing, as that was told.
+    missing: BTreeMap<CanaryName, ClusterName>,
+    dormant: Dormants,
+    reported_since_checkpoint: bool,
+    last_checkpoint: Timestamp,
+    /// When the last checkpoint was written that an earlier process wrote.
+    stored_clock: Timestamp,
+    /// Those that the next tick looks at in any case: something happened to them.
+    due: BTreeSet<CanaryName>,
+    /// After a restart in mid-rollout: the workers that had traffic before and did not report since. Until all have, no
+    /// rollout is moved: one of them may show an abort that was served and not stored (P28).
+    awaited: Option<BTreeSet<WorkerKey>>,
+    /// When all that are not at rest were looked at.
+    last_sweep: Timestamp,
+    /// Something that filters are told may be different.
+    policy_is_stale: bool,
+    routes_changed: bool,
+    views: Views,
+    charted: Charted,
+    memoir: Memoir,
+    texts: Texts,
+    reports: u64,
+    /// Parts of reports that are of no rollout in progress.
+    foreign: u64,
+    last_report: Option<Timestamp>,
+    records: Records,
+    outbox: Vec<Told>,
+    alerts: Vec<Alerted>,
+    ended: Vec<RolloutEnd>,
+}
+
+/// Something that people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Whom it concerns.
+    pub canary: CanaryName,
+    /// Its rollout at that time.
+    pub rollout: RolloutId,
+    /// How serious it is.
+    pub severity: Severity,
+    /// The text.
+    pub text: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// A message to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alerted {
+    /// Whom it concerns.
+    pub canary: CanaryName,
+    /// The message.
+    pub alert: Alert,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("canaries", self.roster.all()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Goes on with what a store holds.
+    pub fn load(store: &mut dyn Store, random: [u8; 32]) -> Result<Self, OpenError> {
+        Self::open(&store.load()?, random)
+    }
+
+    /// Goes on with what is stored. Secrets are made from `random`, which nobody else may know.
+    pub fn open(entries: &Entries, random: [u8; 32]) -> Result<Self, OpenError> {
+        let mut dormant = Dormants::default();
+        for key in entries.keys() {
+            let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
+                continue;
+            };
+            if let Some(record) = read::<Record>(entries, key)? {
+                let record = Record { state: record.state.resumed(), ..record };
+                let name = CanaryName::new(namespace, name);
+                let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
+                let away_since = read_or_leave_aside(entries, &away_key(&name))?;
+                dormant.insert(name, Dormant { record, evidence, unstored: false, away_since });
+            }
+        }
+        let (lineage, unstored_lineage) = adoption::lineage(entries, &random)?;
+        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(entries, WINDOWS_KEY)?.unwrap_or_default();
+        let held = read_or_leave_aside::<Vec<WrittenHeld>>(entries, HELD_KEY)?.unwrap_or_default();
+        let windows = Windows::restore(windows, held);
+        let (ledger, ledger_trust) = read_ledger(entries)?;
+        let awaited = dormant.may_be_aborted_unstored().then(|| ledger.active(NODE_SILENT));
+        Ok(Self {
+            commits: Commits::beginning_with(unstored_lineage),
+            random,
+            lineage,
+            setup: Setup::default(),
+            roster: Roster::default(),
+            ledger,
+            ledger_trust,
+            baselines: read_or_leave_aside(entries, BASELINES_KEY)?.unwrap_or_default(),
+            obsolete: entries.keys().filter(|key| *key == OLD_LEDGER_KEY).cloned().collect(),
+            windows,
+            policies: Policies::default(),
+            fleet: Fleet::default(),
+            clients: Clients::default(),
+            missing: BTreeMap::new(),
+            dormant,
+            reported_since_checkpoint: false,
+            last_checkpoint: Timestamp::EPOCH,
+            stored_clock: read_or_leave_aside(entries, CLOCK_KEY)?.unwrap_or_default(),
+            due: BTreeSet::new(),
+            awaited,
+            last_sweep: Timestamp::EPOCH,
+            policy_is_stale: false,
+            routes_changed: true,
+            views: Views::default(),
+            charted: Charted::default(),
+            memoir: Memoir::open(entries),
+            texts: Texts::open(entries)?,
+            reports: 0,
+            foreign: 0,
+            last_report: None,
+            records: Records::default(),
+            outbox: Vec::new(),
+            alerts: Vec::new(),
+            ended: Vec::new(),
+        })
+    }
+
+    /// Returns the latest time that was stored: no clock may start before it, or what is in the evidence would be yet to
+    /// come.
+    pub fn latest_stored(&self) -> Timestamp {
+        self.dormant.latest_change().max(Some(self.stored_clock)).unwrap_or_default()
+    }
+
+    /// Returns the revisions that were in use when the state was stored.
+    pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
+        self.dormant.in_use()
+    }
+
+    /// Manages this from now on. What a rollout in progress takes over of a changed spec, and what waits for the next one,
+    /// is in `terms`.
+    pub fn configure(&mut self, setup: Setup, now: Timestamp) {
+        let gone: Vec<CanaryName> =
+            self.roster.all().keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
+        for name in gone {
+            if let Some(mut canary) = self.roster.remove(&name) {
+                for waiting in std::mem::take(&mut canary.waiting_commands) {
+                    self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
+                }
+                let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
+                // Nobody takes in what is reported of it meanwhile.
+                self.ledger.close(canary.epoch());
+                self.views.forget(&name);
+                self.missing.remove(&name);
+                self.say(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
+                self.dormant.insert(name, Dormant { record, evidence, unstored, away_since: None });
+            }
+        }
+        self.texts.take(&setup.texts);
+        self.roster.note_nodes(&self.setup.listeners, now);
+        if self.policies.follow(&setup.listeners) {
+            self.fleet.misplaced();
+        }
+        self.setup = Setup { texts: BTreeMap::new(), ..setup };
+        self.routes_changed = true;
+        let managed = self.setup.canaries.clone();
+        for (name, managed) in managed {
+            let revision = managed.workload.revision.clone();
+            match self.roster.get(&name) {
+                Some(_) => self.reconfigure(&name, managed, now),
+                None => self.wake(&name, managed, now),
+            }
+            self.touched(&name);
+            self.feed(&name, &Event::Revision(revision), now);
+        }
+        self.dormant.settle(now);
+        // The next checkpoint writes it.
+        self.reported_since_checkpoint |= self.dormant.has_news();
+        // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
+        self.ledger.retain_open();
+        // … who reports may have been counted before.
+        self.ledger_trust = Trust::Baseline;
+        self.update_policy(now);
+    }
+
+    /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
+    pub fn heard(&mut self, news: &News, now: Timestamp) {
+        self.contest(news, now);
+        for (name, text) in self.clients.heard(news, self.roster.all(), now) {
+            self.say(&name, Severity::Warning, text, now);
+        }
+        if self.clients.take_changed() {
+            self.views.all_are_stale();
+        }
+    }
+
+    /// Returns true unless storing failed the last time.
+    pub fn stores(&self) -> bool {
+        self.commits.failure().is_none()
+    }
+
+    /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
+    pub fn calls(&self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        if self.is_learning() {
+            return calls;
+        }
+        for (name, canary) in self.roster.asking().filter(|(_, canary)| !canary.is_contested()) {
+            let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
+            let whom = match open.asked {
+                Asked::Hook(place) => canary.managed.hooks.get(place).map(|hook| Whom::Hook {
+                    hook: hook.clone(),
+                    phase: open.phase.to_owned(),
+                    checksum: show::checksum(canary),
+                }),
+                Asked::Metric(place) => match canary.managed.measures.get(place) {
+                    Some(Measure::Prometheus(query)) => Some(Whom::Prometheus(query.clone())),
+                    // The engine answers it by itself.
+                    Some(Measure::Filters(_)) | None => None,
+                },
+            };
+            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
+        }
+        calls
+    }
+
+    /// Notes what somebody outside has measured.
+    pub fn measured(&mut self, name: &CanaryName, metric: String, value: f64) {
+        if let Some(canary) = self.roster.measure(name) {
+            canary.measured.insert(metric, value);
+            self.views.is_stale(name);
+        }
+    }
+
+    /// Takes an answer. One that comes too late changes nothing.
+    pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
+        let answer = self.weighed(name, ticket, answer, now);
+        self.feed(name, &Event::Answer(ticket, answer), now);
+    }
+
+    /// Returns what an answer comes to: a metric that may only warn is told, and moves nothing.
+    fn weighed(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) -> Answer {
+        let Some(canary) = self.roster.get(name) else { return answer };
+        let open = question(&canary.managed.plan, &canary.state).filter(|open| open.ticket == ticket);
+        let Some(Asked::Metric(place)) = open.map(|open| open.asked) else { return answer };
+        let (answer, warning) = canary.weigh(place, answer);
+        if let Some(text) = warning {
+            self.say(name, Severity::Warning, text, now);
+        }
+        answer
+    }
+
+    /// Returns what is to be served.
+    pub fn model(&self) -> Model {
+        let unadopted = adoption::unadopted(&self.roster);
+        Model { unadopted, ..routes::model(&self.setup, self.roster.served()) }
+    }
+
+    /// Returns true if what is to be served may have changed since it was asked last.
+    pub fn serves_anew(&mut self) -> bool {
+        // Aborts that are served now can be stored.
+        self.due.extend(self.roster.unstored().cloned());
+        std::mem::take(&mut self.routes_changed)
+    }
+
+    /// Returns what is shown.
+    pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
+        let unstorable = self.commits.failure().map(ToString::to_string);
+        let nodes = self.fleet.nodes();
+        let trouble = Troubles {
+            clients: &self.clients,
+            records: &self.records,
+            setup: &self.setup,
+            unstorable: unstorable.as_deref(),
+        };
+        Board {
+            ready,
+            canaries: self.views.renew(&self.roster, &trouble, now).clone(),
+            refused_files: self.setup.refused_files.clone(),
+            clients: self.clients.view(),
+            nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
+            reports: self.reports,
+            foreign_reports: self.foreign,
+        }
+    }
+
+    /// Returns what is to be stored, in this order, and forgets it. What came of it is told by [`Engine::committed`] and
+    /// [`Engine::refused`].
+    pub fn commits(&mut self) -> Vec<Commit> {
+        self.commits.take()
+    }
+
+    /// Returns what people are to be told, and forgets it.
+    pub fn told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Returns the alerts that are to be sent, and forgets them.
+    pub fn alerts(&mut self) -> Vec<Alerted> {
+        std::mem::take(&mut self.alerts)
+    }
+
+    /// Returns the rollouts that ended since it was asked last.
+    pub fn ended(&mut self) -> Vec<RolloutEnd> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Hands out what the judges see, from now on.
+    pub const fn record(&mut self) {
+        self.records.is_on = true;
+    }
+
+    /// Returns what the judges saw and a restart would find again in their evidence, and forgets it.
+    pub fn recorded(&mut self) -> Vec<Recorded> {
+        self.records.take()
+    }
+
+    /// Returns the same with what a restart would not find: nothing comes after it.
+    pub fn recorded_to_the_end(&mut self) -> Vec<Recorded> {
+        self.records.release();
+        self.records.take()
+    }
+
+    /// Takes what is missing in the recordings. It is told once a rollout, and shown.
+    pub fn not_recorded(&mut self, losses: BTreeMap<CanaryName, Loss>, now: Timestamp) {
+        for (name, loss) in self.records.news(losses) {
+            self.views.is_stale(&name);
+            if let Some(loss) = loss {
+                let text = format!("Recording of {name} fails and the rollout goes on: {}", loss.why);
+                self.say(&name, Severity::Warning, text, now);
+            }
+        }
+    }
+
+    /// Returns what is known of a managed canary's channels and hooks.
+    pub fn managed(&self, name: &CanaryName) -> Option<&wingbeat_api::setup::Managed> {
+        self.roster.get(name).map(|canary| &canary.managed)
+    }
+
+    /// Returns phase and checksum of a canary, as hooks are told them.
+    pub fn describe(&self, name: &CanaryName) -> Option<(String, String)> {
+        let canary = self.roster.get(name)?;
+        Some((canary.state.phase.as_str().to_owned(), show::checksum(canary)))
+    }
+
+    /// Returns true after a restart in mid-rollout, until it is known what the proxies serve. Nothing may be served
+    /// meanwhile.
+    pub const fn is_learning(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Notes that who has not reported by now is not waited for.
+    pub fn stop_learning(&mut self) {
+        self.awaited = None;
+    }
+
+    /// Manages a canary from now on: a new one, or one that was stored.
+    fn wake(&mut self, name: &CanaryName, managed: wingbeat_api::setup::Managed, now: Timestamp) {
+        let dormant = self.dormant.wake(name);
+        let fresh = || (Record { adoption: Adoption::Open, ..Record::default() }, None, false);
+        let (mut record, evidence, unstored) =
+            dormant.map_or_else(fresh, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
+        // Nobody followed it meanwhile.
+        record.state = record.state.unwatched();
+        if record.secret.is_empty() {
+            let place = format!("{}/{}", name.namespace, name.name);
+            record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
+        }
+        let mut canary = Canary::new(managed, record, now);
+        canary.unstored = unstored;
+        // Open windows were written down with the evidence, and belong to the same rollout.
+        let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
+        if !goes_on {
+            self.windows.forget(name);
+        }
+        if canary.is_counted() {
+            let is_complete = !self.baselines.contains(&canary.epoch());
+            let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
+            self.ledger.open(canary.epoch(), trust);
+        }
+        self.roster.insert(name, canary);
+    }
+
+    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
+        // Some of it are the words of hooks, metrics and proxies.
+        let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
+        let rollout = self.roster.get(name).map(|canary| canary.state.rollout).unwrap_or_default();
+        self.outbox.push(Told { canary: name.clone(), rollout, severity, text, at: now });
+    }
+
+    /// The next tick looks at it, and it is shown anew.
+    fn touched(&mut self, name: &CanaryName) {
+        self.views.is_stale(name);
+        if !self.due.contains(name) {
+            self.due.insert(name.clone());
+        }
+    }
+
+    fn update_policy(&mut self, now: Timestamp) {
+        self.policy_is_stale = false;
+        self.policies.update(self.roster.all(), now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

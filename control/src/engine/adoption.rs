@@ -1,0 +1,113 @@
+//! Whether this state may take over proxies that have routes of another one (ADR 9).
+
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Event, Phase, Severity, State};
+use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::client_event::{Happened, News};
+use wingbeat_xds_server::lineage::{Adoption, Lineage, Unadopted, Unmarked};
+use wingbeat_xds_server::version::Version;
+
+use crate::engine::canary::Canary;
+use crate::engine::commit::Purpose;
+use crate::engine::record::{OpenError, encode, entry, read};
+use crate::engine::roster::Roster;
+use crate::engine::{Engine, show};
+use crate::store::{Entries, Write};
+
+/// Where the state's lineage is stored.
+const LINEAGE_KEY: &str = "lineage";
+
+/// Returns the lineage of a stored state, and what is to be stored of it: one that has none gets one, and what it served
+/// until now counts as its own.
+pub(super) fn lineage(entries: &Entries, random: &[u8; 32]) -> Result<(Lineage, Option<Write>), OpenError> {
+    if let Some(lineage) = read::<Lineage>(entries, LINEAGE_KEY)? {
+        return Ok((lineage, None));
+    }
+    let unmarked = if entries.is_empty() { Unmarked::Foreign } else { Unmarked::Own };
+    let lineage = Lineage { id: Version::of([LINEAGE_KEY.as_bytes(), random]).get(), unmarked };
+    Ok((lineage, encode(LINEAGE_KEY, &lineage)))
+}
+
+/// Returns a canary's adoption in its next state. A rollout that ends in this state was decided here, by what proxies showed
+/// of it; one that was held for another state's routes was not.
+pub(super) const fn adoption_in(now: Adoption, next: &State) -> Adoption {
+    match (now, &next.phase) {
+        (
+            Adoption::Open,
+            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Succeeded { .. } | Phase::Failed { .. },
+        ) => Adoption::Adopted,
+        (
+            Adoption::Open,
+            Phase::Initializing | Phase::Initialized { .. } | Phase::Waiting(_) | Phase::Progressing(_),
+        )
+        | (Adoption::Adopted | Adoption::Contested, _) => now,
+    }
+}
+
+/// Returns the canaries of each listener that are not adopted.
+pub(super) fn unadopted(roster: &Roster) -> Unadopted {
+    let mut unadopted = Unadopted::new();
+    for (name, canary) in roster.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
+        for listener in &canary.managed.service.listeners {
+            let host = format!("{}/{}", name.namespace, name.name);
+            unadopted.entry(listener.clone()).or_default().insert(host, canary.adoption);
+        }
+    }
+    unadopted
+}
+
+impl Canary {
+    /// Returns true while nothing may move: some proxy has routes of it from another state.
+    pub(super) fn is_contested(&self) -> bool {
+        self.adoption == Adoption::Contested
+    }
+
+    /// Returns true for what would move a rollout that may not move. What can only take the canary's traffic away may.
+    pub(super) fn is_held_from(&self, event: &Event) -> bool {
+        let moves = match event {
+            Event::Revision(_) => !matches!(self.state.phase, Phase::Initializing),
+            Event::Answer(..) => true,
+            // Facts say that it is held.
+            Event::Tick(_) | Event::Command(_) | Event::RevSeen(_) => false,
+        };
+        moves && self.is_contested()
+    }
+}
+
+impl Engine {
+    /// Returns the lineage of the state.
+    pub const fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    /// Takes it that a proxy has routes of another state: those of canaries of which no rollout has ended here are not
+    /// taken over before somebody says so.
+    pub(super) fn contest(&mut self, news: &News, now: Timestamp) {
+        let Happened::Foreign(hosts) = &news.what else { return };
+        if self.clients.is_voiceless(news.stream) {
+            // It is held by itself, and may claim what it likes.
+            tracing::warn!(node = news.node, "an Envoy that may not report came with routes of another state");
+            return;
+        }
+        for host in hosts {
+            let Some((namespace, name)) = host.split_once('/') else { continue };
+            let name = CanaryName::new(namespace, name);
+            let Some(canary) = self.roster.get(&name).filter(|canary| canary.adoption == Adoption::Open) else {
+                continue;
+            };
+            let text = format!("Envoy {} came with routes of another state. {}", news.node, show::unadopted(canary));
+            self.change_adoption(&name, Adoption::Contested);
+            // Where it cannot be stored, proxies that come with such routes say it again after a restart.
+            if let Some(Ok(entry)) = self.roster.get(&name).map(|canary| entry(&name, &canary.record())) {
+                self.commits.put(Purpose::Note, vec![entry]);
+            }
+            self.say(&name, Severity::Warning, text, now);
+        }
+    }
+
+    fn change_adoption(&mut self, name: &CanaryName, adoption: Adoption) {
+        self.roster.change(name, |canary| canary.adoption = adoption);
+        self.routes_changed = true;
+        self.touched(name);
+    }
+}

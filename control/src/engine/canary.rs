@@ -1,0 +1,521 @@
+//! One managed canary: its state, its judge, and what its nodes serve.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::flow::Flow;
+use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
+use wingbeat_core::analysis::replay::{Line, Seen};
+use wingbeat_core::analysis::sample_ratio::SampleRatios;
+use wingbeat_core::analysis::signal::SignalMode;
+use wingbeat_core::analysis::threshold::Looked;
+use wingbeat_core::analysis::window::{Arms, Batch};
+use wingbeat_core::counts::Counts;
+use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
+use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::rule::{Entries, Rules};
+use wingbeat_core::rollout::{
+    Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, project, question,
+};
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_core::verdict::Verdict;
+use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::lineage::Adoption;
+use wingbeat_xds_server::version::Version;
+
+pub(super) use crate::engine::canary::chronicle::Chronicle;
+pub(super) use crate::engine::canary::former::Former;
+pub(super) use crate::engine::canary::node::Node;
+use wingbeat_api::setup::{Audience, Managed, Measure, cluster_name};
+
+use crate::engine::canary::uncounted::Uncounted;
+use crate::engine::commit::{Proposed, WaitingCommands};
+use crate::engine::limits::Limits;
+use crate::engine::record::{Readable, Record};
+use crate::recording::Recorded;
+use crate::rollout_end::End;
+use crate::terms::Terms;
+
+pub(super) mod chronicle;
+mod claims;
+mod former;
+mod hearing;
+mod node;
+mod recorded;
+mod uncounted;
+
+/// Windows that a rate is made of.
+const RECENT: usize = 5;
+/// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
+const WORD_HOLDS: Span = Span::from_millis(500);
+/// A tick and so much after the share began to flow, what is reported was routed by the current routes.
+const SETTLED: Span = Span::from_millis(500);
+/// Nodes that are noted of a canary. What more of them serve is not shown, and shows no abort.
+const MAX_NODES: usize = 10_000;
+/// A sample-ratio test says wrongly that traffic does not split as routed in at most this share of steps.
+const RATIO_ALPHA: f64 = 1e-4;
+
+/// Why a rollout does not move on while some proxy has routes of another state.
+const UNADOPTED: &str = "proxies have routes of another state";
+
+/// A managed canary.
+#[derive(Debug)]
+pub(super) struct Canary {
+    /// What is in force.
+    pub(super) managed: Managed,
+    /// What is written, and in force from the next rollout on.
+    written: Managed,
+    /// What the rollout keeps of what was written when it began.
+    terms: Terms,
+    /// Fields that were changed since, and wait for the next rollout.
+    pub(super) waiting: Vec<&'static str>,
+    pub(super) state: State,
+    /// The ids of the commands that were carried out, stored with the state.
+    pub(super) commands: VecDeque<String>,
+    secret: String,
+    /// The rev of the first routes of the latest rollout.
+    pub(super) first_rev: Rev,
+    /// Whether its routes may take the place of another state's.
+    pub(super) adoption: Adoption,
+    /// The state could not be stored: an abort that is served already.
+    pub(super) unstored: bool,
+    /// The next step, while it is being stored.
+    pub(super) proposed: Option<Proposed>,
+    /// What was written since, and is taken over once it is.
+    pub(super) rewritten: Option<Box<Managed>>,
+    /// Commands that came since, and are carried out once it is.
+    pub(super) waiting_commands: WaitingCommands,
+    /// What people were told of, and is not over.
+    noticed: BTreeSet<About>,
+    pub(super) assessed: Option<Assessment>,
+    /// Judged traffic of the rollout, and of the last windows.
+    pub(super) totals: Arms,
+    pub(super) recent: VecDeque<Batch>,
+    pub(super) limits: Limits,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) former: Former,
+    judge: Judge,
+    flow: Flow,
+    ratios: Option<SampleRatios>,
+    /// What Flagger's checks look back at; kept only where they decide.
+    history: VecDeque<(Timestamp, Counts)>,
+    /// When the rollout began, if it was seen.
+    began: Option<Timestamp>,
+    /// What others have measured in this rollout, by metric.
+    pub(super) measured: BTreeMap<String, f64>,
+    /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
+    asked: Option<(Timestamp, Flowing)>,
+    told: Told,
+    pub(super) chronicle: Chronicle,
+}
+
+/// What the judge was told besides windows: who replays them has to tell it the same.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    step_began: Option<Timestamp>,
+    switched: bool,
+    /// Its evidence is that of an earlier process.
+    resumed: bool,
+}
+
+/// What is known of nodes besides what they count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Heard<'a> {
+    /// Those that do not know how hosts are divided.
+    pub(super) unaware: &'a [NodeId],
+    /// When the last one reported, if none does any more.
+    pub(super) nothing_since: Option<Timestamp>,
+}
+
+impl Readable for Evidence {
+    /// Evidence of the judge before cannot be turned into that of this one: a rollout in progress gathers it anew.
+    const SINCE: u32 = 3;
+}
+
+/// What the judge has seen of a rollout, as it is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Evidence {
+    rollout: RolloutId,
+    judge: Judge,
+    totals: Arms,
+    #[serde(flatten)]
+    limits: Limits,
+}
+
+impl Canary {
+    pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
+        let Record { state, commands, secret, first_rev, terms, adoption } = record;
+        let written = managed;
+        // A record of a version before has none: then what is written is in force.
+        let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
+        let (managed, waiting) = terms.amend(&written);
+        let judge = Judge::new(managed.judge.clone());
+        let flow = Flow::new(state.rev, now);
+        let mut canary = Self {
+            managed,
+            written,
+            terms,
+            waiting,
+            state,
+            commands,
+            secret,
+            first_rev,
+            adoption,
+            unstored: false,
+            proposed: None,
+            rewritten: None,
+            waiting_commands: WaitingCommands::new(),
+            noticed: BTreeSet::new(),
+            assessed: None,
+            totals: Arms::default(),
+            recent: VecDeque::new(),
+            limits: Limits::default(),
+            nodes: BTreeMap::new(),
+            former: Former::default(),
+            judge,
+            flow,
+            ratios: None,
+            history: VecDeque::new(),
+            began: None,
+            measured: BTreeMap::new(),
+            asked: None,
+            told: Told::default(),
+            chronicle: Chronicle::default(),
+        };
+        canary.begin_judging();
+        canary.begin_step(now);
+        canary
+    }
+
+    /// Goes on from what was written down, if it is of this rollout. Returns whether it is.
+    pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) -> bool {
+        let goes_on = evidence.rollout == self.state.rollout && self.is_judged();
+        if goes_on {
+            self.judge = evidence.judge;
+            self.totals = evidence.totals;
+            self.limits = evidence.limits;
+            self.begin_step(now);
+            self.told.resumed = true;
+        }
+        goes_on
+    }
+
+    /// Returns what is to be written down, while a rollout is on.
+    pub(super) fn evidence(&self) -> Option<Evidence> {
+        self.is_judged().then(|| Evidence {
+            rollout: self.state.rollout,
+            judge: self.judge.clone(),
+            totals: self.totals.clone(),
+            limits: self.limits.clone(),
+        })
+    }
+
+    /// Returns true while a verdict ends the rollout.
+    pub(super) const fn is_judged(&self) -> bool {
+        self.state.is_judged()
+    }
+
+    /// Returns where requests go.
+    pub(super) fn routes(&self) -> Routes {
+        project(&self.state).routes
+    }
+
+    /// Returns true if nothing becomes of it by itself.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let wanted = &self.managed.workload.revision;
+        let settled = match &self.state.phase {
+            Phase::Initialized { primary } | Phase::Succeeded { primary, .. } => primary == wanted,
+            Phase::Failed { seen, .. } => seen == wanted,
+            Phase::Initializing
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. } => false,
+        };
+        settled && !self.unstored
+    }
+
+    /// Returns true while filters count its requests: there are two arms, or an abort is not stored. Who is asked after
+    /// a restart has to show that it was served, and shows it by the requests that it counts.
+    pub(super) const fn is_counted(&self) -> bool {
+        matches!(self.state.phase, Phase::Progressing(_) | Phase::Promoting(_)) || self.unstored
+    }
+
+    /// Returns true while a question to somebody outside is open.
+    pub(super) fn asks(&self) -> bool {
+        question(&self.managed.plan, &self.state).is_some()
+    }
+
+    /// Returns the clusters of primary and canary, while filters count them.
+    pub(super) fn clusters(&self) -> Option<[ClusterName; 2]> {
+        Some([self.cluster(Arm::Primary)?, self.cluster(Arm::Canary)?])
+    }
+
+    /// Returns the cluster of an arm, while filters count it.
+    pub(super) fn cluster(&self, arm: Arm) -> Option<ClusterName> {
+        if !self.is_counted() {
+            return None;
+        }
+        let revision = match arm {
+            Arm::Primary => self.state.primary(),
+            Arm::Canary => self.state.canary(),
+        };
+        Some(cluster_name(&self.managed.plan, revision?))
+    }
+
+    /// Returns true while filters have to know whom they mark.
+    pub(super) fn is_divided(&self) -> bool {
+        !matches!(self.managed.audience, Audience::Chance) && self.division().is_some()
+    }
+
+    /// Returns how the host's requests find their arm, where not chance alone decides.
+    pub(super) fn division(&self) -> Option<Division> {
+        let share = match self.routes() {
+            Routes::Shared { share, .. } if !matches!(share, Share::Mirrored(_)) => share,
+            Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => return None,
+        };
+        match &self.managed.audience {
+            Audience::Chance => None,
+            Audience::Rules { rules, holdback } => {
+                // Before the canary has users, all who match stay with the primary and are counted by themselves.
+                let holdback = if self.has_users() { *holdback } else { BasisPoints::FULL };
+                Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback })
+            }
+            Audience::Served(entries) => {
+                let rules = Rules { served: Entries::default(), canary: entries.clone() };
+                // Those that match and are left to the primary are what is compared. At the full share it keeps the
+                // smallest part of them: else it would be compared by those that do not match.
+                let holdback = share.shown().complement().max(BasisPoints::SMALLEST);
+                Some(Division::Rules { rules, token: self.arm_token(), holdback })
+            }
+            Audience::Users(_) if share == Share::Everything => None,
+            Audience::Users(identity) => Some(Division::Users { identity: identity.clone(), key: self.key() }),
+        }
+    }
+
+    /// Returns the value of the arm header in this rollout: one that no client can know.
+    pub(super) fn arm_token(&self) -> String {
+        Version::of([self.secret.as_bytes(), &self.key().to_le_bytes()]).to_string()
+    }
+
+    /// Returns a number that every rollout has for itself.
+    fn key(&self) -> u64 {
+        let name = self.managed.plan.name();
+        let text = format!("{}/{}/{}", name.namespace, name.name, self.state.rollout);
+        Version::of([text.as_bytes()]).get()
+    }
+
+    /// Returns the end of the rollout, if this state is one. That its change was taken back is none.
+    pub(super) fn end_by(&self, next: &State, now: Timestamp) -> Option<End> {
+        let took = self.began.map(|began| now.since(began));
+        let failed = matches!(self.state.phase, Phase::Failed { .. });
+        match &next.phase {
+            Phase::Failed { cause: Cause::RolledBack, .. } => {
+                (!failed).then_some(End { promoted: false, skipped: false, took })
+            }
+            Phase::Succeeded { .. } => match &self.state.phase {
+                Phase::Promoting(promotion) => Some(End { promoted: true, skipped: promotion.skipped, took }),
+                Phase::Finalising { .. } => Some(End { promoted: true, skipped: false, took }),
+                Phase::Initializing
+                | Phase::Initialized { .. }
+                | Phase::Waiting(_)
+                | Phase::Progressing(_)
+                | Phase::Succeeded { .. }
+                | Phase::Failed { .. } => None,
+            },
+            Phase::Failed { cause: Cause::TakenBack, .. }
+            | Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Progressing(_)
+            | Phase::Promoting(_)
+            | Phase::Finalising { .. } => None,
+        }
+    }
+
+    /// Takes a new state over: a new rollout or a new share begins to be judged.
+    pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
+        let old = std::mem::replace(&mut self.state, state);
+        self.follow_change(&old, now);
+        if old.rollout != self.state.rollout || !self.state.has_rollout() {
+            self.begin_terms();
+        }
+        if old.rollout != self.state.rollout {
+            self.began = Some(now);
+            self.begin_judging();
+        }
+        if old.rev != self.state.rev || old.rollout != self.state.rollout {
+            self.begin_step(now);
+        }
+    }
+
+    fn begin_judging(&mut self) {
+        let mut config = self.managed.judge.clone();
+        config.attempt = config.attempt.or_else(|| std::num::NonZeroU32::new(self.state.attempt()));
+        self.judge = Judge::new(config);
+        self.totals = Arms::default();
+        self.recent.clear();
+        self.history.clear();
+        self.measured.clear();
+        self.assessed = None;
+        self.limits = Limits::default();
+        self.former = Former::default();
+        self.nodes.values_mut().for_each(|node| node.uncounted = 0);
+        self.told = Told::default();
+    }
+
+    fn begin_step(&mut self, now: Timestamp) {
+        self.asked = None;
+        self.flow.changed(self.state.rev, now);
+        self.ratios = None;
+        let Routes::Shared { share, .. } = self.routes() else { return };
+        self.told.step_began = share.has_users().then_some(now);
+        if share.has_users() {
+            self.judge.step_started(self.judged_weight(share), now);
+        }
+        match share {
+            // Users with very different activity make the requests of few a large share (P12).
+            Share::Weight(weight) if matches!(self.managed.audience, Audience::Chance) => {
+                self.ratios = Some(SampleRatios::new(weight));
+            }
+            Share::Everything => self.switched(),
+            // Who matches differs from who does not: what their requests came to before is the measure (P12).
+            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.switched(),
+            Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
+        }
+    }
+
+    /// Returns the canary's share of the requests that are compared. Those held back are among these: a canary that all
+    /// others of them get has not everything.
+    fn judged_weight(&self, share: Share) -> BasisPoints {
+        match &self.managed.audience {
+            Audience::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
+            Audience::Rules { .. } | Audience::Served(_) | Audience::Chance | Audience::Users(_) => share.shown(),
+        }
+    }
+
+    fn switched(&mut self) {
+        self.told.switched = true;
+        self.judge.switched();
+    }
+
+    /// Returns the latest window as the judge saw it, with what it was told before.
+    pub(super) fn seen(&self) -> Option<Recorded> {
+        let seen = Seen {
+            attempt: std::num::NonZeroU32::new(self.state.attempt()).unwrap_or(std::num::NonZeroU32::MIN),
+            step_began: self.told.step_began,
+            switched: self.told.switched,
+            batch: self.recent.back()?.clone(),
+        };
+        let weight = match self.routes() {
+            Routes::Shared { share, .. } => self.judged_weight(share),
+            Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
+        };
+        Some(Recorded {
+            canary: self.managed.plan.name().clone(),
+            rollout: self.state.rollout,
+            resumed: self.told.resumed,
+            line: Line::recorded(weight, seen),
+        })
+    }
+
+    /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
+    pub(super) fn facts(&mut self, now: Timestamp, heard: Heard<'_>) -> Facts {
+        let primary = self.readiness(self.state.primary());
+        let mut facts = Facts {
+            // The revision that served can take everything back as long as it is there.
+            intact: primary.is_ready(),
+            primary,
+            canary: self.readiness(self.state.canary()),
+            ..Facts::unmeasured()
+        };
+        if !self.is_judged() {
+            return facts;
+        }
+        let flowing = self.flowing(now, heard);
+        let known = self.asked.as_ref().is_some_and(|(at, by)| now.since(*at) < WORD_HOLDS && *by == flowing);
+        let assessed = match self.assessed.take().filter(|_| known) {
+            Some(assessed) => assessed,
+            None => {
+                self.asked = Some((now, flowing.clone()));
+                let assessed = self.judge.assess(now, &flowing);
+                Assessment { verdict: self.uncounted().hold(assessed.verdict), ..assessed }
+            }
+        };
+        // Before the canary has users there is nothing to judge; that the routes are in force is enough.
+        let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
+        facts.uncounted = self.uncounted().may_hide_harm();
+        facts.flowing = flowing == Flowing::Yes && has_data && !facts.uncounted;
+        facts.verdict = assessed.verdict.clone();
+        facts.counted = self.judge.counted();
+        facts.safe = assessed.safe;
+        facts.suspect = assessed.suspect;
+        if self.is_contested() {
+            // Nothing moves; what rolls back still does.
+            facts.flowing = false;
+            facts.primary = Readiness::NotReady { reason: UNADOPTED.to_owned(), hopeless: false };
+        }
+        self.assessed = Some(assessed);
+        facts
+    }
+
+    /// Returns what the filters had no room to count in this rollout.
+    pub(super) const fn uncounted(&self) -> Uncounted<'_> {
+        Uncounted { totals: &self.totals, nodes: &self.nodes }
+    }
+
+    fn has_users(&self) -> bool {
+        matches!(self.routes(), Routes::Shared { share, .. } if share.has_users())
+    }
+
+    fn readiness(&self, revision: Option<&Revision>) -> Readiness {
+        let Some(revision) = revision else { return Readiness::Ready };
+        let endpoints = self.managed.workload.revisions.get(revision);
+        if endpoints.is_some_and(|endpoints| !endpoints.is_empty()) {
+            return Readiness::Ready;
+        }
+        Readiness::NotReady { reason: format!("revision {revision} has no endpoints"), hopeless: false }
+    }
+
+    /// Looks at the plan's metric in this place, over its interval up to now. Nothing if somebody else has to be asked.
+    pub(super) fn look(&self, place: usize, now: Timestamp) -> Option<Answer> {
+        let check = match self.managed.measures.get(place) {
+            Some(Measure::Filters(check)) => check,
+            Some(Measure::Prometheus(_)) => return None,
+            None => return Some(Answer::Unknown(format!("Metric query failed for no usable metric in place {place}"))),
+        };
+        let mut counts = Counts::default();
+        for (_, window) in self.history.iter().filter(|(end, _)| now.since(*end) < check.interval) {
+            counts.merge(window);
+        }
+        let plan = &self.managed.plan;
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().least_requests()) {
+            Looked::Passed => Answer::Passed,
+            Looked::Failed(text) => Answer::Failed(text),
+            Looked::NoValues(text) => Answer::Unknown(text),
+            Looked::TooFew(text) => Answer::TooFew(text),
+        })
+    }
+
+    /// Returns what an answer comes to for the metric in this place, and what is told of it though it moves nothing.
+    pub(super) fn weigh(&self, place: usize, answer: Answer) -> (Answer, Option<String>) {
+        let (mode, answer) = match (self.managed.measures.get(place), answer) {
+            // What the filters counted of nothing moves nothing, whatever the metric may do.
+            (Some(Measure::Filters(check)), Answer::Unknown(text)) if check.mode != SignalMode::Judge => {
+                (check.mode, Answer::TooFew(text))
+            }
+            (Some(Measure::Filters(check)), answer) => (check.mode, answer),
+            (Some(Measure::Prometheus(query)), answer) => (query.mode, answer),
+            (None, answer) => (SignalMode::Judge, answer),
+        };
+        match (mode, answer) {
+            (SignalMode::Judge, answer) | (SignalMode::Warn | SignalMode::Report, answer @ Answer::TooFew(_)) => {
+                (answer, None)
+            }
+            (SignalMode::Warn, Answer::Failed(text) | Answer::Unknown(text)) => (Answer::Passed, Some(text)),
+            (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
+                (Answer::Passed, None)
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A canary as it is stored, and what is in force of what is written.
+
+use std::collections::VecDeque;
+
+use wingbeat_api::setup::Managed;
+use wingbeat_core::id::{Epoch, Rev};
+use wingbeat_core::rollout::{Phase, State};
+use wingbeat_xds_server::version::Version;
+
+use crate::engine::adoption::adoption_in;
+use crate::engine::canary::Canary;
+use crate::engine::record::Record;
+use crate::terms::Terms;
+
+/// Command ids that are remembered, so that a repeated command acts once.
+const IDS_KEPT: usize = 256;
+
+impl Canary {
+    /// Returns the canary as it is stored.
+    pub(in crate::engine) fn record(&self) -> Record {
+        self.record_of(self.state.clone(), self.commands.clone())
+    }
+
+    /// Returns the canary as it is stored in another state.
+    pub(in crate::engine) fn record_of(&self, state: State, commands: VecDeque<String>) -> Record {
+        // A rollout that begins with this state begins under what is written.
+        let goes_on = state.rollout == self.state.rollout;
+        let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
+        let first_rev = self.first_rev_in(&state);
+        let adoption = adoption_in(self.adoption, &state);
+        let secret = self.secret.clone();
+        Record { state, commands, secret, first_rev, terms, adoption }
+    }
+
+    /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
+    /// lost begins to count its rollouts again, and these are others.
+    pub(in crate::engine) fn epoch(&self) -> Epoch {
+        let version = Version::of([b"epoch", self.secret.as_bytes(), &self.key().to_le_bytes()]);
+        Epoch::new(version.get().max(1))
+    }
+
+    /// Returns the rev of the first routes of the latest rollout, once the canary is in this state.
+    pub(in crate::engine) fn first_rev_in(&self, next: &State) -> Rev {
+        let begins = next.rollout != self.state.rollout || !self.is_counted();
+        let is_counted = matches!(next.phase, Phase::Progressing(_) | Phase::Promoting(_));
+        if begins && is_counted { next.rev } else { self.first_rev }
+    }
+
+    /// Takes over what is written now. While a rollout is on, a part of it waits for the next one. Returns the fields
+    /// that began to wait.
+    pub(in crate::engine) fn rewrite(&mut self, written: Managed) -> Vec<&'static str> {
+        let before = std::mem::take(&mut self.waiting);
+        self.written = written;
+        if self.state.has_rollout() {
+            (self.managed, self.waiting) = self.terms.amend(&self.written);
+            self.terms = Terms::of(&self.managed);
+        } else {
+            self.begin_terms();
+        }
+        self.waiting.iter().filter(|field| !before.contains(field)).copied().collect()
+    }
+
+    /// What is written is in force from now on.
+    pub(super) fn begin_terms(&mut self) {
+        self.managed = self.written.clone();
+        self.terms = Terms::of(&self.managed);
+        self.waiting.clear();
+    }
+
+    /// Returns true if a command of this id was carried out.
+    pub(in crate::engine) fn knows(&self, id: &str) -> bool {
+        self.commands.iter().any(|known| known == id)
+    }
+
+    /// Returns the ids of commands with one more.
+    pub(in crate::engine) fn commands_with(&self, id: &str) -> VecDeque<String> {
+        let mut commands = self.commands.clone();
+        while commands.len() >= IDS_KEPT {
+            commands.pop_front();
+        }
+        commands.push_back(id.to_owned());
+        commands
+    }
+}

@@ -1,0 +1,277 @@
+//! Who reports: the workers that were heard of lately, and what each of them knows of the policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wingbeat_core::analysis::ledger::WorkerKey;
+use wingbeat_core::id::NodeId;
+use wingbeat_core::time::{Span, Timestamp};
+
+use crate::engine::budget::{Budget, IDLE_TICK_MS};
+use crate::engine::policy::{Divisions, Place, Unaware};
+
+/// Workers that are kept, over all voices. Beyond it the one that is silent longest is forgotten; it is back with its next
+/// report.
+const MAX_WORKERS: usize = 65_536;
+
+/// Workers that are kept of one voice. Beyond it, the voice gives up the one of its own that is silent longest.
+const MAX_WORKERS_OF_VOICE: usize = 4_096;
+
+/// While few workers report, each does at least this often: filters make the tick longer by up to an eighth, to keep apart.
+pub const FEW_REPORT_WITHIN: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
+/// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
+/// so much more.
+const GRACE: Span = Span::from_secs(5);
+
+/// The workers that report.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    workers: BTreeMap<Identity, Worker>,
+    /// When each is forgotten if it stays silent.
+    order: BTreeSet<(Timestamp, Identity)>,
+    /// The same for the workers of each voice.
+    voices: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
+    budget: Budget,
+    /// Workers of each node.
+    nodes: BTreeMap<NodeId, usize>,
+}
+
+/// A worker is known by its voice, too: a key that somebody else claims is another worker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    key: WorkerKey,
+    voice: NodeId,
+}
+
+#[derive(Debug)]
+struct Worker {
+    node: NodeId,
+    last: Timestamp,
+    /// When it is forgotten if it stays silent.
+    until: Timestamp,
+    /// Which policy is for it, and how it divides hosts.
+    knows: (Place, Divisions),
+}
+
+impl Fleet {
+    /// Notes a report. Returns the tick that its worker is granted, in milliseconds: if all keep to it, no more reports
+    /// come than one engine takes, and each voice has its share of them.
+    pub(super) fn heard(
+        &mut self,
+        voice: &NodeId,
+        key: WorkerKey,
+        node: &NodeId,
+        knows: (Place, Divisions),
+        is_judging: bool,
+        now: Timestamp,
+    ) -> u32 {
+        // Who has gone is granted nothing, and slows the others down no longer.
+        while let Some((until, gone)) = self.order.first().cloned()
+            && until < now
+        {
+            self.forget(&gone);
+        }
+        let identity = Identity { key, voice: voice.clone() };
+        if !self.forget(&identity) {
+            self.make_room(voice);
+        }
+        let others = self.voices.get(voice).map_or(0, BTreeSet::len);
+        let workers = others.saturating_add(1);
+        self.budget.change(others, workers);
+        let tick = self.budget.tick_ms(workers, is_judging);
+        let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
+        *self.nodes.entry(node.clone()).or_default() += 1;
+        self.voices.entry(voice.clone()).or_default().insert((until, key));
+        self.order.insert((until, identity.clone()));
+        self.workers.insert(identity, Worker { node: node.clone(), last: now, until, knows });
+        u32::try_from(tick).unwrap_or(u32::MAX)
+    }
+
+    /// Returns each node with the time of its latest report.
+    pub(super) fn reports(&self) -> BTreeMap<&NodeId, Timestamp> {
+        let mut reports = BTreeMap::new();
+        for worker in self.workers.values() {
+            let last = reports.entry(&worker.node).or_insert(worker.last);
+            *last = worker.last.max(*last);
+        }
+        reports
+    }
+
+    /// Returns how many workers report.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Returns how many nodes report.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns the nodes with a worker that divides hosts in another way than is `wanted` in its place.
+    pub(super) fn unaware(&self, wanted: impl Fn(&Place) -> Divisions) -> Unaware {
+        let mut unaware: BTreeMap<Place, BTreeSet<NodeId>> = BTreeMap::new();
+        for Worker { node, knows: (place, divisions), .. } in self.workers.values() {
+            if *place == Place::Unknown || *divisions != wanted(place) {
+                unaware.entry(place.clone()).or_default().insert(node.clone());
+            }
+        }
+        Unaware(unaware)
+    }
+
+    /// Notes that nodes are served something else than before: of nobody it is known what, until it reports again.
+    pub(super) fn misplaced(&mut self) {
+        self.workers.values_mut().for_each(|worker| worker.knows = (Place::Unknown, None));
+    }
+
+    /// Makes room for one more worker of a voice: at its own cost where it has many.
+    fn make_room(&mut self, voice: &NodeId) {
+        let own = self.voices.get(voice).filter(|own| own.len() >= MAX_WORKERS_OF_VOICE).and_then(BTreeSet::first);
+        let oldest = match own {
+            Some((_, key)) => Some(Identity { key: *key, voice: voice.clone() }),
+            None if self.workers.len() >= MAX_WORKERS => self.order.first().map(|(_, oldest)| oldest.clone()),
+            None => None,
+        };
+        if let Some(oldest) = oldest {
+            self.forget(&oldest);
+        }
+    }
+
+    /// Returns false if it was not known.
+    fn forget(&mut self, identity: &Identity) -> bool {
+        let Some(worker) = self.workers.remove(identity) else { return false };
+        self.order.remove(&(worker.until, identity.clone()));
+        if let Some(workers) = self.voices.get_mut(&identity.voice) {
+            let before = workers.len();
+            workers.remove(&(worker.until, identity.key));
+            self.budget.change(before, workers.len());
+            if workers.is_empty() {
+                self.voices.remove(&identity.voice);
+            }
+        }
+        if let Some(left) = self.nodes.get_mut(&worker.node) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.nodes.remove(&worker.node);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wingbeat_core::id::{BootId, WorkerId};
+
+    use super::*;
+
+    fn key(worker: u64) -> WorkerKey {
+        WorkerKey { boot: BootId::new(1), worker: WorkerId::new(worker) }
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::EPOCH.plus(Span::from_secs(1_000 + secs))
+    }
+
+    /// A report of a worker whose node speaks for itself.
+    fn heard(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
+        let node = NodeId::new(node);
+        fleet.heard(&node, key(worker), &node, (Place::Others, None), is_judging, now)
+    }
+
+    fn unaware(fleet: &Fleet, wanted: Divisions) -> Vec<NodeId> {
+        fleet.unaware(|_| wanted).0.into_values().flatten().collect()
+    }
+
+    /// Four workers a node. Returns the tick that the last one is granted, too.
+    fn fleet(workers: u64, is_judging: bool, now: Timestamp) -> (Fleet, u32) {
+        let mut fleet = Fleet::default();
+        let ticks = (0..workers).map(|worker| heard(&mut fleet, worker, &(worker / 4).to_string(), is_judging, now));
+        let tick = ticks.last().unwrap_or_default();
+        (fleet, tick)
+    }
+
+    #[test]
+    fn the_budget_is_shared_among_those_that_report() {
+        for (workers, is_judging, tick) in [
+            (1, true, 100),
+            (1_000, true, 527),
+            (60_000, true, 5_000),
+            (1, false, 1_000),
+            (10_000, false, 5_264),
+            (60_000, false, 31_579),
+        ] {
+            assert_eq!(fleet(workers, is_judging, at(0)).1, tick, "{workers} {is_judging}");
+        }
+    }
+
+    /// 8,000 dead workers and one that lives.
+    #[test]
+    fn the_dead_slow_nobody_down() {
+        let (mut fleet, tick) = fleet(8_000, true, at(0));
+        assert_eq!(tick, 4_211);
+        let ticks: Vec<u32> = (1..20).map(|second| heard(&mut fleet, 9_000, "alive", true, at(second))).collect();
+        assert_eq!((ticks.last(), fleet.nodes(), fleet.workers.len()), (Some(&100), 1, 1));
+    }
+
+    /// Those that were granted a long tick are not gone when a rollout begins and shortens it.
+    #[test]
+    fn who_is_between_two_reports_is_not_gone() {
+        let (mut fleet, _) = fleet(10_000, false, at(0));
+        // By now each is granted the tick of all of them.
+        for worker in 0..10_000 {
+            assert_eq!(heard(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_264);
+        }
+        heard(&mut fleet, 0, "0", true, at(15));
+        assert_eq!(fleet.workers.len(), 10_000);
+    }
+
+    #[test]
+    fn a_hundred_thousand_identities_leave_nothing_behind() {
+        let mut fleet = Fleet::default();
+        for worker in 0..100_000 {
+            heard(&mut fleet, worker, &worker.to_string(), false, at(worker / 10_000));
+        }
+        assert_eq!(fleet.workers.len(), MAX_WORKERS);
+        for second in 0..80 {
+            heard(&mut fleet, 7, "7", false, at(20 + second));
+        }
+        assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.voices.len(), fleet.nodes.len()), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn the_latest_report_of_each_node_is_known() {
+        let (mut fleet, _) = fleet(8, true, at(0));
+        heard(&mut fleet, 1, "0", true, at(3));
+        let reports = fleet.reports().into_values().collect::<Vec<_>>();
+        assert_eq!(reports, [at(3), at(0)]);
+    }
+
+    #[test]
+    fn one_voice_takes_the_room_of_nobody_else() {
+        let (mut fleet, _) = fleet(8, true, at(0));
+        let forger = NodeId::new("forger");
+        for worker in 0..100_000 {
+            fleet.heard(&forger, key(worker), &NodeId::new(worker.to_string()), (Place::Others, None), true, at(1));
+        }
+        assert_eq!(
+            (fleet.workers.len(), fleet.voices[&forger].len()),
+            (8 + MAX_WORKERS_OF_VOICE, MAX_WORKERS_OF_VOICE)
+        );
+        assert_eq!(heard(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
+        // A key of somebody else is another worker.
+        fleet.heard(&forger, key(0), &NodeId::new("0"), (Place::Others, Some(5)), true, at(1));
+        assert!(unaware(&fleet, Some(5)).contains(&NodeId::new("0")));
+    }
+
+    #[test]
+    fn who_divides_otherwise_is_named_while_it_reports() {
+        let (mut fleet, _) = fleet(4, true, at(0));
+        let knows = NodeId::new("knows");
+        let aware =
+            |fleet: &mut Fleet, second| fleet.heard(&knows, key(9), &knows, (Place::Others, Some(5)), true, at(second));
+        aware(&mut fleet, 3);
+        assert_eq!(unaware(&fleet, Some(5)), [NodeId::new("0")]);
+        aware(&mut fleet, 6);
+        assert_eq!(unaware(&fleet, Some(5)), []);
+        assert_eq!(unaware(&fleet, Some(6)), [NodeId::new("knows")]);
+    }
+}

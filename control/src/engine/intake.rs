@@ -1,0 +1,148 @@
+//! What the filters report: taken into the ledger, and from there to the canary whose rollout counted it.
+
+use wingbeat_core::analysis::ledger::{Ledger, Refused, Report, Reported, Trust, Worker, WorkerKey};
+use wingbeat_core::analysis::window::{Ahead, Sender};
+use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, WorkerId};
+use wingbeat_core::rollout::Event;
+use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_proto::convert::{self, ReportError};
+use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
+use wingbeat_xds_server::not_taken::NotTaken;
+
+use crate::engine::canary::Canary;
+use crate::engine::record::{OpenError, read_or_leave_aside};
+use crate::engine::{Engine, LEDGER_PREFIX, NODE_SILENT, OLD_LEDGER_KEY};
+use crate::store::Entries;
+
+impl Engine {
+    /// Takes a report of a filter, from a peer that may speak for its node. However many nodes a principal or a host says it
+    /// is, `voice` is one: the judge hears it once. The error says why the report was refused; then nothing of it counts.
+    pub fn report(&mut self, voice: &str, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
+        let voice = NodeId::new(voice);
+        let node = NodeId::new(request.node_id.clone());
+        let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
+        // What is of no rollout in progress, or of one that the node is not served, is left out before anything is made of it.
+        let ours = |report: &&ClusterReport| {
+            let owner = self.owner(&report.cluster, Epoch::new(report.epoch));
+            let canary = owner.and_then(|(name, _)| self.roster.get(name));
+            canary.is_some_and(|canary| self.policies.reaches(&request.node_cluster, canary, now))
+        };
+        let entries = request.clusters.iter().filter(ours).map(reported);
+        let entries: Result<Vec<Reported>, ReportError> = entries.collect();
+        let entries = entries.map_err(|error| NotTaken::Malformed(error.to_string()))?;
+        let foreign = request.clusters.len().saturating_sub(entries.len());
+        self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
+        let report = Report {
+            source: voice.as_str(),
+            node: &node,
+            key,
+            sequence: request.sequence,
+            since: request.since,
+            entries: &entries,
+        };
+        let ingested = self.ledger.ingest(&report, now).map_err(|refused| not_taken(&refused))?;
+        self.reports = self.reports.saturating_add(1);
+        self.last_report = Some(now);
+        // One that leaves out what is not held here shows nothing yet.
+        self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
+        self.reported_since_checkpoint |= !ingested.deltas.is_empty();
+        self.clients.reported(&voice, &request.node_cluster, now);
+        let divisions = self.policies.divisions_of(&request.node_cluster, request.policy_version);
+        let knows = (self.policies.place_of(&request.node_cluster), divisions);
+        let tick = self.fleet.heard(&voice, key, &node, knows, self.roster.is_judging(), now);
+        let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
+        let ahead = request.urgent.then_some(ahead);
+        if ahead.is_none() {
+            self.windows.caught_up(key.boot, key.worker, now);
+        }
+        for delta in ingested.deltas {
+            let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
+            let Some(canary) = self.roster.measure(&name) else { continue };
+            let sender = Sender { seat: canary.seat(&voice, now), ahead };
+            self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
+            canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
+            if let Some(rev) =
+                canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch, NODE_SILENT))
+            {
+                self.feed(&name, &Event::RevSeen(rev), now);
+            }
+        }
+        let policy = self.policies.news(&request.node_cluster, request.policy_version, request.automaton_format);
+        Ok(ReportResponse {
+            received: ingested.received,
+            durable: ingested.durable,
+            policy,
+            next_tick_ms: tick,
+            send_all: ingested.incomplete,
+        })
+    }
+
+    /// Returns the canary whose cluster this is, if its rollout in progress is of this epoch.
+    fn owner(&self, cluster: &str, epoch: Epoch) -> Option<&(CanaryName, Arm)> {
+        let owner = self.roster.owner(cluster)?;
+        let canary = self.roster.get(&owner.0)?;
+        (canary.epoch() == epoch).then_some(owner)
+    }
+
+    /// Notes a report. One without requests shows nothing: threads of Envoy that serve nobody ask for the policy, too.
+    fn heard_of(&mut self, key: WorkerKey, has_requests: bool) {
+        if let Some(awaited) = self.awaited.as_mut().filter(|_| has_requests) {
+            awaited.remove(&key);
+            if awaited.is_empty() {
+                self.awaited = None;
+            }
+        }
+    }
+
+    /// Lets the ledger and the windows follow a canary from one rollout to the next. `before` is the epoch that was
+    /// counted until now.
+    pub(super) fn follow_epoch(&mut self, name: &CanaryName, before: Option<Epoch>) {
+        let now = self.roster.get(name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            self.ledger.close(before);
+            self.windows.forget(name);
+            self.reported_since_checkpoint = true;
+        }
+        if let Some(now) = now {
+            self.ledger.open(now, Trust::Complete);
+        }
+    }
+}
+
+/// Returns why a report is not taken that the ledger refuses: where there is no room for its sender, nothing is wrong with
+/// what it sent.
+fn not_taken(refused: &Refused) -> NotTaken {
+    match refused {
+        Refused::Full => NotTaken::Busy,
+        Refused::Absurd { .. }
+        | Refused::Backwards { .. }
+        | Refused::Twice { .. }
+        | Refused::TooManyEntries { .. }
+        | Refused::TooManyPods { .. }
+        | Refused::OtherNode { .. } => NotTaken::Malformed(refused.to_string()),
+    }
+}
+
+/// Returns what a report says of one cluster, stratum and epoch.
+fn reported(report: &ClusterReport) -> Result<Reported, ReportError> {
+    let (cluster, stratum, counts) = convert::counts(report)?;
+    let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
+    Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
+}
+
+/// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.
+pub(super) fn read_ledger(entries: &Entries) -> Result<(Ledger, Trust), OpenError> {
+    let mut trust = if entries.contains_key(OLD_LEDGER_KEY) { Trust::Baseline } else { Trust::Complete };
+    let mut workers = Vec::new();
+    for key in entries.keys() {
+        let Some(worker) = key.strip_prefix(LEDGER_PREFIX) else { continue };
+        match (WorkerKey::parse(worker), read_or_leave_aside::<Worker>(entries, key)?) {
+            (Some(worker), Some(held)) => workers.push((worker, held)),
+            (_, _) => trust = Trust::Baseline,
+        }
+    }
+    Ok((Ledger::restore(workers), trust))
+}
