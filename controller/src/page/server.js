@@ -15,8 +15,6 @@ const SAME_PAGE = 30_000;
 const server = {
   /** "connecting", "here", "slow", "rebuilding" or "away". */
   state: "connecting",
-  /** Since when, by this clock. */
-  since: Date.now(),
   /** When it answered last, by this clock; what is shown is as old. */
   answered: null,
   why: "",
@@ -27,21 +25,15 @@ const server = {
 };
 
 const enter = (state, why = "") => {
-  if (server.state !== state) {
-    server.since = Date.now();
-    if (state === "here" && server.state === "away") checkPage();
-  }
+  if (state === "here" && server.state === "away") checkPage();
   server.state = state;
   server.why = why;
   tellServer();
 };
 
-/** Returns true while what is shown may be out of date. */
-export const isAway = () => server.state === "away";
-
 /** Writes how the server does. The words change with its state; how long it lasts stands beside them, unspoken. */
-export const tellServer = () => {
-  const last = server.answered === null ? null : new Date(server.answered + (now() - Date.now())).getTime();
+const tellServer = () => {
+  const last = server.answered === null ? null : server.answered + (now() - Date.now());
   const words = {
     connecting: "Connecting …",
     here: "Live",
@@ -56,7 +48,7 @@ export const tellServer = () => {
   element.className = server.state;
   const isCurrent = server.state === "here" || server.answered === null;
   write(byId("age"), isCurrent ? "" : `Last answer ${ago(Date.now() - server.answered)}.`);
-  document.body.classList.toggle("stale", isAway());
+  document.body.classList.toggle("stale", server.state === "away");
   const notices = [];
   if (server.replaced) notices.push("The server is of another version than this page now.");
   if (server.lacks.size > 0) notices.push(`The server is older than this page and does not tell ${[...server.lacks].join(", ")}.`);

@@ -15,7 +15,7 @@ use wingbeat_core::weight::BasisPoints;
 
 use crate::engine::canary::Canary;
 
-/// Points of a rollout, each of about 140 bytes. When there would be more, each two become one, and the next ones cover
+/// Points of a rollout, each of 112 bytes. When there would be more, each two become one, and the next ones cover
 /// twice the time.
 pub(in crate::engine) const MOST_POINTS: usize = 120;
 /// Time that a point covers at first.
