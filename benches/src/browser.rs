@@ -271,9 +271,11 @@ impl Browser {
             "ArrowDown" => (40, ""),
             other => bail!("no such key: {other}"),
         };
-        let event = |kind: &str| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+        let event =
+            |kind: &str| json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
         self.call("Input.dispatchKeyEvent", event(if text.is_empty() { "rawKeyDown" } else { "keyDown" })).await?;
-        self.call("Input.dispatchKeyEvent", json!({"type": "keyUp", "key": key, "windowsVirtualKeyCode": code})).await?;
+        self.call("Input.dispatchKeyEvent", json!({"type": "keyUp", "key": key, "windowsVirtualKeyCode": code}))
+            .await?;
         self.focus().await
     }
 
@@ -298,7 +300,8 @@ impl Browser {
     pub async fn picture(&mut self, file: &Path, most_height: u32) -> anyhow::Result<usize> {
         let size = self.eval("[document.documentElement.clientWidth, document.documentElement.scrollHeight]").await?;
         let number = |place: usize| size.get(place).and_then(Value::as_f64).unwrap_or_default();
-        let clip = json!({"x": 0, "y": 0, "width": number(0), "height": number(1).min(f64::from(most_height)), "scale": 1});
+        let clip =
+            json!({"x": 0, "y": 0, "width": number(0), "height": number(1).min(f64::from(most_height)), "scale": 1});
         let params = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let taken = self.call("Page.captureScreenshot", params).await?;
         let data = taken.get("data").and_then(Value::as_str).context("a picture")?;
@@ -360,8 +363,7 @@ async fn chromium() -> anyhow::Result<Chromium> {
 /// Unpacks the package and those that it needs and that are not installed.
 async fn unpack(folder: &Path) -> anyhow::Result<()> {
     let planned = run("apt-get", &["-s", "install", "--no-install-recommends", "chromium"], folder).await?;
-    let needed: Vec<&str> =
-        planned.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next()).collect();
+    let needed: Vec<&str> = planned.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next()).collect();
     run("apt-get", &[&["download", "--quiet"], needed.as_slice()].concat(), folder).await?;
     for package in std::fs::read_dir(folder)? {
         let package = package?.path();

@@ -83,8 +83,8 @@ struct Style {
 
 /// The sixteen colours of a terminal.
 const COLOURS: [&str; 16] = [
-    "#1c2128", "#ff7b72", "#56d364", "#e3b341", "#79c0ff", "#d2a8ff", "#76e3ea", "#c9d1d9", "#8b949e", "#ffa198", "#7ee787",
-    "#f2cc60", "#a5d6ff", "#e2c5ff", "#b3f0ff", "#ffffff",
+    "#1c2128", "#ff7b72", "#56d364", "#e3b341", "#79c0ff", "#d2a8ff", "#76e3ea", "#c9d1d9", "#8b949e", "#ffa198",
+    "#7ee787", "#f2cc60", "#a5d6ff", "#e2c5ff", "#b3f0ff", "#ffffff",
 ];
 /// Text and ground where no colour is asked for.
 const INK: &str = "#c9d1d9";
@@ -191,7 +191,12 @@ async fn main() -> anyhow::Result<()> {
             let bytes = picture(&mut browser, &folder, &name, columns, &text).await?;
             table.row(&format!("picture of {name}"), &format!("{bytes} bytes"), "≤ 150 kB", bytes <= MOST_BYTES)?;
             let widest = plain(&text).lines().map(|line| line.chars().count()).max().unwrap_or_default();
-            table.row(&format!("columns of {name}"), &widest.to_string(), &format!("≤ {columns}"), widest <= usize::from(columns))?;
+            table.row(
+                &format!("columns of {name}"),
+                &widest.to_string(),
+                &format!("≤ {columns}"),
+                widest <= usize::from(columns),
+            )?;
         }
     }
     Ok(print(&json!({"failed": table.failed()}))?)
@@ -205,7 +210,9 @@ fn width(columns: u16) -> u32 {
 
 /// Returns the text without its colours.
 fn plain(text: &str) -> String {
-    text.split('\u{1b}').map(|part| part.strip_prefix('[').and_then(|part| part.split_once('m')).map_or(part, |(_, rest)| rest)).collect()
+    text.split('\u{1b}')
+        .map(|part| part.strip_prefix('[').and_then(|part| part.split_once('m')).map_or(part, |(_, rest)| rest))
+        .collect()
 }
 
 async fn picture(browser: &mut Browser, folder: &Path, name: &str, columns: u16, text: &str) -> anyhow::Result<usize> {

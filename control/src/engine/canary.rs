@@ -14,9 +14,7 @@ use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::division::Division;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{
-    Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, project, question,
-};
+use wingbeat_core::rollout::{Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;

@@ -168,7 +168,8 @@ const LONGEST_TROUBLE: usize = 160;
 impl SummaryView {
     /// Returns a canary in a line.
     pub fn of(canary: &CanaryView) -> Self {
-        let has = |kind: &str| canary.conditions.iter().any(|condition| condition.kind == kind && condition.status == "True");
+        let has =
+            |kind: &str| canary.conditions.iter().any(|condition| condition.kind == kind && condition.status == "True");
         let trouble = canary.conditions.iter().find(|condition| condition.status == "False");
         Self {
             namespace: canary.namespace.clone(),

@@ -11,8 +11,9 @@ use wingbeat_control::engine::Engine;
 use wingbeat_control::store::Entries;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_control::view::{
-    AlphaView, ArmView, ArmsView, CanaryView, ClockView, ConditionView, EvidenceView, NodeView, PastRolloutView, PointView,
-    ProxyRouteView, ProxyView, RefusalView, RolloutsView, SampleView, SeriesView, ShareView, StepView, VerdictView,
+    AlphaView, ArmView, ArmsView, CanaryView, ClockView, ConditionView, EvidenceView, NodeView, PastRolloutView,
+    PointView, ProxyRouteView, ProxyView, RefusalView, RolloutsView, SampleView, SeriesView, ShareView, StepView,
+    VerdictView,
 };
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use wingbeat_core::id::Revision;

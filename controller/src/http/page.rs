@@ -65,7 +65,8 @@ impl File {
             (header::REFERRER_POLICY, "no-referrer"),
         ];
         let headers = headers.map(|(name, value): (HeaderName, &str)| (name, value.to_owned()));
-        let has = asked.get(header::IF_NONE_MATCH).is_some_and(|had: &HeaderValue| had.as_bytes() == VERSION.as_bytes());
+        let has =
+            asked.get(header::IF_NONE_MATCH).is_some_and(|had: &HeaderValue| had.as_bytes() == VERSION.as_bytes());
         if has { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, self.text).into_response() }
     }
 }
@@ -95,7 +96,11 @@ mod tests {
     fn the_page_refers_to_its_files_and_no_others() {
         let all: String = [&INDEX].into_iter().chain(&FILES).map(|file| file.text).collect();
         for file in &FILES {
-            assert!(all.contains(&format!("/page/{}\"", file.name)) || all.contains(&format!("./{}\"", file.name)), "{}", file.name);
+            assert!(
+                all.contains(&format!("/page/{}\"", file.name)) || all.contains(&format!("./{}\"", file.name)),
+                "{}",
+                file.name
+            );
         }
         let imports = all.split(" from \"./").skip(1).filter_map(|rest| rest.split('"').next());
         for import in imports {
@@ -107,7 +112,9 @@ mod tests {
     #[test]
     fn no_text_becomes_markup() {
         for file in [&INDEX].into_iter().chain(&FILES) {
-            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=\"", " onclick="] {
+            for word in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=\"", " onclick="]
+            {
                 assert!(!file.text.contains(word), "{}: {word}", file.name);
             }
         }

@@ -26,13 +26,26 @@ pub(crate) async fn press_button(bench: &mut Bench, name: &str) -> anyhow::Resul
 
 /// The page can be used by keys alone: the order of Tab is that of reading, and buttons command.
 pub(crate) async fn keys(bench: &mut Bench, site: &Site) -> anyhow::Result<()> {
-    bench.browser.eval("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')").await?;
+    bench
+        .browser
+        .eval("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
+        .await?;
     let mut order = Vec::new();
     while order.len() < MOST_TABS && order.last().is_none_or(|last: &String| last != "Abort") {
         order.push(bench.browser.press("Tab").await?);
     }
     let place = |wanted: &str| order.iter().position(|name| name.starts_with(wanted));
-    let expected = ["Skip the list", "Wingbeat", "Token", "Filter by name", "Failed", "prod/backend", "Pause", "Promote now", "Abort"];
+    let expected = [
+        "Skip the list",
+        "Wingbeat",
+        "Token",
+        "Filter by name",
+        "Failed",
+        "prod/backend",
+        "Pause",
+        "Promote now",
+        "Abort",
+    ];
     let places: Vec<Option<usize>> = expected.iter().map(|name| place(name)).collect();
     let is_ordered = places.iter().all(Option::is_some) && places.is_sorted();
     bench.row("order of Tab", &format!("{order:?}"), "that of reading", is_ordered)?;
@@ -42,12 +55,22 @@ pub(crate) async fn keys(bench: &mut Bench, site: &Site) -> anyhow::Result<()> {
     bench.browser.eval("document.querySelector('#rows a[tabindex=\"0\"]').focus()").await?;
     let home = bench.browser.press("Home").await?;
     let next = bench.browser.press("ArrowDown").await?;
-    bench.row("arrow keys in the list", &format!("{home:?} then {next:?}"), "two rows", home != next && next.starts_with("prod/"))?;
+    bench.row(
+        "arrow keys in the list",
+        &format!("{home:?} then {next:?}"),
+        "two rows",
+        home != next && next.starts_with("prod/"),
+    )?;
 
     bench.browser.eval("document.querySelector('#moment').focus()").await?;
     bench.browser.press("ArrowLeft").await?;
     let read = bench.browser.text("document.querySelector('#moment').getAttribute('aria-valuetext')").await?;
-    bench.row("a moment is read by keys", &read, "share, success, latency", ["share", "succeeded", "p99"].iter().all(|word| read.contains(word)))?;
+    bench.row(
+        "a moment is read by keys",
+        &read,
+        "share, success, latency",
+        ["share", "succeeded", "p99"].iter().all(|word| read.contains(word)),
+    )?;
 
     press_button(bench, "Pause").await?;
     bench.shows("paused by Enter", "document.querySelector('.line-up').innerText.includes('paused') && document.querySelector('.told').innerText === 'Pause: done.'").await?;
@@ -67,7 +90,12 @@ pub(crate) async fn ask_first(bench: &mut Bench, site: &Site) -> anyhow::Result<
     press_button(bench, "Retry").await?;
     bench.shows("tried again", "document.querySelector('.line-up').innerText.includes('Progressing') && document.querySelector('.line-up').innerText.includes('attempt 2')").await?;
     press_button(bench, "Abort").await?;
-    bench.shows("a question", "document.querySelector('#ask').open && document.querySelector('#ask').innerText.includes('1.5.0')").await?;
+    bench
+        .shows(
+            "a question",
+            "document.querySelector('#ask').open && document.querySelector('#ask').innerText.includes('1.5.0')",
+        )
+        .await?;
     bench.is_open_to_all("a question").await?;
     bench.browser.press("Escape").await?;
     bench.shows("the question is left", "!document.querySelector('#ask').open").await?;
@@ -77,7 +105,12 @@ pub(crate) async fn ask_first(bench: &mut Bench, site: &Site) -> anyhow::Result<
     bench.shows("the question again", "document.querySelector('#ask').open").await?;
     bench.browser.press("Enter").await?;
     bench.shows("aborted", "document.querySelector('.line-up').innerText.includes('Failed')").await?;
-    bench.shows("the attempt in the history", "document.querySelector('.history').innerText.includes('1.5.0 → 1.6.0, attempt 2')").await
+    bench
+        .shows(
+            "the attempt in the history",
+            "document.querySelector('.history').innerText.includes('1.5.0 → 1.6.0, attempt 2')",
+        )
+        .await
 }
 
 /// On a phone, the page is as wide as the phone, and there is a way back to the list.
@@ -85,23 +118,51 @@ pub(crate) async fn fits(bench: &mut Bench) -> anyhow::Result<()> {
     let width = bench.browser.eval("document.documentElement.scrollWidth").await?;
     bench.row("width on a phone", &width.to_string(), &PHONE.width.to_string(), width == json!(PHONE.width))?;
     bench.browser.eval("document.querySelector('.back a').click()").await?;
-    bench.shows("all canaries on a phone", "document.querySelector('nav').checkVisibility() && document.querySelector('#canary').hidden").await?;
+    bench
+        .shows(
+            "all canaries on a phone",
+            "document.querySelector('nav').checkVisibility() && document.querySelector('#canary').hidden",
+        )
+        .await?;
     bench.is_open_to_all("all canaries on a phone").await?;
-    bench.browser.eval("[...document.querySelectorAll('#rows a')].find((link) => link.innerText.includes('backend')).click()").await?;
-    bench.shows("one canary on a phone", "!document.querySelector('nav').checkVisibility() && document.querySelector('#canary').checkVisibility()").await
+    bench
+        .browser
+        .eval("[...document.querySelectorAll('#rows a')].find((link) => link.innerText.includes('backend')).click()")
+        .await?;
+    bench
+        .shows(
+            "one canary on a phone",
+            "!document.querySelector('nav').checkVisibility() && document.querySelector('#canary').checkVisibility()",
+        )
+        .await
 }
 
 /// What failed comes first; a filter finds the others.
 pub(crate) async fn list(bench: &mut Bench, page: &str) -> anyhow::Result<()> {
     bench.browser.open(page, WINDOW).await?;
     let names = "[...document.querySelectorAll('#rows .name')].map((name) => name.innerText).join(' ')";
-    bench.shows("all canaries", &format!("{names} === 'prod/backend prod/checkout prod/search prod/payments prod/frontend'")).await?;
-    bench.shows("events and proxies", "document.querySelectorAll('.events li').length > 3 && document.body.innerText.includes('edge-1')").await?;
+    bench
+        .shows(
+            "all canaries",
+            &format!("{names} === 'prod/backend prod/checkout prod/search prod/payments prod/frontend'"),
+        )
+        .await?;
+    bench
+        .shows(
+            "events and proxies",
+            "document.querySelectorAll('.events li').length > 3 && document.body.innerText.includes('edge-1')",
+        )
+        .await?;
     bench.picture("canaries").await?;
     bench.is_open_to_all("all canaries").await?;
     bench.browser.eval("document.querySelector('#filter').focus()").await?;
     bench.browser.type_text("FRONT").await?;
-    bench.shows("filtered by name", &format!("{names} === 'prod/frontend' && document.querySelector('#count').innerText === '1 of 5 canaries'")).await
+    bench
+        .shows(
+            "filtered by name",
+            &format!("{names} === 'prod/frontend' && document.querySelector('#count').innerText === '1 of 5 canaries'"),
+        )
+        .await
 }
 
 /// A server that is away, slow or old: it is said in words, what was shown stays, and the page comes back by itself.
@@ -112,7 +173,12 @@ pub(crate) async fn server(bench: &mut Bench, site: &mut Site, page: &str) -> an
     bench.shows("live", &format!("{} && {stays}", says("Live"))).await?;
     site.freeze(Freeze::Stands)?;
     bench.shows("a slow server", &format!("{} && {stays}", says("answers slowly"))).await?;
-    bench.shows("one that does not answer in time", &format!("{} && {stays}", says("does not answer within 10 s. Shown is what it said at "))).await?;
+    bench
+        .shows(
+            "one that does not answer in time",
+            &format!("{} && {stays}", says("does not answer within 10 s. Shown is what it said at ")),
+        )
+        .await?;
     site.freeze(Freeze::GoesOn)?;
     bench.shows("it answers again", &says("Live")).await?;
     site.stop();
@@ -122,7 +188,12 @@ pub(crate) async fn server(bench: &mut Bench, site: &mut Site, page: &str) -> an
     bench.is_open_to_all("a server that is away").await?;
     site.restart().await?;
     bench.shows("it is back", &says("Live")).await?;
-    bench.shows("after a restart, no course is kept and the page says so", "document.body.innerText.includes('No course is kept')").await?;
+    bench
+        .shows(
+            "after a restart, no course is kept and the page says so",
+            "document.body.innerText.includes('No course is kept')",
+        )
+        .await?;
     // Of all that it lacked meanwhile, the browser has told.
     drop(bench.browser.complaints());
 
@@ -135,14 +206,33 @@ pub(crate) async fn server(bench: &mut Bench, site: &mut Site, page: &str) -> an
     let old = vec![answer("/rollouts", 405, &[("content-type", "application/json")])];
     bench.browser.answer_instead(old).await?;
     bench.shows("an older server", "document.querySelector('#notices').innerText.includes('is older than this page') && document.querySelector('.line-up').innerText.includes('Failed')").await?;
-    bench.browser.answer_instead(vec![answer(site.http().to_string().as_str(), 200, &[]), answer("/", 200, &[("etag", "\"another\"")])]).await?;
-    bench.shows("a server of another version", "document.querySelector('#notices').innerText.includes('of another version than this page')").await?;
-    bench.browser.answer_instead(vec![answer("/api/v1/canaries?summary=true", 502, &[("content-type", "text/html")])]).await?;
+    bench
+        .browser
+        .answer_instead(vec![
+            answer(site.http().to_string().as_str(), 200, &[]),
+            answer("/", 200, &[("etag", "\"another\"")]),
+        ])
+        .await?;
+    bench
+        .shows(
+            "a server of another version",
+            "document.querySelector('#notices').innerText.includes('of another version than this page')",
+        )
+        .await?;
+    bench
+        .browser
+        .answer_instead(vec![answer("/api/v1/canaries?summary=true", 502, &[("content-type", "text/html")])])
+        .await?;
     bench.browser.answer_instead(Vec::new()).await?;
     bench.shows("live again", &says("Live")).await?;
     let gone = "location.hash = '#/prod/nobody'";
     let _hash: Value = bench.browser.eval(gone).await?;
-    bench.shows("a canary that is not there", "document.querySelector('.line-up').innerText.includes('There is no such canary')").await?;
+    bench
+        .shows(
+            "a canary that is not there",
+            "document.querySelector('.line-up').innerText.includes('There is no such canary')",
+        )
+        .await?;
     drop(bench.browser.complaints());
     Ok(())
 }

@@ -48,7 +48,12 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.shows("1,000 canaries", "document.querySelectorAll('#rows li').length === 1000").await?;
     bench.table.note("1,000 rows are there", &format!("{} ms after the address", began.elapsed().as_millis()))?;
     let names = "[...document.querySelectorAll('#rows .name')].slice(0, 3).map((name) => name.innerText).join(' ')";
-    bench.shows("failed ones first, then those under way", &format!("{names} === 'prod/service-0577 prod/service-0877 prod/service-0077'")).await?;
+    bench
+        .shows(
+            "failed ones first, then those under way",
+            &format!("{names} === 'prod/service-0577 prod/service-0877 prod/service-0077'"),
+        )
+        .await?;
     held_up(bench, "while 1,000 rows come").await?;
     let mut watch = tokio::time::interval(WATCHED);
     watch.tick().await;
@@ -70,7 +75,12 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.browser.eval("location.hash = '#/prod/service-0977'").await?;
     bench.shows("one of them", "document.querySelector('.line-up').innerText.includes('Progressing')").await?;
     checks::press_button(bench, "Pause").await?;
-    bench.shows("the token is asked for", "document.querySelector('#ask').open && document.activeElement.id === 'ask-input'").await?;
+    bench
+        .shows(
+            "the token is asked for",
+            "document.querySelector('#ask').open && document.activeElement.id === 'ask-input'",
+        )
+        .await?;
     bench.browser.type_text("wrong").await?;
     bench.browser.press("Enter").await?;
     bench.shows("a wrong one is refused", "document.querySelector('#ask').open && document.querySelector('#ask-text').innerText.includes('not the server')").await?;
@@ -87,6 +97,10 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
 async fn held_up(bench: &mut Bench, what: &str) -> anyhow::Result<()> {
     let tasks = bench.browser.long_tasks().await?;
     let longest = tasks.iter().copied().fold(0.0, f64::max);
-    let figure = if tasks.is_empty() { "never for 50 ms".to_owned() } else { format!("{} times, longest {longest:.0} ms", tasks.len()) };
+    let figure = if tasks.is_empty() {
+        "never for 50 ms".to_owned()
+    } else {
+        format!("{} times, longest {longest:.0} ms", tasks.len())
+    };
     bench.row(&format!("the browser is held up {what}"), &figure, "≤ 100 ms", longest <= LONGEST_TASK)
 }

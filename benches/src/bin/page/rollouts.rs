@@ -18,7 +18,8 @@ const RATE: u32 = 300;
 /// The steps of canaries without users.
 const STEPS: &str = "interval: 2s, maxWeight: 50, stepWeight: 10";
 /// What says that a rollout has come so far that there is something to see.
-const UNDER_WAY: &str = "document.querySelectorAll('.steps .done').length >= 2 && document.querySelectorAll('.charts svg').length === 6";
+const UNDER_WAY: &str =
+    "document.querySelectorAll('.steps .done').length >= 2 && document.querySelectorAll('.charts svg').length === 6";
 
 /// The revisions of the canary with users.
 struct Backend {
@@ -49,7 +50,8 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     let backend = Backend { revisions, gate: shut.address() };
     let nobody = free().await;
     let entry = free().await;
-    let quiet = |name: &str, revision: &str, analysis: &str| canary(name, revision, &[("1", nobody), ("2", nobody)], analysis);
+    let quiet =
+        |name: &str, revision: &str, analysis: &str| canary(name, revision, &[("1", nobody), ("2", nobody)], analysis);
     let asked = format!("{STEPS}, {}", gate("confirm-rollout", shut.address()));
     let others = |revision: &str| {
         [
@@ -114,7 +116,12 @@ pub(crate) async fn show(bench: &mut Bench) -> anyhow::Result<()> {
     bench.is_content("with a server that is there")?;
     checks::server(bench, &mut site, &page).await?;
     bench.browser.open(&format!("{page}#/prod/backend"), WINDOW).await?;
-    bench.shows("the rollout that failed, after a restart", "document.querySelector('.line-up').innerText.includes('Failed')").await?;
+    bench
+        .shows(
+            "the rollout that failed, after a restart",
+            "document.querySelector('.line-up').innerText.includes('Failed')",
+        )
+        .await?;
     checks::ask_first(bench, &site).await?;
     drop(users.stop(GRACE).await);
     Ok(())

@@ -172,7 +172,8 @@ impl Tally {
 impl Sample {
     /// Returns both together. Quantiles become their mean, by requests: those of the sum are not known any more.
     fn and(self, next: Self) -> Self {
-        let weighed = |micros: Option<u32>, requests: u64| micros.map(|micros| (u128::from(micros), u128::from(requests)));
+        let weighed =
+            |micros: Option<u32>, requests: u64| micros.map(|micros| (u128::from(micros), u128::from(requests)));
         let mean = |before, after| match (weighed(before, self.requests), weighed(after, next.requests)) {
             (Some((before, m)), Some((after, n))) => {
                 u32::try_from((before * m + after * n).checked_div(m + n).unwrap_or(before)).ok()
@@ -180,9 +181,8 @@ impl Sample {
             (Some(_), None) => before,
             (None, _) => after,
         };
-        let [(p50, q50), (p90, q90), (p99, q99)] = [0, 1, 2].map(|place: usize| {
-            (self.micros.get(place).copied().flatten(), next.micros.get(place).copied().flatten())
-        });
+        let [(p50, q50), (p90, q90), (p99, q99)] = [0, 1, 2]
+            .map(|place: usize| (self.micros.get(place).copied().flatten(), next.micros.get(place).copied().flatten()));
         Self {
             requests: self.requests.saturating_add(next.requests),
             errors: self.errors.saturating_add(next.errors),

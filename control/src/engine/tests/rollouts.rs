@@ -39,7 +39,10 @@ fn a_rollout_that_fails_is_shown_over_time_and_afterwards() {
     assert!(past.canary.errors >= 10 && past.primary.errors == 0 && past.highest_weight >= 20.0, "{past:?}");
     let points = after.series.unwrap().points;
     assert_eq!(requests(&points), past.canary.requests, "each request is in one point");
-    assert!(points.iter().filter_map(|point| point.harm).fold(0.0, f64::max) >= series.decisive, "what decided is seen");
+    assert!(
+        points.iter().filter_map(|point| point.harm).fold(0.0, f64::max) >= series.decisive,
+        "what decided is seen"
+    );
 
     // The next attempt begins a series of its own, and the one before stays in the history.
     world.engine.command(&name(), Command::Retry, "again", world.now).unwrap();
@@ -87,11 +90,14 @@ fn a_promoted_canary_is_past_all_steps() {
 #[test]
 fn points_are_kept_of_a_few_ended_rollouts() {
     let mut world = World::new();
-    let names: Vec<CanaryName> = (0..300).map(|number| CanaryName::new("prod", format!("canary-{number:03}"))).collect();
+    let names: Vec<CanaryName> =
+        (0..300).map(|number| CanaryName::new("prod", format!("canary-{number:03}"))).collect();
     let configured = |revision: &str| {
         let canaries = names.iter().map(|name| {
             let mut managed = setup(revision).canaries.remove(&super::name()).unwrap();
-            managed.plan = Plan::try_new(&PlanInput { name: Some(name.clone()), target: name.name.clone(), ..plan_input() }).unwrap();
+            managed.plan =
+                Plan::try_new(&PlanInput { name: Some(name.clone()), target: name.name.clone(), ..plan_input() })
+                    .unwrap();
             managed.service.hosts = vec![format!("{}.local", name.name)];
             (name.clone(), managed)
         });
@@ -107,5 +113,7 @@ fn points_are_kept_of_a_few_ended_rollouts() {
     let all: Vec<RolloutsView> = names.iter().map(|name| world.engine.rollouts(name, world.now).unwrap()).collect();
     assert!(all.iter().all(|rollouts| rollouts.past.len() == 1));
     assert_eq!(all.iter().filter(|rollouts| rollouts.series.is_some()).count(), 256);
-    assert!(all.first().is_some_and(|first| first.series.is_none()) && all.last().is_some_and(|last| last.series.is_some()));
+    assert!(
+        all.first().is_some_and(|first| first.series.is_none()) && all.last().is_some_and(|last| last.series.is_some())
+    );
 }
