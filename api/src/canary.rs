@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{AlertLevel, MetricInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
@@ -13,14 +13,14 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
 use super::decoder::{Decoder, Fields};
-use super::metric::{self, MetricDocument, Surroundings};
-use super::yaml::{Node, Place};
+use super::metric::{self, DecodeContext, MetricDocument};
+use super::yaml::{Node, Position};
 use super::{hosts, http, judge, outgoing, retries, rules, traffic};
+use crate::desired_state::{Service, Targeting};
 use crate::hook::Hook;
-use crate::setup::{Audience, Service};
 
 /// Longer than anybody waits for a revision, a year of seconds.
-const MOST_SECONDS: i64 = 31_536_000;
+const MAX_SECONDS: i64 = 31_536_000;
 /// What Flagger's CRD takes, beside `envoy`, which is ours.
 const PROVIDERS_OF_FLAGGER: [&str; 19] = [
     "apisix",
@@ -62,10 +62,10 @@ pub struct CanaryDocument {
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
     pub alerts: Vec<(String, AlertLevel)>,
     /// Who gets the canary.
-    pub audience: Audience,
+    pub audience: Targeting,
     /// Where its fields are, for what is found wrong later: the hosts, each by itself.
-    pub(super) hosts_at: Vec<Place>,
-    pub(super) target_at: Place,
+    pub(super) hosts_at: Vec<Position>,
+    pub(super) target_at: Position,
 }
 
 /// Which API a document is written for.
@@ -104,14 +104,14 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         if provider != "envoy" {
             let message = format!("{provider} is not what this server serves, use envoy or leave it out");
             if PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
-                decoder.not_here(node.at, &path, message);
+                decoder.unsupported(node.at, &path, message);
             } else {
                 decoder.wrong(node.at, &path, message);
             }
         }
     }
     let seconds = fields.take("progressDeadlineSeconds");
-    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=MOST_SECONDS));
+    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=MAX_SECONDS));
     input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
     input.skip_analysis =
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
@@ -129,7 +129,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     let mut service = None;
     let mut rules = Rules::default();
     let mut hosts_at = Vec::new();
-    let written = if decoder.elsewhere {
+    let written = if decoder.foreign {
         fields.take("service")
     } else {
         fields.need("service", "say which hosts it answers to", decoder)
@@ -140,7 +140,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
             hosts_at = places;
             service
         });
-    } else if decoder.elsewhere {
+    } else if decoder.foreign {
         service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -150,7 +150,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     match analysis {
         Some((node, path)) => {
             let values = decoded.input.name.as_ref().map(|name| metric::values(name, &decoded.input.target, &named));
-            let around = Surroundings { values: values.unwrap_or_default(), server };
+            let around = DecodeContext { values: values.unwrap_or_default(), server };
             decode_analysis(decoder, node, &path, &around, &mut decoded);
         }
         None if decoded.input.skip_analysis => {}
@@ -215,10 +215,10 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         }
     }
     let audience = match (affinity, rules.is_empty()) {
-        (Some(identity), _) => Audience::Users(identity),
-        (None, false) => Audience::Rules { rules, holdback },
-        (None, true) if rules.served.is_empty() => Audience::Chance,
-        (None, true) => Audience::Served(rules.served),
+        (Some(identity), _) => Targeting::Users(identity),
+        (None, false) => Targeting::Rules { rules, holdback },
+        (None, true) if rules.served.is_empty() => Targeting::Chance,
+        (None, true) => Targeting::Served(rules.served),
     };
     let plan = match Plan::try_new(&input) {
         Ok(plan) => plan,
@@ -231,7 +231,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
             return None;
         }
     };
-    let (hosts_at, target_at) = (Vec::new(), Place::default());
+    let (hosts_at, target_at) = (Vec::new(), Position::default());
     Some(CanaryDocument { plan, judge, service, hooks, metrics, alerts, audience, hosts_at, target_at })
 }
 
@@ -243,7 +243,7 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
         let message = format!("{kind} is not what this server has, use Workload");
         match kind.as_str() {
             "Workload" => {}
-            "Deployment" | "DaemonSet" | "Service" => decoder.not_here(node.at, &path, message),
+            "Deployment" | "DaemonSet" | "Service" => decoder.unsupported(node.at, &path, message),
             _ => decoder.wrong(node.at, &path, message),
         }
         Some(kind)
@@ -273,10 +273,10 @@ fn decode_service<'a>(
     path: &str,
     rules: &mut Entries,
     named: &mut BTreeMap<&str, String>,
-) -> Option<(Service, Vec<Place>)> {
+) -> Option<(Service, Vec<Position>)> {
     let mut fields = decoder.fields(node, path)?;
     let mut need = |fields: &mut Fields<'a>, name: &'static str, mend: &str| {
-        if decoder.elsewhere { fields.take(name) } else { fields.need(name, mend, decoder) }
+        if decoder.foreign { fields.take(name) } else { fields.need(name, mend, decoder) }
     };
     let hosts = need(&mut fields, "hosts", "list the hosts that it answers to, like backend.local");
     let listeners = need(&mut fields, "listeners", "list the listeners that serve it");
@@ -322,7 +322,7 @@ fn decode_service<'a>(
     }
     let http = http::decode(decoder, &mut fields, &served);
     if let Some((node, path)) = fields.take("mirror") {
-        decoder.not_here(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
+        decoder.unsupported(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
     }
     decoder.done(fields);
     Some((Service { hosts, listeners, timeout, retries, http, traffic }, places))
@@ -341,7 +341,7 @@ fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<Strin
     listeners
 }
 
-fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surroundings, out: &mut Analysis) {
+fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &DecodeContext, out: &mut Analysis) {
     let Some(mut fields) = decoder.fields(node, path) else { return };
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
     out.input.interval = interval.map(span);
@@ -382,7 +382,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
         out.input.matches = decoder.strict || !node.is_empty_list();
     }
     if let Some((node, path)) = fields.take("sessionAffinity") {
-        decoder.not_here(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
+        decoder.unsupported(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
     }
     if let Some((node, path)) = fields.take("holdback") {
         out.holdback = rules::decode_holdback(decoder, node, &path).unwrap_or_default();

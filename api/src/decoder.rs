@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::yaml::{Node, Place, Value};
+use super::yaml::{Node, Position, Value};
 use crate::refused_file::RefusedFileView;
 
 /// Nothing on its way to a user takes longer.
-const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
+const MAX_LIMIT: Duration = Duration::from_hours(8_760);
 
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,14 +69,14 @@ pub(super) struct Decoder {
     /// True if unknown fields are errors.
     pub(super) strict: bool,
     /// True if the document is only looked at, and may be for another server.
-    pub(super) elsewhere: bool,
+    pub(super) foreign: bool,
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
     /// Host names of endpoints, which may not resolve.
     pub(super) hosts: Vec<HostName>,
     /// Places of the fields that were read.
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, Position>,
 }
 
 /// A document that another one names.
@@ -89,11 +89,11 @@ pub(super) struct Reference {
     /// Its name.
     pub(super) name: String,
     /// Where it is named.
-    pub(super) at: Place,
+    pub(super) at: Position,
     /// The field that names it.
     pub(super) field: String,
     /// True if it may be somewhere else.
-    pub(super) elsewhere: bool,
+    pub(super) foreign: bool,
 }
 
 /// A host name of an endpoint.
@@ -102,7 +102,7 @@ pub(super) struct HostName {
     /// The name.
     pub(super) name: String,
     /// Where it is.
-    pub(super) at: Place,
+    pub(super) at: Position,
     /// The field that holds it.
     pub(super) field: String,
 }
@@ -111,8 +111,8 @@ pub(super) struct HostName {
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     path: String,
-    at: Place,
-    left: BTreeMap<&'a str, (Place, &'a Node)>,
+    at: Position,
+    left: BTreeMap<&'a str, (Position, &'a Node)>,
     known: Vec<&'static str>,
 }
 
@@ -121,7 +121,7 @@ impl Decoder {
         Self {
             file: file.to_owned(),
             strict,
-            elsewhere: false,
+            foreign: false,
             report: Report::default(),
             references: Vec::new(),
             hosts: Vec::new(),
@@ -129,19 +129,19 @@ impl Decoder {
         }
     }
 
-    pub(super) fn wrong(&mut self, at: Place, field: &str, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: Position, field: &str, message: impl Into<String>) {
         let problem = self.problem(at, field, message.into());
         self.report.errors.push(problem);
     }
 
-    pub(super) fn warn(&mut self, at: Place, field: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: Position, field: &str, message: impl Into<String>) {
         let problem = self.problem(at, field, message.into());
         self.report.warnings.push(problem);
     }
 
     /// Tells of something that this server does not carry out: an error, unless another one may.
-    pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
-        if self.elsewhere {
+    pub(super) fn unsupported(&mut self, at: Position, field: &str, message: impl Into<String>) {
+        if self.foreign {
             self.warn(at, field, message);
         } else {
             self.wrong(at, field, message);
@@ -168,17 +168,17 @@ impl Decoder {
         Some(name)
     }
 
-    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
-        let (field, elsewhere) = (field.to_owned(), self.elsewhere);
-        self.references.push(Reference { kind, namespace, name, at, field, elsewhere });
+    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Position, field: &str) {
+        let (field, foreign) = (field.to_owned(), self.foreign);
+        self.references.push(Reference { kind, namespace, name, at, field, foreign });
     }
 
-    fn problem(&self, at: Place, field: &str, message: String) -> Problem {
+    fn problem(&self, at: Position, field: &str, message: String) -> Problem {
         Problem { file: self.file.clone(), line: at.line, column: at.column, field: field.to_owned(), message }
     }
 
     /// Returns the place of a field, or of the nearest one around it that was written.
-    pub(super) fn place(&self, field: &str) -> Place {
+    pub(super) fn place(&self, field: &str) -> Position {
         let mut path = field;
         loop {
             if let Some(place) = self.places.get(path) {
@@ -186,7 +186,7 @@ impl Decoder {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end).unwrap_or_default(),
-                None => return Place { line: 1, column: 1 },
+                None => return Position { line: 1, column: 1 },
             }
         }
     }
@@ -197,7 +197,7 @@ impl Decoder {
             self.wrong(node.at, path, "is not a mapping, write its fields below it");
             return None;
         };
-        let mut left: BTreeMap<&str, (Place, &Node)> = BTreeMap::new();
+        let mut left: BTreeMap<&str, (Position, &Node)> = BTreeMap::new();
         for (name, at, value) in entries {
             if left.insert(name, (*at, value)).is_some() {
                 self.wrong(*at, &join(path, name), "is there twice, keep one of them");
@@ -272,7 +272,7 @@ impl Decoder {
     }
 
     /// Takes one of these words.
-    pub(super) fn one_of<T: Copy>(&mut self, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, at: Position, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
         let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
             let names = values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -293,7 +293,7 @@ impl Decoder {
     /// Reads how long something may take. Envoy refuses routes with times beyond some centuries.
     pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = self.duration(node, path)?;
-        if duration > LONGEST_LIMIT {
+        if duration > MAX_LIMIT {
             self.wrong(node.at, path, "is longer than a year, use at most 8760h, or leave it out for no limit");
             return None;
         }
@@ -368,7 +368,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes every field whatever its name.
-    pub(super) fn rest(&mut self) -> Vec<(&'a str, Place, &'a Node, String)> {
+    pub(super) fn rest(&mut self) -> Vec<(&'a str, Position, &'a Node, String)> {
         let path = self.path.clone();
         std::mem::take(&mut self.left)
             .into_iter()

@@ -1,6 +1,6 @@
 //! How a canary is judged: `analysis.judge`.
 
-use wingbeat_core::analysis::judge::{JudgeConfig, Mode, OnOnePod};
+use wingbeat_core::analysis::judge::{JudgeConfig, Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{NoData, PlanInput};
 use wingbeat_xds_server::model::http::HealthChecks;
 
@@ -9,7 +9,7 @@ use super::decoder::{Decoder, Fields};
 use super::yaml::Node;
 
 /// A step that needs more requests than this would never end.
-const MOST_REQUESTS: i64 = 1_000_000_000;
+const MAX_REQUESTS: i64 = 1_000_000_000;
 
 /// Decodes the section over what is there. Returns the mode, if it names one.
 pub(super) fn decode(
@@ -62,7 +62,7 @@ pub(super) fn decode(
         decode_latency(decoder, node, &path, judge);
     }
     if let Some((node, path)) = fields.take("minRequests") {
-        let requests = decoder.within(node, &path, 0..=MOST_REQUESTS);
+        let requests = decoder.within(node, &path, 0..=MAX_REQUESTS);
         judge.min_requests = requests.and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
     }
     if let Some((node, path)) = fields.take("warmup") {
@@ -77,7 +77,7 @@ pub(super) fn decode(
     });
     let on_one_pod = fields.take("onOnePod").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        let words = [("suspect", OnOnePod::Suspect), ("rollback", OnOnePod::Rollback)];
+        let words = [("suspect", SinglePodPolicy::Suspect), ("rollback", SinglePodPolicy::Rollback)];
         decoder.one_of(node.at, &path, &text, &words)
     });
     judge.on_one_pod = on_one_pod.unwrap_or(judge.on_one_pod);

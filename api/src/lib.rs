@@ -1,15 +1,16 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► setup::Setup
+//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► setup::DesiredState
 //! ```
 //!
 //! Nothing here has a clock, a network or a disk.
 
 pub mod alert_provider;
 mod canary;
-mod clash;
+mod conflict;
 mod decoder;
+pub mod desired_state;
 pub mod files;
 pub mod hook;
 mod hosts;
@@ -26,7 +27,6 @@ mod refused_file;
 mod retries;
 mod rules;
 pub mod set;
-pub mod setup;
 mod template;
 mod traffic;
 mod workload;

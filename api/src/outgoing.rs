@@ -12,7 +12,7 @@ use crate::hook::Hook;
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// More would be a loop.
-const MOST_HOOK_RETRIES: i64 = 1_000;
+const MAX_HOOK_RETRIES: i64 = 1_000;
 /// What a channel of Flagger's may have that needs something that this server has not.
 const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
 
@@ -31,11 +31,11 @@ pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
         }
         Some(timeout)
     });
-    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOOK_RETRIES));
+    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MAX_HOOK_RETRIES));
     let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
     if let Some((node, path)) = fields.take("disableTLS") {
-        decoder.not_here(
+        decoder.unsupported(
             node.at,
             &path,
             "is not carried out: certificates are always checked; use http or a trusted certificate",
@@ -82,17 +82,14 @@ pub(super) fn decode_channel(decoder: &mut Decoder, node: &Node) -> Option<Chann
         decoder.one_of(node.at, &path, &text, &formats)
     });
     // With Flagger, a Secret may say it.
-    let url = if decoder.elsewhere {
-        fields.take("address")
-    } else {
-        fields.need("address", "say where messages go", decoder)
-    };
+    let url =
+        if decoder.foreign { fields.take("address") } else { fields.need("address", "say where messages go", decoder) };
     let url = url.and_then(|(node, path)| decoder.url(node, &path, "https://hooks.slack.com/…").map(String::from));
     let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
     let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
     for name in ["secretRef", "proxy"] {
         if let Some((node, path)) = fields.take(name) {
-            decoder.not_here(node.at, &path, NOT_CARRIED_OUT);
+            decoder.unsupported(node.at, &path, NOT_CARRIED_OUT);
         }
     }
     decoder.done(fields);

@@ -1,12 +1,12 @@
 //! Rules of A/B tests in documents.
 
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::weight::BasisPoints;
 
 use super::decoder::Decoder;
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 
 /// Decodes a list of rules as they are written.
 pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<EntryInput> {
@@ -29,7 +29,7 @@ pub(super) fn decode_tests(decoder: &mut Decoder, node: &Node, path: &str) -> En
     compile(decoder, &rules, path)
 }
 
-fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(EntryInput, Place, String)> {
+fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(EntryInput, Position, String)> {
     let listed = decoder.list(node, path).into_iter();
     listed.filter_map(|(node, path)| Some((decode_rule(decoder, node, &path)?, node.at, path))).collect()
 }
@@ -85,7 +85,7 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
         {
             for (name, at, node, path) in named.rest() {
                 if let Some(mend) = of_no_header(name).filter(|_| kind != "queryParams") {
-                    decoder.not_here(at, &path, format!("is no header that rules see, write {mend}"));
+                    decoder.unsupported(at, &path, format!("is no header that rules see, write {mend}"));
                 }
                 tests.extend(decode_test(decoder, node, &path).map(|test| (name.to_owned(), test)));
             }
@@ -106,7 +106,7 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
     for name in ["port", "gateways", "sourceLabels", "sourceNamespace"] {
         if let Some((node, path)) = fields.take(name) {
             let message = "is a condition that cannot be tested here: leave it out if the entry is meant without it";
-            decoder.not_here(node.at, &path, message);
+            decoder.unsupported(node.at, &path, message);
         }
     }
     decoder.done(fields);

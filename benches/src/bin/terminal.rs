@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the terminal is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a picture at most: they are part of the repository.
-const MOST_BYTES: usize = 150_000;
+const MAX_BYTES: usize = 150_000;
 /// Pixels of a cell of the picture.
 const CELL: (f64, u32) = (8.28, 16);
 /// Words that are there while the rollout goes on, and at its end.
@@ -189,7 +189,7 @@ async fn main() -> anyhow::Result<()> {
         for (name, text) in [("live", live), ("end", end.replace(ENDED, ""))] {
             let name = format!("demo-{columns}-{name}");
             let bytes = picture(&mut browser, &folder, &name, columns, &text).await?;
-            table.row(&format!("picture of {name}"), &format!("{bytes} bytes"), "≤ 150 kB", bytes <= MOST_BYTES)?;
+            table.row(&format!("picture of {name}"), &format!("{bytes} bytes"), "≤ 150 kB", bytes <= MAX_BYTES)?;
             let widest = plain(&text).lines().map(|line| line.chars().count()).max().unwrap_or_default();
             table.row(
                 &format!("columns of {name}"),

@@ -14,9 +14,9 @@ use crate::view::{
 };
 
 /// Ended rollouts whose points are kept, of all canaries: 4 MiB. The one that ended longest ago loses its points.
-const MOST_CHARTED: usize = 256;
+const MAX_CHARTED: usize = 256;
 /// Steps of a plan that are shown; of a longer one, the first.
-const MOST_STEPS: usize = 256;
+const MAX_STEPS: usize = 256;
 
 /// Canaries that are between two rollouts and have points of the latest one, the one that ended last at the end.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Charted {
     fn push(&mut self, name: &CanaryName) -> Option<CanaryName> {
         self.0.retain(|other| other != name);
         self.0.push_back(name.clone());
-        if self.0.len() > MOST_CHARTED { self.0.pop_front() } else { None }
+        if self.0.len() > MAX_CHARTED { self.0.pop_front() } else { None }
     }
 }
 
@@ -35,7 +35,7 @@ impl Engine {
     /// Keeps the points of a rollout that has ended, for those who look at it now.
     pub(super) fn keep_chart(&mut self, name: &CanaryName) {
         let leaving = self.charted.push(name);
-        if let Some(canary) = leaving.and_then(|name| self.roster.measure(&name))
+        if let Some(canary) = leaving.and_then(|name| self.canaries.measure(&name))
             && !canary.state.has_rollout()
         {
             canary.chronicle.timeline = None;
@@ -44,7 +44,7 @@ impl Engine {
 
     /// Returns what is shown of a canary's rollouts.
     pub fn rollouts(&self, name: &CanaryName, now: Timestamp) -> Option<RolloutsView> {
-        let canary = self.roster.get(name)?;
+        let canary = self.canaries.get(name)?;
         Some(RolloutsView {
             rollout: canary.state.rollout.get(),
             gate: gate(canary).map(|kind| kind.as_str().to_owned()),
@@ -76,13 +76,13 @@ fn gate(canary: &Canary) -> Option<HookKind> {
 
 /// Returns the positions of the plan from the first one, equal ones after each other as one step.
 fn steps(canary: &Canary) -> Vec<StepView> {
-    let plan = &canary.managed.plan;
+    let plan = &canary.config.plan;
     let mut steps: Vec<(Share, u64)> = Vec::new();
     for share in (1..plan.positions()).filter_map(|position| plan.share(position)) {
         let shown = steps.len();
         match steps.last_mut() {
             Some((last, positions)) if *last == share => *positions = positions.saturating_add(1),
-            Some(_) | None if shown >= MOST_STEPS => break,
+            Some(_) | None if shown >= MAX_STEPS => break,
             Some(_) | None => steps.push((share, 1)),
         }
     }
@@ -110,7 +110,7 @@ fn clock(canary: &Canary, now: Timestamp) -> Option<ClockView> {
     Some(ClockView {
         state: state.to_owned(),
         elapsed_ms: progress.clock.elapsed(now).as_millis(),
-        interval_ms: canary.managed.plan.interval().as_millis(),
+        interval_ms: canary.config.plan.interval().as_millis(),
     })
 }
 
@@ -120,7 +120,7 @@ fn series(canary: &Canary, timeline: &Timeline, now: Timestamp) -> SeriesView {
         rollout: timeline.rollout.get(),
         began_ms: timeline.began.as_millis(),
         span_ms: timeline.span.as_millis(),
-        decisive: canary.decisive(),
+        decisive: canary.decision_threshold(),
         points: timeline.points(open).map(point).collect(),
     }
 }

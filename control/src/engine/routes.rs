@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use wingbeat_api::setup::{Audience, Managed, Setup, cluster_name};
-use wingbeat_core::id::ClusterName;
-use wingbeat_core::rollout::{Routes, Share};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Targeting, cluster_name};
+use wingbeat_core::id::{Arm, ClusterName};
+use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 
 use crate::engine::canary::Canary;
+use crate::targets::Targets;
 
 /// What is served of one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,14 +34,14 @@ impl Served {
         }
         let before = std::mem::take(&mut self.clusters);
         let same = |cluster: &Cluster| before.iter().find(|known| known.as_ref() == cluster).cloned();
-        let clusters = clusters(&canary.managed);
+        let clusters = clusters(&canary.config);
         self.clusters = clusters.map(|cluster| same(&cluster).unwrap_or_else(|| Arc::new(cluster))).collect();
     }
 }
 
 /// Returns the model that serves all of these.
-pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>) -> Model {
-    let mut model = Model { listeners: setup.listeners.clone(), filter: setup.filter.clone(), ..Model::default() };
+pub(super) fn model<'a>(desired: &DesiredState, served: impl Iterator<Item = &'a Served>) -> Model {
+    let mut model = Model { listeners: desired.listeners.clone(), filter: desired.filter.clone(), ..Model::default() };
     for served in served {
         model.clusters.extend(served.clusters.iter().cloned());
         model.hosts.extend(served.host.iter().cloned());
@@ -49,21 +50,24 @@ pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>)
 }
 
 fn host(canary: &Canary) -> Option<VirtualHost> {
-    let plan = &canary.managed.plan;
-    let (split, filter) = match canary.routes() {
+    let plan = &canary.config.plan;
+    let Projection { routes, revisions, .. } = project(&canary.state);
+    let targets = Targets::of_revisions(plan, &revisions);
+    let (split, filter) = match routes {
         Routes::Nowhere => return None,
-        Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), canary.is_counted()),
-        Routes::Shared { primary, canary: under_judgement, share } => {
-            (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
+        Routes::Settled(arm) => (Split::Single(targets.of(arm)?.clone()), canary.is_counted()),
+        Routes::Shared { share } => {
+            let (primary, under_judgement) = (targets.of(Arm::Primary)?, targets.of(Arm::Canary)?);
+            (split(canary, primary.clone(), under_judgement.clone(), share), true)
         }
     };
     Some(VirtualHost {
         name: format!("{}/{}", plan.name().namespace, plan.name().name),
-        domains: canary.managed.service.hosts.clone(),
-        listeners: canary.managed.service.listeners.clone(),
-        timeout: canary.managed.service.timeout,
-        retries: canary.managed.service.retries.clone(),
-        http: canary.managed.service.http.clone(),
+        domains: canary.config.service.hosts.clone(),
+        listeners: canary.config.service.listeners.clone(),
+        timeout: canary.config.service.timeout,
+        retries: canary.config.service.retries.clone(),
+        http: canary.config.service.http.clone(),
         split,
         rev: canary.state.rev,
         filter,
@@ -73,14 +77,14 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
 fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, share: Share) -> Split {
     match share {
         // Filters choose the requests among those that match, and mark them.
-        Share::Weight(_) | Share::Everything if matches!(canary.managed.audience, Audience::Served(_)) => {
+        Share::Weight(_) | Share::Everything if matches!(canary.config.audience, Targeting::Served(_)) => {
             Split::Header { primary, canary: under_judgement, value: canary.arm_token() }
         }
         Share::Nothing => {
             Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::ZERO, by_bucket: false }
         }
         Share::Weight(weight) => {
-            let by_bucket = matches!(canary.managed.audience, Audience::Users(_));
+            let by_bucket = matches!(canary.config.audience, Targeting::Users(_));
             Split::Weighted { primary, canary: under_judgement, weight, by_bucket }
         }
         Share::Everything => {
@@ -92,12 +96,12 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
 }
 
 /// Every revision has its cluster, also those without traffic: a route never waits for one.
-fn clusters(managed: &Managed) -> impl Iterator<Item = Cluster> {
-    managed.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
-        name: cluster_name(&managed.plan, revision),
-        listeners: managed.service.listeners.clone(),
+fn clusters(config: &CanaryConfig) -> impl Iterator<Item = Cluster> {
+    config.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
+        name: cluster_name(&config.plan, revision),
+        listeners: config.service.listeners.clone(),
         endpoints: endpoints.clone(),
-        http2: managed.workload.http2,
-        traffic: managed.service.traffic.clone(),
+        http2: config.workload.http2,
+        traffic: config.service.traffic.clone(),
     })
 }

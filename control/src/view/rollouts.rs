@@ -163,7 +163,7 @@ pub struct SummaryView {
 }
 
 /// Characters of what troubles a canary, in a line; the rest is cut off.
-const LONGEST_TROUBLE: usize = 160;
+const MAX_TROUBLE_LEN: usize = 160;
 
 impl SummaryView {
     /// Returns a canary in a line.
@@ -187,7 +187,7 @@ impl SummaryView {
 }
 
 fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(LONGEST_TROUBLE).collect();
+    let mut short: String = text.chars().take(MAX_TROUBLE_LEN).collect();
     if short.len() < text.len() {
         short.push('…');
     }

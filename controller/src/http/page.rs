@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_xds_server::version::Version;
 
-use super::{LONGEST_NAME, failure};
+use super::{MAX_NAME_LEN, failure};
 
 /// A file of the page.
 struct File {
@@ -81,7 +81,7 @@ pub(super) async fn file(Path(name): Path<String>, asked: HeaderMap) -> Response
     match FILES.iter().find(|file| file.name == name) {
         Some(file) => file.answer(&asked),
         None => {
-            let name = ForeignText::new(&name, LONGEST_NAME);
+            let name = ForeignText::new(&name, MAX_NAME_LEN);
             failure(StatusCode::NOT_FOUND, format!("the page has no file {name}"))
         }
     }

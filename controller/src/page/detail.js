@@ -6,7 +6,7 @@ import { h, renew, table, write } from "./dom.js";
 import { duration, millis, percent, rate, short, state, success, time, whole } from "./words.js";
 
 /** Rows of proxies at most, those first that are behind. */
-const MOST_PROXIES = 50;
+const MAX_PROXIES = 50;
 
 const GATES = {
   "confirm-rollout": "before the rollout begins",
@@ -105,10 +105,10 @@ const evidence = ({ evidence: known }) => {
 
 const proxies = (canary) => {
   const nodes = [...canary.nodes].sort((a, b) => a.rev - b.rev || b.last_report_ms - a.last_report_ms);
-  const rows = nodes.slice(0, MOST_PROXIES).map(({ id, rev, last_report_ms: age }) => [id, rev < canary.rev ? `revision ${rev} of the routes, not yet ${canary.rev}` : "current", `${duration(age)} ago`]);
+  const rows = nodes.slice(0, MAX_PROXIES).map(({ id, rev, last_report_ms: age }) => [id, rev < canary.rev ? `revision ${rev} of the routes, not yet ${canary.rev}` : "current", `${duration(age)} ago`]);
   return [
     table(`Proxies that report (${whole(nodes.length)})`, ["Proxy", "Routes", "Last report"], rows, "words"),
-    nodes.length > MOST_PROXIES ? h("p", { class: "muted" }, `${whole(nodes.length - MOST_PROXIES)} more report.`) : null,
+    nodes.length > MAX_PROXIES ? h("p", { class: "muted" }, `${whole(nodes.length - MAX_PROXIES)} more report.`) : null,
   ];
 };
 

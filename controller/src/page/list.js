@@ -4,7 +4,7 @@ import { byId, h, renew, write } from "./dom.js";
 import { percent, state, time, whole } from "./words.js";
 
 /** Rows at most: of more, those are shown that come first, and the filter finds the others. */
-const MOST_ROWS = 1000;
+const MAX_ROWS = 1000;
 /** The browser does something else after so many milliseconds of work on rows. */
 const SLICE = 12;
 
@@ -70,7 +70,7 @@ const render = async () => {
   const wanted = byId("filter").value.trim().toLowerCase();
   const matching = canaries.filter((canary) => (!kind || kindOf(canary) === kind) && keyOf(canary).toLowerCase().includes(wanted));
   matching.sort(byTrouble(new Map(KINDS.map(([name], place) => [name, place]))));
-  const shown = matching.slice(0, MOST_ROWS);
+  const shown = matching.slice(0, MAX_ROWS);
   const isAll = matching.length === canaries.length;
   write(byId("count"), isAll ? `${whole(canaries.length)} ${canaries.length === 1 ? "canary" : "canaries"}` : `${whole(matching.length)} of ${whole(canaries.length)} canaries`);
   write(byId("more"), matching.length > shown.length ? `${whole(matching.length - shown.length)} more: filter by name to see them.` : "");

@@ -5,9 +5,9 @@ import { get } from "./server.js";
 import { ago, time, whole } from "./words.js";
 
 /** Events that are shown; older ones are forgotten. */
-const MOST_EVENTS = 200;
+const MAX_EVENTS = 200;
 /** Rows of proxies at most. */
-const MOST_PROXIES = 100;
+const MAX_PROXIES = 100;
 /** A connection for events that was refused is tried again after so many milliseconds. */
 const AGAIN = 5000;
 
@@ -36,7 +36,7 @@ export const showRefused = async () => {
 export const showProxies = async () => {
   const all = await get("/api/v1/proxies");
   all.sort((a, b) => Number(Boolean(b.last_refusal)) - Number(Boolean(a.last_refusal)) || (a.node < b.node ? -1 : 1));
-  const rows = all.slice(0, MOST_PROXIES).map((proxy) => [
+  const rows = all.slice(0, MAX_PROXIES).map((proxy) => [
     proxy.node,
     proxy.streams > 0 ? ["since ", time(proxy.connected_since)] : "only reports",
     proxy.last_report_ms === null ? "none" : ago(proxy.last_report_ms),
@@ -48,7 +48,7 @@ export const showProxies = async () => {
     all.length === 0
       ? h("p", {}, "No Envoy takes configuration or reports: start one with what ", h("code", {}, "wingbeat bootstrap"), " prints.")
       : table(`Proxies (${whole(all.length)})`, ["Proxy", "Takes configuration", "Last report", "Refused last"], rows.map((row) => row.map((cell) => (Array.isArray(cell) ? h("span", {}, ...cell) : cell))), "words"),
-    all.length > MOST_PROXIES ? h("p", { class: "muted" }, `${whole(all.length - MOST_PROXIES)} more.`) : null,
+    all.length > MAX_PROXIES ? h("p", { class: "muted" }, `${whole(all.length - MAX_PROXIES)} more.`) : null,
   ]);
 };
 
@@ -65,7 +65,7 @@ const show = (event) => {
   const of = `${event.namespace}/${event.name}`;
   const item = h("li", { class: event.type === "Warning" ? "bad" : "", "data-of": of, hidden: only !== null && of !== only }, time(event.t), " ", event.message);
   list.prepend(item);
-  while (list.children.length > MOST_EVENTS) list.lastChild.remove();
+  while (list.children.length > MAX_EVENTS) list.lastChild.remove();
 };
 
 /** Follows events from the one on that was had last. */

@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use super::readiness::Readiness;
 use super::round::{Answer, Ticket};
 use crate::id::{Rev, Revision};
 use crate::verdict::{Counted, Verdict};
@@ -20,7 +21,7 @@ pub enum Event {
     /// A question was answered. An answer to anything but the question that is open is dropped.
     Answer(Ticket, Answer),
     /// A proxy serves a later rev than the one that was stored: an abort was served but not written down.
-    RevSeen(Rev),
+    RevObserved(Rev),
 }
 
 /// How things stand. Given anew at every tick, so that nothing depends on having heard of a change.
@@ -31,7 +32,7 @@ pub struct Facts {
     /// The workload of the revision under judgement.
     pub canary: Readiness,
     /// True while every proxy that carries traffic serves the current routes.
-    pub flowing: bool,
+    pub propagation: bool,
     /// The judge's word.
     pub verdict: Verdict,
     /// Whether the canary had requests in this step to speak of.
@@ -46,20 +47,6 @@ pub struct Facts {
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
-}
-
-/// Whether a workload can serve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Readiness {
-    /// It can.
-    Ready,
-    /// It cannot yet.
-    NotReady {
-        /// Why.
-        reason: String,
-        /// True if waiting longer will not help.
-        hopeless: bool,
-    },
 }
 
 /// What can be commanded.
@@ -128,7 +115,7 @@ impl Facts {
         Self {
             primary: Readiness::Ready,
             canary: Readiness::Ready,
-            flowing: false,
+            propagation: false,
             verdict: Verdict::NoData(String::new()),
             counted: Counted::Missing(1),
             safe: false,
@@ -136,12 +123,5 @@ impl Facts {
             uncounted: false,
             intact: true,
         }
-    }
-}
-
-impl Readiness {
-    /// Returns true if the workload can serve.
-    pub const fn is_ready(&self) -> bool {
-        matches!(self, Self::Ready)
     }
 }

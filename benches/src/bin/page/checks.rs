@@ -7,13 +7,13 @@ use wingbeat_benches::site::{Freeze, Site};
 use crate::Bench;
 
 /// Presses of Tab until something has to be reached.
-const MOST_TABS: usize = 60;
+const MAX_TABS: usize = 60;
 
 /// Goes to a button by Tab, from the page's heading, and presses it.
 pub(crate) async fn press_button(bench: &mut Bench, name: &str) -> anyhow::Result<()> {
     bench.browser.eval("document.querySelector('#canary h2').focus()").await?;
     let mut order = Vec::new();
-    for _ in 0..MOST_TABS {
+    for _ in 0..MAX_TABS {
         let focus = bench.browser.press("Tab").await?;
         if focus == name {
             bench.browser.press("Enter").await?;
@@ -31,7 +31,7 @@ pub(crate) async fn keys(bench: &mut Bench, site: &Site) -> anyhow::Result<()> {
         .eval("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
         .await?;
     let mut order = Vec::new();
-    while order.len() < MOST_TABS && order.last().is_none_or(|last: &String| last != "Abort") {
+    while order.len() < MAX_TABS && order.last().is_none_or(|last: &String| last != "Abort") {
         order.push(bench.browser.press("Tab").await?);
     }
     let place = |wanted: &str| order.iter().position(|name| name.starts_with(wanted));

@@ -18,9 +18,9 @@ mod documents;
 mod rollouts;
 
 /// Bytes of a picture at most: they are part of the repository.
-const MOST_BYTES: usize = 150_000;
+const MAX_BYTES: usize = 150_000;
 /// The highest picture, in pixels: of what is longer, its beginning is shown.
-const MOST_HEIGHT: u32 = 1_600;
+const MAX_HEIGHT: u32 = 1_600;
 
 /// The browser, and what came of it.
 pub(crate) struct Bench {
@@ -34,8 +34,8 @@ impl Bench {
     /// Takes a picture.
     pub(crate) async fn picture(&mut self, name: &str) -> anyhow::Result<()> {
         let file = self.folder.join(format!("{name}.png"));
-        let bytes = self.browser.picture(&file, MOST_HEIGHT).await?;
-        self.table.row(&format!("picture of {name}"), &format!("{bytes} bytes"), "≤ 150 kB", bytes <= MOST_BYTES)?;
+        let bytes = self.browser.picture(&file, MAX_HEIGHT).await?;
+        self.table.row(&format!("picture of {name}"), &format!("{bytes} bytes"), "≤ 150 kB", bytes <= MAX_BYTES)?;
         Ok(())
     }
 

@@ -17,13 +17,13 @@ use crate::engine::canary::Canary;
 
 /// Points of a rollout, each of 112 bytes. When there would be more, each two become one, and the next ones cover
 /// twice the time.
-pub(in crate::engine) const MOST_POINTS: usize = 120;
+pub(in crate::engine) const MAX_POINTS: usize = 120;
 /// Time that a point covers at first.
 const FIRST_SPAN: Span = Span::from_millis(500);
 /// Ended rollouts that are kept of a canary; the oldest one is forgotten.
-pub(in crate::engine) const MOST_PAST: usize = 8;
+pub(in crate::engine) const MAX_PAST: usize = 8;
 /// Characters of the reason why a rollout ended; the rest is cut off.
-const LONGEST_REASON: usize = 400;
+const MAX_REASON_LEN: usize = 400;
 /// The quantiles of latency that a point has.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
@@ -244,7 +244,7 @@ impl Timeline {
             return;
         }
         let open = std::mem::replace(&mut self.open, Open::new(now));
-        if self.points.len() >= MOST_POINTS {
+        if self.points.len() >= MAX_POINTS {
             self.halve();
         }
         self.points.push(open.point(weight, now));
@@ -297,14 +297,14 @@ impl Canary {
                 began: self.began,
                 ended: now,
                 ending,
-                reason: ForeignText::new(reason, LONGEST_REASON).into_string(),
+                reason: ForeignText::new(reason, MAX_REASON_LEN).into_string(),
                 primary: before.primary().cloned(),
                 canary: before.canary().cloned(),
                 attempt: before.attempt(),
                 highest,
                 counts,
             };
-            if self.chronicle.past.len() >= MOST_PAST {
+            if self.chronicle.past.len() >= MAX_PAST {
                 self.chronicle.past.pop_front();
             }
             self.chronicle.past.push_back(past);
@@ -321,7 +321,7 @@ impl Canary {
         match &self.state.phase {
             Phase::Progressing(progress) => self.chronicle.reached = progress.position,
             Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Succeeded { .. } => {
-                self.chronicle.reached = self.managed.plan.positions();
+                self.chronicle.reached = self.config.plan.positions();
             }
             Phase::Initializing | Phase::Initialized { .. } | Phase::Waiting(_) | Phase::Failed { .. } => {}
         }

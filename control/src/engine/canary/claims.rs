@@ -1,6 +1,6 @@
 //! What the judge claims of a canary: by which comparison, at which evidence, with which chance of an error.
 
-use wingbeat_api::setup::{Audience, Measure};
+use wingbeat_api::desired_state::{MetricProvider, Targeting};
 use wingbeat_core::analysis::judge::Comparison;
 use wingbeat_core::rollout::HookKind;
 
@@ -13,8 +13,8 @@ impl Canary {
     }
 
     /// Returns the evidence at which the judge decides, as a natural logarithm.
-    pub(in crate::engine) fn decisive(&self) -> f64 {
-        self.judge.config().decisive()
+    pub(in crate::engine) fn decision_threshold(&self) -> f64 {
+        self.judge.config().decision_threshold()
     }
 
     /// Returns what can roll it back by evidence, each with its share of α.
@@ -24,11 +24,11 @@ impl Canary {
 
     /// Returns what can roll it back besides, which no share of α covers.
     pub(in crate::engine) fn outside_alpha(&self) -> Vec<String> {
-        let plan = &self.managed.plan;
+        let plan = &self.config.plan;
         let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
         let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
         let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let judges = |place: &usize| self.managed.measures.get(*place).is_some_and(Measure::judges);
+        let judges = |place: &usize| self.config.metric_providers.get(*place).is_some_and(MetricProvider::judges);
         let judged = plan.metrics().filter(|(place, _)| judges(place));
         hooks.chain(judged.map(|(_, metric)| format!("metric {}", metric.name))).collect()
     }
@@ -42,7 +42,7 @@ impl Canary {
     pub(in crate::engine) fn comparison(&self) -> &'static str {
         match self.judge.config().comparison {
             Comparison::Randomised
-                if matches!(self.managed.audience, Audience::Rules { .. })
+                if matches!(self.config.audience, Targeting::Rules { .. })
                     && self.division().is_some_and(|division| division.holds_back()) =>
             {
                 "holdback"

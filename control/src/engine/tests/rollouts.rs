@@ -94,14 +94,14 @@ fn points_are_kept_of_a_few_ended_rollouts() {
         (0..300).map(|number| CanaryName::new("prod", format!("canary-{number:03}"))).collect();
     let configured = |revision: &str| {
         let canaries = names.iter().map(|name| {
-            let mut managed = setup(revision).canaries.remove(&super::name()).unwrap();
-            managed.plan =
+            let mut config = desired_state(revision).canaries.remove(&super::name()).unwrap();
+            config.plan =
                 Plan::try_new(&PlanInput { name: Some(name.clone()), target: name.name.clone(), ..plan_input() })
                     .unwrap();
-            managed.service.hosts = vec![format!("{}.local", name.name)];
-            (name.clone(), managed)
+            config.service.hosts = vec![format!("{}.local", name.name)];
+            (name.clone(), config)
         });
-        Setup { canaries: canaries.collect(), ..Setup::default() }
+        DesiredState { canaries: canaries.collect(), ..DesiredState::default() }
     };
     world.engine.configure(configured("1"), world.now);
     world.engine.configure(configured("2"), world.now);
