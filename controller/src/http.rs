@@ -156,8 +156,8 @@ async fn healthy(State(api): State<Api>) -> Response {
 
 fn routes() -> [(&'static str, MethodRouter<Api>); 13] {
     [
-        ("/", get(page::index)),
-        ("/page/{file}", get(page::file)),
+        ("/", get(|asked: HeaderMap| async move { page::index(&asked) })),
+        ("/page/{file}", get(page_file)),
         ("/healthz", get(healthy)),
         ("/readyz", get(ready)),
         ("/metrics", get(metrics_text)),
@@ -185,6 +185,13 @@ async fn metrics_text(State(api): State<Api>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+async fn page_file(Path(name): Path<String>, asked: HeaderMap) -> Response {
+    page::file(&name, &asked).unwrap_or_else(|| {
+        let name = ForeignText::new(&name, MAX_NAME_LEN);
+        failure(StatusCode::NOT_FOUND, format!("the page has no file {name}"))
+    })
 }
 
 async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Response {

@@ -34,6 +34,7 @@ use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
 use crate::terms::Terms;
 
+mod chart;
 pub(super) mod chronicle;
 mod claims;
 mod former_nodes;

@@ -1,7 +1,5 @@
 //! What is shown of the rollouts of one canary: the steps of its plan, the latest rollout over time, and those before.
 
-use std::collections::VecDeque;
-
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Gate, HookKind, Phase, Share, StepClock};
 use wingbeat_core::time::Timestamp;
@@ -13,23 +11,8 @@ use crate::view::{
     ClockView, PastCountsView, PastRolloutView, PointView, RolloutsView, SampleView, SeriesView, StepView,
 };
 
-/// Ended rollouts whose points are kept, of all canaries: 4 MiB. The one that ended longest ago loses its points.
-const MAX_CHARTED: usize = 256;
 /// Steps of a plan that are shown; of a longer one, the first.
 const MAX_STEPS: usize = 256;
-
-/// Canaries that are between two rollouts and have points of the latest one, the one that ended last at the end.
-#[derive(Debug, Default)]
-pub(super) struct Charted(VecDeque<CanaryName>);
-
-impl Charted {
-    /// Takes a canary in. Returns the one that has to make room.
-    fn push(&mut self, name: &CanaryName) -> Option<CanaryName> {
-        self.0.retain(|other| other != name);
-        self.0.push_back(name.clone());
-        if self.0.len() > MAX_CHARTED { self.0.pop_front() } else { None }
-    }
-}
 
 impl Engine {
     /// Keeps the points of a rollout that has ended, for those who look at it now.

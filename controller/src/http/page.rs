@@ -2,13 +2,9 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use wingbeat_core::foreign::ForeignText;
 use wingbeat_xds_server::version::Version;
-
-use super::{MAX_NAME_LEN, failure};
 
 /// A file of the page.
 struct File {
@@ -72,19 +68,13 @@ impl File {
 }
 
 /// Answers with the page itself.
-pub(super) async fn index(asked: HeaderMap) -> Response {
-    INDEX.answer(&asked)
+pub(super) fn index(asked: &HeaderMap) -> Response {
+    INDEX.answer(asked)
 }
 
-/// Answers with a file of the page.
-pub(super) async fn file(Path(name): Path<String>, asked: HeaderMap) -> Response {
-    match FILES.iter().find(|file| file.name == name) {
-        Some(file) => file.answer(&asked),
-        None => {
-            let name = ForeignText::new(&name, MAX_NAME_LEN);
-            failure(StatusCode::NOT_FOUND, format!("the page has no file {name}"))
-        }
-    }
+/// Answers with a file of the page, if there is one of this name.
+pub(super) fn file(name: &str, asked: &HeaderMap) -> Option<Response> {
+    FILES.iter().find(|file| file.name == name).map(|file| file.answer(asked))
 }
 
 #[cfg(test)]

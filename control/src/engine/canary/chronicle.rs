@@ -9,19 +9,17 @@ use wingbeat_core::counts::Counts;
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::{Arm, Revision, RolloutId};
-use wingbeat_core::rollout::{Cause, Phase, State};
+use wingbeat_core::rollout::{Cause, Phase, State, project};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::engine::canary::Canary;
-
 /// Points of a rollout, each of 112 bytes. When there would be more, each two become one, and the next ones cover
 /// twice the time.
-pub(in crate::engine) const MAX_POINTS: usize = 120;
+const MAX_POINTS: usize = 120;
 /// Time that a point covers at first.
 const FIRST_SPAN: Span = Span::from_millis(500);
 /// Ended rollouts that are kept of a canary; the oldest one is forgotten.
-pub(in crate::engine) const MAX_PAST: usize = 8;
+const MAX_PAST: usize = 8;
 /// Characters of the reason why a rollout ended; the rest is cut off.
 const MAX_REASON_LEN: usize = 400;
 /// The quantiles of latency that a point has.
@@ -134,7 +132,7 @@ impl Ending {
     }
 
     /// Returns how the rollout of the state before ended, if the next one ends it, and why.
-    fn of<'a>(before: &State, next: &'a State) -> Option<(Self, &'a str)> {
+    pub(super) fn of<'a>(before: &State, next: &'a State) -> Option<(Self, &'a str)> {
         if !before.has_rollout() {
             return None;
         }
@@ -153,6 +151,17 @@ impl Ending {
             | Phase::Progressing(_)
             | Phase::Promoting(_) => None,
         }
+    }
+}
+
+impl Chronicle {
+    /// Takes a rollout in that has ended.
+    pub(super) fn ended(&mut self, past: Past) {
+        if self.past.len() >= MAX_PAST {
+            self.past.pop_front();
+        }
+        let reason = ForeignText::new(&past.reason, MAX_REASON_LEN).into_string();
+        self.past.push_back(Past { reason, ..past });
     }
 }
 
@@ -222,7 +231,7 @@ impl Open {
 }
 
 impl Timeline {
-    fn new(rollout: RolloutId, now: Timestamp) -> Self {
+    pub(super) fn new(rollout: RolloutId, now: Timestamp) -> Self {
         Self { rollout, began: now, span: FIRST_SPAN, points: Vec::new(), open: Open::new(now) }
     }
 
@@ -234,12 +243,21 @@ impl Timeline {
         self.points.iter().copied().chain(open.filter(tells))
     }
 
-    fn observe(&mut self, batch: &Batch) {
+    pub(super) fn observe(&mut self, batch: &Batch) {
         self.open.primary.merge(batch.judged.arm(Arm::Primary));
         self.open.canary.merge(batch.judged.arm(Arm::Canary));
     }
 
-    fn close(&mut self, weight: BasisPoints, now: Timestamp) {
+    /// Notes how far the evidence is, and ends the point if it is over.
+    pub(super) fn sample(&mut self, weight: BasisPoints, harm: Option<f64>, now: Timestamp) {
+        self.open.harm = highest(self.open.harm, harm);
+        if now.since(self.open.began) >= self.span {
+            self.close(weight, now);
+        }
+    }
+
+    /// Ends the point.
+    pub(super) fn close(&mut self, weight: BasisPoints, now: Timestamp) {
         if now <= self.open.began {
             return;
         }
@@ -261,77 +279,10 @@ impl Timeline {
     }
 }
 
-impl Canary {
-    /// Takes a window into the timeline.
-    pub(in crate::engine) fn chart(&mut self, batch: &Batch) {
-        if let Some(timeline) = &mut self.chronicle.timeline {
-            timeline.observe(batch);
-        }
-    }
-
-    /// Notes how far the evidence is, and ends a point of the timeline where one is over.
-    pub(in crate::engine) fn sample(&mut self, now: Timestamp) {
-        let weight = self.routes().canary_weight();
-        let harm = self.assessed.as_ref().map(|assessed| assessed.evidence.harm()).filter(|harm| harm.is_finite());
-        let harm = harm.filter(|_| self.is_judged());
-        if let Some(timeline) = self.chronicle.timeline.as_mut().filter(|_| self.state.has_rollout()) {
-            timeline.open.harm = highest(timeline.open.harm, harm);
-            if now.since(timeline.open.began) >= timeline.span {
-                timeline.close(weight, now);
-            }
-        }
-    }
-
-    /// Follows a change of the state. What was counted until now is of the rollout before.
-    pub(super) fn follow_change(&mut self, before: &State, now: Timestamp) {
-        if let Some((ending, reason)) = Ending::of(before, &self.state) {
-            let counts = Arm::ALL.map(|arm| {
-                let counts = self.totals.arm(arm);
-                (counts.judged_and_hangs(), counts.errors_and_hangs())
-            });
-            let harm = self.assessed.as_ref().map(|assessed| assessed.evidence.harm()).filter(|harm| harm.is_finite());
-            let timeline = self.chronicle.timeline.as_mut();
-            let highest = timeline.map(|timeline| timeline.end(before, harm, now)).unwrap_or_default();
-            let past = Past {
-                rollout: before.rollout,
-                began: self.began,
-                ended: now,
-                ending,
-                reason: ForeignText::new(reason, MAX_REASON_LEN).into_string(),
-                primary: before.primary().cloned(),
-                canary: before.canary().cloned(),
-                attempt: before.attempt(),
-                highest,
-                counts,
-            };
-            if self.chronicle.past.len() >= MAX_PAST {
-                self.chronicle.past.pop_front();
-            }
-            self.chronicle.past.push_back(past);
-        } else if before.rev != self.state.rev
-            && let Some(timeline) = &mut self.chronicle.timeline
-        {
-            // A share has a point of its own, however short it lasted.
-            timeline.close(wingbeat_core::rollout::project(before).routes.canary_weight(), now);
-        }
-        if before.rollout != self.state.rollout {
-            self.chronicle.timeline = Some(Timeline::new(self.state.rollout, now));
-            self.chronicle.reached = 0;
-        }
-        match &self.state.phase {
-            Phase::Progressing(progress) => self.chronicle.reached = progress.position,
-            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Succeeded { .. } => {
-                self.chronicle.reached = self.config.plan.positions();
-            }
-            Phase::Initializing | Phase::Initialized { .. } | Phase::Waiting(_) | Phase::Failed { .. } => {}
-        }
-    }
-}
-
 impl Timeline {
     /// Ends with the rollout. Returns the highest share that it shows.
-    fn end(&mut self, before: &State, harm: Option<f64>, now: Timestamp) -> BasisPoints {
-        let weight = wingbeat_core::rollout::project(before).routes.canary_weight();
+    pub(super) fn end(&mut self, before: &State, harm: Option<f64>, now: Timestamp) -> BasisPoints {
+        let weight = project(before).routes.canary_weight();
         if before.is_judged() {
             self.open.harm = highest(self.open.harm, harm);
         }
