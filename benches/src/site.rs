@@ -20,6 +20,15 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How often is looked.
 const POLL: Duration = Duration::from_millis(20);
 
+/// Whether a process stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freeze {
+    /// It does nothing, and holds what it has.
+    Stands,
+    /// It does what it did before.
+    GoesOn,
+}
+
 /// A `wingbeat serve` with its folders.
 #[derive(Debug)]
 pub struct Site {
@@ -66,6 +75,23 @@ impl Site {
     pub async fn restart(&mut self) -> anyhow::Result<Duration> {
         drop(self.server.take());
         self.serve().await
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        drop(self.server.take());
+    }
+
+    /// Lets its process stand still, or go on.
+    pub fn freeze(&self, freeze: Freeze) -> anyhow::Result<()> {
+        let signal = match freeze {
+            Freeze::Stands => "-STOP",
+            Freeze::GoesOn => "-CONT",
+        };
+        let pid = self.server.as_ref().context("it runs")?.pid();
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status()?;
+        ensure!(sent.success(), "kill {signal} {pid}: {sent}");
+        Ok(())
     }
 
     fn config(&self) -> PathBuf {
@@ -143,6 +169,23 @@ impl Site {
         let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
         Ok((status, body.to_owned()))
+    }
+
+    /// Sends a command, by this token if one is needed.
+    pub async fn command(&self, canary: &str, verb: &str, token: Option<&str>) -> anyhow::Result<()> {
+        let mut connection = TcpStream::connect(self.http).await?;
+        let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let body = format!("{{\"id\": \"{canary} {verb}\"}}");
+        let request = format!(
+            "POST /api/v1/canaries/{canary}/{verb} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             {authorization}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{verb}: {answer}");
+        Ok(())
     }
 
     /// Returns a canary of namespace `prod` as the API shows it; nothing if there is none.

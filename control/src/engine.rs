@@ -23,6 +23,7 @@ use wingbeat_xds_server::version::Version;
 use crate::call::{Call, CallTarget, CallTurn};
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Evidence};
+use crate::engine::charted::Charted;
 use crate::engine::clients::Clients;
 use crate::engine::commit::Commits;
 use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, OLD_LEDGER_KEY, WINDOWS_KEY, lineage, read_ledger};
@@ -45,6 +46,7 @@ mod apply;
 mod budget;
 mod canaries;
 mod canary;
+mod charted;
 mod clients;
 mod commit;
 mod entries;
@@ -58,6 +60,7 @@ mod policy;
 mod recording;
 mod reporter;
 mod reporters;
+mod rollouts;
 mod routes;
 pub(crate) mod simulation;
 mod status;
@@ -113,6 +116,7 @@ pub struct Engine {
     policy_is_stale: bool,
     routes_changed: bool,
     views: StatusCache,
+    charted: Charted,
     event_journal: EventJournal,
     texts: Texts,
     reports: u64,
@@ -208,6 +212,7 @@ impl Engine {
             policy_is_stale: false,
             routes_changed: true,
             views: StatusCache::default(),
+            charted: Charted::default(),
             event_journal: EventJournal::open(entries),
             texts: Texts::open(entries)?,
             reports: 0,

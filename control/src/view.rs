@@ -14,6 +14,12 @@ use wingbeat_api::desired_state::InUse;
 use wingbeat_api::number::Number;
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
+pub use rollouts::{
+    ClockView, PastCountsView, PastRolloutView, PointView, RolloutsView, SampleView, SeriesView, StepView, SummaryView,
+};
+
+mod rollouts;
+
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ServerStatus {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use wingbeat_api::desired_state::DesiredState;
-use wingbeat_control::view::ProxyView;
+use wingbeat_control::view::{ProxyView, RolloutsView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::report_refusal::ReportRefusal;
@@ -28,7 +28,7 @@ const MAX_REPORTS: usize = 4_096;
 const REPORTS_PER_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MAX_COMMANDS: usize = 1_024;
-/// Queries for the proxies that may wait; one answer is for all of them. More are refused as too many.
+/// Queries that may wait; of those for the proxies, one answer is for all. More are refused as too many.
 const MAX_QUERIES: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,13 +51,33 @@ pub(crate) enum Order {
 /// Where the answer to a query for the proxies goes.
 pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 
+/// Where the answer to a query for a canary's rollouts goes: nothing if there is no such canary.
+pub(crate) type RolloutsReply = oneshot::Sender<Option<Box<RolloutsView>>>;
+
+/// What somebody wants to see that is made only for who asks.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Proxies(ProxiesReply),
+    Rollouts(CanaryName, RolloutsReply),
+}
+
+impl Query {
+    /// Returns true if nobody waits for the answer any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Proxies(reply) => reply.is_closed(),
+            Self::Rollouts(_, reply) => reply.is_closed(),
+        }
+    }
+}
+
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) desired: Option<Box<DesiredState>>,
     pub(crate) stored: Vec<Outcome>,
     pub(crate) orders: Vec<Order>,
-    pub(crate) queries: Vec<ProxiesReply>,
+    pub(crate) queries: Vec<Query>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -82,7 +102,7 @@ struct Lanes {
     orders: VecDeque<Order>,
     /// What came of each commit.
     stored: Vec<Outcome>,
-    queries: Vec<ProxiesReply>,
+    queries: Vec<Query>,
     /// The latest: one that was not looked at yet is out of date.
     desired: Option<Box<DesiredState>>,
     is_closed: bool,
@@ -156,13 +176,13 @@ impl Mailbox {
         self.order(Order::Command { canary, verb, id, reply })
     }
 
-    /// Asks for all proxies. False if there is no room.
-    pub(crate) fn proxies(&self, reply: ProxiesReply) -> bool {
+    /// Asks for something to see. False if there is no room.
+    pub(crate) fn query(&self, query: Query) -> bool {
         self.put(|lanes| {
-            lanes.queries.retain(|reply| !reply.is_closed());
+            lanes.queries.retain(|query| !query.is_closed());
             let fits = lanes.queries.len() < MAX_QUERIES;
             if fits {
-                lanes.queries.push(reply);
+                lanes.queries.push(query);
             }
             fits
         })
@@ -343,13 +363,13 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 0..=MAX_QUERIES {
             let (reply, shown) = oneshot::channel();
-            assert_eq!(mailbox.proxies(reply), number < MAX_QUERIES);
+            assert_eq!(mailbox.query(Query::Proxies(reply)), number < MAX_QUERIES);
             waiting.push(shown);
         }
         assert!(command(&mailbox));
         drop(waiting);
         let (reply, _shown) = oneshot::channel();
-        assert!(mailbox.proxies(reply));
+        assert!(mailbox.query(Query::Proxies(reply)));
         let round = mailbox.take(NOW).unwrap();
         assert_eq!((round.queries.len(), round.orders.len()), (1, 1));
     }

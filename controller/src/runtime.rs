@@ -24,7 +24,7 @@ use crate::allocator::{AllocatorTrim, give_back};
 use crate::clock::Clock;
 use crate::committer::{Committer, Outcome};
 use crate::handle::{ClientEventQueue, EventLog, Handle};
-use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
+use crate::mailbox::{Mailbox, Order, ProxiesReply, Query, Report, Round};
 use crate::metrics::Rollouts;
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
@@ -242,10 +242,20 @@ impl EngineThread {
         }
     }
 
+    fn answer_queries(&mut self, queries: Vec<Query>, now: Timestamp) {
+        let mut for_proxies = Vec::new();
+        for query in queries.into_iter().filter(|query| !query.is_closed()) {
+            match query {
+                Query::Proxies(reply) => for_proxies.push(reply),
+                Query::Rollouts(canary, reply) => drop(reply.send(self.engine.rollouts(&canary, now).map(Box::new))),
+            }
+        }
+        self.show_proxies(for_proxies, now);
+    }
+
     /// Answers all queries for the proxies with one view. Everybody may ask, and to make it looks at all workers and nodes.
-    fn answer_queries(&mut self, queries: Vec<ProxiesReply>, now: Timestamp) {
-        let mut queries = queries.into_iter().filter(|reply| !reply.is_closed()).peekable();
-        if queries.peek().is_none() {
+    fn show_proxies(&mut self, queries: Vec<ProxiesReply>, now: Timestamp) {
+        if queries.is_empty() {
             return;
         }
         let view = match &self.latest_proxies {
@@ -256,7 +266,7 @@ impl EngineThread {
                 view
             }
         };
-        queries.for_each(|reply| drop(reply.send(view.clone())));
+        queries.into_iter().for_each(|reply| drop(reply.send(view.clone())));
     }
 
     fn carry_out(&mut self, order: Order, now: Timestamp) {

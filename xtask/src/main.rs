@@ -12,6 +12,7 @@ mod layers;
 mod lengths;
 mod lint;
 mod names;
+mod pictures;
 mod prove;
 mod run;
 mod simulate;
@@ -52,6 +53,8 @@ enum Verb {
         /// Which tables; all if none is named
         names: Vec<String>,
     },
+    /// Takes the pictures in docs/pictures anew: of the page in each state, and of the demo in a terminal
+    Pictures,
     /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
     Prove {
         /// Which ones; all if none is named
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Gen { check: true } => generate::check(root),
         Verb::Corpus => prove::fuzz::write_corpus(root),
         Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
+        Verb::Pictures => pictures::take(root),
         Verb::Prove { names } => prove::prove(root, &names),
     }
 }

@@ -203,6 +203,7 @@ impl Engine {
         let Some(canary) = self.canaries.get(name) else { return };
         let end = canary.end_by(&record.state, now);
         let was_judged = canary.is_judged();
+        let has_ended = canary.state.has_rollout() && !record.state.has_rollout();
         let before = canary.is_counted().then(|| canary.epoch());
         // That proxies have routes of another state may have shown since.
         let adoption = match (canary.adoption, record.adoption) {
@@ -223,6 +224,9 @@ impl Engine {
             }
         });
         self.follow_epoch(name, before);
+        if has_ended {
+            self.keep_chart(name);
+        }
         if was_judged && self.canaries.get(name).is_some_and(|canary| !canary.is_judged()) {
             // No evidence is kept of a rollout that is over.
             self.records.release();

@@ -14,15 +14,14 @@ use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{
-    Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, Ticket, project, question,
-};
+use wingbeat_core::rollout::{Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, Ticket, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::version::Version;
 
+pub(super) use crate::engine::canary::chronicle::Chronicle;
 pub(super) use crate::engine::canary::former_nodes::FormerNodes;
 pub(super) use crate::engine::canary::node::Node;
 use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting, cluster_name};
@@ -35,6 +34,9 @@ use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
 use crate::terms::Terms;
 
+mod chart;
+pub(super) mod chronicle;
+mod claims;
 mod former_nodes;
 mod intake;
 mod node;
@@ -107,6 +109,7 @@ pub(super) struct Canary {
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
     asked: Option<(Timestamp, Propagation)>,
     told: JudgeInputs,
+    pub(super) chronicle: Chronicle,
 }
 
 /// What the judge got besides windows: a replay has to give it the same.
@@ -182,6 +185,7 @@ impl Canary {
             measured: BTreeMap::new(),
             asked: None,
             told: JudgeInputs::default(),
+            chronicle: Chronicle::default(),
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -337,6 +341,7 @@ impl Canary {
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
+        self.follow_change(&old, now);
         if old.rollout != self.state.rollout || !self.state.has_rollout() {
             self.begin_terms();
         }
@@ -516,53 +521,6 @@ impl Canary {
             (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
                 (Answer::Passed, None)
             }
-        }
-    }
-
-    /// Returns the bounds of the canary's error rate as a multiple of the primary's.
-    pub(super) fn rate_ratio(&self) -> (Option<f64>, Option<f64>) {
-        self.judge.rate_ratio()
-    }
-
-    /// Returns the evidence at which the judge decides, as a natural logarithm.
-    pub(super) fn decision_threshold(&self) -> f64 {
-        self.judge.config().decision_threshold()
-    }
-
-    /// Returns what can roll it back by evidence, each with its share of α.
-    pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
-        self.judge.config().shares().iter().map(|(signal, share)| (signal.as_str(), share)).collect()
-    }
-
-    /// Returns what can roll it back besides, which no share of α covers.
-    pub(super) fn outside_alpha(&self) -> Vec<String> {
-        let plan = &self.config.plan;
-        let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
-        let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
-        let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let judges = |place: &usize| self.config.metric_providers.get(*place).is_some_and(MetricProvider::judges);
-        let judged = plan.metrics().filter(|(place, _)| judges(place));
-        hooks.chain(judged.map(|(_, metric)| format!("metric {}", metric.name))).collect()
-    }
-
-    /// Returns the error budget of this attempt.
-    pub(super) fn alpha(&self) -> f64 {
-        self.judge.config().alpha_of_attempt()
-    }
-
-    /// Returns what the canary is compared by.
-    pub(super) fn comparison(&self) -> &'static str {
-        match self.judge.config().comparison {
-            Comparison::Randomised
-                if matches!(self.config.audience, Targeting::Rules { .. })
-                    && self.division().is_some_and(|division| division.holds_back()) =>
-            {
-                "holdback"
-            }
-            Comparison::Randomised => "randomised",
-            Comparison::Affinity => "affinity",
-            Comparison::BeforeAfter => "before-after",
-            Comparison::Absolute => "absolute",
         }
     }
 }

@@ -40,6 +40,7 @@ mod disk;
 mod epochs;
 mod recording;
 mod refusals;
+mod rollouts;
 mod rules;
 mod scopes;
 mod sources;

@@ -99,6 +99,7 @@ impl Engine {
             Vec::new()
         };
         let facts = canary.facts(now, FleetStatus { unaware: &unaware, nothing_since });
+        canary.sample(now);
         for text in canary.take_notices() {
             self.emit(name, Severity::Warning, format!("Notice {name}: {text}"), now);
             self.alerts.push(RolloutAlert {

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 12] = [
+pub(super) const BENCHES: [Bench; 14] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
@@ -72,6 +72,8 @@ pub(super) const BENCHES: [Bench; 12] = [
         at_most: &[("reports_a_second", 2_000.0), ("failed", 0.0)],
     },
     Bench { name: "monitoring", program: "monitoring", at_most: &[("failed", 0.0)] },
+    Bench { name: "page", program: "page", at_most: &[("failed", 0.0)] },
+    Bench { name: "terminal", program: "terminal", at_most: &[("failed", 0.0)] },
 ];
 
 impl Bench {

@@ -122,6 +122,7 @@ impl Canary {
         batch.counted_overdue(self.limits.surely_overdue());
         let batch = &batch;
         self.judge.observe(batch);
+        self.chart(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
         if self.recent.len() >= RECENT {
