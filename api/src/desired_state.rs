@@ -19,8 +19,8 @@ use wingbeat_xds_server::model::{Listener, Retries};
 use wingbeat_xds_server::version::Version;
 
 use crate::alert_provider::Channel;
-use crate::files::Part;
 use crate::hook::Hook;
+use crate::part::Part;
 use crate::query::Query;
 use crate::refused_file::RefusedFileView;
 
@@ -39,6 +39,45 @@ pub struct DesiredState {
     pub refused_files: Vec<RefusedFileView>,
     /// The texts of files that are in force, to be stored.
     pub texts: BTreeMap<String, Vec<Part>>,
+}
+
+/// What is managed in another way from now on, of all that is.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Canaries that are new or different; none for those that are not managed any more.
+    pub canaries: BTreeMap<CanaryName, Option<Configured>>,
+    /// All listeners, if one of them is different.
+    pub listeners: Option<Vec<Listener>>,
+    /// All files whose present text is wrong, if those are others than before.
+    pub refused_files: Option<Vec<RefusedFileView>>,
+    /// The texts of files that are in force, to be stored, where they are different; none for files that are gone.
+    pub texts: BTreeMap<String, Option<Vec<Part>>>,
+}
+
+/// A canary, and where it is from.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// How it is managed.
+    pub config: Arc<CanaryConfig>,
+    /// The file that it is from, where it is from one.
+    pub file: Option<Arc<str>>,
+}
+
+impl Change {
+    /// Adds a later change: of what both change, it is as the later one says.
+    pub fn then(&mut self, later: Self) {
+        let Self { canaries, listeners, refused_files, texts } = later;
+        self.canaries.extend(canaries);
+        self.texts.extend(texts);
+        self.listeners = listeners.or(self.listeners.take());
+        self.refused_files = refused_files.or(self.refused_files.take());
+    }
+
+    /// Returns true if nothing is different.
+    pub fn is_empty(&self) -> bool {
+        let Self { canaries, listeners, refused_files, texts } = self;
+        canaries.is_empty() && listeners.is_none() && refused_files.is_none() && texts.is_empty()
+    }
 }
 
 /// The configuration of a canary, with its workload.

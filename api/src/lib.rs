@@ -1,7 +1,8 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► setup::DesiredState
+//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► setup::DesiredState, Change
+//!                                                 one text: Decoded           └ index::Index: what a change may concern
 //! ```
 //!
 //! Nothing here has a clock, a network or a disk.
@@ -9,6 +10,7 @@
 pub mod alert_provider;
 mod canary;
 mod conflict;
+mod decoded;
 mod decoder;
 pub mod desired_state;
 pub mod files;
@@ -16,12 +18,14 @@ pub mod hook;
 mod hosts;
 mod http;
 mod identity;
+mod index;
 mod judge;
 mod listener;
 mod metric;
 pub mod number;
 mod operators;
 mod outgoing;
+mod part;
 pub mod query;
 mod refused_file;
 mod retries;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
-use wingbeat_api::desired_state::DesiredState;
+use wingbeat_api::desired_state::{Change, DesiredState};
 use wingbeat_control::view::{EventId, EventView, ProxyView, RolloutsView, ServerStatus};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
@@ -120,6 +120,11 @@ impl Handle {
     /// Manages this from now on. Fails only if the engine has ended.
     pub fn configure(&self, desired: DesiredState) -> Result<(), Refusal> {
         if self.mailbox.configure(desired) { Ok(()) } else { Err(Refusal::Unavailable) }
+    }
+
+    /// Manages what is different in another way from now on. Fails only if the engine has ended.
+    pub fn change(&self, change: Change) -> Result<(), Refusal> {
+        if self.mailbox.change(change) { Ok(()) } else { Err(Refusal::Unavailable) }
     }
 
     /// Returns true while the engine takes what comes: it has not ended, and does not hang.

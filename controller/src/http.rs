@@ -210,7 +210,7 @@ async fn rollouts(State(api): State<Api>, Path((namespace, name)): Path<(String,
     }
 }
 
-async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
+async fn refused_files(State(api): State<Api>) -> Json<Arc<[RefusedFileView]>> {
     Json(api.handle.status().refused_files.clone())
 }
 

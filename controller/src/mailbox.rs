@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wingbeat_api::desired_state::DesiredState;
+use wingbeat_api::desired_state::{Change, DesiredState};
 use wingbeat_control::view::{ProxyView, RolloutsView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
@@ -76,6 +76,8 @@ impl Query {
 pub(crate) struct Round {
     pub(crate) desired: Option<Box<DesiredState>>,
     pub(crate) stored: Vec<Outcome>,
+    /// Of what is in the setup, if there is one.
+    pub(crate) change: Change,
     pub(crate) orders: Vec<Order>,
     pub(crate) queries: Vec<Query>,
     pub(crate) reports: Vec<Report>,
@@ -105,6 +107,8 @@ struct Lanes {
     queries: Vec<Query>,
     /// The latest: one that was not looked at yet is out of date.
     desired: Option<Box<DesiredState>>,
+    /// All that changed since: as much as there are canaries and files, however often they change.
+    change: Change,
     is_closed: bool,
 }
 
@@ -226,6 +230,15 @@ impl Mailbox {
     pub(crate) fn configure(&self, desired: DesiredState) -> bool {
         self.put(|lanes| {
             lanes.desired = Some(Box::new(desired));
+            lanes.change = Change::default();
+            true
+        })
+    }
+
+    /// Hands in what is to be managed in another way from now on. False if the engine has ended.
+    pub(crate) fn change(&self, change: Change) -> bool {
+        self.put(|lanes| {
+            lanes.change.then(change);
             true
         })
     }
@@ -241,6 +254,7 @@ impl Mailbox {
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
             let is_empty = lanes.desired.is_none()
+                && lanes.change.is_empty()
                 && lanes.orders.is_empty()
                 && lanes.queries.is_empty()
                 && lanes.stored.is_empty();
@@ -255,6 +269,7 @@ impl Mailbox {
         Some(Round {
             desired: lanes.desired.take(),
             stored: std::mem::take(&mut lanes.stored),
+            change: std::mem::take(&mut lanes.change),
             orders: lanes.orders.drain(..).collect(),
             queries: std::mem::take(&mut lanes.queries),
             reports: lanes.reports.take(REPORTS_PER_ROUND),

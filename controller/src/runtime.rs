@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use wingbeat_api::desired_state::DesiredState;
+use wingbeat_api::desired_state::{Change, DesiredState};
 use wingbeat_control::call::CallTurn;
 use wingbeat_control::engine::{
     CommandTicket, Commanded, Commit, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
@@ -41,6 +41,14 @@ const _: () = assert!(RECOVERY_WINDOW.as_millis() > MAX_IDLE_REPORT_INTERVAL.as_
 const PUBLISH_INTERVAL: Span = Span::from_millis(50);
 /// The view of the proxies is made anew at most this often: it takes the engine's time, and grows with their number.
 const PROXIES_INTERVAL: Span = Span::from_millis(500);
+
+/// Canaries of one round that are managed in another way, where thousands of files change at once: a few milliseconds of work.
+/// The engine decides before it takes more.
+const CANARIES_A_ROUND: usize = 64;
+
+/// While there is more to manage in another way, routes are published at most this often, but for aborts: each time, all hosts
+/// of a listener are sent.
+const PUBLISH_EVERY: Span = Span::from_millis(250);
 
 /// While nothing can be stored, hooks and metrics are asked this often.
 const HOOK_RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -122,10 +130,12 @@ impl Runtime {
             news,
             proxies: Proxies::default(),
             rollouts,
+            change: Change::default(),
             asked: BTreeMap::new(),
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
             commands: BTreeMap::new(),
+            last_published: Timestamp::EPOCH,
             last_shown: Timestamp::EPOCH,
             latest_proxies: None,
             crowd: AllocatorTrim::default(),
@@ -134,6 +144,7 @@ impl Runtime {
             let now = worker.clock.now();
             // However the thread ends, nobody waits for it.
             let _closed = CloseOnDrop(worker.mailbox.clone());
+            worker.crowd.configured(desired.canaries.len(), now);
             worker.engine.configure(desired, now);
             worker.run();
             worker.end();
@@ -181,6 +192,8 @@ struct EngineThread {
     news: ClientEventQueue,
     proxies: Proxies,
     rollouts: Rollouts,
+    /// What is to be managed in another way, and was not yet.
+    change: Change,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
     asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
     /// When somebody was asked last while nothing could be stored.
@@ -190,6 +203,7 @@ struct EngineThread {
     /// Commands that wait for something to be stored, as many as wait in the engine.
     commands: BTreeMap<CommandTicket, oneshot::Sender<CommandResult>>,
     started: Timestamp,
+    last_published: Timestamp,
     last_shown: Timestamp,
     /// The latest view of the proxies, and when it was made.
     latest_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
@@ -201,7 +215,8 @@ impl EngineThread {
         loop {
             self.act();
             let now = self.clock.now();
-            let wait = Duration::from_nanos(self.engine.next_timeout(now).since(now).as_nanos());
+            let wait = if self.change.is_empty() { self.engine.next_timeout(now).since(now) } else { Span::ZERO };
+            let wait = Duration::from_nanos(wait.as_nanos());
             let Some(round) = self.mailbox.take(wait) else { return };
             self.take(round);
             let now = self.clock.now();
@@ -219,9 +234,14 @@ impl EngineThread {
     fn take(&mut self, round: Round) {
         let now = self.clock.now();
         if let Some(desired) = round.desired {
+            self.crowd.configured(desired.canaries.len(), now);
             self.engine.configure(*desired, now);
+            self.change = Change::default();
         }
         self.settle(round.stored, now);
+        self.crowd.configured(round.change.canaries.len(), now);
+        self.change.then(round.change);
+        self.engine.apply_change(&mut self.change, CANARIES_A_ROUND, now);
         for order in round.orders {
             self.carry_out(order, now);
         }
@@ -300,7 +320,11 @@ impl EngineThread {
             self.engine.stop_learning();
         }
         let ready = !self.engine.is_learning();
-        if ready && self.engine.take_routes_changed() {
+        let is_due = self.change.is_empty()
+            || now.since(self.last_published) >= PUBLISH_EVERY
+            || self.engine.has_unserved_abort();
+        if ready && is_due && self.engine.take_routes_changed() {
+            self.last_published = now;
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
         for (ticket, answer) in self.engine.replies() {

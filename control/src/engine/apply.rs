@@ -1,6 +1,7 @@
 //! Steps of a canary: stored first, then adopted, then told. Aborts are adopted first.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::CanaryName;
@@ -255,7 +256,7 @@ impl Engine {
         });
         let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none()) else { return };
         if let Some(config) = canary.rewritten.take() {
-            self.reconfigure(name, *config, now);
+            self.reconfigure(name, config, now);
             self.mark_due(name);
         }
         if let Some((ticket, answer)) = self.canaries.measure(name).and_then(|canary| canary.waiting_answer.take()) {
@@ -278,13 +279,13 @@ impl Engine {
 
     /// Has what is written of a canary in force from now on, as far as it can be; later, if a step under what was written
     /// before is being stored.
-    pub(super) fn reconfigure(&mut self, name: &CanaryName, config: CanaryConfig, now: Timestamp) {
+    pub(super) fn reconfigure(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
         let Some(canary) = self.canaries.measure(name) else { return };
         if canary.proposed.is_some() {
             // No step depends on where the revisions are: pods come and go while a disk hangs.
-            let workload = config.workload.clone();
-            canary.rewritten = Some(Box::new(config));
-            self.canaries.move_revisions(name, workload.revisions);
+            let revisions = config.workload.revisions.clone();
+            canary.rewritten = Some(config);
+            self.canaries.move_revisions(name, revisions);
             self.routes_changed = true;
             return;
         }

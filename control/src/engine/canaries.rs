@@ -1,6 +1,7 @@
 //! The configured canaries, with indexes: the owner of a cluster, the canaries that are not at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
@@ -56,7 +57,7 @@ impl Canaries {
     }
 
     /// Manages a canary in another way from now on. Returns the fields that began to wait for the next rollout.
-    pub(super) fn configure(&mut self, name: &CanaryName, config: CanaryConfig) -> Vec<&'static str> {
+    pub(super) fn configure(&mut self, name: &CanaryName, config: Arc<CanaryConfig>) -> Vec<&'static str> {
         let Some(canary) = self.by_name.get_mut(name) else { return Vec::new() };
         let waiting = canary.rewrite(config);
         self.served.entry(name.clone()).or_default().renew(canary);
@@ -69,7 +70,7 @@ impl Canaries {
         let Some(canary) = self.by_name.get_mut(name) else { return };
         // What is in use stays, wherever the next step leads.
         for (revision, endpoints) in revisions {
-            canary.config.workload.revisions.insert(revision, endpoints);
+            Arc::make_mut(&mut canary.config).workload.revisions.insert(revision, endpoints);
         }
         self.served.entry(name.clone()).or_default().renew(canary);
     }

@@ -1,6 +1,7 @@
 //! One managed canary: its state, its judge, and what its nodes serve.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::{Assessment, Comparison, Judge, NoticeSubject, Propagation};
@@ -32,13 +33,13 @@ use crate::engine::pending::{Proposed, WaitingCommands};
 use crate::engine::persisted::{PersistedCanary, StoredFormat};
 use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
-use crate::terms::Terms;
 
 mod chart;
 pub(super) mod chronicle;
 mod claims;
 mod former_nodes;
 mod intake;
+mod judging;
 mod node;
 mod recorded;
 mod uncounted;
@@ -60,12 +61,10 @@ const UNADOPTED: &str = "proxies have routes of another state";
 /// A managed canary.
 #[derive(Debug)]
 pub(super) struct Canary {
-    /// What is in force.
-    pub(super) config: CanaryConfig,
+    /// What is in force. While no rollout is on, it is what is written.
+    pub(super) config: Arc<CanaryConfig>,
     /// What is written, and in force from the next rollout on.
-    written: CanaryConfig,
-    /// What the rollout keeps of what was written when it began.
-    terms: Terms,
+    written: Arc<CanaryConfig>,
     /// Fields that were changed since, and wait for the next rollout.
     pub(super) waiting: Vec<&'static str>,
     pub(super) state: State,
@@ -81,7 +80,7 @@ pub(super) struct Canary {
     /// The next step, while it is being stored.
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
-    pub(super) rewritten: Option<Box<CanaryConfig>>,
+    pub(super) rewritten: Option<Arc<CanaryConfig>>,
     /// The answer to the question that is open, if it came since.
     pub(super) waiting_answer: Option<(Ticket, Answer)>,
     /// Commands that came since, and are carried out once it is.
@@ -97,7 +96,8 @@ pub(super) struct Canary {
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) former: FormerNodes,
-    judge: Judge,
+    /// None until there is something to judge: most canaries are at rest.
+    judge: Option<Box<Judge>>,
     flow: PropagationTracker,
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
@@ -146,18 +146,16 @@ pub(super) struct Evidence {
 }
 
 impl Canary {
-    pub(super) fn new(config: CanaryConfig, record: PersistedCanary, now: Timestamp) -> Self {
+    pub(super) fn new(written: Arc<CanaryConfig>, record: PersistedCanary, now: Timestamp) -> Self {
         let PersistedCanary { state, commands, secret, first_rev, terms, adoption } = record;
-        let written = config;
         // A record of a version before has none: then what is written is in force.
-        let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
-        let (config, waiting) = terms.amend(&written);
-        let judge = Judge::new(config.judge.clone());
+        let amended = terms.filter(|_| state.has_rollout()).map(|terms| terms.amend(&written));
+        let amended = amended.map(|(config, waiting)| (Arc::new(config), waiting));
+        let (config, waiting) = amended.unwrap_or_else(|| (written.clone(), Vec::new()));
         let flow = PropagationTracker::new(state.rev, now);
         let mut canary = Self {
             config,
             written,
-            terms,
             waiting,
             state,
             commands,
@@ -177,7 +175,7 @@ impl Canary {
             limits: Limits::default(),
             nodes: BTreeMap::new(),
             former: FormerNodes::default(),
-            judge,
+            judge: None,
             flow,
             ratios: None,
             history: VecDeque::new(),
@@ -196,7 +194,7 @@ impl Canary {
     pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) -> bool {
         let goes_on = evidence.rollout == self.state.rollout && self.is_judged();
         if goes_on {
-            self.judge = evidence.judge;
+            self.judge = Some(Box::new(evidence.judge));
             self.totals = evidence.totals;
             self.limits = evidence.limits;
             self.begin_step(now);
@@ -209,7 +207,7 @@ impl Canary {
     pub(super) fn evidence(&self) -> Option<Evidence> {
         self.is_judged().then(|| Evidence {
             rollout: self.state.rollout,
-            judge: self.judge.clone(),
+            judge: self.judge.as_deref().cloned().unwrap_or_else(|| Judge::new(self.judge_config())),
             totals: self.totals.clone(),
             limits: self.limits.clone(),
         })
@@ -355,9 +353,7 @@ impl Canary {
     }
 
     fn begin_judging(&mut self) {
-        let mut config = self.config.judge.clone();
-        config.attempt = config.attempt.or_else(|| std::num::NonZeroU32::new(self.state.attempt()));
-        self.judge = Judge::new(config);
+        self.judge = None;
         self.totals = Arms::default();
         self.recent.clear();
         self.history.clear();
@@ -376,7 +372,8 @@ impl Canary {
         let Routes::Shared { share } = self.routes() else { return };
         self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
-            self.judge.step_started(self.judged_weight(share), now);
+            let weight = self.judged_weight(share);
+            self.judge().step_started(weight, now);
         }
         match share {
             // Users with very different activity make the requests of few a large share (P12).
@@ -385,7 +382,7 @@ impl Canary {
             }
             Share::Everything => self.switched(),
             // Who matches differs from who does not: what their requests came to before is the measure (P12).
-            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.switched(),
+            Share::Matched if self.judge_config().comparison == Comparison::Absolute => self.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
     }
@@ -401,7 +398,7 @@ impl Canary {
 
     fn switched(&mut self) {
         self.told.switched = true;
-        self.judge.switched();
+        self.judge().switched();
     }
 
     /// Returns the latest window as the judge saw it, with what it was told before.
@@ -443,7 +440,7 @@ impl Canary {
             Some(assessed) => assessed,
             None => {
                 self.asked = Some((now, propagation.clone()));
-                let assessed = self.judge.assess(now, &propagation);
+                let assessed = self.judge().assess(now, &propagation);
                 Assessment { verdict: self.uncounted().hold(assessed.verdict), ..assessed }
             }
         };
@@ -452,7 +449,7 @@ impl Canary {
         facts.uncounted = self.uncounted().may_hide_harm();
         facts.propagation = propagation == Propagation::Effective && has_data && !facts.uncounted;
         facts.verdict = assessed.verdict.clone();
-        facts.counted = self.judge.counted();
+        facts.counted = self.judge().counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
         if self.is_contested() {
@@ -494,7 +491,7 @@ impl Canary {
             counts.merge(window);
         }
         let plan = &self.config.plan;
-        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().min_requests()) {
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge_config().min_requests()) {
             CheckResult::Passed => Answer::Passed,
             CheckResult::Failed(text) => Answer::Failed(text),
             CheckResult::NoValues(text) => Answer::Unknown(text),

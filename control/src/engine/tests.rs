@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use wingbeat_api::desired_state::{CanaryConfig, Service, Targeting, Workload};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Service, Targeting, Workload};
 use wingbeat_api::query::{Origin, Query};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::Replay;
@@ -19,12 +19,15 @@ use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest, ReportResponse};
 use wingbeat_xds_server::client_event::{ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
+use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::report_refusal::ReportRefusal;
+use wingbeat_xds_server::version::Version;
 
 use super::*;
+use crate::engine::canary::Canary;
 use crate::engine::commit::MAX_WAITING_COMMANDS;
 use crate::immediate::Immediate;
 use crate::rollout_end::End;

@@ -20,6 +20,12 @@ const CHECKPOINT_EVERY: Span = Span::from_secs(1);
 /// Canaries that are not at rest are looked at this often, whatever happens: nothing depends on having heard of a
 /// change.
 const SWEEP_EVERY: Span = Span::from_millis(50);
+/// Canaries that one sweep looks at: with more that are not at rest, each is looked at more rarely, but for those that
+/// something happened to.
+const SWEPT_AT_ONCE: usize = 256;
+/// While some rollout is on, policies are made anew this often, also where nothing has changed that is known to change them:
+/// some of it goes with time.
+const POLICY_EVERY: Span = Span::from_secs(1);
 /// Without anything to do, the engine wakes this often.
 const IDLE_WAKEUP: Span = Span::from_millis(500);
 
@@ -40,19 +46,22 @@ impl Engine {
                 canary.expect(self.policies.sources(&sources, canary));
                 // A window may end after the rollout did: nobody judges it.
                 let is_taken = canary.is_judged();
+                let told = canary.limits.take_events();
                 canary.observe(batch);
+                // Nothing else that a window changes is told to filters.
+                self.policy_is_stale |= told != canary.limits.take_events();
                 if self.records.is_on && is_taken {
                     self.records.hold(canary.judged_window());
                     self.records.relieve();
                 }
-                self.policy_is_stale = true;
-                self.mark_due(&name);
+                self.views.is_aging(&name);
+                self.due.insert(name);
             }
         }
         let mut due = std::mem::take(&mut self.due);
         if now.since(self.last_sweep) >= SWEEP_EVERY {
             self.last_sweep = now;
-            due.extend(self.canaries.busy().iter().cloned());
+            due.extend(self.swept.next(self.canaries.busy(), SWEPT_AT_ONCE));
         }
         let mut unaware = None;
         for name in due {
@@ -72,7 +81,8 @@ impl Engine {
         if now.since(self.last_checkpoint) >= CHECKPOINT_EVERY && self.reported_since_checkpoint {
             self.checkpoint(now);
         }
-        if self.policy_is_stale {
+        let is_old = self.canaries.is_judging() && now.since(self.last_policy) >= POLICY_EVERY;
+        if self.policy_is_stale || is_old {
             self.update_policy(now);
         }
     }
@@ -83,7 +93,8 @@ impl Engine {
             return now;
         }
         let busy = !self.canaries.busy().is_empty();
-        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(IDLE_WAKEUP) };
+        let rest = if self.views.are_aging() { SWEEP_EVERY } else { IDLE_WAKEUP };
+        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(rest) };
         self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
     }
 

@@ -9,17 +9,17 @@ use crate::engine::canary::Canary;
 impl Canary {
     /// Returns the bounds of the canary's error rate as a multiple of the primary's.
     pub(in crate::engine) fn rate_ratio(&self) -> (Option<f64>, Option<f64>) {
-        self.judge.rate_ratio()
+        self.judge.as_ref().map_or((None, None), |judge| judge.rate_ratio())
     }
 
     /// Returns the evidence at which the judge decides, as a natural logarithm.
     pub(in crate::engine) fn decision_threshold(&self) -> f64 {
-        self.judge.config().decision_threshold()
+        self.judge_config().decision_threshold()
     }
 
     /// Returns what can roll it back by evidence, each with its share of α.
     pub(in crate::engine) fn shares(&self) -> Vec<(&'static str, f64)> {
-        self.judge.config().shares().iter().map(|(signal, share)| (signal.as_str(), share)).collect()
+        self.judge_config().shares().iter().map(|(signal, share)| (signal.as_str(), share)).collect()
     }
 
     /// Returns what can roll it back besides, which no share of α covers.
@@ -35,12 +35,12 @@ impl Canary {
 
     /// Returns the error budget of this attempt.
     pub(in crate::engine) fn alpha(&self) -> f64 {
-        self.judge.config().alpha_of_attempt()
+        self.judge_config().alpha_of_attempt()
     }
 
     /// Returns what the canary is compared by.
     pub(in crate::engine) fn comparison(&self) -> &'static str {
-        match self.judge.config().comparison {
+        match self.judge_config().comparison {
             Comparison::Randomised
                 if matches!(self.config.audience, Targeting::Rules { .. })
                     && self.division().is_some_and(|division| division.holds_back()) =>

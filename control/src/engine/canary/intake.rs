@@ -16,12 +16,12 @@ use crate::engine::canary::{Canary, FleetStatus, MAX_NODES, Node, RATIO_ALPHA, R
 impl Canary {
     /// Returns the node group of a source among those that report.
     pub(in crate::engine) fn node_group(&mut self, source: &NodeId, now: Timestamp) -> NodeGroup {
-        self.judge.node_group(source, now)
+        self.judge().node_group(source, now)
     }
 
     /// Says how many sources take configuration or report: what few of them say at first waits for the others.
-    pub(in crate::engine) const fn expect(&mut self, sources: usize) {
-        self.judge.expect(sources);
+    pub(in crate::engine) fn expect(&mut self, sources: usize) {
+        self.judge().expect(sources);
     }
 
     /// Notes what a node serves, which reports every `tick` by this source.
@@ -121,7 +121,7 @@ impl Canary {
         // Some workers may not have the latest limit yet: what is surely true of every overdue request.
         batch.counted_overdue(self.limits.surely_overdue());
         let batch = &batch;
-        self.judge.observe(batch);
+        self.judge().observe(batch);
         self.chart(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
