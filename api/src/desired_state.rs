@@ -69,8 +69,8 @@ impl Change {
         let Self { canaries, listeners, refused_files, texts } = later;
         self.canaries.extend(canaries);
         self.texts.extend(texts);
-        self.listeners = listeners.or(self.listeners.take());
-        self.refused_files = refused_files.or(self.refused_files.take());
+        self.listeners = listeners.or_else(|| self.listeners.take());
+        self.refused_files = refused_files.or_else(|| self.refused_files.take());
     }
 
     /// Returns true if nothing is different.

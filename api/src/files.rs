@@ -32,6 +32,9 @@ pub const GRACE: Span = Span::from_secs(10);
 /// So many files are tried one by one for what is wrong: each time all are put together.
 const MAX_FILES_TRIED: usize = 16;
 
+/// A text, and the documents of it that are missed.
+type Held<'a> = (&'a Arc<Decoded>, BTreeSet<DocumentId>);
+
 /// What is seen of the files, and of the world, at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation<'a> {
@@ -202,8 +205,8 @@ impl Files {
     }
 
     /// Returns the texts with documents that are missed, as far as these count.
-    fn held(&self, counts: impl Fn(&DocumentId) -> bool) -> Vec<(&Arc<Decoded>, BTreeSet<DocumentId>)> {
-        let mut held: BTreeMap<(&str, &str), (&Arc<Decoded>, BTreeSet<DocumentId>)> = BTreeMap::new();
+    fn held(&self, counts: impl Fn(&DocumentId) -> bool) -> Vec<Held<'_>> {
+        let mut held: BTreeMap<(&str, &str), Held<'_>> = BTreeMap::new();
         for (id, MissingDocument { decoded, .. }) in self.missed.iter().filter(|(id, _)| counts(id)) {
             let of_text = held.entry((&decoded.file, &decoded.text));
             of_text.or_insert_with(|| (decoded, BTreeSet::new())).1.insert(id.clone());

@@ -20,12 +20,12 @@ use wingbeat_xds_server::lineage::Lineage;
 use wingbeat_xds_server::model::Model;
 
 use crate::call::{Call, CallTarget, CallTurn};
+use crate::engine::around::Around;
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::Evidence;
 use crate::engine::charted::Charted;
 use crate::engine::clients::Clients;
 use crate::engine::commit::Commits;
-use crate::engine::configure::Around;
 use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, OLD_LEDGER_KEY, WINDOWS_KEY, lineage, read_ledger};
 use crate::engine::event_journal::EventJournal;
 use crate::engine::fleet::Fleet;
@@ -44,6 +44,7 @@ use crate::view::{EventView, ServerStatus};
 
 mod adoption;
 mod apply;
+mod around;
 mod budget;
 mod canaries;
 mod canary;

@@ -16,7 +16,7 @@ use wingbeat_benches::table::Table;
 /// Lines of the terminal.
 const LINES: u16 = 30;
 /// The demo has ended within this time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the terminal is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes of a picture at most: they are part of the repository.

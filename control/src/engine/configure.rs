@@ -10,35 +10,13 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Event, Severity};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
-use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::version::Version;
 
 use crate::engine::Engine;
+use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::unconfigured::Unconfigured;
-
-/// What is configured beside canaries.
-#[derive(Debug, Default)]
-pub(super) struct Around {
-    /// Where the Envoys listen.
-    pub(super) listeners: Vec<Listener>,
-    /// The filter's module.
-    pub(super) filter: Option<Arc<[u8]>>,
-    /// Which file a canary is from, where it is from one.
-    files: BTreeMap<CanaryName, Arc<str>>,
-    /// Files whose present text is wrong, in the order of their names.
-    pub(super) refused_files: Arc<[RefusedFileView]>,
-}
-
-impl Around {
-    /// Returns the file that a canary is from, if what that says now was refused.
-    pub(super) fn refused(&self, name: &CanaryName) -> Option<&RefusedFileView> {
-        let file = self.files.get(name)?;
-        let place = self.refused_files.binary_search_by(|refused| refused.file.as_str().cmp(file)).ok()?;
-        self.refused_files.get(place)
-    }
-}
 
 impl Engine {
     /// Manages this and nothing else from now on. What a rollout in progress takes over of a changed spec, and what waits for

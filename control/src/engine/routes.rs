@@ -8,8 +8,8 @@ use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 
+use crate::engine::around::Around;
 use crate::engine::canary::Canary;
-use crate::engine::configure::Around;
 use crate::targets::Targets;
 
 /// What is served of one canary.

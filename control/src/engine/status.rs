@@ -17,10 +17,10 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::version::Version;
 
+use crate::engine::around::Around;
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
-use crate::engine::configure::Around;
 use crate::engine::recording::RecordingBuffer;
 use crate::engine::turns::Turns;
 use crate::recording::RecordingLoss;
