@@ -61,12 +61,12 @@ impl<'a> Meter<'a> {
 
     /// Returns the share of a core that was used since.
     fn cores(&self) -> anyhow::Result<f64> {
-        Ok((self.site.cpu()? - self.cpu).as_secs_f64() / self.began.elapsed().as_secs_f64())
+        Ok(self.site.cpu()?.saturating_sub(self.cpu).as_secs_f64() / self.began.elapsed().as_secs_f64())
     }
 
     /// Returns the milliseconds of CPU that were used since beyond what rest takes, which is a share of a core.
     fn beyond(&self, rest: f64) -> anyhow::Result<f64> {
-        let used = (self.site.cpu()? - self.cpu).as_secs_f64();
+        let used = self.site.cpu()?.saturating_sub(self.cpu).as_secs_f64();
         Ok((used - rest * self.began.elapsed().as_secs_f64()).max(0.0) * 1e3)
     }
 }

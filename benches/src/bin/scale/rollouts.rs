@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost}
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use futures::future::join_all;
-use prost::Message as _;
+use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -90,7 +90,7 @@ impl Routes {
 /// Returns the rev in the metadata of the first route, as it is encoded.
 fn rev(host: &VirtualHost) -> Vec<u8> {
     let metadata = host.routes.first().and_then(|route| route.metadata.as_ref());
-    metadata.map(|metadata| metadata.encode_to_vec()).unwrap_or_default()
+    metadata.map(Message::encode_to_vec).unwrap_or_default()
 }
 
 /// A proxy that takes all of its configuration, as Envoy does.
