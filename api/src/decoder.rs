@@ -8,11 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::admit::{Rules, Severity};
+use super::shape::{Object, Support};
 use super::yaml::{Node, Place, Value};
 use crate::refused_file::RefusedFileView;
 
-/// Nothing on its way to a user takes longer.
+/// Nothing on its way to a user takes longer: a year.
 const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
+/// [`LONGEST_LIMIT`], as it is written.
+pub(crate) const LONGEST_LIMIT_TEXT: &str = "8760h";
 
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,10 +70,8 @@ impl fmt::Display for Problem {
 #[derive(Debug)]
 pub(super) struct Decoder {
     file: String,
-    /// True if unknown fields are errors.
-    pub(super) strict: bool,
-    /// True if the document is only looked at, and may be for another server.
-    pub(super) elsewhere: bool,
+    /// What is an error and what a warning.
+    pub(super) rules: Rules,
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
@@ -92,8 +94,8 @@ pub(super) struct Reference {
     pub(super) at: Place,
     /// The field that names it.
     pub(super) field: String,
-    /// True if it may be somewhere else.
-    pub(super) elsewhere: bool,
+    /// How bad it is if there is none.
+    pub(super) missing: Severity,
 }
 
 /// A host name of an endpoint.
@@ -113,15 +115,16 @@ pub(super) struct Fields<'a> {
     path: String,
     at: Place,
     left: BTreeMap<&'a str, (Place, &'a Node)>,
+    /// What was asked for so far.
     known: Vec<&'static str>,
+    shape: &'static Object,
 }
 
 impl Decoder {
-    pub(super) fn new(file: &str, strict: bool) -> Self {
+    pub(super) fn new(file: &str, rules: Rules) -> Self {
         Self {
             file: file.to_owned(),
-            strict,
-            elsewhere: false,
+            rules,
             report: Report::default(),
             references: Vec::new(),
             hosts: Vec::new(),
@@ -141,10 +144,18 @@ impl Decoder {
 
     /// Tells of something that this server does not carry out: an error, unless another one may.
     pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
-        if self.elsewhere {
-            self.warn(at, field, message);
-        } else {
-            self.wrong(at, field, message);
+        self.say(self.rules.not_here(), at, field, message);
+    }
+
+    /// Tells of something that makes no sense, and that Flagger takes.
+    pub(super) fn slip(&mut self, at: Place, field: &str, message: impl Into<String>) {
+        self.say(self.rules.slip(), at, field, message);
+    }
+
+    fn say(&mut self, severity: Severity, at: Place, field: &str, message: impl Into<String>) {
+        match severity {
+            Severity::Error => self.wrong(at, field, message),
+            Severity::Warning => self.warn(at, field, message),
         }
     }
 
@@ -169,8 +180,8 @@ impl Decoder {
     }
 
     fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
-        let (field, elsewhere) = (field.to_owned(), self.elsewhere);
-        self.references.push(Reference { kind, namespace, name, at, field, elsewhere });
+        let (field, missing) = (field.to_owned(), self.rules.not_here());
+        self.references.push(Reference { kind, namespace, name, at, field, missing });
     }
 
     fn problem(&self, at: Place, field: &str, message: String) -> Problem {
@@ -191,7 +202,19 @@ impl Decoder {
         }
     }
 
-    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Option<Fields<'a>> {
+    /// Returns the fields of a mapping.
+    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str, shape: &'static Object) -> Option<Fields<'a>> {
+        let left = self.mapping(node, path)?;
+        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new(), shape })
+    }
+
+    /// Returns the entries of a mapping from names that the user chooses, with the places of the names.
+    pub(super) fn entries<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a str, Place, &'a Node, String)> {
+        let entries = self.mapping(node, path).unwrap_or_default().into_iter();
+        entries.map(|(name, (at, node))| (name, at, node, join(path, name))).collect()
+    }
+
+    fn mapping<'a>(&mut self, node: &'a Node, path: &str) -> Option<BTreeMap<&'a str, (Place, &'a Node)>> {
         self.places.insert(path.to_owned(), node.at);
         let Value::Mapping(entries) = &node.value else {
             self.wrong(node.at, path, "is not a mapping, write its fields below it");
@@ -203,21 +226,27 @@ impl Decoder {
                 self.wrong(*at, &join(path, name), "is there twice, keep one of them");
             }
         }
-        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new() })
+        Some(left)
     }
 
-    /// Reports the fields that nobody asked for.
-    pub(super) fn done(&mut self, fields: Fields<'_>) {
-        for (name, (at, _)) in fields.left {
-            let hint = match nearest(name, fields.known.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("the fields here are {}", fields.known.join(", ")),
-            };
-            let (field, message) = (join(&fields.path, name), format!("is unknown, {hint}"));
-            if self.strict {
-                self.wrong(at, &field, message);
-            } else {
-                self.warn(at, &field, message);
+    /// Reports the fields that nobody asked for: those that have no effect here, and those that there are none of.
+    pub(super) fn done(&mut self, mut fields: Fields<'_>) {
+        let unread = fields.shape.fields.iter().filter(|field| field.support != Support::Full);
+        fields.known.extend(unread.map(|field| field.name));
+        for (name, (at, node)) in fields.left {
+            let path = join(&fields.path, name);
+            match fields.shape.field(name).map(|field| field.support) {
+                Some(Support::Moot(_)) => {}
+                Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
+                Some(Support::Refused(said)) if !node.is_null() => self.not_here(node.at, &path, said),
+                Some(Support::Refused(_)) => {}
+                Some(Support::Full) | None => {
+                    let hint = match nearest(name, fields.known.iter().copied()) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("the fields here are {}", fields.known.join(", ")),
+                    };
+                    self.slip(at, &path, format!("is unknown, {hint}"));
+                }
             }
         }
     }
@@ -344,9 +373,8 @@ impl Decoder {
     }
 
     pub(super) fn text_map(&mut self, node: &Node, path: &str) -> BTreeMap<String, String> {
-        let Some(fields) = self.fields(node, path) else { return BTreeMap::new() };
-        let entries = fields.left.into_iter();
-        entries.filter_map(|(name, (_, value))| Some((name.to_owned(), self.text(value, &join(path, name))?))).collect()
+        let entries = self.entries(node, path).into_iter();
+        entries.filter_map(|(name, _, node, path)| Some((name.to_owned(), self.text(node, &path)?))).collect()
     }
 }
 
@@ -367,35 +395,24 @@ impl<'a> Fields<'a> {
         taken
     }
 
-    /// Takes every field whatever its name.
-    pub(super) fn rest(&mut self) -> Vec<(&'a str, Place, &'a Node, String)> {
-        let path = self.path.clone();
-        std::mem::take(&mut self.left)
-            .into_iter()
-            .map(|(name, (at, node))| (name, at, node, join(&path, name)))
-            .collect()
+    /// Returns a field that must be there if plain Envoy is to carry it out.
+    pub(super) fn need_here(
+        &mut self,
+        name: &'static str,
+        mend: &str,
+        decoder: &mut Decoder,
+    ) -> Option<(&'a Node, String)> {
+        match decoder.rules.not_here() {
+            Severity::Error => self.need(name, mend, decoder),
+            Severity::Warning => self.take(name),
+        }
     }
 
     /// Tells of fields that belong somewhere else.
     pub(super) fn misplaced(&mut self, names: &[&'static str], place: &str, decoder: &mut Decoder) {
         for name in names {
             let Some((at, _)) = self.left.remove(name) else { continue };
-            let (field, message) = (join(&self.path, name), format!("belongs to {place}, move it there"));
-            if decoder.strict {
-                decoder.wrong(at, &field, message);
-            } else {
-                decoder.warn(at, &field, message);
-            }
-        }
-    }
-
-    /// Takes fields that have no effect here, and says so.
-    pub(super) fn ignore(&mut self, names: &[&'static str], why: &str, decoder: &mut Decoder) {
-        for name in names {
-            self.known.push(name);
-            if let Some((at, _)) = self.left.remove(name) {
-                decoder.warn(at, &join(&self.path, name), format!("has no effect here: {why}"));
-            }
+            decoder.slip(at, &join(&self.path, name), format!("belongs to {place}, move it there"));
         }
     }
 }

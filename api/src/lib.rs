@@ -1,11 +1,13 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► Decoder ─► Canary, Workload, Listener ─► set::Set ─► setup::Setup
+//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► setup::Setup
+//!                                       └ shape: which fields there are, with type, default and meaning
 //! ```
 //!
 //! Nothing here has a clock, a network or a disk.
 
+mod admit;
 pub mod alert_provider;
 mod canary;
 mod clash;
@@ -27,11 +29,13 @@ mod retries;
 mod rules;
 pub mod set;
 pub mod setup;
+pub mod shape;
 mod template;
 mod traffic;
 mod workload;
 pub mod yaml;
 
+pub use admit::{Api, Platform};
 pub use canary::CanaryDocument;
 pub use decoder::{Problem, Report};
 pub use files::Files;

@@ -8,15 +8,15 @@ use wingbeat_xds_server::model::{AccessLog, Listener, LogFormat};
 
 use super::canary::span;
 use super::decoder::{Decoder, Fields};
-use super::operators;
 use super::yaml::{Node, Value};
+use super::{operators, shape};
 
 /// More proxies in front of each other are a slip.
-const MOST_HOPS: i64 = 100;
+pub(super) const MOST_HOPS: i64 = 100;
 
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
-    let mut fields = decoder.fields(node, "spec")?;
+    let mut fields = decoder.fields(node, "spec", &shape::LISTENER)?;
     let address = fields.need("address", "use an IP address, like 127.0.0.1", decoder).and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
         if text.parse::<IpAddr>().is_err() {
@@ -68,7 +68,7 @@ fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
 }
 
 fn decode_access_log(decoder: &mut Decoder, node: &Node, path: &str) -> Option<AccessLog> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::ACCESS_LOG)?;
     let file = fields.need("path", "name a file, like /var/log/envoy/access.log", decoder).and_then(|(node, path)| {
         let file = decoder.text(node, &path)?;
         if !file.starts_with('/') || file.ends_with('/') || file.contains('\0') {

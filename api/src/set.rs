@@ -7,18 +7,15 @@ use std::sync::Arc;
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
-use super::canary::{self, Api, CanaryDocument};
-use super::decoder::{Decoder, HostName, Problem, Reference, Report};
-use super::identity::{DocumentId, FLAGGERS, Whose, placeholders, whose};
-use super::metric::{self, TemplateDocument};
+use super::admit::{Admission, Document, Platform, Severity, admit};
+use super::canary::CanaryDocument;
+use super::decoder::{HostName, Problem, Reference, Report};
+use super::identity::{DocumentId, Whose, whose};
+use super::metric::TemplateDocument;
 use super::yaml::{self, Node, Place};
-use super::{listener, outgoing, workload};
 use crate::alert_provider::Channel;
 use crate::hook::Hook;
 use crate::setup::{InUse, Managed, Measure, Setup, Workload};
-
-/// What there is.
-const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
 
 /// What files say, with what is wrong.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +23,7 @@ pub struct Set {
     pub(super) canaries: BTreeMap<CanaryName, (At, CanaryDocument)>,
     workloads: BTreeMap<CanaryName, (At, Workload)>,
     pub(super) listeners: BTreeMap<String, (At, Listener)>,
-    channels: BTreeMap<(String, String), (At, Channel)>,
+    channels: BTreeMap<CanaryName, (At, Channel)>,
     templates: BTreeMap<CanaryName, (At, TemplateDocument)>,
     /// Every document with its file, right or wrong: one mistake is not told as another one too.
     pub(super) declared: BTreeMap<DocumentId, Arc<str>>,
@@ -38,8 +35,8 @@ pub struct Set {
     pub left_out: usize,
     references: Vec<(Arc<str>, CanaryName, Reference)>,
     hosts: Vec<(Arc<str>, HostName)>,
-    /// True if nothing of it will be served.
-    looks: bool,
+    /// What is to carry it out.
+    platform: Platform,
     /// What was found.
     pub report: Report,
 }
@@ -92,7 +89,7 @@ impl Set {
     /// Reads files as [`Set::of`] does, to look at what they say and not to serve it: documents of `flagger.app` may be
     /// for another server. What this one does not carry out is a warning then, and so is a document that is not there.
     pub fn look(texts: &BTreeMap<String, String>) -> Self {
-        let mut set = Self { looks: true, ..Self::default() };
+        let mut set = Self { platform: Platform::Undecided, ..Self::default() };
         set.add(texts.iter().map(|(file, text)| Source::whole(file, text)), &Self::default());
         set.check(&Self::default());
         set.report.errors.sort();
@@ -159,7 +156,7 @@ impl Set {
             let target = CanaryName::new(name.namespace.clone(), document.plan.target());
             let Some((_, workload)) = self.workloads.get(&target) else { continue };
             let alerts = document.alerts.iter().filter_map(|(provider, level)| {
-                let (_, channel) = self.channels.get(&(name.namespace.clone(), provider.clone()))?;
+                let (_, channel) = self.channels.get(provider)?;
                 Some(Channel { level: *level, ..channel.clone() })
             });
             let measures: Vec<Measure> =
@@ -242,117 +239,61 @@ impl Set {
 
     fn document(&mut self, file: &Arc<str>, node: &Node, before: &Self) {
         let at = At { file: file.clone(), place: node.at };
-        let mut decoder = Decoder::new(file, true);
-        self.decode(&mut decoder, &at, node, before);
-        let unfilled = placeholders(node);
-        let is_wrong = |(place, _): &&(Place, &str)| {
-            decoder.report.errors.iter().any(|error| (error.line, error.column) == (place.line, place.column))
-        };
-        // What else is wrong follows from it, or is yet to be seen: it is no document, but makes one.
-        if let Some((place, name)) = unfilled.iter().find(is_wrong) {
-            decoder.report.errors.clear();
-            let message = format!("${{{name}}} is to be filled in by something else, give what that writes");
-            decoder.wrong(*place, "", message);
-        }
-        self.report.errors.append(&mut decoder.report.errors);
-        self.report.warnings.append(&mut decoder.report.warnings);
-    }
-
-    fn decode(&mut self, decoder: &mut Decoder, at: &At, node: &Node, before: &Self) {
-        let Some(mut fields) = decoder.fields(node, "") else { return };
-        let api = fields.need("apiVersion", "use wingbeat.dev/v1alpha1", decoder);
-        let kind = fields.need("kind", &format!("use {KINDS}"), decoder);
-        let metadata = fields.need("metadata", "name the document", decoder);
-        let spec = fields.need("spec", "say what is wanted", decoder);
-        let api = api.and_then(|(node, path)| {
-            let text = decoder.text(node, &path)?;
-            match text.as_str() {
-                "wingbeat.dev/v1alpha1" => Some(Api::Wingbeat),
-                flaggers if FLAGGERS.contains(&flaggers) => Some(Api::Flagger),
-                _ => {
-                    decoder.wrong(node.at, &path, format!("there is no {text}, use wingbeat.dev/v1alpha1"));
-                    None
-                }
-            }
-        });
-        decoder.strict = api != Some(Api::Flagger);
-        decoder.elsewhere = self.looks && api == Some(Api::Flagger);
-        fields.take("status");
-        decoder.done(fields);
-        let name = metadata.and_then(|(node, path)| self::metadata(decoder, node, &path));
-        let (Some(api), Some((kind, path)), Some((spec, _))) = (api, kind, spec) else { return };
-        let Some(kind_text) = decoder.text(kind, &path) else { return };
-        let is_named = name.is_some();
-        // Without a name nothing comes of it, but what else is wrong is told too.
-        let name = name.unwrap_or_else(|| CanaryName::new("default", "unnamed"));
-        let id = DocumentId::new(kind_text.clone(), name.clone());
+        let Admission { id, name, document, report, references, hosts } = admit(file, node, self.platform);
+        self.report.errors.extend(report.errors);
+        self.report.warnings.extend(report.warnings);
+        self.hosts.extend(hosts.into_iter().map(|host| (file.clone(), host)));
+        self.references.extend(references.into_iter().map(|reference| (file.clone(), name.clone(), reference)));
         // Of two with one name, the one in force stays: it has the name.
-        let holder = before.declared.get(&id);
-        if is_named {
-            self.declared.entry(id).or_insert_with(|| at.file.clone());
+        let holder = id.as_ref().and_then(|id| before.declared.get(id));
+        if let Some(id) = id {
+            self.declared.entry(id).or_insert_with(|| file.clone());
         }
-        let owner = name.clone();
-        let twice = match kind_text.as_str() {
-            "Canary" => canary::decode(decoder, name.clone(), spec, api)
-                .filter(|_| is_named)
-                .and_then(|document| put(&mut self.canaries, name, at, document, holder)),
-            "Workload" => workload::decode(decoder, spec)
-                .filter(|_| is_named)
-                .and_then(|workload| put(&mut self.workloads, name, at, workload, holder)),
-            "Listener" => listener::decode(decoder, spec, &name.name)
-                .filter(|_| is_named)
-                .and_then(|listener| put(&mut self.listeners, name.name, at, listener, holder)),
-            "AlertProvider" => outgoing::decode_channel(decoder, spec)
-                .filter(|_| is_named)
-                .and_then(|channel| put(&mut self.channels, (name.namespace, name.name), at, channel, holder)),
-            "MetricTemplate" => metric::decode_template(decoder, spec)
-                .filter(|_| is_named)
-                .and_then(|template| put(&mut self.templates, name, at, template, holder)),
-            other => {
-                let message = format!("there is no {other}, use {KINDS}");
-                decoder.wrong(kind.at, &path, message);
-                None
-            }
+        let twice = match document {
+            Some(Document::Canary(document)) => put(&mut self.canaries, name, &at, *document, holder),
+            Some(Document::Workload(workload)) => put(&mut self.workloads, name, &at, workload, holder),
+            Some(Document::Listener(listener)) => put(&mut self.listeners, name.name, &at, listener, holder),
+            Some(Document::Channel(channel)) => put(&mut self.channels, name, &at, channel, holder),
+            Some(Document::Template(template)) => put(&mut self.templates, name, &at, template, holder),
+            None => None,
         };
-        // Whose namespace is not known refers to nobody.
-        let named = std::mem::take(&mut decoder.references).into_iter().filter(|_| is_named);
-        self.hosts.extend(decoder.hosts.drain(..).map(|host| (at.file.clone(), host)));
-        self.references.extend(named.map(|reference| (at.file.clone(), owner.clone(), reference)));
         if let Some((newcomer, holder)) = twice {
             let message = format!("is also in {}:{}, give each its own name", holder.file, holder.place.line);
             self.report.errors.push(problem(&newcomer, "metadata.name", &message));
         }
     }
 
-    /// Returns the documents that others name, each with true if it may be somewhere else, and what is told if it is not
+    /// Returns the documents that others name, with how bad it is if there is none, and what is told if it is not
     /// there.
-    fn named(&self) -> Vec<(DocumentId, bool, Problem)> {
+    fn named(&self) -> Vec<(DocumentId, Severity, Problem)> {
         let named = self.references.iter().map(|(file, owner, reference)| {
-            let Reference { kind, namespace, name, at, field, elsewhere } = reference;
+            let Reference { kind, namespace, name, at, field, missing } = reference;
             let namespace = namespace.as_ref().unwrap_or(&owner.namespace);
             let id = DocumentId::new(*kind, CanaryName::new(namespace.clone(), name.clone()));
             let message = format!("there is no {kind} {name}, add it or name another");
-            (id, *elsewhere, problem(&At { file: file.clone(), place: *at }, field, &message))
+            (id, *missing, problem(&At { file: file.clone(), place: *at }, field, &message))
         });
         named.collect()
     }
 
     /// Returns what is wrong as some of these documents are named.
     pub(super) fn naming<V>(&self, gone: &BTreeMap<DocumentId, V>) -> Vec<Problem> {
-        let named = self.named().into_iter().filter(|(id, elsewhere, _)| !elsewhere && gone.contains_key(id));
+        let named =
+            self.named().into_iter().filter(|(id, missing, _)| *missing == Severity::Error && gone.contains_key(id));
         named.map(|(_, _, told)| told).collect()
     }
 
     /// What must be right between documents.
     fn check(&mut self, before: &Self) {
         let mut errors = Vec::new();
-        for (id, elsewhere, told) in self.named() {
+        for (id, missing, told) in self.named() {
             if !self.declared.contains_key(&id) {
-                if elsewhere {
-                    self.report.warnings.push(told);
-                } else {
-                    errors.push(told);
-                    self.dangling.insert(id);
+                match missing {
+                    Severity::Warning => self.report.warnings.push(told),
+                    Severity::Error => {
+                        errors.push(told);
+                        self.dangling.insert(id);
+                    }
                 }
             }
         }
@@ -398,31 +339,4 @@ fn put<K: Ord, V>(
 pub(super) fn problem(at: &At, field: &str, message: &str) -> Problem {
     let (line, column) = (at.place.line, at.place.column);
     Problem { file: at.file.to_string(), line, column, field: field.to_owned(), message: message.to_owned() }
-}
-
-fn metadata(decoder: &mut Decoder, node: &Node, path: &str) -> Option<CanaryName> {
-    let mut fields = decoder.fields(node, path)?;
-    let name = fields.need("name", "name the document", decoder);
-    let namespace = fields.take("namespace");
-    for ignored in ["labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid", "finalizers"]
-    {
-        fields.take(ignored);
-    }
-    let label = |decoder: &mut Decoder, taken: Option<(&Node, String)>| {
-        let (node, path) = taken?;
-        let text = decoder.text(node, &path)?;
-        let right = !text.is_empty()
-            && text.len() <= 253
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
-        if !right {
-            decoder.wrong(node.at, &path, format!("{text:?} is not a name, use lower case letters, digits, - and ."));
-        }
-        right.then_some(text)
-    };
-    let name = label(decoder, name);
-    let namespace = if namespace.is_some() { label(decoder, namespace) } else { Some("default".to_owned()) };
-    decoder.done(fields);
-    Some(CanaryName::new(namespace?, name?))
 }
