@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 use wingbeat_api::RefusedFileView;
 use wingbeat_control::view::EventView;
-use wingbeat_controller::handle::Verb;
+use wingbeat_controller::verb::Verb;
 
 use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use wingbeat_controller::handle::Verb as Command;
+use wingbeat_controller::verb::Verb as Command;
 
 mod bootstrap;
 mod check;

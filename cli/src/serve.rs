@@ -105,11 +105,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     }
     let folder = state_folder(args.state.clone())?;
-    let store: Box<dyn Store> = Box::new(Disk::open(&folder).map_err(|error| Wrong(error.to_string()))?);
+    let mut store: Box<dyn Store> = Box::new(Disk::open(&folder).map_err(|error| Wrong(error.to_string()))?);
     tracing::info!(folder = %folder.display(), "state");
     let recorder = args.record.as_deref().map(Recorder::start).transpose();
     let recorder = recorder.map_err(|error| Wrong(format!("--record {error}")))?;
-    let mut engine = Engine::open(store, random()?).map_err(|error| Wrong(error.to_string()))?;
+    let mut engine = Engine::load(store.as_mut(), random()?).map_err(|error| Wrong(error.to_string()))?;
     let stored = engine.texts();
     // An earlier version stored no texts: what a file that is wrong now said while its canaries were running is lost.
     let is_lost = stored.is_none() && !engine.in_use().is_empty();
@@ -140,7 +140,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         "listening"
     );
     let snapshots = Snapshots::of(engine.lineage());
-    let runtime = Runtime::start_recording(engine, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
+    let runtime = Runtime::start_recording(engine, store, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     drop(taken);
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();

@@ -12,7 +12,7 @@ use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
-use wingbeat_core::rollout::{Alert, Answer, Asked, Command, Event, Severity, Ticket, question};
+use wingbeat_core::rollout::{Alert, Answer, Asked, Event, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::client_event::News;
 use wingbeat_xds_server::lineage::{Adoption, Lineage};
@@ -22,6 +22,7 @@ use wingbeat_xds_server::version::Version;
 use crate::call::{Call, Whom};
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
+use crate::engine::commit::Commits;
 use crate::engine::dormant::{Dormant, Dormants};
 use crate::engine::fleet::Fleet;
 use crate::engine::intake::read_ledger;
@@ -34,13 +35,14 @@ use crate::engine::show::{Troubles, Views};
 use crate::engine::texts::Texts;
 use crate::recording::{Loss, Recorded};
 use crate::rollout_end::RolloutEnd;
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Entries, Store};
 use crate::view::Board;
 
 mod adoption;
 mod budget;
 mod canary;
 mod clients;
+mod commit;
 pub(crate) mod course;
 mod dormant;
 mod due;
@@ -58,6 +60,7 @@ mod show;
 mod stepping;
 mod texts;
 
+pub use commit::{CommandTicket, Commanded, Commit, CommitId};
 pub use fleet::FEW_REPORT_WITHIN;
 pub use memoir::EVENTS_KEPT;
 pub use record::OpenError;
@@ -88,13 +91,9 @@ const HELD_KEY: &str = "held";
 
 /// The engine.
 pub struct Engine {
-    store: Box<dyn Store>,
-    /// When storing failed, and why, until it works again.
-    store_failed: Option<(Timestamp, StoreError)>,
+    commits: Commits,
     random: [u8; 32],
     lineage: Lineage,
-    /// The lineage, until it is stored.
-    unstored_lineage: Option<Write>,
     setup: Setup,
     roster: Roster,
     ledger: Ledger,
@@ -169,39 +168,41 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Opens stored state. Secrets are made from `random`, which nobody else may know.
-    pub fn open(mut store: Box<dyn Store>, random: [u8; 32]) -> Result<Self, OpenError> {
-        let entries = store.load()?;
+    /// Goes on with what a store holds.
+    pub fn load(store: &mut dyn Store, random: [u8; 32]) -> Result<Self, OpenError> {
+        Self::open(&store.load()?, random)
+    }
+
+    /// Goes on with what is stored. Secrets are made from `random`, which nobody else may know.
+    pub fn open(entries: &Entries, random: [u8; 32]) -> Result<Self, OpenError> {
         let mut dormant = Dormants::default();
         for key in entries.keys() {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            if let Some(record) = read::<Record>(&entries, key)? {
+            if let Some(record) = read::<Record>(entries, key)? {
                 let record = Record { state: record.state.resumed(), ..record };
                 let name = CanaryName::new(namespace, name);
-                let evidence = read_or_leave_aside::<Evidence>(&entries, &evidence_key(&name))?;
-                let away_since = read_or_leave_aside(&entries, &away_key(&name))?;
+                let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
+                let away_since = read_or_leave_aside(entries, &away_key(&name))?;
                 dormant.insert(name, Dormant { record, evidence, unstored: false, away_since });
             }
         }
-        let (lineage, unstored_lineage) = adoption::lineage(store.as_mut(), &entries, &random)?;
-        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(&entries, WINDOWS_KEY)?.unwrap_or_default();
-        let held = read_or_leave_aside::<Vec<WrittenHeld>>(&entries, HELD_KEY)?.unwrap_or_default();
+        let (lineage, unstored_lineage) = adoption::lineage(entries, &random)?;
+        let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(entries, WINDOWS_KEY)?.unwrap_or_default();
+        let held = read_or_leave_aside::<Vec<WrittenHeld>>(entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
-        let (ledger, ledger_trust) = read_ledger(&entries)?;
+        let (ledger, ledger_trust) = read_ledger(entries)?;
         let awaited = dormant.may_be_aborted_unstored().then(|| ledger.active(NODE_SILENT));
         Ok(Self {
-            store,
-            store_failed: None,
+            commits: Commits::beginning_with(unstored_lineage),
             random,
             lineage,
-            unstored_lineage,
             setup: Setup::default(),
             roster: Roster::default(),
             ledger,
             ledger_trust,
-            baselines: read_or_leave_aside(&entries, BASELINES_KEY)?.unwrap_or_default(),
+            baselines: read_or_leave_aside(entries, BASELINES_KEY)?.unwrap_or_default(),
             obsolete: entries.keys().filter(|key| *key == OLD_LEDGER_KEY).cloned().collect(),
             windows,
             policies: Policies::default(),
@@ -211,15 +212,15 @@ impl Engine {
             dormant,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
-            stored_clock: read_or_leave_aside(&entries, CLOCK_KEY)?.unwrap_or_default(),
+            stored_clock: read_or_leave_aside(entries, CLOCK_KEY)?.unwrap_or_default(),
             due: BTreeSet::new(),
             awaited,
             last_sweep: Timestamp::EPOCH,
             policy_is_stale: false,
             routes_changed: true,
             views: Views::default(),
-            memoir: Memoir::open(&entries),
-            texts: Texts::open(&entries)?,
+            memoir: Memoir::open(entries),
+            texts: Texts::open(entries)?,
             reports: 0,
             foreign: 0,
             last_report: None,
@@ -247,7 +248,10 @@ impl Engine {
         let gone: Vec<CanaryName> =
             self.roster.all().keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
         for name in gone {
-            if let Some(canary) = self.roster.remove(&name) {
+            if let Some(mut canary) = self.roster.remove(&name) {
+                for waiting in std::mem::take(&mut canary.waiting_commands) {
+                    self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
+                }
                 let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
                 // Nobody takes in what is reported of it meanwhile.
                 self.ledger.close(canary.epoch());
@@ -268,17 +272,7 @@ impl Engine {
         for (name, managed) in managed {
             let revision = managed.workload.revision.clone();
             match self.roster.get(&name) {
-                Some(canary) => {
-                    let suspended = managed.plan.is_suspended() && !canary.managed.plan.is_suspended();
-                    let waiting = self.roster.configure(&name, managed);
-                    if !waiting.is_empty() {
-                        let text = show::held_back(&name, &waiting);
-                        self.say(&name, Severity::Warning, text, now);
-                    }
-                    if suspended {
-                        self.say(&name, Severity::Normal, "skipping canary run as object is suspended", now);
-                    }
-                }
+                Some(_) => self.reconfigure(&name, managed, now),
                 None => self.wake(&name, managed, now),
             }
             self.touched(&name);
@@ -305,39 +299,9 @@ impl Engine {
         }
     }
 
-    /// Carries a command out, once per id, also across restarts. The error says why it cannot be.
-    pub fn command(&mut self, name: &CanaryName, command: Command, id: &str, now: Timestamp) -> Result<(), String> {
-        let Some(canary) = self.roster.get(name) else { return Err(format!("there is no canary {name}")) };
-        if canary.knows(id) {
-            return Ok(());
-        }
-        if self.is_learning() && command != Command::Abort {
-            return Err("the server is finding out what the proxies serve: try again in a second".to_owned());
-        }
-        if let Some(done) = self.command_on_contested(name, command, id, now) {
-            return done;
-        }
-        let Some(canary) = self.roster.get(name) else { return Err(format!("there is no canary {name}")) };
-        let commands = canary.commands_with(id);
-        if let Some(refused) = self.feed_with(name, &Event::Command(command), Some(commands), now) {
-            return Err(refused);
-        }
-        let text = match command {
-            // The rollback tells it.
-            Command::Abort => return Ok(()),
-            Command::Pause => format!("Paused {name} by command"),
-            Command::Resume => format!("Resumed {name} by command"),
-            Command::Approve => format!("Approved {name} by command"),
-            Command::Promote => format!("Skipping the remaining steps of {name} by command"),
-            Command::Retry => format!("Retrying {name} by command"),
-        };
-        self.say(name, Severity::Normal, text, now);
-        Ok(())
-    }
-
     /// Returns true unless storing failed the last time.
-    pub const fn stores(&self) -> bool {
-        self.store_failed.is_none()
+    pub fn stores(&self) -> bool {
+        self.commits.failure().is_none()
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
@@ -406,7 +370,7 @@ impl Engine {
 
     /// Returns what is shown.
     pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
-        let unstorable = self.store_failed.as_ref().map(|(_, error)| error.to_string());
+        let unstorable = self.commits.failure().map(ToString::to_string);
         let nodes = self.fleet.nodes();
         let trouble = Troubles {
             clients: &self.clients,
@@ -423,6 +387,12 @@ impl Engine {
             reports: self.reports,
             foreign_reports: self.foreign,
         }
+    }
+
+    /// Returns what is to be stored, in this order, and forgets it. What came of it is told by [`Engine::committed`] and
+    /// [`Engine::refused`].
+    pub fn commits(&mut self) -> Vec<Commit> {
+        self.commits.take()
     }
 
     /// Returns what people are to be told, and forgets it.

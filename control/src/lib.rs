@@ -12,9 +12,11 @@
 pub mod call;
 pub mod engine;
 pub mod forecast;
+pub mod immediate;
 pub mod recording;
 pub mod rollout_end;
 pub mod series;
 pub mod store;
+pub mod targets;
 mod terms;
 pub mod view;

@@ -1,7 +1,6 @@
 //! How the outside talks to the running control plane.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
@@ -15,63 +14,12 @@ use wingbeat_xds_server::server::{Cause, Intake, Peer};
 
 use crate::mailbox::{Mailbox, Report};
 use crate::metrics::Rollouts;
+use crate::refused_peers::RefusedPeers;
+use crate::verb::{Refusal, Verb};
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
 const EVENTS_KEPT: usize = wingbeat_control::engine::EVENTS_KEPT as usize;
-
-/// What a person or a script asks of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Freezes the weight; the hard guard stays on.
-    Pause,
-    /// Ends a pause.
-    Resume,
-    /// Opens the one gate that waits.
-    Approve,
-    /// Ends the rollout: back to the primary.
-    Abort,
-    /// Skips the remaining steps, not readiness.
-    Promote,
-    /// Starts a failed rollout again.
-    Retry,
-}
-
-impl Verb {
-    /// Every verb.
-    pub const ALL: [Self; 6] = [Self::Pause, Self::Resume, Self::Approve, Self::Abort, Self::Promote, Self::Retry];
-
-    /// Returns the verb of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|verb| verb.as_str() == name)
-    }
-
-    /// Returns the verb's name on the command line and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Approve => "approve",
-            Self::Abort => "abort",
-            Self::Promote => "promote",
-            Self::Retry => "retry",
-        }
-    }
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No such canary.
-    #[error("there is no canary {}/{}", .0.namespace, .0.name)]
-    NotFound(CanaryName),
-    /// The rollout is in a phase in which this makes no sense.
-    #[error("{0}")]
-    Conflict(String),
-    /// The control plane is stopping, or has more to do than it can.
-    #[error("the server is stopping or overloaded")]
-    Unavailable,
-}
 
 /// A cheap, cloneable way to the running control plane.
 #[derive(Debug, Clone)]
@@ -82,23 +30,6 @@ pub struct Handle {
     rollouts: Rollouts,
     board: watch::Receiver<Arc<Board>>,
     events: EventLog,
-}
-
-/// How many peers were refused since the server started, by cause. Clones share what is counted.
-#[derive(Debug, Clone, Default)]
-pub struct RefusedPeers(Arc<[AtomicU64; Cause::ALL.len()]>);
-
-impl RefusedPeers {
-    fn count(&self, cause: Cause) {
-        if let Some(counter) = self.0.get(cause as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns each cause with its number.
-    pub fn each(&self) -> impl Iterator<Item = (Cause, u64)> + '_ {
-        Cause::ALL.into_iter().zip(self.0.iter().map(|counter| counter.load(Ordering::Relaxed)))
-    }
 }
 
 /// News of clients, until the engine looks. None may get lost, or a client that left would stay for ever; there are

@@ -26,8 +26,9 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::server::equal_in_constant_time;
 
-use crate::handle::{Handle, Refusal, Verb};
+use crate::handle::Handle;
 use crate::metrics;
+use crate::verb::{Refusal, Verb};
 
 pub use serve::{Bounds, serve};
 

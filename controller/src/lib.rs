@@ -2,6 +2,7 @@
 //! hooks, alerts and recordings.
 
 pub mod clock;
+mod committer;
 pub mod disk;
 pub mod handle;
 pub mod http;
@@ -11,4 +12,6 @@ pub mod metrics;
 pub mod outbound;
 mod proxies;
 pub mod recorder;
+pub mod refused_peers;
 pub mod runtime;
+pub mod verb;

@@ -17,8 +17,9 @@ use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::not_taken::NotTaken;
 use wingbeat_xds_server::server::{Peer, Share, Shares};
 
-use crate::handle::{Refusal, Verb};
+use crate::committer::Outcome;
 use crate::outbound::messenger::Answered;
+use crate::verb::{Refusal, Verb};
 
 /// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
 /// have more in here than there is room left for all others: half of it, if it is alone.
@@ -40,11 +41,12 @@ pub(crate) struct Report {
     pub(crate) reply: oneshot::Sender<Result<ReportResponse, NotTaken>>,
 }
 
-/// What a person or a script wants, or somebody outside has answered.
+/// What a person or a script wants, somebody outside has answered, or came of a commit.
 #[derive(Debug)]
 pub(crate) enum Order {
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
+    Stored(Outcome),
 }
 
 /// Where the answer to a query for the proxies goes.
@@ -76,7 +78,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lanes {
     reports: Reports,
-    /// At most [`MOST_COMMANDS`] commands, and an answer for each question that is open.
+    /// At most [`MOST_COMMANDS`] commands, an answer for each question that is open, and what came of each commit.
     orders: VecDeque<Order>,
     queries: Vec<ProxiesReply>,
     /// The latest: one that was not looked at yet is out of date.
@@ -168,7 +170,7 @@ impl Mailbox {
         self.put(|lanes| {
             let is_bounded = |order: &&Order| match order {
                 Order::Command { .. } => true,
-                Order::Answer(_) => false,
+                Order::Answer(_) | Order::Stored(_) => false,
             };
             let fits = lanes.orders.iter().filter(is_bounded).count() < MOST_COMMANDS;
             if fits {
@@ -182,6 +184,14 @@ impl Mailbox {
     pub(crate) fn answer(&self, answered: Answered) {
         self.put(|lanes| {
             lanes.orders.push_back(Order::Answer(answered));
+            true
+        });
+    }
+
+    /// Hands in what came of a commit: one to a commit, so that there is always room.
+    pub(crate) fn stored(&self, outcome: Outcome) {
+        self.put(|lanes| {
+            lanes.orders.push_back(Order::Stored(outcome));
             true
         });
     }

@@ -12,11 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-
 use wingbeat_control::rollout_end::RolloutEnd;
 use wingbeat_control::view::{ArmView, Board, CanaryView, ClientsView};
 
-use crate::handle::RefusedPeers;
+use crate::refused_peers::RefusedPeers;
 
 /// The content type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use wingbeat_api::setup::Setup;
-use wingbeat_control::engine::{EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
+use wingbeat_control::engine::{CommandTicket, Commanded, EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
 use wingbeat_control::series::Series;
+use wingbeat_control::store::Store;
 use wingbeat_control::view::{Board, EventView, ProxyView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
@@ -17,7 +18,8 @@ use wingbeat_xds_server::render::Renderer;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::clock::Clock;
-use crate::handle::{EventLog, Handle, Newsbox, Refusal, Verb};
+use crate::committer::Committer;
+use crate::handle::{EventLog, Handle, Newsbox};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
 use crate::memory::{Crowd, give_back};
 use crate::metrics::Rollouts;
@@ -25,6 +27,7 @@ use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
+use crate::verb::{Refusal, Verb};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
@@ -59,13 +62,14 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`. Must be called on a tokio
     /// runtime: hooks and alerts go out on it.
-    pub fn start(engine: Engine, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
-        Self::start_recording(engine, setup, snapshots, None)
+    pub fn start(engine: Engine, store: Box<dyn Store>, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
+        Self::start_recording(engine, store, setup, snapshots, None)
     }
 
     /// Starts the engine; what its judges see goes to the recorder.
     pub fn start_recording(
         mut engine: Engine,
+        mut store: Box<dyn Store>,
         setup: Setup,
         snapshots: Snapshots,
         recorder: Option<Recorder>,
@@ -74,8 +78,17 @@ impl Runtime {
             engine.record();
         }
         let mailbox = Mailbox::open();
-        let (board, shown) = watch::channel(Arc::new(Board::default()));
         let clock = Clock::start(engine.latest_stored());
+        // What the state is known by is stored before anybody is served by it, if it can be.
+        for commit in engine.commits() {
+            match store.commit(&commit.writes) {
+                Ok(()) => engine.committed(commit.id, clock.now()),
+                Err(error) => engine.refused(commit.id, error, clock.now()),
+            }
+        }
+        let confirmed = mailbox.clone();
+        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome))?;
+        let (board, shown) = watch::channel(Arc::new(Board::default()));
         let remembered = engine.remembered();
         let told = remembered.last().map_or(0, |event| event.id);
         let events = EventLog::begin(clock.now().as_millis(), remembered);
@@ -94,6 +107,7 @@ impl Runtime {
             told,
             series: Series::default(),
             messenger,
+            committer,
             recorder,
             mailbox,
             news,
@@ -102,6 +116,7 @@ impl Runtime {
             asked: BTreeMap::new(),
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
+            commands: BTreeMap::new(),
             last_shown: Timestamp::EPOCH,
             latest_proxies: None,
             crowd: Crowd::default(),
@@ -151,6 +166,7 @@ struct Worker {
     told: u64,
     series: Series,
     messenger: Messenger,
+    committer: Committer,
     recorder: Option<Recorder>,
     mailbox: Mailbox,
     news: Newsbox,
@@ -162,6 +178,8 @@ struct Worker {
     asked_in_vain: Timestamp,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
+    /// Commands that wait for something to be stored, as many as wait in the engine.
+    commands: BTreeMap<CommandTicket, oneshot::Sender<Done>>,
     started: Timestamp,
     last_shown: Timestamp,
     /// The latest view of the proxies, and when it was made.
@@ -224,12 +242,14 @@ impl Worker {
     fn carry_out(&mut self, order: Order, now: Timestamp) {
         match order {
             Order::Command { canary, verb, id, reply } => {
-                let answer = if self.engine.managed(&canary).is_some() {
-                    self.engine.command(&canary, command(verb), &id, now).map_err(Refusal::Conflict)
-                } else {
-                    Err(Refusal::NotFound(canary))
-                };
-                self.answers.push((reply, answer));
+                if self.engine.managed(&canary).is_none() {
+                    self.answers.push((reply, Err(Refusal::NotFound(canary))));
+                    return;
+                }
+                match self.engine.command(&canary, command(verb), &id, now) {
+                    Commanded::Done(answer) => self.answers.push((reply, answer.map_err(Refusal::Conflict))),
+                    Commanded::UnderWay(ticket) => drop(self.commands.insert(ticket, reply)),
+                }
             }
             Order::Answer(Answered { canary, ticket, answer, measured }) => {
                 if self.asked.get(&canary).is_some_and(|(asked, _)| *asked == ticket) {
@@ -240,6 +260,8 @@ impl Worker {
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
+            Order::Stored((id, Ok(()))) => self.engine.committed(id, now),
+            Order::Stored((id, Err(error))) => self.engine.refused(id, error, now),
         }
     }
 
@@ -253,6 +275,11 @@ impl Worker {
         if ready && self.engine.serves_anew() {
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
+        for (ticket, answer) in self.engine.replies() {
+            if let Some(reply) = self.commands.remove(&ticket) {
+                self.answers.push((reply, answer.map_err(Refusal::Conflict)));
+            }
+        }
         let told = self.engine.told();
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
             self.last_shown = now;
@@ -262,6 +289,7 @@ impl Worker {
         // Also without any: some may wait for room on the disk.
         self.engine.remember(&events, now);
         self.engine.store_texts(now);
+        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
         events.into_iter().for_each(|event| self.events.push(event));
         for (reply, answer) in self.answers.drain(..) {
             let _gone = reply.send(answer);
@@ -282,6 +310,10 @@ impl Worker {
         if let Some(recorder) = self.recorder.take() {
             self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
         }
+        // An abort that was just served is stored, too.
+        self.engine.tick(self.clock.now());
+        // Dropping the committer waits until they are carried out.
+        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
     }
 
     /// Puts the questions that are open and not on their way yet.

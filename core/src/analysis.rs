@@ -9,6 +9,7 @@ mod account;
 pub mod assessment;
 mod baseline;
 pub mod config;
+mod convex;
 pub mod dispersion;
 pub mod flow;
 pub mod guard;

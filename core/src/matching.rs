@@ -10,6 +10,8 @@ pub mod bucket;
 pub mod compile;
 pub mod division;
 #[cfg(feature = "compile")]
+mod entries;
+#[cfg(feature = "compile")]
 pub mod input;
 pub mod pattern;
 pub mod request;

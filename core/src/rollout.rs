@@ -20,18 +20,22 @@ pub mod event;
 pub mod invariant;
 pub mod plan;
 pub mod project;
+pub mod question;
+pub mod readiness;
 pub mod round;
 pub mod safety;
 pub mod state;
 pub mod step;
 mod words;
 
-pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Readiness, Severity};
+pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Severity};
 pub use plan::{
     Amendment, Handover, Hook, HookInput, HookKind, MetricInput, MetricSource, NoData, Pace, Plan, PlanError,
     PlanInput, PlanTerms, PlannedMetric, Share, Strategy,
 };
-pub use project::{Projection, Routes, project};
-pub use round::{Answer, Asked, Question, Round, Stage, Ticket, question};
+pub use project::{Projection, Revisions, Routes, project};
+pub use question::{Asked, Question, question};
+pub use readiness::Readiness;
+pub use round::{Answer, Round, Stage, Ticket};
 pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Step, step};

@@ -6,6 +6,8 @@
 pub mod clock;
 pub mod envoy;
 pub mod load;
+pub mod names;
+mod play;
 pub mod port;
 pub mod scene;
 pub mod service;

@@ -14,8 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 
 use crate::clock::now;
+use crate::names::{CANARY, PRIMARY};
 use crate::service::REVISION_HEADER;
-use crate::stage::{CANARY, PRIMARY};
 use crate::visitor::{FAILING_PATH, Visitor};
 
 /// Connections that users keep while they need none, where all come from one address. More are needed when requests wait, and

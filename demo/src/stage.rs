@@ -26,21 +26,12 @@ use wingbeat_xds_server::server;
 use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::envoy::{Binary, Envoy};
+use crate::names::{CANARY, HOST, NAME, NAMESPACE, PRIMARY};
 use crate::port::Port;
 use crate::scene::{Scenario, Scene};
 use crate::service::{Behaviour, Service};
 use crate::visitor;
 
-/// Namespace of the canary.
-pub const NAMESPACE: &str = "demo";
-/// Name of the canary and of its workload.
-pub const NAME: &str = "backend";
-/// Host of the requests.
-pub const HOST: &str = "backend.local";
-/// The revision that serves at first.
-pub const PRIMARY: &str = "1.4.0";
-/// The revision that is rolled out.
-pub const CANARY: &str = "1.4.1";
 /// The Listener that Envoy serves the service by.
 const LISTENER: &str = "public";
 /// Steps of an A/B test.
@@ -68,10 +59,11 @@ impl Stage {
         let control = TcpListener::bind(("127.0.0.1", 0)).await?;
         let control_address = control.local_addr()?;
 
-        let engine = Engine::open(Box::new(Memory::default()), random()?)?;
+        let mut memory = Memory::default();
+        let engine = Engine::load(&mut memory, random()?)?;
         let snapshots = Snapshots::of(engine.lineage());
         let setup = setup(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
-        let runtime = Runtime::start(engine, setup, snapshots.clone())?;
+        let runtime = Runtime::start(engine, Box::new(memory), setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();
         let intake = Arc::new(runtime.handle().clone());
         tokio::spawn(async move {

@@ -6,7 +6,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use wingbeat_core::id::{CanaryName, Rev, Revision, RolloutId};
 use wingbeat_core::rollout::{
     Amendment, Answer, Cause, Command, Event, Facts, Handover, HookInput, HookKind, MetricInput, MetricSource, NoData,
-    Pace, Phase, Plan, PlanInput, PlanTerms, Progress, Readiness, Routes, Share, State, Ticket, invariant, project,
+    Pace, Phase, Plan, PlanInput, PlanTerms, Progress, Projection, Readiness, Share, State, Ticket, invariant, project,
     question, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
@@ -228,7 +228,7 @@ struct World {
     now: Timestamp,
     late: Vec<Ticket>,
     /// What was served under a rev: never two things.
-    served: BTreeMap<Rev, Routes>,
+    served: BTreeMap<Rev, Projection>,
     /// Whose rollout a number is: never two.
     rollouts: BTreeMap<RolloutId, (Revision, Revision, u32)>,
 }
@@ -338,8 +338,8 @@ impl World {
 
     fn serve(&mut self, state: &State) {
         let served = project(state);
-        let before = self.served.entry(served.rev).or_insert_with(|| served.routes.clone());
-        assert_eq!(*before, served.routes, "a rev names one set of routes, served before a crash or after it");
+        let before = self.served.entry(served.rev).or_insert_with(|| served.clone());
+        assert_eq!(*before, served, "a rev names one set of routes, served before a crash or after it");
     }
 
     fn feed(&mut self, event: &Event) {
@@ -375,17 +375,21 @@ impl World {
 
 /// What holds of two states with an event between them, beyond [`invariant::broken`].
 fn holds_across(plan: &Plan, before: &State, event: &Event, after: &State) {
-    let (old, new) = (project(before).routes, project(after).routes);
+    let (old, new) = (project(before), project(after));
     let is_evidence = matches!(event, Event::Tick(_) | Event::Answer(..) | Event::RevSeen(_));
     if let (Phase::Failed { cause: Cause::RolledBack, primary, canary, .. }, true) = (&before.phase, is_evidence) {
         let Phase::Failed { primary: same_primary, canary: same_canary, .. } = &after.phase else {
             unsound(&format!("evidence undoes an abort: {event:?} from {before:?} to {after:?}"));
             return;
         };
-        assert_eq!((primary, canary, &old), (same_primary, same_canary, &new), "{event:?} changes what has failed");
+        assert_eq!(
+            (primary, canary, old.routes),
+            (same_primary, same_canary, new.routes),
+            "{event:?} changes what has failed"
+        );
     }
     if let Event::Tick(facts) = event {
-        let risen = new.canary_weight() > old.canary_weight();
+        let risen = new.routes.canary_weight() > old.routes.canary_weight();
         let harm = matches!(facts.verdict, Verdict::Rollback(_));
         let judged = matches!(before.phase, Phase::Progressing(_));
         assert!(!(harm && judged) || matches!(after.phase, Phase::Failed { .. }), "harm ends a rollout: {after:?}");

@@ -30,6 +30,7 @@ pub mod rollout;
 pub mod scale;
 pub mod traffic;
 pub mod users;
+pub mod watching;
 
 pub use line::{Effort, Line, Row};
 

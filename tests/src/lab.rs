@@ -12,8 +12,9 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::rollout::{Plan, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::names::{CANARY, NAMESPACE, PRIMARY};
 use wingbeat_demo::scene::{Scenario, Scene};
-use wingbeat_demo::stage::{CANARY, NAMESPACE, PRIMARY, Stage};
+use wingbeat_demo::stage::Stage;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::{AccessLog, Listener, Retries};
 

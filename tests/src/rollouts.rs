@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use wingbeat_control::view::CanaryView;
-use wingbeat_controller::handle::Verb;
+use wingbeat_controller::verb::Verb;
 use wingbeat_demo::clock::now;
 use wingbeat_demo::load::Load;
 use wingbeat_demo::service::{Behaviour, Service};

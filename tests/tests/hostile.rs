@@ -11,9 +11,10 @@ use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::names::{CANARY, HOST, PRIMARY};
 use wingbeat_demo::scene::{Scenario, Scene};
 use wingbeat_demo::service::Behaviour;
-use wingbeat_demo::stage::{CANARY, HOST, PRIMARY, Stage};
+use wingbeat_demo::stage::Stage;
 use wingbeat_e2e::lab::{Lab, Test, answered_by, bytes};
 use wingbeat_e2e::{reached, send};
 

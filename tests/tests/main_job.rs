@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::names::{CANARY, HOST, PRIMARY};
 use wingbeat_demo::scene::{Outcome, Scenario, Scene};
 use wingbeat_demo::service::{Behaviour, Service};
-use wingbeat_demo::stage::{CANARY, HOST, PRIMARY, Stage};
+use wingbeat_demo::stage::Stage;
 use wingbeat_demo::summary::Ended;
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::reached;

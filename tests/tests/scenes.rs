@@ -5,8 +5,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use wingbeat_demo::names::{CANARY, PRIMARY};
 use wingbeat_demo::scene::{Outcome, Scenario, Scene, Sight};
-use wingbeat_demo::stage::{CANARY, PRIMARY};
 use wingbeat_test_support::reasons::{numbers, supports_its_claim};
 
 /// What the canary of the scene `latency` is late by: less than what makes a request overdue, or it would hang.

@@ -31,6 +31,7 @@ mod access;
 mod budget;
 mod connections;
 mod identity;
+mod service_names;
 mod services;
 mod shares;
 mod stream;

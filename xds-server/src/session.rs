@@ -172,7 +172,7 @@ impl Session {
                 (kind, self.of(kind).holding.refused().cloned().collect())
             }
         });
-        let (overdue, foreign) = (self.patience.overdue(), self.foreign());
+        let (overdue, foreign) = (self.patience.overdue(), self.origin.foreign(self.snapshot.as_deref()));
         self.told.changes(refused, overdue, foreign)
     }
 
@@ -225,7 +225,7 @@ impl Session {
             return Vec::new();
         }
         // A client that is sent nothing has nothing of it that would have to linger.
-        let was_held = self.is_held();
+        let was_held = self.origin.is_held(self.snapshot.as_deref());
         let old = self.snapshot.replace(snapshot.clone());
         for kind in Kind::ALL {
             let new = snapshot.of(kind);
@@ -368,7 +368,7 @@ impl Session {
     fn pump(&mut self) -> Vec<Response> {
         let mut responses = Vec::new();
         // What it lacks meanwhile stays due.
-        if self.snapshot.is_none() || self.is_held() {
+        if self.snapshot.is_none() || self.origin.is_held(self.snapshot.as_deref()) {
             return responses;
         }
         for kind in Kind::ALL {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod circles;
 mod constants;
 mod generate;
 mod layers;

@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use anyhow::bail;
-
-use crate::run::{cargo, say, succeed};
-use crate::simulate;
-
 use bench::Bench;
 use scene::Scene;
 use suite::Suite;
+
+use crate::run::{cargo, say, succeed};
+use crate::simulate;
 
 mod bench;
 mod by_name;
 mod counts;
 pub(crate) mod fuzz;
+mod layers;
 mod review;
 mod scene;
 mod start;
@@ -48,6 +48,8 @@ enum Proof {
     WarmStart,
     /// By simulated rollouts: the name of a table.
     Table(&'static str),
+    /// By what crates and files need of each other.
+    Layers,
     /// Tests and lines are counted.
     Counts,
 }
@@ -58,7 +60,7 @@ impl Proof {
         let benches = bench::BENCHES.iter().map(Self::Bench);
         let suites = suite::SUITES.iter().map(Self::Suite);
         let tables = TABLES.into_iter().map(Self::Table);
-        let shown = [Self::Review, Self::Fuzz, Self::Counts];
+        let shown = [Self::Review, Self::Fuzz, Self::Layers, Self::Counts];
         scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain(shown)
     }
 
@@ -71,6 +73,7 @@ impl Proof {
             Self::Fuzz => fuzz::NAME,
             Self::WarmStart => start::NAME,
             Self::Table(name) => name,
+            Self::Layers => layers::NAME,
             Self::Counts => "counts",
         }
     }
@@ -101,6 +104,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Fuzz => fuzz::run(root)?,
             Proof::WarmStart => start::warm(root)?,
             Proof::Table(name) => simulate::run(root, &[*name])?.1,
+            Proof::Layers => layers::run(root)?,
             Proof::Counts => counts::count(root)?,
         };
         if !holds {

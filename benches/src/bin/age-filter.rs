@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 use wingbeat_benches::{asked, memory, print, quantile, row};
-use wingbeat_controller::handle::Verb;
+use wingbeat_controller::verb::Verb;
 use wingbeat_demo::clock::now;
 use wingbeat_demo::service::Behaviour;
 use wingbeat_demo::visitor::ANYONE;

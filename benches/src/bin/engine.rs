@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
 use wingbeat_benches::{print, quantile};
-use wingbeat_control::engine::Engine;
+use wingbeat_control::immediate::Immediate;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::id::{CanaryName, Revision};
@@ -158,7 +158,7 @@ fn main() -> anyhow::Result<()> {
         [canaries, rollouts] if rollouts <= canaries => (*canaries, *rollouts),
         _ => anyhow::bail!("usage: engine [CANARIES ROLLOUTS]"),
     };
-    let mut engine = Engine::open(Box::new(Memory::default()), [7; 32])?;
+    let mut engine = Immediate::open(Box::new(Memory::default()), [7; 32])?;
     let mut now = Timestamp::from_millis(1_000_000_000);
     let mut setting_up = 0;
     cost(&mut setting_up, || -> anyhow::Result<()> {

@@ -7,8 +7,8 @@ use futures::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use wingbeat_controller::handle::Verb;
 use wingbeat_controller::http::{CommandBody, ErrorBody};
+use wingbeat_controller::verb::Verb;
 
 use super::{Name, ServerArgs};
 

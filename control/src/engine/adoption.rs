@@ -1,39 +1,31 @@
 //! Whether this state may take over proxies that have routes of another one (ADR 9).
 
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::rollout::{Command, Event, Phase, Severity, State};
+use wingbeat_core::rollout::{Event, Phase, Severity, State};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::client_event::{Happened, News};
 use wingbeat_xds_server::lineage::{Adoption, Lineage, Unadopted, Unmarked};
 use wingbeat_xds_server::version::Version;
 
 use crate::engine::canary::Canary;
+use crate::engine::commit::Purpose;
 use crate::engine::record::{OpenError, encode, entry, read};
 use crate::engine::roster::Roster;
 use crate::engine::{Engine, show};
-use crate::store::{Entries, Store, Write};
+use crate::store::{Entries, Write};
 
 /// Where the state's lineage is stored.
 const LINEAGE_KEY: &str = "lineage";
 
-/// Returns the lineage of a stored state: one that has none gets one, and what it served until now counts as its own. If
-/// that cannot be stored now, it is to be stored with the next change.
-pub(super) fn lineage(
-    store: &mut dyn Store,
-    entries: &Entries,
-    random: &[u8; 32],
-) -> Result<(Lineage, Option<Write>), OpenError> {
+/// Returns the lineage of a stored state, and what is to be stored of it: one that has none gets one, and what it served
+/// until now counts as its own.
+pub(super) fn lineage(entries: &Entries, random: &[u8; 32]) -> Result<(Lineage, Option<Write>), OpenError> {
     if let Some(lineage) = read::<Lineage>(entries, LINEAGE_KEY)? {
         return Ok((lineage, None));
     }
     let unmarked = if entries.is_empty() { Unmarked::Foreign } else { Unmarked::Own };
     let lineage = Lineage { id: Version::of([LINEAGE_KEY.as_bytes(), random]).get(), unmarked };
-    let write = encode(LINEAGE_KEY, &lineage);
-    let stored = write.as_ref().map(|write| store.commit(std::slice::from_ref(write)));
-    if let Some(Err(error)) = &stored {
-        tracing::error!(%error, "the state's lineage cannot be stored yet");
-    }
-    Ok((lineage, write.filter(|_| matches!(stored, Some(Err(_))))))
+    Ok((lineage, encode(LINEAGE_KEY, &lineage)))
 }
 
 /// Returns a canary's adoption in its next state. A rollout that ends in this state was decided here, by what proxies showed
@@ -106,38 +98,11 @@ impl Engine {
             let text = format!("Envoy {} came with routes of another state. {}", news.node, show::unadopted(canary));
             self.change_adoption(&name, Adoption::Contested);
             // Where it cannot be stored, proxies that come with such routes say it again after a restart.
-            if let Some(canary) = self.roster.get(&name) {
-                let _unstored = entry(&name, &canary.record()).and_then(|entry| self.store(&[entry], now));
+            if let Some(Ok(entry)) = self.roster.get(&name).map(|canary| entry(&name, &canary.record())) {
+                self.commits.put(Purpose::Note, vec![entry]);
             }
             self.say(&name, Severity::Warning, text, now);
         }
-    }
-
-    /// Carries a command out on a canary that is held. Returns nothing if it is as good as on any other.
-    pub(super) fn command_on_contested(
-        &mut self,
-        name: &CanaryName,
-        command: Command,
-        id: &str,
-        now: Timestamp,
-    ) -> Option<Result<(), String>> {
-        let canary = self.roster.get(name).filter(|canary| canary.is_contested())?;
-        match command {
-            Command::Approve => {}
-            Command::Promote | Command::Retry => return Some(Err(show::unadopted(canary))),
-            Command::Pause | Command::Resume | Command::Abort => return None,
-        }
-        let mut record = canary.record();
-        record.commands = canary.commands_with(id);
-        record.adoption = Adoption::Adopted;
-        let text = format!("Approved {name} by command: {} is its primary at all proxies", show::would_serve(canary));
-        if let Err(error) = entry(name, &record).and_then(|entry| self.store(&[entry], now)) {
-            return Some(Err(error.to_string()));
-        }
-        self.roster.change(name, |canary| canary.commands = record.commands);
-        self.change_adoption(name, Adoption::Adopted);
-        self.say(name, Severity::Normal, text, now);
-        Some(Ok(()))
     }
 
     fn change_adoption(&mut self, name: &CanaryName, adoption: Adoption) {

@@ -28,6 +28,7 @@ pub(super) use crate::engine::canary::node::Node;
 use wingbeat_api::setup::{Audience, Managed, Measure, cluster_name};
 
 use crate::engine::canary::uncounted::Uncounted;
+use crate::engine::commit::{Proposed, WaitingCommands};
 use crate::engine::limits::Limits;
 use crate::engine::record::{Readable, Record};
 use crate::recording::Recorded;
@@ -75,6 +76,12 @@ pub(super) struct Canary {
     pub(super) adoption: Adoption,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
+    /// The next step, while it is being stored.
+    pub(super) proposed: Option<Proposed>,
+    /// What was written since, and is taken over once it is.
+    pub(super) rewritten: Option<Box<Managed>>,
+    /// Commands that came since, and are carried out once it is.
+    pub(super) waiting_commands: WaitingCommands,
     /// What people were told of, and is not over.
     noticed: BTreeSet<About>,
     pub(super) assessed: Option<Assessment>,
@@ -151,6 +158,9 @@ impl Canary {
             first_rev,
             adoption,
             unstored: false,
+            proposed: None,
+            rewritten: None,
+            waiting_commands: WaitingCommands::new(),
             noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),
@@ -256,7 +266,7 @@ impl Canary {
     /// Returns how the host's requests find their arm, where not chance alone decides.
     pub(super) fn division(&self) -> Option<Division> {
         let share = match self.routes() {
-            Routes::Shared { share, .. } if !matches!(share, Share::Mirrored(_)) => share,
+            Routes::Shared { share } if !matches!(share, Share::Mirrored(_)) => share,
             Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => return None,
         };
         match &self.managed.audience {
@@ -352,7 +362,7 @@ impl Canary {
         self.asked = None;
         self.flow.changed(self.state.rev, now);
         self.ratios = None;
-        let Routes::Shared { share, .. } = self.routes() else { return };
+        let Routes::Shared { share } = self.routes() else { return };
         self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
             self.judge.step_started(self.judged_weight(share), now);
@@ -392,7 +402,7 @@ impl Canary {
             batch: self.recent.back()?.clone(),
         };
         let weight = match self.routes() {
-            Routes::Shared { share, .. } => self.judged_weight(share),
+            Routes::Shared { share } => self.judged_weight(share),
             Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
         };
         Some(Recorded {
@@ -449,7 +459,7 @@ impl Canary {
     }
 
     fn has_users(&self) -> bool {
-        matches!(self.routes(), Routes::Shared { share, .. } if share.has_users())
+        matches!(self.routes(), Routes::Shared { share } if share.has_users())
     }
 
     fn readiness(&self, revision: Option<&Revision>) -> Readiness {

@@ -99,9 +99,9 @@ impl World {
     }
 
     /// Returns the requests of primary and canary in so much time, on average.
-    fn expected(&self, routes: &Routes, span: Span) -> (f64, f64) {
+    fn expected(&self, routes: Routes, span: Span) -> (f64, f64) {
         let requests = self.rps * span.as_secs_f64();
-        let Routes::Shared { share, .. } = routes else { return (requests, 0.0) };
+        let Routes::Shared { share } = routes else { return (requests, 0.0) };
         let canary = match share {
             Share::Nothing | Share::Mirrored(_) => 0.0,
             Share::Weight(weight) => weight.fraction(),
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
 
     /// Draws what has happened since the report before.
     fn report(&mut self, tick: Span) {
-        let (primary, canary) = self.world.expected(&self.canary.routes(), tick);
+        let (primary, canary) = self.world.expected(self.canary.routes(), tick);
         let rev = self.canary.state.rev;
         for (arm, mean, answers) in
             [(Arm::Primary, primary, &self.world.before), (Arm::Canary, canary, &self.world.after)]
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
             self.steps.push(StepTaken { share, lasted: self.now.since(since), requests });
         }
         let share = match self.canary.routes() {
-            Routes::Shared { share, .. } if self.canary.is_judged() => share,
+            Routes::Shared { share } if self.canary.is_judged() => share,
             Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => Share::Nothing,
         };
         self.step = (self.canary.state.rev, share, self.now, 0);

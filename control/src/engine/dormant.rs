@@ -28,6 +28,14 @@ pub(super) struct Dormant {
     pub(super) away_since: Option<Timestamp>,
 }
 
+/// What is being written of those that are away.
+#[derive(Debug)]
+pub(super) struct Writing {
+    unstored: BTreeSet<CanaryName>,
+    noted: BTreeSet<CanaryName>,
+    obsolete: BTreeSet<String>,
+}
+
 /// All that are away.
 #[derive(Debug, Default)]
 pub(super) struct Dormants {
@@ -96,23 +104,50 @@ impl Dormants {
         !self.unstored.is_empty() || !self.noted.is_empty() || !self.obsolete.is_empty()
     }
 
-    /// Returns what is to be written: what is obsolete, records, and since when who is away.
-    pub(super) fn writes(&self) -> impl Iterator<Item = Write> + '_ {
+    /// Returns what is to be written: what is obsolete, records, and since when who is away. Nobody writes it again, unless
+    /// it is given back.
+    pub(super) fn write(&mut self) -> (Vec<Write>, Writing) {
         let records = self.unstored.iter().filter_map(|name| Some((name, self.all.get(name)?)));
         let records = records.filter_map(|(name, dormant)| entry(name, &dormant.record).ok());
         let since = |name: &CanaryName| encode(&away_key(name), &self.all.get(name)?.away_since?);
         let away = self.noted.iter().filter_map(since);
-        self.obsolete.iter().cloned().map(Write::Delete).chain(records).chain(away)
+        let writes = self.obsolete.iter().cloned().map(Write::Delete).chain(records).chain(away).collect();
+        let writing = Writing {
+            unstored: std::mem::take(&mut self.unstored),
+            noted: std::mem::take(&mut self.noted),
+            obsolete: std::mem::take(&mut self.obsolete),
+        };
+        (writes, writing)
     }
 
-    /// Notes that all of that is written.
-    pub(super) fn written(&mut self) {
-        self.obsolete.clear();
-        self.noted.clear();
-        for name in std::mem::take(&mut self.unstored) {
-            if let Some(dormant) = self.all.get_mut(&name) {
+    /// Notes that it is written.
+    pub(super) fn written(&mut self, writing: &Writing) {
+        for name in writing.unstored.iter().filter(|name| !self.unstored.contains(*name)) {
+            if let Some(dormant) = self.all.get_mut(name) {
                 dormant.unstored = false;
             }
+        }
+    }
+
+    /// Takes back what could not be written. What is configured again meanwhile is stored as such.
+    pub(super) fn not_written(&mut self, writing: Writing, is_configured: impl Fn(&CanaryName) -> bool) {
+        let Writing { unstored, noted, obsolete } = writing;
+        self.unstored.extend(unstored.into_iter().filter(|name| self.all.contains_key(name)));
+        self.noted.extend(noted.into_iter().filter(|name| self.all.contains_key(name)));
+        let is_gone = |key: &String| {
+            let name = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/'));
+            name.is_none_or(|(namespace, name)| {
+                let name = CanaryName::new(namespace, name);
+                !is_configured(&name) && !self.all.contains_key(&name)
+            })
+        };
+        self.obsolete.extend(obsolete.into_iter().filter(is_gone));
+    }
+
+    /// Keeps this record instead of the one that there was, if the canary is away.
+    pub(super) fn overwrite(&mut self, name: &CanaryName, record: Record) {
+        if let Some(dormant) = self.all.get_mut(name).filter(|dormant| !dormant.unstored) {
+            dormant.record = record;
         }
     }
 
@@ -154,19 +189,18 @@ mod tests {
         let mut dormants = Dormants::default();
         away(&mut dormants, 1);
         dormants.settle(days(0));
-        assert_eq!(dormants.writes().count(), 1, "since when it is away");
-        dormants.written();
+        assert_eq!(dormants.write().0.len(), 1, "since when it is away");
         away(&mut dormants, 2);
         dormants.settle(days(1));
         dormants.settle(days(30));
         assert!(dormants.all.contains_key(&name(1)));
-        dormants.written();
+        let (_, writing) = dormants.write();
+        dormants.written(&writing);
         dormants.settle(days(31));
         assert_eq!(dormants.all.keys().cloned().collect::<Vec<_>>(), [name(2)]);
         let deleted = ["away/prod/preview-1", "canary/prod/preview-1", "evidence/prod/preview-1"];
         let deleted = deleted.map(|key| Write::Delete(key.to_owned()));
-        assert_eq!(dormants.writes().collect::<Vec<_>>(), deleted);
-        dormants.written();
+        assert_eq!(dormants.write().0, deleted);
         assert!(!dormants.has_news());
     }
 
@@ -175,17 +209,16 @@ mod tests {
         let mut dormants = Dormants::default();
         away(&mut dormants, 1);
         dormants.settle(days(0));
-        dormants.written();
         assert!(dormants.wake(&name(1)).is_some());
         let deleted = Write::Delete("away/prod/preview-1".to_owned());
-        assert_eq!(dormants.writes().collect::<Vec<_>>(), [deleted], "who starts again finds it as it is");
+        assert_eq!(dormants.write().0, [deleted], "who starts again finds it as it is");
         away(&mut dormants, 1);
         dormants.settle(days(29));
         dormants.settle(days(58));
         assert!(dormants.all.contains_key(&name(1)));
         dormants.settle(days(60));
         assert!(dormants.wake(&name(1)).is_none());
-        let kept: Vec<Write> = dormants.writes().collect();
+        let kept: Vec<Write> = dormants.write().0;
         let deleted = ["away/prod/preview-1", "evidence/prod/preview-1"].map(|key| Write::Delete(key.to_owned()));
         assert_eq!(kept, deleted, "its record is written anew");
     }

@@ -1,13 +1,15 @@
 //! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
 //! written down.
 
-use wingbeat_core::id::CanaryName;
+use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::{Alert, AlertLevel, Asked, Event, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::{Canary, Heard};
+use crate::engine::commit::{Checkpointed, Purpose};
 use crate::engine::policy::{Unaware, Voices};
 use crate::engine::record::{encode, entry, evidence_key};
+use crate::engine::stepping::Fed;
 use crate::engine::{Alerted, BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, UNHEARD, WINDOWS_KEY, show};
 use crate::store::Write;
 
@@ -38,7 +40,7 @@ impl Engine {
                 let is_taken = canary.is_judged();
                 canary.observe(batch);
                 if self.records.is_on && is_taken {
-                    self.records.held.extend(canary.seen());
+                    self.records.hold(canary.seen());
                 }
                 self.policy_is_stale = true;
                 self.touched(&name);
@@ -64,9 +66,7 @@ impl Engine {
                 self.say(&name, Severity::Warning, "No Envoy takes configuration: nothing can be measured", now);
             }
         }
-        if now.since(self.last_checkpoint) >= CHECKPOINT_EVERY
-            && (self.reported_since_checkpoint || self.store.awaits_commit())
-        {
+        if now.since(self.last_checkpoint) >= CHECKPOINT_EVERY && self.reported_since_checkpoint {
             self.checkpoint(now);
         }
         if self.policy_is_stale {
@@ -76,6 +76,9 @@ impl Engine {
 
     /// Returns when [`Engine::tick`] is due next.
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        if !self.due.is_empty() {
+            return now;
+        }
         let busy = !self.roster.busy().is_empty();
         let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(REST) };
         self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
@@ -108,8 +111,8 @@ impl Engine {
             && let Some(answer) = canary.look(place, now)
         {
             let answer = self.weighed(name, open.ticket, answer, now);
-            if self.feed(name, &Event::Answer(open.ticket, answer), now).is_some() {
-                // It could not be stored; the question is still open, and the next sweep asks again.
+            if self.feed(name, &Event::Answer(open.ticket, answer), now) != Fed::Adopted {
+                // It is stored first. If it cannot be, the question is still open, and the next sweep asks again.
                 return;
             }
         }
@@ -129,18 +132,30 @@ impl Engine {
             return;
         }
         let unstored = self.roster.unstored().filter_map(|name| Some((name, self.roster.get(name)?)));
-        let entry = |(name, canary): (&CanaryName, &Canary)| Some((name.clone(), entry(name, &canary.record()).ok()?));
-        let (names, entries): (Vec<CanaryName>, Vec<Write>) = unstored.filter_map(entry).unzip();
-        if names.is_empty() || self.store(&entries, now).is_err() {
+        let entry = |(name, canary): (&CanaryName, &Canary)| {
+            Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
+        };
+        let (aborts, entries): (Vec<(CanaryName, Rev)>, Vec<Write>) = unstored.filter_map(entry).unzip();
+        let is_under_way = || self.commits.has(|purpose| matches!(purpose, Purpose::Aborts(_)));
+        if aborts.is_empty() || self.commits.refuse(now).is_some() || is_under_way() {
             return;
         }
-        for name in names {
-            let before = self.roster.get(&name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+        self.commits.put(Purpose::Aborts(aborts), entries);
+    }
+
+    /// Notes that these aborts are stored: filters need not count any more for them.
+    pub(super) fn aborts_are_stored(&mut self, aborts: Vec<(CanaryName, Rev)>) {
+        for (name, rev) in aborts {
+            let Some(canary) = self.roster.get(&name).filter(|canary| canary.unstored && canary.state.rev == rev)
+            else {
+                continue;
+            };
+            let before = canary.is_counted().then(|| canary.epoch());
             self.roster.change(&name, |canary| canary.unstored = false);
             self.follow_epoch(&name, before);
             self.touched(&name);
+            (self.routes_changed, self.policy_is_stale) = (true, true);
         }
-        (self.routes_changed, self.policy_is_stale) = (true, true);
     }
 
     /// Tells once of routes to a cluster that is missing.
@@ -161,14 +176,20 @@ impl Engine {
     }
 
     fn checkpoint(&mut self, now: Timestamp) {
+        let is_under_way = self.commits.has(|purpose| matches!(purpose, Purpose::Checkpoint(_)));
+        if is_under_way || self.commits.refuse(now).is_some() {
+            return;
+        }
         self.ledger.expire(now);
         let checkpoint = self.ledger.checkpoint();
         let id = checkpoint.id;
         self.last_checkpoint = now;
         // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
         // What is obsolete first: of a canary whose next rollout is on already, there is evidence again.
-        let mut writes: Vec<Write> = self.obsolete.iter().cloned().map(Write::Delete).collect();
-        writes.extend(self.dormant.writes());
+        let obsolete: Vec<String> = std::mem::take(&mut self.obsolete).into_iter().collect();
+        let mut writes: Vec<Write> = obsolete.iter().cloned().map(Write::Delete).collect();
+        let (of_dormant, dormant) = self.dormant.write();
+        writes.extend(of_dormant);
         for (key, worker) in &checkpoint.changed {
             writes.extend(encode(&format!("{LEDGER_PREFIX}{key}"), worker));
         }
@@ -182,15 +203,20 @@ impl Engine {
                 writes.extend(encode(&evidence_key(name), &evidence));
             }
         }
-        // What could not be written down, the filters keep.
-        if self.store(&writes, now).is_ok() {
-            self.dormant.written();
-            self.ledger.mark_durable(id);
-            self.obsolete.clear();
-            // Of workers that are not held any more, a checkpoint deletes so many.
-            self.reported_since_checkpoint = self.ledger.has_news();
-            self.records.release();
-        }
+        // What cannot be written down, the filters keep.
+        self.reported_since_checkpoint = false;
         self.records.relieve();
+        let recorded = self.records.mark();
+        let written = Checkpointed { ledger: id, obsolete, dormant, recorded };
+        self.commits.put(Purpose::Checkpoint(Box::new(written)), writes);
+    }
+
+    /// Notes that a checkpoint is stored.
+    pub(super) fn checkpointed(&mut self, written: &Checkpointed) {
+        self.dormant.written(&written.dormant);
+        self.ledger.mark_durable(written.ledger);
+        // Of workers that are not held any more, a checkpoint deletes so many.
+        self.reported_since_checkpoint |= self.ledger.has_news();
+        self.records.release_to(written.recorded);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::Engine;
+use crate::engine::commit::Purpose;
 use crate::engine::record::{Readable, encode, read};
 use crate::store::{Entries, Write};
 use crate::view::EventView;
@@ -34,6 +35,19 @@ impl Memoir {
         remembered.sort_by_key(|event| event.id);
         Self { remembered, ..Self::default() }
     }
+
+    /// Notes that what was handed in is stored.
+    pub(super) fn stored(&mut self) {
+        self.failed = None;
+    }
+
+    /// Takes back what could not be stored, but for what was written anew.
+    pub(super) fn not_stored(&mut self, writes: BTreeMap<String, Write>, now: Timestamp) {
+        self.failed = Some(now);
+        for (key, write) in writes {
+            self.unstored.entry(key).or_insert(write);
+        }
+    }
 }
 
 impl Engine {
@@ -48,14 +62,13 @@ impl Engine {
         let memoir = &mut self.memoir;
         memoir.unstored.extend(entries);
         let is_tried = memoir.failed.is_none_or(|failed| now.since(failed) >= TRY_AGAIN);
-        if memoir.unstored.is_empty() || !is_tried {
+        if memoir.unstored.is_empty() || !is_tried || self.commits.has(|purpose| matches!(purpose, Purpose::Events(_)))
+        {
             return;
         }
-        let writes: Vec<Write> = memoir.unstored.values().cloned().collect();
-        memoir.failed = self.store.commit(&writes).is_err().then_some(now);
-        if memoir.failed.is_none() {
-            memoir.unstored.clear();
-        }
+        let writes = std::mem::take(&mut memoir.unstored);
+        let entries = writes.values().cloned().collect();
+        self.commits.put(Purpose::Events(writes), entries);
     }
 }
 

@@ -14,15 +14,34 @@ const HELD: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) is_on: bool,
-    pub(super) held: Vec<Recorded>,
+    held: Vec<Recorded>,
+    /// How many were handed out before those that are held.
+    before: u64,
     released: Vec<Recorded>,
     losses: BTreeMap<CanaryName, Loss>,
 }
 
 impl Records {
+    /// Holds what a judge saw.
+    pub(super) fn hold(&mut self, recorded: impl IntoIterator<Item = Recorded>) {
+        self.held.extend(recorded);
+    }
+
+    /// Returns how many were held so far.
+    pub(super) fn mark(&self) -> u64 {
+        self.before.saturating_add(u64::try_from(self.held.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Hands out what was held when this was the mark.
+    pub(super) fn release_to(&mut self, mark: u64) {
+        let count = usize::try_from(mark.saturating_sub(self.before)).unwrap_or(usize::MAX).min(self.held.len());
+        self.before = self.before.max(mark);
+        self.released.extend(self.held.drain(..count));
+    }
+
     /// Hands out what is held.
     pub(super) fn release(&mut self) {
-        self.released.append(&mut self.held);
+        self.release_to(self.mark());
     }
 
     /// Hands out what is held if it is too much.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use wingbeat_api::setup::{Audience, Managed, Setup, cluster_name};
-use wingbeat_core::id::ClusterName;
-use wingbeat_core::rollout::{Routes, Share};
+use wingbeat_core::id::{Arm, ClusterName};
+use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 
 use crate::engine::canary::Canary;
+use crate::targets::Targets;
 
 /// What is served of one canary.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,11 +51,14 @@ pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>)
 
 fn host(canary: &Canary) -> Option<VirtualHost> {
     let plan = &canary.managed.plan;
-    let (split, filter) = match canary.routes() {
+    let Projection { routes, revisions, .. } = project(&canary.state);
+    let targets = Targets::of_revisions(plan, &revisions);
+    let (split, filter) = match routes {
         Routes::Nowhere => return None,
-        Routes::Settled(revision) => (Split::Single(cluster_name(plan, &revision)), canary.is_counted()),
-        Routes::Shared { primary, canary: under_judgement, share } => {
-            (split(canary, cluster_name(plan, &primary), cluster_name(plan, &under_judgement), share), true)
+        Routes::Settled(arm) => (Split::Single(targets.of(arm)?.clone()), canary.is_counted()),
+        Routes::Shared { share } => {
+            let (primary, under_judgement) = (targets.of(Arm::Primary)?, targets.of(Arm::Canary)?);
+            (split(canary, primary.clone(), under_judgement.clone(), share), true)
         }
     };
     Some(VirtualHost {

@@ -12,6 +12,7 @@ use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::outcome::Outcome;
+use wingbeat_core::rollout::Command;
 use wingbeat_core::rollout::{Pace, Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::convert;
@@ -24,6 +25,8 @@ use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::not_taken::NotTaken;
 
 use super::*;
+use crate::engine::commit::MOST_WAITING;
+use crate::immediate::Immediate;
 use crate::rollout_end::End;
 use crate::store::Write;
 use crate::store::memory::{Crash, Memory};
@@ -31,6 +34,7 @@ use crate::view::EventView;
 
 mod adoption;
 mod changes;
+mod commits;
 mod crashes;
 mod disk;
 mod epochs;
@@ -42,7 +46,7 @@ mod voices;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
 struct World {
-    engine: Engine,
+    engine: Immediate,
     store: Memory,
     now: Timestamp,
     sequence: u64,
@@ -54,7 +58,7 @@ struct World {
 }
 
 /// Reports as somebody on this machine does, where each node has a voice of its own.
-fn report(engine: &mut Engine, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
+fn report(engine: &mut Immediate, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
     engine.report(&request.node_id, request, now)
 }
 
@@ -123,7 +127,7 @@ impl World {
 
     fn over(store: Memory) -> Self {
         Self {
-            engine: Engine::open(Box::new(store.clone()), [1; 32]).unwrap(),
+            engine: Immediate::open(Box::new(store.clone()), [1; 32]).unwrap(),
             store,
             now: Timestamp::from_millis(1_000_000),
             sequence: 0,
@@ -136,7 +140,7 @@ impl World {
 
     /// The control plane dies and comes back over what it has stored.
     fn restart(self) -> Self {
-        Self { engine: Engine::open(Box::new(self.store.clone()), [2; 32]).unwrap(), ..self }
+        Self { engine: Immediate::open(Box::new(self.store.clone()), [2; 32]).unwrap(), ..self }
     }
 
     fn rollout(&mut self) {
@@ -397,7 +401,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
             metric: "lag".into(),
             origin: Origin::Inline,
             address: "http://127.0.0.1:9090".parse().unwrap(),
-            headers: Default::default(),
+            headers: http::HeaderMap::new(),
             query: "lag".into(),
             mode: SignalMode::Judge,
             range: Range { min: None, max: Some(5.0) },

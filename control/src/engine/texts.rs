@@ -8,6 +8,7 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::version::Version;
 
 use crate::engine::Engine;
+use crate::engine::commit::Purpose;
 use crate::engine::record::{OpenError, Readable, encode, read_or_leave_aside};
 use crate::store::{Entries, Write};
 
@@ -33,7 +34,7 @@ impl Readable for Vec<Part> {}
 pub(super) struct Texts {
     /// What an earlier process stored, if one ever did, until it is asked for.
     opened: Option<BTreeMap<String, Vec<Part>>>,
-    /// A digest of what is stored under each key.
+    /// A digest of what is stored under each key, or will be once what is under way is.
     stored: BTreeMap<String, Version>,
     unstored: BTreeMap<String, Write>,
     failed: Option<Timestamp>,
@@ -56,6 +57,25 @@ impl Texts {
             texts.opened = Some(opened);
         }
         Ok(texts)
+    }
+
+    /// Notes that what was handed in is stored.
+    pub(super) fn stored(&mut self) {
+        self.failed = None;
+    }
+
+    /// Takes back what could not be stored, but for what was written anew. It is not known what is there instead.
+    pub(super) fn not_stored(&mut self, writes: Vec<Write>, now: Timestamp) {
+        self.failed = Some(now);
+        for write in writes {
+            let key = write.key().clone();
+            match &write {
+                Write::Put(..) => drop(self.stored.remove(&key)),
+                // What is to be deleted is there.
+                Write::Delete(_) => drop(self.stored.insert(key.clone(), Version::of([]))),
+            }
+            self.unstored.entry(key).or_insert(write);
+        }
     }
 
     /// Takes the texts that are in force, to store what changed.
@@ -101,20 +121,17 @@ impl Engine {
     pub fn store_texts(&mut self, now: Timestamp) {
         let texts = &mut self.texts;
         let is_tried = texts.failed.is_none_or(|failed| now.since(failed) >= TRY_AGAIN);
-        if texts.unstored.is_empty() || !is_tried {
+        if texts.unstored.is_empty() || !is_tried || self.commits.has(|purpose| matches!(purpose, Purpose::Texts(_))) {
             return;
         }
-        let writes: Vec<Write> = texts.unstored.values().cloned().collect();
-        texts.failed = self.store.commit(&writes).is_err().then_some(now);
-        if texts.failed.is_none() {
-            texts.unstored.clear();
-            for write in writes {
-                match write {
-                    Write::Put(key, content) => texts.stored.insert(key, Version::of([content.as_slice()])),
-                    Write::Delete(key) => texts.stored.remove(&key),
-                };
-            }
+        let writes: Vec<Write> = std::mem::take(&mut texts.unstored).into_values().collect();
+        for write in &writes {
+            match write {
+                Write::Put(key, content) => texts.stored.insert(key.clone(), Version::of([content.as_slice()])),
+                Write::Delete(key) => texts.stored.remove(key),
+            };
         }
+        self.commits.put(Purpose::Texts(writes.clone()), writes);
     }
 }
 
@@ -123,6 +140,7 @@ mod tests {
     use wingbeat_api::setup::Setup;
 
     use super::*;
+    use crate::immediate::Immediate;
     use crate::store::Store as _;
     use crate::store::memory::Memory;
 
@@ -133,7 +151,7 @@ mod tests {
     }
 
     fn opened(store: &Memory) -> Option<Vec<(String, String)>> {
-        let texts = Engine::open(Box::new(store.clone()), [7; 32]).unwrap().texts()?;
+        let texts = Immediate::open(Box::new(store.clone()), [7; 32]).unwrap().texts()?;
         Some(texts.into_iter().map(|(file, mut parts)| (file, parts.remove(0).text)).collect())
     }
 
@@ -146,7 +164,7 @@ mod tests {
         let store = Memory::default();
         let now = |seconds| Timestamp::EPOCH.plus(Span::from_secs(seconds));
         assert_eq!(opened(&store), None, "nothing was ever stored");
-        let mut engine = Engine::open(Box::new(store.clone()), [7; 32]).unwrap();
+        let mut engine = Immediate::open(Box::new(store.clone()), [7; 32]).unwrap();
         engine.configure(setup(&[("a", "1"), ("b", "1")]), now(1));
         store.set_full(true);
         engine.store_texts(now(1));
@@ -170,7 +188,7 @@ mod tests {
     #[test]
     fn more_text_than_there_is_room_for_is_not_stored() {
         let mut store = Memory::default();
-        let mut engine = Engine::open(Box::new(store.clone()), [7; 32]).unwrap();
+        let mut engine = Immediate::open(Box::new(store.clone()), [7; 32]).unwrap();
         let large = "x".repeat(MOST_BYTES / 2);
         engine.configure(setup(&[("a", &large), ("b", &large), ("c", "1")]), Timestamp::EPOCH);
         engine.store_texts(Timestamp::EPOCH);

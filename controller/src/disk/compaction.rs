@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use wingbeat_control::store::{StoreError, Write};
 
-use super::{ENTRIES, Kept, Open, create, place, refused, write, write_error};
+use super::database::{ENTRIES, Kept, Open, create, place, refused, write, write_error};
 
 /// Bytes of a file that is never too large. A new one takes a tenth.
 const LEAST: u64 = 1 << 20;

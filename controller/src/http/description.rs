@@ -8,6 +8,7 @@ use wingbeat_api::Problem;
 use wingbeat_api::number::Number;
 use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
 use wingbeat_control::engine::Engine;
+use wingbeat_control::store::Entries;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_control::view::{
     AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ProxyRouteView, ProxyView, RefusalView,
@@ -181,8 +182,10 @@ fn setup() -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_answered_is_what_is_described() {
-    let engine = Engine::open(Box::new(Memory::default()), [1; 32]).unwrap();
-    let runtime = Runtime::start(engine, setup(), wingbeat_xds_server::store::Store::default()).unwrap();
+    let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
+    let runtime =
+        Runtime::start(engine, Box::new(Memory::default()), setup(), wingbeat_xds_server::store::Store::default())
+            .unwrap();
     let handle = runtime.handle().clone();
     let mut board = handle.watch();
     board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();

@@ -116,6 +116,7 @@ mod tests {
     use tokio::net::TcpStream;
     use wingbeat_api::setup::Setup;
     use wingbeat_control::engine::Engine;
+    use wingbeat_control::store::Entries;
     use wingbeat_control::store::memory::Memory;
 
     use super::*;
@@ -124,8 +125,14 @@ mod tests {
 
     /// A port with room for so many connections.
     async fn port(bounds: Bounds) -> (Runtime, std::net::SocketAddr) {
-        let engine = Engine::open(Box::new(Memory::default()), [1; 32]).unwrap();
-        let runtime = Runtime::start(engine, Setup::default(), wingbeat_xds_server::store::Store::default()).unwrap();
+        let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
+        let runtime = Runtime::start(
+            engine,
+            Box::new(Memory::default()),
+            Setup::default(),
+            wingbeat_xds_server::store::Store::default(),
+        )
+        .unwrap();
         let api =
             Api { handle: runtime.handle().clone(), token: None, hosts: Arc::default(), readers: Readers::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

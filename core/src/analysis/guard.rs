@@ -283,3 +283,17 @@ pub(crate) fn with_hangs(arms: &Arms) -> Split {
         primary: arms.primary.judged_and_hangs(),
     }
 }
+
+/// Where the limit of errors comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LimitFrom {
+    /// The document.
+    #[default]
+    Document,
+    /// What the primary failed before, several times.
+    Before,
+    /// What must be detected at least.
+    MustDetect,
+    /// What a canary may fail without any primary.
+    MostBearable,
+}

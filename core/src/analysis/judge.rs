@@ -19,7 +19,7 @@ pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, OnOnePod};
 
 use super::account::{Account, Slow};
 use super::baseline::Baseline;
-use super::guard::{self, with_hangs};
+use super::guard::{self, LimitFrom, with_hangs};
 use super::interval::RatioInterval;
 use super::jackknife::Jackknife;
 use super::pairing::{Pairing, Ready};
@@ -143,20 +143,6 @@ struct Crossed {
     /// Why, as it was then.
     #[serde(default)]
     reason: String,
-}
-
-/// Where the limit of errors comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum LimitFrom {
-    /// The document.
-    #[default]
-    Document,
-    /// What the primary failed before, several times.
-    Before,
-    /// What must be detected at least.
-    MustDetect,
-    /// What a canary may fail without any primary.
-    MostBearable,
 }
 
 impl Judge {

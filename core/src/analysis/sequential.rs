@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::power::{Line, least};
+use super::convex::{Line, least};
 use crate::time::Span;
 
 /// A fresh copy of a harm test starts so often, by the time in which there was something to test: a fault that begins late

@@ -8,8 +8,7 @@ use core::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 use super::account::Lately;
-use super::guard::{self, with_hangs};
-use super::judge::LimitFrom;
+use super::guard::{self, LimitFrom, with_hangs};
 use super::latency::Beyond;
 use super::outcome_mix::Kind;
 use super::sequential::{Split, count};

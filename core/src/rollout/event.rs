@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
+use super::readiness::Readiness;
 use super::round::{Answer, Ticket};
 use crate::id::{Rev, Revision};
 use crate::verdict::{Counted, Verdict};
@@ -46,20 +47,6 @@ pub struct Facts {
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
-}
-
-/// Whether a workload can serve.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Readiness {
-    /// It can.
-    Ready,
-    /// It cannot yet.
-    NotReady {
-        /// Why.
-        reason: String,
-        /// True if waiting longer will not help.
-        hopeless: bool,
-    },
 }
 
 /// What can be commanded.
@@ -136,12 +123,5 @@ impl Facts {
             uncounted: false,
             intact: true,
         }
-    }
-}
-
-impl Readiness {
-    /// Returns true if the workload can serve.
-    pub const fn is_ready(&self) -> bool {
-        matches!(self, Self::Ready)
     }
 }

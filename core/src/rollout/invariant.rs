@@ -3,7 +3,7 @@
 use super::event::{Command, Event};
 use super::plan::{Handover, Plan, Share};
 use super::project::{Routes, project};
-use super::round::question;
+use super::question::question;
 use super::safety::may_abort_unstored;
 use super::state::{Phase, State};
 use crate::weight::BasisPoints;
@@ -15,16 +15,16 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (after.rev >= before.rev, "the rev never falls"),
         (after.rollout >= before.rollout, "the number of the rollout never falls"),
         (after.changed >= before.changed, "time never runs backwards"),
-        ((new.rev == old.rev) == (new.routes == old.routes), "routes change with the rev, and only with it"),
+        ((new.rev == old.rev) == new.serves_as(&old), "routes change with the rev, and only with it"),
         (
             new.rev == old.rev || new.rev == old.rev.next() || leaves_one_out(before, after),
             "a step raises the rev by one; only the first routes after a restart leave out an abort's",
         ),
         (
-            !matches!(event, Event::Command(Command::Abort)) || !has_canary(&new.routes) || is_refused(before, after),
+            !matches!(event, Event::Command(Command::Abort)) || !has_canary(new.routes) || is_refused(before, after),
             "an abort takes everything from the canary at once, or is refused",
         ),
-        (!rises(&old.routes, &new.routes) || may_rise(event), "only time and answers raise the canary's share"),
+        (!rises(old.routes, new.routes) || may_rise(event), "only time and answers raise the canary's share"),
         (
             skips_nothing(plan, before, after),
             "a rollout goes up one position at a time, and back only to the first weight",
@@ -66,15 +66,15 @@ fn stands(before: &State, after: &State) -> bool {
             | Phase::Succeeded { .. }),
         ) => {
             let same_phase = core::mem::discriminant(old) == core::mem::discriminant(new);
-            same_phase && before.rollout == after.rollout && project(before).routes == project(after).routes
+            same_phase && before.rollout == after.rollout && project(before).serves_as(&project(after))
         }
     }
 }
 
-const fn has_canary(routes: &Routes) -> bool {
+const fn has_canary(routes: Routes) -> bool {
     match routes {
         Routes::Nowhere | Routes::Settled(_) => false,
-        Routes::Shared { share, .. } => share.has_users() || matches!(share, Share::Mirrored(_)),
+        Routes::Shared { share } => share.has_users() || matches!(share, Share::Mirrored(_)),
     }
 }
 
@@ -88,9 +88,9 @@ fn is_refused(before: &State, after: &State) -> bool {
     before == after
 }
 
-fn rises(old: &Routes, new: &Routes) -> bool {
+fn rises(old: Routes, new: Routes) -> bool {
     match new {
-        Routes::Shared { share, .. } => share.shown() > old.canary_weight(),
+        Routes::Shared { share } => share.shown() > old.canary_weight(),
         Routes::Nowhere | Routes::Settled(_) => false,
     }
 }

@@ -1,9 +1,5 @@
 //! Rounds: one look at a rollout, as a list of things to be asked one after another.
 //!
-//! What is asked is no effect of a step but a [`question`] of the state, which the caller derives as often as it
-//! likes and puts to hooks and metrics. After a crash the same question is simply put again; hooks must bear that, as
-//! they must with Flagger. An answer carries the [`Ticket`] of its question, and late ones are dropped.
-//!
 //! ```text
 //!  rollback hooks ► failed checks? ► pre-rollout or rollout hooks ► metrics ► the judge ► gate ► next position
 //! ```
@@ -13,7 +9,6 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{HookKind, Pace, Plan};
-use super::state::{Ended, Phase, Progress, State, Waiting};
 use crate::id::RolloutId;
 use crate::time::Timestamp;
 
@@ -47,34 +42,14 @@ pub enum Stage {
     Judge,
 }
 
-/// What is asked at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// Comes back with the answer.
-    pub ticket: Ticket,
-    /// What is asked.
-    pub asked: Asked,
-    /// The phase that hooks are told.
-    pub phase: &'static str,
-}
-
-/// Whom a question goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// The hook in this place of the spec's list.
-    Hook(usize),
-    /// The metric in this place of the plan's list.
-    Metric(usize),
-}
-
 /// Names a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
-    rollout: RolloutId,
-    round: u64,
-    stage: Stage,
+    pub(super) rollout: RolloutId,
+    pub(super) round: u64,
+    pub(super) stage: Stage,
     /// Digest of what the plan asks: places name something else once hooks or metrics changed.
-    asks: u64,
+    pub(super) asks: u64,
 }
 
 /// What came of a question.
@@ -90,36 +65,6 @@ pub enum Answer {
     /// What was counted is next to nothing, with what is missing: it has neither passed nor failed, and the next look
     /// asks again.
     TooFew(String),
-}
-
-/// Returns what is asked in this state, if anything.
-pub fn question(plan: &Plan, state: &State) -> Option<Question> {
-    let (round, stage) = match &state.phase {
-        Phase::Waiting(Waiting { round, .. }) | Phase::Progressing(Progress { round, .. })
-            if round.is_outdated(plan) =>
-        {
-            return None;
-        }
-        // What is suspended begins nothing and does not move on: nobody is asked whether it may.
-        Phase::Waiting(_) | Phase::Progressing(_) if plan.is_suspended() => return None,
-        Phase::Waiting(waiting) => (waiting.round.number, waiting.round.stage),
-        Phase::Progressing(progress) if progress.paused => return None,
-        Phase::Progressing(progress) => (progress.round.number, progress.round.stage),
-        Phase::Succeeded { ended, .. } | Phase::Failed { ended, .. } => match ended {
-            Ended::Asking(place) => (u64::MAX, Stage::Hook(HookKind::PostRollout, *place)),
-            Ended::Quiet => return None,
-        },
-        Phase::Initializing | Phase::Initialized { .. } | Phase::Promoting(_) | Phase::Finalising { .. } => {
-            return None;
-        }
-    };
-    let asked = match stage {
-        Stage::Over | Stage::Entered | Stage::Judge => return None,
-        Stage::Hook(kind, place) => Asked::Hook(plan.hooks(kind).nth(place)?.0),
-        Stage::Metric(place) => Asked::Metric(plan.metrics().find(|(at, _)| *at == place)?.0),
-    };
-    let ticket = Ticket { rollout: state.rollout, round, stage, asks: plan.asks() };
-    Some(Question { ticket, asked, phase: state.phase.as_str() })
 }
 
 impl Round {

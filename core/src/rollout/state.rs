@@ -4,8 +4,8 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Readiness;
 use super::plan::{Handover, Share};
+use super::readiness::Readiness;
 use super::round::{Round, Stage};
 use crate::id::{Rev, Revision, RolloutId};
 use crate::time::{Span, Timestamp};

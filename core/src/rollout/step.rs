@@ -40,7 +40,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
         Event::RevSeen(_) => {}
     }
     let Taking { state: mut next, effects, .. } = taken;
-    if project(&next).routes != project(state).routes {
+    if !project(&next).serves_as(&project(state)) {
         next.rev = match event {
             // Proxies have these routes already.
             Event::RevSeen(seen) if *seen > state.rev => *seen,

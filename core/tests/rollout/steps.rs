@@ -1,12 +1,12 @@
 //! What ends a step, what holds it, and what is out of order.
 
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, Handover, HookKind, PlanInput, Routes};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, Handover, HookKind, PlanInput};
 use wingbeat_core::time::Span;
 use wingbeat_core::verdict::{Counted, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running, settled};
 
 #[test]
 fn a_step_lasts_its_interval_of_flowing_time() {
@@ -171,7 +171,7 @@ fn harm_ends_the_rollout_at_once() {
     let rev = world.state.rev;
     world.verdict(harm());
     assert_eq!(world.texts, ["Rolling back backend.prod the canary fails", "Canary failed! Scaling down backend.prod"]);
-    assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
+    assert_eq!(world.served(), settled("1"));
     assert_eq!(world.state.rev, rev.next());
     // Seen again, the failed revision starts nothing; a retry does, with a budget of its own.
     let before = world.state.clone();
@@ -352,7 +352,7 @@ fn a_promotion_that_fails_stays_on_the_canary_when_there_is_no_way_back() {
         world.facts.intact = intact;
         world.interval();
         assert_eq!(world.phase(), "Failed");
-        assert_eq!(world.routes(), Routes::Settled(Revision::new(serves)));
+        assert_eq!(world.served(), settled(serves));
     }
 }
 

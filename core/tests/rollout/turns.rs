@@ -3,12 +3,12 @@
 use wingbeat_core::id::{Rev, Revision};
 use wingbeat_core::rollout::{
     AlertLevel, Answer, Cause, Command, Effect, Event, HookInput, HookKind, Pace, Phase, Plan, PlanInput, Readiness,
-    Routes, Strategy, question, safety,
+    Revisions, Strategy, project, question, safety,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running, settled};
 
 /// It did not succeed, and whoever listens is told that nobody promoted anything (B17).
 #[test]
@@ -20,7 +20,7 @@ fn a_change_that_is_taken_back_ends_its_rollout_without_promotion() {
     world.tick();
     world.take_texts();
     world.feed(&revision("1"));
-    assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
+    assert_eq!(world.served(), settled("1"));
     assert!(matches!(&world.state.phase, Phase::Failed { cause: Cause::TakenBack, .. }), "{:?}", world.state.phase);
     world.settle();
     assert_eq!(
@@ -78,8 +78,8 @@ fn a_new_revision_in_mid_run_starts_over() {
         ]
     );
     assert_eq!(world.state.rollout, rollout.next());
-    let Routes::Shared { primary, canary, .. } = world.routes() else { panic!("a rollout is on") };
-    assert_eq!((primary.as_str(), canary.as_str()), ("1", "3"));
+    let Revisions { primary, canary } = project(&world.state).revisions;
+    assert_eq!((primary, canary), (Some(Revision::new("1")), Some(Revision::new("3"))));
 }
 
 #[test]

@@ -1,16 +1,15 @@
 //! Ways of a rollout from its beginning to its end, as plans say.
 
-use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{AlertLevel, Event, Facts, Handover, NoData, Pace, PlanInput, Readiness, Routes, Share};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, harm, input, percent, revision, running};
+use crate::world::{World, advance, by_checks, harm, input, percent, revision, running, settled};
 
 #[test]
 fn the_first_revision_serves_without_a_rollout() {
     let world = World::new(&input());
-    assert_eq!(world.routes(), Routes::Settled(Revision::new("1")));
+    assert_eq!(world.served(), settled("1"));
     assert_eq!(world.phase(), "Initialized");
 }
 
@@ -45,7 +44,7 @@ fn a_healthy_canary_takes_the_guides_way() {
             .map(str::to_owned),
         );
         assert_eq!(world.texts, expected);
-        assert_eq!(world.routes(), Routes::Settled(Revision::new("2")));
+        assert_eq!(world.served(), settled("2"));
         if input.pace == Pace::Checks {
             // Flagger's timeline, after the detection: ten weights, Copying, Routing, Completed, one tick each.
             assert_eq!(intervals, 13);
@@ -67,7 +66,7 @@ fn a_b_tests_count_their_iterations() {
     world.feed(&revision("2"));
     world.interval();
     assert_eq!(world.weight(), percent(100), "as the guide shows it");
-    assert!(matches!(world.routes(), Routes::Shared { share: Share::Matched, .. }));
+    assert!(matches!(world.routes(), Routes::Shared { share: Share::Matched }));
     let rev = world.state.rev;
     for _ in 0..13 {
         world.interval();
@@ -95,7 +94,7 @@ fn an_a_b_test_by_evidence_first_measures_the_primary_for_an_interval() {
     let mut world = World::new(&input);
     world.feed(&revision("2"));
     let share = |world: &World| match world.routes() {
-        Routes::Shared { share, .. } => share,
+        Routes::Shared { share } => share,
         other @ (Routes::Nowhere | Routes::Settled(_)) => panic!("{other:?}"),
     };
     for _ in 0..3 {
@@ -204,7 +203,7 @@ fn mirroring_comes_before_the_first_weight() {
     let mut world = World::new(&PlanInput { mirror: true, mirror_weight: Some(30), ..by_checks() });
     world.feed(&revision("2"));
     world.interval();
-    assert!(matches!(world.routes(), Routes::Shared { share: Share::Mirrored(share), .. } if share == percent(30)));
+    assert!(matches!(world.routes(), Routes::Shared { share: Share::Mirrored(share) } if share == percent(30)));
     world.interval();
     assert_eq!(
         world.texts[2..],
@@ -268,7 +267,7 @@ fn a_suspected_canary_takes_over_nothing_more() {
     world.facts.suspect = true;
     world.interval();
     world.verdict(harm());
-    assert_eq!((world.phase(), world.routes()), ("Failed", Routes::Settled(Revision::new("1"))));
+    assert_eq!((world.phase(), world.served()), ("Failed", settled("1")));
 }
 
 /// A fault that shows under load, when the canary has most of the requests already.
@@ -290,7 +289,7 @@ fn a_canary_that_breaks_while_it_takes_over_by_steps_is_rolled_back() {
     let mut world = promoting(Handover::Relabel);
     assert_eq!(world.weight(), percent(70));
     world.tick();
-    assert_eq!((world.phase(), world.routes()), ("Failed", Routes::Settled(Revision::new("1"))));
+    assert_eq!((world.phase(), world.served()), ("Failed", settled("1")));
     assert!(world.texts[0].contains("the canary fails"), "{:?}", world.texts);
     // The revision that served before lost its endpoints: nothing is better than what is.
     let mut world = promoting(Handover::Relabel);
@@ -372,5 +371,5 @@ fn analysis_can_be_skipped() {
             "Promotion completed! Canary analysis was skipped for backend.prod",
         ]
     );
-    assert_eq!(world.routes(), Routes::Settled(Revision::new("2")));
+    assert_eq!(world.served(), settled("2"));
 }

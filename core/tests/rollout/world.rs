@@ -183,6 +183,15 @@ impl World {
         project(&self.state).routes
     }
 
+    /// The revision that all requests go to, if they do.
+    pub(crate) fn served(&self) -> Option<Revision> {
+        let projection = project(&self.state);
+        match projection.routes {
+            Routes::Settled(arm) => projection.revisions.of(arm).cloned(),
+            Routes::Nowhere | Routes::Shared { .. } => None,
+        }
+    }
+
     pub(crate) fn phase(&self) -> &'static str {
         self.state.phase.as_str()
     }
@@ -229,4 +238,9 @@ pub(crate) fn running() -> World {
     world.tick();
     world.take_texts();
     world
+}
+
+/// What [`World::served`] returns where all requests go to this revision.
+pub(crate) fn settled(revision: &str) -> Option<Revision> {
+    Some(Revision::new(revision))
 }

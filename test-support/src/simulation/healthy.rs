@@ -10,17 +10,12 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::simulation::draw::Draw;
 use crate::simulation::line::{Line, Row, Tally, each};
-use crate::simulation::rollout::{Rollout, Watched, World, shipped};
+use crate::simulation::rollout::{Watched, shipped};
 use crate::simulation::traffic::{Answers, Besides, Law, Traffic, Wave, with_latency};
 use crate::simulation::users;
+use crate::simulation::watching::{ALPHA, REQUESTS, above_alpha, rolled_back, watched};
 
 const NAME: &str = "judge-false";
-
-/// Canary requests of each rollout: 1,000 s at 1,000 requests a second, of which the canary has 5 %.
-pub const REQUESTS: u64 = 50_000;
-
-/// The promise: so many rollouts of healthy canaries are rolled back.
-const ALPHA: f64 = 0.001;
 
 const RPS: f64 = 1_000.0;
 
@@ -28,20 +23,6 @@ const LAW: Law = Law::of(20_000.0);
 
 /// Workers whose pools to the canary are cold.
 const WORKERS: u64 = 10_000;
-
-/// Returns what became of healthy canaries in these worlds.
-pub fn watched<W: World>(runs: u64, config: &JudgeConfig, world: impl Fn(u64) -> W + Sync) -> Vec<Watched> {
-    each(runs, |seed| {
-        let mut rollout = Rollout::new(world(seed), config.clone());
-        rollout.step(5);
-        rollout.watch(REQUESTS)
-    })
-}
-
-/// Returns how many were rolled back.
-pub fn rolled_back(watched: &[Watched]) -> Tally {
-    Tally::of(&watched.iter().map(|one| one.rolled_back.is_some()).collect::<Vec<_>>())
-}
 
 fn suspected(watched: &[Watched]) -> Tally {
     Tally::of(&watched.iter().map(|one| one.suspected).collect::<Vec<_>>())
@@ -234,10 +215,4 @@ pub fn matched_users(runs: u64) -> Remedied {
     let absolute = JudgeConfig { comparison: Comparison::Absolute, ..shipped() };
     let on = rolled_back(&watched(runs, &absolute, world));
     Remedied::new("A/B: matched users have 2 % errors, the others 1 %; remedy: absolute limits", off, on)
-}
-
-/// Says by how much a rate is above α, where it surely is.
-pub fn above_alpha(tally: Tally) -> String {
-    let (low, _) = tally.interval();
-    if low > ALPHA { format!(", {:.0} × α", tally.rate() / ALPHA) } else { String::new() }
 }

@@ -8,10 +8,10 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_core::weight::BasisPoints;
 
 use crate::simulation::draw::Draw;
-use crate::simulation::healthy::{REQUESTS, above_alpha, rolled_back, watched};
 use crate::simulation::line::{Effort, Line, Tally, each, quantile};
 use crate::simulation::rollout::{Rollout, World, shipped};
 use crate::simulation::traffic::{batch, counts};
+use crate::simulation::watching::{REQUESTS, above_alpha, rolled_back, watched};
 
 const RPS: f64 = 1_000.0;
 

@@ -24,7 +24,7 @@ use crate::server::access::Cause;
 use crate::server::budget::Budget;
 use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
-use crate::server::{Gate, Intake, MAX_REQUEST, Peer, peer_of, services};
+use crate::server::{Gate, Intake, MAX_REQUEST, Peer, peer_of, service_names};
 use crate::session::{self, Changes, Dialect, Memory, Names, Session};
 use crate::store::Store;
 
@@ -133,7 +133,7 @@ impl<I: Intake> Open<I> {
         let intake = self.gate.intake.clone();
         let number = self.number;
         let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
-        let service = services::name(self.only);
+        let service = service_names::name(self.only);
         tracing::info!(node = node.id, stream = number, peer = %self.peer, service, "Envoy connected");
         tell(Happened::Connected { voice, node_cluster: node.cluster.clone() });
         let mut session = Session::new(M::DIALECT).with_memory(self.memory.clone()).of_lineage(self.store.lineage());

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::kind::Kind;
 use crate::lineage::{Adoption, Held};
 use crate::resource::Resource;
-use crate::session::Session;
+use crate::snapshot::Snapshot;
 
 /// What a client came with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,43 +33,41 @@ impl Origin {
     }
 }
 
-impl Session {
-    /// Returns true if the client is sent nothing for now.
-    pub(super) fn is_held(&self) -> bool {
-        match self.origin {
-            Origin::Own => false,
-            Origin::Fresh => self.unadopted().any(|(_, adoption)| adoption == Adoption::Contested),
+impl Origin {
+    /// Returns true if the client is sent nothing for now of what there is to be served.
+    pub(super) fn is_held(self, snapshot: Option<&Snapshot>) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Fresh => unadopted(snapshot).any(|(_, adoption)| adoption == Adoption::Contested),
             // Where this state has nothing to serve, there is nothing that anybody could approve.
-            Origin::Foreign => self.serves_no_host() || self.unadopted().next().is_some(),
+            Self::Foreign => serves_no_host(snapshot) || unadopted(snapshot).next().is_some(),
         }
     }
 
     /// Returns the hosts that the client has from another state, as far as it is held for them.
-    pub(super) fn foreign(&self) -> BTreeSet<String> {
-        match self.origin {
-            Origin::Fresh | Origin::Own => BTreeSet::new(),
-            Origin::Foreign => self.unadopted().map(|(host, _)| host.clone()).collect(),
+    pub(super) fn foreign(self, snapshot: Option<&Snapshot>) -> BTreeSet<String> {
+        match self {
+            Self::Fresh | Self::Own => BTreeSet::new(),
+            Self::Foreign => unadopted(snapshot).map(|(host, _)| host.clone()).collect(),
         }
     }
+}
 
-    /// Returns the hosts of the client's listeners that are not adopted.
-    fn unadopted(&self) -> impl Iterator<Item = (&String, Adoption)> {
-        let of_listener = |listener: &str| self.snapshot.as_ref()?.unadopted().get(listener);
-        let hosts = self.listeners().filter_map(move |listener| of_listener(&listener.name)).flatten();
-        hosts.map(|(host, adoption)| (host, *adoption)).filter(|(_, adoption)| *adoption != Adoption::Adopted)
-    }
+/// Returns the hosts of the client's listeners that are not adopted.
+fn unadopted(snapshot: Option<&Snapshot>) -> impl Iterator<Item = (&String, Adoption)> {
+    let of_listener = move |listener: &str| snapshot?.unadopted().get(listener);
+    let hosts = listeners(snapshot).filter_map(move |listener| of_listener(&listener.name)).flatten();
+    hosts.map(|(host, adoption)| (host, *adoption)).filter(|(_, adoption)| *adoption != Adoption::Adopted)
+}
 
-    fn serves_no_host(&self) -> bool {
-        let Some(snapshot) = &self.snapshot else { return true };
-        let tables = snapshot.of(Kind::Routes);
-        self.listeners().filter_map(|listener| tables.get(&listener.name)).all(|table| table.parts.is_empty())
-    }
+fn serves_no_host(snapshot: Option<&Snapshot>) -> bool {
+    let Some(tables) = snapshot.map(|snapshot| snapshot.of(Kind::Routes)) else { return true };
+    listeners(snapshot).filter_map(|listener| tables.get(&listener.name)).all(|table| table.parts.is_empty())
+}
 
-    /// Returns the listeners that are for the client, whether it asks for them or not.
-    fn listeners(&self) -> impl Iterator<Item = &Resource> {
-        let all = self.snapshot.iter().flat_map(|snapshot| snapshot.of(Kind::Listener).values());
-        all.map(AsRef::as_ref)
-    }
+/// Returns the listeners that are for the client, whether it asks for them or not.
+fn listeners(snapshot: Option<&Snapshot>) -> impl Iterator<Item = &Resource> {
+    snapshot.into_iter().flat_map(|snapshot| snapshot.of(Kind::Listener).values()).map(AsRef::as_ref)
 }
 
 #[cfg(test)]
@@ -81,8 +79,7 @@ mod tests {
     use super::*;
     use crate::lineage::{Lineage, Unmarked};
     use crate::resource::Part;
-    use crate::session::{Changes, Dialect, Names, Request};
-    use crate::snapshot::Snapshot;
+    use crate::session::{Changes, Dialect, Names, Request, Session};
     use crate::version::Version;
 
     const NOW: Duration = Duration::ZERO;
@@ -215,7 +212,7 @@ mod tests {
             assert_eq!(removed, expected);
             // From now on it is one of ours, whatever comes.
             session.snapshot(&snapshot("other", Some(Adoption::Contested)), NOW);
-            assert!(!session.is_held());
+            assert!(!session.origin.is_held(session.snapshot.as_deref()));
         }
     }
 

@@ -53,6 +53,12 @@ pub(super) const SUITES: [Suite; 21] = [
         ..suite("wingbeat-control", &["--lib"])
     },
     Suite {
+        name: "crash",
+        claim: "every fault at every commit converges; an abort is published before anything is stored, also where that takes 30 s",
+        tests: &["commits::", "crash_matrix"],
+        ..suite("wingbeat-control", &["--lib"])
+    },
+    Suite {
         name: "step",
         claim: "the rollout's machine under random histories",
         ..suite("wingbeat-core", &["--test", "rollout"])

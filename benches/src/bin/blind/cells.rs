@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use wingbeat_benches::row;
-use wingbeat_controller::handle::Verb;
+use wingbeat_controller::verb::Verb;
 use wingbeat_demo::visitor::ANYONE;
 use wingbeat_e2e::control::free;
 use wingbeat_e2e::fleet::Fleet;

@@ -15,11 +15,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use draw::{Draw, Earlier, Event, Health, Round};
 use futures::future::try_join_all;
 use rand::SeedableRng as _;
 use rand_pcg::Pcg64Mcg;
 use wingbeat_benches::{row, seed};
-use wingbeat_controller::handle::Verb;
+use wingbeat_controller::verb::Verb;
 use wingbeat_demo::clock::now;
 use wingbeat_demo::service::Behaviour;
 use wingbeat_demo::visitor::Visitor;
@@ -28,8 +29,6 @@ use wingbeat_e2e::reached;
 use wingbeat_e2e::rollouts::{Ended, Host, Played};
 
 use crate::{BOUND, millis};
-
-use draw::{Draw, Earlier, Event, Health, Round};
 
 mod draw;
 

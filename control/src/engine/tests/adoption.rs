@@ -112,7 +112,7 @@ fn a_state_has_one_lineage_from_when_it_was_made() {
     assert_eq!(lineage.unmarked, Unmarked::Foreign, "it never served versions without");
     let world = world.restart();
     assert_eq!(world.engine.lineage(), lineage);
-    let other = Engine::open(Box::new(Memory::default()), [2; 32]).unwrap().lineage();
+    let other = Immediate::open(Box::new(Memory::default()), [2; 32]).unwrap().lineage();
     assert_ne!(other, lineage);
     // Where it cannot be stored at first, it is with the first change that can.
     let store = Memory::default();

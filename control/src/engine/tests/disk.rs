@@ -187,7 +187,7 @@ fn events_outlive_the_process() {
     world.store.set_full(false);
     // Not at once: each attempt takes its time.
     world.engine.remember(&[], world.now.plus(Span::from_millis(999)));
-    let mut early = Engine::open(Box::new(world.store.clone()), [1; 32]).unwrap();
+    let mut early = Immediate::open(Box::new(world.store.clone()), [1; 32]).unwrap();
     assert_eq!(early.remembered().last().map(|event| event.id), Some(1_400));
     world.engine.remember(&[], world.now.plus(Span::from_secs(1)));
     let mut world = world.restart();
@@ -201,10 +201,10 @@ fn state_of_a_later_version_is_refused_by_name() {
     let mut store = Memory::default();
     let later = br#"{"version": 9, "content": {"anything": true}}"#;
     store.commit(&[Write::Put("canary/prod/backend".to_owned(), later.to_vec())]).unwrap();
-    let refused = Engine::open(Box::new(store.clone()), [1; 32]).unwrap_err().to_string();
+    let refused = Immediate::open(Box::new(store.clone()), [1; 32]).unwrap_err().to_string();
     assert!(refused.contains("canary/prod/backend has version 9"), "{refused}");
     store.commit(&[Write::Put("canary/prod/backend".to_owned(), b"{".to_vec())]).unwrap();
-    let damaged = Engine::open(Box::new(store), [1; 32]).unwrap_err().to_string();
+    let damaged = Immediate::open(Box::new(store), [1; 32]).unwrap_err().to_string();
     assert!(damaged.contains("canary/prod/backend is damaged"), "{damaged}");
 }
 
@@ -269,37 +269,4 @@ fn records_of_the_version_before_are_read() {
             assert_eq!(world.phase(), "Succeeded");
         }
     }
-}
-
-/// A store that takes more room than it needs until somebody commits.
-struct Large {
-    memory: Memory,
-    commits: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl Store for Large {
-    fn load(&mut self) -> Result<crate::store::Entries, StoreError> {
-        self.memory.load()
-    }
-
-    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        self.commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.memory.commit(writes)
-    }
-
-    fn awaits_commit(&self) -> bool {
-        self.commits.load(std::sync::atomic::Ordering::Relaxed) < 2
-    }
-}
-
-#[test]
-fn room_on_the_disk_is_given_back_though_nothing_happens() {
-    let commits = Arc::<std::sync::atomic::AtomicU64>::default();
-    let store = Large { memory: Memory::default(), commits: commits.clone() };
-    let mut engine = Engine::open(Box::new(store), [7; 32]).unwrap();
-    let before = commits.swap(0, std::sync::atomic::Ordering::Relaxed);
-    for second in 1..10 {
-        engine.tick(Timestamp::EPOCH.plus(Span::from_secs(second)));
-    }
-    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 2, "{before} to open it");
 }

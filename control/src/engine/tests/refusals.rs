@@ -17,7 +17,7 @@ fn connected() -> Happened {
 fn refusals_are_told_once_and_shown_as_long_as_they_last() {
     let mut world = World::new();
     let cluster = "prod/backend/1";
-    let programmed = |engine: &mut Engine| {
+    let programmed = |engine: &mut Immediate| {
         let board = engine.board(true, Timestamp::EPOCH);
         let view = &board.canaries[&("prod".to_owned(), "backend".to_owned())];
         let found = view.conditions.iter().find(|condition| condition.kind == "Programmed");

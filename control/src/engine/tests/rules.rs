@@ -130,7 +130,7 @@ fn the_arm_header_is_a_secret_that_survives() {
     };
     let begin = |random: u8| {
         let mut world = World::over(Memory::default());
-        world.engine = Engine::open(Box::new(world.store.clone()), [random; 32]).unwrap();
+        world.engine = Immediate::open(Box::new(world.store.clone()), [random; 32]).unwrap();
         for revision in ["1", "2"] {
             world.engine.configure(by_rules(revision), world.now);
         }

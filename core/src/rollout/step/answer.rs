@@ -5,7 +5,8 @@ use alloc::string::String;
 
 use super::super::event::AlertLevel;
 use super::super::plan::{HookKind, NoData, Pace};
-use super::super::round::{Answer, Stage, Ticket, question};
+use super::super::question::question;
+use super::super::round::{Answer, Stage, Ticket};
 use super::super::state::{Ended, Gate, Phase, Progress, Waiting};
 use super::super::words;
 use super::Taking;

@@ -2,8 +2,9 @@
 
 use alloc::format;
 
-use super::super::event::{AlertLevel, Facts, Readiness};
+use super::super::event::{AlertLevel, Facts};
 use super::super::plan::{HookKind, NoData, Pace, Plan, Share};
+use super::super::readiness::Readiness;
 use super::super::round::Stage;
 use super::super::safety::{Action, Health, Moment, act};
 use super::super::state::{Ended, Gate, Phase, Progress, StepClock, Unready};

@@ -2,8 +2,9 @@
 
 use alloc::format;
 
-use super::super::event::{AlertLevel, Facts, Readiness};
+use super::super::event::{AlertLevel, Facts};
 use super::super::plan::{Handover, Pace};
+use super::super::readiness::Readiness;
 use super::super::safety::{Action, Health, Moment, act};
 use super::super::state::{Phase, Progress, Promotion, Unready};
 use super::super::words;

@@ -1,0 +1,198 @@
+//! What is to be stored, and what follows once it is.
+//!
+//! ```text
+//!  event ─► step ─► Commit ─► whoever drives the engine ─► committed: adopted, published, told
+//!                                                    └───► refused: dropped; what led to it comes again
+//! ```
+//!
+//! Storing may take its time: until it is confirmed, what was adopted before is served, and its canary takes no other step.
+//! An abort is the exception: it is adopted, and so published, before it is stored (P27), whatever is under way.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wingbeat_core::id::{CanaryName, Rev};
+use wingbeat_core::rollout::{Command, Effect};
+use wingbeat_core::time::Timestamp;
+
+use crate::engine::dormant;
+use crate::engine::record::Record;
+use crate::store::{StoreError, Write};
+
+/// Commands of a canary that wait while a step of it is stored. More are refused.
+pub(super) const MOST_WAITING: usize = 16;
+
+/// Names a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommitId(u64);
+
+/// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Comes back with what came of it.
+    pub id: CommitId,
+    /// What is to be stored.
+    pub writes: Vec<Write>,
+}
+
+/// Names a command whose answer is not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandTicket(u64);
+
+/// What comes of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commanded {
+    /// It was carried out, or the error says why it cannot be.
+    Done(Result<(), String>),
+    /// Something has to be stored first. The answer is among the engine's replies then.
+    UnderWay(CommandTicket),
+}
+
+/// A step that is adopted once it is stored.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub(super) canary: CanaryName,
+    pub(super) record: Record,
+    pub(super) effects: Vec<Effect>,
+    /// The command that led to it.
+    pub(super) command: Option<CommandTicket>,
+}
+
+/// The step of a canary that is being stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proposed {
+    pub(super) id: CommitId,
+    /// The rev of its routes. No other routes may have it, also if the step is never adopted: it may be what is stored.
+    pub(super) rev: Rev,
+}
+
+/// A command that waits.
+#[derive(Debug, Clone)]
+pub(super) struct WaitingCommand {
+    pub(super) command: Command,
+    pub(super) id: String,
+    pub(super) ticket: CommandTicket,
+}
+
+/// What a checkpoint wrote down.
+#[derive(Debug)]
+pub(super) struct Checkpointed {
+    /// The ledger's checkpoint.
+    pub(super) ledger: u64,
+    /// Keys that it deleted.
+    pub(super) obsolete: Vec<String>,
+    pub(super) dormant: dormant::Writing,
+    /// Windows up to this one are in the evidence.
+    pub(super) recorded: u64,
+}
+
+/// What follows once a commit is carried out.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// Nothing.
+    Note,
+    Step(Box<Proposal>),
+    /// The aborts with these revs are stored.
+    Aborts(Vec<(CanaryName, Rev)>),
+    Checkpoint(Box<Checkpointed>),
+    Events(BTreeMap<String, Write>),
+    Texts(Vec<Write>),
+}
+
+/// The commits that are not confirmed: a step of each canary at most, and one of each other purpose.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    given: u64,
+    tickets: u64,
+    ready: Vec<Commit>,
+    under_way: BTreeMap<CommitId, Purpose>,
+    /// When storing failed, and why, until it works again.
+    failed: Option<(Timestamp, StoreError)>,
+    /// The state's lineage, in each commit until one is carried out.
+    lineage: Option<Write>,
+    replies: Vec<(CommandTicket, Result<(), String>)>,
+}
+
+impl Commits {
+    /// Returns the commits of a state whose lineage is not stored yet, if one is given.
+    pub(super) fn beginning_with(lineage: Option<Write>) -> Self {
+        let mut commits = Self { lineage, ..Self::default() };
+        if commits.lineage.is_some() {
+            commits.put(Purpose::Note, Vec::new());
+        }
+        commits
+    }
+
+    /// Hands a commit in.
+    pub(super) fn put(&mut self, purpose: Purpose, writes: Vec<Write>) -> CommitId {
+        self.given = self.given.saturating_add(1);
+        let id = CommitId(self.given);
+        let writes = self.lineage.iter().cloned().chain(writes).collect();
+        self.ready.push(Commit { id, writes });
+        self.under_way.insert(id, purpose);
+        id
+    }
+
+    /// Returns why nothing should be handed in at the moment. Where storing has just failed it is not tried again at the
+    /// same time, and one attempt is made at a time until one succeeds: each takes its time, and there may be thousands of
+    /// canaries.
+    pub(super) fn refuse(&self, now: Timestamp) -> Option<&StoreError> {
+        let (failed, error) = self.failed.as_ref()?;
+        (*failed == now || !self.under_way.is_empty()).then_some(error)
+    }
+
+    /// Returns why nothing can be stored, as far as is known.
+    pub(super) fn failure(&self) -> Option<&StoreError> {
+        self.failed.as_ref().map(|(_, error)| error)
+    }
+
+    /// Returns true if a commit of this kind is under way.
+    pub(super) fn has(&self, is_one: impl Fn(&Purpose) -> bool) -> bool {
+        self.under_way.values().any(is_one)
+    }
+
+    /// Returns what is to be carried out, and forgets it.
+    pub(super) fn take(&mut self) -> Vec<Commit> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Takes it that a commit was carried out. Returns what follows, once, and whether this is the first one after a failure.
+    pub(super) fn committed(&mut self, id: CommitId) -> Option<(Purpose, Recovery)> {
+        let purpose = self.under_way.remove(&id)?;
+        self.lineage = None;
+        let recovery = if self.failed.take().is_some() { Recovery::Recovered } else { Recovery::None };
+        Some((purpose, recovery))
+    }
+
+    /// Takes it that a commit was not carried out. Returns what does not follow, once, and whether it is the first failure.
+    pub(super) fn refused(&mut self, id: CommitId, error: StoreError, now: Timestamp) -> Option<(Purpose, Recovery)> {
+        let purpose = self.under_way.remove(&id)?;
+        let recovery = if self.failed.replace((now, error)).is_none() { Recovery::Failed } else { Recovery::None };
+        Some((purpose, recovery))
+    }
+
+    pub(super) fn ticket(&mut self) -> CommandTicket {
+        self.tickets = self.tickets.saturating_add(1);
+        CommandTicket(self.tickets)
+    }
+
+    /// Answers a command.
+    pub(super) fn reply(&mut self, ticket: CommandTicket, answer: Result<(), String>) {
+        self.replies.push((ticket, answer));
+    }
+
+    pub(super) fn replies(&mut self) -> Vec<(CommandTicket, Result<(), String>)> {
+        std::mem::take(&mut self.replies)
+    }
+}
+
+/// Whether storing works again, or no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// As before.
+    None,
+    Failed,
+    Recovered,
+}
+
+/// Commands that wait, in order.
+pub(super) type WaitingCommands = VecDeque<WaitingCommand>;

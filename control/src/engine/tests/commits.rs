@@ -1,0 +1,265 @@
+//! Storing takes its time, fails, or dies on the way: before it is sent, between sent and confirmed, confirmed twice, refused,
+//! and confirmed after 30 s, at every commit of a rollout.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::*;
+use crate::immediate::Carrier;
+use crate::store::StoreError;
+
+/// What happens to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The process dies before it is sent.
+    KilledBeforeSent,
+    /// It is stored, and the process dies before it knows.
+    KilledBeforeConfirmed,
+    ConfirmedTwice,
+    /// Somebody else has changed what it changes: nothing of it is stored.
+    Refused,
+    /// It is stored, and confirmed 30 s later.
+    ConfirmedLate,
+    /// It is stored 30 s later.
+    StoredLate,
+}
+
+const FAULTS: [Fault; 6] = [
+    Fault::KilledBeforeSent,
+    Fault::KilledBeforeConfirmed,
+    Fault::ConfirmedTwice,
+    Fault::Refused,
+    Fault::ConfirmedLate,
+    Fault::StoredLate,
+];
+
+const LATE: Span = Span::from_secs(30);
+
+/// Which commits a fault befalls, counted from the first one.
+#[derive(Debug, Clone, Copy)]
+enum Befalls {
+    Only(u64),
+    From(u64),
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    commits: u64,
+    dead: bool,
+}
+
+/// A way to the store on which a fault befalls some commits.
+struct Faulty {
+    store: Memory,
+    fault: Option<(Befalls, Fault)>,
+    /// Those on their way, in order: when they arrive, and what is still to be stored.
+    late: VecDeque<(Timestamp, CommitId, Vec<Write>)>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Carrier for Faulty {
+    fn carry(&mut self, commits: Vec<Commit>, now: Timestamp) -> Vec<(CommitId, Result<(), StoreError>)> {
+        let mut outcomes = Vec::new();
+        let mut seen = self.seen.lock().unwrap();
+        for Commit { id, writes } in commits {
+            let number = seen.commits;
+            seen.commits += 1;
+            let fault = self.fault.filter(|(befalls, _)| match befalls {
+                Befalls::Only(only) => number == *only,
+                Befalls::From(first) => number >= *first,
+            });
+            if seen.dead {
+                continue;
+            }
+            match fault.map(|(_, fault)| fault) {
+                // In order: nothing overtakes what is late.
+                None if self.late.is_empty() => outcomes.push((id, self.store.commit(&writes))),
+                None => self.late.push_back((now, id, writes)),
+                Some(Fault::KilledBeforeSent) => seen.dead = true,
+                Some(Fault::KilledBeforeConfirmed) => {
+                    self.store.commit(&writes).unwrap();
+                    seen.dead = true;
+                }
+                Some(Fault::ConfirmedTwice) => {
+                    self.store.commit(&writes).unwrap();
+                    outcomes.extend([(id, Ok(())), (id, Ok(()))]);
+                }
+                Some(Fault::Refused) => {
+                    let (path, why) = ("memory".to_owned(), "somebody else has changed it".to_owned());
+                    outcomes.push((id, Err(StoreError::Write { path, why })));
+                }
+                Some(Fault::ConfirmedLate) => {
+                    self.store.commit(&writes).unwrap();
+                    self.late.push_back((now.plus(LATE), id, Vec::new()));
+                }
+                Some(Fault::StoredLate) => self.late.push_back((now.plus(LATE), id, writes)),
+            }
+        }
+        while self.late.front().is_some_and(|(at, ..)| *at <= now) && !seen.dead {
+            let Some((_, id, writes)) = self.late.pop_front() else { break };
+            outcomes.push((id, self.store.commit(&writes)));
+        }
+        outcomes
+    }
+}
+
+/// What a whole rollout came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Life {
+    phase: &'static str,
+    /// The shares that were served, without repeats.
+    weights: Vec<u16>,
+    commits: u64,
+    /// How long a canary that fails everything was served.
+    bad: Span,
+}
+
+fn over(store: &Memory, fault: Option<(Befalls, Fault)>, seed: u8) -> (World, Arc<Mutex<Seen>>) {
+    let seen = Arc::<Mutex<Seen>>::default();
+    let carrier = Faulty { store: store.clone(), fault, late: VecDeque::new(), seen: seen.clone() };
+    let engine = Engine::load(&mut store.clone(), [seed; 32]).unwrap();
+    (World { engine: Immediate::over(engine, Box::new(carrier)), ..World::over(Memory::default()) }, seen)
+}
+
+/// A store in which a revision serves.
+fn begun() -> Memory {
+    let store = Memory::default();
+    let (mut world, _) = over(&store, None, 0);
+    world.engine.configure(setup("1"), world.now);
+    world.tick();
+    store
+}
+
+/// A rollout from its start to its end, on a way to the store with this fault.
+fn live(fault: Option<(Befalls, Fault)>, broken_from: Option<u16>) -> Life {
+    let store = begun();
+    let (mut world, mut seen) = over(&store, fault, 1);
+    world.rollout();
+    let (mut weights, mut commits, mut bad) = (Vec::new(), 0, 0);
+    for _ in 0..6_000 {
+        if seen.lock().unwrap().dead {
+            commits = seen.lock().unwrap().commits;
+            let (mut next, after) = over(&store, None, 2);
+            (next.now, next.sequence, next.primary, next.canary) =
+                (world.now, world.sequence, world.primary, world.canary);
+            (world, seen) = (next, after);
+            world.rollout();
+        }
+        let weight = world.weight().get() / 100;
+        if weights.last() != Some(&weight) {
+            weights.push(weight);
+        }
+        let settled = !world.engine.commits.has(|_| true);
+        if matches!(world.phase(), "Succeeded" | "Failed") && settled && !seen.lock().unwrap().dead {
+            break;
+        }
+        let canary = u64::from(weight);
+        let is_bad = broken_from.is_some_and(|from| weight >= from);
+        bad += u64::from(is_bad);
+        world.traffic((100 - canary, 0), (canary, if is_bad { canary } else { 0 }));
+    }
+    commits = commits.max(seen.lock().unwrap().commits);
+    Life { phase: world.phase(), weights, commits, bad: Span::from_millis(100 * bad) }
+}
+
+#[test]
+fn every_fault_at_every_commit_converges() {
+    let mut points = 0;
+    for (broken_from, phase, peak) in [(None, "Succeeded", 50), (Some(20), "Failed", 20)] {
+        let undisturbed = live(None, broken_from);
+        assert_eq!(undisturbed.phase, phase, "{undisturbed:?}");
+        for number in 0..undisturbed.commits {
+            for fault in FAULTS {
+                points += 1;
+                let life = live(Some((Befalls::Only(number), fault)), broken_from);
+                assert!(life.commits > number, "commit {number} came about: {life:?}");
+                assert_eq!(life.phase, phase, "{fault:?} at commit {number}: {life:?}");
+                let (last, run) = life.weights.split_last().unwrap();
+                assert!(run.windows(2).all(|pair| pair[1] <= pair[0] + 10), "{fault:?} at {number}: {life:?}");
+                let highest = run.iter().max().unwrap();
+                assert!(*last == 0 && *highest <= peak, "{fault:?} at {number}: {life:?}");
+                let is_dead = matches!(fault, Fault::KilledBeforeSent | Fault::KilledBeforeConfirmed);
+                // Whoever starts anew has to see it anew. All others lose a window at most: a share may begin in the middle of one.
+                let window = Span::from_millis(200);
+                let most = undisturbed.bad.plus(if is_dead { undisturbed.bad } else { window });
+                assert!(life.bad <= most, "{fault:?} at {number}: {life:?}, undisturbed {:?}", undisturbed.bad);
+            }
+        }
+    }
+    println!("commit protocol: {points} points, all converge");
+    assert!(points > 150, "{points}");
+}
+
+/// From some commit on each takes 30 s: what fails is out as soon as where storing takes no time.
+#[test]
+fn an_abort_is_published_before_anything_is_stored() {
+    let undisturbed = live(None, Some(20));
+    let (mut out, mut slow) = (0, 0);
+    for first in 0..undisturbed.commits {
+        for fault in [Fault::StoredLate, Fault::ConfirmedLate] {
+            let life = live(Some((Befalls::From(first), fault)), Some(20));
+            out += 1;
+            slow += u64::from(!life.bad.is_zero());
+            assert_eq!(life.phase, "Failed", "{fault:?} from {first}: {life:?}");
+            assert!(life.bad <= undisturbed.bad, "{fault:?} from {first}: {life:?}, undisturbed {:?}", undisturbed.bad);
+        }
+    }
+    println!(
+        "storing takes 30 s: {out} rollouts, each out after {} ms as where it takes none",
+        undisturbed.bad.as_millis()
+    );
+    assert!(slow > 10, "the canary was served in {slow} of {out}");
+}
+
+/// It takes its time, and the user goes on: what comes meanwhile is carried out after it, in order.
+#[test]
+fn commands_wait_for_what_is_being_stored_and_an_abort_does_not() {
+    let store = begun();
+    let (mut world, _) = over(&store, Some((Befalls::From(2), Fault::StoredLate)), 1);
+    world.rollout();
+    while world.weight().is_zero() {
+        world.traffic((100, 0), (0, 0));
+        assert!(world.sequence < 1_000, "it begins");
+    }
+    let engine = &mut *world.engine;
+    let paused = engine.command(&name(), Command::Pause, "1", world.now);
+    assert!(matches!(paused, Commanded::UnderWay(_)), "{paused:?}");
+    for number in 0..MOST_WAITING {
+        let resumed = engine.command(&name(), Command::Resume, &format!("resume-{number}"), world.now);
+        assert!(matches!(resumed, Commanded::UnderWay(_)), "{resumed:?}");
+    }
+    let refused = engine.command(&name(), Command::Pause, "too-many", world.now);
+    assert!(matches!(refused, Commanded::Done(Err(_))), "{refused:?}");
+    assert_eq!(engine.command(&name(), Command::Abort, "abort", world.now), Commanded::Done(Ok(())));
+    assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO), "whatever is under way");
+    let replies = world.engine.replies();
+    assert_eq!(replies.len(), MOST_WAITING, "there is no rollout any more to resume: {replies:?}");
+    world.engine.settle(world.now);
+    world.now = world.now.plus(LATE);
+    world.tick();
+    let replies = world.engine.replies();
+    assert!(matches!(&replies[..], [(_, Err(why))] if why.contains("rolled back")), "{replies:?}");
+}
+
+/// A canary is removed, or removed and added again, while its step is being stored.
+#[test]
+fn a_canary_may_go_while_its_step_is_being_stored() {
+    for returns in [false, true] {
+        let store = begun();
+        let (mut world, _) = over(&store, Some((Befalls::From(0), Fault::StoredLate)), 1);
+        world.rollout();
+        world.engine.configure(Setup::default(), world.now);
+        world.tick();
+        if returns {
+            world.engine.configure(setup("2"), world.now);
+            world.tick();
+        }
+        world.now = world.now.plus(LATE);
+        world.tick();
+        world.now = world.now.plus(LATE);
+        world.tick();
+        let (mut world, _) = over(&store, None, 2);
+        world.rollout();
+        assert!(matches!(world.phase(), "Waiting" | "Progressing"), "{returns}: {}", world.phase());
+    }
+}

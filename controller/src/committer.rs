@@ -1,0 +1,187 @@
+//! Carries out what the engine wants stored, on a thread of its own: a disk may take its time, or hang.
+//!
+//! ```text
+//!  engine ─► Commit ─► queue ─► thread ─► Store ─► mailbox ─► Engine::committed, Engine::refused
+//! ```
+//!
+//! What waits together is stored together, in one transaction: one more commit costs the disk nothing.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wingbeat_control::engine::{Commit, CommitId};
+use wingbeat_control::store::{Store, StoreError, Write};
+
+/// Bytes of what is stored in one transaction; what waits beyond is stored in the next one. A checkpoint alone may be larger.
+const MOST_BYTES: usize = 4 << 20;
+/// A store that gives room back with its next commit gets one within this time.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// What came of a commit.
+pub(crate) type Outcome = (CommitId, Result<(), StoreError>);
+
+/// The thread that stores. Dropping it waits until what was handed in is stored.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    /// Bounded by the engine, which has a commit of each canary and purpose under way at most.
+    queue: Option<Sender<Commit>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    /// Starts the thread. `told` must not block.
+    pub(crate) fn start(store: Box<dyn Store>, told: impl Fn(Outcome) + Send + 'static) -> std::io::Result<Self> {
+        let (queue, commits) = channel();
+        let thread = std::thread::Builder::new().name("committer".to_owned());
+        let thread = thread.spawn(move || run(store, &commits, told))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    /// Hands a commit in. It is carried out after those before it.
+    pub(crate) fn put(&self, commit: Commit) {
+        if let Some(queue) = &self.queue {
+            // A thread that has ended is noticed by those who wait for it: nothing is confirmed any more.
+            let _ended = queue.send(commit);
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, told: impl Fn(Outcome)) {
+    loop {
+        let first = match commits.recv_timeout(TIDY_EVERY) {
+            Ok(commit) => commit,
+            Err(RecvTimeoutError::Timeout) => {
+                if store.awaits_commit()
+                    && let Err(error) = store.commit(&[])
+                {
+                    tracing::debug!(%error, "room on the disk is not given back yet");
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let mut bytes = size(&first);
+        let mut batch = vec![first];
+        while bytes < MOST_BYTES
+            && let Ok(commit) = commits.try_recv()
+        {
+            bytes = bytes.saturating_add(size(&commit));
+            batch.push(commit);
+        }
+        carry_out(store.as_mut(), batch, &told);
+    }
+}
+
+/// Carries commits out, all at once; where that fails, one by one, since a small one may find room where all do not.
+fn carry_out(store: &mut dyn Store, mut batch: Vec<Commit>, told: &impl Fn(Outcome)) {
+    if batch.len() > 1 {
+        let writes: Vec<Write> = batch.iter_mut().flat_map(|commit| commit.writes.iter().cloned()).collect();
+        if store.commit(&writes).is_ok() {
+            batch.into_iter().for_each(|commit| told((commit.id, Ok(()))));
+            return;
+        }
+    }
+    for Commit { id, writes } in batch {
+        told((id, store.commit(&writes)));
+    }
+}
+
+fn size(commit: &Commit) -> usize {
+    commit.writes.iter().map(Write::bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use wingbeat_control::engine::Engine;
+    use wingbeat_control::store::Entries;
+    use wingbeat_control::store::memory::Memory;
+
+    use super::*;
+
+    /// A store that holds each commit up until it is let go, and takes more room than it needs until it had two.
+    struct Slow {
+        memory: Memory,
+        let_go: Receiver<()>,
+        done: Sender<()>,
+        transactions: u64,
+    }
+
+    impl Store for Slow {
+        fn load(&mut self) -> Result<Entries, StoreError> {
+            self.memory.load()
+        }
+
+        fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+            let _over = self.let_go.recv();
+            self.transactions += 1;
+            let _nobody_waits = self.done.send(());
+            self.memory.commit(writes)
+        }
+
+        fn awaits_commit(&self) -> bool {
+            self.transactions < 2
+        }
+    }
+
+    /// Commits of an engine that nobody has confirmed: ids cannot be made up.
+    fn commits(count: u64) -> Vec<Commit> {
+        let ids = (0..count).map(|number| {
+            let mut engine = Engine::open(&Entries::default(), [0; 32]).unwrap();
+            let commit = engine.commits().remove(0);
+            Commit { writes: vec![Write::Put(number.to_string(), Vec::new())], ..commit }
+        });
+        ids.collect()
+    }
+
+    fn slow() -> (Memory, Sender<()>, Receiver<()>, Slow) {
+        let (go, let_go) = channel();
+        let (done, transactions_done) = channel();
+        let memory = Memory::default();
+        let store = Slow { memory: memory.clone(), let_go, done, transactions: 0 };
+        (memory, go, transactions_done, store)
+    }
+
+    #[test]
+    fn what_waits_together_is_stored_together_and_in_order() {
+        let (mut memory, go, done, store) = slow();
+        let (told, outcomes) = channel();
+        let committer = Committer::start(Box::new(store), move |outcome| told.send(outcome).unwrap()).unwrap();
+        for commit in commits(10) {
+            committer.put(commit);
+        }
+        // However many of them the first transaction found.
+        (0..11).for_each(|_| go.send(()).unwrap());
+        let stored = outcomes.iter().take(10).filter(|(_, result)| result.is_ok()).count();
+        assert_eq!((stored, memory.load().unwrap().len()), (10, 10));
+        drop(committer);
+        assert!((1..=2).contains(&done.iter().count()));
+    }
+
+    #[test]
+    fn a_batch_that_fails_is_carried_out_one_by_one() {
+        let memory = Memory::default();
+        memory.set_full(true);
+        let told = std::cell::RefCell::new(Vec::new());
+        carry_out(&mut memory.clone(), commits(3), &|(_, result): Outcome| told.borrow_mut().push(result.is_ok()));
+        assert_eq!(told.into_inner(), [false; 3], "each is answered");
+    }
+
+    #[test]
+    fn room_on_the_disk_is_given_back_though_nothing_happens() {
+        let (_, go, done, store) = slow();
+        let committer = Committer::start(Box::new(store), |_| {}).unwrap();
+        drop(go);
+        (0..2).for_each(|_| done.recv_timeout(Duration::from_secs(10)).unwrap());
+        drop(committer);
+    }
+}
