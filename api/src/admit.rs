@@ -1,5 +1,4 @@
-//! What is taken where: from a document's text to its typed value or everything that is wrong with it. All that depends on
-//! the platform, or on the API that a document is written for, is decided here.
+//! From a document's text to its typed value, as far as a platform takes it, and everything that is wrong with it.
 
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::model::Listener;
@@ -8,6 +7,7 @@ use super::canary::{self, CanaryDocument};
 use super::decoder::{Decoder, HostName, Reference, Report};
 use super::identity::{DocumentId, placeholders};
 use super::metric::{self, TemplateDocument};
+use super::platform::{Api, Platform, Terms};
 use super::yaml::{Node, Place};
 use super::{listener, outgoing, shape, workload};
 use crate::alert_provider::Channel;
@@ -15,43 +15,6 @@ use crate::setup::Workload;
 
 /// What there is.
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
-
-/// What is to carry out a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Platform {
-    /// Plain Envoys, served from files.
-    #[default]
-    Envoy,
-    /// Not decided: the document is only checked, and one of Flagger's may be for a mesh or a cluster.
-    Undecided,
-}
-
-/// The API that a document is written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Api {
-    /// Ours.
-    Wingbeat,
-    /// Flagger's of today.
-    FlaggerV1Beta1,
-    /// Flagger's of 2019.
-    FlaggerV1Alpha3,
-}
-
-/// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Severity {
-    /// The document is refused.
-    Error,
-    /// It is taken all the same.
-    Warning,
-}
-
-/// The rules by which a document is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rules {
-    pub(crate) api: Api,
-    pub(crate) platform: Platform,
-}
 
 /// A document that is right in itself.
 #[derive(Debug)]
@@ -81,47 +44,9 @@ pub(crate) struct Admission {
     pub(crate) hosts: Vec<HostName>,
 }
 
-impl Api {
-    /// Every one that is read.
-    pub const ALL: [Self; 3] = [Self::Wingbeat, Self::FlaggerV1Beta1, Self::FlaggerV1Alpha3];
-
-    /// Returns its `apiVersion`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Wingbeat => "wingbeat.dev/v1alpha1",
-            Self::FlaggerV1Beta1 => "flagger.app/v1beta1",
-            Self::FlaggerV1Alpha3 => "flagger.app/v1alpha3",
-        }
-    }
-
-    /// Returns the API of this `apiVersion`.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|api| api.as_str() == text)
-    }
-}
-
-impl Rules {
-    /// Returns how bad it is to write what the API does not have, or what makes no sense in it. Flagger leaves such things
-    /// out in silence, and its users' documents are taken as they are.
-    pub(crate) const fn slip(self) -> Severity {
-        match self.api {
-            Api::Wingbeat => Severity::Error,
-            Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3 => Severity::Warning,
-        }
-    }
-
-    /// Returns how bad it is to ask for what plain Envoy cannot do, or not to say what it needs.
-    pub(crate) const fn not_here(self) -> Severity {
-        match (self.platform, self.api) {
-            (Platform::Undecided, Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3) => Severity::Warning,
-            (Platform::Envoy, _) | (Platform::Undecided, Api::Wingbeat) => Severity::Error,
-        }
-    }
-}
-
 /// Reads a document of ours for a platform.
 pub(crate) fn admit(file: &str, node: &Node, platform: Platform) -> Admission {
-    let mut decoder = Decoder::new(file, Rules { api: Api::Wingbeat, platform });
+    let mut decoder = Decoder::new(file, Terms { api: Api::Wingbeat, platform });
     let (name, kind, document) = decode(&mut decoder, node).unwrap_or((None, None, None));
     let unfilled = placeholders(node);
     let is_wrong = |(place, _): &&(Place, &str)| {
@@ -161,7 +86,7 @@ fn decode(decoder: &mut Decoder, node: &Node) -> Option<Parts> {
         }
         api
     });
-    decoder.rules.api = api.unwrap_or(Api::Wingbeat);
+    decoder.terms.api = api.unwrap_or(Api::Wingbeat);
     decoder.done(fields);
     let name = metadata.and_then(|(node, path)| self::metadata(decoder, node, &path));
     let (Some(_), Some((kind, path)), Some((spec, _))) = (api, kind, spec) else { return Some((name, None, None)) };

@@ -12,38 +12,14 @@ use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
-use super::admit::{Api, Severity};
 use super::decoder::Decoder;
 use super::metric::{self, MetricDocument, Surroundings};
+use super::platform::{Api, Severity};
 use super::yaml::{Node, Place};
 use super::{hosts, http, judge, outgoing, retries, rules, shape, traffic};
 use crate::hook::Hook;
 use crate::setup::{Audience, Service};
 
-/// Longer than anybody waits for a revision, a year of seconds.
-pub(super) const MOST_SECONDS: i64 = 31_536_000;
-/// What Flagger's CRD takes, beside `envoy`, which is ours.
-pub(super) const PROVIDERS_OF_FLAGGER: [&str; 19] = [
-    "apisix",
-    "appmesh",
-    "appmesh:v1beta2",
-    "contour",
-    "gatewayapi:v1",
-    "gatewayapi:v1beta1",
-    "gloo",
-    "istio",
-    "knative",
-    "kubernetes",
-    "kuma",
-    "linkerd",
-    "nginx",
-    "osm",
-    "skipper",
-    "smi:v1alpha1",
-    "smi:v1alpha2",
-    "smi:v1alpha3",
-    "traefik",
-];
 /// A pod's first seconds are not compared.
 const WARMUP: Duration = Duration::from_secs(15);
 
@@ -99,7 +75,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
         let provider = decoder.text(node, &path).unwrap_or_default();
         if provider != "envoy" {
             let message = format!("{provider} is not what this server serves, use envoy or leave it out");
-            if PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
+            if shape::PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
                 decoder.not_here(node.at, &path, message);
             } else {
                 decoder.wrong(node.at, &path, message);
@@ -107,7 +83,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
         }
     }
     let seconds = fields.take("progressDeadlineSeconds");
-    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=MOST_SECONDS));
+    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=shape::MOST_SECONDS));
     input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
     input.skip_analysis =
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
@@ -129,7 +105,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
             hosts_at = places;
             service
         });
-    } else if decoder.rules.not_here() == Severity::Warning {
+    } else if decoder.terms.not_here() == Severity::Warning {
         service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -175,7 +151,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service) -> Option
         health_checks,
     } = analysis;
     let service = Service { http: HttpOptions { health_checks, ..service.http }, ..service };
-    judge.mode = mode.unwrap_or(match decoder.rules.api {
+    judge.mode = mode.unwrap_or(match decoder.terms.api {
         Api::Wingbeat => Mode::Sequential,
         Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3 => Mode::Guard,
     });
@@ -351,7 +327,7 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surr
     if let Some((node, path)) = fields.take("match") {
         out.rules.canary = rules::decode_tests(decoder, node, &path);
         // With Flagger, no rules at all are no A/B test.
-        out.input.matches = decoder.rules.slip() == Severity::Error || !node.is_empty_list();
+        out.input.matches = decoder.terms.slip() == Severity::Error || !node.is_empty_list();
     }
     if let Some((node, path)) = fields.take("holdback") {
         out.holdback = rules::decode_holdback(decoder, node, &path).unwrap_or_default();

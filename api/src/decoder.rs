@@ -8,15 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::admit::{Rules, Severity};
-use super::shape::{Object, Support};
+use super::platform::{Severity, Terms};
+use super::shape::{LONGEST, Object, Support};
 use super::yaml::{Node, Place, Value};
 use crate::refused_file::RefusedFileView;
 
-/// Nothing on its way to a user takes longer: a year.
+/// Nothing on its way to a user takes longer: [`LONGEST`], a year.
 const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
-/// [`LONGEST_LIMIT`], as it is written.
-pub(crate) const LONGEST_LIMIT_TEXT: &str = "8760h";
 
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +69,7 @@ impl fmt::Display for Problem {
 pub(super) struct Decoder {
     file: String,
     /// What is an error and what a warning.
-    pub(super) rules: Rules,
+    pub(super) terms: Terms,
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
@@ -121,10 +119,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl Decoder {
-    pub(super) fn new(file: &str, rules: Rules) -> Self {
+    pub(super) fn new(file: &str, terms: Terms) -> Self {
         Self {
             file: file.to_owned(),
-            rules,
+            terms,
             report: Report::default(),
             references: Vec::new(),
             hosts: Vec::new(),
@@ -144,12 +142,12 @@ impl Decoder {
 
     /// Tells of something that this server does not carry out: an error, unless another one may.
     pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
-        self.say(self.rules.not_here(), at, field, message);
+        self.say(self.terms.not_here(), at, field, message);
     }
 
     /// Tells of something that makes no sense, and that Flagger takes.
     pub(super) fn slip(&mut self, at: Place, field: &str, message: impl Into<String>) {
-        self.say(self.rules.slip(), at, field, message);
+        self.say(self.terms.slip(), at, field, message);
     }
 
     fn say(&mut self, severity: Severity, at: Place, field: &str, message: impl Into<String>) {
@@ -180,7 +178,7 @@ impl Decoder {
     }
 
     fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
-        let (field, missing) = (field.to_owned(), self.rules.not_here());
+        let (field, missing) = (field.to_owned(), self.terms.not_here());
         self.references.push(Reference { kind, namespace, name, at, field, missing });
     }
 
@@ -323,7 +321,11 @@ impl Decoder {
     pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = self.duration(node, path)?;
         if duration > LONGEST_LIMIT {
-            self.wrong(node.at, path, "is longer than a year, use at most 8760h, or leave it out for no limit");
+            self.wrong(
+                node.at,
+                path,
+                format!("is longer than a year, use at most {LONGEST}, or leave it out for no limit"),
+            );
             return None;
         }
         Some(duration)
@@ -402,7 +404,7 @@ impl<'a> Fields<'a> {
         mend: &str,
         decoder: &mut Decoder,
     ) -> Option<(&'a Node, String)> {
-        match decoder.rules.not_here() {
+        match decoder.terms.not_here() {
             Severity::Error => self.need(name, mend, decoder),
             Severity::Warning => self.take(name),
         }

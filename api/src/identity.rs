@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use wingbeat_core::id::CanaryName;
 
-use super::admit::Api;
 use super::decoder::nearest;
+use super::platform::Api;
 use super::yaml::{Node, Place, Value};
 
 /// The kinds that there are.

@@ -9,9 +9,6 @@ use super::decoder::{Decoder, Fields};
 use super::shape;
 use super::yaml::Node;
 
-/// A step that needs more requests than this would never end.
-pub(super) const MOST_REQUESTS: i64 = 1_000_000_000;
-
 /// Decodes the section over what is there. Returns the mode, if it names one.
 pub(super) fn decode(
     decoder: &mut Decoder,
@@ -63,7 +60,7 @@ pub(super) fn decode(
         decode_latency(decoder, node, &path, judge);
     }
     if let Some((node, path)) = fields.take("minRequests") {
-        let requests = decoder.within(node, &path, 0..=MOST_REQUESTS);
+        let requests = decoder.within(node, &path, 0..=shape::MOST_REQUESTS);
         judge.min_requests = requests.and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
     }
     if let Some((node, path)) = fields.take("warmup") {

@@ -11,9 +11,6 @@ use super::decoder::{Decoder, Fields};
 use super::yaml::{Node, Value};
 use super::{operators, shape};
 
-/// More proxies in front of each other are a slip.
-pub(super) const MOST_HOPS: i64 = 100;
-
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
     let mut fields = decoder.fields(node, "spec", &shape::LISTENER)?;
@@ -47,7 +44,8 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<L
 fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
     let mut truth = |name: &'static str| fields.take(name).and_then(|(node, path)| decoder.truth(node, &path));
     let (remote, http_10, dot) = (truth("useRemoteAddress"), truth("acceptHttp10"), truth("stripTrailingHostDot"));
-    let hops = fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOPS));
+    let hops =
+        fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MOST_HOPS));
     let trusted_hops = hops.and_then(|hops| u32::try_from(hops).ok()).unwrap_or_default();
     let idle = fields.take("streamIdleTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
     Front {

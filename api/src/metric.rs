@@ -13,9 +13,9 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::MetricSource;
 use wingbeat_core::time::Span;
 
-use super::admit::Severity;
 use super::canary::span;
 use super::decoder::Decoder;
+use super::platform::Severity;
 use super::shape;
 use super::template::{Template, Values};
 use super::yaml::{Node, Place};
@@ -23,20 +23,6 @@ use crate::number::rounded;
 use crate::query::{Origin, Query};
 use crate::setup::Measure;
 
-/// Who can be asked by a `MetricTemplate` of Flagger's.
-pub(super) const PROVIDERS: [&str; 11] = [
-    "prometheus",
-    "influxdb",
-    "datadog",
-    "externalmetrics",
-    "stackdriver",
-    "cloudwatch",
-    "newrelic",
-    "graphite",
-    "dynatrace",
-    "keptn",
-    "splunk",
-];
 /// Flagger's default window of a metric.
 const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -191,7 +177,7 @@ pub(super) fn decode(
             Range { min: Some(min), max: Some(max) } if min > max => {
                 decoder.wrong(node.at, &path, format!("has min {min} above max {max}, nothing would pass; swap them"));
             }
-            Range { min: None, max: None } if decoder.rules.slip() == Severity::Error => {
+            Range { min: None, max: None } if decoder.terms.slip() == Severity::Error => {
                 decoder.wrong(node.at, &path, "has neither min nor max, everything would pass; add one of them");
             }
             Range { .. } => {}
@@ -263,7 +249,7 @@ pub(super) fn decode(
     let bounds = range.or_else(|| threshold.map(|max| Range { min: None, max: Some(max) }));
     if bounds.is_none() {
         let field = format!("{path}.thresholdRange");
-        match decoder.rules.slip() {
+        match decoder.terms.slip() {
             Severity::Error => decoder.wrong(node.at, &field, "is missing, say what is good, like {max: 500}"),
             Severity::Warning => {
                 decoder.warn(node.at, &field, "is missing: as with Flagger, everything above 0 fails");
@@ -383,7 +369,7 @@ fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Result<
     let kind = fields.need("type", "use prometheus", decoder);
     let kind = kind.and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        decoder.one_of(node.at, &path, &text, &PROVIDERS.map(|name| (name, name)))
+        decoder.one_of(node.at, &path, &text, &shape::PROVIDERS.map(|name| (name, name)))
     });
     let is_ours = kind.is_none_or(|kind| kind == "prometheus");
     let server = if is_ours {

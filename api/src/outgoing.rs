@@ -13,13 +13,6 @@ use crate::hook::Hook;
 
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// More would be a loop.
-pub(super) const MOST_HOOK_RETRIES: i64 = 1_000;
-/// What a channel of Flagger's may have that needs something that this server has not.
-pub(super) const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
-/// What is said of `disableTLS`.
-pub(super) const HOOK_TLS: &str =
-    "is not carried out: certificates are always checked; use http or a trusted certificate";
 
 /// Decodes one of `analysis.webhooks`.
 pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {
@@ -36,7 +29,8 @@ pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
         }
         Some(timeout)
     });
-    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MOST_HOOK_RETRIES));
+    let retries =
+        fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MOST_HOOK_RETRIES));
     let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
     decoder.done(fields);

@@ -5,8 +5,8 @@ use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::weight::BasisPoints;
 
-use super::admit::Severity;
 use super::decoder::Decoder;
+use super::platform::Severity;
 use super::shape;
 use super::yaml::{Node, Place};
 
@@ -17,7 +17,7 @@ pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> V
 
 /// Decodes the rules of an A/B test: each has to test something, or everybody would get the canary.
 pub(super) fn decode_tests(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
-    if decoder.rules.slip() == Severity::Error && node.is_empty_list() {
+    if decoder.terms.slip() == Severity::Error && node.is_empty_list() {
         decoder.wrong(node.at, path, "is empty, list whom the canary is for, or leave it out");
     }
     let mut rules = Vec::new();

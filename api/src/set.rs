@@ -7,11 +7,12 @@ use std::sync::Arc;
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
-use super::admit::{Admission, Document, Platform, Severity, admit};
+use super::admit::{Admission, Document, admit};
 use super::canary::CanaryDocument;
 use super::decoder::{HostName, Problem, Reference, Report};
 use super::identity::{DocumentId, Whose, whose};
 use super::metric::TemplateDocument;
+use super::platform::{Platform, Severity};
 use super::yaml::{self, Node, Place};
 use crate::alert_provider::Channel;
 use crate::hook::Hook;

@@ -1,12 +1,14 @@
 //! The `AlertProvider`.
 
-use super::{Field, Kind, Object, Text};
-use crate::outgoing::NOT_CARRIED_OUT;
+use super::field::{Field, Kind, Object, Text};
+
+/// What a channel of Flagger's may have that needs something that this server has not.
+pub(crate) const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
 
 const URL: Kind = Kind::Text(Text::Form("URL of http or https"));
 
 /// `spec` of an `AlertProvider`.
-pub(crate) static ALERT_PROVIDER: Object = Object::of(&[
+pub(crate) static ALERT_PROVIDER: Object = Object::of("AlertProvider", &[
     Field::new(
         "type",
         Kind::Choice(&["slack", "discord", "rocket", "msteams", "gchat", "generic"]),

@@ -1,7 +1,14 @@
 //! `spec.analysis`.
 
-use super::{Bounds, Field, HTTP_MATCH, JUDGE, Kind, Object, Text};
-use crate::outgoing::{HOOK_TLS, MOST_HOOK_RETRIES};
+use super::field::{Bounds, Field, Kind, LONGEST, Object, Text};
+use super::judge::JUDGE;
+use super::service::HTTP_MATCH;
+
+/// More would be a loop.
+pub(crate) const MOST_HOOK_RETRIES: i64 = 1_000;
+/// What is said of `disableTLS`.
+pub(crate) const HOOK_TLS: &str =
+    "is not carried out: certificates are always checked; use http or a trusted certificate";
 
 const WEIGHT: Kind = Kind::Whole { low: 1, high: 100 };
 /// Zero is Flagger's "not set".
@@ -13,7 +20,7 @@ const QUERY: Kind = Kind::Text(Text::Form("PromQL with {{ variables }}"));
 const READY_AT_ONCE: &str = "revisions of a Workload are ready at once";
 
 /// `analysis`.
-pub(crate) static ANALYSIS: Object = Object::of(&[
+pub(crate) static ANALYSIS: Object = Object::of("Analysis", &[
     Field::new(
         "interval",
         Kind::Duration { shortest: "100ms", longest: None },
@@ -98,14 +105,17 @@ pub(crate) static ANALYSIS: Object = Object::of(&[
 ]);
 
 /// `affinity`: one of both.
-pub(crate) static IDENTITY: Object = Object::of(&[
-    Field::new("cookie", HEADER_OR_COOKIE, "The cookie that tells users apart. No cookie is set.").example("uid"),
-    Field::new("header", HEADER_OR_COOKIE, "The header that tells users apart, in place of a cookie.")
-        .example("x-user"),
-]);
+pub(crate) static IDENTITY: Object = Object::of(
+    "Identity",
+    &[
+        Field::new("cookie", HEADER_OR_COOKIE, "The cookie that tells users apart. No cookie is set.").example("uid"),
+        Field::new("header", HEADER_OR_COOKIE, "The header that tells users apart, in place of a cookie.")
+            .example("x-user"),
+    ],
+);
 
 /// One of `metrics`.
-pub(crate) static METRIC: Object = Object::of(&[
+pub(crate) static METRIC: Object = Object::of("Metric", &[
     Field::new(
         "name",
         Kind::TEXT,
@@ -150,25 +160,34 @@ pub(crate) static METRIC: Object = Object::of(&[
 ]);
 
 /// `thresholdRange`. Flagger's may be empty.
-pub(crate) static RANGE: Object = Object::of(&[
-    Field::new("min", Kind::Number(Bounds::Free), "The lowest good value.").example("99"),
-    Field::new("max", Kind::Number(Bounds::Free), "The highest good value.").example("500"),
-]);
+pub(crate) static RANGE: Object = Object::of(
+    "Range",
+    &[
+        Field::new("min", Kind::Number(Bounds::Free), "The lowest good value.").example("99"),
+        Field::new("max", Kind::Number(Bounds::Free), "The highest good value.").example("500"),
+    ],
+);
 
 /// `templateRef`.
-pub(crate) static TEMPLATE_REFERENCE: Object = Object::of(&[
-    Field::new("name", Kind::TEXT, "Its name.").required().example("queue"),
-    Field::new("namespace", Kind::TEXT, "Its namespace; without it, that of the Canary.").example("prod"),
-]);
+pub(crate) static TEMPLATE_REFERENCE: Object = Object::of(
+    "TemplateReference",
+    &[
+        Field::new("name", Kind::TEXT, "Its name.").required().example("queue"),
+        Field::new("namespace", Kind::TEXT, "Its namespace; without it, that of the Canary.").example("prod"),
+    ],
+);
 
 /// `providerRef`.
-pub(crate) static PROVIDER_REFERENCE: Object = Object::of(&[
-    Field::new("name", Kind::TEXT, "Its name.").required().example("on-call"),
-    Field::new("namespace", Kind::TEXT, "Its namespace; without it, that of the Canary.").example("prod"),
-]);
+pub(crate) static PROVIDER_REFERENCE: Object = Object::of(
+    "ProviderReference",
+    &[
+        Field::new("name", Kind::TEXT, "Its name.").required().example("on-call"),
+        Field::new("namespace", Kind::TEXT, "Its namespace; without it, that of the Canary.").example("prod"),
+    ],
+);
 
 /// One of `webhooks`.
-pub(crate) static WEBHOOK: Object = Object::of(&[
+pub(crate) static WEBHOOK: Object = Object::of("Webhook", &[
     Field::new("name", Kind::TEXT, "Its name in events.").required().example("load-test"),
     Field::new(
         "type",
@@ -188,13 +207,9 @@ pub(crate) static WEBHOOK: Object = Object::of(&[
     )
     .default("rollout"),
     Field::new("url", URL, "Where it is. It is posted to.").required().example("http://127.0.0.1:8090/"),
-    Field::new(
-        "timeout",
-        Kind::Duration { shortest: "1ns", longest: Some(crate::decoder::LONGEST_LIMIT_TEXT) },
-        "How long an answer may take.",
-    )
-    .default("10s")
-    .example("30s"),
+    Field::new("timeout", Kind::Duration { shortest: "1ns", longest: Some(LONGEST) }, "How long an answer may take.")
+        .default("10s")
+        .example("30s"),
     Field::new(
         "retries",
         Kind::Whole { low: 0, high: MOST_HOOK_RETRIES },
@@ -208,10 +223,13 @@ pub(crate) static WEBHOOK: Object = Object::of(&[
 ]);
 
 /// One of `alerts`.
-pub(crate) static ALERT: Object = Object::of(&[
-    Field::new("name", Kind::Anything, "For people.").moot("alerts carry the name of the Canary"),
-    Field::new("providerRef", Kind::Object(&PROVIDER_REFERENCE), "The AlertProvider.").required(),
-    Field::new("severity", Kind::Choice(&["info", "warn", "error"]), "The least serious alerts that go there.")
-        .default("info")
-        .example("error"),
-]);
+pub(crate) static ALERT: Object = Object::of(
+    "Alert",
+    &[
+        Field::new("name", Kind::Anything, "For people.").moot("alerts carry the name of the Canary"),
+        Field::new("providerRef", Kind::Object(&PROVIDER_REFERENCE), "The AlertProvider.").required(),
+        Field::new("severity", Kind::Choice(&["info", "warn", "error"]), "The least serious alerts that go there.")
+            .default("info")
+            .example("error"),
+    ],
+);

@@ -1,7 +1,9 @@
 //! `analysis.judge`: how a canary is judged.
 
-use super::{Bounds, Field, Kind, Object, Text};
-use crate::judge::MOST_REQUESTS;
+use super::field::{Bounds, Field, Kind, Object, Text};
+
+/// A step that needs more requests than this would never end.
+pub(crate) const MOST_REQUESTS: i64 = 1_000_000_000;
 
 const QUANTILE: Kind = Kind::Number(Bounds::Between(0.0, 1.0));
 const FACTOR: Kind = Kind::Number(Bounds::Above(1.0));
@@ -9,7 +11,7 @@ const USER_AGENT: Kind = Kind::Text(Text::Pattern("^[ -~]+$", "visible ASCII cha
 const PATH: Kind = Kind::Text(Text::Pattern("^/[ -~]*$", "a path that begins with /"));
 
 /// `analysis.judge`.
-pub(crate) static JUDGE: Object = Object::of(&[
+pub(crate) static JUDGE: Object = Object::of("Judge", &[
     Field::new(
         "mode",
         Kind::Choice(&["sequential", "guard", "thresholds"]),
@@ -80,29 +82,38 @@ pub(crate) static JUDGE: Object = Object::of(&[
 ]);
 
 /// `analysis.judge.latency`.
-pub(crate) static LATENCY: Object = Object::of(&[
-    Field::new("quantiles", Kind::some(&QUANTILE), "Which quantiles are compared.").default("[0.5, 0.9, 0.99]"),
-    Field::new("tolerance", Kind::PERCENT, "How much slower than the primary the canary may be.").default("25%"),
-    Field::new(
-        "floor",
-        Kind::DURATION,
-        "A difference below this is none, whatever the share. Raise it where latencies are short and scattered.",
-    )
-    .default("5ms"),
-]);
+pub(crate) static LATENCY: Object = Object::of(
+    "Latency",
+    &[
+        Field::new("quantiles", Kind::some(&QUANTILE), "Which quantiles are compared.").default("[0.5, 0.9, 0.99]"),
+        Field::new("tolerance", Kind::PERCENT, "How much slower than the primary the canary may be.").default("25%"),
+        Field::new(
+            "floor",
+            Kind::DURATION,
+            "A difference below this is none, whatever the share. Raise it where latencies are short and scattered.",
+        )
+        .default("5ms"),
+    ],
+);
 
 /// `analysis.judge.mustDetect`.
-pub(crate) static MUST_DETECT: Object = Object::of(&[
-    Field::new("errors", FACTOR, "So many times as many errors as the primary has,").default("5"),
-    Field::new("errorsAtLeast", Kind::PERCENT, "but at least this share of failed requests.").default("1%"),
-    Field::new("latency", FACTOR, "So many times the primary's latency.").default("2"),
-]);
+pub(crate) static MUST_DETECT: Object = Object::of(
+    "MustDetect",
+    &[
+        Field::new("errors", FACTOR, "So many times as many errors as the primary has,").default("5"),
+        Field::new("errorsAtLeast", Kind::PERCENT, "but at least this share of failed requests.").default("1%"),
+        Field::new("latency", FACTOR, "So many times the primary's latency.").default("2"),
+    ],
+);
 
 /// `analysis.judge.healthChecks`.
-pub(crate) static HEALTH_CHECKS: Object = Object::of(&[
-    Field::new("userAgents", Kind::list(&USER_AGENT), "How the `user-agent` of health checks begins.").default(
-        "[kube-probe/, GoogleHC/, ELB-HealthChecker/, Amazon-Route53-Health-Check, Envoy/HC, Consul Health Check]",
-    ),
-    Field::new("paths", Kind::list(&PATH), "Paths of health checks, without the query.")
-        .default("[/healthz, /livez, /readyz, /health, /-/healthy, /-/ready, /actuator/health]"),
-]);
+pub(crate) static HEALTH_CHECKS: Object = Object::of(
+    "HealthChecks",
+    &[
+        Field::new("userAgents", Kind::list(&USER_AGENT), "How the `user-agent` of health checks begins.").default(
+            "[kube-probe/, GoogleHC/, ELB-HealthChecker/, Amazon-Route53-Health-Check, Envoy/HC, Consul Health Check]",
+        ),
+        Field::new("paths", Kind::list(&PATH), "Paths of health checks, without the query.")
+            .default("[/healthz, /livez, /readyz, /health, /-/healthy, /-/ready, /actuator/health]"),
+    ],
+);

@@ -1,14 +1,28 @@
 //! The `MetricTemplate`.
 
-use super::{Field, Kind, Object, Text};
-use crate::metric::PROVIDERS;
+use super::field::{Field, Kind, Object, Text};
+
+/// Who can be asked by a `MetricTemplate` of Flagger's.
+pub(crate) const PROVIDERS: [&str; 11] = [
+    "prometheus",
+    "influxdb",
+    "datadog",
+    "externalmetrics",
+    "stackdriver",
+    "cloudwatch",
+    "newrelic",
+    "graphite",
+    "dynatrace",
+    "keptn",
+    "splunk",
+];
 
 const URL: Kind = Kind::Text(Text::Form("URL of http or https"));
 const QUERY: Kind = Kind::Text(Text::Form("PromQL with {{ variables }}"));
 const HEADER_VALUE: Kind = Kind::Text(Text::Form("visible ASCII characters"));
 
 /// `spec` of a `MetricTemplate`.
-pub(crate) static METRIC_TEMPLATE: Object = Object::of(&[
+pub(crate) static METRIC_TEMPLATE: Object = Object::of("MetricTemplate", &[
     Field::new("provider", Kind::Object(&PROVIDER), "Who is asked.").required(),
     Field::new(
         "query",
@@ -21,7 +35,7 @@ pub(crate) static METRIC_TEMPLATE: Object = Object::of(&[
 ]);
 
 /// `provider`.
-pub(crate) static PROVIDER: Object = Object::of(&[
+pub(crate) static PROVIDER: Object = Object::of("Provider", &[
     Field::new(
         "type",
         Kind::Choice(&PROVIDERS),

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Bounds, Document, Field, Kind, METADATA, Object, Presence, Support, Text};
-use crate::admit::Api;
+use super::document::{Document, METADATA};
+use super::field::{Bounds, Field, Kind, Object, Presence, Support, Text};
+use crate::platform::Api;
 
 const INTRODUCTION: &str = "\
 # Field reference

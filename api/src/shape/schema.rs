@@ -4,12 +4,13 @@
 //! some texts, how long a duration is. A number may be quoted in a document, and a field without a value is one that is not
 //! there; here, as in Kubernetes, neither is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Bounds, DOCUMENT, Document, Field, Kind, Object, Presence, Support, Text};
-use crate::admit::Api;
+use super::document::{DOCUMENT, Document};
+use super::field::{Bounds, Field, Kind, Object, Presence, Support, Text};
+use crate::platform::Api;
 
 /// The dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -20,9 +21,18 @@ const PERCENT: &str = r"^(100(\.0*)?|[0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
 /// The same below 100 %.
 const PERCENT_BELOW_ALL: &str = r"^([0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
 
+/// Where the schemas of mappings go.
+#[derive(Debug)]
+enum Mappings {
+    /// To where they are used, as the API server of Kubernetes wants it.
+    Inline,
+    /// To definitions, each once.
+    Defined(BTreeMap<String, Value>),
+}
+
 /// Returns the schema of a kind.
 pub fn schema(document: &Document) -> Value {
-    let mut schema = of_document(document);
+    let mut schema = of_document(document, &mut Mappings::Inline);
     if let Value::Object(schema) = &mut schema {
         schema.insert("$schema".to_owned(), json!(DIALECT));
     }
@@ -59,8 +69,13 @@ pub fn bundle() -> Value {
     let cases = Document::ALL
         .iter()
         .map(|document| json!({"if": is_it(document), "then": {"$ref": format!("#/$defs/{}", name(document))}}));
-    let definitions: Map<String, Value> =
-        Document::ALL.iter().map(|document| (name(document), of_document(document))).collect();
+    let mut mappings = Mappings::Defined(BTreeMap::new());
+    let documents: Vec<(String, Value)> =
+        Document::ALL.iter().map(|document| (name(document), of_document(document, &mut mappings))).collect();
+    let mut definitions: Map<String, Value> = documents.into_iter().collect();
+    if let Mappings::Defined(defined) = mappings {
+        definitions.extend(defined);
+    }
     json!({
         "$schema": DIALECT,
         "title": "Documents of Wingbeat, and those of Flagger that it reads",
@@ -70,23 +85,43 @@ pub fn bundle() -> Value {
     })
 }
 
-fn of_document(document: &Document) -> Value {
+fn of_document(document: &Document, mappings: &mut Mappings) -> Value {
     let api = document.api;
-    let mut schema = of_object(&DOCUMENT, api);
+    let mut schema = fields_of(&DOCUMENT, api, mappings);
     let Value::Object(map) = &mut schema else { return schema };
     map.insert("title".to_owned(), json!(format!("{} of {}", document.kind, api.as_str())));
     map.insert("description".to_owned(), json!(document.doc));
     if let Some(Value::Object(properties)) = map.get_mut("properties") {
         properties.insert("apiVersion".to_owned(), json!({"const": api.as_str()}));
         properties.insert("kind".to_owned(), json!({"const": document.kind}));
-        properties.insert("spec".to_owned(), of_object(document.spec, api));
+        properties.insert("spec".to_owned(), of_object(document.spec, api, mappings));
     }
     schema
 }
 
-fn of_object(object: &Object, api: Api) -> Value {
+/// Returns the schema of a mapping, or where it is defined.
+fn of_object(object: &Object, api: Api, mappings: &mut Mappings) -> Value {
+    let name = match api {
+        Api::Wingbeat => format!("wingbeat.{}", object.name),
+        Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3 => format!("flagger.{}", object.name),
+    };
+    let is_new = match mappings {
+        Mappings::Inline => return fields_of(object, api, mappings),
+        Mappings::Defined(defined) => !defined.contains_key(&name),
+    };
+    if is_new {
+        let fields = fields_of(object, api, mappings);
+        if let Mappings::Defined(defined) = mappings {
+            defined.insert(name.clone(), fields);
+        }
+    }
+    json!({"$ref": format!("#/$defs/{name}")})
+}
+
+fn fields_of(object: &Object, api: Api, mappings: &mut Mappings) -> Value {
     let fields = object.fields.iter();
-    let properties: Map<String, Value> = fields.map(|field| (field.name.to_owned(), of_field(field, api))).collect();
+    let properties: Map<String, Value> =
+        fields.map(|field| (field.name.to_owned(), of_field(field, api, mappings))).collect();
     let required: Vec<&str> =
         object.fields.iter().filter(|field| is_required(field, api)).map(|field| field.name).collect();
     let mut schema = json!({"type": "object", "properties": properties});
@@ -110,10 +145,12 @@ fn is_required(field: &Field, api: Api) -> bool {
     }
 }
 
-fn of_field(field: &Field, api: Api) -> Value {
+fn of_field(field: &Field, api: Api, mappings: &mut Mappings) -> Value {
     let mut schema = match field.support {
         Support::Refused(_) if api == Api::Wingbeat => json!({"not": {}}),
-        Support::Full | Support::Moot(_) | Support::Ignored(_) | Support::Refused(_) => of_kind(&field.kind, api),
+        Support::Full | Support::Moot(_) | Support::Ignored(_) | Support::Refused(_) => {
+            of_kind(&field.kind, api, mappings)
+        }
     };
     let Value::Object(map) = &mut schema else { return schema };
     let description = match field.support {
@@ -136,7 +173,7 @@ pub(super) fn value(text: &str) -> Option<Value> {
     crate::yaml::parse(text).ok()?.first().map(crate::yaml::Node::to_json)
 }
 
-fn of_kind(kind: &Kind, api: Api) -> Value {
+fn of_kind(kind: &Kind, api: Api, mappings: &mut Mappings) -> Value {
     match kind {
         Kind::Text(text) => of_text(*text),
         Kind::Truth => json!({"type": "boolean"}),
@@ -151,14 +188,14 @@ fn of_kind(kind: &Kind, api: Api) -> Value {
         Kind::Percent { below: None } => json!({"type": "string", "pattern": PERCENT}),
         Kind::Percent { below: Some(_) } => json!({"type": "string", "pattern": PERCENT_BELOW_ALL}),
         Kind::Choice(words) => json!({"enum": words}),
-        Kind::List { of, least: 0 } => json!({"type": "array", "items": of_kind(of, api)}),
-        Kind::List { of, least } => json!({"type": "array", "items": of_kind(of, api), "minItems": least}),
-        Kind::Map(of) => json!({"type": "object", "additionalProperties": of_kind(of, api)}),
-        Kind::Object(object) => of_object(object, api),
+        Kind::List { of, least: 0 } => json!({"type": "array", "items": of_kind(of, api, mappings)}),
+        Kind::List { of, least } => json!({"type": "array", "items": of_kind(of, api, mappings), "minItems": least}),
+        Kind::Map(of) => json!({"type": "object", "additionalProperties": of_kind(of, api, mappings)}),
+        Kind::Object(object) => of_object(object, api, mappings),
         Kind::Either(ours, flaggers) => match (ours, flaggers) {
             // Words of Flagger's are for other platforms.
-            (Kind::Choice(_), Kind::Choice(_)) if api == Api::Wingbeat => of_kind(ours, api),
-            _ => json!({"anyOf": [of_kind(ours, api), of_kind(flaggers, api)]}),
+            (Kind::Choice(_), Kind::Choice(_)) if api == Api::Wingbeat => of_kind(ours, api, mappings),
+            _ => json!({"anyOf": [of_kind(ours, api, mappings), of_kind(flaggers, api, mappings)]}),
         },
         Kind::Anything => json!({}),
     }

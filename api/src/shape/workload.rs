@@ -1,12 +1,12 @@
 //! The Workload.
 
-use super::{Field, Kind, Object, Text};
+use super::field::{Field, Kind, Object, Text};
 
 /// `host:port`.
 const ENDPOINT: Kind = Kind::Text(Text::Form("host:port"));
 
 /// `spec` of a Workload.
-pub(crate) static WORKLOAD: Object = Object::of(&[
+pub(crate) static WORKLOAD: Object = Object::of("Workload", &[
     Field::new(
         "revision",
         Kind::TEXT,
@@ -26,10 +26,9 @@ pub(crate) static WORKLOAD: Object = Object::of(&[
 ]);
 
 /// A revision.
-pub(crate) static REVISION: Object = Object::of(&[Field::new(
-    "endpoints",
-    Kind::some(&ENDPOINT),
-    "Where it listens. Host names are resolved by the proxies.",
-)
-.required()
-.example("[\"127.0.0.1:9001\"]")]);
+pub(crate) static REVISION: Object = Object::of(
+    "Revision",
+    &[Field::new("endpoints", Kind::some(&ENDPOINT), "Where it listens. Host names are resolved by the proxies.")
+        .required()
+        .example("[\"127.0.0.1:9001\"]")],
+);

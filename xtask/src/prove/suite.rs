@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 21] = [
+pub(super) const SUITES: [Suite; 22] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
