@@ -8,10 +8,10 @@ use super::decoder::{Decoder, HostName, Reference, Report};
 use super::identity::{DocumentId, placeholders};
 use super::metric::{self, TemplateDocument};
 use super::platform::{Api, Platform, Terms};
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 use super::{listener, outgoing, shape, workload};
 use crate::alert_provider::Channel;
-use crate::setup::Workload;
+use crate::desired_state::Workload;
 
 /// What there is.
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
@@ -49,7 +49,7 @@ pub(crate) fn admit(file: &str, node: &Node, platform: Platform) -> Admission {
     let mut decoder = Decoder::new(file, Terms { api: Api::Wingbeat, platform });
     let (name, kind, document) = decode(&mut decoder, node).unwrap_or((None, None, None));
     let unfilled = placeholders(node);
-    let is_wrong = |(place, _): &&(Place, &str)| {
+    let is_wrong = |(place, _): &&(Position, &str)| {
         decoder.report.errors.iter().any(|error| (error.line, error.column) == (place.line, place.column))
     };
     // What else is wrong follows from it, or is yet to be seen: it is no document, but makes one.

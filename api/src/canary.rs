@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{AlertLevel, MetricInput, Pace, Plan, PlanInput};
 use wingbeat_core::time::Span;
@@ -13,12 +13,12 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
 use super::decoder::Decoder;
-use super::metric::{self, MetricDocument, Surroundings};
+use super::metric::{self, DecodeContext, MetricDocument};
 use super::platform::{Api, Severity};
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 use super::{hosts, http, judge, outgoing, retries, rules, shape, traffic};
+use crate::desired_state::{Service, Targeting};
 use crate::hook::Hook;
-use crate::setup::{Audience, Service};
 
 /// A pod's first seconds are not compared.
 const WARMUP: Duration = Duration::from_secs(15);
@@ -39,10 +39,10 @@ pub struct CanaryDocument {
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
     pub alerts: Vec<(CanaryName, AlertLevel)>,
     /// Who gets the canary.
-    pub audience: Audience,
+    pub audience: Targeting,
     /// Where its fields are, for what is found wrong later: the hosts, each by itself.
-    pub(super) hosts_at: Vec<Place>,
-    pub(super) target_at: Place,
+    pub(super) hosts_at: Vec<Position>,
+    pub(super) target_at: Position,
 }
 
 /// What the fields of `analysis` say, before they are put together.
@@ -76,14 +76,14 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
         if provider != "envoy" {
             let message = format!("{provider} is not what this server serves, use envoy or leave it out");
             if shape::PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
-                decoder.not_here(node.at, &path, message);
+                decoder.unsupported(node.at, &path, message);
             } else {
                 decoder.wrong(node.at, &path, message);
             }
         }
     }
     let seconds = fields.take("progressDeadlineSeconds");
-    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=shape::MOST_SECONDS));
+    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=shape::MAX_SECONDS));
     input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
     input.skip_analysis =
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
@@ -105,7 +105,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
             hosts_at = places;
             service
         });
-    } else if decoder.terms.not_here() == Severity::Warning {
+    } else if decoder.terms.unsupported() == Severity::Warning {
         service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -120,7 +120,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
     match analysis {
         Some((node, path)) => {
             let values = decoded.input.name.as_ref().map(|name| metric::values(name, &decoded.input.target, &named));
-            let around = Surroundings { values: values.unwrap_or_default(), server };
+            let around = DecodeContext { values: values.unwrap_or_default(), server };
             decode_analysis(decoder, node, &path, &around, &mut decoded);
         }
         None if decoded.input.skip_analysis => {}
@@ -196,10 +196,10 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service) -> Option
         }
     }
     let audience = match (affinity, rules.is_empty()) {
-        (Some(identity), _) => Audience::Users(identity),
-        (None, false) => Audience::Rules { rules, holdback },
-        (None, true) if rules.served.is_empty() => Audience::Chance,
-        (None, true) => Audience::Served(rules.served),
+        (Some(identity), _) => Targeting::Users(identity),
+        (None, false) => Targeting::Rules { rules, holdback },
+        (None, true) if rules.served.is_empty() => Targeting::Chance,
+        (None, true) => Targeting::Served(rules.served),
     };
     let plan = match Plan::try_new(&input) {
         Ok(plan) => plan,
@@ -215,7 +215,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service) -> Option
             return None;
         }
     };
-    let (hosts_at, target_at) = (Vec::new(), Place::default());
+    let (hosts_at, target_at) = (Vec::new(), Position::default());
     Some(CanaryDocument { plan, judge, service, hooks, metrics, alerts, audience, hosts_at, target_at })
 }
 
@@ -226,7 +226,7 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
         let message = format!("{kind} is not what this server has, use Workload");
         match kind.as_str() {
             "Workload" => {}
-            "Deployment" | "DaemonSet" | "Service" => decoder.not_here(node.at, &path, message),
+            "Deployment" | "DaemonSet" | "Service" => decoder.unsupported(node.at, &path, message),
             _ => decoder.wrong(node.at, &path, message),
         }
         Some(kind)
@@ -258,7 +258,7 @@ fn decode_service(
     path: &str,
     rules: &mut Entries,
     named: &mut BTreeMap<&str, String>,
-) -> Option<(Service, Vec<Place>)> {
+) -> Option<(Service, Vec<Position>)> {
     let mut fields = decoder.fields(node, path, &shape::SERVICE)?;
     let hosts = fields.need_here("hosts", "list the hosts that it answers to, like backend.local", decoder);
     let listeners = fields.need_here("listeners", "list the listeners that serve it", decoder);
@@ -298,7 +298,7 @@ fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<Strin
     listeners
 }
 
-fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Surroundings, out: &mut Analysis) {
+fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &DecodeContext, out: &mut Analysis) {
     let Some(mut fields) = decoder.fields(node, path, &shape::ANALYSIS) else { return };
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
     out.input.interval = interval.map(span);

@@ -10,11 +10,11 @@ use url::Url;
 
 use super::platform::{Severity, Terms};
 use super::shape::{LONGEST, Object, Support};
-use super::yaml::{Node, Place, Value};
+use super::yaml::{Node, Position, Value};
 use crate::refused_file::RefusedFileView;
 
 /// Nothing on its way to a user takes longer: [`LONGEST`], a year.
-const LONGEST_LIMIT: Duration = Duration::from_hours(8_760);
+const MAX_LIMIT: Duration = Duration::from_hours(8_760);
 
 /// Something wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub(super) struct Decoder {
     /// Host names of endpoints, which may not resolve.
     pub(super) hosts: Vec<HostName>,
     /// Places of the fields that were read.
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, Position>,
 }
 
 /// A document that another one names.
@@ -89,7 +89,7 @@ pub(super) struct Reference {
     /// Its name.
     pub(super) name: String,
     /// Where it is named.
-    pub(super) at: Place,
+    pub(super) at: Position,
     /// The field that names it.
     pub(super) field: String,
     /// How bad it is if there is none.
@@ -102,7 +102,7 @@ pub(super) struct HostName {
     /// The name.
     pub(super) name: String,
     /// Where it is.
-    pub(super) at: Place,
+    pub(super) at: Position,
     /// The field that holds it.
     pub(super) field: String,
 }
@@ -111,8 +111,8 @@ pub(super) struct HostName {
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     path: String,
-    at: Place,
-    left: BTreeMap<&'a str, (Place, &'a Node)>,
+    at: Position,
+    left: BTreeMap<&'a str, (Position, &'a Node)>,
     /// What was asked for so far.
     known: Vec<&'static str>,
     shape: &'static Object,
@@ -130,27 +130,27 @@ impl Decoder {
         }
     }
 
-    pub(super) fn wrong(&mut self, at: Place, field: &str, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: Position, field: &str, message: impl Into<String>) {
         let problem = self.problem(at, field, message.into());
         self.report.errors.push(problem);
     }
 
-    pub(super) fn warn(&mut self, at: Place, field: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: Position, field: &str, message: impl Into<String>) {
         let problem = self.problem(at, field, message.into());
         self.report.warnings.push(problem);
     }
 
     /// Tells of something that this server does not carry out: an error, unless another one may.
-    pub(super) fn not_here(&mut self, at: Place, field: &str, message: impl Into<String>) {
-        self.say(self.terms.not_here(), at, field, message);
+    pub(super) fn unsupported(&mut self, at: Position, field: &str, message: impl Into<String>) {
+        self.say(self.terms.unsupported(), at, field, message);
     }
 
     /// Tells of something that makes no sense, and that Flagger takes.
-    pub(super) fn slip(&mut self, at: Place, field: &str, message: impl Into<String>) {
+    pub(super) fn slip(&mut self, at: Position, field: &str, message: impl Into<String>) {
         self.say(self.terms.slip(), at, field, message);
     }
 
-    fn say(&mut self, severity: Severity, at: Place, field: &str, message: impl Into<String>) {
+    fn say(&mut self, severity: Severity, at: Position, field: &str, message: impl Into<String>) {
         match severity {
             Severity::Error => self.wrong(at, field, message),
             Severity::Warning => self.warn(at, field, message),
@@ -177,17 +177,17 @@ impl Decoder {
         Some(name)
     }
 
-    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Place, field: &str) {
-        let (field, missing) = (field.to_owned(), self.terms.not_here());
+    fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Position, field: &str) {
+        let (field, missing) = (field.to_owned(), self.terms.unsupported());
         self.references.push(Reference { kind, namespace, name, at, field, missing });
     }
 
-    fn problem(&self, at: Place, field: &str, message: String) -> Problem {
+    fn problem(&self, at: Position, field: &str, message: String) -> Problem {
         Problem { file: self.file.clone(), line: at.line, column: at.column, field: field.to_owned(), message }
     }
 
     /// Returns the place of a field, or of the nearest one around it that was written.
-    pub(super) fn place(&self, field: &str) -> Place {
+    pub(super) fn place(&self, field: &str) -> Position {
         let mut path = field;
         loop {
             if let Some(place) = self.places.get(path) {
@@ -195,7 +195,7 @@ impl Decoder {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end).unwrap_or_default(),
-                None => return Place { line: 1, column: 1 },
+                None => return Position { line: 1, column: 1 },
             }
         }
     }
@@ -207,18 +207,18 @@ impl Decoder {
     }
 
     /// Returns the entries of a mapping from names that the user chooses, with the places of the names.
-    pub(super) fn entries<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a str, Place, &'a Node, String)> {
+    pub(super) fn entries<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a str, Position, &'a Node, String)> {
         let entries = self.mapping(node, path).unwrap_or_default().into_iter();
         entries.map(|(name, (at, node))| (name, at, node, join(path, name))).collect()
     }
 
-    fn mapping<'a>(&mut self, node: &'a Node, path: &str) -> Option<BTreeMap<&'a str, (Place, &'a Node)>> {
+    fn mapping<'a>(&mut self, node: &'a Node, path: &str) -> Option<BTreeMap<&'a str, (Position, &'a Node)>> {
         self.places.insert(path.to_owned(), node.at);
         let Value::Mapping(entries) = &node.value else {
             self.wrong(node.at, path, "is not a mapping, write its fields below it");
             return None;
         };
-        let mut left: BTreeMap<&str, (Place, &Node)> = BTreeMap::new();
+        let mut left: BTreeMap<&str, (Position, &Node)> = BTreeMap::new();
         for (name, at, value) in entries {
             if left.insert(name, (*at, value)).is_some() {
                 self.wrong(*at, &join(path, name), "is there twice, keep one of them");
@@ -236,7 +236,7 @@ impl Decoder {
             match fields.shape.field(name).map(|field| field.support) {
                 Some(Support::Moot(_)) => {}
                 Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
-                Some(Support::Refused(said)) if !node.is_null() => self.not_here(node.at, &path, said),
+                Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
                 Some(Support::Refused(_)) => {}
                 Some(Support::Full) | None => {
                     let hint = match nearest(name, fields.known.iter().copied()) {
@@ -299,7 +299,7 @@ impl Decoder {
     }
 
     /// Takes one of these words.
-    pub(super) fn one_of<T: Copy>(&mut self, at: Place, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, at: Position, path: &str, text: &str, values: &[(&str, T)]) -> Option<T> {
         let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
             let names = values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -320,7 +320,7 @@ impl Decoder {
     /// Reads how long something may take. Envoy refuses routes with times beyond some centuries.
     pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = self.duration(node, path)?;
-        if duration > LONGEST_LIMIT {
+        if duration > MAX_LIMIT {
             self.wrong(
                 node.at,
                 path,
@@ -404,7 +404,7 @@ impl<'a> Fields<'a> {
         mend: &str,
         decoder: &mut Decoder,
     ) -> Option<(&'a Node, String)> {
-        match decoder.terms.not_here() {
+        match decoder.terms.unsupported() {
             Severity::Error => self.need(name, mend, decoder),
             Severity::Warning => self.take(name),
         }

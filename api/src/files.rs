@@ -13,18 +13,18 @@ use wingbeat_core::time::{Span, Timestamp};
 use super::decoder::{Problem, Report};
 use super::identity::DocumentId;
 use super::set::{Set, Source};
-use crate::setup::InUse;
+use crate::desired_state::InUse;
 
 /// A document that is in no file goes on for so long. Longer than a checkout or a copy of a folder takes; then its removal is
 /// taken for meant, and carried out.
 pub const GRACE: Span = Span::from_secs(10);
 
 /// So many files are tried one by one for what is wrong: each time all are read.
-const TRIED_ALONE: usize = 16;
+const MAX_FILES_TRIED: usize = 16;
 
 /// What is seen of the files, and of the world, at one moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct Observation<'a> {
     /// The present text of all files.
     pub texts: &'a BTreeMap<String, String>,
     /// The revisions that carry users, or are about to: none of them may go.
@@ -32,23 +32,23 @@ pub struct Seen<'a> {
     /// Host names without an address, with the reason: a file that has one is wrong.
     pub unresolved: &'a BTreeMap<String, String>,
     /// What it means that a document is in no file.
-    pub absence: Absence,
+    pub absence: Removal,
     /// The time, of a clock that never goes back.
     pub now: Timestamp,
 }
 
 /// What it means that a document is in no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absence {
+pub enum Removal {
     /// It may come back, for [`GRACE`].
-    Doubtful,
+    Deferred,
     /// It is to be removed: somebody says so.
-    Meant,
+    Confirmed,
 }
 
 /// What is in force from now on.
 #[derive(Debug)]
-pub struct Taken {
+pub struct InForce {
     /// The documents.
     pub set: Set,
     /// What is wrong with files, and what was left out of them.
@@ -79,13 +79,13 @@ pub struct Files {
     good: BTreeMap<String, String>,
     /// Documents that were in force and are in no file. At most as many as were in force, and gone after [`GRACE`], but
     /// for those that others need.
-    missed: BTreeMap<DocumentId, Missed>,
+    missed: BTreeMap<DocumentId, MissingDocument>,
     set: Set,
 }
 
 /// A document that is in no file.
 #[derive(Debug, Clone)]
-struct Missed {
+struct MissingDocument {
     /// The file that had it last, and its text then.
     file: String,
     text: String,
@@ -94,7 +94,7 @@ struct Missed {
 
 /// Texts that are right by themselves.
 #[derive(Debug, Default)]
-struct Alone {
+struct SelfConsistent {
     texts: BTreeMap<String, String>,
     /// The documents in them.
     declared: BTreeSet<DocumentId>,
@@ -121,7 +121,7 @@ impl Files {
                         files.good.insert(file.clone(), text);
                     }
                     Some(ids) => {
-                        let missed = Missed { file: file.clone(), text, since: Since::Time(now) };
+                        let missed = MissingDocument { file: file.clone(), text, since: Since::Time(now) };
                         files.missed.extend(ids.into_iter().map(|id| (id, missed.clone())));
                     }
                 }
@@ -130,7 +130,7 @@ impl Files {
         let mut report = Report::default();
         loop {
             let missed: BTreeSet<DocumentId> = files.missed.keys().cloned().collect();
-            let mut set = files.together(&files.good, &missed, &BTreeMap::new());
+            let mut set = files.combined(&files.good, &missed, &BTreeMap::new());
             let named: BTreeSet<String> = set.report.errors.iter().map(|problem| problem.file.clone()).collect();
             report.errors.append(&mut set.report.errors);
             let before = (files.good.len(), files.missed.len());
@@ -151,7 +151,8 @@ impl Files {
     /// Returns what is in force, file by file, to be stored.
     pub fn parts(&self) -> BTreeMap<String, Vec<Part>> {
         let mut missed: BTreeMap<(&str, &str), BTreeSet<DocumentId>> = BTreeMap::new();
-        for (id, Missed { file, text, .. }) in self.missed.iter().filter(|(id, _)| self.set.declared.contains_key(*id))
+        for (id, MissingDocument { file, text, .. }) in
+            self.missed.iter().filter(|(id, _)| self.set.declared.contains_key(*id))
         {
             missed.entry((file, text)).or_default().insert(id.clone());
         }
@@ -166,10 +167,10 @@ impl Files {
     }
 
     /// Takes what is seen now. Files with errors keep their last good text, new ones with errors are left out.
-    pub fn update(&mut self, seen: Seen<'_>) -> Taken {
+    pub fn update(&mut self, seen: Observation<'_>) -> InForce {
         let mut report = Report::default();
         let mut rests_on = BTreeSet::new();
-        let Alone { mut texts, declared, changed } = self.right_alone(&seen, &mut report);
+        let SelfConsistent { mut texts, declared, changed } = self.right_alone(&seen, &mut report);
         self.miss(&declared, &seen);
         // What is in no file goes on for those that named it before; whoever names it now is wrong.
         for (file, set) in &changed {
@@ -179,7 +180,7 @@ impl Files {
                 self.revert(file.clone(), &mut texts);
             }
         }
-        let given_up = |missed: &Missed| match missed.since {
+        let given_up = |missed: &MissingDocument| match missed.since {
             Since::Time(since) => seen.now.since(since) >= GRACE,
             Since::Meant => true,
         };
@@ -192,7 +193,7 @@ impl Files {
             });
         let again = again.min();
         let mut missed = self.tell(&kept, &format!("on for {} s, and then it is removed", GRACE.as_millis() / 1_000));
-        let mut set = self.together(&texts, &kept, seen.in_use);
+        let mut set = self.combined(&texts, &kept, seen.in_use);
         // Right alone, wrong together: the files that are named go on as they were, so that they hold no other one back.
         while !set.report.errors.is_empty() {
             rests_on.append(&mut set.held_by);
@@ -210,7 +211,7 @@ impl Files {
                 missed.extend(self.tell(&needed, "on, as other documents name it"));
                 kept.extend(needed);
             }
-            set = self.together(&texts, &kept, seen.in_use);
+            set = self.combined(&texts, &kept, seen.in_use);
         }
         self.good = texts;
         let removed = self.set.declared.keys().filter(|id| !set.declared.contains_key(*id)).cloned().collect();
@@ -220,14 +221,14 @@ impl Files {
         report.errors.sort();
         report.errors.dedup();
         report.warnings.clone_from(&set.report.warnings);
-        Taken { set, report, missed, removed, rests_on, again }
+        InForce { set, report, missed, removed, rests_on, again }
     }
 
     /// Returns the texts that are right by themselves, or else the last ones that were.
-    fn right_alone(&self, seen: &Seen<'_>, report: &mut Report) -> Alone {
-        let mut found = Alone::default();
+    fn right_alone(&self, seen: &Observation<'_>, report: &mut Report) -> SelfConsistent {
+        let mut found = SelfConsistent::default();
         for (file, text) in seen.texts {
-            let mut alone = Set::alone(file, text);
+            let mut alone = Set::single(file, text);
             alone.report.errors.extend(alone.unresolved(seen.unresolved));
             let good = self.good.get(file);
             if alone.report.errors.is_empty() {
@@ -239,7 +240,7 @@ impl Files {
             } else {
                 report.errors.append(&mut alone.report.errors);
                 let Some(good) = good else { continue };
-                found.declared.extend(Set::alone(file, good).declared.into_keys());
+                found.declared.extend(Set::single(file, good).declared.into_keys());
                 found.texts.insert(file.clone(), good.clone());
             }
         }
@@ -247,14 +248,15 @@ impl Files {
     }
 
     /// Notes which documents in force are in no file.
-    fn miss(&mut self, declared: &BTreeSet<DocumentId>, seen: &Seen<'_>) {
+    fn miss(&mut self, declared: &BTreeSet<DocumentId>, seen: &Observation<'_>) {
         self.missed.retain(|id, _| !declared.contains(id));
         for (id, file) in self.set.declared.iter().filter(|(id, _)| !declared.contains(*id)) {
             let Some(text) = self.good.get(&**file) else { continue };
-            let missed = || Missed { file: file.to_string(), text: text.clone(), since: Since::Time(seen.now) };
+            let missed =
+                || MissingDocument { file: file.to_string(), text: text.clone(), since: Since::Time(seen.now) };
             self.missed.entry(id.clone()).or_insert_with(missed);
         }
-        if seen.absence == Absence::Meant {
+        if seen.absence == Removal::Confirmed {
             self.missed.values_mut().for_each(|missed| missed.since = Since::Meant);
         }
     }
@@ -274,7 +276,7 @@ impl Files {
         by_file.into_iter().map(tell).collect()
     }
 
-    fn together(
+    fn combined(
         &self,
         texts: &BTreeMap<String, String>,
         kept: &BTreeSet<DocumentId>,
@@ -286,7 +288,7 @@ impl Files {
         }
         let whole = texts.iter().map(|(file, text)| Source::whole(file, text));
         let held = held.iter().map(|((file, text), ids)| Source { file, text, only: Some(ids) });
-        Set::together(whole.chain(held), &self.set, in_use)
+        Set::combined(whole.chain(held), &self.set, in_use)
     }
 
     /// Returns the changed files that are to blame for what is wrong together: those that are named, or else one without
@@ -310,9 +312,9 @@ impl Files {
         let mends = |file: &&&String| {
             let mut without = candidate.clone();
             self.revert((**file).clone(), &mut without);
-            self.together(&without, kept, in_use).report.errors.len() < errors.len()
+            self.combined(&without, kept, in_use).report.errors.len() < errors.len()
         };
-        match changed.iter().take(TRIED_ALONE).find(mends) {
+        match changed.iter().take(MAX_FILES_TRIED).find(mends) {
             Some(file) => vec![(*file).clone()],
             None => changed.into_iter().cloned().collect(),
         }

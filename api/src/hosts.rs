@@ -6,14 +6,14 @@
 use core::net::Ipv6Addr;
 
 use super::decoder::Decoder;
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 
 /// The longest name in DNS, and so the longest host.
-const LONGEST: usize = 253;
+const MAX_HOST_LEN: usize = 253;
 
 /// Decodes a list of hosts, each with its place.
-pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(String, Place)> {
-    let mut hosts: Vec<(String, Place)> = Vec::new();
+pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(String, Position)> {
+    let mut hosts: Vec<(String, Position)> = Vec::new();
     for (node, path) in decoder.some(node, path, "list the hosts that it answers to, like backend.local") {
         let Some(host) = decoder.text(node, &path) else { continue };
         if let Err(message) = check(&host) {
@@ -46,8 +46,8 @@ fn check(host: &str) -> Result<(), String> {
     if host.is_empty() {
         return wrong("is empty, write a host like backend.local, or * for all");
     }
-    if host.len() > LONGEST {
-        return Err(format!("has {} characters, use at most {LONGEST}", host.len()));
+    if host.len() > MAX_HOST_LEN {
+        return Err(format!("has {} characters, use at most {MAX_HOST_LEN}", host.len()));
     }
     if host.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return wrong("has blanks or line ends in it, leave them out");

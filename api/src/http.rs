@@ -11,7 +11,7 @@ use super::yaml::Node;
 use super::{operators, shape};
 
 /// Envoy's limit on names and values.
-const LONGEST: usize = 16_384;
+const MAX_VALUE_LEN: usize = 16_384;
 
 /// Takes the fields from those of `service`. `served` is `service.match`: a rewrite replaces what its paths match.
 pub(super) fn decode(decoder: &mut Decoder, fields: &mut Fields<'_>, served: &[EntryInput]) -> HttpOptions {
@@ -200,19 +200,19 @@ fn name_complaint(name: &str) -> Option<String> {
 }
 
 fn value_complaint(value: &str) -> Option<String> {
-    if value.len() > LONGEST {
-        return Some(format!("is {} bytes long, write at most {LONGEST}", value.len()));
+    if value.len() > MAX_VALUE_LEN {
+        return Some(format!("is {} bytes long, write at most {MAX_VALUE_LEN}", value.len()));
     }
     if value.chars().any(|c| matches!(c, '\0' | '\r' | '\n')) {
         return Some("has several lines, write one".to_owned());
     }
-    operators::complaint(value)
+    operators::unsupported_operator(value)
 }
 
 /// Returns true for what RFC 9110 calls a token: names of headers, and methods.
 fn is_token(text: &str) -> bool {
     let right = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(right)
+    !text.is_empty() && text.len() <= MAX_VALUE_LEN && text.bytes().all(right)
 }
 
 fn cors(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Cors> {

@@ -7,7 +7,7 @@ use wingbeat_core::id::CanaryName;
 
 use super::decoder::nearest;
 use super::platform::Api;
-use super::yaml::{Node, Place, Value};
+use super::yaml::{Node, Position, Value};
 
 /// The kinds that there are.
 const KINDS: [&str; 5] = ["Canary", "Workload", "Listener", "MetricTemplate", "AlertProvider"];
@@ -50,7 +50,7 @@ impl fmt::Display for DocumentId {
 }
 
 /// What is to be done with a document.
-pub(super) enum Whose<'a> {
+pub(super) enum Classification<'a> {
     /// It is read. Its id, as far as it has one.
     Ours(Option<DocumentId>),
     /// It is a list of documents.
@@ -60,41 +60,43 @@ pub(super) enum Whose<'a> {
 }
 
 /// Returns whose a document is. What may be a slip in one of ours is ours: it is told, and not left out.
-pub(super) fn whose(node: &Node) -> Whose<'_> {
+pub(super) fn classify(node: &Node) -> Classification<'_> {
     let (api, kind) = (node.get("apiVersion").and_then(Node::scalar), node.get("kind").and_then(Node::scalar));
-    let ours = || Whose::Ours(DocumentId::of(node));
+    let ours = || Classification::Ours(DocumentId::of(node));
     let group = api.and_then(|api| api.split_once('/')).map(|(group, _)| group);
     let is_known = group
         .is_some_and(|group| group.starts_with("wingbeat") || nearest(group, [OUR_GROUP, FLAGGERS_GROUP]).is_some());
     if let (Some(kind), Some(Value::Sequence(items))) = (kind, node.get("items").map(|items| &items.value))
         && (kind == "List" || (is_known && kind.ends_with("List")))
     {
-        return Whose::List(items);
+        return Classification::List(items);
     }
     let is_flaggers = group == Some(FLAGGERS_GROUP);
     match (api, kind) {
         (Some(api), _) if is_flaggers && Api::parse(api).is_none() => {
             let latest = Api::FlaggerV1Beta1.as_str();
-            Whose::Foreign(format!("{api} is not read, and this document is left out: write {latest}"))
+            Classification::Foreign(format!("{api} is not read, and this document is left out: write {latest}"))
         }
         _ if is_known => ours(),
         (Some(api), Some(kind)) if group.is_some() || !KINDS.contains(&kind) => {
             let hint = if KINDS.contains(&kind) { ", whose apiVersion is wingbeat.dev/v1alpha1" } else { "" };
-            Whose::Foreign(format!("{kind} of {api} is no document of Wingbeat{hint}: it is left out"))
+            Classification::Foreign(format!("{kind} of {api} is no document of Wingbeat{hint}: it is left out"))
         }
-        (Some(api), None) => Whose::Foreign(format!("what has apiVersion {api} and no kind is left out")),
+        (Some(api), None) => Classification::Foreign(format!("what has apiVersion {api} and no kind is left out")),
         (None, Some(kind)) if !KINDS.contains(&kind) => {
-            Whose::Foreign(format!("{kind} without apiVersion is no document of Wingbeat: it is left out"))
+            Classification::Foreign(format!("{kind} without apiVersion is no document of Wingbeat: it is left out"))
         }
         (None, None) if matches!(node.value, Value::Mapping(_)) && node.get("spec").is_none() => {
-            Whose::Foreign("what has neither apiVersion nor kind is no document of Wingbeat: it is left out".to_owned())
+            Classification::Foreign(
+                "what has neither apiVersion nor kind is no document of Wingbeat: it is left out".to_owned(),
+            )
         }
         (Some(_) | None, Some(_)) | (None, None) => ours(),
     }
 }
 
 /// Returns what something else is to fill in: the places of values like `${PORT}`, with the first of them.
-pub(super) fn placeholders(node: &Node) -> Vec<(Place, &str)> {
+pub(super) fn placeholders(node: &Node) -> Vec<(Position, &str)> {
     match &node.value {
         Value::Scalar { text, .. } => placeholder(text).map(|found| (node.at, found)).into_iter().collect(),
         Value::Sequence(nodes) => nodes.iter().flat_map(placeholders).collect(),

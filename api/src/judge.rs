@@ -1,6 +1,6 @@
 //! How a canary is judged: `analysis.judge`.
 
-use wingbeat_core::analysis::judge::{JudgeConfig, Mode, OnOnePod};
+use wingbeat_core::analysis::judge::{JudgeConfig, Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{NoData, PlanInput};
 use wingbeat_xds_server::model::http::HealthChecks;
 
@@ -60,7 +60,7 @@ pub(super) fn decode(
         decode_latency(decoder, node, &path, judge);
     }
     if let Some((node, path)) = fields.take("minRequests") {
-        let requests = decoder.within(node, &path, 0..=shape::MOST_REQUESTS);
+        let requests = decoder.within(node, &path, 0..=shape::MAX_REQUESTS);
         judge.min_requests = requests.and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
     }
     if let Some((node, path)) = fields.take("warmup") {
@@ -75,7 +75,7 @@ pub(super) fn decode(
     });
     let on_one_pod = fields.take("onOnePod").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        let words = [("suspect", OnOnePod::Suspect), ("rollback", OnOnePod::Rollback)];
+        let words = [("suspect", SinglePodPolicy::Suspect), ("rollback", SinglePodPolicy::Rollback)];
         decoder.one_of(node.at, &path, &text, &words)
     });
     judge.on_one_pod = on_one_pod.unwrap_or(judge.on_one_pod);

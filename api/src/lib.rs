@@ -1,7 +1,7 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► setup::Setup
+//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► setup::DesiredState
 //!                                       └ shape: which fields there are, with type, default and meaning
 //! ```
 //!
@@ -10,8 +10,9 @@
 mod admit;
 pub mod alert_provider;
 mod canary;
-mod clash;
+mod conflict;
 mod decoder;
+pub mod desired_state;
 pub mod files;
 pub mod hook;
 mod hosts;
@@ -29,7 +30,6 @@ mod refused_file;
 mod retries;
 mod rules;
 pub mod set;
-pub mod setup;
 pub mod shape;
 mod template;
 mod traffic;

@@ -45,7 +45,7 @@ fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
     let mut truth = |name: &'static str| fields.take(name).and_then(|(node, path)| decoder.truth(node, &path));
     let (remote, http_10, dot) = (truth("useRemoteAddress"), truth("acceptHttp10"), truth("stripTrailingHostDot"));
     let hops =
-        fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MOST_HOPS));
+        fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MAX_HOPS));
     let trusted_hops = hops.and_then(|hops| u32::try_from(hops).ok()).unwrap_or_default();
     let idle = fields.take("streamIdleTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
     Front {
@@ -106,7 +106,7 @@ fn decode_format(decoder: &mut Decoder, node: &Node, path: &str) -> LogFormat {
 }
 
 fn check(decoder: &mut Decoder, field: &str, text: &str) {
-    if let Some(wrong) = operators::complaint(text) {
+    if let Some(wrong) = operators::unsupported_operator(text) {
         let at = decoder.place(field);
         decoder.wrong(at, field, wrong);
     }

@@ -18,10 +18,10 @@ use super::decoder::Decoder;
 use super::platform::Severity;
 use super::shape;
 use super::template::{Template, Values};
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
+use crate::desired_state::MetricProvider;
 use crate::number::rounded;
 use crate::query::{Origin, Query};
-use crate::setup::Measure;
 
 /// Flagger's default window of a metric.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -34,23 +34,23 @@ pub(super) enum MetricDocument {
         /// What is looked at.
         check: Check,
         /// Where its range is.
-        at: Place,
+        at: Position,
         /// The field that holds it.
         field: String,
     },
     /// A Prometheus is asked for it.
-    Prometheus(Box<Asked>),
+    Prometheus(Box<PrometheusMetric>),
 }
 
 /// A question to a Prometheus.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct PrometheusMetric {
     metric: String,
     source: Source,
     range: Range,
     mode: SignalMode,
     values: Values,
-    at: Place,
+    at: Position,
     field: String,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Server {
 }
 
 /// What a canary says beside its metrics that they may need.
-pub(super) struct Surroundings {
+pub(super) struct DecodeContext {
     pub(super) values: Values,
     /// `metricsServer`, once it was read.
     pub(super) server: Option<Server>,
@@ -105,14 +105,17 @@ impl MetricDocument {
     pub(super) const fn source(&self) -> MetricSource {
         match self {
             Self::Filters { .. } => MetricSource::Filters,
-            Self::Prometheus(_) => MetricSource::Elsewhere,
+            Self::Prometheus(_) => MetricSource::External,
         }
     }
 
     /// Returns how it is measured. Nothing if its template is not there.
-    pub(super) fn measure(&self, templates: impl Fn(&CanaryName) -> Option<TemplateDocument>) -> Option<Measure> {
+    pub(super) fn measure(
+        &self,
+        templates: impl Fn(&CanaryName) -> Option<TemplateDocument>,
+    ) -> Option<MetricProvider> {
         let asked = match self {
-            Self::Filters { check, .. } => return Some(Measure::Filters(check.clone())),
+            Self::Filters { check, .. } => return Some(MetricProvider::Filters(check.clone())),
             Self::Prometheus(asked) => asked,
         };
         let (origin, server, query) = match &asked.source {
@@ -122,7 +125,7 @@ impl MetricDocument {
                 (Origin::Template, server.ok()?, query)
             }
         };
-        Some(Measure::Prometheus(Arc::new(Query {
+        Some(MetricProvider::Prometheus(Arc::new(Query {
             metric: asked.metric.clone(),
             origin,
             address: server.address,
@@ -137,9 +140,11 @@ impl MetricDocument {
     pub(super) fn misuse(
         &self,
         templates: impl Fn(&CanaryName) -> Option<TemplateDocument>,
-    ) -> Vec<(Place, String, String)> {
+    ) -> Vec<(Position, String, String)> {
         let Self::Prometheus(asked) = self else { return Vec::new() };
-        let Asked { source: Source::Template(name), values, at, field, .. } = asked.as_ref() else { return Vec::new() };
+        let PrometheusMetric { source: Source::Template(name), values, at, field, .. } = asked.as_ref() else {
+            return Vec::new();
+        };
         let template = templates(name);
         let missing = template.iter().flat_map(|template| template.query.keys());
         let missing = missing.filter(|key| !values.custom.contains_key(*key)).map(|key| {
@@ -160,7 +165,7 @@ pub(super) fn decode(
     decoder: &mut Decoder,
     node: &Node,
     path: &str,
-    around: &Surroundings,
+    around: &DecodeContext,
     modes: &mut Vec<(Signal, SignalMode)>,
 ) -> Vec<MetricDocument> {
     let Some(mut fields) = decoder.fields(node, path, &shape::METRIC) else { return Vec::new() };
@@ -260,7 +265,15 @@ pub(super) fn decode(
     let asked = |source| {
         let range = bounds.unwrap_or(Range { min: None, max: Some(0.0) });
         let (metric, values, field) = (name.clone(), values.clone(), path.to_owned());
-        MetricDocument::Prometheus(Box::new(Asked { metric, source, range, mode, values, at: node.at, field }))
+        MetricDocument::Prometheus(Box::new(PrometheusMetric {
+            metric,
+            source,
+            range,
+            mode,
+            values,
+            at: node.at,
+            field,
+        }))
     };
     if let Some((query, at, field)) = inline {
         for key in query.keys().filter(|key| !values.custom.contains_key(*key)) {
@@ -280,7 +293,7 @@ pub(super) fn decode(
 }
 
 /// Tells of numbers that are probably meant in another unit.
-fn doubt(decoder: &mut Decoder, metric: Metric, range: Range, at: Place, field: &str) {
+fn doubt(decoder: &mut Decoder, metric: Metric, range: Range, at: Position, field: &str) {
     match (metric, range) {
         (Metric::Duration, Range { max: Some(max), .. }) if max > 0.0 && max < 1.0 => {
             let millis = rounded(max * 1_000.0);
@@ -420,7 +433,7 @@ fn headers(decoder: &mut Decoder, node: &Node, path: &str) -> HeaderMap {
     headers
 }
 
-fn query(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Template, Place, String)> {
+fn query(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(Template, Position, String)> {
     Some((query_of(decoder, node, path)?, node.at, path.to_owned()))
 }
 

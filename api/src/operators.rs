@@ -4,7 +4,7 @@
 use super::decoder::nearest;
 
 /// Operators that Envoy 1.40 knows, tried one by one. Older ones lack some; what they refuse is told when they do.
-const KNOWN: &str = "\
+const SUPPORTED_OPERATORS: &str = "\
     ACCESS_LOG_TYPE BYTES_RECEIVED BYTES_RETRANSMITTED BYTES_SENT CEL CLUSTER_METADATA COMMON_DURATION \
     CONNECTION_ID CONNECTION_TERMINATION_DETAILS CUSTOM_FLAGS DOWNSTREAM_CX_RTT \
     DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT \
@@ -51,7 +51,7 @@ const KNOWN: &str = "\
     UPSTREAM_WIRE_BYTES_SENT VIRTUAL_CLUSTER_NAME";
 
 /// Returns what is wrong with a text, and what would be right; nothing if its operators are fine.
-pub(super) fn complaint(text: &str) -> Option<String> {
+pub(super) fn unsupported_operator(text: &str) -> Option<String> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
         if let Some(literal) = after.strip_prefix('%') {
@@ -64,8 +64,8 @@ pub(super) fn complaint(text: &str) -> Option<String> {
                 "has no operator at %{begin}, write one like %DURATION% or %REQ(USER-AGENT)%, and %% for a percent sign"
             ));
         };
-        if !KNOWN.split_whitespace().any(|known| known == name) {
-            let hint = nearest(name, KNOWN.split_whitespace())
+        if !SUPPORTED_OPERATORS.split_whitespace().any(|known| known == name) {
+            let hint = nearest(name, SUPPORTED_OPERATORS.split_whitespace())
                 .map_or_else(|| "see Envoy's list of them".to_owned(), |near| format!("did you mean %{near}%?"));
             return Some(format!("has the operator %{name}%, which Envoy 1.40 does not know, {hint}"));
         }
@@ -117,15 +117,18 @@ mod tests {
             "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
             "%CEL(has(request.headers) ? 1 : 2)%",
         ] {
-            assert_eq!(complaint(fine), None, "{fine}");
+            assert_eq!(unsupported_operator(fine), None, "{fine}");
         }
         for wrong in
             ["100%", "%DURATION", "%duration%", "% %", "%REQ(x", "%REQ(x):%", "%REQ(x?y):z%", "%RE-Q(a)%", "%()%"]
         {
-            assert!(complaint(wrong).is_some_and(|told| told.starts_with("has no operator at %")), "{wrong}");
+            assert!(
+                unsupported_operator(wrong).is_some_and(|told| told.starts_with("has no operator at %")),
+                "{wrong}"
+            );
         }
         assert_eq!(
-            complaint("%DURATON%").unwrap(),
+            unsupported_operator("%DURATON%").unwrap(),
             "has the operator %DURATON%, which Envoy 1.40 does not know, did you mean %DURATION%?"
         );
     }

@@ -30,7 +30,7 @@ pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
         Some(timeout)
     });
     let retries =
-        fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MOST_HOOK_RETRIES));
+        fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MAX_HOOK_RETRIES));
     let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
     decoder.done(fields);

@@ -67,7 +67,7 @@ impl Terms {
     }
 
     /// Returns how bad it is to ask for what plain Envoy cannot do, or not to say what it needs.
-    pub(crate) const fn not_here(self) -> Severity {
+    pub(crate) const fn unsupported(self) -> Severity {
         match (self.platform, self.api) {
             (Platform::Undecided, Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3) => Severity::Warning,
             (Platform::Envoy, _) | (Platform::Undecided, Api::Wingbeat) => Severity::Error,

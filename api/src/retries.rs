@@ -5,10 +5,10 @@ use wingbeat_xds_server::model::Retries;
 use super::canary::span;
 use super::decoder::{Decoder, nearest};
 use super::shape;
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 
 /// What Istio retries on where nothing is written.
-const USUAL: &str = "connect-failure,refused-stream,unavailable,cancelled,503";
+const DEFAULT_CONDITIONS: &str = "connect-failure,refused-stream,unavailable,cancelled,503";
 /// Envoy's conditions, for HTTP and gRPC. It takes others in silence and never retries on them.
 const CONDITIONS: [&str; 16] = [
     "5xx",
@@ -40,11 +40,11 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Option<R
         Some(text)
     });
     decoder.done(fields);
-    let retry_on = retry_on.unwrap_or_else(|| USUAL.to_owned());
+    let retry_on = retry_on.unwrap_or_else(|| DEFAULT_CONDITIONS.to_owned());
     Some(Retries { attempts: attempts?, per_try_timeout, retry_on })
 }
 
-fn check(decoder: &mut Decoder, at: Place, path: &str, text: &str) {
+fn check(decoder: &mut Decoder, at: Position, path: &str, text: &str) {
     // Envoy refuses the whole table for a line end in here.
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b',' | b' ');
     if !text.bytes().all(known) {

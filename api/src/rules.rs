@@ -1,6 +1,6 @@
 //! Rules of A/B tests in documents.
 
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::weight::BasisPoints;
@@ -8,7 +8,7 @@ use wingbeat_core::weight::BasisPoints;
 use super::decoder::Decoder;
 use super::platform::Severity;
 use super::shape;
-use super::yaml::{Node, Place};
+use super::yaml::{Node, Position};
 
 /// Decodes a list of rules as they are written.
 pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<EntryInput> {
@@ -31,7 +31,7 @@ pub(super) fn decode_tests(decoder: &mut Decoder, node: &Node, path: &str) -> En
     compile(decoder, &rules, path)
 }
 
-fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(EntryInput, Place, String)> {
+fn decode_rules(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<(EntryInput, Position, String)> {
     let listed = decoder.list(node, path).into_iter();
     listed.filter_map(|(node, path)| Some((decode_rule(decoder, node, &path)?, node.at, path))).collect()
 }
@@ -85,7 +85,7 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
         if let Some((node, path)) = fields.take(kind) {
             for (name, at, node, path) in decoder.entries(node, &path) {
                 if let Some(mend) = of_no_header(name).filter(|_| kind != "queryParams") {
-                    decoder.not_here(at, &path, format!("is no header that rules see, write {mend}"));
+                    decoder.unsupported(at, &path, format!("is no header that rules see, write {mend}"));
                 }
                 tests.extend(decode_test(decoder, node, &path).map(|test| (name.to_owned(), test)));
             }

@@ -10,22 +10,22 @@ use wingbeat_xds_server::model::Listener;
 use super::admit::{Admission, Document, admit};
 use super::canary::CanaryDocument;
 use super::decoder::{HostName, Problem, Reference, Report};
-use super::identity::{DocumentId, Whose, whose};
+use super::identity::{Classification, DocumentId, classify};
 use super::metric::TemplateDocument;
 use super::platform::{Platform, Severity};
-use super::yaml::{self, Node, Place};
+use super::yaml::{self, Node, Position};
 use crate::alert_provider::Channel;
+use crate::desired_state::{CanaryConfig, DesiredState, InUse, MetricProvider, Workload};
 use crate::hook::Hook;
-use crate::setup::{InUse, Managed, Measure, Setup, Workload};
 
 /// What files say, with what is wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Set {
-    pub(super) canaries: BTreeMap<CanaryName, (At, CanaryDocument)>,
-    workloads: BTreeMap<CanaryName, (At, Workload)>,
-    pub(super) listeners: BTreeMap<String, (At, Listener)>,
-    channels: BTreeMap<CanaryName, (At, Channel)>,
-    templates: BTreeMap<CanaryName, (At, TemplateDocument)>,
+    pub(super) canaries: BTreeMap<CanaryName, (Location, CanaryDocument)>,
+    workloads: BTreeMap<CanaryName, (Location, Workload)>,
+    pub(super) listeners: BTreeMap<String, (Location, Listener)>,
+    channels: BTreeMap<CanaryName, (Location, Channel)>,
+    templates: BTreeMap<CanaryName, (Location, TemplateDocument)>,
     /// Every document with its file, right or wrong: one mistake is not told as another one too.
     pub(super) declared: BTreeMap<DocumentId, Arc<str>>,
     /// Documents that are named and are not there.
@@ -44,9 +44,9 @@ pub struct Set {
 
 /// Where a document is.
 #[derive(Debug, Clone)]
-pub(super) struct At {
+pub(super) struct Location {
     pub(super) file: Arc<str>,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 /// Text of a file.
@@ -69,12 +69,12 @@ impl Set {
     /// Reads files and checks what they say together.
     pub fn of(texts: &BTreeMap<String, String>) -> Self {
         let sources = texts.iter().map(|(file, text)| Source::whole(file, text));
-        Self::together(sources, &Self::default(), &BTreeMap::new())
+        Self::combined(sources, &Self::default(), &BTreeMap::new())
     }
 
     /// Reads files that are to replace what is in force. Of two documents that clash, the one that had before what
     /// both want is right.
-    pub(super) fn together<'a>(
+    pub(super) fn combined<'a>(
         sources: impl IntoIterator<Item = Source<'a>>,
         before: &Self,
         in_use: &BTreeMap<CanaryName, InUse>,
@@ -89,7 +89,7 @@ impl Set {
 
     /// Reads files as [`Set::of`] does, to look at what they say and not to serve it: documents of `flagger.app` may be
     /// for another server. What this one does not carry out is a warning then, and so is a document that is not there.
-    pub fn look(texts: &BTreeMap<String, String>) -> Self {
+    pub fn lint(texts: &BTreeMap<String, String>) -> Self {
         let mut set = Self { platform: Platform::Undecided, ..Self::default() };
         set.add(texts.iter().map(|(file, text)| Source::whole(file, text)), &Self::default());
         set.check(&Self::default());
@@ -99,7 +99,7 @@ impl Set {
     }
 
     /// Reads a file; what must be right between documents is not looked at.
-    pub(super) fn alone(file: &str, text: &str) -> Self {
+    pub(super) fn single(file: &str, text: &str) -> Self {
         let mut set = Self::default();
         set.add([Source::whole(file, text)], &Self::default());
         set
@@ -111,7 +111,7 @@ impl Set {
             match yaml::parse(text) {
                 Ok(documents) => {
                     if documents.is_empty() {
-                        let at = At { file: file.clone(), place: Place { line: 1, column: 1 } };
+                        let at = Location { file: file.clone(), place: Position { line: 1, column: 1 } };
                         let message = "there is no document in it: write one, or delete the file";
                         self.report.warnings.push(problem(&at, "", message));
                     }
@@ -124,7 +124,7 @@ impl Set {
                         ""
                     };
                     let message = format!("this is no YAML that can be read: {}{rendered}", broken.why);
-                    self.report.errors.push(problem(&At { file, place: broken.at }, "", &message));
+                    self.report.errors.push(problem(&Location { file, place: broken.at }, "", &message));
                 }
             }
         }
@@ -133,24 +133,24 @@ impl Set {
 
     /// Takes a document, or those of a list.
     fn take(&mut self, file: &Arc<str>, node: &Node, only: Option<&BTreeSet<DocumentId>>, before: &Self) {
-        match (whose(node), only) {
-            (Whose::List(items), _) => items.iter().for_each(|item| self.take(file, item, only, before)),
-            (Whose::Ours(_), None) => self.document(file, node, before),
-            (Whose::Ours(id), Some(only)) => {
+        match (classify(node), only) {
+            (Classification::List(items), _) => items.iter().for_each(|item| self.take(file, item, only, before)),
+            (Classification::Ours(_), None) => self.document(file, node, before),
+            (Classification::Ours(id), Some(only)) => {
                 if id.is_some_and(|id| only.contains(&id) && !self.declared.contains_key(&id)) {
                     self.document(file, node, before);
                 }
             }
-            (Whose::Foreign(why), None) => {
+            (Classification::Foreign(why), None) => {
                 self.left_out = self.left_out.saturating_add(1);
-                self.report.warnings.push(problem(&At { file: file.clone(), place: node.at }, "", &why));
+                self.report.warnings.push(problem(&Location { file: file.clone(), place: node.at }, "", &why));
             }
-            (Whose::Foreign(_), Some(_)) => {}
+            (Classification::Foreign(_), Some(_)) => {}
         }
     }
 
     /// Returns what is managed.
-    pub fn setup(&self, filter: Option<Arc<[u8]>>) -> Setup {
+    pub fn desired_state(&self, filter: Option<Arc<[u8]>>) -> DesiredState {
         let mut canaries = BTreeMap::new();
         let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
         for (name, (_, document)) in &self.canaries {
@@ -160,24 +160,24 @@ impl Set {
                 let (_, channel) = self.channels.get(provider)?;
                 Some(Channel { level: *level, ..channel.clone() })
             });
-            let measures: Vec<Measure> =
+            let metric_providers: Vec<MetricProvider> =
                 document.metrics.iter().filter_map(|metric| metric.measure(template)).collect();
-            let asked = (document.hooks.iter().map(Hook::digest), measures.iter().map(Measure::digest));
-            let managed = Managed {
+            let asked = (document.hooks.iter().map(Hook::digest), metric_providers.iter().map(MetricProvider::digest));
+            let managed = CanaryConfig {
                 plan: document.plan.clone().asking(asked.0, asked.1),
                 judge: document.judge.clone(),
                 workload: workload.clone(),
                 service: document.service.clone(),
                 audience: document.audience.clone(),
                 hooks: document.hooks.clone(),
-                measures,
+                metric_providers,
                 alerts: alerts.collect(),
             };
             canaries.insert(name.clone(), managed);
         }
         let listeners = self.listeners.values().map(|(_, listener)| listener.clone()).collect();
         let files = self.canaries.iter().map(|(name, (at, _))| (name.clone(), at.file.clone())).collect();
-        Setup { canaries, listeners, filter, files, ..Setup::default() }
+        DesiredState { canaries, listeners, filter, files, ..DesiredState::default() }
     }
 
     /// Returns true if there is nothing to serve.
@@ -203,7 +203,7 @@ impl Set {
                 "{name} does not resolve ({}), use an address, or a name that this machine resolves too",
                 hosts.get(name)?
             );
-            Some(problem(&At { file: file.clone(), place: *at }, field, &message))
+            Some(problem(&Location { file: file.clone(), place: *at }, field, &message))
         });
         wrong.collect()
     }
@@ -239,7 +239,7 @@ impl Set {
     }
 
     fn document(&mut self, file: &Arc<str>, node: &Node, before: &Self) {
-        let at = At { file: file.clone(), place: node.at };
+        let at = Location { file: file.clone(), place: node.at };
         let Admission { id, name, document, report, references, hosts } = admit(file, node, self.platform);
         self.report.errors.extend(report.errors);
         self.report.warnings.extend(report.warnings);
@@ -272,7 +272,7 @@ impl Set {
             let namespace = namespace.as_ref().unwrap_or(&owner.namespace);
             let id = DocumentId::new(*kind, CanaryName::new(namespace.clone(), name.clone()));
             let message = format!("there is no {kind} {name}, add it or name another");
-            (id, *missing, problem(&At { file: file.clone(), place: *at }, field, &message))
+            (id, *missing, problem(&Location { file: file.clone(), place: *at }, field, &message))
         });
         named.collect()
     }
@@ -301,10 +301,10 @@ impl Set {
         let template = |name: &CanaryName| self.templates.get(name).map(|(_, template)| template.clone());
         for (at, document) in self.canaries.values() {
             for (place, field, message) in document.metrics.iter().flat_map(|metric| metric.misuse(template)) {
-                errors.push(problem(&At { file: at.file.clone(), place }, &field, &message));
+                errors.push(problem(&Location { file: at.file.clone(), place }, &field, &message));
             }
         }
-        errors.extend(self.clashes(before));
+        errors.extend(self.conflicts(before));
         self.report.errors.append(&mut errors);
     }
 }
@@ -312,12 +312,12 @@ impl Set {
 /// Puts a document under its name. Of two with one name, the one whose file had it before stays; the other one is
 /// returned first.
 fn put<K: Ord, V>(
-    documents: &mut BTreeMap<K, (At, V)>,
+    documents: &mut BTreeMap<K, (Location, V)>,
     name: K,
-    at: &At,
+    at: &Location,
     document: V,
     holder: Option<&Arc<str>>,
-) -> Option<(At, At)> {
+) -> Option<(Location, Location)> {
     match documents.entry(name) {
         Entry::Vacant(free) => {
             free.insert((at.clone(), document));
@@ -337,7 +337,7 @@ fn put<K: Ord, V>(
 }
 
 /// Returns what is wrong at a place.
-pub(super) fn problem(at: &At, field: &str, message: &str) -> Problem {
+pub(super) fn problem(at: &Location, field: &str, message: &str) -> Problem {
     let (line, column) = (at.place.line, at.place.column);
     Problem { file: at.file.to_string(), line, column, field: field.to_owned(), message: message.to_owned() }
 }

@@ -9,7 +9,7 @@ use super::shape;
 use super::yaml::Node;
 
 /// Limits of Envoy are 32 bits wide; the highest one is no limit.
-const MOST: i64 = u32::MAX as i64;
+const MAX_COUNT: i64 = u32::MAX as i64;
 
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> TrafficPolicy {
     let mut policy = TrafficPolicy::default();
@@ -61,9 +61,10 @@ fn outliers(decoder: &mut Decoder, node: &Node, path: &str) -> OutlierDetection 
         .and_then(|(node, path)| decoder.truth(node, &path))
         .map(|apart| if apart { LocalFailures::Apart } else { LocalFailures::AsResponses });
     let outliers = OutlierDetection {
-        consecutive_5xx: count(decoder, &mut fields, "consecutive5xxErrors", MOST).unwrap_or(defaults.consecutive_5xx),
-        consecutive_gateway: count(decoder, &mut fields, "consecutiveGatewayErrors", MOST).unwrap_or_default(),
-        consecutive_local: count(decoder, &mut fields, "consecutiveLocalOriginFailures", MOST)
+        consecutive_5xx: count(decoder, &mut fields, "consecutive5xxErrors", MAX_COUNT)
+            .unwrap_or(defaults.consecutive_5xx),
+        consecutive_gateway: count(decoder, &mut fields, "consecutiveGatewayErrors", MAX_COUNT).unwrap_or_default(),
+        consecutive_local: count(decoder, &mut fields, "consecutiveLocalOriginFailures", MAX_COUNT)
             .unwrap_or(defaults.consecutive_local),
         local: apart.unwrap_or(defaults.local),
         interval: time(decoder, &mut fields, "interval").unwrap_or(defaults.interval),
@@ -78,7 +79,7 @@ fn outliers(decoder: &mut Decoder, node: &Node, path: &str) -> OutlierDetection 
 
 /// Reads a limit; Istio has it that zero is none.
 fn limit(decoder: &mut Decoder, fields: &mut Fields<'_>, name: &'static str) -> Option<u32> {
-    count(decoder, fields, name, MOST).filter(|limit| *limit > 0)
+    count(decoder, fields, name, MAX_COUNT).filter(|limit| *limit > 0)
 }
 
 fn count(decoder: &mut Decoder, fields: &mut Fields<'_>, name: &'static str, most: i64) -> Option<u32> {

@@ -9,10 +9,10 @@ use wingbeat_core::id::Revision;
 use super::decoder::{Decoder, HostName};
 use super::shape;
 use super::yaml::Node;
-use crate::setup::Workload;
+use crate::desired_state::Workload;
 
 /// Bytes of a revision's name, as of any other name in Kubernetes.
-const LONGEST_REVISION: usize = 253;
+const MAX_REVISION_LEN: usize = 253;
 
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
@@ -24,7 +24,7 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
     if let Some((node, path)) = fields.need("revisions", "list them with their endpoints", decoder) {
         for (name, _, node, path) in decoder.entries(node, &path) {
             // It is a part of the cluster's name, which every report repeats.
-            if let Some(unfit) = unfit_name("the revision's name", name, LONGEST_REVISION) {
+            if let Some(unfit) = unfit_name("the revision's name", name, MAX_REVISION_LEN) {
                 decoder.wrong(node.at, &path, unfit);
                 continue;
             }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Deeper nesting than this is an attack or a slip.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// Most nodes of a file that aliases repeat: a few of them can stand for as much text as one likes.
-const MOST_REPEATED: usize = 10_000;
+const MAX_ALIAS_NODES: usize = 10_000;
 /// The key whose mappings are merged into the one that has it.
 const MERGE: &str = "<<";
 
@@ -15,14 +15,14 @@ const MERGE: &str = "<<";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Where it begins.
-    pub at: Place,
+    pub at: Position,
     /// What it is.
     pub value: Value,
 }
 
 /// A place in a file, counted from one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     /// The line.
     pub line: usize,
     /// The column, in characters.
@@ -42,14 +42,14 @@ pub enum Value {
     /// A list.
     Sequence(Vec<Node>),
     /// Keys with their places and values, in order; keys may come twice.
-    Mapping(Vec<(String, Place, Node)>),
+    Mapping(Vec<(String, Position, Node)>),
 }
 
 /// Text that is no YAML.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct SyntaxError {
     /// Where.
-    pub at: Place,
+    pub at: Position,
     /// Why.
     pub why: String,
 }
@@ -114,13 +114,13 @@ impl Node {
 }
 
 /// Returns the documents of a text; empty ones are left out.
-pub fn parse(text: &str) -> Result<Vec<Node>, Broken> {
+pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut builder = Builder::default();
     // Event by event: the parser's own loader calls itself for every level of nesting.
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
-            let at = Place { line: error.marker().line(), column: error.marker().col().saturating_add(1) };
-            Broken { at, why: error.info().to_owned() }
+            let at = Position { line: error.marker().line(), column: error.marker().col().saturating_add(1) };
+            SyntaxError { at, why: error.info().to_owned() }
         })?;
         builder.on_event(event, span);
         if let Some(broken) = builder.broken {
@@ -137,22 +137,22 @@ struct Builder {
     /// What has a name, by the number of the name.
     anchors: BTreeMap<usize, Node>,
     repeated: usize,
-    broken: Option<Broken>,
+    broken: Option<SyntaxError>,
 }
 
 /// A list or mapping that has not ended.
 enum Open {
-    Sequence(Place, usize, Vec<Node>),
-    Mapping(Place, usize, Vec<(String, Place, Node)>, Option<(String, Place)>),
+    Sequence(Position, usize, Vec<Node>),
+    Mapping(Position, usize, Vec<(String, Position, Node)>, Option<(String, Position)>),
 }
 
 impl Builder {
-    fn refuse(&mut self, at: Place, why: &str) {
-        self.broken.get_or_insert_with(|| Broken { at, why: why.to_owned() });
+    fn refuse(&mut self, at: Position, why: &str) {
+        self.broken.get_or_insert_with(|| SyntaxError { at, why: why.to_owned() });
     }
 
-    fn open(&mut self, open: Open, at: Place) {
-        if self.open.len() >= DEEPEST {
+    fn open(&mut self, open: Open, at: Position) {
+        if self.open.len() >= MAX_DEPTH {
             self.refuse(at, "it is nested too deeply");
         }
         self.open.push(open);
@@ -167,19 +167,19 @@ impl Builder {
         self.put(node);
     }
 
-    fn repeat(&mut self, anchor: usize, at: Place) {
+    fn repeat(&mut self, anchor: usize, at: Position) {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
             return self.refuse(at, "the alias stands for something that holds it");
         };
         self.repeated = self.repeated.saturating_add(node.size());
-        if self.repeated > MOST_REPEATED {
+        if self.repeated > MAX_ALIAS_NODES {
             return self.refuse(at, "its aliases stand for too much: write the values out");
         }
         self.put(node);
     }
 
     /// Returns the entries of a mapping with those that it merges, of which its own take the place.
-    fn merged(&mut self, entries: Vec<(String, Place, Node)>) -> Vec<(String, Place, Node)> {
+    fn merged(&mut self, entries: Vec<(String, Position, Node)>) -> Vec<(String, Position, Node)> {
         let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(name, ..)| name == MERGE);
         if merges.is_empty() {
             return own;
@@ -222,7 +222,7 @@ impl Builder {
 
 impl Builder {
     fn on_event(&mut self, event: Event<'_>, span: Span) {
-        let at = Place { line: span.start.line(), column: span.start.col().saturating_add(1) };
+        let at = Position { line: span.start.line(), column: span.start.col().saturating_add(1) };
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let value = Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
@@ -256,9 +256,9 @@ mod tests {
         assert_eq!(nodes.len(), 2);
         let Value::Mapping(entries) = &nodes[0].value else { panic!("a mapping") };
         let (name, place, list) = &entries[1];
-        assert_eq!((name.as_str(), *place), ("b", Place { line: 2, column: 1 }));
+        assert_eq!((name.as_str(), *place), ("b", Position { line: 2, column: 1 }));
         let Value::Sequence(items) = &list.value else { panic!("a list") };
-        assert_eq!(items[1].at, Place { line: 4, column: 5 });
+        assert_eq!(items[1].at, Position { line: 4, column: 5 });
         assert_eq!(items[1].value, Value::Scalar { text: "2".into(), plain: false });
     }
 

@@ -6,7 +6,7 @@ use wingbeat_api::{Report, Set};
 
 use crate::files::{self, Found, Pipes};
 use crate::names;
-use crate::output::{Format, Outcome, complain, emit, say};
+use crate::output::{Format, Outcome, complain, emit, print_line};
 
 /// Which files.
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 /// Says everything that is wrong with documents.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<Outcome> {
     let Found { texts, unreadable, empty, left_out, .. } = files::read(&args.files, Pipes::Read);
-    let mut set = Set::look(&texts);
+    let mut set = Set::lint(&texts);
     set.report.warnings.extend(left_out);
     let unresolved = names::unresolved(set.host_names()).await;
     set.report.errors.extend(set.unresolved(&unresolved));
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Outcome> {
     let report = set.report;
     match args.output {
         Format::Text if report.errors.is_empty() => {
-            tell(&report)?;
+            print_problems(&report)?;
             let right = match files {
                 0 => "there is no document of Wingbeat".to_owned(),
                 1 => "1 file is right".to_owned(),
@@ -45,9 +45,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Outcome> {
                 1 => ", 1 document of others was not read".to_owned(),
                 others => format!(", {others} documents of others were not read"),
             };
-            say(&format!("{right}{others}"))?;
+            print_line(&format!("{right}{others}"))?;
         }
-        Format::Text => tell(&report)?,
+        Format::Text => print_problems(&report)?,
         Format::Json | Format::Yaml => emit(args.output, &report)?,
     }
     // Who checks what is not there has named the wrong files.
@@ -55,19 +55,19 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// Returns what a file says, to look at it. Where something is wrong with it, tells all of that and returns nothing.
-pub(crate) fn look(file: &Path) -> anyhow::Result<Option<Set>> {
+pub(crate) fn lint(file: &Path) -> anyhow::Result<Option<Set>> {
     let Found { texts, unreadable, empty, .. } = files::read(&[file.to_owned()], Pipes::Read);
-    let mut set = Set::look(&texts);
+    let mut set = Set::lint(&texts);
     set.report.errors.extend(unreadable.into_iter().chain(empty));
     if set.report.errors.is_empty() {
         return Ok(Some(set));
     }
-    tell(&set.report)?;
+    print_problems(&set.report)?;
     Ok(None)
 }
 
 /// Writes errors and warnings to standard error.
-pub(crate) fn tell(report: &Report) -> anyhow::Result<()> {
+pub(crate) fn print_problems(report: &Report) -> anyhow::Result<()> {
     report.errors.iter().try_for_each(|problem| complain(&problem.to_string()))?;
     report.warnings.iter().try_for_each(|problem| complain(&format!("warning: {problem}")))
 }

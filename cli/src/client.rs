@@ -26,7 +26,7 @@ mod shown;
 mod status;
 
 /// How often it is looked for changes.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A canary is printed anew when one of these fields is another one.
 const CHANGES: [&str; 7] = ["phase", "weight", "iterations", "rev", "failed_checks", "paused", "conditions"];
@@ -161,7 +161,7 @@ fn refused_files(files: &[Value]) -> String {
 pub(crate) async fn watch(args: ShowArgs) -> anyhow::Result<Outcome> {
     let client = Client::new(&args.server)?;
     let (mut outage, mut shown, mut first) = (Outage::default(), BTreeMap::new(), true);
-    let mut tick = tokio::time::interval(LOOK_EVERY);
+    let mut tick = tokio::time::interval(POLL_INTERVAL);
     loop {
         tick.tick().await;
         let canaries = match canaries(&client, args.name.as_ref()).await {
@@ -249,7 +249,7 @@ pub(crate) async fn command(verb: Verb, args: CommandArgs) -> anyhow::Result<Out
         // It may have been carried out.
         Err(error) => complain(&format!("{what}: {error:#}; it acts once however often it is sent with --id {id}"))?,
     }
-    Ok(Outcome::NotSo)
+    Ok(Outcome::Unmet)
 }
 
 /// Returns the canaries as the server shows them: the one of this name, or all.

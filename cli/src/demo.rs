@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use wingbeat_demo::scene::{Outcome as Played, Scenario, Scene, Sight};
 use wingbeat_demo::summary::{Ended, Summary};
 
-use crate::output::{Format, Outcome, complain, emit, lasting, say};
+use crate::output::{Format, Outcome, complain, emit, lasting, print_line};
 
 use lines::Lines;
 use screen::Screen;
@@ -99,18 +99,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             screen.close();
             played?
         }
-        Format::Text => to_the_end(scene.play(wingbeat::FILTER, &Lines::new(say).spectator())).await?,
+        Format::Text => to_the_end(scene.play(wingbeat::FILTER, &Lines::new(print_line).spectator())).await?,
         // For a script, standard output has the summary alone.
         Format::Json | Format::Yaml => {
             to_the_end(scene.play(wingbeat::FILTER, &Lines::new(complain).spectator())).await?
         }
     };
-    let Some(played) = played else { return Ok(Outcome::NotSo) };
+    let Some(played) = played else { return Ok(Outcome::Unmet) };
     match args.output {
-        Format::Text => say(&in_words(&played))?,
+        Format::Text => print_line(&in_words(&played))?,
         Format::Json | Format::Yaml => emit(args.output, &played.summary)?,
     }
-    Ok(if played.as_it_should { Outcome::Done } else { Outcome::NotSo })
+    Ok(if played.as_it_should { Outcome::Done } else { Outcome::Unmet })
 }
 
 /// Plays until the end, or until somebody interrupts: then nothing comes of it, and everything that was started ends.

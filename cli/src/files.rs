@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 use wingbeat_api::Problem;
 
 /// Bytes of a file; a larger one cannot be read. As many as a thousand canaries take, and a slip in a path does not.
-const LARGEST_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Links that lead to a file; further ones are not followed, as the system does not follow them either.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What is read where no regular file is, but a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,13 +118,13 @@ impl Found {
 
     fn file(&mut self, path: &Path) {
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text));
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
         match read {
-            Ok(_) if u64::try_from(text.len()).is_ok_and(|bytes| bytes <= LARGEST_FILE) => {
+            Ok(_) if u64::try_from(text.len()).is_ok_and(|bytes| bytes <= MAX_FILE_BYTES) => {
                 self.texts.insert(path.display().to_string(), text);
             }
             Ok(_) => {
-                let message = format!("is larger than {} MiB, split it, if it holds documents", LARGEST_FILE >> 20);
+                let message = format!("is larger than {} MiB, split it, if it holds documents", MAX_FILE_BYTES >> 20);
                 self.unreadable.push(problem(path, message));
             }
             Err(error) => self.cannot_read(path, &error),
@@ -156,7 +156,7 @@ impl Places {
             }
             let next = at.join(&part);
             match std::fs::read_link(&next) {
-                Ok(target) if links < MOST_LINKS => {
+                Ok(target) if links < MAX_LINKS => {
                     links += 1;
                     if target.is_absolute() {
                         at = PathBuf::from("/");
@@ -197,7 +197,7 @@ mod tests {
         for name in ["a.yaml", "b.yml", "c.log", ".hidden.yaml", "large.yaml"] {
             std::fs::write(path(name), "{}").unwrap();
         }
-        std::fs::write(path("large.yaml"), "#".repeat(usize::try_from(LARGEST_FILE).unwrap() + 1)).unwrap();
+        std::fs::write(path("large.yaml"), "#".repeat(usize::try_from(MAX_FILE_BYTES).unwrap() + 1)).unwrap();
         std::fs::create_dir(path("folder")).unwrap();
         std::fs::create_dir(path(".git")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("socket.yaml")).unwrap();

@@ -8,15 +8,15 @@ use base64::Engine as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use wingbeat_api::CanaryDocument;
-use wingbeat_api::setup::Audience;
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_core::matching::request::Request;
 
-use crate::check::look;
+use crate::check::lint;
 use crate::client::Name;
 use crate::output::{Format, Outcome, Wrong, complain, emit, print, table};
 
 /// Of a request, so much is shown in a row.
-const LONGEST_REQUEST: usize = 100;
+const MAX_REQUEST_LEN: usize = 100;
 
 /// Which requests, and whose rules.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ enum HeaderValue {
 
 /// Prints a line per request.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let Some(set) = look(&args.canary)? else { return Ok(Outcome::BadInput) };
+    let Some(set) = lint(&args.canary)? else { return Ok(Outcome::BadInput) };
     let mut canaries = set
         .canaries()
         .filter(|(canary, _)| args.name.as_ref().is_none_or(|name| name.is(&canary.namespace, &canary.name)));
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     Ok(match (bad, as_expected) {
         (true, _) => Outcome::BadInput,
         (false, true) => Outcome::Done,
-        (false, false) => Outcome::NotSo,
+        (false, false) => Outcome::Unmet,
     })
 }
 
@@ -122,13 +122,13 @@ fn take(document: &CanaryDocument, weight: Option<u8>, request: &Request) -> Tak
     let primary = Taken { arm: Arm::Primary, rule: None };
     match &document.audience {
         // Shares: only the ends are certain, and in between most take the primary.
-        Audience::Chance | Audience::Users(_) if weight == Some(100) => Taken { arm: Arm::Canary, rule: None },
-        Audience::Served(entries) if weight == Some(100) && entries.first_match(request).is_some() => {
+        Targeting::Chance | Targeting::Users(_) if weight == Some(100) => Taken { arm: Arm::Canary, rule: None },
+        Targeting::Served(entries) if weight == Some(100) && entries.first_match(request).is_some() => {
             Taken { arm: Arm::Canary, rule: None }
         }
-        Audience::Chance | Audience::Users(_) | Audience::Served(_) => primary,
-        Audience::Rules { .. } if weight == Some(0) => primary,
-        Audience::Rules { rules, .. } => match rules.first_match(request) {
+        Targeting::Chance | Targeting::Users(_) | Targeting::Served(_) => primary,
+        Targeting::Rules { .. } if weight == Some(0) => primary,
+        Targeting::Rules { rules, .. } => match rules.first_match(request) {
             Some(rule) => Taken { arm: Arm::Canary, rule: Some(rule) },
             None => primary,
         },
@@ -144,7 +144,7 @@ fn row(taken: &Taken, request: &Request) -> Vec<String> {
     let rule = taken.rule.map_or_else(|| "-".to_owned(), |rule| rule.to_string());
     let headers = request.headers.iter().map(|(name, value)| format!(" {name}: {};", text(value)));
     let line = format!("{} {}{}", text(&request.method), text(&request.path), headers.collect::<String>());
-    vec![arm.to_owned(), rule, line.trim_end_matches(';').chars().take(LONGEST_REQUEST).collect()]
+    vec![arm.to_owned(), rule, line.trim_end_matches(';').chars().take(MAX_REQUEST_LEN).collect()]
 }
 
 type Parsed = Result<Request, String>;

@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
     /// 0
     Done,
     /// 1: what was asked for did not come about
-    NotSo,
+    Unmet,
     /// 2: bad input
     BadInput,
     /// 3: what is waited for did not come about in time
@@ -36,7 +36,7 @@ impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Done => Self::SUCCESS,
-            Outcome::NotSo => Self::FAILURE,
+            Outcome::Unmet => Self::FAILURE,
             Outcome::BadInput => Self::from(2),
             Outcome::NotInTime => Self::from(3),
         }
@@ -75,7 +75,7 @@ impl std::fmt::Display for Unread {
 impl std::error::Error for Unread {}
 
 /// Writes a line to standard output.
-pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print_line(text: &str) -> anyhow::Result<()> {
     print(&format!("{text}\n"))
 }
 
@@ -101,7 +101,7 @@ fn written(written: std::io::Result<()>, to: &str) -> anyhow::Result<()> {
 /// Writes a value to standard output.
 pub(crate) fn emit<T: Serialize>(format: Format, value: &T) -> anyhow::Result<()> {
     match format {
-        Format::Text | Format::Json => say(&serde_json::to_string(value)?),
+        Format::Text | Format::Json => print_line(&serde_json::to_string(value)?),
         // Every JSON value is a YAML value; blocks make it one that people read.
         Format::Yaml => print(&format!("---\n{}", yaml(&serde_json::to_value(value)?))),
     }

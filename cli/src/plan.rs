@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use wingbeat_control::forecast::{Assumed, forecast};
+use wingbeat_control::forecast::{ForecastAssumptions, forecast};
 
-use crate::check::look;
+use crate::check::lint;
 use crate::client::Name;
 use crate::output::{Format, Outcome, Wrong, emit, print};
 
-mod words;
+mod text;
 
 /// Most requests a second that are planned for.
-const MOST_RPS: f64 = 1e7;
+const MAX_RPS: f64 = 1e7;
 /// Longest latency in milliseconds: an hour.
-const LONGEST_MS: f64 = 3_600_000.0;
+const MAX_MS: f64 = 3_600_000.0;
 
 /// Which rollout, and what its traffic is like.
 #[derive(Debug, clap::Args)]
@@ -43,8 +43,8 @@ pub(crate) struct Args {
 
 /// Says what a rollout will be like.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let Some(set) = look(&args.file)? else { return Ok(Outcome::BadInput) };
-    let setup = set.setup(None);
+    let Some(set) = lint(&args.file)? else { return Ok(Outcome::BadInput) };
+    let setup = set.desired_state(None);
     let mut wanted = setup
         .canaries
         .iter()
@@ -54,18 +54,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
             format!("{} has not exactly one such Canary with its Workload: name it with --name", args.file.display());
         return Err(Wrong(why).into());
     };
-    let assumed = Assumed { rps: args.rps, error_rate: args.error_rate, latency_ms: args.latency_ms };
+    let assumed = ForecastAssumptions { rps: args.rps, error_rate: args.error_rate, latency_ms: args.latency_ms };
     let told = forecast(managed, &assumed);
     match args.output {
-        Format::Text => print(&words::text(name, &assumed, &told))?,
+        Format::Text => print(&text::text(name, &assumed, &told))?,
         Format::Json | Format::Yaml => emit(args.output, &told)?,
     }
     Ok(Outcome::Done)
 }
 
 fn rps(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|rps| *rps > 0.0 && *rps <= MOST_RPS);
-    number.ok_or_else(|| format!("{text:?} is no number of requests a second, use one above 0, at most {MOST_RPS}"))
+    let number = text.parse::<f64>().ok().filter(|rps| *rps > 0.0 && *rps <= MAX_RPS);
+    number.ok_or_else(|| format!("{text:?} is no number of requests a second, use one above 0, at most {MAX_RPS}"))
 }
 
 /// Takes `1%`.
@@ -82,14 +82,14 @@ fn latency(text: &str) -> Result<(f64, f64), String> {
     let numbers = text
         .split_once(',')
         .and_then(|(median, p99)| Some((median.trim().parse::<f64>().ok()?, p99.trim().parse::<f64>().ok()?)));
-    let usable = |ms: f64| ms > 0.0 && ms <= LONGEST_MS;
+    let usable = |ms: f64| ms > 0.0 && ms <= MAX_MS;
     match numbers {
         Some((median, p99)) if usable(median) && usable(p99) && median <= p99 => Ok((median, p99)),
         Some((median, p99)) if usable(median) && usable(p99) => {
             Err(format!("the 99 % quantile {p99} is below the median {median}, write the median first, like 20,100"))
         }
         Some(_) | None => Err(format!(
-            "{text:?} is no latency, write median and 99 % quantile in milliseconds, above 0 and at most {LONGEST_MS}, like \
+            "{text:?} is no latency, write median and 99 % quantile in milliseconds, above 0 and at most {MAX_MS}, like \
              20,100"
         )),
     }

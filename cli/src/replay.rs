@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::replay::{Line, Problem, Replay, Row};
 
-use crate::check::look;
-use crate::output::{Outcome, Wrong, say};
+use crate::check::lint;
+use crate::output::{Outcome, Wrong, print_line};
 
 /// A batch of a thousand nodes is shorter.
-const LONGEST_LINE: u64 = 16 * 1_024 * 1_024;
+const MAX_LINE_BYTES: u64 = 16 * 1_024 * 1_024;
 
 /// What is replayed, and how it is judged.
 #[derive(Debug, clap::Args)]
@@ -49,9 +49,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
             Err(why) => Err(why),
         };
         match judged {
-            Ok(row) => say(&serde_json::to_string(&row)?)?,
+            Ok(row) => print_line(&serde_json::to_string(&row)?)?,
             Err(error) => {
-                say(&serde_json::json!({"line": number, "error": error}).to_string())?;
+                print_line(&serde_json::json!({"line": number, "error": error}).to_string())?;
                 outcome = Outcome::BadInput;
             }
         }
@@ -68,20 +68,20 @@ fn judge(replay: &mut Replay, line: &[u8]) -> Result<Row, String> {
 /// Returns the next line, or that it is too long to be one; nothing at the end.
 fn read_line(file: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>, String>>> {
     let mut line = Vec::new();
-    let read = file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    let read = file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
     if read == 0 {
         return Ok(None);
     }
-    if line.ends_with(b"\n") || u64::try_from(read).is_ok_and(|read| read < LONGEST_LINE) {
+    if line.ends_with(b"\n") || u64::try_from(read).is_ok_and(|read| read < MAX_LINE_BYTES) {
         return Ok(Some(Ok(line)));
     }
     file.skip_until(b'\n')?;
-    Ok(Some(Err(format!("longer than {LONGEST_LINE} bytes: a line holds one batch"))))
+    Ok(Some(Err(format!("longer than {MAX_LINE_BYTES} bytes: a line holds one batch"))))
 }
 
 /// Returns how the canary of a file is judged; nothing if something is wrong with the file, which is told.
 fn judge_of(path: &Path) -> anyhow::Result<Option<JudgeConfig>> {
-    let Some(set) = look(path)? else { return Ok(None) };
+    let Some(set) = lint(path)? else { return Ok(None) };
     let mut canaries = set.canaries();
     match (canaries.next(), canaries.next()) {
         (Some((_, canary)), None) => Ok(Some(JudgeConfig { attempt: Some(NonZeroU32::MIN), ..canary.judge.clone() })),

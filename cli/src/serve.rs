@@ -11,19 +11,19 @@ use room::Room;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use wingbeat_api::files::Absence;
+use wingbeat_api::files::Removal;
 use wingbeat_control::engine::Engine;
 use wingbeat_control::store::Store;
 use wingbeat_controller::disk::Disk;
 use wingbeat_controller::http::{self, Api, Readers};
 use wingbeat_controller::recorder::Recorder;
 use wingbeat_controller::runtime::{Runtime, random};
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
 use wingbeat_xds_server::server::{self, Access, AnonymousReports, NodeList, Security, Tls};
-use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::files::{self, Pipes};
 use crate::names;
-use crate::output::{Outcome, Wrong, say};
+use crate::output::{Outcome, Wrong, print_line};
 
 pub(crate) mod allocator;
 mod follow;
@@ -115,7 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let is_lost = stored.is_none() && !engine.in_use().is_empty();
     let mut known = Known::restore(stored.unwrap_or_default(), &args.config);
     let found = files::read(&args.config, Pipes::Refuse);
-    let taken = known.take(found, &engine.in_use(), BTreeMap::new(), Absence::Doubtful);
+    let taken = known.take(found, &engine.in_use(), BTreeMap::new(), Removal::Deferred);
     if !taken.report.errors.is_empty() && (is_lost || taken.set.is_empty()) {
         let why = if is_lost { "canaries of these files may be running" } else { "there is nothing else to serve" };
         return Err(Wrong(format!("mend the files above: {why}")).into());
@@ -133,14 +133,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot listen on {address}: choose another port, or 0"))
     };
     let (xds, http) = (bind(args.listen_xds).await?, bind(args.listen_http).await?);
-    say(&serde_json::json!({"xds": xds.local_addr()?.to_string(), "http": http.local_addr()?.to_string()}).to_string())?;
+    print_line(
+        &serde_json::json!({"xds": xds.local_addr()?.to_string(), "http": http.local_addr()?.to_string()}).to_string(),
+    )?;
 
     tracing::info!(
         xds = %xds.local_addr()?, http = %http.local_addr()?, tls = tls.is_some(), version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
     let snapshots = Snapshots::of(engine.lineage());
-    let runtime = Runtime::start_recording(engine, store, known.setup(&taken, &filter), snapshots.clone(), recorder)?;
+    let runtime =
+        Runtime::start_recording(engine, store, known.desired_state(&taken, &filter), snapshots.clone(), recorder)?;
     let handle = runtime.handle().clone();
     drop(taken);
     let (stop_xds, xds_stopped) = oneshot::channel::<()>();

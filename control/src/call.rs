@@ -15,12 +15,12 @@ pub struct Call {
     /// Comes back with the answer.
     pub ticket: Ticket,
     /// Who is asked.
-    pub whom: Whom,
+    pub whom: CallTarget,
 }
 
 /// Who is asked.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Whom {
+pub enum CallTarget {
     /// A hook.
     Hook {
         /// Which one.

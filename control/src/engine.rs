@@ -7,79 +7,79 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_api::setup::{InUse, Measure, Setup};
+use wingbeat_api::desired_state::{DesiredState, InUse, MetricProvider};
 use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
-use wingbeat_core::rollout::{Alert, Answer, Asked, Event, Severity, Ticket, question};
+use wingbeat_core::rollout::{Alert, Answer, Event, QuestionSubject, Severity, Ticket, question};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::client_event::ClientEvent;
 use wingbeat_xds_server::lineage::{Adoption, Lineage};
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::version::Version;
 
-use crate::call::{Call, Whom};
+use crate::call::{Call, CallTarget};
+use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::commit::Commits;
-use crate::engine::dormant::{Dormant, Dormants};
+use crate::engine::event_journal::EventJournal;
 use crate::engine::fleet::Fleet;
 use crate::engine::intake::read_ledger;
-use crate::engine::memoir::Memoir;
+use crate::engine::persisted::{PersistedCanary, away_key, evidence_key, read, read_or_leave_aside};
 use crate::engine::policy::Policies;
-use crate::engine::record::{Record, away_key, evidence_key, read, read_or_leave_aside};
-use crate::engine::records::Records;
-use crate::engine::roster::Roster;
-use crate::engine::show::{Troubles, Views};
+use crate::engine::recording::RecordingBuffer;
+use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
-use crate::recording::{Loss, Recorded};
+use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
+use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
 use crate::store::{Entries, Store};
-use crate::view::Board;
+use crate::view::ServerStatus;
 
 mod adoption;
+mod apply;
 mod budget;
+mod canaries;
 mod canary;
 mod clients;
 mod commit;
-pub(crate) mod course;
-mod dormant;
-mod due;
+mod event_journal;
 mod fleet;
 mod intake;
 mod limits;
-mod memoir;
+mod persisted;
 mod policy;
-mod record;
-mod records;
+mod recording;
 mod reporters;
-mod roster;
 mod routes;
-mod show;
-mod stepping;
+pub(crate) mod simulation;
+mod status;
 mod texts;
+mod tick;
+mod unconfigured;
 
 pub use commit::{CommandTicket, Commanded, Commit, CommitId};
-pub use fleet::FEW_REPORT_WITHIN;
-pub use memoir::EVENTS_KEPT;
-pub use record::OpenError;
+pub use event_journal::MAX_EVENTS;
+pub use fleet::MAX_IDLE_REPORT_INTERVAL;
+pub use persisted::OpenError;
 pub use reporters::Reporter;
-pub use show::rfc3339;
+pub use status::rfc3339;
 
 /// A node that said nothing for so long carries no traffic that counts.
-const NODE_SILENT: Span = Span::from_secs(5);
+const NODE_TIMEOUT: Span = Span::from_secs(5);
 
 /// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
 /// each second. When none has for so long, nothing is known any more.
-const UNHEARD: Span = Span::from_secs(10);
+const REPORTS_LOST_AFTER: Span = Span::from_secs(10);
 
 /// What is held of a worker is stored under this and its key.
 const LEDGER_PREFIX: &str = "ledger/";
 /// Where versions before the third stored the whole ledger. Nothing can be made of it: it knew no rollouts.
 const OLD_LEDGER_KEY: &str = "ledger";
 /// Characters of an event's text; the rest is cut off.
-const LONGEST_EVENT: usize = 4_096;
+const MAX_EVENT_LEN: usize = 4_096;
 /// The windows of the judge that are open.
 const WINDOWS_KEY: &str = "windows";
 /// The epochs of which the ledger does not hold everything.
@@ -94,8 +94,8 @@ pub struct Engine {
     commits: Commits,
     random: [u8; 32],
     lineage: Lineage,
-    setup: Setup,
-    roster: Roster,
+    desired: DesiredState,
+    canaries: Canaries,
     ledger: Ledger,
     /// Whether the ledger held everything of the rollouts that were in progress when it was read.
     ledger_trust: Trust,
@@ -109,7 +109,7 @@ pub struct Engine {
     clients: Clients,
     /// Canaries whose routes lead to a cluster that is missing, as that was told.
     missing: BTreeMap<CanaryName, ClusterName>,
-    dormant: Dormants,
+    unconfigured: UnconfiguredCanaries,
     reported_since_checkpoint: bool,
     last_checkpoint: Timestamp,
     /// When the last checkpoint was written that an earlier process wrote.
@@ -124,22 +124,22 @@ pub struct Engine {
     /// Something that filters are told may be different.
     policy_is_stale: bool,
     routes_changed: bool,
-    views: Views,
-    memoir: Memoir,
+    views: StatusCache,
+    event_journal: EventJournal,
     texts: Texts,
     reports: u64,
     /// Parts of reports that are of no rollout in progress.
     foreign: u64,
     last_report: Option<Timestamp>,
-    records: Records,
-    outbox: Vec<Told>,
-    alerts: Vec<Alerted>,
+    records: RecordingBuffer,
+    outbox: Vec<RolloutEvent>,
+    alerts: Vec<RolloutAlert>,
     ended: Vec<RolloutEnd>,
 }
 
 /// Something that people are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct RolloutEvent {
     /// Whom it concerns.
     pub canary: CanaryName,
     /// Its rollout at that time.
@@ -154,7 +154,7 @@ pub struct Told {
 
 /// A message to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alerted {
+pub struct RolloutAlert {
     /// Whom it concerns.
     pub canary: CanaryName,
     /// The message.
@@ -163,7 +163,7 @@ pub struct Alerted {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("canaries", self.roster.all()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("canaries", self.canaries.all()).finish_non_exhaustive()
     }
 }
 
@@ -175,17 +175,17 @@ impl Engine {
 
     /// Goes on with what is stored. Secrets are made from `random`, which nobody else may know.
     pub fn open(entries: &Entries, random: [u8; 32]) -> Result<Self, OpenError> {
-        let mut dormant = Dormants::default();
+        let mut unconfigured = UnconfiguredCanaries::default();
         for key in entries.keys() {
             let Some((namespace, name)) = key.strip_prefix("canary/").and_then(|rest| rest.split_once('/')) else {
                 continue;
             };
-            if let Some(record) = read::<Record>(entries, key)? {
-                let record = Record { state: record.state.resumed(), ..record };
+            if let Some(record) = read::<PersistedCanary>(entries, key)? {
+                let record = PersistedCanary { state: record.state.resumed(), ..record };
                 let name = CanaryName::new(namespace, name);
                 let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
                 let away_since = read_or_leave_aside(entries, &away_key(&name))?;
-                dormant.insert(name, Dormant { record, evidence, unstored: false, away_since });
+                unconfigured.insert(name, Unconfigured { record, evidence, unstored: false, away_since });
             }
         }
         let (lineage, unstored_lineage) = adoption::lineage(entries, &random)?;
@@ -193,13 +193,13 @@ impl Engine {
         let held = read_or_leave_aside::<Vec<WrittenHeld>>(entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
         let (ledger, ledger_trust) = read_ledger(entries)?;
-        let awaited = dormant.may_be_aborted_unstored().then(|| ledger.active(NODE_SILENT));
+        let awaited = unconfigured.may_be_aborted_unstored().then(|| ledger.active(NODE_TIMEOUT));
         Ok(Self {
             commits: Commits::beginning_with(unstored_lineage),
             random,
             lineage,
-            setup: Setup::default(),
-            roster: Roster::default(),
+            desired: DesiredState::default(),
+            canaries: Canaries::default(),
             ledger,
             ledger_trust,
             baselines: read_or_leave_aside(entries, BASELINES_KEY)?.unwrap_or_default(),
@@ -209,7 +209,7 @@ impl Engine {
             fleet: Fleet::default(),
             clients: Clients::default(),
             missing: BTreeMap::new(),
-            dormant,
+            unconfigured,
             reported_since_checkpoint: false,
             last_checkpoint: Timestamp::EPOCH,
             stored_clock: read_or_leave_aside(entries, CLOCK_KEY)?.unwrap_or_default(),
@@ -218,13 +218,13 @@ impl Engine {
             last_sweep: Timestamp::EPOCH,
             policy_is_stale: false,
             routes_changed: true,
-            views: Views::default(),
-            memoir: Memoir::open(entries),
+            views: StatusCache::default(),
+            event_journal: EventJournal::open(entries),
             texts: Texts::open(entries)?,
             reports: 0,
             foreign: 0,
             last_report: None,
-            records: Records::default(),
+            records: RecordingBuffer::default(),
             outbox: Vec::new(),
             alerts: Vec::new(),
             ended: Vec::new(),
@@ -234,21 +234,21 @@ impl Engine {
     /// Returns the latest time that was stored: no clock may start before it, or what is in the evidence would be yet to
     /// come.
     pub fn latest_stored(&self) -> Timestamp {
-        self.dormant.latest_change().max(Some(self.stored_clock)).unwrap_or_default()
+        self.unconfigured.latest_change().max(Some(self.stored_clock)).unwrap_or_default()
     }
 
     /// Returns the revisions that were in use when the state was stored.
     pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
-        self.dormant.in_use()
+        self.unconfigured.in_use()
     }
 
     /// Manages this from now on. What a rollout in progress takes over of a changed spec, and what waits for the next one,
     /// is in `terms`.
-    pub fn configure(&mut self, setup: Setup, now: Timestamp) {
+    pub fn configure(&mut self, desired: DesiredState, now: Timestamp) {
         let gone: Vec<CanaryName> =
-            self.roster.all().keys().filter(|name| !setup.canaries.contains_key(name)).cloned().collect();
+            self.canaries.all().keys().filter(|name| !desired.canaries.contains_key(name)).cloned().collect();
         for name in gone {
-            if let Some(mut canary) = self.roster.remove(&name) {
+            if let Some(mut canary) = self.canaries.remove(&name) {
                 for waiting in std::mem::take(&mut canary.waiting_commands) {
                     self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
                 }
@@ -257,30 +257,30 @@ impl Engine {
                 self.ledger.close(canary.epoch());
                 self.views.forget(&name);
                 self.missing.remove(&name);
-                self.say(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
-                self.dormant.insert(name, Dormant { record, evidence, unstored, away_since: None });
+                self.emit(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
+                self.unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since: None });
             }
         }
-        self.texts.take(&setup.texts);
-        self.roster.note_nodes(&self.setup.listeners, now);
-        if self.policies.follow(&setup.listeners) {
+        self.texts.take(&desired.texts);
+        self.canaries.note_nodes(&self.desired.listeners, now);
+        if self.policies.follow(&desired.listeners) {
             self.fleet.misplaced();
         }
-        self.setup = Setup { texts: BTreeMap::new(), ..setup };
+        self.desired = DesiredState { texts: BTreeMap::new(), ..desired };
         self.routes_changed = true;
-        let managed = self.setup.canaries.clone();
-        for (name, managed) in managed {
-            let revision = managed.workload.revision.clone();
-            match self.roster.get(&name) {
-                Some(_) => self.reconfigure(&name, managed, now),
-                None => self.wake(&name, managed, now),
+        let config = self.desired.canaries.clone();
+        for (name, config) in config {
+            let revision = config.workload.revision.clone();
+            match self.canaries.get(&name) {
+                Some(_) => self.reconfigure(&name, config, now),
+                None => self.attach(&name, config, now),
             }
-            self.touched(&name);
-            self.feed(&name, &Event::Revision(revision), now);
+            self.mark_due(&name);
+            self.apply(&name, &Event::Revision(revision), now);
         }
-        self.dormant.settle(now);
+        self.unconfigured.settle(now);
         // The next checkpoint writes it.
-        self.reported_since_checkpoint |= self.dormant.has_news();
+        self.reported_since_checkpoint |= self.unconfigured.has_changes();
         // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
         self.ledger.retain_open();
         // … who reports may have been counted before.
@@ -289,10 +289,10 @@ impl Engine {
     }
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
-    pub fn heard(&mut self, news: &News, now: Timestamp) {
+    pub fn observe(&mut self, news: &ClientEvent, now: Timestamp) {
         self.contest(news, now);
-        for (name, text) in self.clients.heard(news, self.roster.all(), now) {
-            self.say(&name, Severity::Warning, text, now);
+        for (name, text) in self.clients.observe(news, self.canaries.all(), now) {
+            self.emit(&name, Severity::Warning, text, now);
         }
         if self.clients.take_changed() {
             self.views.all_are_stale();
@@ -310,18 +310,18 @@ impl Engine {
         if self.is_learning() {
             return calls;
         }
-        for (name, canary) in self.roster.asking().filter(|(_, canary)| !canary.is_contested()) {
-            let Some(open) = question(&canary.managed.plan, &canary.state) else { continue };
+        for (name, canary) in self.canaries.asking().filter(|(_, canary)| !canary.is_contested()) {
+            let Some(open) = question(&canary.config.plan, &canary.state) else { continue };
             let whom = match open.asked {
-                Asked::Hook(place) => canary.managed.hooks.get(place).map(|hook| Whom::Hook {
+                QuestionSubject::Hook(place) => canary.config.hooks.get(place).map(|hook| CallTarget::Hook {
                     hook: hook.clone(),
                     phase: open.phase.to_owned(),
-                    checksum: show::checksum(canary),
+                    checksum: status::checksum(canary),
                 }),
-                Asked::Metric(place) => match canary.managed.measures.get(place) {
-                    Some(Measure::Prometheus(query)) => Some(Whom::Prometheus(query.clone())),
+                QuestionSubject::Metric(place) => match canary.config.metric_providers.get(place) {
+                    Some(MetricProvider::Prometheus(query)) => Some(CallTarget::Prometheus(query.clone())),
                     // The engine answers it by itself.
-                    Some(Measure::Filters(_)) | None => None,
+                    Some(MetricProvider::Filters(_)) | None => None,
                 },
             };
             calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
@@ -331,7 +331,7 @@ impl Engine {
 
     /// Notes what somebody outside has measured.
     pub fn measured(&mut self, name: &CanaryName, metric: String, value: f64) {
-        if let Some(canary) = self.roster.measure(name) {
+        if let Some(canary) = self.canaries.measure(name) {
             canary.measured.insert(metric, value);
             self.views.is_stale(name);
         }
@@ -339,49 +339,49 @@ impl Engine {
 
     /// Takes an answer. One that comes too late changes nothing.
     pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
-        let answer = self.weighed(name, ticket, answer, now);
-        self.feed(name, &Event::Answer(ticket, answer), now);
+        let answer = self.screen_answer(name, ticket, answer, now);
+        self.apply(name, &Event::Answer(ticket, answer), now);
     }
 
     /// Returns what an answer comes to: a metric that may only warn is told, and moves nothing.
-    fn weighed(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) -> Answer {
-        let Some(canary) = self.roster.get(name) else { return answer };
-        let open = question(&canary.managed.plan, &canary.state).filter(|open| open.ticket == ticket);
-        let Some(Asked::Metric(place)) = open.map(|open| open.asked) else { return answer };
-        let (answer, warning) = canary.weigh(place, answer);
+    fn screen_answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) -> Answer {
+        let Some(canary) = self.canaries.get(name) else { return answer };
+        let open = question(&canary.config.plan, &canary.state).filter(|open| open.ticket == ticket);
+        let Some(QuestionSubject::Metric(place)) = open.map(|open| open.asked) else { return answer };
+        let (answer, warning) = canary.with_metric_mode(place, answer);
         if let Some(text) = warning {
-            self.say(name, Severity::Warning, text, now);
+            self.emit(name, Severity::Warning, text, now);
         }
         answer
     }
 
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
-        let unadopted = adoption::unadopted(&self.roster);
-        Model { unadopted, ..routes::model(&self.setup, self.roster.served()) }
+        let unadopted = adoption::unadopted(&self.canaries);
+        Model { unadopted, ..routes::model(&self.desired, self.canaries.served()) }
     }
 
     /// Returns true if what is to be served may have changed since it was asked last.
-    pub fn serves_anew(&mut self) -> bool {
+    pub fn take_routes_changed(&mut self) -> bool {
         // Aborts that are served now can be stored.
-        self.due.extend(self.roster.unstored().cloned());
+        self.due.extend(self.canaries.unstored().cloned());
         std::mem::take(&mut self.routes_changed)
     }
 
     /// Returns what is shown.
-    pub fn board(&mut self, ready: bool, now: Timestamp) -> Board {
+    pub fn status(&mut self, ready: bool, now: Timestamp) -> ServerStatus {
         let unstorable = self.commits.failure().map(ToString::to_string);
         let nodes = self.fleet.nodes();
-        let trouble = Troubles {
+        let trouble = BlockerSources {
             clients: &self.clients,
             records: &self.records,
-            setup: &self.setup,
+            desired: &self.desired,
             unstorable: unstorable.as_deref(),
         };
-        Board {
+        ServerStatus {
             ready,
-            canaries: self.views.renew(&self.roster, &trouble, now).clone(),
-            refused_files: self.setup.refused_files.clone(),
+            canaries: self.views.renew(&self.canaries, &trouble, now).clone(),
+            refused_files: self.desired.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
@@ -396,12 +396,12 @@ impl Engine {
     }
 
     /// Returns what people are to be told, and forgets it.
-    pub fn told(&mut self) -> Vec<Told> {
+    pub fn take_events(&mut self) -> Vec<RolloutEvent> {
         std::mem::take(&mut self.outbox)
     }
 
     /// Returns the alerts that are to be sent, and forgets them.
-    pub fn alerts(&mut self) -> Vec<Alerted> {
+    pub fn alerts(&mut self) -> Vec<RolloutAlert> {
         std::mem::take(&mut self.alerts)
     }
 
@@ -416,36 +416,36 @@ impl Engine {
     }
 
     /// Returns what the judges saw and a restart would find again in their evidence, and forgets it.
-    pub fn recorded(&mut self) -> Vec<Recorded> {
+    pub fn recorded(&mut self) -> Vec<JudgedWindow> {
         self.records.take()
     }
 
     /// Returns the same with what a restart would not find: nothing comes after it.
-    pub fn recorded_to_the_end(&mut self) -> Vec<Recorded> {
+    pub fn recorded_to_the_end(&mut self) -> Vec<JudgedWindow> {
         self.records.release();
         self.records.take()
     }
 
     /// Takes what is missing in the recordings. It is told once a rollout, and shown.
-    pub fn not_recorded(&mut self, losses: BTreeMap<CanaryName, Loss>, now: Timestamp) {
-        for (name, loss) in self.records.news(losses) {
+    pub fn not_recorded(&mut self, losses: BTreeMap<CanaryName, RecordingLoss>, now: Timestamp) {
+        for (name, loss) in self.records.take_changes(losses) {
             self.views.is_stale(&name);
             if let Some(loss) = loss {
                 let text = format!("Recording of {name} fails and the rollout goes on: {}", loss.why);
-                self.say(&name, Severity::Warning, text, now);
+                self.emit(&name, Severity::Warning, text, now);
             }
         }
     }
 
     /// Returns what is known of a managed canary's channels and hooks.
-    pub fn managed(&self, name: &CanaryName) -> Option<&wingbeat_api::setup::Managed> {
-        self.roster.get(name).map(|canary| &canary.managed)
+    pub fn config(&self, name: &CanaryName) -> Option<&wingbeat_api::desired_state::CanaryConfig> {
+        self.canaries.get(name).map(|canary| &canary.config)
     }
 
     /// Returns phase and checksum of a canary, as hooks are told them.
     pub fn describe(&self, name: &CanaryName) -> Option<(String, String)> {
-        let canary = self.roster.get(name)?;
-        Some((canary.state.phase.as_str().to_owned(), show::checksum(canary)))
+        let canary = self.canaries.get(name)?;
+        Some((canary.state.phase.as_str().to_owned(), status::checksum(canary)))
     }
 
     /// Returns true after a restart in mid-rollout, until it is known what the proxies serve. Nothing may be served
@@ -460,18 +460,18 @@ impl Engine {
     }
 
     /// Manages a canary from now on: a new one, or one that was stored.
-    fn wake(&mut self, name: &CanaryName, managed: wingbeat_api::setup::Managed, now: Timestamp) {
-        let dormant = self.dormant.wake(name);
-        let fresh = || (Record { adoption: Adoption::Open, ..Record::default() }, None, false);
-        let (mut record, evidence, unstored) =
-            dormant.map_or_else(fresh, |dormant| (dormant.record, dormant.evidence, dormant.unstored));
+    fn attach(&mut self, name: &CanaryName, config: wingbeat_api::desired_state::CanaryConfig, now: Timestamp) {
+        let unconfigured = self.unconfigured.attach(name);
+        let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);
+        let (mut record, evidence, unstored) = unconfigured
+            .map_or_else(fresh, |unconfigured| (unconfigured.record, unconfigured.evidence, unconfigured.unstored));
         // Nobody followed it meanwhile.
         record.state = record.state.unwatched();
         if record.secret.is_empty() {
             let place = format!("{}/{}", name.namespace, name.name);
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
         }
-        let mut canary = Canary::new(managed, record, now);
+        let mut canary = Canary::new(config, record, now);
         canary.unstored = unstored;
         // Open windows were written down with the evidence, and belong to the same rollout.
         let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
@@ -483,18 +483,18 @@ impl Engine {
             let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
             self.ledger.open(canary.epoch(), trust);
         }
-        self.roster.insert(name, canary);
+        self.canaries.insert(name, canary);
     }
 
-    fn say(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
+    fn emit(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
         // Some of it are the words of hooks, metrics and proxies.
-        let text = ForeignText::new(text.as_ref(), LONGEST_EVENT).into_string();
-        let rollout = self.roster.get(name).map(|canary| canary.state.rollout).unwrap_or_default();
-        self.outbox.push(Told { canary: name.clone(), rollout, severity, text, at: now });
+        let text = ForeignText::new(text.as_ref(), MAX_EVENT_LEN).into_string();
+        let rollout = self.canaries.get(name).map(|canary| canary.state.rollout).unwrap_or_default();
+        self.outbox.push(RolloutEvent { canary: name.clone(), rollout, severity, text, at: now });
     }
 
     /// The next tick looks at it, and it is shown anew.
-    fn touched(&mut self, name: &CanaryName) {
+    fn mark_due(&mut self, name: &CanaryName) {
         self.views.is_stale(name);
         if !self.due.contains(name) {
             self.due.insert(name.clone());
@@ -503,7 +503,7 @@ impl Engine {
 
     fn update_policy(&mut self, now: Timestamp) {
         self.policy_is_stale = false;
-        self.policies.update(self.roster.all(), now);
+        self.policies.update(self.canaries.all(), now);
     }
 }
 

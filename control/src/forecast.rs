@@ -10,24 +10,24 @@
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use serde::Serialize;
 use traffic::{Answers, Bins};
-use wingbeat_api::setup::{Managed, Measure};
+use wingbeat_api::desired_state::{CanaryConfig, MetricProvider};
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::analysis::threshold::Metric;
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::Share;
 use wingbeat_core::time::Span;
 
-use crate::engine::course::{Course, End, World};
+use crate::engine::simulation::{RolloutScenario, SimulatedEnd, SimulatedRollout};
 
 mod notes;
 pub(crate) mod traffic;
 
 /// A rollout that takes longer is not followed to its end.
-const LONGEST: Span = Span::from_secs(24 * 3_600);
+const MAX_DURATION: Span = Span::from_secs(24 * 3_600);
 /// Rollouts of each kind at most: more would tell nothing new.
-const MOST: u64 = 200;
+const MAX_ROLLOUTS: u64 = 200;
 /// Rollouts of each kind at least, however long they take: fewer have no quantiles.
-const LEAST: u64 = 10;
+const MIN_ROLLOUTS: u64 = 10;
 /// Windows of the judge, of all rollouts of a kind, after which there are no more of them.
 const WINDOWS: u64 = 24_000;
 /// Rollouts of a kind that does not end: others of it will not either.
@@ -37,11 +37,11 @@ const ERRORS: [f64; 4] = [2.0, 3.0, 5.0, 10.0];
 /// Latencies that are tried, as multiples of the primary's.
 const LATENCIES: [f64; 3] = [1.2, 1.5, 2.0];
 /// Pods of an arm; what more of them would show is the same.
-const MOST_PODS: usize = 20;
+const MAX_PODS: usize = 20;
 
 /// What is assumed of the traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Assumed {
+pub struct ForecastAssumptions {
     /// Requests a second at the host; of an A/B test, those that match.
     pub rps: f64,
     /// The share of the primary's requests that fail.
@@ -62,9 +62,9 @@ pub struct Forecast {
     /// Of these, how many were rolled back.
     pub healthy_rolled_back: u64,
     /// The shares that a healthy canary has.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ForecastStep>,
     /// What becomes of bad canaries.
-    pub detect: Vec<Detect>,
+    pub detect: Vec<ForecastDetection>,
     /// What these figures do not say.
     pub notes: Vec<String>,
     /// A healthy rollout does not end: what the judge says at last.
@@ -74,7 +74,7 @@ pub struct Forecast {
 
 /// A share that a healthy canary has, in the median of its rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Step {
+pub struct ForecastStep {
     /// In percent; nothing where its requests have no users (mirrored).
     pub weight: Option<f64>,
     /// For so long.
@@ -85,7 +85,7 @@ pub struct Step {
 
 /// What becomes of a bad canary. Times count from the beginning of its rollout, bad from its first request on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Detect {
+pub struct ForecastDetection {
     /// The share of its requests that fail, where that is what is bad.
     pub error_rate: Option<f64>,
     /// How many times as long as the primary it takes, where that is what is bad.
@@ -101,22 +101,22 @@ pub struct Detect {
 }
 
 /// Returns what the rollouts of a canary will be like.
-pub fn forecast(managed: &Managed, assumed: &Assumed) -> Forecast {
-    let worlds = Worlds::new(managed, assumed);
-    let notes = notes::notes(managed, assumed, worlds.pods);
-    if managed.plan.is_suspended() {
+pub fn forecast(config: &CanaryConfig, assumed: &ForecastAssumptions) -> Forecast {
+    let worlds = ScenarioSet::new(config, assumed);
+    let notes = notes::notes(config, assumed, worlds.pods);
+    if config.plan.is_suspended() {
         let detect = worlds.scenarios().into_iter().map(|scenario| unseen(&scenario)).collect();
         return Forecast { detect, notes, ..nothing() };
     }
     let healthy = rollouts(&worlds.world(1.0, assumed.error_rate));
     let detect = worlds.scenarios().into_iter().map(|scenario| worlds.detect(scenario)).collect::<Vec<_>>();
-    let ended = |end: End| healthy.iter().filter(|course| course.end == end).count();
-    let stuck = healthy.iter().find(|course| course.end == End::Undecided).map(|course| course.word.clone());
+    let ended = |end: SimulatedEnd| healthy.iter().filter(|course| course.end == end).count();
+    let stuck = healthy.iter().find(|course| course.end == SimulatedEnd::Undecided).map(|course| course.word.clone());
     Forecast {
-        healthy_duration_ms: quantile(&healthy, End::Promoted, 0.5),
-        healthy_p90_ms: quantile(&healthy, End::Promoted, 0.9),
+        healthy_duration_ms: quantile(&healthy, SimulatedEnd::Promoted, 0.5),
+        healthy_p90_ms: quantile(&healthy, SimulatedEnd::Promoted, 0.9),
         healthy_rollouts: number(healthy.len()),
-        healthy_rolled_back: number(ended(End::RolledBack)),
+        healthy_rolled_back: number(ended(SimulatedEnd::RolledBack)),
         steps: steps(&healthy),
         detect,
         notes,
@@ -147,25 +147,25 @@ enum Scenario {
 }
 
 /// The worlds of one question.
-struct Worlds<'a> {
-    managed: &'a Managed,
-    assumed: &'a Assumed,
+struct ScenarioSet<'a> {
+    config: &'a CanaryConfig,
+    assumed: &'a ForecastAssumptions,
     primary: Revision,
     /// Pods of primary and canary.
     pods: (usize, usize),
 }
 
-impl<'a> Worlds<'a> {
-    fn new(managed: &'a Managed, assumed: &'a Assumed) -> Self {
-        let workload = &managed.workload;
-        let pods = |revision: &Revision| workload.revisions.get(revision).map_or(0, Vec::len).min(MOST_PODS);
+impl<'a> ScenarioSet<'a> {
+    fn new(config: &'a CanaryConfig, assumed: &'a ForecastAssumptions) -> Self {
+        let workload = &config.workload;
+        let pods = |revision: &Revision| workload.revisions.get(revision).map_or(0, Vec::len).min(MAX_PODS);
         let canary = pods(&workload.revision);
         // The one with the most endpoints, of those that it may replace.
         let others = workload.revisions.keys().filter(|revision| **revision != workload.revision);
         let primary = others.max_by_key(|revision| pods(revision));
         let (primary, before) =
             primary.map_or_else(|| (Revision::new("before"), canary), |revision| (revision.clone(), pods(revision)));
-        Self { managed, assumed, primary, pods: (before, canary) }
+        Self { config, assumed, primary, pods: (before, canary) }
     }
 
     fn scenarios(&self) -> Vec<Scenario> {
@@ -174,47 +174,47 @@ impl<'a> Worlds<'a> {
         let multiples: Vec<f64> = if base > 0.0 {
             ERRORS.map(|times| times * base).into()
         } else {
-            vec![self.managed.judge.must_detect.errors_at_least]
+            vec![self.config.judge.must_detect.errors_at_least]
         };
         let rates = multiples.into_iter().filter(|rate| *rate < 1.0).chain([1.0]);
         rates.map(Scenario::Errors).chain(LATENCIES.map(Scenario::Latency)).collect()
     }
 
-    fn world(&self, slower: f64, errors: f64) -> World {
+    fn world(&self, slower: f64, errors: f64) -> RolloutScenario {
         let law = |times: f64| {
             let (median, p99) = self.assumed.latency_ms?;
             Some(Bins::log_normal(1e3 * times * median, 1e3 * times * p99))
         };
         let (before, after) = self.pods;
-        let mut managed = self.managed.clone();
+        let mut config = self.config.clone();
         // Where the Workload has one revision only, the one before it has as many endpoints.
-        let revisions = &mut managed.workload.revisions;
-        if let Some(endpoints) = revisions.get(&managed.workload.revision).cloned() {
+        let revisions = &mut config.workload.revisions;
+        if let Some(endpoints) = revisions.get(&config.workload.revision).cloned() {
             revisions.entry(self.primary.clone()).or_insert(endpoints);
         }
-        World {
-            managed,
+        RolloutScenario {
+            config,
             primary: self.primary.clone(),
             rps: self.assumed.rps,
             before: Answers::of_primary(self.assumed.error_rate, law(1.0), before),
             after: Answers::of_canary(errors, law(slower), after),
-            longest: LONGEST,
+            longest: MAX_DURATION,
         }
     }
 
-    fn detect(&self, scenario: Scenario) -> Detect {
+    fn detect(&self, scenario: Scenario) -> ForecastDetection {
         let world = match scenario {
-            Scenario::Errors(rate) if looks_at_errors(self.managed) => self.world(1.0, rate),
-            Scenario::Latency(times) if looks_at_latency(self.managed) && self.assumed.latency_ms.is_some() => {
+            Scenario::Errors(rate) if looks_at_errors(self.config) => self.world(1.0, rate),
+            Scenario::Latency(times) if looks_at_latency(self.config) && self.assumed.latency_ms.is_some() => {
                 self.world(times, self.assumed.error_rate)
             }
             Scenario::Errors(_) | Scenario::Latency(_) => return unseen(&scenario),
         };
         let courses = rollouts(&world);
-        let promoted = courses.iter().filter(|course| course.end == End::Promoted).count();
-        Detect {
-            detect_p50_ms: quantile(&courses, End::RolledBack, 0.5),
-            detect_p90_ms: quantile(&courses, End::RolledBack, 0.9),
+        let promoted = courses.iter().filter(|course| course.end == SimulatedEnd::Promoted).count();
+        ForecastDetection {
+            detect_p50_ms: quantile(&courses, SimulatedEnd::RolledBack, 0.5),
+            detect_p90_ms: quantile(&courses, SimulatedEnd::RolledBack, 0.9),
             missed: Some(traffic::real(number(promoted)) / traffic::real(number(courses.len()).max(1))),
             rollouts: number(courses.len()),
             ..unseen(&scenario)
@@ -222,50 +222,59 @@ impl<'a> Worlds<'a> {
     }
 }
 
-fn unseen(scenario: &Scenario) -> Detect {
+fn unseen(scenario: &Scenario) -> ForecastDetection {
     let (error_rate, latency_factor) = match scenario {
         Scenario::Errors(rate) => (Some(*rate), None),
         Scenario::Latency(times) => (None, Some(*times)),
     };
-    Detect { error_rate, latency_factor, detect_p50_ms: None, detect_p90_ms: None, missed: None, rollouts: 0 }
+    ForecastDetection {
+        error_rate,
+        latency_factor,
+        detect_p50_ms: None,
+        detect_p90_ms: None,
+        missed: None,
+        rollouts: 0,
+    }
 }
 
 /// Returns true if anything can roll back for errors.
-fn looks_at_errors(managed: &Managed) -> bool {
-    looks(managed, &[Signal::Errors, Signal::Guard, Signal::ErrorLimit], Metric::SuccessRate)
+fn looks_at_errors(config: &CanaryConfig) -> bool {
+    looks(config, &[Signal::Errors, Signal::Guard, Signal::ErrorLimit], Metric::SuccessRate)
 }
 
 /// Returns true if anything can roll back for latency.
-fn looks_at_latency(managed: &Managed) -> bool {
-    looks(managed, &[Signal::Latency, Signal::LatencyLimit], Metric::Duration)
+fn looks_at_latency(config: &CanaryConfig) -> bool {
+    looks(config, &[Signal::Latency, Signal::LatencyLimit], Metric::Duration)
 }
 
-fn looks(managed: &Managed, signals: &[Signal], metric: Metric) -> bool {
-    if managed.plan.skips_analysis() {
+fn looks(config: &CanaryConfig, signals: &[Signal], metric: Metric) -> bool {
+    if config.plan.skips_analysis() {
         return false;
     }
-    let shares = managed.judge.shares();
-    let checked = managed.measures.iter().any(|measure| match measure {
-        Measure::Filters(check) => check.metric == metric && check.mode == SignalMode::Judge,
-        Measure::Prometheus(_) => false,
+    let shares = config.judge.shares();
+    let checked = config.metric_providers.iter().any(|measure| match measure {
+        MetricProvider::Filters(check) => check.metric == metric && check.mode == SignalMode::Judge,
+        MetricProvider::Prometheus(_) => false,
     });
     checked || signals.iter().any(|signal| shares.of(*signal).is_some())
 }
 
 /// Runs rollouts of a world, on all cores. The results are in order of the seeds.
-fn rollouts(world: &World) -> Vec<Course> {
+fn rollouts(world: &RolloutScenario) -> Vec<SimulatedRollout> {
     let first = world.run(0);
     let runs = match first.end {
-        End::Undecided => ENDLESS,
-        End::Promoted | End::RolledBack => (WINDOWS / first.windows.max(1)).clamp(LEAST, MOST),
+        SimulatedEnd::Undecided => ENDLESS,
+        SimulatedEnd::Promoted | SimulatedEnd::RolledBack => {
+            (WINDOWS / first.windows.max(1)).clamp(MIN_ROLLOUTS, MAX_ROLLOUTS)
+        }
     };
-    let mut all: Vec<Course> = (1..runs).into_par_iter().map(|seed| world.run(seed)).collect();
+    let mut all: Vec<SimulatedRollout> = (1..runs).into_par_iter().map(|seed| world.run(seed)).collect();
     all.insert(0, first);
     all
 }
 
 /// Returns the time within which this share of all rollouts ended so.
-fn quantile(courses: &[Course], end: End, share: f64) -> Option<u64> {
+fn quantile(courses: &[SimulatedRollout], end: SimulatedEnd, share: f64) -> Option<u64> {
     let mut millis: Vec<u64> =
         courses.iter().filter(|course| course.end == end).map(|course| course.took.as_millis()).collect();
     millis.sort_unstable();
@@ -278,9 +287,9 @@ fn number(count: usize) -> u64 {
 }
 
 /// Returns the shares of rollouts that had the most of them, in the median.
-fn steps(courses: &[Course]) -> Vec<Step> {
+fn steps(courses: &[SimulatedRollout]) -> Vec<ForecastStep> {
     let longest = courses.iter().map(|course| course.steps.len()).max().unwrap_or(0);
-    let whole: Vec<&Course> = courses.iter().filter(|course| course.steps.len() == longest).collect();
+    let whole: Vec<&SimulatedRollout> = courses.iter().filter(|course| course.steps.len() == longest).collect();
     let median = |mut values: Vec<u64>| {
         values.sort_unstable();
         values.get(values.len() / 2).copied().unwrap_or_default()
@@ -291,7 +300,7 @@ fn steps(courses: &[Course]) -> Vec<Step> {
             Share::Mirrored(_) | Share::Nothing => None,
             share @ (Share::Weight(_) | Share::Matched | Share::Everything) => Some(share.shown().percent()),
         };
-        Some(Step {
+        Some(ForecastStep {
             weight,
             duration_ms: median(taken.iter().map(|step| step.lasted.as_millis()).collect()),
             canary_requests: median(taken.iter().map(|step| step.requests).collect()),

@@ -2,13 +2,13 @@
 
 use std::ops::{Deref, DerefMut};
 
-use wingbeat_api::setup::Setup;
+use wingbeat_api::desired_state::DesiredState;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Answer, Command, Ticket};
 use wingbeat_core::time::Timestamp;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::client_event::News;
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::client_event::ClientEvent;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use crate::engine::{Commanded, Commit, CommitId, Engine, OpenError};
 use crate::store::{Store, StoreError};
@@ -91,8 +91,8 @@ impl Immediate {
     }
 
     /// See [`Engine::configure`].
-    pub fn configure(&mut self, setup: Setup, now: Timestamp) {
-        self.engine.configure(setup, now);
+    pub fn configure(&mut self, desired: DesiredState, now: Timestamp) {
+        self.engine.configure(desired, now);
         self.settle(now);
     }
 
@@ -115,15 +115,20 @@ impl Immediate {
         self.settle(now);
     }
 
-    /// See [`Engine::heard`].
-    pub fn heard(&mut self, news: &News, now: Timestamp) {
-        self.engine.heard(news, now);
+    /// See [`Engine::observe`].
+    pub fn observe(&mut self, news: &ClientEvent, now: Timestamp) {
+        self.engine.observe(news, now);
         self.settle(now);
     }
 
     /// See [`Engine::report`].
-    pub fn report(&mut self, voice: &str, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
-        let answer = self.engine.report(voice, request, now);
+    pub fn report(
+        &mut self,
+        source: &str,
+        request: &ReportRequest,
+        now: Timestamp,
+    ) -> Result<ReportResponse, ReportRefusal> {
+        let answer = self.engine.report(source, request, now);
         self.settle(now);
         answer
     }
@@ -138,9 +143,9 @@ impl Immediate {
         }
     }
 
-    /// See [`Engine::remember`].
-    pub fn remember(&mut self, events: &[EventView], now: Timestamp) {
-        self.engine.remember(events, now);
+    /// See [`Engine::append`].
+    pub fn append(&mut self, events: &[EventView], now: Timestamp) {
+        self.engine.append(events, now);
         self.settle(now);
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  reports, commands, setup ─► Engine ─► Model ─► xDS
 //!                                │ 1. store   2. publish   3. tell
-//!                                └► Board, events ─► HTTP, terminal
+//!                                └► ServerStatus, events ─► HTTP, terminal
 //! ```
 //!
 //! [`engine::Engine`] has no clock, no thread and no network: each call takes what happened and the time, and what it does

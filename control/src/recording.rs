@@ -5,7 +5,7 @@ use wingbeat_core::id::{CanaryName, RolloutId};
 
 /// A window that a judge took in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
+pub struct JudgedWindow {
     /// Whose.
     pub canary: CanaryName,
     /// Of which rollout.
@@ -18,7 +18,7 @@ pub struct Recorded {
 
 /// Windows of a rollout that are not in its recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loss {
+pub struct RecordingLoss {
     /// Of which rollout.
     pub rollout: RolloutId,
     /// How many.

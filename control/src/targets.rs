@@ -7,7 +7,7 @@
 //! [`Handover::Relabel`]: wingbeat_core::rollout::Handover::Relabel
 //! [`Handover::Copy`]: wingbeat_core::rollout::Handover::Copy
 
-use wingbeat_api::setup::cluster_name;
+use wingbeat_api::desired_state::cluster_name;
 use wingbeat_core::id::{Arm, ClusterName};
 use wingbeat_core::rollout::{Plan, Revisions};
 

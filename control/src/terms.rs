@@ -4,7 +4,7 @@
 //! comparable from the beginning of a rollout to its end stays as it was, everything else changes as it is written.
 
 use serde::{Deserialize, Serialize};
-use wingbeat_api::setup::{Audience, Managed, Service, Workload};
+use wingbeat_api::desired_state::{CanaryConfig, Service, Targeting, Workload};
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::rollout::{Amendment, PlanTerms};
 
@@ -13,27 +13,27 @@ use wingbeat_core::rollout::{Amendment, PlanTerms};
 pub(crate) struct Terms {
     plan: PlanTerms,
     judge: JudgeConfig,
-    audience: Audience,
+    audience: Targeting,
 }
 
 impl Terms {
     /// Returns what a rollout keeps that begins under this.
-    pub(crate) fn of(managed: &Managed) -> Self {
-        let (judge, audience) = (managed.judge.clone(), managed.audience.clone());
-        Self { plan: managed.plan.terms(), judge, audience }
+    pub(crate) fn of(config: &CanaryConfig) -> Self {
+        let (judge, audience) = (config.judge.clone(), config.audience.clone());
+        Self { plan: config.plan.terms(), judge, audience }
     }
 
     /// Returns what is in force where this is written, and the fields below `spec` whose changes wait for the next
     /// rollout.
-    pub(crate) fn amend(&self, written: &Managed) -> (Managed, Vec<&'static str>) {
+    pub(crate) fn amend(&self, written: &CanaryConfig) -> (CanaryConfig, Vec<&'static str>) {
         let mut amendment = Amendment::default();
         // Taken apart field by field: a new one does not compile before it is said here when a change of it holds.
-        let Managed { plan, judge: written_judge, workload, service, audience, hooks, measures, alerts } =
+        let CanaryConfig { plan, judge: written_judge, workload, service, audience, hooks, metric_providers, alerts } =
             written.clone();
         let Workload { revision, revisions, http2 } = workload;
         let Service { hosts, listeners, timeout, retries, http, traffic } = service;
         self.note_audience(&audience, &mut amendment);
-        let managed = Managed {
+        let config = CanaryConfig {
             plan: plan.under(&self.plan, &mut amendment),
             judge: judge(self.judge.clone(), &written_judge, &mut amendment),
             workload: Workload {
@@ -52,36 +52,36 @@ impl Terms {
             },
             audience: self.audience.clone(),
             hooks: amendment.now(hooks),
-            measures: amendment.now(measures),
+            metric_providers: amendment.now(metric_providers),
             alerts: amendment.now(alerts),
         };
-        (managed, amendment.waiting())
+        (config, amendment.waiting())
     }
 
     /// Whoever had the canary keeps it, and whoever is compared stays who it was: the audience changes as a whole.
-    fn note_audience(&self, written: &Audience, amendment: &mut Amendment) {
+    fn note_audience(&self, written: &Targeting, amendment: &mut Amendment) {
         match (&self.audience, written) {
-            (Audience::Rules { rules, holdback }, Audience::Rules { rules: new, holdback: held }) => {
+            (Targeting::Rules { rules, holdback }, Targeting::Rules { rules: new, holdback: held }) => {
                 amendment.next_rollout("service.match", rules.served.written(), &new.served.written());
                 amendment.next_rollout("analysis.match", rules.canary.written(), &new.canary.written());
                 amendment.next_rollout("analysis.holdback", *holdback, held);
             }
-            (Audience::Users(identity), Audience::Users(new)) => {
+            (Targeting::Users(identity), Targeting::Users(new)) => {
                 amendment.next_rollout("analysis.affinity", identity, &new);
             }
-            (Audience::Served(entries), Audience::Served(new)) => {
+            (Targeting::Served(entries), Targeting::Served(new)) => {
                 amendment.next_rollout("service.match", entries.written(), &new.written());
             }
-            (Audience::Chance, Audience::Chance) => {}
-            (Audience::Users(_), Audience::Chance | Audience::Rules { .. } | Audience::Served(_))
-            | (Audience::Chance | Audience::Rules { .. } | Audience::Served(_), Audience::Users(_)) => {
+            (Targeting::Chance, Targeting::Chance) => {}
+            (Targeting::Users(_), Targeting::Chance | Targeting::Rules { .. } | Targeting::Served(_))
+            | (Targeting::Chance | Targeting::Rules { .. } | Targeting::Served(_), Targeting::Users(_)) => {
                 amendment.next_rollout("analysis.affinity", true, &false);
             }
-            (Audience::Chance | Audience::Served(_), Audience::Rules { .. })
-            | (Audience::Rules { .. }, Audience::Chance | Audience::Served(_)) => {
+            (Targeting::Chance | Targeting::Served(_), Targeting::Rules { .. })
+            | (Targeting::Rules { .. }, Targeting::Chance | Targeting::Served(_)) => {
                 amendment.next_rollout("analysis.match", true, &false);
             }
-            (Audience::Chance, Audience::Served(_)) | (Audience::Served(_), Audience::Chance) => {
+            (Targeting::Chance, Targeting::Served(_)) | (Targeting::Served(_), Targeting::Chance) => {
                 amendment.next_rollout("service.match", true, &false);
             }
         }

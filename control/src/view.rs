@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_api::RefusedFileView;
+use wingbeat_api::desired_state::InUse;
 use wingbeat_api::number::Number;
-use wingbeat_api::setup::InUse;
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Board {
+pub struct ServerStatus {
     /// True once the state is rebuilt and proxies are answered.
     pub ready: bool,
     /// All canaries by `(namespace, name)`.

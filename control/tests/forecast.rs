@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use wingbeat_api::Set;
-use wingbeat_api::setup::Managed;
-use wingbeat_control::forecast::{Assumed, Detect, Forecast, forecast};
+use wingbeat_api::desired_state::CanaryConfig;
+use wingbeat_control::forecast::{Forecast, ForecastAssumptions, ForecastDetection, forecast};
 use wingbeat_test_support::simulation::line::{Tally, each, quantile};
 use wingbeat_test_support::simulation::missed::{End, roll_out};
 use wingbeat_test_support::simulation::rollout::{Rollout, shipped};
@@ -15,24 +15,24 @@ const BACKEND: &str = include_str!("../../deploy/examples/backend.yaml");
 const STEPS: &str = "maxWeight: 50, stepWeight: 5}";
 
 /// 1,000 requests a second, of which 1 % fail.
-const USUAL: Assumed = Assumed { rps: 1_000.0, error_rate: 0.01, latency_ms: None };
+const USUAL: ForecastAssumptions = ForecastAssumptions { rps: 1_000.0, error_rate: 0.01, latency_ms: None };
 
 /// The canary of the example, with another analysis.
-fn managed(analysis: &str) -> Managed {
+fn managed(analysis: &str) -> CanaryConfig {
     let text = BACKEND.replace("threshold: 2, maxWeight: 50, stepWeight: 5}", &format!("threshold: 2, {analysis}"));
     assert!(text.contains(analysis), "the example has another analysis than this test knows");
     let set = Set::of(&BTreeMap::from([("canary.yaml".to_owned(), text)]));
     assert_eq!(set.report.errors, []);
-    set.setup(None).canaries.into_values().next().unwrap()
+    set.desired_state(None).canaries.into_values().next().unwrap()
 }
 
-fn of_errors(told: &Forecast, rate: f64) -> &Detect {
-    let is_it = |detect: &&Detect| detect.error_rate.is_some_and(|other| (other - rate).abs() < 1e-9);
+fn of_errors(told: &Forecast, rate: f64) -> &ForecastDetection {
+    let is_it = |detect: &&ForecastDetection| detect.error_rate.is_some_and(|other| (other - rate).abs() < 1e-9);
     told.detect.iter().find(is_it).unwrap()
 }
 
-fn of_latency(told: &Forecast, times: f64) -> &Detect {
-    let is_it = |detect: &&Detect| detect.latency_factor.is_some_and(|other| (other - times).abs() < 1e-9);
+fn of_latency(told: &Forecast, times: f64) -> &ForecastDetection {
+    let is_it = |detect: &&ForecastDetection| detect.latency_factor.is_some_and(|other| (other - times).abs() < 1e-9);
     told.detect.iter().find(is_it).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn notes(told: &Forecast) -> String {
     told.notes.join("\n")
 }
 
-fn sees_nothing(detect: &Detect) -> bool {
+fn sees_nothing(detect: &ForecastDetection) -> bool {
     detect.detect_p50_ms.is_none() && detect.detect_p90_ms.is_none() && detect.missed.is_none()
 }
 
@@ -90,7 +90,7 @@ fn the_forecast_of_the_example_is_that_of_the_simulations() {
 fn latency_is_told_where_it_is_known() {
     let left_out = forecast(&managed(STEPS), &USUAL);
     assert!(sees_nothing(of_latency(&left_out, 2.0)) && notes(&left_out).contains("--latency-ms"), "{left_out:?}");
-    let told = forecast(&managed(STEPS), &Assumed { latency_ms: Some((20.0, 100.0)), ..USUAL });
+    let told = forecast(&managed(STEPS), &ForecastAssumptions { latency_ms: Some((20.0, 100.0)), ..USUAL });
     let twice = of_latency(&told, 2.0);
     assert!(twice.missed.unwrap() <= 0.1 && twice.detect_p90_ms.unwrap() < 60_000, "{twice:?}");
     // That much is tolerated.
@@ -102,7 +102,7 @@ fn latency_is_told_where_it_is_known() {
 #[test]
 fn the_guard_alone_stops_a_canary_that_fails_everything() {
     for analysis in ["stepWeights: [25, 50], judge: {mode: guard}}", "stepWeights: [50], judge: {mode: guard}}"] {
-        let told = forecast(&managed(analysis), &Assumed { rps: 50.0, error_rate: 0.0, latency_ms: None });
+        let told = forecast(&managed(analysis), &ForecastAssumptions { rps: 50.0, error_rate: 0.0, latency_ms: None });
         let broken = of_errors(&told, 1.0);
         assert!(broken.rollouts >= 100 && broken.missed == Some(0.0), "{broken:?}");
         assert!(broken.detect_p90_ms.unwrap() <= 5_000, "{broken:?}");
@@ -113,7 +113,7 @@ fn the_guard_alone_stops_a_canary_that_fails_everything() {
 
 #[test]
 fn too_little_traffic_is_told_by_the_step_that_takes_long() {
-    let told = forecast(&managed(STEPS), &Assumed { rps: 1.0, ..USUAL });
+    let told = forecast(&managed(STEPS), &ForecastAssumptions { rps: 1.0, ..USUAL });
     let first = told.steps.first().unwrap();
     assert!(first.duration_ms > 3_600_000, "{told:?}");
     assert!(told.steps.iter().all(|step| step.canary_requests >= 20 || step.duration_ms == 0), "minRequests: {told:?}");
@@ -124,13 +124,13 @@ fn too_little_traffic_is_told_by_the_step_that_takes_long() {
 fn what_nothing_looks_at_is_told_as_that() {
     let skipped = BACKEND.replace("spec:\n  targetRef", "spec:\n  skipAnalysis: true\n  targetRef");
     let set = Set::of(&BTreeMap::from([("canary.yaml".to_owned(), skipped)]));
-    let skipped = forecast(set.setup(None).canaries.values().next().unwrap(), &USUAL);
+    let skipped = forecast(set.desired_state(None).canaries.values().next().unwrap(), &USUAL);
     assert!(skipped.detect.iter().all(sees_nothing) && notes(&skipped).contains("skipAnalysis"), "{skipped:?}");
     assert!(skipped.healthy_duration_ms.is_some_and(|millis| millis <= 1_000), "{skipped:?}");
 
     let suspended = BACKEND.replace("spec:\n  targetRef", "spec:\n  suspend: true\n  targetRef");
     let set = Set::of(&BTreeMap::from([("canary.yaml".to_owned(), suspended)]));
-    let suspended = forecast(set.setup(None).canaries.values().next().unwrap(), &USUAL);
+    let suspended = forecast(set.desired_state(None).canaries.values().next().unwrap(), &USUAL);
     assert!(suspended.detect.iter().all(sees_nothing) && suspended.healthy_duration_ms.is_none(), "{suspended:?}");
 
     // Flagger's checks, and none is configured.
@@ -140,7 +140,7 @@ fn what_nothing_looks_at_is_told_as_that() {
 
     let users = forecast(
         &managed("maxWeight: 50, stepWeight: 10, affinity: {cookie: uid}}"),
-        &Assumed { latency_ms: Some((20.0, 100.0)), ..USUAL },
+        &ForecastAssumptions { latency_ms: Some((20.0, 100.0)), ..USUAL },
     );
     assert!(sees_nothing(of_latency(&users, 2.0)) && notes(&users).contains("affinity"), "{users:?}");
     assert!(of_errors(&users, 1.0).detect_p90_ms.is_some());
@@ -150,7 +150,7 @@ fn what_nothing_looks_at_is_told_as_that() {
 #[test]
 fn a_holdback_makes_an_ab_test_see_as_much_as_a_weight() {
     let rules = "iterations: 3, match: [{headers: {cookie: {regex: \".*insider.*\"}}}]";
-    let usual = Assumed { latency_ms: Some((20.0, 100.0)), ..USUAL };
+    let usual = ForecastAssumptions { latency_ms: Some((20.0, 100.0)), ..USUAL };
     let told = forecast(&managed(&format!("{rules}, holdback: 20%}}")), &usual);
     assert!(of_latency(&told, 2.0).missed.unwrap() <= 0.1 && of_errors(&told, 0.05).missed.unwrap() <= 0.1, "{told:?}");
     let without = forecast(&managed(&format!("{rules}}}")), &usual);

@@ -30,7 +30,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Starts the thread. `told` must not block.
+    /// Starts the thread. `take_events` must not block.
     pub(crate) fn start(store: Box<dyn Store>, told: impl Fn(Outcome) + Send + 'static) -> std::io::Result<Self> {
         let (queue, commits) = channel();
         let thread = std::thread::Builder::new().name("committer".to_owned());
@@ -87,12 +87,12 @@ fn carry_out(store: &mut dyn Store, mut batch: Vec<Commit>, told: &impl Fn(Outco
     if batch.len() > 1 {
         let writes: Vec<Write> = batch.iter_mut().flat_map(|commit| commit.writes.iter().cloned()).collect();
         if store.commit(&writes).is_ok() {
-            batch.into_iter().for_each(|commit| told((commit.id, Ok(()))));
+            batch.into_iter().for_each(|commit| take_events((commit.id, Ok(()))));
             return;
         }
     }
     for Commit { id, writes } in batch {
-        told((id, store.commit(&writes)));
+        take_events((id, store.commit(&writes)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use wingbeat_control::store::{Entries, Store, StoreError, Write};
 
 use crate::disk::compaction::Compaction;
-use crate::disk::database::{FOLDER_MODE, Kept, Open, copy, foreign, length, open, read, write, write_error};
+use crate::disk::database::{FOLDER_MODE, Open, StateFile, copy, foreign, length, open, read, write, write_error};
 
 mod compaction;
 mod database;
@@ -16,7 +16,7 @@ mod database;
 const FILE: &str = "state.redb";
 
 /// What is logged when the file is not there any more.
-const TAKEN_AWAY: &str = "the state was deleted or replaced while in use: it is written anew";
+const FILE_REPLACED: &str = "the state was deleted or replaced while in use: it is written anew";
 
 /// An embedded transactional database.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Disk {
     /// None after a write that failed: the database refuses everything from then on, and has to be opened anew.
     open: Option<Open>,
     /// The file of the database that failed, until it is opened anew.
-    left: Option<Kept>,
+    left: Option<StateFile>,
     path: PathBuf,
     /// Bytes of the entries, as of the last [`Store::load`] and what was committed since.
     bytes: u64,
@@ -50,7 +50,7 @@ impl Disk {
             return Ok(held);
         }
         // Somebody has taken the file away. What it holds is still here, and without it a restart would know nothing.
-        tracing::error!(path = %self.path.display(), "{TAKEN_AWAY}");
+        tracing::error!(path = %self.path.display(), "{FILE_REPLACED}");
         self.compaction.lose();
         let anew = copy(&held, &self.path);
         if anew.is_err() {
@@ -64,7 +64,7 @@ impl Disk {
     /// the state by whoever starts again.
     fn open_anew(&mut self) -> Result<Open, StoreError> {
         if let Some(left) = self.left.as_ref().filter(|left| !left.is_at(&self.path)) {
-            tracing::error!(path = %self.path.display(), "{TAKEN_AWAY}");
+            tracing::error!(path = %self.path.display(), "{FILE_REPLACED}");
             // Once it is there, it is there: if it cannot be opened yet, it is not put there again.
             self.left = Some(left.restored(&self.path)?);
         }
@@ -122,7 +122,7 @@ mod tests {
     use crate::disk::database::FILE_MODE;
 
     fn identity(disk: &Disk) -> (u64, u64) {
-        Kept::at(&disk.path).unwrap().identity
+        StateFile::at(&disk.path).unwrap().identity
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
-use wingbeat_api::setup::Setup;
-use wingbeat_control::view::{Board, EventId, EventView, ProxyView};
+use wingbeat_api::desired_state::DesiredState;
+use wingbeat_control::view::{EventId, EventView, ProxyView, ServerStatus};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::client_event::News;
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::client_event::ClientEvent;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{Cause, Intake, Peer};
 
 use crate::mailbox::{Mailbox, Report};
@@ -19,36 +19,36 @@ use crate::verb::{Refusal, Verb};
 
 /// Events that are kept for those who ask later: as many as are stored.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-const EVENTS_KEPT: usize = wingbeat_control::engine::EVENTS_KEPT as usize;
+const MAX_EVENTS: usize = wingbeat_control::engine::MAX_EVENTS as usize;
 
 /// A cheap, cloneable way to the running control plane.
 #[derive(Debug, Clone)]
 pub struct Handle {
     mailbox: Mailbox,
-    news: Newsbox,
+    news: ClientEventQueue,
     refused: RefusedPeers,
     rollouts: Rollouts,
-    board: watch::Receiver<Arc<Board>>,
+    board: watch::Receiver<Arc<ServerStatus>>,
     events: EventLog,
 }
 
 /// News of clients, until the engine looks. None may get lost, or a client that left would stay for ever; there are
 /// few: a client answers one response of a type at a time.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Newsbox(Arc<Mutex<Vec<News>>>);
+pub(crate) struct ClientEventQueue(Arc<Mutex<Vec<ClientEvent>>>);
 
-impl Newsbox {
+impl ClientEventQueue {
     /// Returns what came since it was looked at last, oldest first.
-    pub(crate) fn take(&self) -> Vec<News> {
+    pub(crate) fn take(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.lock())
     }
 
-    fn put(&self, news: News) {
+    fn put(&self, news: ClientEvent) {
         self.lock().push(news);
     }
 
     // A std mutex, never held across an await: a push and a take are all there is.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<News>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,21 +56,21 @@ impl Newsbox {
 impl Handle {
     pub(crate) fn new(
         mailbox: Mailbox,
-        news: Newsbox,
+        news: ClientEventQueue,
         rollouts: Rollouts,
-        board: watch::Receiver<Arc<Board>>,
+        board: watch::Receiver<Arc<ServerStatus>>,
         events: EventLog,
     ) -> Self {
         Self { mailbox, news, refused: RefusedPeers::default(), rollouts, board, events }
     }
 
     /// Returns what is shown at this moment.
-    pub fn board(&self) -> Arc<Board> {
+    pub fn status(&self) -> Arc<ServerStatus> {
         self.board.borrow().clone()
     }
 
     /// Returns a receiver that wakes whenever what is shown changes.
-    pub fn watch(&self) -> watch::Receiver<Arc<Board>> {
+    pub fn watch(&self) -> watch::Receiver<Arc<ServerStatus>> {
         self.board.clone()
     }
 
@@ -108,8 +108,8 @@ impl Handle {
     }
 
     /// Manages this from now on. Fails only if the engine has ended.
-    pub fn configure(&self, setup: Setup) -> Result<(), Refusal> {
-        if self.mailbox.configure(setup) { Ok(()) } else { Err(Refusal::Unavailable) }
+    pub fn configure(&self, desired: DesiredState) -> Result<(), Refusal> {
+        if self.mailbox.configure(desired) { Ok(()) } else { Err(Refusal::Unavailable) }
     }
 
     /// Returns true while the engine takes what comes: it has not ended, and does not hang.
@@ -128,12 +128,12 @@ impl Handle {
     }
 
     /// Takes the report of a filter, from this peer. One that the engine ended over is as one that it had no room for.
-    pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
+    pub async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, ReportRefusal> {
         let (reply, answer) = oneshot::channel();
         if !self.mailbox.report(Report { peer, request: Box::new(request), reply }) {
-            return Err(NotTaken::Busy);
+            return Err(ReportRefusal::Busy);
         }
-        answer.await.unwrap_or(Err(NotTaken::Busy))
+        answer.await.unwrap_or(Err(ReportRefusal::Busy))
     }
 }
 
@@ -148,7 +148,7 @@ pub struct EventLog {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { run: 0, kept: Arc::default(), live: broadcast::Sender::new(EVENTS_KEPT) }
+        Self { run: 0, kept: Arc::default(), live: broadcast::Sender::new(MAX_EVENTS) }
     }
 }
 
@@ -168,12 +168,12 @@ impl EventLog {
     }
 
     /// Returns the kept events, oldest first.
-    pub fn kept(&self) -> Vec<Arc<EventView>> {
-        self.kept_after(None)
+    pub fn retained(&self) -> Vec<Arc<EventView>> {
+        self.retained_after(None)
     }
 
     /// Returns the kept events after the one that a reader had last, oldest first.
-    pub fn kept_after(&self, had: Option<EventId>) -> Vec<Arc<EventView>> {
+    pub fn retained_after(&self, had: Option<EventId>) -> Vec<Arc<EventView>> {
         self.after(&self.lock(), had)
     }
 
@@ -183,7 +183,10 @@ impl EventLog {
     }
 
     /// Returns the kept events after the one that a reader had last, together with a receiver of all that come then.
-    pub fn kept_and_follow(&self, had: Option<EventId>) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
+    pub fn retained_and_follow(
+        &self,
+        had: Option<EventId>,
+    ) -> (Vec<Arc<EventView>>, broadcast::Receiver<Arc<EventView>>) {
         let kept = self.lock();
         (self.after(&kept, had), self.live.subscribe())
     }
@@ -205,7 +208,7 @@ impl EventLog {
             }
             return;
         }
-        if kept.len() >= EVENTS_KEPT {
+        if kept.len() >= MAX_EVENTS {
             kept.pop_front();
         }
         kept.push_back(event.clone());
@@ -221,7 +224,7 @@ impl EventLog {
 
 impl Intake for Handle {
     /// The server has checked that the peer may speak for the node.
-    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, ReportRefusal> {
         Self::report(self, peer, request).await
     }
 
@@ -229,7 +232,7 @@ impl Intake for Handle {
         self.refused.count(cause);
     }
 
-    fn news(&self, news: News) {
+    fn news(&self, news: ClientEvent) {
         self.news.put(news);
     }
 }
@@ -246,7 +249,7 @@ mod tests {
         for event in [event(1, 1), event(2, 1), event(1, 2)] {
             log.push(event);
         }
-        let kept: Vec<(u64, u64)> = log.kept().iter().map(|event| (event.id, event.count)).collect();
+        let kept: Vec<(u64, u64)> = log.retained().iter().map(|event| (event.id, event.count)).collect();
         assert_eq!(kept, [(1, 2), (2, 1)]);
         let sent = [live.try_recv(), live.try_recv(), live.try_recv()].map(|event| event.ok().map(|event| event.id));
         assert_eq!(sent, [Some(1), Some(2), None], "who follows has it already");
@@ -260,7 +263,7 @@ mod tests {
         let log = EventLog::begin(100, vec![event(0, 1), event(50, 2), event(50, 3)]);
         // The run before told of 4 to 6, which were not stored; this one gives their numbers again.
         [4, 5].into_iter().for_each(|id| log.push(event(log.run(), id)));
-        let after = |had| log.kept_after(had).iter().map(|event| event.id).collect::<Vec<_>>();
+        let after = |had| log.retained_after(had).iter().map(|event| event.id).collect::<Vec<_>>();
         for (had, expected) in [
             (None, &[1, 2, 3, 4, 5][..]),
             (had(0, 1), &[2, 3, 4, 5]),

@@ -38,9 +38,9 @@ mod tls;
 /// Bytes of a request's body; more is answered with 413. A command has a hundred.
 const MAX_BODY: usize = 16 * 1024;
 /// Characters of a name that is repeated to who sent it.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME_LEN: usize = 256;
 /// Bytes of a command's id. They are stored.
-const MAX_ID: usize = 128;
+const MAX_ID_LEN: usize = 128;
 /// Readers of events at a time; more are answered with 503. Each may stay for as long as it likes.
 const MAX_READERS: usize = 64;
 
@@ -124,7 +124,7 @@ async fn only_for_us(State(hosts): State<Arc<[String]>>, request: Request, next:
     match host.filter(|host| !is_ours(host, &hosts)) {
         None => next.run(request).await,
         Some(host) => {
-            let name = ForeignText::new(without_port(host), LONGEST_NAME);
+            let name = ForeignText::new(without_port(host), MAX_NAME_LEN);
             let why = format!("this server is not known as {name}: start it with --allowed-hosts {name} if it is");
             failure(StatusCode::MISDIRECTED_REQUEST, why)
         }
@@ -172,7 +172,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 11] {
 }
 
 async fn ready(State(api): State<Api>) -> Response {
-    if api.handle.board().ready {
+    if api.handle.status().ready {
         "OK".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "state is not rebuilt yet").into_response()
@@ -180,18 +180,18 @@ async fn ready(State(api): State<Api>) -> Response {
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
-    match metrics::render(&api.handle.board(), api.handle.refused_peers(), api.handle.rollouts()) {
+    match metrics::render(&api.handle.status(), api.handle.refused_peers(), api.handle.rollouts()) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
 
 async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
-    Json(api.handle.board().canaries.values().cloned().collect())
+    Json(api.handle.status().canaries.values().cloned().collect())
 }
 
 async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
-    Json(api.handle.board().refused_files.clone())
+    Json(api.handle.status().refused_files.clone())
 }
 
 async fn proxies(State(api): State<Api>) -> Response {
@@ -202,7 +202,7 @@ async fn proxies(State(api): State<Api>) -> Response {
 }
 
 async fn one(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    match api.handle.board().canaries.get(&(namespace.clone(), name.clone())) {
+    match api.handle.status().canaries.get(&(namespace.clone(), name.clone())) {
         Some(canary) => Json(canary.clone()).into_response(),
         None => failure(StatusCode::NOT_FOUND, Refusal::NotFound(CanaryName::new(namespace, name)).to_string()),
     }
@@ -220,14 +220,14 @@ async fn command(
     }
     let Some(verb) = Verb::parse(&verb) else {
         let verbs = Verb::ALL.map(Verb::as_str).join(", ");
-        let verb = ForeignText::new(&verb, LONGEST_NAME);
+        let verb = ForeignText::new(&verb, MAX_NAME_LEN);
         return failure(StatusCode::NOT_FOUND, format!("there is no verb {verb}; there are {verbs}"));
     };
     let Some(id) = body.and_then(|Json(body)| body.id) else {
         return failure(StatusCode::BAD_REQUEST, "the body lacks an id: {\"id\": \"anything unique\"}".to_owned());
     };
-    if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        let why = format!("the id has to be 1 to {MAX_ID} printable ASCII characters: use a UUID");
+    if id.is_empty() || id.len() > MAX_ID_LEN || !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        let why = format!("the id has to be 1 to {MAX_ID_LEN} printable ASCII characters: use a UUID");
         return failure(StatusCode::BAD_REQUEST, why);
     }
     match api.handle.command(CanaryName::new(namespace, name), verb, id).await {
@@ -276,7 +276,7 @@ async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>, header
             return failure(StatusCode::SERVICE_UNAVAILABLE, why);
         };
         // A reader that reads slowly holds references, and what is on its way to it.
-        let (kept, live) = api.handle.events().kept_and_follow(had);
+        let (kept, live) = api.handle.events().retained_and_follow(had);
         let live = BroadcastStream::new(live).filter_map(async |event| event.ok());
         let events = stream::iter(kept).chain(live).filter_map(move |event| {
             let _until_it_leaves = &place;
@@ -286,7 +286,7 @@ async fn events(State(api): State<Api>, Query(query): Query<EventsQuery>, header
         });
         return Sse::new(endless(events)).keep_alive(KeepAlive::default()).into_response();
     }
-    let events = api.handle.events().kept_after(had);
+    let events = api.handle.events().retained_after(had);
     Json(events.into_iter().filter(|event| query.wants(event)).collect::<Vec<_>>()).into_response()
 }
 

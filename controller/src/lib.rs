@@ -1,13 +1,13 @@
 //! Gives the engine a thread, a clock and a mailbox, a disk to keep its state on, and ways to the outside: HTTP, metrics,
 //! hooks, alerts and recordings.
 
+mod allocator;
 pub mod clock;
 mod committer;
 pub mod disk;
 pub mod handle;
 pub mod http;
 mod mailbox;
-mod memory;
 pub mod metrics;
 pub mod outbound;
 mod proxies;

@@ -10,35 +10,35 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wingbeat_api::setup::Setup;
+use wingbeat_api::desired_state::DesiredState;
 use wingbeat_control::view::ProxyView;
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{Peer, Share, Shares};
 
 use crate::committer::Outcome;
 use crate::outbound::messenger::Answered;
 use crate::verb::{Refusal, Verb};
 
-/// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a voice that would
+/// Reports that may wait: two seconds of all that is granted. More are refused, and so are those of a source that would
 /// have more in here than there is room left for all others: half of it, if it is alone.
-const MOST_REPORTS: usize = 4_096;
-/// Reports of one round, from all voices in turn: a few milliseconds of work. The engine decides before it takes more.
-const REPORTS_A_ROUND: usize = 256;
+const MAX_REPORTS: usize = 4_096;
+/// Reports of one round, from all sources in turn: a few milliseconds of work. The engine decides before it takes more.
+const REPORTS_PER_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
-const MOST_COMMANDS: usize = 1_024;
+const MAX_COMMANDS: usize = 1_024;
 /// Queries for the proxies that may wait; one answer is for all of them. More are refused as too many.
-const MOST_QUERIES: usize = 1_024;
+const MAX_QUERIES: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A report, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) peer: Peer,
     pub(crate) request: Box<ReportRequest>,
-    pub(crate) reply: oneshot::Sender<Result<ReportResponse, NotTaken>>,
+    pub(crate) reply: oneshot::Sender<Result<ReportResponse, ReportRefusal>>,
 }
 
 /// What a person or a script wants, somebody outside has answered, or came of a commit.
@@ -55,7 +55,7 @@ pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
-    pub(crate) setup: Option<Box<Setup>>,
+    pub(crate) desired: Option<Box<DesiredState>>,
     pub(crate) orders: Vec<Order>,
     pub(crate) queries: Vec<ProxiesReply>,
     pub(crate) reports: Vec<Report>,
@@ -78,44 +78,44 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lanes {
     reports: Reports,
-    /// At most [`MOST_COMMANDS`] commands, an answer for each question that is open, and what came of each commit.
+    /// At most [`MAX_COMMANDS`] commands, an answer for each question that is open, and what came of each commit.
     orders: VecDeque<Order>,
     queries: Vec<ProxiesReply>,
     /// The latest: one that was not looked at yet is out of date.
-    setup: Option<Box<Setup>>,
+    desired: Option<Box<DesiredState>>,
     is_closed: bool,
 }
 
-/// Reports that wait, by voice. One that sends thousands waits behind itself: others would be heard a tick later.
+/// Reports that wait, by source. One that sends thousands waits behind itself: others would be heard a tick later.
 #[derive(Debug, Default)]
 struct Reports {
-    /// Each with its place, of which its voice has so many.
+    /// Each with its place, of which its source has so many.
     waiting: BTreeMap<String, VecDeque<(Share, Report)>>,
-    /// The voices that have some, in the order of their turns.
+    /// The sources that have some, in the order of their turns.
     turns: VecDeque<String>,
 }
 
 impl Reports {
-    fn put(&mut self, voice: String, place: Share, report: Report) {
-        let waiting = self.waiting.entry(voice.clone()).or_default();
+    fn put(&mut self, source: String, place: Share, report: Report) {
+        let waiting = self.waiting.entry(source.clone()).or_default();
         if waiting.is_empty() {
-            self.turns.push_back(voice);
+            self.turns.push_back(source);
         }
         waiting.push_back((place, report));
     }
 
-    /// Takes at most so many, one of each voice after the other.
+    /// Takes at most so many, one of each source after the other.
     fn take(&mut self, most: usize) -> Vec<Report> {
         let mut taken = Vec::new();
         while taken.len() < most
-            && let Some(voice) = self.turns.pop_front()
+            && let Some(source) = self.turns.pop_front()
         {
-            let Some(waiting) = self.waiting.get_mut(&voice) else { continue };
+            let Some(waiting) = self.waiting.get_mut(&source) else { continue };
             taken.extend(waiting.pop_front().map(|(_, report)| report));
             if waiting.is_empty() {
-                self.waiting.remove(&voice);
+                self.waiting.remove(&source);
             } else {
-                self.turns.push_back(voice);
+                self.turns.push_back(source);
             }
         }
         taken
@@ -129,16 +129,16 @@ impl Reports {
 impl Mailbox {
     #[expect(clippy::disallowed_methods, reason = "the pulse is real time")]
     pub(crate) fn open() -> Self {
-        let (lanes, filled, places) = (Mutex::default(), Condvar::new(), Shares::new(MOST_REPORTS));
+        let (lanes, filled, places) = (Mutex::default(), Condvar::new(), Shares::new(MAX_REPORTS));
         Self(Arc::new(Shared { lanes, places, filled, opened: Instant::now(), beat: AtomicU64::new(0) }))
     }
 
-    /// Hands a report in. False if there is no room for it, or none for more of this voice.
+    /// Hands a report in. False if there is no room for it, or none for more of this source.
     pub(crate) fn report(&self, report: Report) -> bool {
-        let voice = report.peer.voice(&report.request.node_id);
-        let Some(place) = self.0.places.take(&voice, 1) else { return false };
+        let source = report.peer.source(&report.request.node_id);
+        let Some(place) = self.0.places.take(&source, 1) else { return false };
         self.put(|lanes| {
-            lanes.reports.put(voice, place, report);
+            lanes.reports.put(source, place, report);
             true
         })
     }
@@ -158,7 +158,7 @@ impl Mailbox {
     pub(crate) fn proxies(&self, reply: ProxiesReply) -> bool {
         self.put(|lanes| {
             lanes.queries.retain(|reply| !reply.is_closed());
-            let fits = lanes.queries.len() < MOST_QUERIES;
+            let fits = lanes.queries.len() < MAX_QUERIES;
             if fits {
                 lanes.queries.push(reply);
             }
@@ -172,7 +172,7 @@ impl Mailbox {
                 Order::Command { .. } => true,
                 Order::Answer(_) | Order::Stored(_) => false,
             };
-            let fits = lanes.orders.iter().filter(is_bounded).count() < MOST_COMMANDS;
+            let fits = lanes.orders.iter().filter(is_bounded).count() < MAX_COMMANDS;
             if fits {
                 lanes.orders.push_back(order);
             }
@@ -197,9 +197,9 @@ impl Mailbox {
     }
 
     /// Hands in what is to be managed from now on. False if the engine has ended.
-    pub(crate) fn configure(&self, setup: Setup) -> bool {
+    pub(crate) fn configure(&self, desired: DesiredState) -> bool {
         self.put(|lanes| {
-            lanes.setup = Some(Box::new(setup));
+            lanes.desired = Some(Box::new(desired));
             true
         })
     }
@@ -214,7 +214,7 @@ impl Mailbox {
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
-            let is_empty = lanes.setup.is_none() && lanes.orders.is_empty() && lanes.queries.is_empty();
+            let is_empty = lanes.desired.is_none() && lanes.orders.is_empty() && lanes.queries.is_empty();
             !lanes.is_closed && is_empty && lanes.reports.is_empty()
         };
         let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
@@ -224,17 +224,17 @@ impl Mailbox {
         }
         self.0.beat.store(self.age(), Ordering::Relaxed);
         Some(Round {
-            setup: lanes.setup.take(),
+            desired: lanes.desired.take(),
             orders: lanes.orders.drain(..).collect(),
             queries: std::mem::take(&mut lanes.queries),
-            reports: lanes.reports.take(REPORTS_A_ROUND),
+            reports: lanes.reports.take(REPORTS_PER_ROUND),
         })
     }
 
     /// Returns true if the engine takes what comes: it has not ended, and does not hang.
     pub(crate) fn is_alive(&self) -> bool {
         let since = self.age().saturating_sub(self.0.beat.load(Ordering::Relaxed));
-        !self.lock().is_closed && u128::from(since) < HANGS_AFTER.as_millis()
+        !self.lock().is_closed && u128::from(since) < WATCHDOG_TIMEOUT.as_millis()
     }
 
     fn put(&self, put: impl FnOnce(&mut Lanes) -> bool) -> bool {
@@ -278,15 +278,19 @@ mod tests {
     fn a_flood_of_reports_keeps_nothing_else_out() {
         let mailbox = Mailbox::open();
         while report(&mailbox) {}
-        assert!(command(&mailbox) && mailbox.configure(Setup::default()) && mailbox.configure(Setup::default()));
+        assert!(
+            command(&mailbox)
+                && mailbox.configure(DesiredState::default())
+                && mailbox.configure(DesiredState::default())
+        );
         let round = mailbox.take(NOW).unwrap();
-        assert_eq!((round.reports.len(), round.orders.len(), round.setup.is_some()), (REPORTS_A_ROUND, 1, true));
+        assert_eq!((round.reports.len(), round.orders.len(), round.desired.is_some()), (REPORTS_PER_ROUND, 1, true));
         let round = mailbox.take(NOW).unwrap();
-        assert_eq!((round.reports.len(), round.orders.len(), round.setup.is_some()), (REPORTS_A_ROUND, 0, false));
+        assert_eq!((round.reports.len(), round.orders.len(), round.desired.is_some()), (REPORTS_PER_ROUND, 0, false));
         assert!(report(&mailbox), "there is room again");
     }
 
-    /// One voice that sends all it can, and others that send what they have to.
+    /// One source that sends all it can, and others that send what they have to.
     #[test]
     fn a_flood_of_one_voice_leaves_room_for_the_others() {
         let mailbox = Mailbox::open();
@@ -299,7 +303,7 @@ mod tests {
         while let Some(round) = mailbox.take(NOW).filter(|round| !round.reports.is_empty()) {
             (rounds, taken) = (rounds + 1, taken + round.reports.len());
         }
-        assert!((MOST_REPORTS / 2..MOST_REPORTS).contains(&taken), "{taken} in {rounds} rounds");
+        assert!((MAX_REPORTS / 2..MAX_REPORTS).contains(&taken), "{taken} in {rounds} rounds");
         assert!(report(&mailbox), "places are given back");
     }
 
@@ -314,12 +318,12 @@ mod tests {
         let round = mailbox.take(NOW).unwrap();
         let flood = Peer::Uncertified([10, 0, 0, 9].into());
         let others = round.reports.iter().filter(|report| report.peer != flood).count();
-        assert_eq!((round.reports.len(), others), (REPORTS_A_ROUND, 20));
+        assert_eq!((round.reports.len(), others), (REPORTS_PER_ROUND, 20));
         let mut left = 0;
         while let Some(round) = mailbox.take(NOW).filter(|round| !round.reports.is_empty()) {
             left += round.reports.len();
         }
-        assert!(left >= MOST_REPORTS / 2 - REPORTS_A_ROUND, "what waits is not lost: {left}");
+        assert!(left >= MAX_REPORTS / 2 - REPORTS_PER_ROUND, "what waits is not lost: {left}");
     }
 
     /// However many ask for the proxies: commands have a lane of their own, and a query whose client has left goes.
@@ -327,9 +331,9 @@ mod tests {
     fn queries_take_no_place_of_commands_and_are_dropped_with_who_asked() {
         let mailbox = Mailbox::open();
         let mut waiting = Vec::new();
-        for number in 0..=MOST_QUERIES {
+        for number in 0..=MAX_QUERIES {
             let (reply, shown) = oneshot::channel();
-            assert_eq!(mailbox.proxies(reply), number < MOST_QUERIES);
+            assert_eq!(mailbox.proxies(reply), number < MAX_QUERIES);
             waiting.push(shown);
         }
         assert!(command(&mailbox));
@@ -343,12 +347,12 @@ mod tests {
     #[test]
     fn commands_are_bounded_and_an_end_is_seen_by_all() {
         let mailbox = Mailbox::open();
-        for _ in 0..MOST_COMMANDS {
+        for _ in 0..MAX_COMMANDS {
             assert!(command(&mailbox));
         }
         assert!(!command(&mailbox) && mailbox.is_alive());
         mailbox.close();
-        assert!(!command(&mailbox) && !report(&mailbox) && !mailbox.configure(Setup::default()));
+        assert!(!command(&mailbox) && !report(&mailbox) && !mailbox.configure(DesiredState::default()));
         assert!(mailbox.take(NOW).is_none() && !mailbox.is_alive());
     }
 }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use wingbeat_control::rollout_end::RolloutEnd;
-use wingbeat_control::view::{ArmView, Board, CanaryView, ClientsView};
+use wingbeat_control::view::{ArmView, CanaryView, ClientsView, ServerStatus};
 
 use crate::refused_peers::RefusedPeers;
 
@@ -166,7 +166,7 @@ impl Rollouts {
 }
 
 /// Returns all metrics in the OpenMetrics text format.
-pub fn render(board: &Board, refused: &RefusedPeers, rollouts: &Rollouts) -> Result<String, fmt::Error> {
+pub fn render(board: &ServerStatus, refused: &RefusedPeers, rollouts: &Rollouts) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let info = Family::<Info, Gauge>::default();
     info.get_or_create(&Info { version: env!("CARGO_PKG_VERSION"), mesh_provider: "envoy" }).set(1);
@@ -218,7 +218,7 @@ fn register_refused(registry: &mut Registry, refused: &RefusedPeers) {
     registry.register("wingbeat_refused_peers", "Streams and reports that were refused, by cause", peers);
 }
 
-fn register_canaries(registry: &mut Registry, board: &Board) {
+fn register_canaries(registry: &mut Registry, board: &ServerStatus) {
     let total = Family::<OfNamespace, Gauge>::default();
     let status = Family::<OfCanary, Gauge>::default();
     let weight = Family::<OfWorkload, Float>::default();
@@ -332,7 +332,7 @@ mod tests {
             strategy: "ab-testing".into(),
             ..CanaryView::default()
         };
-        let mut board = Board {
+        let mut board = ServerStatus {
             ready: true,
             canaries: [(("prod".into(), "backend".into()), canary), (("prod".into(), "shop".into()), shop)]
                 .map(|(name, canary)| (name, Arc::new(canary)))
@@ -340,7 +340,7 @@ mod tests {
             nodes: 2,
             reports: 7,
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
-            ..Board::default()
+            ..ServerStatus::default()
         };
         let rollouts = Rollouts::default();
         let failed = End { promoted: false, skipped: false, took: None };
@@ -352,7 +352,7 @@ mod tests {
             let (namespace, target) = ("prod".to_owned(), "backend".to_owned());
             rollouts.count(&RolloutEnd { namespace, target, strategy: Strategy::AbTesting, end });
         }
-        let shown = |board: &Board| render(board, &RefusedPeers::default(), &rollouts).unwrap();
+        let shown = |board: &ServerStatus| render(board, &RefusedPeers::default(), &rollouts).unwrap();
         let text = shown(&board);
         for line in [
             r#"flagger_canary_total{namespace="prod"} 2"#,

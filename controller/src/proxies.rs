@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat_control::engine::{Reporter, rfc3339};
 use wingbeat_control::view::{ProxyView, RefusalView};
 use wingbeat_core::time::Timestamp;
-use wingbeat_xds_server::client_event::{Happened, News};
+use wingbeat_xds_server::client_event::{ClientEvent, ClientEventKind};
 use wingbeat_xds_server::kind::Kind;
 
 /// Characters of what a proxy said of a refusal.
-const LONGEST_ERROR: usize = 500;
+const MAX_ERROR_LEN: usize = 500;
 /// Names of refused resources that are shown of a type; there may be thousands.
-const MOST_NAMES: usize = 10;
+const MAX_NAMES: usize = 10;
 
 /// What open streams said. There are as many as the xDS server takes.
 #[derive(Debug, Default)]
@@ -32,40 +32,42 @@ struct Stream {
 
 impl Proxies {
     /// Takes news.
-    pub(crate) fn heard(&mut self, news: &News, now: Timestamp) {
+    pub(crate) fn observe(&mut self, news: &ClientEvent, now: Timestamp) {
         let stream = match &news.what {
-            Happened::Connected { .. } => {
+            ClientEventKind::Connected { .. } => {
                 let (node, acknowledged, refuses) = (news.node.clone(), BTreeMap::new(), BTreeMap::new());
                 self.streams.insert(news.stream, Stream { node, since: now, acknowledged, refuses, latest: None });
                 return;
             }
-            Happened::Left => {
+            ClientEventKind::Left => {
                 self.streams.remove(&news.stream);
                 return;
             }
-            Happened::Overdue(_) | Happened::Foreign(_) | Happened::Mismatched(_) => return,
-            Happened::Settled(_) | Happened::Refuses(..) | Happened::Refused(_) => self.streams.get_mut(&news.stream),
+            ClientEventKind::Overdue(_) | ClientEventKind::Foreign(_) | ClientEventKind::Mismatched(_) => return,
+            ClientEventKind::Settled(_) | ClientEventKind::Refuses(..) | ClientEventKind::Refused(_) => {
+                self.streams.get_mut(&news.stream)
+            }
         };
         let Some(stream) = stream else { return };
         match &news.what {
-            Happened::Settled(kind) => {
+            ClientEventKind::Settled(kind) => {
                 stream.acknowledged.insert(*kind, now);
                 stream.refuses.remove(kind);
             }
-            Happened::Refuses(kind, names) if names.is_empty() => drop(stream.refuses.remove(kind)),
-            Happened::Refuses(kind, names) => {
-                stream.refuses.insert(*kind, names.iter().take(MOST_NAMES).cloned().collect());
+            ClientEventKind::Refuses(kind, names) if names.is_empty() => drop(stream.refuses.remove(kind)),
+            ClientEventKind::Refuses(kind, names) => {
+                stream.refuses.insert(*kind, names.iter().take(MAX_NAMES).cloned().collect());
             }
-            Happened::Refused(nack) => {
-                let message = nack.error.chars().take(LONGEST_ERROR).collect();
+            ClientEventKind::Refused(nack) => {
+                let message = nack.error.chars().take(MAX_ERROR_LEN).collect();
                 let refusal = RefusalView { t: rfc3339(now), resources: word(nack.kind).to_owned(), message };
                 stream.latest = Some((now, refusal));
             }
-            Happened::Connected { .. }
-            | Happened::Left
-            | Happened::Overdue(_)
-            | Happened::Foreign(_)
-            | Happened::Mismatched(_) => {}
+            ClientEventKind::Connected { .. }
+            | ClientEventKind::Left
+            | ClientEventKind::Overdue(_)
+            | ClientEventKind::Foreign(_)
+            | ClientEventKind::Mismatched(_) => {}
         }
     }
 
@@ -131,17 +133,18 @@ mod tests {
     fn a_proxy_is_shown_with_what_it_holds_refuses_and_reports() {
         let mut proxies = Proxies::default();
         let at = Timestamp::from_millis;
-        let mut news = |stream, node: &str, what, ms| proxies.heard(&News { node: node.into(), stream, what }, at(ms));
-        news(1, "edge-1", Happened::Connected { voice: None, node_cluster: String::new() }, 1_000);
-        news(1, "edge-1", Happened::Settled(Kind::Cluster), 2_000);
-        news(2, "edge-2", Happened::Connected { voice: None, node_cluster: String::new() }, 2_000);
+        let mut news =
+            |stream, node: &str, what, ms| proxies.observe(&ClientEvent { node: node.into(), stream, what }, at(ms));
+        news(1, "edge-1", ClientEventKind::Connected { source: None, node_cluster: String::new() }, 1_000);
+        news(1, "edge-1", ClientEventKind::Settled(Kind::Cluster), 2_000);
+        news(2, "edge-2", ClientEventKind::Connected { source: None, node_cluster: String::new() }, 2_000);
         let names = || vec!["public".to_owned()];
         let nack =
             Nack { kind: Kind::Listener, names: names(), culprits: Some(names()), error: "cannot bind".to_owned() };
-        news(1, "edge-1", Happened::Refused(nack), 3_000);
-        news(1, "edge-1", Happened::Refuses(Kind::Listener, names().into_iter().collect()), 3_000);
-        news(2, "edge-2", Happened::Left, 4_000);
-        news(9, "edge-9", Happened::Settled(Kind::Routes), 4_000);
+        news(1, "edge-1", ClientEventKind::Refused(nack), 3_000);
+        news(1, "edge-1", ClientEventKind::Refuses(Kind::Listener, names().into_iter().collect()), 3_000);
+        news(2, "edge-2", ClientEventKind::Left, 4_000);
+        news(9, "edge-9", ClientEventKind::Settled(Kind::Routes), 4_000);
         let route = ProxyRouteView { namespace: "prod".into(), name: "backend".into(), rev: 4, current_rev: 5 };
         let reports = |ms| Reporter { last: Some(at(ms)), routes: vec![route.clone()] };
         let reporters = BTreeMap::from([("edge-1".to_owned(), reports(4_500)), ("edge-3".to_owned(), reports(4_900))]);
@@ -164,7 +167,10 @@ mod tests {
             ProxyView { node: "edge-3".into(), last_report_ms: Some(100), routes: vec![route], ..ProxyView::default() };
         assert_eq!(shown, [expected, alone]);
         // What it took in the end is not refused; what it said stays.
-        proxies.heard(&News { node: "edge-1".into(), stream: 1, what: Happened::Settled(Kind::Listener) }, at(6_000));
+        proxies.observe(
+            &ClientEvent { node: "edge-1".into(), stream: 1, what: ClientEventKind::Settled(Kind::Listener) },
+            at(6_000),
+        );
         let shown = proxies.view(BTreeMap::new(), at(6_000));
         assert!(shown.iter().all(|proxy| proxy.refuses.is_empty() && proxy.last_refusal.is_some()), "{shown:?}");
     }

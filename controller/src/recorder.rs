@@ -1,9 +1,9 @@
 //! Writes down what judges see, a file per rollout, for `wingbeat replay`.
 //!
 //! ```text
-//!  engine ─► Recorded ─► queue (bounded) ─► thread ─► NAMESPACE_NAME_ROLLOUT.jsonl
+//!  engine ─► JudgedWindow ─► queue (bounded) ─► thread ─► NAMESPACE_NAME_ROLLOUT.jsonl
 //!     ▲                    │ full: lost        │ cannot be written: lost
-//!     └──── Loss, told once and shown ◄────────┘
+//!     └──── RecordingLoss, told once and shown ◄────────┘
 //! ```
 //!
 //! Recording is never in the way of judging: what cannot be written is counted and told, and rollouts go on.
@@ -16,20 +16,20 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use wingbeat_control::recording::{Loss, Recorded};
+use wingbeat_control::recording::{JudgedWindow, RecordingLoss};
 use wingbeat_core::id::{CanaryName, RolloutId};
 
 /// Windows that may wait for the disk: some seconds of hundreds of rollouts.
 const QUEUE: usize = 4_096;
 /// Files of rollouts with the same number that are told apart, before they are given up.
-const MOST_FILES: u32 = 10_000;
+const MAX_FILES: u32 = 10_000;
 /// What has to fit onto the disk at the beginning: some minutes of a rollout.
 const ROOM: usize = 256 * 1_024;
 
 /// Why nothing can be recorded.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} cannot be written ({why}): is there room on the disk, and may this user write there?")]
-pub struct Unwritable {
+pub struct RecorderError {
     path: String,
     why: std::io::Error,
 }
@@ -37,13 +37,13 @@ pub struct Unwritable {
 /// A thread that writes. Dropping it waits until what was put is written.
 #[derive(Debug)]
 pub struct Recorder {
-    queue: Option<SyncSender<Recorded>>,
+    queue: Option<SyncSender<JudgedWindow>>,
     losses: Losses,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What is lost of the latest rollout of each canary.
-type Lost = BTreeMap<CanaryName, Loss>;
+type Lost = BTreeMap<CanaryName, RecordingLoss>;
 
 /// The same, shared with the thread. Held for an entry at a time, never while something is written.
 #[derive(Debug, Clone, Default)]
@@ -51,12 +51,12 @@ struct Losses(Arc<Mutex<Lost>>);
 
 impl Recorder {
     /// Starts to record into this folder, which is made if it is not there.
-    pub fn start(folder: &Path) -> Result<Self, Unwritable> {
+    pub fn start(folder: &Path) -> Result<Self, RecorderError> {
         Self::start_with(folder, QUEUE)
     }
 
-    fn start_with(folder: &Path, queue: usize) -> Result<Self, Unwritable> {
-        let unwritable = |why| Unwritable { path: folder.display().to_string(), why };
+    fn start_with(folder: &Path, queue: usize) -> Result<Self, RecorderError> {
+        let unwritable = |why| RecorderError { path: folder.display().to_string(), why };
         std::fs::create_dir_all(folder).map_err(unwritable)?;
         let probe = folder.join(format!(".room-{}", std::process::id()));
         let tried = File::create(&probe).and_then(|mut file| {
@@ -75,7 +75,7 @@ impl Recorder {
     }
 
     /// Lets a window be written. One that finds no room in the queue is lost.
-    pub fn put(&self, recorded: Recorded) {
+    pub fn put(&self, recorded: JudgedWindow) {
         let Some(queue) = &self.queue else { return };
         match queue.try_send(recorded) {
             Ok(()) => {}
@@ -85,7 +85,7 @@ impl Recorder {
     }
 
     /// Returns what is lost of the latest rollout of each canary.
-    pub fn losses(&self) -> BTreeMap<CanaryName, Loss> {
+    pub fn losses(&self) -> BTreeMap<CanaryName, RecordingLoss> {
         self.losses.lock().clone()
     }
 }
@@ -100,11 +100,11 @@ impl Drop for Recorder {
 }
 
 impl Losses {
-    fn add(&self, lost: &Recorded, why: &str) {
+    fn add(&self, lost: &JudgedWindow, why: &str) {
         let mut losses = self.lock();
         let before = losses.get(&lost.canary).filter(|loss| loss.rollout == lost.rollout);
         let windows = before.map_or(0, |loss| loss.windows).saturating_add(1);
-        losses.insert(lost.canary.clone(), Loss { rollout: lost.rollout, windows, why: why.to_owned() });
+        losses.insert(lost.canary.clone(), RecordingLoss { rollout: lost.rollout, windows, why: why.to_owned() });
     }
 
     /// Forgets what was lost of a rollout before this one.
@@ -135,7 +135,7 @@ struct Recording {
 }
 
 impl Writer {
-    fn run(&mut self, queue: &Receiver<Recorded>) {
+    fn run(&mut self, queue: &Receiver<JudgedWindow>) {
         while let Ok(recorded) = queue.recv() {
             if let Err(error) = self.write(&recorded) {
                 self.losses.add(&recorded, &error.to_string());
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     /// Adds a line. The file is opened for each: there may be many rollouts, and somebody may take files away.
-    fn write(&mut self, recorded: &Recorded) -> std::io::Result<()> {
+    fn write(&mut self, recorded: &JudgedWindow) -> std::io::Result<()> {
         self.losses.begin(&recorded.canary, recorded.rollout);
         let known = self.files.get(&recorded.canary).is_some_and(|file| file.rollout == recorded.rollout);
         if !known {
@@ -164,12 +164,12 @@ impl Writer {
 
     /// Returns the file of a rollout: the last one of this number if it goes on, a new one if it is new. Numbers begin
     /// again where no state is kept.
-    fn path(&self, recorded: &Recorded) -> std::io::Result<PathBuf> {
-        let Recorded { canary: CanaryName { namespace, name }, rollout, resumed, .. } = recorded;
+    fn path(&self, recorded: &JudgedWindow) -> std::io::Result<PathBuf> {
+        let JudgedWindow { canary: CanaryName { namespace, name }, rollout, resumed, .. } = recorded;
         // Names have no underscore.
         let stem = format!("{namespace}_{name}_{rollout}");
         let mut last = None;
-        for number in 1..=MOST_FILES {
+        for number in 1..=MAX_FILES {
             let file = if number == 1 { format!("{stem}.jsonl") } else { format!("{stem}.{number}.jsonl") };
             let path = self.folder.join(file);
             if !path.try_exists()? {
@@ -177,7 +177,7 @@ impl Writer {
             }
             last = Some(path);
         }
-        Err(std::io::Error::other(format!("there are {MOST_FILES} recordings {stem} already")))
+        Err(std::io::Error::other(format!("there are {MAX_FILES} recordings {stem} already")))
     }
 }
 
@@ -185,17 +185,17 @@ impl Writer {
 mod tests {
     use std::num::NonZeroU32;
 
-    use wingbeat_core::analysis::replay::{Line, Seen};
+    use wingbeat_core::analysis::replay::{Line, RecordedWindow};
     use wingbeat_core::analysis::window::Batch;
     use wingbeat_core::time::Timestamp;
     use wingbeat_core::weight::BasisPoints;
 
     use super::*;
 
-    fn recorded(rollout: u64, t_ms: u64, resumed: bool) -> Recorded {
+    fn recorded(rollout: u64, t_ms: u64, resumed: bool) -> JudgedWindow {
         let batch = Batch { end: Timestamp::from_millis(t_ms), ..Batch::default() };
-        let seen = Seen { attempt: NonZeroU32::MIN, step_began: None, switched: false, batch };
-        Recorded {
+        let seen = RecordedWindow { attempt: NonZeroU32::MIN, step_began: None, switched: false, batch };
+        JudgedWindow {
             canary: CanaryName::new("prod", "backend"),
             rollout: RolloutId::new(rollout),
             resumed,
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn each_rollout_has_a_file_that_goes_on_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |all: &[Recorded]| {
+        let write = |all: &[JudgedWindow]| {
             let recorder = Recorder::start(&folder.path().join("new")).unwrap();
             all.iter().for_each(|recorded| recorder.put(recorded.clone()));
             assert_eq!(recorder.losses(), BTreeMap::new());
@@ -242,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("records");
         let mut writer = Writer { folder: place.clone(), files: BTreeMap::new(), losses: Losses::default() };
-        let put = |writer: &mut Writer, recorded: &Recorded| {
+        let put = |writer: &mut Writer, recorded: &JudgedWindow| {
             if let Err(error) = writer.write(recorded) {
                 writer.losses.add(recorded, &error.to_string());
             }

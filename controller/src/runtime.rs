@@ -6,22 +6,24 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use wingbeat_api::setup::Setup;
-use wingbeat_control::engine::{CommandTicket, Commanded, EVENTS_KEPT, Engine, FEW_REPORT_WITHIN, Told, rfc3339};
+use wingbeat_api::desired_state::DesiredState;
+use wingbeat_control::engine::{
+    CommandTicket, Commanded, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
+};
 use wingbeat_control::series::Series;
 use wingbeat_control::store::Store;
-use wingbeat_control::view::{Board, EventView, ProxyView};
+use wingbeat_control::view::{EventView, ProxyView, ServerStatus};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
 use wingbeat_xds_server::render::Renderer;
-use wingbeat_xds_server::store::Store as Snapshots;
 
+use crate::allocator::{AllocatorTrim, give_back};
 use crate::clock::Clock;
 use crate::committer::Committer;
-use crate::handle::{EventLog, Handle, Newsbox};
+use crate::handle::{ClientEventQueue, EventLog, Handle};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
-use crate::memory::{Crowd, give_back};
 use crate::metrics::Rollouts;
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
@@ -31,19 +33,19 @@ use crate::verb::{Refusal, Verb};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
 /// or after this time: an abort that was served but not stored must not be taken back (P28). Idle filters report within
-/// [`FEW_REPORT_WITHIN`], and Envoy may have to connect first; of many, some report at once.
-const LEARN_FIRST: Span = Span::from_secs(2);
-const _: () = assert!(LEARN_FIRST.as_millis() > FEW_REPORT_WITHIN.as_millis());
+/// [`MAX_IDLE_REPORT_INTERVAL`], and Envoy may have to connect first; of many, some report at once.
+const RECOVERY_WINDOW: Span = Span::from_secs(2);
+const _: () = assert!(RECOVERY_WINDOW.as_millis() > MAX_IDLE_REPORT_INTERVAL.as_millis());
 /// What is shown is renewed at most this often.
-const SHOW_EVERY: Span = Span::from_millis(50);
+const PUBLISH_INTERVAL: Span = Span::from_millis(50);
 /// The view of the proxies is made anew at most this often: it takes the engine's time, and grows with their number.
-const PROXIES_EVERY: Span = Span::from_millis(500);
+const PROXIES_INTERVAL: Span = Span::from_millis(500);
 
 /// While nothing can be stored, hooks and metrics are asked this often.
-const ASK_AGAIN: Span = Span::from_secs(1);
+const HOOK_RETRY_INTERVAL: Span = Span::from_secs(1);
 
 /// What came of a command.
-type Done = Result<(), Refusal>;
+type CommandResult = Result<(), Refusal>;
 
 /// Returns what an engine makes its secrets from.
 pub fn random() -> std::io::Result<[u8; 32]> {
@@ -62,15 +64,20 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the engine on a thread of its own; what is to be served goes to `snapshots`. Must be called on a tokio
     /// runtime: hooks and alerts go out on it.
-    pub fn start(engine: Engine, store: Box<dyn Store>, setup: Setup, snapshots: Snapshots) -> std::io::Result<Self> {
-        Self::start_recording(engine, store, setup, snapshots, None)
+    pub fn start(
+        engine: Engine,
+        store: Box<dyn Store>,
+        desired: DesiredState,
+        snapshots: Snapshots,
+    ) -> std::io::Result<Self> {
+        Self::start_recording(engine, store, desired, snapshots, None)
     }
 
     /// Starts the engine; what its judges see goes to the recorder.
     pub fn start_recording(
         mut engine: Engine,
         mut store: Box<dyn Store>,
-        setup: Setup,
+        desired: DesiredState,
         snapshots: Snapshots,
         recorder: Option<Recorder>,
     ) -> std::io::Result<Self> {
@@ -88,15 +95,15 @@ impl Runtime {
         }
         let confirmed = mailbox.clone();
         let committer = Committer::start(store, move |outcome| confirmed.stored(outcome))?;
-        let (board, shown) = watch::channel(Arc::new(Board::default()));
-        let remembered = engine.remembered();
+        let (board, shown) = watch::channel(Arc::new(ServerStatus::default()));
+        let remembered = engine.restored();
         let told = remembered.last().map_or(0, |event| event.id);
         let events = EventLog::begin(clock.now().as_millis(), remembered);
-        let news = Newsbox::default();
+        let news = ClientEventQueue::default();
         let rollouts = Rollouts::default();
         let handle = Handle::new(mailbox.clone(), news.clone(), rollouts.clone(), shown, events.clone());
         let messenger = Messenger::new(tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?);
-        let mut worker = Worker {
+        let mut worker = EngineThread {
             started: clock.now(),
             engine,
             clock,
@@ -119,13 +126,13 @@ impl Runtime {
             commands: BTreeMap::new(),
             last_shown: Timestamp::EPOCH,
             latest_proxies: None,
-            crowd: Crowd::default(),
+            crowd: AllocatorTrim::default(),
         };
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let now = worker.clock.now();
             // However the thread ends, nobody waits for it.
-            let _closed = Closes(worker.mailbox.clone());
-            worker.engine.configure(setup, now);
+            let _closed = CloseOnDrop(worker.mailbox.clone());
+            worker.engine.configure(desired, now);
             worker.run();
             worker.end();
         })?;
@@ -148,20 +155,20 @@ impl Drop for Runtime {
 }
 
 /// Closes the mailbox when dropped, also by a panic.
-struct Closes(Mailbox);
+struct CloseOnDrop(Mailbox);
 
-impl Drop for Closes {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-struct Worker {
+struct EngineThread {
     engine: Engine,
     clock: Clock,
     snapshots: Snapshots,
     renderer: Renderer,
-    board: watch::Sender<Arc<Board>>,
+    board: watch::Sender<Arc<ServerStatus>>,
     events: EventLog,
     told: u64,
     series: Series,
@@ -169,7 +176,7 @@ struct Worker {
     committer: Committer,
     recorder: Option<Recorder>,
     mailbox: Mailbox,
-    news: Newsbox,
+    news: ClientEventQueue,
     proxies: Proxies,
     rollouts: Rollouts,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
@@ -177,28 +184,28 @@ struct Worker {
     /// When somebody was asked last while nothing could be stored.
     asked_in_vain: Timestamp,
     /// What came of commands. Told once it shows: who commands and then looks sees what the command did.
-    answers: Vec<(oneshot::Sender<Done>, Done)>,
+    answers: Vec<(oneshot::Sender<CommandResult>, CommandResult)>,
     /// Commands that wait for something to be stored, as many as wait in the engine.
-    commands: BTreeMap<CommandTicket, oneshot::Sender<Done>>,
+    commands: BTreeMap<CommandTicket, oneshot::Sender<CommandResult>>,
     started: Timestamp,
     last_shown: Timestamp,
     /// The latest view of the proxies, and when it was made.
     latest_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
-    crowd: Crowd,
+    crowd: AllocatorTrim,
 }
 
-impl Worker {
+impl EngineThread {
     fn run(&mut self) {
         loop {
             self.act();
             let now = self.clock.now();
-            let wait = Duration::from_nanos(self.engine.wake_at(now).since(now).as_nanos());
+            let wait = Duration::from_nanos(self.engine.next_timeout(now).since(now).as_nanos());
             let Some(round) = self.mailbox.take(wait) else { return };
             self.take(round);
             let now = self.clock.now();
             for news in self.news.take() {
-                self.engine.heard(&news, now);
-                self.proxies.heard(&news, now);
+                self.engine.observe(&news, now);
+                self.proxies.observe(&news, now);
             }
             self.engine.tick(now);
             if self.crowd.follow(self.engine.workers(), now) {
@@ -209,15 +216,15 @@ impl Worker {
 
     fn take(&mut self, round: Round) {
         let now = self.clock.now();
-        if let Some(setup) = round.setup {
-            self.engine.configure(*setup, now);
+        if let Some(desired) = round.desired {
+            self.engine.configure(*desired, now);
         }
         for order in round.orders {
             self.carry_out(order, now);
         }
         self.answer_queries(round.queries, now);
         for Report { peer, request, reply } in round.reports {
-            let answer = self.engine.report(&peer.voice(&request.node_id), &request, self.clock.now());
+            let answer = self.engine.report(&peer.source(&request.node_id), &request, self.clock.now());
             let _gone = reply.send(answer);
         }
     }
@@ -229,7 +236,7 @@ impl Worker {
             return;
         }
         let view = match &self.latest_proxies {
-            Some((made, view)) if now.since(*made) < PROXIES_EVERY => view.clone(),
+            Some((made, view)) if now.since(*made) < PROXIES_INTERVAL => view.clone(),
             Some(_) | None => {
                 let view = Arc::new(self.proxies.view(self.engine.reporters(now), now));
                 self.latest_proxies = Some((self.clock.now(), view.clone()));
@@ -242,7 +249,7 @@ impl Worker {
     fn carry_out(&mut self, order: Order, now: Timestamp) {
         match order {
             Order::Command { canary, verb, id, reply } => {
-                if self.engine.managed(&canary).is_none() {
+                if self.engine.config(&canary).is_none() {
                     self.answers.push((reply, Err(Refusal::NotFound(canary))));
                     return;
                 }
@@ -268,11 +275,11 @@ impl Worker {
     /// Serves and tells what the engine's state implies.
     fn act(&mut self) {
         let now = self.clock.now();
-        if now.since(self.started) >= LEARN_FIRST {
+        if now.since(self.started) >= RECOVERY_WINDOW {
             self.engine.stop_learning();
         }
         let ready = !self.engine.is_learning();
-        if ready && self.engine.serves_anew() {
+        if ready && self.engine.take_routes_changed() {
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
         for (ticket, answer) in self.engine.replies() {
@@ -280,14 +287,14 @@ impl Worker {
                 self.answers.push((reply, answer.map_err(Refusal::Conflict)));
             }
         }
-        let told = self.engine.told();
-        if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= SHOW_EVERY {
+        let told = self.engine.take_events();
+        if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= PUBLISH_INTERVAL {
             self.last_shown = now;
-            self.board.send_replace(Arc::new(self.engine.board(ready, now)));
+            self.board.send_replace(Arc::new(self.engine.status(ready, now)));
         }
-        let events: Vec<EventView> = told.iter().map(|told| self.tell(told)).collect();
+        let events: Vec<EventView> = told.iter().map(|told| self.send_event(told)).collect();
         // Also without any: some may wait for room on the disk.
-        self.engine.remember(&events, now);
+        self.engine.append(&events, now);
         self.engine.store_texts(now);
         self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
         events.into_iter().for_each(|event| self.events.push(event));
@@ -320,7 +327,7 @@ impl Worker {
     fn ask(&mut self, now: Timestamp) {
         let calls = self.engine.calls();
         // An answer that cannot be stored is asked for again, and a hook is not to be called as fast as it answers.
-        let may_ask = self.engine.stores() || now.since(self.asked_in_vain) >= ASK_AGAIN;
+        let may_ask = self.engine.stores() || now.since(self.asked_in_vain) >= HOOK_RETRY_INTERVAL;
         let mut before = std::mem::take(&mut self.asked);
         for call in calls {
             let (canary, ticket) = (call.canary.clone(), call.ticket);
@@ -347,7 +354,7 @@ impl Worker {
     }
 
     fn alert(&self, name: &CanaryName, alert: &Alert) {
-        let Some(managed) = self.engine.managed(name) else { return };
+        let Some(managed) = self.engine.config(name) else { return };
         let fields = if alert.described { fields(&managed.plan) } else { Vec::new() };
         for channel in managed.alerts.iter().filter(|channel| channel.takes(alert.level)) {
             self.messenger.alert(channel, name, alert, &fields);
@@ -355,12 +362,12 @@ impl Worker {
     }
 
     /// Tells the log and the hooks. Returns the event; one that repeats another is counted there and told nobody else.
-    fn tell(&mut self, told: &Told) -> EventView {
+    fn send_event(&mut self, told: &RolloutEvent) -> EventView {
         let kind = match told.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
-        let kept = self.told.saturating_sub(EVENTS_KEPT.saturating_sub(1));
+        let kept = self.told.saturating_sub(MAX_EVENTS.saturating_sub(1));
         if let Some(event) = self.series.repeat(told, kind, kept) {
             tracing::debug!(canary = event.name, namespace = event.namespace, count = event.count, "{}", event.message);
             return event;
@@ -370,8 +377,8 @@ impl Worker {
         event
     }
 
-    fn tell_anew(&mut self, told: &Told, kind: &str) -> EventView {
-        let Told { canary, rollout: _, severity, text, at } = told;
+    fn tell_anew(&mut self, told: &RolloutEvent, kind: &str) -> EventView {
+        let RolloutEvent { canary, rollout: _, severity, text, at } = told;
         match severity {
             Severity::Normal => tracing::info!(canary = canary.name, namespace = canary.namespace, "{text}"),
             Severity::Warning => tracing::warn!(canary = canary.name, namespace = canary.namespace, "{text}"),
@@ -389,11 +396,11 @@ impl Worker {
             namespace: canary.namespace.clone(),
             name: canary.name.clone(),
         };
-        if let Some(managed) = self.engine.managed(canary) {
+        if let Some(managed) = self.engine.config(canary) {
             let (phase, checksum) = self.engine.describe(canary).unwrap_or_default();
             for (place, _) in managed.plan.hooks(HookKind::Event) {
                 if let Some(hook) = managed.hooks.get(place) {
-                    self.messenger.tell(hook.clone(), phase.clone(), checksum.clone(), &event, at.as_millis());
+                    self.messenger.send_event(hook.clone(), phase.clone(), checksum.clone(), &event, at.as_millis());
                 }
             }
         }

@@ -12,7 +12,7 @@ use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::Runtime;
 use wingbeat_controller::verb::Verb;
 use wingbeat_core::id::CanaryName;
-use wingbeat_xds_server::store::Store as Snapshots;
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
 
 /// Longer than anything here takes.
 const AT_MOST: Duration = Duration::from_secs(20);
@@ -88,11 +88,11 @@ async fn an_abort_goes_out_though_the_store_hangs_and_is_stored_once_it_does_not
     let (memory, gate) = (Memory::default(), Gate::default());
     let store = Hanging { memory: memory.clone(), gate: gate.clone() };
     let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
-    let setup = |revision: &str| documents(revision).setup(None);
-    let runtime = Runtime::start(engine, Box::new(store), setup("1"), Snapshots::default()).unwrap();
+    let setup = |revision: &str| documents(revision).desired_state(None);
+    let runtime = Runtime::start(engine, Box::new(store), desired_state("1"), Snapshots::default()).unwrap();
     let handle = runtime.handle().clone();
     shown(&handle, "Initialized", 0.0).await;
-    handle.configure(setup("2")).unwrap();
+    handle.configure(desired_state("2")).unwrap();
     shown(&handle, "Progressing", 10.0).await;
 
     gate.set(true);

@@ -5,36 +5,36 @@
 //!               (what is new)   (200 ms, both arms)  (e-processes)   (verdict, why)
 //! ```
 
-mod account;
 pub mod assessment;
 mod baseline;
+pub mod closed_cohorts;
 pub mod config;
 mod convex;
 pub mod dispersion;
-pub mod flow;
+mod explain;
 pub mod guard;
 pub mod interval;
 mod jackknife;
 pub mod judge;
 pub mod latency;
 pub mod ledger;
+mod node_groups;
 mod outcome_mix;
 mod pairing;
 mod power;
 mod presence;
+pub mod propagation;
 pub mod quantile;
 mod quorum;
+mod rate_comparison;
+mod recent_counts;
 pub mod replay;
-pub mod safety;
 pub mod sample_ratio;
-mod seats;
 pub mod sequential;
 pub mod signal;
-mod soft;
 mod spread;
+mod test_suite;
 pub mod threshold;
-mod trial;
 mod users;
-mod voices;
+mod weighted_evidence;
 pub mod window;
-mod words;

@@ -104,7 +104,7 @@ pub struct PodCounts {
 
 /// Counts that no worker can have made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Absurd {
+pub enum InvalidCounts {
     /// More ended than began.
     #[error("{finished} requests finished, but only {started} started")]
     FinishedAboveStarted {
@@ -260,7 +260,7 @@ impl Counts {
     }
 
     /// Checks what must hold in every cumulative count; a difference of two counts need not fulfil it.
-    pub fn check(&self) -> Result<(), Absurd> {
+    pub fn check(&self) -> Result<(), InvalidCounts> {
         let (started, finished) = (self.started, self.finished);
         let counted = [started, self.overdue, self.streams, self.retried, self.extra_attempts];
         let uncounted = [self.uncounted, self.uncounted_by_pod, self.latency_sum_us];
@@ -268,14 +268,14 @@ impl Counts {
         let largest = largest.chain(self.grpc_statuses.values().copied());
         let largest = largest.chain(self.pods.values().flat_map(|pod| [pod.finished, pod.errors, pod.slow]));
         if let Some(count) = largest.max().filter(|count| *count > MAX_REQUESTS) {
-            return Err(Absurd::TooMany { count });
+            return Err(InvalidCounts::TooMany { count });
         }
         if finished > started {
-            return Err(Absurd::FinishedAboveStarted { started, finished });
+            return Err(InvalidCounts::FinishedAboveStarted { started, finished });
         }
         let outcomes = self.sum_of(|_| true);
         if outcomes != finished {
-            return Err(Absurd::OutcomesDoNotAddUp { outcomes, finished });
+            return Err(InvalidCounts::OutcomesDoNotAddUp { outcomes, finished });
         }
         let in_flight = started.saturating_sub(finished);
         if self.overdue_finished > self.overdue
@@ -283,7 +283,7 @@ impl Counts {
             || self.overdue_finished > finished
             || self.overdue.saturating_sub(self.overdue_finished) > in_flight
         {
-            return Err(Absurd::Overdue {
+            return Err(InvalidCounts::Overdue {
                 overdue: self.overdue,
                 finished: self.overdue_finished,
                 errors: self.overdue_errors,
@@ -291,10 +291,10 @@ impl Counts {
         }
         let left = finished.saturating_sub(self.judged());
         if self.abandoned > left {
-            return Err(Absurd::Abandoned { abandoned: self.abandoned, left });
+            return Err(InvalidCounts::Abandoned { abandoned: self.abandoned, left });
         }
         if self.stalled_settled > self.stalled || self.stalled > started {
-            return Err(Absurd::Stalled { stalled: self.stalled, settled: self.stalled_settled, started });
+            return Err(InvalidCounts::Stalled { stalled: self.stalled, settled: self.stalled_settled, started });
         }
         let streaming = self.streams.saturating_sub(self.streams_finished);
         let overdue = self.overdue.saturating_sub(self.overdue_finished);
@@ -302,25 +302,25 @@ impl Counts {
             || self.streams_finished > finished
             || streaming.saturating_add(overdue) > in_flight
         {
-            return Err(Absurd::Streams { streams: self.streams, finished: self.streams_finished, in_flight });
+            return Err(InvalidCounts::Streams { streams: self.streams, finished: self.streams_finished, in_flight });
         }
         let success = self.outcome(Outcome::Success);
         if self.sized > success || self.empty > self.sized {
-            return Err(Absurd::Sizes { sized: self.sized, empty: self.empty, success });
+            return Err(InvalidCounts::Sizes { sized: self.sized, empty: self.empty, success });
         }
         if self.cohorts.contradict(self) {
             let Cohorts { finished, errors, overdue, .. } = self.cohorts;
-            return Err(Absurd::Cohorts { finished, errors, overdue });
+            return Err(InvalidCounts::Cohorts { finished, errors, overdue });
         }
         if self.groups.contradict(self) {
-            return Err(Absurd::Groups);
+            return Err(InvalidCounts::Groups);
         }
         let latencies = self.latency.count();
         if latencies > finished {
-            return Err(Absurd::LatenciesAboveFinished { latencies, finished });
+            return Err(InvalidCounts::LatenciesAboveFinished { latencies, finished });
         }
         if self.rev_started > started {
-            return Err(Absurd::RevAboveStarted { rev_started: self.rev_started, started });
+            return Err(InvalidCounts::RevAboveStarted { rev_started: self.rev_started, started });
         }
         Ok(())
     }
@@ -504,7 +504,7 @@ mod tests {
         assert_eq!((left.errors_and_hangs(), left.judged_and_hangs()), (3, 10));
         assert_eq!(left.check(), Ok(()));
         left.abandoned = 5;
-        assert_eq!(left.check(), Err(Absurd::Abandoned { abandoned: 5, left: 4 }));
+        assert_eq!(left.check(), Err(InvalidCounts::Abandoned { abandoned: 5, left: 4 }));
     }
 
     /// However a stalled response goes on, its request is one of those that the share is of, in every difference.
@@ -523,7 +523,7 @@ mod tests {
             assert_eq!((after.judged_and_stalled(), after.since(&stalled).judged_and_stalled()), (12, 0), "{after:?}");
         }
         let wrong = Counts { stalled_settled: 3, ..stalled };
-        assert!(matches!(wrong.check(), Err(Absurd::Stalled { stalled: 2, settled: 3, .. })));
+        assert!(matches!(wrong.check(), Err(InvalidCounts::Stalled { stalled: 2, settled: 3, .. })));
     }
 
     #[test]
@@ -557,7 +557,7 @@ mod tests {
         assert_eq!(streaming.check(), Ok(()));
         assert_eq!((streaming.errors_and_hangs(), streaming.judged_and_hangs()), (2, 10));
         streaming.streams = 4;
-        assert!(matches!(streaming.check(), Err(Absurd::Streams { streams: 4, finished: 1, in_flight: 3 })));
+        assert!(matches!(streaming.check(), Err(InvalidCounts::Streams { streams: 4, finished: 1, in_flight: 3 })));
         assert_eq!(streaming.since(&counts(8, 1)).streams, 4);
     }
 
@@ -575,7 +575,7 @@ mod tests {
         ] {
             let mut wrong = whole.clone();
             change(&mut wrong);
-            assert!(matches!(wrong.check(), Err(Absurd::Cohorts { .. })), "{wrong:?}");
+            assert!(matches!(wrong.check(), Err(InvalidCounts::Cohorts { .. })), "{wrong:?}");
         }
         let mut more = whole.clone();
         more.merge(&whole);
@@ -602,16 +602,16 @@ mod tests {
         assert_eq!(wrong.check().unwrap_err().to_string(), "9 requests finished, but only 5 started");
         let mut wrong = counts(5, 0);
         wrong.outcomes[3] = 1;
-        assert!(matches!(wrong.check(), Err(Absurd::OutcomesDoNotAddUp { .. })));
+        assert!(matches!(wrong.check(), Err(InvalidCounts::OutcomesDoNotAddUp { .. })));
         let mut wrong = counts(5, 0);
         wrong.overdue = 1;
-        assert!(matches!(wrong.check(), Err(Absurd::Overdue { .. })));
+        assert!(matches!(wrong.check(), Err(InvalidCounts::Overdue { .. })));
         let mut wrong = counts(5, 1);
         wrong.sized = 6;
-        assert!(matches!(wrong.check(), Err(Absurd::Sizes { sized: 6, empty: 0, success: 5 })));
+        assert!(matches!(wrong.check(), Err(InvalidCounts::Sizes { sized: 6, empty: 0, success: 5 })));
         let mut wrong = counts(5, 0);
         wrong.latency.add(3, 6);
-        assert!(matches!(wrong.check(), Err(Absurd::LatenciesAboveFinished { .. })));
+        assert!(matches!(wrong.check(), Err(InvalidCounts::LatenciesAboveFinished { .. })));
         // Beyond what floats hold exactly, also of what nothing else bounds.
         let fields: [fn(&mut Counts) -> &mut u64; 5] = [
             |counts| &mut counts.retried,
@@ -623,7 +623,7 @@ mod tests {
         for field in fields {
             let mut wrong = counts(5, 0);
             *field(&mut wrong) = MAX_REQUESTS + 1;
-            assert!(matches!(wrong.check(), Err(Absurd::TooMany { .. })), "{wrong:?}");
+            assert!(matches!(wrong.check(), Err(InvalidCounts::TooMany { .. })), "{wrong:?}");
         }
     }
 }

@@ -23,11 +23,11 @@ const SUB: u64 = 1 << SUB_BITS;
 pub const BINS: u16 = 26 * 128;
 
 /// The longest value with a bin of its own, in microseconds.
-pub const LONGEST_US: u64 = u32::MAX as u64;
+pub const MAX_MICROS: u64 = u32::MAX as u64;
 
 /// Returns the bin of a value in microseconds.
 pub fn bin_of(value_us: u64) -> u16 {
-    let value = value_us.min(LONGEST_US);
+    let value = value_us.min(MAX_MICROS);
     let octave = u64::from((value | 1).ilog2().saturating_sub(SUB_BITS));
     let bin = octave * SUB + (value >> octave);
     u16::try_from(bin).unwrap_or(BINS - 1)
@@ -294,7 +294,7 @@ mod tests {
             assert!((high - low) * SUB <= low.max(SUB), "bin {bin} is too wide");
             expected = high;
         }
-        assert_eq!(expected, LONGEST_US + 1);
+        assert_eq!(expected, MAX_MICROS + 1);
         assert_eq!(bin_of(u64::MAX), BINS - 1);
     }
 
@@ -351,7 +351,7 @@ mod tests {
             }
             values.sort_unstable();
             let at = usize::try_from(rank(q, values.len() as u64)).unwrap() - 1;
-            let exact = values[at].min(LONGEST_US);
+            let exact = values[at].min(MAX_MICROS);
             let (low, high) = histogram.quantile(q).unwrap();
             prop_assert!(low <= exact && exact < high, "{exact} is not in {low}..{high}");
         }
@@ -361,7 +361,7 @@ mod tests {
             values in proptest::collection::vec(1_u64..4_000_000_000, 1..200),
             q in 0.01..=0.99,
         ) {
-            let mut oracle = hdrhistogram::Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3).unwrap();
+            let mut oracle = hdrhistogram::Histogram::<u64>::new_with_bounds(1, MAX_MICROS, 3).unwrap();
             let mut histogram = Histogram::new();
             for &value in &values {
                 histogram.record(value);

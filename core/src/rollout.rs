@@ -18,15 +18,15 @@
 
 pub mod event;
 pub mod invariant;
+mod messages;
 pub mod plan;
 pub mod project;
 pub mod question;
 pub mod readiness;
+pub mod recovery;
 pub mod round;
-pub mod safety;
 pub mod state;
 pub mod step;
-mod words;
 
 pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Severity};
 pub use plan::{
@@ -34,8 +34,8 @@ pub use plan::{
     PlanInput, PlanTerms, PlannedMetric, Share, Strategy,
 };
 pub use project::{Projection, Revisions, Routes, project};
-pub use question::{Asked, Question, question};
+pub use question::{Question, QuestionSubject, question};
 pub use readiness::Readiness;
 pub use round::{Answer, Round, Stage, Ticket};
 pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
-pub use step::{Step, step};
+pub use step::{Transition, step};

@@ -24,7 +24,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
     /// They were.
-    Enough,
+    Sufficient,
     /// So many are missing.
     Missing(u64),
     /// They show harm, and not all nodes confirm it: neither is a step to end on.

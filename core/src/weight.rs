@@ -15,7 +15,7 @@ impl BasisPoints {
     /// Everything.
     pub const FULL: Self = Self(10_000);
     /// The smallest share that is not nothing.
-    pub const SMALLEST: Self = Self(1);
+    pub const MIN_NONZERO: Self = Self(1);
 
     /// Returns the share, if it is at most [`BasisPoints::FULL`].
     pub const fn new(basis_points: u16) -> Option<Self> {

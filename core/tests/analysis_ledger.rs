@@ -8,7 +8,7 @@ use wingbeat_core::analysis::ledger::{
     EXPIRE_AFTER, Ingested, Ledger, MAX_BYTES_OF_SOURCE, MAX_ENTRIES, MAX_REMOVED, MAX_WORKERS, MAX_WORKERS_OF_SOURCE,
     Refused, Report, Reported, Trust, Worker as Written, WorkerKey,
 };
-use wingbeat_core::counts::{Absurd, Cohorts, Counts, MAX_PODS_OF_WORKER, MAX_REQUESTS, PodCounts};
+use wingbeat_core::counts::{Cohorts, Counts, InvalidCounts, MAX_PODS_OF_WORKER, MAX_REQUESTS, PodCounts};
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::{BootId, ClusterName, Epoch, NodeId, Rev, WorkerId};
 use wingbeat_core::outcome::{Outcome, Stratum};
@@ -340,7 +340,7 @@ fn counts_beyond_what_a_float_holds_are_refused() {
     let mut ledger = opened();
     let huge = 5_000_000_000_000_000_000;
     let refused = tell(&mut ledger, "a", 1, 1, successes(huge), at(0));
-    assert!(matches!(refused, Err(Refused::Absurd { absurd: Absurd::TooMany { count }, .. }) if count == huge));
+    assert!(matches!(refused, Err(Refused::Absurd { absurd: InvalidCounts::TooMany { count }, .. }) if count == huge));
     assert_eq!(tell(&mut ledger, "a", 1, 2, successes(MAX_REQUESTS), at(0)), Ok(1));
 }
 
@@ -577,7 +577,7 @@ fn what_comes_late_is_written_down() {
     let checkpoint = ledger.checkpoint();
     assert_eq!(checkpoint.changed.len(), 1);
     ledger.mark_durable(checkpoint.id);
-    assert!(!ledger.has_news());
+    assert!(!ledger.has_changes());
 }
 
 #[test]
@@ -592,7 +592,7 @@ fn a_silent_worker_is_written_down_once_when_a_rollout_ends() {
         let checkpoint = ledger.checkpoint();
         ledger.mark_durable(checkpoint.id);
     }
-    assert!(!ledger.has_news());
+    assert!(!ledger.has_changes());
 }
 
 /// Of workers that no checkpoint has ever contained, nothing is kept for one to delete: a disk that is full for long does not
@@ -623,7 +623,7 @@ fn who_is_given_up_on_its_way_to_the_disk_is_deleted_by_the_next_checkpoint() {
     let checkpoint = ledger.checkpoint();
     ledger.close(EPOCH);
     ledger.mark_durable(checkpoint.id);
-    assert!(ledger.has_news());
+    assert!(ledger.has_changes());
     assert_eq!(ledger.checkpoint().removed, [key(1)]);
 }
 
@@ -642,5 +642,5 @@ fn a_rollout_of_many_workers_is_deleted_part_by_part() {
     assert_eq!(write(&mut ledger), 0);
     ledger.close(EPOCH);
     let removed: Vec<usize> = std::iter::repeat_with(|| write(&mut ledger)).take(4).collect();
-    assert_eq!((removed, ledger.has_news()), (vec![MAX_REMOVED, MAX_REMOVED, 1, 0], false));
+    assert_eq!((removed, ledger.has_changes()), (vec![MAX_REMOVED, MAX_REMOVED, 1, 0], false));
 }

@@ -1,7 +1,7 @@
 //! Which nodes a verdict rests on: nodes that leave, fall silent, return, carry next to nothing, restart, or lie.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, and its counts are small")]
 
-use wingbeat_core::analysis::judge::{About, Flowing, Judge, JudgeConfig};
+use wingbeat_core::analysis::judge::{Judge, JudgeConfig, NoticeSubject, Propagation};
 use wingbeat_core::analysis::window::{Batch, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
@@ -121,8 +121,8 @@ impl Nodes {
             }
             for (arm, told) in Arm::ALL.into_iter().zip(told) {
                 if told != Counts::default() {
-                    let seat = self.judge.seat(&node.id, self.now);
-                    windows.add(&name, seat, arm, Stratum::Judged, &told, arrived);
+                    let node_group = self.judge.node_group(&node.id, self.now);
+                    windows.add(&name, node_group, arm, Stratum::Judged, &told, arrived);
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Nodes {
     }
 
     fn verdict(&self) -> Verdict {
-        self.judge.assess(self.now, &Flowing::Yes).verdict
+        self.judge.assess(self.now, &Propagation::Effective).verdict
     }
 
     fn is_rolled_back(&self) -> bool {
@@ -299,9 +299,9 @@ fn the_one_that_makes_up_harm_is_named() {
     let mut nodes = Nodes::at_work(11, &[100.0; 3], 5, Span::from_secs(20));
     nodes.each[1].lie = Some(Lie::CanaryFails(10));
     nodes.last(Span::from_secs(30));
-    let assessed = nodes.judge.assess(nodes.now, &Flowing::Yes);
+    let assessed = nodes.judge.assess(nodes.now, &Propagation::Effective);
     assert!(assessed.verdict.reason().contains("edge-1"), "{:?}", assessed.verdict);
-    assert!(assessed.notices.iter().any(|notice| notice.about == About::OneNode));
+    assert!(assessed.notices.iter().any(|notice| notice.about == NoticeSubject::OneNode));
 }
 
 #[test]
@@ -381,8 +381,8 @@ fn a_judge_is_as_large_after_ten_thousand_nodes_as_after_two_hundred() {
     let size = |ids: usize| {
         let mut nodes = Nodes::at_work(61, &[100.0; 3], 5, Span::from_secs(10));
         for id in 0..ids {
-            let seat = nodes.judge.seat(&NodeId::new(format!("edge-{:05}", 10_000 + id)), nodes.now);
-            assert!(seat.0 < 8);
+            let node_group = nodes.judge.node_group(&NodeId::new(format!("edge-{:05}", 10_000 + id)), nodes.now);
+            assert!(node_group.0 < 8);
         }
         nodes.last(Span::from_secs(10));
         serde_json::to_string(&nodes.judge).unwrap().len()

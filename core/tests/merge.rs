@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use wingbeat_core::analysis::sequential::Split;
-use wingbeat_core::analysis::window::{Arms, Batch, Seat, WINDOW};
+use wingbeat_core::analysis::window::{Arms, Batch, NodeGroup, WINDOW};
 use wingbeat_core::counts::{Cohorts, Counts, GroupCounts, Groups, PodCounts};
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::id::Rev;
@@ -73,20 +73,20 @@ fn arms() -> impl Strategy<Value = Arms> {
     (counts(), counts()).prop_map(|(primary, canary)| Arms { primary, canary })
 }
 
-/// A window as one seat or several report it.
+/// A window as one node group or several report it.
 fn batch() -> impl Strategy<Value = Batch> {
     let parts = proptest::collection::vec((0_u8..4, arms()), 1..4);
     (parts, arms(), 0_u64..50, any::<bool>(), proptest::option::of(0_u64..5)).prop_map(
         |(parts, direct, number, warmup, overdue)| {
             let overdue = overdue.map(Span::from_secs);
             let end = Timestamp::from_millis(1_000_000).plus(WINDOW.times(number));
-            let alone = parts.into_iter().map(|(seat, judged)| Batch {
+            let alone = parts.into_iter().map(|(node_group, judged)| Batch {
                 end,
                 span: WINDOW,
                 warmup,
                 overdue,
                 judged,
-                seat: Seat(seat),
+                node_group: NodeGroup(node_group),
                 ..Batch::default()
             });
             let whole = alone.reduce(|whole, more| merged(&whole, &more)).unwrap_or_default();
@@ -95,22 +95,26 @@ fn batch() -> impl Strategy<Value = Batch> {
     )
 }
 
-/// Returns both together, and checks that the seats add up to the whole.
+/// Returns both together, and checks that the node groups add up to the whole.
 fn merged(a: &Batch, b: &Batch) -> Batch {
     let mut sum = a.clone();
     sum.extend(b);
     let mut whole = Arms::default();
-    sum.by_seat.values().for_each(|part| whole.merge(part));
-    if !sum.by_seat.is_empty() {
+    sum.by_node_group.values().for_each(|part| whole.merge(part));
+    if !sum.by_node_group.is_empty() {
         assert_eq!(whole, sum.judged);
     }
     sum
 }
 
-/// What tests can see of a batch: which seat was the first is none of it.
+/// What tests can see of a batch: which node group was the first is none of it.
 fn seen(batch: &Batch) -> (Batch, Vec<Batch>) {
-    let whole = Batch { seat: Seat::default(), by_seat: std::collections::BTreeMap::default(), ..batch.clone() };
-    (whole, (0..4).map(|seat| batch.without(Seat(seat))).collect())
+    let whole = Batch {
+        node_group: NodeGroup::default(),
+        by_node_group: std::collections::BTreeMap::default(),
+        ..batch.clone()
+    };
+    (whole, (0..4).map(|node_group| batch.without(NodeGroup(node_group))).collect())
 }
 
 /// Checks that an operation does not care for the order.

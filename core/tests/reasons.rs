@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use wingbeat_core::analysis::judge::{Comparison, Flowing, Judge, JudgeConfig, Mode};
+use wingbeat_core::analysis::judge::{Comparison, Judge, JudgeConfig, Mode, Propagation};
 use wingbeat_core::analysis::replay::{Line, Replay};
 use wingbeat_core::analysis::window::{Arms, Batch, WINDOW, Windows};
 use wingbeat_core::counts::{Counts, PodCounts};
@@ -78,15 +78,15 @@ impl Course {
                 break;
             }
         }
-        self.said(&Flowing::Yes)
+        self.said(&Propagation::Effective)
     }
 
     fn verdict(&self) -> Verdict {
-        self.judge.assess(self.now, &Flowing::Yes).verdict
+        self.judge.assess(self.now, &Propagation::Effective).verdict
     }
 
-    fn said(&self, flowing: &Flowing) -> String {
-        let verdict = self.judge.assess(self.now, flowing).verdict;
+    fn said(&self, propagation: &Propagation) -> String {
+        let verdict = self.judge.assess(self.now, propagation).verdict;
         format!("{}: {}", verdict.as_str(), verdict.reason())
     }
 }
@@ -171,35 +171,38 @@ fn no_rollback() -> Vec<(&'static str, String)> {
     let ok = counts(10, 0, Outcome::Success);
     let mut told = Vec::new();
     let course = Course::healthy(JudgeConfig::default());
-    told.push(("advance, without latencies", course.said(&Flowing::Yes)));
+    told.push(("advance, without latencies", course.said(&Propagation::Effective)));
     let slow = |requests: u64, micros: u64| taking(healthy(requests), 0, (micros, micros));
     let course = Course::new(JudgeConfig::default(), slow(190, 1_000), &slow(10, 5_900));
-    told.push(("advance, below the floor", course.said(&Flowing::Yes)));
+    told.push(("advance, below the floor", course.said(&Propagation::Effective)));
     let course = Course::new(JudgeConfig::default(), slow(190, 20_000), &slow(10, 20_000));
-    told.push(("advance", course.said(&Flowing::Yes)));
+    told.push(("advance", course.said(&Propagation::Effective)));
     let course = Course::healthy(JudgeConfig { comparison: Comparison::Absolute, ..JudgeConfig::default() });
-    told.push(("advance, other users", course.said(&Flowing::Yes)));
+    told.push(("advance, other users", course.said(&Propagation::Effective)));
     let mut course = Course::healthy(JudgeConfig { mode: Mode::Guard, ..JudgeConfig::default() });
-    told.push(("other modes", course.said(&Flowing::Yes)));
+    told.push(("other modes", course.said(&Propagation::Effective)));
 
     course.judge = Judge::new(JudgeConfig::default());
     course.judge.step_started(BasisPoints::from_percent(5), course.now);
-    told.push(("no data, nothing", course.said(&Flowing::Yes)));
+    told.push(("no data, nothing", course.said(&Propagation::Effective)));
     course.windows(1, &Counts::default());
-    told.push(("no data, primary only", course.said(&Flowing::Yes)));
-    told.push(("no data, older routes", course.said(&Flowing::No { laggards: vec![NodeId::new("edge-1")] })));
-    told.push(("no data, astray", course.said(&Flowing::Astray { nodes: vec![NodeId::new("edge-1")] })));
+    told.push(("no data, primary only", course.said(&Propagation::Effective)));
+    told.push(("no data, older routes", course.said(&Propagation::Pending { laggards: vec![NodeId::new("edge-1")] })));
+    told.push(("no data, astray", course.said(&Propagation::Skewed { nodes: vec![NodeId::new("edge-1")] })));
     course.windows(5, &ok);
-    told.push(("continue", course.said(&Flowing::Yes)));
+    told.push(("continue", course.said(&Propagation::Effective)));
     course.now = course.now.plus(Span::from_secs(500));
-    told.push(("no data, stopped", course.said(&Flowing::Yes)));
-    told.push(("no data, unheard", course.said(&Flowing::Unheard { since: course.now.minus(Span::from_secs(30)) })));
+    told.push(("no data, stopped", course.said(&Propagation::Effective)));
+    told.push((
+        "no data, unheard",
+        course.said(&Propagation::Unknown { since: course.now.minus(Span::from_secs(30)) }),
+    ));
     let mut course = Course::healthy(JudgeConfig::default());
     course.judge = Judge::new(JudgeConfig::default());
     course.judge.step_started(BasisPoints::from_percent(5), course.now);
     course.primary = Counts::default();
     course.windows(3, &ok);
-    told.push(("no data, canary only", course.said(&Flowing::Yes)));
+    told.push(("no data, canary only", course.said(&Propagation::Effective)));
     course.primary = counts(1, 0, Outcome::Success);
     course.judge = Judge::new(JudgeConfig::default());
     course.judge.step_started(BasisPoints::from_percent(5), course.now);
@@ -208,10 +211,10 @@ fn no_rollback() -> Vec<(&'static str, String)> {
         course.windows(1, &Counts::default());
     }
     course.windows(1, &counts(1, 0, Outcome::Success));
-    told.push(("no data, too little", course.said(&Flowing::Yes)));
+    told.push(("no data, too little", course.said(&Propagation::Effective)));
 
     let course = Course::healthy(JudgeConfig { warmup: Span::from_secs(180), ..JudgeConfig::default() });
-    told.push(("warm-up", course.said(&Flowing::Yes)));
+    told.push(("warm-up", course.said(&Propagation::Effective)));
     let mut course = Course::healthy(JudgeConfig::default());
     course.primary = counts(190, 150, Outcome::ServerFault);
     told.push(("both arms", course.until_rolled_back(&counts(10, 8, Outcome::ServerFault))));
@@ -236,11 +239,11 @@ fn suspect() -> String {
     let failing = Counts { pods: pods(&["x"]), ..counts(10, 1, Outcome::ServerFault) };
     for _ in 0..300 {
         course.windows(1, &failing);
-        if course.judge.assess(course.now, &Flowing::Yes).suspect {
+        if course.judge.assess(course.now, &Propagation::Effective).suspect {
             break;
         }
     }
-    course.said(&Flowing::Yes)
+    course.said(&Propagation::Effective)
 }
 
 fn one_of_three(first: &Counts, others: &Counts) -> String {
@@ -249,18 +252,18 @@ fn one_of_three(first: &Counts, others: &Counts) -> String {
         course.now = course.now.plus(WINDOW);
         let (mut windows, name) = (Windows::new(), CanaryName::new("prod", "backend"));
         for node in 0..3 {
-            let seat = course.judge.seat(&NodeId::new(format!("edge-{node}")), course.now);
+            let node_group = course.judge.node_group(&NodeId::new(format!("edge-{node}")), course.now);
             let at = course.now.minus(Span::from_millis(1));
             let canary = if node == 1 { first } else { others };
-            windows.add(&name, seat, Arm::Primary, Stratum::Judged, &healthy(190), at);
-            windows.add(&name, seat, Arm::Canary, Stratum::Judged, canary, at);
+            windows.add(&name, node_group, Arm::Primary, Stratum::Judged, &healthy(190), at);
+            windows.add(&name, node_group, Arm::Canary, Stratum::Judged, canary, at);
         }
         course.judge.observe(&windows.close(course.now).remove(0).1);
         if matches!(course.verdict(), Verdict::Rollback(_)) {
             break;
         }
     }
-    course.said(&Flowing::Yes)
+    course.said(&Propagation::Effective)
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Scene {
         // Before there are any.
         let mut events = stage.handle().events().follow();
         let mut board = stage.handle().watch();
-        stage.handle().configure(stage.setup(self, CANARY, filter)?)?;
+        stage.handle().configure(stage.desired_state(self, CANARY, filter)?)?;
         let mut shown = tokio::time::interval(SHOW_EVERY);
         let mut fault = Fault::planned(self);
         let mut given_up = false;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wingbeat_api::setup::{Audience, Managed, Service as Route, Setup, Workload};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Service as Route, Targeting, Workload};
 use wingbeat_control::engine::Engine;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_control::view::CanaryView;
@@ -22,8 +22,8 @@ use wingbeat_xds_server::bootstrap::Bootstrap;
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
 use wingbeat_xds_server::server;
-use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::envoy::{Binary, Envoy};
 use crate::names::{CANARY, HOST, NAME, NAMESPACE, PRIMARY};
@@ -62,7 +62,7 @@ impl Stage {
         let mut memory = Memory::default();
         let engine = Engine::load(&mut memory, random()?)?;
         let snapshots = Snapshots::of(engine.lineage());
-        let setup = setup(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
+        let setup = desired_state(scene, PRIMARY, filter, entry.address(), [&primary, &canary])?;
         let runtime = Runtime::start(engine, Box::new(memory), setup, snapshots.clone())?;
         let (stop, stopped) = oneshot::channel::<()>();
         let intake = Arc::new(runtime.handle().clone());
@@ -115,23 +115,23 @@ impl Stage {
 
     /// Returns what is shown of the canary.
     pub fn view(&self) -> Option<CanaryView> {
-        let board = self.handle().board();
+        let board = self.handle().status();
         board.canaries.get(&(NAMESPACE.to_owned(), NAME.to_owned())).map(|view| view.as_ref().clone())
     }
 
     /// Returns the setup that asks for this revision.
-    pub fn setup(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<Setup> {
-        setup(scene, revision, filter, self.entry(), [&self.primary, &self.canary])
+    pub fn desired_state(&self, scene: &Scene, revision: &str, filter: &'static [u8]) -> anyhow::Result<DesiredState> {
+        desired_state(scene, revision, filter, self.entry(), [&self.primary, &self.canary])
     }
 }
 
-fn setup(
+fn desired_state(
     scene: &Scene,
     revision: &str,
     filter: &'static [u8],
     entry: SocketAddr,
     [primary, canary]: [&Service; 2],
-) -> anyhow::Result<Setup> {
+) -> anyhow::Result<DesiredState> {
     let name = CanaryName::new(NAMESPACE, NAME);
     let interval = match scene.scenario {
         Scenario::Promote => Span::from_millis(500),
@@ -157,12 +157,12 @@ fn setup(
     .map_err(complaint)?;
     let audience = if by_rules {
         let canary = Entries::try_new(&visitor::rules()).map_err(complaint)?;
-        Audience::Rules { rules: Rules { served: Entries::default(), canary }, holdback: BasisPoints::ZERO }
+        Targeting::Rules { rules: Rules { served: Entries::default(), canary }, holdback: BasisPoints::ZERO }
     } else {
-        Audience::Chance
+        Targeting::Chance
     };
     let endpoint = |service: &Service| vec![(service.address().ip().to_string(), service.address().port())];
-    let managed = Managed {
+    let managed = CanaryConfig {
         plan,
         judge: JudgeConfig {
             comparison: if by_rules { Comparison::Absolute } else { Comparison::Randomised },
@@ -186,10 +186,10 @@ fn setup(
         },
         audience,
         hooks: Vec::new(),
-        measures: Vec::new(),
+        metric_providers: Vec::new(),
         alerts: Vec::new(),
     };
-    Ok(Setup {
+    Ok(DesiredState {
         canaries: BTreeMap::from([(name, managed)]),
         listeners: vec![Listener {
             name: LISTENER.to_owned(),
@@ -200,7 +200,7 @@ fn setup(
             front: Front::default(),
         }],
         filter: Some(Arc::from(filter)),
-        ..Setup::default()
+        ..DesiredState::default()
     })
 }
 

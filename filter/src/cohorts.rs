@@ -7,7 +7,7 @@
 //! [`Worker`]: crate::worker::Worker
 
 use wingbeat_core::counts::Cohorts;
-use wingbeat_core::histogram::LONGEST_US;
+use wingbeat_core::histogram::MAX_MICROS;
 use wingbeat_core::id::Rev;
 use wingbeat_core::outcome::Stratum;
 
@@ -31,7 +31,7 @@ pub struct OpenCohorts {
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy)]
-pub enum Became {
+pub enum CohortOutcome {
     /// It ended, after this many microseconds.
     Finished {
         /// How long it took.
@@ -108,7 +108,7 @@ impl OpenCohorts {
     }
 
     /// Takes what became of a request that began at this time.
-    pub fn record(&mut self, cluster: &str, stratum: Stratum, started_ns: u64, became: Became) {
+    pub fn record(&mut self, cluster: &str, stratum: Stratum, started_ns: u64, became: CohortOutcome) {
         let second = second(started_ns);
         if !self.on || second < self.first {
             return;
@@ -116,15 +116,15 @@ impl OpenCohorts {
         let results = self.part(second, cluster, stratum);
         match (results, became) {
             (None, _) => {}
-            (Some(results), Became::Finished { micros, error }) => {
+            (Some(results), CohortOutcome::Finished { micros, error }) => {
                 results.finished = results.finished.saturating_add(1);
                 results.errors = results.errors.saturating_add(u64::from(error));
                 results.latency.record(micros);
             }
-            (Some(results), Became::Overdue) => results.overdue = results.overdue.saturating_add(1),
-            (Some(results), Became::Answering) => {
+            (Some(results), CohortOutcome::Overdue) => results.overdue = results.overdue.saturating_add(1),
+            (Some(results), CohortOutcome::Answering) => {
                 results.finished = results.finished.saturating_add(1);
-                results.latency.record(LONGEST_US);
+                results.latency.record(MAX_MICROS);
             }
         }
         if self.open.len() > MAX_OPEN

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  request starts ─► Worker::begin     in flight, with its start
-//!  Envoy logs it  ─► Worker::end       cluster, code, flags, duration ─► Store (cumulative)
+//!  Envoy logs it  ─► Worker::end       cluster, code, flags, duration ─► Counters (cumulative)
 //!  tick           ─► Worker::tick      old requests in flight, closed cohorts; a report, if there is news
 //!  reply          ─► Worker::reply     durable mark, policy, next tick
 //! ```
@@ -18,7 +18,7 @@
 mod abi;
 pub mod clients;
 pub mod cohorts;
+pub mod counters;
 pub mod host;
 pub mod outcome;
-pub mod store;
 pub mod worker;

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
+use wingbeat_core::matching::assignment::{ARM_HEADER, Assignment, BUCKET_HEADER, RouteMark};
 use wingbeat_core::matching::bucket::{group_of, mix};
-use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Division, Mark};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::outcome::Outcome;
 use wingbeat_proto::{convert, v1};
 
-use crate::cohorts::{Became, OpenCohorts};
+use crate::cohorts::{CohortOutcome, OpenCohorts};
+use crate::counters::{CounterKey, Counters, FinishedRequest};
 use crate::host::{Host, text};
-use crate::store::{Finished, Place, Store};
-use crate::worker::attribution::{Attribution, Counted, Waiting};
-use crate::worker::flight::{InFlight, Rest, Seen, Upload, Whose};
-use crate::worker::reading::{Reading, Timing};
+use crate::worker::attributes::{AttributeSet, Timing};
+use crate::worker::attribution::{Attribution, CountedCluster, PendingAttribution};
+use crate::worker::in_flight::{Backlog, InFlight, RequestClass, Tracking, Upload};
 
+mod attributes;
 mod attribution;
-mod flight;
-mod reading;
+mod in_flight;
 
 /// How often a worker asks for policy when it has nothing to say. Jitter keeps workers apart.
 const IDLE_TICK_MS: u64 = 1_000;
@@ -41,17 +41,17 @@ pub struct Worker {
     /// Random numbers: of the Envoy process, and of this worker.
     ids: (u64, u64),
     node: Option<(String, String)>,
-    store: Store,
+    store: Counters,
     cohorts: OpenCohorts,
     in_flight: BTreeMap<u32, InFlight>,
     /// Requests that began when there was no room to keep them in view.
     unfollowed: u64,
     policy_version: u64,
-    clusters: BTreeMap<String, Counted>,
+    clusters: BTreeMap<String, CountedCluster>,
     /// What ended before the policy named its cluster.
-    waiting: Waiting,
+    waiting: PendingAttribution,
     /// How virtual hosts are divided, where chance alone does not do it.
-    divisions: BTreeMap<String, Division>,
+    divisions: BTreeMap<String, Assignment>,
     /// Random numbers drawn so far.
     drawn: u64,
     /// Sequence of the last report that was sent, and of the last that the controller has written down.
@@ -70,13 +70,13 @@ impl Worker {
         Self {
             ids: (boot_id, worker_id),
             node: None,
-            store: Store::default(),
+            store: Counters::default(),
             cohorts: OpenCohorts::default(),
             in_flight: BTreeMap::new(),
             unfollowed: 0,
             policy_version: 0,
             clusters: BTreeMap::new(),
-            waiting: Waiting::default(),
+            waiting: PendingAttribution::default(),
             divisions: BTreeMap::new(),
             drawn: 0,
             sent: 0,
@@ -100,11 +100,11 @@ impl Worker {
     pub fn begin(&mut self, host: &dyn Host, stream: u32) {
         // Which host was called is read once: it does not change when a mark has the route chosen anew.
         let called = if self.divisions.is_empty() { None } else { virtual_host(host) };
-        let whose = called.as_deref().map_or(Whose::Anybody, |called| self.mark(host, called));
+        let class = called.as_deref().map_or(RequestClass::Unclassified, |called| self.mark(host, called));
         let started_ns = host.monotonic_nanos();
         if self.in_flight.len() < MAX_IN_FLIGHT {
             let upload = Upload::Complete { since_ns: started_ns };
-            let request = InFlight { started_ns, looked_ns: 0, seen: Seen::NotYet, upload, whose, called };
+            let request = InFlight { started_ns, looked_ns: 0, seen: Tracking::NotYet, upload, class, called };
             self.in_flight.insert(stream, request);
         } else {
             self.unfollowed = self.unfollowed.saturating_add(1);
@@ -121,45 +121,47 @@ impl Worker {
             let Some(left) = self.unfollowed.checked_sub(1) else { return };
             self.unfollowed = left;
         }
-        let whose = request.as_ref().map_or_else(Whose::default, |request| request.whose);
+        let class = request.as_ref().map_or_else(RequestClass::default, |request| request.class);
         let called = request.as_mut().and_then(|request| request.called.take());
         let timing = request.as_ref().map(|request| Timing::of(request, host));
         // One that was not followed has no cohort, and nothing is known of it but what is logged.
         let (seen, started_ns) =
-            request.map_or((Seen::Elsewhere, None), |request| (request.seen, Some(request.started_ns)));
+            request.map_or((Tracking::Untracked, None), |request| (request.seen, Some(request.started_ns)));
         let (in_cohort, before) = (seen.is_open(), seen.before());
         let named = text(host, "xds\0cluster_name");
         let place = match (seen, named) {
-            (Seen::NotYet | Seen::Elsewhere | Seen::At(_) | Seen::Sending(_), Some(name)) => {
+            (Tracking::NotYet | Tracking::Untracked | Tracking::At(_) | Tracking::Sending(_), Some(name)) => {
                 // Nobody knows when one began that was not followed: its route says whose it is.
-                match self.attribute(host, name, whose, called.clone(), started_ns.unwrap_or_default()) {
+                match self.attribute(host, name, class, called.clone(), started_ns.unwrap_or_default()) {
                     Attribution::Counted(place) => place,
                     Attribution::Unassigned { cluster, rev } => {
                         if self.asks_for_policy(host, &cluster, rev) {
                             self.hurry(host);
                         }
                         let timing = timing.unwrap_or_else(|| Timing::logged(host));
-                        self.wait_for_policy(host, cluster, rev, whose, called, timing);
+                        self.await_policy(host, cluster, rev, class, called, timing);
                         return;
                     }
                     Attribution::None => return,
                 }
             }
-            (Seen::NotYet | Seen::Elsewhere, None) | (Seen::Forgotten, _) => return,
+            (Tracking::NotYet | Tracking::Untracked, None) | (Tracking::Forgotten, _) => return,
             // One that was counted at a cluster while it ran finishes there.
-            (Seen::At(place) | Seen::Sending(place), None)
-            | (Seen::Overdue(place) | Seen::Stream(place) | Seen::Answering { place, .. }, _) => place,
+            (Tracking::At(place) | Tracking::Sending(place), None)
+            | (Tracking::Overdue(place) | Tracking::Stream(place) | Tracking::Answering { place, .. }, _) => place,
         };
         // Of a rollout that is over, nothing is counted any more.
         let Some(counted) = self.clusters.get_mut(&place.cluster).filter(|it| it.policy.epoch == place.epoch) else {
             return;
         };
-        let reading = Reading::of(&counted.policy);
+        let reading = AttributeSet::of(&counted.policy);
         let read_rev = counted.is_routed_by(place.stratum, called.as_deref())
             && !std::mem::replace(&mut counted.rev_is_known, true);
         let timing = timing.unwrap_or_else(|| Timing::logged(host));
-        let finished =
-            Finished { group: whose.group(), ..self.read(host, &place.cluster, reading, timing, before, read_rev) };
+        let finished = FinishedRequest {
+            group: class.group(),
+            ..self.read(host, &place.cluster, reading, timing, before, read_rev)
+        };
         self.store.finish(&place, &finished, self.next_sequence());
         if let Some(started_ns) = started_ns.filter(|_| self.cohorts.on()) {
             self.count_in_cohort(&place, &finished, started_ns, in_cohort);
@@ -173,7 +175,7 @@ impl Worker {
     /// Looks at old requests, and reports if there is news or it is time to ask for policy.
     pub fn tick(&mut self, host: &dyn Host) {
         let now = host.monotonic_nanos();
-        let rest = self.look(host, now);
+        let rest = self.inspect(host, now);
         self.close_cohorts(now);
         self.clusters.values_mut().for_each(|counted| counted.rev_is_known = false);
         let idle_ns = IDLE_TICK_MS.saturating_mul(1_000_000);
@@ -181,7 +183,7 @@ impl Worker {
         let urgent = std::mem::take(&mut self.urgent);
         let idle = now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
         // While there is more to look at, ticks are short, and would each make a report.
-        let news = rest == Rest::None && self.store.has_news(self.sent);
+        let news = rest == Backlog::None && self.store.has_changes(self.sent);
         if urgent || idle || news {
             self.report(host, now, urgent);
         }
@@ -191,8 +193,8 @@ impl Worker {
         // Set in each: of several plugin contexts in one VM, each has ticks of its own, and any of them may be the one
         // that was asked to hurry.
         host.set_tick(match rest {
-            Rest::None => self.period_ms(),
-            Rest::Some => 1,
+            Backlog::None => self.period_ms(),
+            Backlog::Some => 1,
         });
     }
 
@@ -219,15 +221,15 @@ impl Worker {
             let mut before = std::mem::take(&mut self.clusters);
             let counted = |policy: v1::ClusterPolicy| {
                 let before = before.get_mut(&policy.cluster);
-                (policy.cluster.clone(), Counted::new(policy, before, now))
+                (policy.cluster.clone(), CountedCluster::new(policy, before, now))
             };
             self.clusters = policy.clusters.into_iter().map(counted).collect();
             // What was none of ours may be now.
-            for request in self.in_flight.values_mut().filter(|request| request.seen == Seen::Elsewhere) {
-                (request.seen, request.looked_ns) = (Seen::NotYet, 0);
+            for request in self.in_flight.values_mut().filter(|request| request.seen == Tracking::Untracked) {
+                (request.seen, request.looked_ns) = (Tracking::NotYet, 0);
             }
             let clusters = &self.clusters;
-            let is_live = |place: &Place| is_live(clusters, place);
+            let is_live = |place: &CounterKey| is_live(clusters, place);
             dropped = self.store.make_room(is_live);
             self.assign(host);
         }
@@ -258,16 +260,16 @@ impl Worker {
     }
 
     /// Sets the headers that the routes of this virtual host decide by. Returns whose request it is.
-    fn mark(&mut self, host: &dyn Host, called: &str) -> Whose {
-        let Some(division) = self.divisions.get(called) else { return Whose::Anybody };
+    fn mark(&mut self, host: &dyn Host, called: &str) -> RequestClass {
+        let Some(division) = self.divisions.get(called) else { return RequestClass::Unclassified };
         self.drawn = self.drawn.wrapping_add(1);
         let request = Request::from_pairs(host.request_headers());
         let mark = division.mark(&request, mix(self.ids.1, self.drawn));
         let (name, value) = match mark {
-            Mark::Canary(token) => (ARM_HEADER, Some(token.to_owned())),
-            Mark::Primary | Mark::HeldBack => (ARM_HEADER, None),
-            Mark::Bucket(bucket) => (BUCKET_HEADER, Some(bucket.to_string())),
-            Mark::Nobody => (BUCKET_HEADER, None),
+            RouteMark::Canary(token) => (ARM_HEADER, Some(token.to_owned())),
+            RouteMark::Primary | RouteMark::HeldBack => (ARM_HEADER, None),
+            RouteMark::Bucket(bucket) => (BUCKET_HEADER, Some(bucket.to_string())),
+            RouteMark::Unassigned => (BUCKET_HEADER, None),
         };
         // What a client sent in its place is overwritten; nothing is removed that is not there, which would cost a
         // call for nothing.
@@ -275,9 +277,9 @@ impl Worker {
             host.set_request_header(name, value.as_deref().map(str::as_bytes));
         }
         match mark {
-            Mark::HeldBack => Whose::HeldBack,
-            Mark::Bucket(bucket) => Whose::Group(group_of(bucket)),
-            Mark::Canary(_) | Mark::Primary | Mark::Nobody => Whose::Anybody,
+            RouteMark::HeldBack => RequestClass::HeldBack,
+            RouteMark::Bucket(bucket) => RequestClass::Group(group_of(bucket)),
+            RouteMark::Canary(_) | RouteMark::Primary | RouteMark::Unassigned => RequestClass::Unclassified,
         }
     }
 
@@ -291,14 +293,14 @@ impl Worker {
         self.waiting.is_new(cluster, rev) || since >= self.tick_ms.saturating_mul(1_000_000)
     }
 
-    fn count_in_cohort(&mut self, place: &Place, finished: &Finished, started_ns: u64, in_cohort: bool) {
-        let Some(Counted { policy, .. }) = self.clusters.get(&place.cluster) else { return };
+    fn count_in_cohort(&mut self, place: &CounterKey, finished: &FinishedRequest, started_ns: u64, in_cohort: bool) {
+        let Some(CountedCluster { policy, .. }) = self.clusters.get(&place.cluster) else { return };
         if let Some(rev) = finished.rev {
             self.cohorts.routed(&policy.canary, rev, started_ns);
         }
         let judged = finished.outcome.filter(|outcome| outcome.is_judged() && !finished.stream && in_cohort);
         if let Some(outcome) = judged {
-            let became = Became::Finished { micros: finished.micros, error: outcome.is_error() };
+            let became = CohortOutcome::Finished { micros: finished.micros, error: outcome.is_error() };
             self.cohorts.record(&place.cluster, place.stratum, started_ns, became);
         }
     }
@@ -313,7 +315,7 @@ impl Worker {
         let canary_of = |cluster: &str| clusters.get(cluster).map(|counted| counted.policy.canary.as_str());
         for closed in self.cohorts.close(now, still_open, canary_of) {
             let Some(counted) = clusters.get(&closed.cluster) else { continue };
-            let place = Place { epoch: counted.policy.epoch, stratum: closed.stratum, cluster: closed.cluster };
+            let place = CounterKey { epoch: counted.policy.epoch, stratum: closed.stratum, cluster: closed.cluster };
             self.store.close(&place, &closed.results, sequence);
         }
     }
@@ -362,7 +364,7 @@ impl Worker {
 }
 
 /// Returns true if requests of this place are of a rollout that is counted.
-fn is_live(clusters: &BTreeMap<String, Counted>, place: &Place) -> bool {
+fn is_live(clusters: &BTreeMap<String, CountedCluster>, place: &CounterKey) -> bool {
     clusters.get(&place.cluster).is_some_and(|counted| counted.policy.epoch == place.epoch)
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
 use wingbeat_api::Set;
-use wingbeat_api::files::{Absence, Files, Seen, Taken};
+use wingbeat_api::files::{Files, InForce, Observation, Removal};
 use wingbeat_api::yaml::{self, Node, Value};
 use wingbeat_core::time::Timestamp;
 
@@ -161,7 +161,7 @@ fn read(text: &str) {
     let texts = BTreeMap::from([("a.yaml".to_owned(), text.to_owned())]);
     // YAML has more line ends than Rust, and what is missing at the end is told on the line after it.
     let lines = text.matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count().saturating_add(2);
-    for set in [Set::of(&texts), Set::look(&texts)] {
+    for set in [Set::of(&texts), Set::lint(&texts)] {
         for problem in set.report.errors.iter().chain(&set.report.warnings) {
             assert_eq!(problem.file, "a.yaml");
             assert!((1..=lines).contains(&problem.line) && problem.column > 0, "no place: {problem:?}");
@@ -183,9 +183,9 @@ fn keeps_the_last_good(text: &str) {
     let (in_use, unresolved) = (BTreeMap::new(), BTreeMap::new());
     let mut files = Files::default();
     let mut update = |texts: &BTreeMap<String, String>| {
-        let (absence, now) = (Absence::Doubtful, Timestamp::EPOCH);
-        let Taken { set, report, .. } =
-            files.update(Seen { texts, in_use: &in_use, unresolved: &unresolved, absence, now });
+        let (absence, now) = (Removal::Deferred, Timestamp::EPOCH);
+        let InForce { set, report, .. } =
+            files.update(Observation { texts, in_use: &in_use, unresolved: &unresolved, absence, now });
         (set, report)
     };
     let (before, report) = update(&good);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::resource::{Part, Resource};
-use wingbeat_xds_server::session::{Dialect, MAX_NAMES, Memory, Names, Request, Response, Session};
+use wingbeat_xds_server::session::{Dialect, MAX_NAMES, Names, Request, Response, ResumeCache, Session};
 use wingbeat_xds_server::snapshot::Snapshot;
 use wingbeat_xds_server::version::Version;
 
@@ -146,7 +146,7 @@ enum Origin {
 struct Client {
     dialect: Dialect,
     session: Session,
-    memory: Memory,
+    memory: ResumeCache,
     snapshot: Arc<Snapshot>,
     now: Duration,
     /// Tables of listeners that were gone meanwhile: not in use until they come anew.
@@ -170,11 +170,11 @@ struct Client {
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
     let Ok(delta) = bool::arbitrary(&mut input) else { return };
-    let memory = Memory::default();
+    let memory = ResumeCache::default();
     let dialect = if delta { Dialect::Delta } else { Dialect::StateOfTheWorld };
     let mut client = Client {
         dialect,
-        session: Session::new(dialect).with_memory(memory.clone()),
+        session: Session::new(dialect).with_resume_cache(memory.clone()),
         memory,
         snapshot: Arc::default(),
         now: Duration::ZERO,
@@ -244,11 +244,11 @@ impl Client {
 
     fn reconnect(&mut self, restarted: bool) {
         if restarted {
-            self.memory = Memory::default();
+            self.memory = ResumeCache::default();
         }
         // Of what it says that it holds, the server knows the version at most.
         self.origin = if self.versions.is_empty() { Origin::Known } else { Origin::Unknown };
-        self.session = Session::new(self.dialect).with_memory(self.memory.clone());
+        self.session = Session::new(self.dialect).with_resume_cache(self.memory.clone());
         self.now = Duration::ZERO;
         (self.nonces, self.asked) = (BTreeMap::new(), BTreeMap::new());
         self.waiting.clear();

@@ -37,7 +37,7 @@ enum Happening {
 struct Sight {
     primary: Workload,
     canary: Workload,
-    flowing: bool,
+    propagation: bool,
     verdict: Word,
     enough: bool,
     safe: bool,
@@ -153,9 +153,9 @@ impl Sight {
         Facts {
             primary: self.primary.into(),
             canary: self.canary.into(),
-            flowing: self.flowing,
+            propagation: self.propagation,
             verdict: self.verdict.into(),
-            counted: if self.enough { Counted::Enough } else { Counted::Missing(3) },
+            counted: if self.enough { Counted::Sufficient } else { Counted::Missing(3) },
             safe: self.safe,
             suspect: self.suspect,
             uncounted: self.uncounted,
@@ -173,7 +173,7 @@ impl Spec {
             mute_alert: false,
         };
         let metric = |source| MetricInput { name: "m".into(), source };
-        let metrics = [(1, MetricSource::Filters), (2, MetricSource::Elsewhere)];
+        let metrics = [(1, MetricSource::Filters), (2, MetricSource::External)];
         let metrics = metrics.into_iter().filter(|(bit, _)| self.metrics & bit != 0);
         let (mut steps, mut max, mut weights, mut iterations, mut with_rules) = (None, None, Vec::new(), None, false);
         match &self.shape {
@@ -274,7 +274,7 @@ impl World {
             Happening::Command(order) => self.feed(&Event::Command(order.into())),
             Happening::Answer(reply) => self.answer(reply.into()),
             Happening::Late(which, reply) => self.late_answer(usize::from(which), reply.into()),
-            Happening::RevSeen(rev) => self.feed(&Event::RevSeen(Rev::new(rev.into()))),
+            Happening::RevSeen(rev) => self.feed(&Event::RevObserved(Rev::new(rev.into()))),
             Happening::Restart => self.restart(),
             Happening::LostAbort => self.lose_abort(),
             Happening::Rewrite(spec) => self.rewrite(&spec),
@@ -288,7 +288,12 @@ impl World {
     fn well(&mut self, millis: u16) {
         self.pass(millis);
         let verdict = Verdict::Advance("enough".into());
-        self.feed(&Event::Tick(Facts { flowing: true, verdict, counted: Counted::Enough, ..Facts::unmeasured() }));
+        self.feed(&Event::Tick(Facts {
+            propagation: true,
+            verdict,
+            counted: Counted::Sufficient,
+            ..Facts::unmeasured()
+        }));
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -376,7 +381,7 @@ impl World {
 /// What holds of two states with an event between them, beyond [`invariant::broken`].
 fn holds_across(plan: &Plan, before: &State, event: &Event, after: &State) {
     let (old, new) = (project(before), project(after));
-    let is_evidence = matches!(event, Event::Tick(_) | Event::Answer(..) | Event::RevSeen(_));
+    let is_evidence = matches!(event, Event::Tick(_) | Event::Answer(..) | Event::RevObserved(_));
     if let (Phase::Failed { cause: Cause::RolledBack, primary, canary, .. }, true) = (&before.phase, is_evidence) {
         let Phase::Failed { primary: same_primary, canary: same_canary, .. } = &after.phase else {
             unsound(&format!("evidence undoes an abort: {event:?} from {before:?} to {after:?}"));

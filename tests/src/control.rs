@@ -10,29 +10,29 @@ use wingbeat_demo::port::Port;
 use wingbeat_demo::service::Service;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
-use wingbeat_xds_server::client_event::{Happened, News};
+use wingbeat_xds_server::client_event::{ClientEvent, ClientEventKind};
 use wingbeat_xds_server::lineage::Unadopted;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::publisher::Publisher;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{self, Intake, Peer, Security, Tls};
-use wingbeat_xds_server::store::Store;
 
 /// Keeps what it is told.
 #[derive(Debug, Default)]
 pub struct Notes {
-    news: Mutex<Vec<News>>,
+    news: Mutex<Vec<ClientEvent>>,
     reports: Mutex<Vec<(Option<String>, String)>>,
 }
 
 impl Intake for Notes {
-    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
+    async fn report(&self, peer: Peer, request: ReportRequest) -> Result<ReportResponse, ReportRefusal> {
         self.reports.lock().expect("not poisoned").push((peer.principal().map(str::to_owned), request.node_id));
         Ok(ReportResponse::default())
     }
 
-    fn news(&self, news: News) {
+    fn news(&self, news: ClientEvent) {
         self.news.lock().expect("not poisoned").push(news);
     }
 }
@@ -44,7 +44,7 @@ impl Notes {
     }
 
     /// Returns how often this happened.
-    pub fn count(&self, what: impl Fn(&Happened) -> bool) -> usize {
+    pub fn count(&self, what: impl Fn(&ClientEventKind) -> bool) -> usize {
         self.news.lock().expect("not poisoned").iter().filter(|news| what(&news.what)).count()
     }
 }
@@ -53,7 +53,7 @@ impl Notes {
 #[derive(Debug)]
 pub struct Control {
     address: SocketAddr,
-    store: Store,
+    store: Publisher,
     notes: Arc<Notes>,
 }
 
@@ -64,7 +64,7 @@ impl Control {
     }
 
     /// Returns what is served.
-    pub const fn store(&self) -> &Store {
+    pub const fn store(&self) -> &Publisher {
         &self.store
     }
 
@@ -77,7 +77,7 @@ impl Control {
     pub async fn start(tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (store, notes) = (Store::default(), Arc::<Notes>::default());
+        let (store, notes) = (Publisher::default(), Arc::<Notes>::default());
         let security = Security { tls, ..Security::default() };
         tokio::spawn(server::serve(listener, security, store.clone(), notes.clone(), std::future::pending()));
         Self { address, store, notes }

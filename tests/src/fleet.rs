@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use wingbeat_api::files::{Absence, Files, Seen, Taken};
-use wingbeat_api::setup::{InUse, Setup};
+use wingbeat_api::desired_state::{DesiredState, InUse};
+use wingbeat_api::files::{Files, InForce, Observation, Removal};
 use wingbeat_control::engine::Engine;
 use wingbeat_control::view::CanaryView;
 use wingbeat_controller::disk::Disk;
@@ -23,8 +23,8 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::visitor::Visitor;
 use wingbeat_xds_server::bootstrap::Bootstrap;
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
 use wingbeat_xds_server::server::{self, Security};
-use wingbeat_xds_server::store::Store as Snapshots;
 
 use crate::PATIENCE;
 use crate::control::free;
@@ -64,16 +64,16 @@ struct Documents {
 }
 
 impl Documents {
-    fn setup(&mut self, in_use: &BTreeMap<CanaryName, InUse>) -> anyhow::Result<Setup> {
+    fn desired_state(&mut self, in_use: &BTreeMap<CanaryName, InUse>) -> anyhow::Result<DesiredState> {
         let unresolved = BTreeMap::new();
         // What a test takes out, it means.
-        let (absence, now) = (Absence::Meant, Timestamp::EPOCH);
-        let seen = Seen { texts: &self.texts, in_use, unresolved: &unresolved, absence, now };
-        let Taken { set, report, .. } = self.files.update(seen);
+        let (absence, now) = (Removal::Confirmed, Timestamp::EPOCH);
+        let seen = Observation { texts: &self.texts, in_use, unresolved: &unresolved, absence, now };
+        let InForce { set, report, .. } = self.files.update(seen);
         if !report.errors.is_empty() {
             bail!("{:?}", report.errors);
         }
-        let mut setup = set.setup(Some(Arc::from(wingbeat::FILTER)));
+        let mut setup = set.desired_state(Some(Arc::from(wingbeat::FILTER)));
         for (name, managed) in &mut setup.canaries {
             if self.spoilt.contains(&name.name) {
                 managed.service.traffic.outliers.max_ejection_percent = REFUSED;
@@ -114,7 +114,7 @@ impl Control {
         let snapshots = Snapshots::default();
         let mut disk = Disk::open(state)?;
         let engine = Engine::load(&mut disk, random()?)?;
-        let setup = documents.setup(&engine.in_use())?;
+        let setup = documents.desired_state(&engine.in_use())?;
         let inside = io.enter();
         let engine = Runtime::start(engine, Box::new(disk), setup, snapshots.clone())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -233,11 +233,11 @@ impl Fleet {
     }
 
     fn change(&self, change: impl FnOnce(&mut Documents)) -> anyhow::Result<()> {
-        let board = self.handle().board();
+        let board = self.handle().status();
         let in_use = board.canaries.values().map(|view| (CanaryName::new(NAMESPACE, &view.name), view.in_use.clone()));
         let mut documents = self.documents();
         change(&mut documents);
-        let setup = documents.setup(&in_use.collect())?;
+        let setup = documents.desired_state(&in_use.collect())?;
         // Within the lock: what is configured last is what the documents say.
         Ok(self.handle().configure(setup)?)
     }
@@ -284,17 +284,17 @@ impl Fleet {
 
     /// Returns how many Envoys take configuration.
     pub fn connected(&self) -> usize {
-        usize::try_from(self.handle().board().clients.streams).unwrap_or(usize::MAX)
+        usize::try_from(self.handle().status().clients.streams).unwrap_or(usize::MAX)
     }
 
     /// Returns how often Envoys refused a configuration.
     pub fn refusals(&self) -> u64 {
-        self.handle().board().clients.nacks.iter().map(|(_, count)| count).sum()
+        self.handle().status().clients.nacks.iter().map(|(_, count)| count).sum()
     }
 
     /// Returns true once the control plane answers, after it was started.
     pub fn is_ready(&self) -> bool {
-        self.handle().board().ready
+        self.handle().status().ready
     }
 
     /// Returns where the state is.
@@ -318,7 +318,7 @@ impl Fleet {
 
     /// Returns what is shown of a canary.
     pub fn view(&self, name: &str) -> Option<Arc<CanaryView>> {
-        self.handle().board().canaries.get(&(NAMESPACE.to_owned(), name.to_owned())).cloned()
+        self.handle().status().canaries.get(&(NAMESPACE.to_owned(), name.to_owned())).cloned()
     }
 
     /// Waits until what is shown of a canary is as wanted. Nothing if it is not in time.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wingbeat_api::setup::{Audience, Managed, Setup};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Targeting};
 use wingbeat_control::view::{ArmView, ArmsView, CanaryView};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::id::{CanaryName, Revision};
@@ -26,7 +26,7 @@ pub struct Test {
     /// Its name. Its host is this with `.local`.
     pub name: String,
     /// Who gets the canary.
-    pub audience: Audience,
+    pub audience: Targeting,
     /// Where the revision is that serves, if it is not the demo's service.
     pub primary: Option<SocketAddr>,
     /// Where the new revision is, if it is not the demo's service.
@@ -49,7 +49,7 @@ pub struct Test {
 #[derive(Debug)]
 pub struct Lab {
     stage: Stage,
-    setup: Setup,
+    setup: DesiredState,
 }
 
 /// Returns a scene to be changed.
@@ -87,7 +87,7 @@ pub fn answered_by(revision: &str) -> Answer {
 
 impl Test {
     /// Returns a trial of the demo's new revision.
-    pub fn new(name: &str, audience: Audience) -> Self {
+    pub fn new(name: &str, audience: Targeting) -> Self {
         Self {
             name: name.to_owned(),
             audience,
@@ -102,8 +102,8 @@ impl Test {
         }
     }
 
-    fn managed(&self, shared: &Managed) -> Managed {
-        let by_rules = matches!(self.audience, Audience::Rules { .. });
+    fn managed(&self, shared: &CanaryConfig) -> CanaryConfig {
+        let by_rules = matches!(self.audience, Targeting::Rules { .. });
         let input = PlanInput {
             name: Some(CanaryName::new(NAMESPACE, &self.name)),
             target: self.name.clone(),
@@ -115,7 +115,7 @@ impl Test {
             iterations: by_rules.then_some(10),
             ..PlanInput::default()
         };
-        let mut managed = Managed {
+        let mut managed = CanaryConfig {
             plan: Plan::try_new(&input).expect("a plan"),
             judge: JudgeConfig { mode: Mode::Thresholds, comparison: Comparison::Absolute, ..JudgeConfig::default() },
             audience: self.audience.clone(),
@@ -151,21 +151,21 @@ impl Lab {
         let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         let scene = scene(Scenario::NoTraffic);
         let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
-        let setup = |revision: &str| {
-            let template = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
+        let desired_state = |revision: &str| {
+            let template = stage.desired_state(&scene, revision, wingbeat::FILTER).expect("a setup");
             let shared = template.canaries.values().next().expect("one").clone();
             let listeners = template.listeners.iter().cloned();
             let listeners = listeners.map(|listener| Listener { access_log: log.cloned(), ..listener }).collect();
             let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(&shared)));
-            Setup { canaries: managed.collect(), listeners, ..template }
+            DesiredState { canaries: managed.collect(), listeners, ..template }
         };
-        stage.handle().configure(setup(PRIMARY)).expect("they are managed");
+        stage.handle().configure(desired_state(PRIMARY)).expect("they are managed");
         // Of two setups that come at once the latter counts: there would be nothing to roll out.
         let mut boards = stage.handle().watch();
         let began = boards
             .wait_for(|board| tests.iter().all(|test| board.canaries.values().any(|view| view.name == test.name)));
         drop(tokio::time::timeout(PATIENCE, began).await.expect("they are managed in time").expect("a controller"));
-        let setup = setup(CANARY);
+        let setup = desired_state(CANARY);
         stage.handle().configure(setup.clone()).expect("they are managed");
         let lab = Self { stage, setup };
         // By time, not by number: what the workers learn comes on their tick, however fast the requests are.
@@ -191,7 +191,7 @@ impl Lab {
 
     /// Installs the filter or takes it away, and waits until Envoy has done so.
     pub async fn install(&self, filter: Option<&'static [u8]>) {
-        let setup = Setup { filter: filter.map(Arc::from), ..self.setup.clone() };
+        let setup = DesiredState { filter: filter.map(Arc::from), ..self.setup.clone() };
         self.stage.handle().configure(setup).expect("they are managed");
         let installed =
             async { while self.config("dynamic_listeners").await.contains("config_discovery") != filter.is_some() {} };
@@ -228,7 +228,7 @@ impl Lab {
     }
 
     fn view(&self, name: &str) -> Option<Arc<CanaryView>> {
-        let board = self.stage.handle().board();
+        let board = self.stage.handle().status();
         board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned())).cloned()
     }
 }

@@ -19,10 +19,10 @@ use wingbeat_demo::envoy::{Binary, Envoy};
 use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterPolicy, ClusterReport, Policy, ReportRequest, ReportResponse};
 use wingbeat_xds_server::bootstrap::Bootstrap;
-use wingbeat_xds_server::client_event::News;
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::client_event::ClientEvent;
+use wingbeat_xds_server::publisher::Publisher;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{self, Intake, Peer, Security};
-use wingbeat_xds_server::store::Store;
 
 use crate::control::free;
 use crate::reached;
@@ -91,7 +91,7 @@ impl Rig {
         tokio::spawn(server::serve(
             control,
             Security::default(),
-            Store::default(),
+            Publisher::default(),
             counter.clone(),
             std::future::pending(),
         ));
@@ -131,7 +131,7 @@ impl Counter {
 }
 
 impl Intake for Counter {
-    async fn report(&self, _: Peer, request: ReportRequest) -> Result<ReportResponse, NotTaken> {
+    async fn report(&self, _: Peer, request: ReportRequest) -> Result<ReportResponse, ReportRefusal> {
         let policy = (request.policy_version != self.policy.version).then(|| self.policy.clone());
         self.lock(|state| {
             let taken = state.take(&request);
@@ -142,13 +142,13 @@ impl Intake for Counter {
                 Ok(response) => Ok(ReportResponse { policy, ..response }),
                 Err(why) => {
                     state.refused.push(why.clone());
-                    Err(NotTaken::Malformed(why))
+                    Err(ReportRefusal::Malformed(why))
                 }
             }
         })
     }
 
-    fn news(&self, _: News) {}
+    fn news(&self, _: ClientEvent) {}
 }
 
 impl State {

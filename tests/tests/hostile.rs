@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use wingbeat_api::setup::Audience;
-use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
+use wingbeat_api::desired_state::Targeting;
+use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER, Identity};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
@@ -38,7 +38,7 @@ async fn stage() -> Stage {
     };
     let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
-    let setup = stage.setup(&scene, CANARY, wingbeat::FILTER).expect("a setup");
+    let setup = stage.desired_state(&scene, CANARY, wingbeat::FILTER).expect("a setup");
     stage.handle().configure(setup).expect("a rollout");
     // The filter counts from the first request that Envoy serves by the rollout's routes.
     reached(|| stage.view().is_some_and(|view| view.weight > 0.0)).await;
@@ -130,8 +130,8 @@ async fn real_envoy_forged_headers_steer_nobody() {
     let [_, cookie] = wingbeat_demo::visitor::rules();
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
     let tests = [
-        Test::new("insiders", Audience::Rules { rules, holdback: BasisPoints::ZERO }),
-        Test::new("users", Audience::Users(Identity::Cookie("uid".to_owned()))),
+        Test::new("insiders", Targeting::Rules { rules, holdback: BasisPoints::ZERO }),
+        Test::new("users", Targeting::Users(Identity::Cookie("uid".to_owned()))),
     ];
     let by = |host: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();

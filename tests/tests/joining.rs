@@ -7,7 +7,7 @@ use std::time::Duration;
 use wingbeat_demo::service::{Behaviour, Service};
 use wingbeat_e2e::control::{Control, free, hosts};
 use wingbeat_e2e::{reached, send};
-use wingbeat_xds_server::client_event::{Happened, PATIENCE};
+use wingbeat_xds_server::client_event::{CLUSTER_WAIT, ClientEventKind};
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Model;
 use wingbeat_xds_server::render::render;
@@ -43,14 +43,15 @@ async fn real_envoy_that_joins_serves_the_hosts_that_are_right() {
                 while send(entry, &request(name)).await.status != Some(200) {}
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("they are served at once");
+        tokio::time::timeout(CLUSTER_WAIT, all).await.expect("they are served at once");
         for name in ["lost", "refused"] {
             assert_eq!(send(entry, &request(name)).await.status, Some(404), "{name}");
         }
         let blamed = BTreeSet::from(["refused".to_owned()]);
-        let told = |what: &Happened| matches!(what, Happened::Refuses(Kind::Cluster, names) if *names == blamed);
+        let told =
+            |what: &ClientEventKind| matches!(what, ClientEventKind::Refuses(Kind::Cluster, names) if *names == blamed);
         reached(|| control.notes().count(told) == 1).await;
-        assert_eq!(control.notes().count(|what| matches!(what, Happened::Overdue(_))), 0);
+        assert_eq!(control.notes().count(|what| matches!(what, ClientEventKind::Overdue(_))), 0);
 
         control.store().publish(render(&right));
         for name in names {
@@ -79,7 +80,8 @@ async fn real_envoy_one_of_several_listeners_is_refused() {
     control.store().publish(render(&model));
     let _envoy = control.envoy(false, None, entry).await.expect("Envoy starts");
     let blamed = BTreeSet::from(["broken".to_owned()]);
-    let told = |what: &Happened| matches!(what, Happened::Refuses(Kind::Listener, names) if *names == blamed);
+    let told =
+        |what: &ClientEventKind| matches!(what, ClientEventKind::Refuses(Kind::Listener, names) if *names == blamed);
     reached(|| control.notes().count(told) == 1).await;
     let served = async { while send(entry, &request("a")).await.status != Some(200) {} };
     tokio::time::timeout(Duration::from_secs(20), served).await.expect("it is served");
@@ -100,7 +102,8 @@ async fn real_envoy_that_cannot_run_the_filter_serves_without_it() {
     }
     control.store().publish(render(&model));
     let envoy = control.envoy_by(WITHOUT_V8, &control.bootstrap(), entry).await.expect("Envoy starts");
-    let refused = |what: &Happened| matches!(what, Happened::Refused(nack) if nack.kind == Kind::Extension);
+    let refused =
+        |what: &ClientEventKind| matches!(what, ClientEventKind::Refused(nack) if nack.kind == Kind::Extension);
     reached(|| control.notes().count(refused) > 0).await;
     for name in names {
         let served = async { while send(entry, &request(name)).await.status != Some(200) {} };

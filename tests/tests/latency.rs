@@ -18,7 +18,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use wingbeat_api::setup::Audience;
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_control::view::ArmView;
 use wingbeat_core::matching::bucket::mix;
 use wingbeat_demo::load::{Load, LoadConfig};
@@ -163,7 +163,7 @@ async fn real_envoy_quantiles_are_those_of_its_access_log() {
     for (seed, law) in (1..).zip(Law::ALL) {
         let primary = service(law, 1.0, seed).await;
         let canary = service(law, SLOWER, seed << 8).await;
-        let test = Test::new(law.name(), Audience::Chance);
+        let test = Test::new(law.name(), Targeting::Chance);
         tests.push(Test { primary: Some(primary), canary: Some(canary), http2: true, ..test });
     }
     let probe = format!("GET / HTTP/1.1\r\nhost: {}.local\r\nconnection: close\r\n\r\n", Law::Tail.name());

@@ -102,7 +102,7 @@ async fn real_envoy_a_failing_canary_leaves_over_http2() {
     let binary = Binary::locate(None, DEFAULT_VERSION, &quiet).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
     for revision in [PRIMARY, CANARY] {
-        let mut setup = stage.setup(&scene, revision, wingbeat::FILTER).expect("a setup");
+        let mut setup = stage.desired_state(&scene, revision, wingbeat::FILTER).expect("a setup");
         setup.canaries.values_mut().for_each(|managed| managed.workload.http2 = true);
         stage.handle().configure(setup).expect("it is taken");
     }
@@ -131,7 +131,7 @@ async fn real_envoy_every_request_is_counted_once() {
     let scene = Scene { weight: 50, ..scene(Scenario::NoTraffic) };
     let binary = Binary::locate(None, DEFAULT_VERSION, &quiet).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
-    let setup = stage.setup(&scene, CANARY, wingbeat::FILTER).expect("a setup");
+    let setup = stage.desired_state(&scene, CANARY, wingbeat::FILTER).expect("a setup");
     stage.handle().configure(setup).expect("a rollout");
     let received = || [stage.primary(), stage.canary()].map(Service::received_since_change);
     let counted = || {
@@ -140,8 +140,8 @@ async fn real_envoy_every_request_is_counted_once() {
     };
     // What is reported again is what is not durable yet: it may change nothing.
     let reported = async || {
-        let reports = stage.handle().board().reports;
-        reached(|| stage.handle().board().reports >= reports + 10).await;
+        let reports = stage.handle().status().reports;
+        reached(|| stage.handle().status().reports >= reports + 10).await;
     };
     // Until every worker has the routes, requests of the primary are of no rollout.
     let first = load(&stage);

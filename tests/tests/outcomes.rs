@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use wingbeat_api::setup::Audience;
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
@@ -41,10 +41,10 @@ struct Upstream {
 }
 
 /// Insiders get the canary.
-fn insiders() -> Audience {
+fn insiders() -> Targeting {
     let [_, cookie] = visitor::rules();
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
-    Audience::Rules { rules, holdback: BasisPoints::ZERO }
+    Targeting::Rules { rules, holdback: BasisPoints::ZERO }
 }
 
 fn insider(name: &str, path: &str) -> Vec<u8> {

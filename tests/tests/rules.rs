@@ -1,7 +1,7 @@
 //! A/B rules and sticky users, carried out by the filter in a real Envoy.
 
-use wingbeat_api::setup::Audience;
-use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER, Identity};
+use wingbeat_api::desired_state::Targeting;
+use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER, Identity};
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::request::Request;
 use wingbeat_core::matching::rule::{Entries, Rules};
@@ -28,7 +28,7 @@ async fn real_envoy_the_corpus_holds_in_the_filter() {
         .enumerate()
         .map(|(number, row)| {
             let rules = Rules { served: Entries::default(), canary: Entries::try_new(&row.rules).expect("rules") };
-            let audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
+            let audience = Targeting::Rules { rules, holdback: BasisPoints::ZERO };
             Test::new(&format!("row-{number}"), audience)
         })
         .collect();
@@ -53,8 +53,8 @@ async fn real_envoy_the_corpus_holds_in_the_filter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_envoy_users_keep_their_arm() {
     let tests = [
-        Test::new("cookie", Audience::Users(Identity::Cookie("uid".to_owned()))),
-        Test::new("header", Audience::Users(Identity::Header("x-user".to_owned()))),
+        Test::new("cookie", Targeting::Users(Identity::Cookie("uid".to_owned()))),
+        Test::new("header", Targeting::Users(Identity::Header("x-user".to_owned()))),
     ];
     let by = |host: &str, header: (&str, String)| {
         let headers = vec![(header.0.to_owned(), header.1.into_bytes())];
@@ -94,7 +94,7 @@ async fn real_envoy_strange_headers_do_not_disturb_rules() {
     };
     let [_, cookie] = wingbeat_demo::visitor::rules();
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
-    let audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
+    let audience = Targeting::Rules { rules, holdback: BasisPoints::ZERO };
     let tests = [Test::new("insiders", audience)];
     let probe = bytes(&insider(), "insiders.local");
     let lab = Lab::open(&tests, ("insiders", &probe)).await;
@@ -133,8 +133,8 @@ async fn real_envoy_forged_marks_steer_nobody_without_the_filter() {
     let [_, cookie] = wingbeat_demo::visitor::rules();
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[cookie]).expect("rules") };
     let tests = [
-        Test::new("insiders", Audience::Rules { rules, holdback: BasisPoints::ZERO }),
-        Test::new("users", Audience::Users(Identity::Cookie("uid".to_owned()))),
+        Test::new("insiders", Targeting::Rules { rules, holdback: BasisPoints::ZERO }),
+        Test::new("users", Targeting::Users(Identity::Cookie("uid".to_owned()))),
     ];
     let by = |host: &str, name: &str, value: &str| {
         let headers = vec![(name.to_owned(), value.as_bytes().to_vec())];
@@ -172,7 +172,7 @@ async fn real_envoy_an_ab_test_that_testers_break_is_rolled_back() {
 async fn real_envoy_a_share_is_one_of_the_requests_that_the_service_matches() {
     let prefix = StringMatch { prefix: Some("/api".to_owned()), ..StringMatch::default() };
     let entry = EntryInput { uri: Some(prefix), ..EntryInput::default() };
-    let audience = Audience::Served(Entries::try_new(&[entry]).expect("rules"));
+    let audience = Targeting::Served(Entries::try_new(&[entry]).expect("rules"));
     let request = |path: &str| {
         let request = Request { method: b"GET".to_vec(), path: path.as_bytes().to_vec(), ..Request::default() };
         bytes(&request, "served.local")

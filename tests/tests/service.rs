@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use wingbeat_api::Set;
-use wingbeat_api::setup::Audience;
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
@@ -81,7 +81,7 @@ spec: {{address: 127.0.0.1, port: 1}}
     );
     let set = Set::of(&[("a.yaml".to_owned(), text)].into());
     assert_eq!(set.report.errors, []);
-    set.setup(None).canaries.remove(&CanaryName::new("default", "a")).expect("it is there").service.http
+    set.desired_state(None).canaries.remove(&CanaryName::new("default", "a")).expect("it is there").service.http
 }
 
 fn probe(host: &str, headers: &str) -> Vec<u8> {
@@ -122,7 +122,7 @@ async fn real_envoy_requests_and_responses_are_changed_for_both_arms() {
         canary,
         http: options(service),
         settled,
-        ..Test::new(name, Audience::Chance)
+        ..Test::new(name, Targeting::Chance)
     };
     let tests = [test("judged", everything, false), test("settled", everything, true), test("regex", by_regex, false)];
     let lab = Lab::open(&tests, ("judged", &probe("judged", ""))).await;
@@ -189,7 +189,7 @@ async fn real_envoy_requests_and_responses_are_changed_for_both_arms() {
 async fn real_envoy_what_browsers_ask_beforehand_is_not_counted() {
     let (primary, canary) = (Some(echo("primary").await), Some(echo("canary").await));
     let http = options("corsPolicy: {allowOrigin: ['*'], allowMethods: [GET]}");
-    let test = Test { primary, canary, http, ..Test::new("pages", Audience::Chance) };
+    let test = Test { primary, canary, http, ..Test::new("pages", Targeting::Chance) };
     let lab = Lab::open(&[test], ("pages", &probe("pages", ""))).await;
     let before = counted(&lab, "pages").await;
     for _ in 0..EACH {
@@ -212,12 +212,12 @@ async fn real_envoy_health_checks_are_served_and_not_counted() {
     let mut counting = options("port: 1");
     counting.health_checks.user_agents.clear();
     counting.health_checks.paths = vec!["/ping".to_owned()];
-    let test = |name: &str, audience: Audience| Test { primary, canary, ..Test::new(name, audience) };
+    let test = |name: &str, audience: Targeting| Test { primary, canary, ..Test::new(name, audience) };
     let tests = [
-        test("chance", Audience::Chance),
-        test("users", Audience::Users(Identity::Header("x-user".to_owned()))),
-        test("rules", Audience::Rules { rules, holdback: BasisPoints::ZERO }),
-        Test { http: counting, ..test("own", Audience::Chance) },
+        test("chance", Targeting::Chance),
+        test("users", Targeting::Users(Identity::Header("x-user".to_owned()))),
+        test("rules", Targeting::Rules { rules, holdback: BasisPoints::ZERO }),
+        Test { http: counting, ..test("own", Targeting::Chance) },
     ];
     let lab = Lab::open(&tests, ("rules", &probe("rules", "x-tester: 1\r\n"))).await;
     let entry = lab.entry();

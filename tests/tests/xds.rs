@@ -26,7 +26,7 @@ use wingbeat_e2e::lab::scene;
 use wingbeat_e2e::names::Names;
 use wingbeat_e2e::{reached, send};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
-use wingbeat_xds_server::client_event::Happened;
+use wingbeat_xds_server::client_event::ClientEventKind;
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Cluster;
 use wingbeat_xds_server::render::render;
@@ -44,7 +44,7 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
         let host = "backend.local".to_owned();
         let users = Load::start(LoadConfig { target: entry, host, rate: 500, patience: None, visitors: ANYONE });
         for generation in 2..=GENERATIONS {
-            let settled = |what: &Happened| matches!(what, Happened::Settled(Kind::Routes));
+            let settled = |what: &ClientEventKind| matches!(what, ClientEventKind::Settled(Kind::Routes));
             let before = control.notes().count(settled);
             control.store().publish(render(&model(entry, &service, generation, false)));
             reached(|| control.notes().count(settled) > before).await;
@@ -54,7 +54,7 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
         let tally = users.stop(Duration::from_secs(5)).await;
         assert_eq!((tally.failed.len(), tally.finished), (0, tally.sent), "delta: {delta}");
         assert!(tally.sent > 10 * GENERATIONS);
-        assert_eq!(control.notes().count(|what| matches!(what, Happened::Refused(_))), 0);
+        assert_eq!(control.notes().count(|what| matches!(what, ClientEventKind::Refused(_))), 0);
     }
 }
 
@@ -105,7 +105,7 @@ async fn real_envoy_a_refused_host_is_told_and_holds_no_other_one_back() {
     let binary = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
     let stage = Stage::build(&scene, &binary, wingbeat::FILTER).await.expect("a stage");
     let request = |host: &str| format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-    let good = stage.setup(&scene, PRIMARY, wingbeat::FILTER).expect("a setup");
+    let good = stage.desired_state(&scene, PRIMARY, wingbeat::FILTER).expect("a setup");
     let with = |others: &[(&str, &str)]| {
         let mut setup = good.clone();
         let one = good.canaries.values().next().expect("one");
@@ -124,7 +124,7 @@ async fn real_envoy_a_refused_host_is_told_and_holds_no_other_one_back() {
         setup
     };
     let refused = |name: &str| {
-        let board = stage.handle().board();
+        let board = stage.handle().status();
         let view = board.canaries.get(&(NAMESPACE.to_owned(), name.to_owned()));
         let conditions = view.map(|view| view.conditions.clone()).unwrap_or_default();
         conditions.into_iter().find(|condition| condition.kind == "Programmed")
@@ -141,9 +141,10 @@ async fn real_envoy_a_refused_host_is_told_and_holds_no_other_one_back() {
     stage.handle().configure(with(&all)).expect("it is managed");
     for_host(&stage, "fourth.local").await;
     assert_eq!([NAME, "third", "fourth"].map(|name| refused(name).is_some()), [false; 3]);
-    let told = |text: &str| stage.handle().events().kept().iter().filter(|event| event.message.contains(text)).count();
+    let told =
+        |text: &str| stage.handle().events().retained().iter().filter(|event| event.message.contains(text)).count();
     assert_eq!(told("refuses routes"), 1, "who is to blame is told once");
-    let nacks = stage.handle().board().clients.nacks.clone();
+    let nacks = stage.handle().status().clients.nacks.clone();
     assert!(matches!(nacks.as_slice(), [(_, 2..=6)]), "{nacks:?}: it is not sent in a loop");
 
     stage.handle().configure(with(&[("twin", "twin.local")])).expect("it is managed");

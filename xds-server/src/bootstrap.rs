@@ -8,7 +8,7 @@ use crate::render::CONTROL_CLUSTER;
 
 /// Instructions of RE2 up to which Envoy takes a regex. RE2 has at most about ten for one state of those that
 /// [`captures`](wingbeat_core::matching::compile::captures) counts, of which it allows for a tenth of this.
-const LARGEST_REGEX: u32 = 100_000;
+const MAX_RE2_PROGRAM_SIZE: u32 = 100_000;
 
 /// What a bootstrap is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Bootstrap {
             // `check` refuses those that are far too large. What is set by hand at its administration interface goes above.
             "layered_runtime": {"layers": [
                 {"name": "wingbeat", "static_layer": {"re2": {"max_program_size": {
-                    "error_level": LARGEST_REGEX, "warn_level": LARGEST_REGEX,
+                    "error_level": MAX_RE2_PROGRAM_SIZE, "warn_level": MAX_RE2_PROGRAM_SIZE,
                 }}}},
                 {"name": "admin", "admin_layer": {}},
             ]},
@@ -185,8 +185,11 @@ mod tests {
     fn envoy_takes_every_regex_that_check_takes() {
         let size = rendered("::1").pointer("/layered_runtime/layers/0/static_layer/re2/max_program_size").cloned();
         let size = size.unwrap();
-        assert_eq!((&size["error_level"], &size["warn_level"]), (&json!(LARGEST_REGEX), &json!(LARGEST_REGEX)));
-        let states = u32::try_from(wingbeat_core::matching::compile::LARGEST_PROGRAM).unwrap();
-        assert!(states * 10 <= LARGEST_REGEX);
+        assert_eq!(
+            (&size["error_level"], &size["warn_level"]),
+            (&json!(MAX_RE2_PROGRAM_SIZE), &json!(MAX_RE2_PROGRAM_SIZE))
+        );
+        let states = u32::try_from(wingbeat_core::matching::compile::MAX_RE2_PROGRAM_SIZE).unwrap();
+        assert!(states * 10 <= MAX_RE2_PROGRAM_SIZE);
     }
 }

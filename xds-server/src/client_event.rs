@@ -8,26 +8,26 @@ use crate::kind::Kind;
 /// Routes wait this long for clusters that are on their way; then they go without the hosts that need them, and with
 /// those whose endpoints nobody asks for, or that the client may have from an earlier stream. Less than the 15 s after
 /// which Envoy stops waiting for its routes by itself and answers 404 for all hosts.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const CLUSTER_WAIT: Duration = Duration::from_secs(5);
 
 /// What happened to a client of xDS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct ClientEvent {
     /// `node.id` of the client.
     pub node: String,
     /// Its stream, by a number that is not used again.
     pub stream: u64,
     /// What happened.
-    pub what: Happened,
+    pub what: ClientEventKind,
 }
 
-/// See [`News`].
+/// See [`ClientEvent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happened {
+pub enum ClientEventKind {
     /// It opened a stream.
     Connected {
-        /// Whose voice its reports are; nothing if none of it would be taken.
-        voice: Option<String>,
+        /// Source of its reports; `None` if none would be accepted.
+        source: Option<String>,
         /// `node.cluster` of the client.
         node_cluster: String,
     },
@@ -37,7 +37,7 @@ pub enum Happened {
     /// Others than it refused until now.
     Refuses(Kind, BTreeSet<String>),
     /// From now on these are the clusters for which it did not ask for endpoints, or that it did not answer, within
-    /// [`PATIENCE`]. Others than until now.
+    /// [`CLUSTER_WAIT`]. Others than until now.
     Overdue(BTreeSet<String>),
     /// From now on these are the hosts that it has from another state, and keeps until they are adopted. Others than until
     /// now.

@@ -1,7 +1,7 @@
 //! xDS for Envoy, and the intake of reports, on one port.
 //!
 //! ```text
-//!  Model ──render──► Views ──publish──► Store ──Snapshot of the node──► Session (one a stream, pure) ──► Envoy
+//!  Model ──render──► ScopedSnapshots ──publish──► Publisher ──Snapshot of the node──► Session (one a stream, pure) ──► Envoy
 //! ```
 //!
 //! [`model`] says what is to be served in words of routing, [`scope`] to whom, [`render`] puts it into Envoy's messages,
@@ -16,20 +16,20 @@ pub mod client_event;
 pub mod kind;
 pub mod lineage;
 pub mod model;
-pub mod not_taken;
+#[cfg(feature = "server")]
+pub mod publisher;
 #[cfg(feature = "server")]
 pub mod render;
+pub mod report_refusal;
 #[cfg(feature = "server")]
 pub mod resource;
 pub mod scope;
+#[cfg(feature = "server")]
+pub mod scoped_snapshots;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]
 pub mod snapshot;
-#[cfg(feature = "server")]
-pub mod store;
 pub mod version;
-#[cfg(feature = "server")]
-pub mod views;

@@ -46,7 +46,7 @@ pub type Unadopted = BTreeMap<String, BTreeMap<String, Adoption>>;
 
 /// What a version that a proxy holds says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum HeldVersion {
     /// It was made from this state; none if it is damaged.
     Own(Option<Version>),
     /// It was made from another one, or by somebody else.
@@ -60,16 +60,16 @@ impl Lineage {
     }
 
     /// Reads a version that a proxy holds.
-    pub fn read(self, text: &str) -> Held {
+    pub fn read(self, text: &str) -> HeldVersion {
         match (text.split_once('-'), self.unmarked) {
-            (Some((id, version)), _) if id == format!("{:016x}", self.id) => Held::Own(Version::parse(version)),
-            (None, Unmarked::Own) => Held::Own(Version::parse(text)),
-            (Some(_), _) | (None, Unmarked::Foreign) => Held::Foreign,
+            (Some((id, version)), _) if id == format!("{:016x}", self.id) => HeldVersion::Own(Version::parse(version)),
+            (None, Unmarked::Own) => HeldVersion::Own(Version::parse(text)),
+            (Some(_), _) | (None, Unmarked::Foreign) => HeldVersion::Foreign,
         }
     }
 }
 
-impl Held {
+impl HeldVersion {
     /// Returns the version, if it is of this state.
     pub const fn version(self) -> Option<Version> {
         match self {
@@ -90,15 +90,15 @@ mod tests {
         let upgraded = Lineage { id: 7, unmarked: Unmarked::Own };
         let other = Lineage { id: 8, unmarked: Unmarked::Foreign };
         for (lineage, text, held) in [
-            (new, new.mark(version), Held::Own(Some(version))),
-            (upgraded, new.mark(version), Held::Own(Some(version))),
-            (new, other.mark(version), Held::Foreign),
-            (upgraded, other.mark(version), Held::Foreign),
-            (new, version.to_string(), Held::Foreign),
-            (upgraded, version.to_string(), Held::Own(Some(version))),
-            (new, "2026-11-28T23:00:00Z/4".to_owned(), Held::Foreign),
-            (new, String::new(), Held::Foreign),
-            (new, "0000000000000007-what".to_owned(), Held::Own(None)),
+            (new, new.mark(version), HeldVersion::Own(Some(version))),
+            (upgraded, new.mark(version), HeldVersion::Own(Some(version))),
+            (new, other.mark(version), HeldVersion::Foreign),
+            (upgraded, other.mark(version), HeldVersion::Foreign),
+            (new, version.to_string(), HeldVersion::Foreign),
+            (upgraded, version.to_string(), HeldVersion::Own(Some(version))),
+            (new, "2026-11-28T23:00:00Z/4".to_owned(), HeldVersion::Foreign),
+            (new, String::new(), HeldVersion::Foreign),
+            (new, "0000000000000007-what".to_owned(), HeldVersion::Own(None)),
         ] {
             assert_eq!(lineage.read(&text), held, "{text:?}");
         }

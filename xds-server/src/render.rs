@@ -10,8 +10,8 @@ use crate::kind::Kind;
 use crate::model::{Cluster, FILTER, Listener, Model, VirtualHost};
 use crate::resource::{Part, Resource};
 use crate::scope::{Scope, Scopes};
+use crate::scoped_snapshots::ScopedSnapshots;
 use crate::snapshot::{Resources, Snapshot};
-use crate::views::Views;
 
 pub(crate) use extension::CONTROL_CLUSTER;
 pub(crate) use route::routes;
@@ -25,7 +25,7 @@ mod listener;
 mod route;
 
 /// Returns what serves this model.
-pub fn render(model: &Model) -> Views {
+pub fn render(model: &Model) -> ScopedSnapshots {
     Renderer::default().render(model)
 }
 
@@ -33,17 +33,17 @@ pub fn render(model: &Model) -> Views {
 /// again, so that a change of one canary among thousands costs little more than that of one alone.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    clusters: Kept<Cluster, (Arc<Resource>, Option<Arc<Resource>>)>,
-    hosts: Kept<VirtualHost, Arc<Part>>,
-    filter: Kept<[u8], Arc<Resource>>,
+    clusters: RenderCache<Cluster, (Arc<Resource>, Option<Arc<Resource>>)>,
+    hosts: RenderCache<VirtualHost, Arc<Part>>,
+    filter: RenderCache<[u8], Arc<Resource>>,
     listeners: Resources,
     tables: Resources,
-    before: Views,
+    before: ScopedSnapshots,
 }
 
 impl Renderer {
     /// Returns what serves this model.
-    pub fn render(&mut self, model: &Model) -> Views {
+    pub fn render(&mut self, model: &Model) -> ScopedSnapshots {
         let changed = self.clusters.renew(&model.clusters, |cluster| {
             let name = cluster.name.as_str();
             let endpoints = cluster::endpoints(cluster).map(|endpoints| Arc::new(Resource::new(name, &endpoints)));
@@ -60,7 +60,7 @@ impl Renderer {
             extensions.extend(self.filter.get(module).map(by_name));
         }
         let extensions = Arc::new(extensions);
-        let views = Views::new(Scopes::of_listeners(&model.listeners), |scope| {
+        let views = ScopedSnapshots::new(Scopes::of_listeners(&model.listeners), |scope| {
             let mut snapshot = Snapshot::default();
             let [clusters, endpoints] = match self.before.of_scope(scope).filter(|_| !changed) {
                 Some(before) => [Kind::Cluster, Kind::Endpoints].map(|kind| before.of(kind).clone()),
@@ -125,15 +125,15 @@ fn by_name(resource: &Arc<Resource>) -> (String, Arc<Resource>) {
 /// What was rendered of the parts of a model, by the place in memory of each: it is held here, so that no other part can
 /// come to lie there.
 #[derive(Debug)]
-struct Kept<P: ?Sized, R>(HashMap<usize, (Arc<P>, R)>);
+struct RenderCache<P: ?Sized, R>(HashMap<usize, (Arc<P>, R)>);
 
-impl<P: ?Sized, R> Default for Kept<P, R> {
+impl<P: ?Sized, R> Default for RenderCache<P, R> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<P: ?Sized, R> Kept<P, R> {
+impl<P: ?Sized, R> RenderCache<P, R> {
     /// Renders the parts that are new and forgets those that are gone. Returns true if there are any.
     fn renew(&mut self, parts: &[Arc<P>], render: impl Fn(&P) -> R) -> bool {
         let mut before = std::mem::take(&mut self.0);

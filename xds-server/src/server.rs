@@ -18,9 +18,9 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
-use crate::client_event::{Happened, News};
-use crate::not_taken::NotTaken;
-use crate::store::Store;
+use crate::client_event::{ClientEvent, ClientEventKind};
+use crate::publisher::Publisher;
+use crate::report_refusal::ReportRefusal;
 
 pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, RefusalLog, equal_in_constant_time};
 pub use connections::{Busy, Connection, Connections, Limits, OnMismatch, Remote, Wire};
@@ -51,11 +51,11 @@ const MAX_CONCURRENT: u32 = 256;
 /// Connections at a time where nothing else is said: 10,000 Envoys, each with a stream and a few workers.
 const CONNECTIONS: usize = 65_536;
 /// A connection that has no stream and made no call for so long is closed: filters report every few seconds.
-const WAITING: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A call that is not answered within this time, what it brings included, is ended; streams last.
-const CALL: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Characters of the reason for which a report is refused.
-const LONGEST_REASON: usize = 1_024;
+const MAX_REASON_LEN: usize = 1_024;
 
 /// A connection is probed so often, and given up after so long without an answer: gRPC's usual time. Less would cut off
 /// healthy Envoys when thousands of them come at once and this machine is what is slow.
@@ -68,10 +68,10 @@ pub trait Intake: Send + Sync + 'static {
         &self,
         peer: Peer,
         request: ReportRequest,
-    ) -> impl Future<Output = Result<ReportResponse, NotTaken>> + Send;
+    ) -> impl Future<Output = Result<ReportResponse, ReportRefusal>> + Send;
 
     /// Takes news of a client. Must not block.
-    fn news(&self, news: News);
+    fn news(&self, news: ClientEvent);
 
     /// Notes that somebody was refused. Must not block.
     fn refused(&self, _cause: Cause) {}
@@ -127,7 +127,7 @@ pub struct Security {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { most: CONNECTIONS, waiting: WAITING }
+        Self { most: CONNECTIONS, waiting: IDLE_TIMEOUT }
     }
 }
 
@@ -135,7 +135,7 @@ impl Default for Limits {
 pub async fn serve<I: Intake>(
     listener: TcpListener,
     security: Security,
-    store: Store,
+    store: Publisher,
     intake: Arc<I>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
@@ -145,7 +145,7 @@ pub async fn serve<I: Intake>(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_header_list_size(MAX_HEADERS)
-        .timeout(CALL)
+        .timeout(CALL_TIMEOUT)
         .max_concurrent_streams(MAX_CONCURRENT);
     if let Some(tls) = tls {
         server = tls.on(server)?;
@@ -219,8 +219,8 @@ impl<I: Intake> Gate<I> {
             let peer = Peer::Uncertified(address.to_canonical());
             gate.intake.refused(Cause::Tls);
             if gate.log.note(Cause::Tls, &peer, mend).is_some() {
-                let what = Happened::Mismatched(mend.to_owned());
-                gate.intake.news(News { node: peer.to_string(), stream: 0, what });
+                let what = ClientEventKind::Mismatched(mend.to_owned());
+                gate.intake.news(ClientEvent { node: peer.to_string(), stream: 0, what });
             }
         })
     }
@@ -249,11 +249,11 @@ impl<I: Intake> ReportService for Reports<I> {
         }
         match self.gate.intake.report(peer.clone(), report).await {
             Ok(reply) => Ok(Response::new(reply)),
-            Err(NotTaken::Malformed(why)) => {
-                let why = ForeignText::new(&why, LONGEST_REASON).into_string();
+            Err(ReportRefusal::Malformed(why)) => {
+                let why = ForeignText::new(&why, MAX_REASON_LEN).into_string();
                 Err(self.gate.refuse(&peer, (Cause::Malformed, Status::invalid_argument(why))))
             }
-            Err(busy @ NotTaken::Busy) => {
+            Err(busy @ ReportRefusal::Busy) => {
                 Err(self.gate.refuse(&peer, (Cause::Busy, Status::unavailable(busy.to_string()))))
             }
         }

@@ -15,7 +15,7 @@
 //!   configuration that no longer refers to it.
 //! - A refused resource is not sent again until it changes. Who is to blame among what was refused together is looked
 //!   for, so that the innocent get through; within a table of routes, among its hosts.
-//! - Routes wait for clusters that are on their way, [`PATIENCE`] at most, and for nothing else: hosts whose clusters are
+//! - Routes wait for clusters that are on their way, [`CLUSTER_WAIT`] at most, and for nothing else: hosts whose clusters are
 //!   missing or refused hold no other one back.
 //!
 //! - Connections of a listener that is gone go by its routes until they end: these stay, with all that they lead to, and
@@ -33,31 +33,31 @@ use crate::client_event::Nack;
 use crate::kind::Kind;
 use crate::lineage::Lineage;
 use crate::resource::{Resource, version_of_all};
-use crate::session::holding::{Answered, Holding, Outstanding};
+use crate::session::acked::{AckOutcome, AckedState, Outstanding};
+use crate::session::cluster_wait::{ClusterState, ClusterWait};
 use crate::session::message::Culprit;
-use crate::session::origin::Origin;
-use crate::session::patience::{ClusterState, Patience};
-use crate::session::returning::Returning;
-use crate::session::table::Table;
-use crate::session::told::Told;
-use crate::session::wanted::Wanted;
+use crate::session::origin::RouteOrigin;
+use crate::session::readded_clusters::ReaddedClusters;
+use crate::session::reported::ReportedChanges;
+use crate::session::route_table::RouteTable;
+use crate::session::subscription::SubscribedNames;
 use crate::snapshot::{Resources, Snapshot};
 use crate::version::Version;
 
-pub use memory::Memory;
 pub use message::{Changes, Dialect, MAX_NAMES, Names, Reaction, Request, Response, TooManyNames};
+pub use resume_cache::ResumeCache;
 
-mod holding;
-mod memory;
+mod acked;
+mod cluster_wait;
 mod message;
 mod named;
 mod origin;
-mod patience;
-mod returning;
+mod readded_clusters;
+mod reported;
+mod resume_cache;
+mod route_table;
 mod routing;
-mod table;
-mod told;
-mod wanted;
+mod subscription;
 
 /// The state of one stream.
 #[derive(Debug)]
@@ -66,16 +66,16 @@ pub struct Session {
     snapshot: Option<Arc<Snapshot>>,
     types: [Subscription; Kind::ALL.len()],
     /// The tables of routes that the client wants.
-    tables: BTreeMap<String, Table>,
-    memory: Memory,
-    patience: Patience,
+    tables: BTreeMap<String, RouteTable>,
+    memory: ResumeCache,
+    patience: ClusterWait,
     /// Clusters by EDS that were sent on this stream, and not yet their endpoints.
     warming: BTreeSet<String>,
-    returning: Returning,
-    told: Told,
+    returning: ReaddedClusters,
+    told: ReportedChanges,
     /// The state that is served.
     lineage: Lineage,
-    origin: Origin,
+    origin: RouteOrigin,
     nonce: u64,
     now: Duration,
 }
@@ -83,8 +83,8 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Subscription {
     /// None until the first request.
-    wanted: Option<Wanted>,
-    holding: Holding,
+    wanted: Option<SubscribedNames>,
+    holding: AckedState,
     /// What is gone from the snapshot, until nothing that the client holds refers to it.
     lingering: Resources,
     /// Must be sent even if nothing changed.
@@ -113,13 +113,13 @@ impl Session {
             snapshot: None,
             types: Default::default(),
             tables: BTreeMap::new(),
-            memory: Memory::default(),
-            patience: Patience::default(),
+            memory: ResumeCache::default(),
+            patience: ClusterWait::default(),
             warming: BTreeSet::new(),
-            returning: Returning::default(),
-            told: Told::default(),
+            returning: ReaddedClusters::default(),
+            told: ReportedChanges::default(),
             lineage: Lineage::default(),
-            origin: Origin::default(),
+            origin: RouteOrigin::default(),
             nonce: 0,
             now: Duration::ZERO,
         }
@@ -127,7 +127,7 @@ impl Session {
 
     /// Returns the same machine, which knows what other streams remember.
     #[must_use]
-    pub fn with_memory(self, memory: Memory) -> Self {
+    pub fn with_resume_cache(self, memory: ResumeCache) -> Self {
         Self { memory, ..self }
     }
 
@@ -167,7 +167,7 @@ impl Session {
     /// Returns what is different since it was asked last. A snapshot may mend a host without anything to be sent.
     pub fn take_changes(&mut self) -> Changes {
         let refused = Kind::ALL.map(|kind| match kind {
-            Kind::Routes => (kind, self.tables.values().flat_map(Table::refused).cloned().collect()),
+            Kind::Routes => (kind, self.tables.values().flat_map(RouteTable::refused).cloned().collect()),
             Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
                 (kind, self.of(kind).holding.refused().cloned().collect())
             }
@@ -177,18 +177,18 @@ impl Session {
     }
 
     /// Takes an answer to what was sent. Returns what is to be told if it is a refusal.
-    fn judge(&mut self, kind: Kind, answered: &Answered, error: Option<&str>) -> Option<Nack> {
+    fn judge(&mut self, kind: Kind, answered: &AckOutcome, error: Option<&str>) -> Option<Nack> {
         if self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard() {
             let holding = &self.of(kind).holding;
             if holding.refused().next().is_some() {
-                self.memory.remember(holding.accepted());
+                self.memory.record(holding.accepted());
             }
         }
         let tables = answered.names.iter().filter(|_| kind == Kind::Routes);
         let Some(error) = error else {
             tables.for_each(|name| self.tables.entry(name.clone()).or_default().accept());
             if kind == Kind::Routes && self.tables.values().any(|table| table.refused().next().is_some()) {
-                self.memory.remember(self.tables.values().filter_map(Table::accepted).cloned().collect());
+                self.memory.record(self.tables.values().filter_map(RouteTable::accepted).cloned().collect());
             }
             let is_used = matches!(kind, Kind::Cluster | Kind::Endpoints);
             self.of_mut(Kind::Routes).dirty |= is_used && (answered.mended || !self.patience.is_rested());
@@ -407,7 +407,7 @@ impl Session {
         if kind == Kind::Routes {
             let clusters = held_back.iter().flat_map(|part| &part.refers_to);
             let on_their_way = clusters.filter(|cluster| self.state(cluster) != ClusterState::Ready).cloned().collect();
-            self.patience.look(on_their_way, self.now);
+            self.patience.update(on_their_way, self.now);
         }
         let all = version_of_all(target.values());
         let whole = self.dialect == Dialect::StateOfTheWorld && kind.has_wildcard();
@@ -484,7 +484,7 @@ impl Session {
         for resource in resources.iter().filter(|_| kind == Kind::Routes) {
             self.tables.entry(resource.name.clone()).or_default().sent(resource);
         }
-        self.origin = Origin::Own;
+        self.origin = RouteOrigin::Own;
         forced.retain(|name| resources.iter().any(|resource| resource.name == *name));
         let sent = Outstanding { nonce: nonce.clone(), resources: resources.clone(), forced, whole, taken_away };
         self.of_mut(kind).holding.sent(sent);

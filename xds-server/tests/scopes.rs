@@ -11,10 +11,10 @@ use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::publisher::Publisher;
 use wingbeat_xds_server::render::{Renderer, render};
+use wingbeat_xds_server::scoped_snapshots::ScopedSnapshots;
 use wingbeat_xds_server::session::{Dialect, Names, Request, Response, Session};
-use wingbeat_xds_server::store::Store;
-use wingbeat_xds_server::views::Views;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -59,7 +59,7 @@ fn model(listeners: &[(&str, &[&str])], canaries: &[(&str, &[&str], u64)]) -> Mo
 }
 
 /// Returns the names of what nodes of this cluster are served of a type.
-fn names(views: &Views, node_cluster: &str, kind: Kind) -> Vec<String> {
+fn names(views: &ScopedSnapshots, node_cluster: &str, kind: Kind) -> Vec<String> {
     views.of_node(node_cluster).of(kind).keys().cloned().collect()
 }
 
@@ -76,7 +76,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(dialect: Dialect, node_cluster: &'static str, views: &Views) -> Self {
+    fn new(dialect: Dialect, node_cluster: &'static str, views: &ScopedSnapshots) -> Self {
         let (held, asked) = (BTreeMap::new(), BTreeMap::new());
         let session = Session::new(dialect);
         let mut client = Self { session, dialect, held, asked, drains: false, node_cluster };
@@ -88,7 +88,7 @@ impl Client {
         client
     }
 
-    fn sees(&mut self, views: &Views) {
+    fn sees(&mut self, views: &ScopedSnapshots) {
         let mut due = self.session.snapshot(&views.of_node(self.node_cluster), NOW);
         due.extend(self.session.follow(views, NOW));
         self.take(due);
@@ -265,7 +265,7 @@ fn without_nodes_everything_goes_to_everybody() {
 fn a_change_in_one_scope_is_none_in_another() {
     let listeners: [(&str, &[&str]); 3] = [("left", &["a"]), ("right", &["b"]), ("public", &[])];
     let canaries = |rev| [("shop", &["left"][..], rev), ("pay", &["right"][..], 1), ("open", &["public"][..], 1)];
-    let (store, mut renderer) = (Store::default(), Renderer::default());
+    let (store, mut renderer) = (Publisher::default(), Renderer::default());
     let mut publish = |model: &Model| {
         store.publish(renderer.render(model));
         store.watch().borrow().clone().expect("it is published")

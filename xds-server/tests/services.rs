@@ -19,16 +19,16 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use wingbeat_core::id::{ClusterName, Rev};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
-use wingbeat_xds_server::client_event::News;
+use wingbeat_xds_server::client_event::ClientEvent;
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
 use wingbeat_xds_server::model::{Cluster, FILTER, Listener, Model, Split, VirtualHost};
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::publisher::Publisher;
 use wingbeat_xds_server::render::render;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{self, Cause, Intake, Peer, Security};
 use wingbeat_xds_server::session::MAX_NAMES;
-use wingbeat_xds_server::store::Store;
 
 /// Has nothing to say, and counts the requests of streams that asked too much.
 #[derive(Default)]
@@ -37,11 +37,11 @@ struct Mute {
 }
 
 impl Intake for Mute {
-    async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, NotTaken> {
-        Err(NotTaken::Busy)
+    async fn report(&self, _peer: Peer, _request: ReportRequest) -> Result<ReportResponse, ReportRefusal> {
+        Err(ReportRefusal::Busy)
     }
 
-    fn news(&self, _news: News) {}
+    fn news(&self, _news: ClientEvent) {}
 
     fn refused(&self, cause: Cause) {
         if cause == Cause::Rate {
@@ -84,7 +84,7 @@ fn model() -> Model {
     }
 }
 
-async fn serve(store: &Store, intake: &Arc<Mute>) -> SocketAddr {
+async fn serve(store: &Publisher, intake: &Arc<Mute>) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     store.publish(render(&model()));
@@ -98,7 +98,7 @@ async fn connect_to(address: SocketAddr) -> Channel {
 }
 
 async fn connect() -> Channel {
-    connect_to(serve(&Store::default(), &Arc::default()).await).await
+    connect_to(serve(&Publisher::default(), &Arc::default()).await).await
 }
 
 fn name(kind: Kind) -> &'static str {
@@ -200,7 +200,7 @@ async fn a_client_that_asks_for_all_that_is_served_gets_it() {
         .iter()
         .map(|name| Arc::new(Cluster { name: ClusterName::new(name.as_str()), ..Cluster::clone(&cluster) }))
         .collect();
-    let store = Store::default();
+    let store = Publisher::default();
     let channel = connect_to(serve(&store, &Arc::default()).await).await;
     store.publish(render(&model));
     let kind = Kind::Endpoints;
@@ -227,7 +227,7 @@ async fn a_client_that_asks_for_all_that_is_served_gets_it() {
 #[expect(clippy::disallowed_methods, reason = "how often it may ask is a matter of real time")]
 async fn a_client_that_asks_at_full_rate_is_slowed_and_holds_no_other_one_up() {
     const NAMES: usize = 1_000;
-    let (store, intake, asked) = (Store::default(), Arc::<Mute>::default(), Arc::<AtomicUsize>::default());
+    let (store, intake, asked) = (Publisher::default(), Arc::<Mute>::default(), Arc::<AtomicUsize>::default());
     let address = serve(&store, &intake).await;
     let names = (0..NAMES).map(|number| format!("name-{number:015}")).collect();
     let request = DiscoveryRequest { resource_names: names, ..whole(Kind::Routes, Kind::Routes.type_url()) };

@@ -143,7 +143,7 @@ impl World {
 
     /// Returns what comes of another document in the place of this one, where it is only looked at.
     pub(crate) fn with(&self, document: Value) -> Outcome {
-        self.read(&document, Set::look)
+        self.read(&document, Set::lint)
     }
 
     /// Returns what comes of it where it is served.
@@ -160,7 +160,7 @@ impl World {
             own.map(|problem| (problem.field.clone(), problem.message.clone())).collect()
         };
         let (errors, warnings) = (of_it(&set.report.errors), of_it(&set.report.warnings));
-        Outcome { errors, warnings, setup: format!("{:?}", set.setup(None)) }
+        Outcome { errors, warnings, setup: format!("{:?}", set.desired_state(None)) }
     }
 }
 

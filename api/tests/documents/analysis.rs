@@ -36,14 +36,16 @@ fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
     let queries = |mode: &str| {
         let set = read(&with_server(mode));
         assert_eq!(set.report, Report::default());
-        let setup = set.setup(None);
+        let setup = set.desired_state(None);
         setup.canaries[&CanaryName::new("prod", "backend")].clone()
     };
     let backend = queries("guard");
     // Flagger's order: templates come last.
     assert_eq!(looked_at(&backend.plan), ["lag", "request-success-rate", "slow"]);
-    let [Measure::Prometheus(lag), Measure::Filters(_), Measure::Prometheus(slow)] = backend.measures.as_slice() else {
-        panic!("{:?}", backend.measures)
+    let [MetricProvider::Prometheus(lag), MetricProvider::Filters(_), MetricProvider::Prometheus(slow)] =
+        backend.metric_providers.as_slice()
+    else {
+        panic!("{:?}", backend.metric_providers)
     };
     let shown = |query: &Query| (query.origin, query.address.to_string(), query.query.clone(), query.range.min);
     assert_eq!(
@@ -52,7 +54,7 @@ fn metrics_of_others_are_asked_for_with_their_variables_filled_in() {
     );
     let expected = "histogram_quantile(0.99, sum(rate(seconds_bucket{ns='prod', reporter='source'}[1m30s])) by (le))";
     assert_eq!(shown(slow), (Origin::Template, "http://127.0.0.1:9090/prom/".into(), expected.into(), None));
-    assert!(!format!("{:?}", backend.measures).contains("hush"), "headers may be secret");
+    assert!(!format!("{:?}", backend.metric_providers).contains("hush"), "headers may be secret");
     // Where evidence decides, the judge has the filters' metrics, and only the others are asked for.
     let backend = queries("sequential");
     assert_eq!(looked_at(&backend.plan), ["lag", "slow"]);
@@ -109,7 +111,7 @@ fn what_a_service_changes_is_read() {
         let set = read(&service(fields));
         assert_eq!(set.report.errors, [], "{fields}");
         let told: Vec<String> = set.report.warnings.iter().map(|warning| warning.message.clone()).collect();
-        (set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.http.clone(), told)
+        (set.desired_state(None).canaries[&CanaryName::new("prod", "backend")].service.http.clone(), told)
     };
     let replaced =
         |path: TextMatch, to: &str| PathRewrite { path, ignore_case: false, to: NewPath::Replaced(to.to_owned()) };
@@ -190,7 +192,7 @@ fn which_requests_are_health_checks_is_read() {
     let checks = |judge: &str| {
         let set = read(&with(judge));
         assert_eq!(set.report.errors, []);
-        set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.http.health_checks.clone()
+        set.desired_state(None).canaries[&CanaryName::new("prod", "backend")].service.http.health_checks.clone()
     };
     let usual = HealthChecks::default();
     assert_eq!(checks("{}"), usual);
@@ -256,8 +258,8 @@ fn what_a_service_matches_limits_a_rollout_by_weight_too() {
     let api = "match: [{uri: {prefix: /api}}]";
     let set = read(&service(api));
     assert_eq!(set.report.errors, []);
-    let canary = set.setup(None).canaries[&CanaryName::new("prod", "backend")].clone();
-    assert!(matches!(&canary.audience, Audience::Served(entries) if !entries.is_empty()), "{:?}", canary.audience);
+    let canary = set.desired_state(None).canaries[&CanaryName::new("prod", "backend")].clone();
+    assert!(matches!(&canary.audience, Targeting::Served(entries) if !entries.is_empty()), "{:?}", canary.audience);
     assert_eq!(canary.judge.comparison, Comparison::Randomised, "chance decides among those that match");
     let both = service(api).replace("stepWeight: 5}", "stepWeight: 5, affinity: {cookie: uid}}");
     assert!(errors(&both).contains("spec.service.match: does not go with affinity yet"), "{}", errors(&both));
@@ -303,7 +305,7 @@ fn slips_of_the_pen_are_told_and_what_is_right_is_taken() {
     assert!(found.contains("has nonsense, on which Envoy never retries, use some of 5xx, cancelled"), "{found}");
     let set = read(&service("timeout: 3.5s"));
     assert_eq!(set.report.errors, []);
-    let timeout = set.setup(None).canaries[&CanaryName::new("prod", "backend")].service.timeout;
+    let timeout = set.desired_state(None).canaries[&CanaryName::new("prod", "backend")].service.timeout;
     assert_eq!(timeout, Some(Span::from_millis(3_500)));
     let misplaced = BACKEND.replace("  analysis:", "  webhooks: []\n  hosts: [a]\n  analysis:");
     let found = errors(&misplaced);
@@ -332,7 +334,7 @@ fn aliases_and_merges_are_taken() {
         .replace("[\"127.0.0.1:9002\"]", "*endpoints");
     let set = read(&text);
     assert_eq!(set.report.errors, []);
-    let workload = set.setup(None).canaries[&CanaryName::new("prod", "backend")].workload.clone();
+    let workload = set.desired_state(None).canaries[&CanaryName::new("prod", "backend")].workload.clone();
     assert_eq!(workload.revisions[&Revision::new("1.4.1")], [("127.0.0.1".to_owned(), 9001)]);
 }
 

@@ -39,9 +39,9 @@ impl World {
         world
     }
 
-    fn see(&mut self, files: &[(&str, String)]) -> Taken {
+    fn see(&mut self, files: &[(&str, String)]) -> InForce {
         let texts = texts(files);
-        self.files.update(Seen { now: self.now, ..seen(&texts) })
+        self.files.update(Observation { now: self.now, ..seen(&texts) })
     }
 
     fn later(&mut self, span: Span) -> &mut Self {
@@ -51,8 +51,8 @@ impl World {
 }
 
 /// What is in force, in short: canaries with their hosts, and listeners.
-fn in_force(taken: &Taken) -> String {
-    let setup = taken.set.setup(None);
+fn in_force(taken: &InForce) -> String {
+    let setup = taken.set.desired_state(None);
     let canaries =
         setup.canaries.iter().map(|(name, managed)| format!("{}={}", name.name, managed.service.hosts.join("+")));
     let listeners = setup.listeners.iter().map(|listener| format!("{}:{}", listener.name, listener.port));
@@ -110,8 +110,9 @@ fn what_stays_away_is_removed() {
     let taken = world.see(&without);
     assert_eq!(in_force(&taken), "a=a.local b=b.local public:80");
     assert_eq!(told(&taken.missed).lines().count(), 1, "once a file: {:?}", taken.missed);
-    let revision =
-        |taken: &Taken| taken.set.setup(None).canaries[&CanaryName::new("default", "a")].workload.revision.clone();
+    let revision = |taken: &InForce| {
+        taken.set.desired_state(None).canaries[&CanaryName::new("default", "a")].workload.revision.clone()
+    };
     assert_eq!(revision(&taken), Revision::new("r2"), "other changes wait for nothing");
     let taken = world.later(GRACE).see(&without);
     assert_eq!((in_force(&taken).as_str(), taken.again), ("a=a.local public:80", None));
@@ -120,7 +121,7 @@ fn what_stays_away_is_removed() {
     // Or at once, if somebody says so.
     let mut world = World::new(&[a.clone(), b.clone()]);
     let left = texts(&[b]);
-    let taken = world.files.update(Seen { absence: Absence::Meant, ..seen(&left) });
+    let taken = world.files.update(Observation { absence: Removal::Confirmed, ..seen(&left) });
     assert_eq!((in_force(&taken).as_str(), taken.missed), ("b=b.local public:80", Vec::new()));
 }
 
@@ -130,7 +131,7 @@ fn a_document_in_another_file_is_not_missed() {
     let mut world = World::new(&two());
     let taken = world.see(&[b.clone(), ("z", a.1.clone())]);
     assert_eq!((in_force(&taken).as_str(), taken.missed), ("a=a.local b=b.local public:80", Vec::new()));
-    let setup = taken.set.setup(None);
+    let setup = taken.set.desired_state(None);
     assert_eq!(&*setup.files[&CanaryName::new("default", "a")], "z");
     // In two steps, and changed on the way.
     world.later(Span::from_secs(1)).see(std::slice::from_ref(&b));
@@ -217,7 +218,8 @@ fn who_was_there_first_is_right() {
             for _ in 0..2 {
                 let taken = world.see(&seen);
                 assert_eq!(in_force(&taken), "m=m.local third=third.local public:80", "{what} in {file}: {taken:?}");
-                let revision = &taken.set.setup(None).canaries[&CanaryName::new("default", "m")].workload.revision;
+                let revision =
+                    &taken.set.desired_state(None).canaries[&CanaryName::new("default", "m")].workload.revision;
                 assert_eq!(m.contains("revision: r2"), *revision == Revision::new("r2"), "its own changes are taken");
                 assert!(!taken.report.errors.is_empty());
                 for error in &taken.report.errors {
@@ -266,10 +268,10 @@ fn a_refusal_says_whose_state_it_rests_on() {
     let mut world = World::new(&two());
     let without = texts(&[("a", a.1.replace("r1: {endpoints: [\"127.0.0.1:1\"]}, ", "").replace("r1", "r2")), b]);
     let in_use = uses(&["r1", "r2"]);
-    let taken = world.files.update(Seen { in_use: &in_use, ..seen(&without) });
+    let taken = world.files.update(Observation { in_use: &in_use, ..seen(&without) });
     assert_eq!((taken.report.errors.len(), taken.rests_on), (1, [name.clone()].into()));
     let in_use = uses(&["r2"]);
-    let taken = world.files.update(Seen { in_use: &in_use, ..seen(&without) });
+    let taken = world.files.update(Observation { in_use: &in_use, ..seen(&without) });
     assert_eq!((taken.report.errors, taken.rests_on), (Vec::new(), BTreeSet::new()));
 }
 
@@ -360,7 +362,7 @@ fn a_list_is_its_items() {
             item(&all)
         ));
         assert_eq!((set.report.errors.as_slice(), set.left_out), (&[][..], 1), "{kind}");
-        assert_eq!((set.canaries().count(), set.setup(None).listeners.len()), (1, 1));
+        assert_eq!((set.canaries().count(), set.desired_state(None).listeners.len()), (1, 1));
     }
     let wrong =
         read(&format!("apiVersion: v1\nkind: List\nitems:\n{}\n", item(&all).replace("stepWeight", "stepWieght")));

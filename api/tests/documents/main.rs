@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use wingbeat_api::files::{Absence, Seen, Taken};
+use wingbeat_api::desired_state::{InUse, MetricProvider, Targeting};
+use wingbeat_api::files::{InForce, Observation, Removal};
 use wingbeat_api::query::{Origin, Query};
-use wingbeat_api::setup::{Audience, InUse, Measure};
 use wingbeat_api::{Files, Problem, Report, Set, yaml};
-use wingbeat_core::analysis::judge::{Comparison, OnOnePod};
+use wingbeat_core::analysis::judge::{Comparison, SinglePodPolicy};
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::rollout::{NoData, Pace, Plan};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
@@ -68,17 +68,17 @@ fn the_examples_are_right() {
     let set = Set::of(&BTreeMap::from(texts));
     assert_eq!(set.report.errors, []);
     assert_eq!(set.report.warnings, []);
-    let setup = set.setup(None);
+    let setup = set.desired_state(None);
     let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
     assert_eq!((backend.plan.positions(), backend.plan.pace()), (11, Pace::Evidence));
     assert_eq!(backend.workload.revision, Revision::new("1.4.0"));
     let frontend = &setup.canaries[&CanaryName::new("prod", "frontend")];
-    assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.measures.len()), (Pace::Checks, 2, 3));
+    assert_eq!((frontend.plan.pace(), frontend.hooks.len(), frontend.metric_providers.len()), (Pace::Checks, 2, 3));
     assert_eq!(frontend.alerts.len(), 1);
     assert_eq!(setup.listeners.len(), 3);
     let shop = &setup.canaries[&CanaryName::new("prod", "shop")];
     assert_eq!((shop.plan.iterations(), shop.judge.comparison), (Some(10), Comparison::Randomised));
-    assert!(matches!(&shop.audience, Audience::Rules { holdback, .. } if *holdback == BasisPoints::from_percent(10)));
+    assert!(matches!(&shop.audience, Targeting::Rules { holdback, .. } if *holdback == BasisPoints::from_percent(10)));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn what_a_metric_may_do_is_told_by_its_name() {
         judge: {noData: fail, onOnePod: rollback}";
     let set = read(&with(metrics));
     assert_eq!(set.report.errors, []);
-    let canary = &set.setup(None).canaries[&CanaryName::new("prod", "backend")];
+    let canary = &set.desired_state(None).canaries[&CanaryName::new("prod", "backend")];
     let judge = &canary.judge;
     assert!(judge.error_limit.is_some_and(|limit| (limit - 0.01).abs() < 1e-9));
     assert_eq!(judge.latency_limit, Some(Span::from_millis(500)));
@@ -98,7 +98,7 @@ fn what_a_metric_may_do_is_told_by_its_name() {
     let (judges, warns, reports) = (SignalMode::Judge, SignalMode::Warn, SignalMode::Report);
     assert_eq!(modes, [judges, warns, warns, reports, judges]);
     assert_eq!(judge.shares().of(Signal::LatencyLimit), None, "what only warns has no part of alpha");
-    assert_eq!((judge.on_one_pod, canary.plan.no_data()), (OnOnePod::Rollback, NoData::Fail));
+    assert_eq!((judge.on_one_pod, canary.plan.no_data()), (SinglePodPolicy::Rollback, NoData::Fail));
     insta::assert_snapshot!(errors(&with(
         "metrics: [{name: response-classes, mode: loud, thresholdRange: {min: 1}}, {name: error-rate}], \
          judge: {noData: maybe}"
@@ -115,8 +115,8 @@ fn who_gets_the_canary_is_told_in_one_way() {
     let with = |analysis: &str| BACKEND.replace("stepWeight: 5}", &format!("stepWeight: 5, {analysis}}}"));
     let set = read(&with("affinity: {cookie: uid}"));
     assert_eq!(set.report.errors, []);
-    let canary = &set.setup(None).canaries[&CanaryName::new("prod", "backend")];
-    assert!(matches!(&canary.audience, Audience::Users(Identity::Cookie(name)) if name == "uid"));
+    let canary = &set.desired_state(None).canaries[&CanaryName::new("prod", "backend")];
+    assert!(matches!(&canary.audience, Targeting::Users(Identity::Cookie(name)) if name == "uid"));
     assert_eq!(canary.judge.comparison, Comparison::Affinity, "the user is the unit");
     insta::assert_snapshot!(errors(&with("affinity: {cookie: uid, header: x-user}, holdback: 10%")), @"
     canary.yaml:22:82: spec.analysis.affinity: has to name one cookie or one header, like {cookie: uid}
@@ -158,7 +158,7 @@ fn a_listener_may_have_an_access_log() {
     let log_of = |log: &str| {
         let set = read(&with(log));
         assert_eq!(set.report.errors, []);
-        set.setup(None).listeners[0].access_log.clone().unwrap()
+        set.desired_state(None).listeners[0].access_log.clone().unwrap()
     };
     assert_eq!(log_of("{path: /dev/stdout}"), AccessLog { path: "/dev/stdout".to_owned(), format: LogFormat::Default });
     assert_eq!(
@@ -323,7 +323,7 @@ fn flaggers_documents_can_be_looked_at() {
     let texts = |text: String| BTreeMap::from([("canary.yaml".to_owned(), text)]);
     let later = GUIDE.replace("v1alpha3", "v1beta1").replace("canaryAnalysis", "analysis");
     for text in [GUIDE.to_owned(), later] {
-        let set = Set::look(&texts(text.clone()));
+        let set = Set::lint(&texts(text.clone()));
         assert_eq!(set.report.errors, []);
         let warnings: Vec<String> = set.report.warnings.iter().map(ToString::to_string).collect();
         let warnings = warnings.join("\n");
@@ -333,11 +333,11 @@ fn flaggers_documents_can_be_looked_at() {
         }
         let (_, canary) = set.canaries().next().expect("one");
         assert_eq!((canary.plan.iterations(), canary.plan.pace()), (Some(10), Pace::Checks));
-        assert!(matches!(&canary.audience, Audience::Rules { rules, .. } if !rules.is_empty()));
+        assert!(matches!(&canary.audience, Targeting::Rules { rules, .. } if !rules.is_empty()));
         let served = errors(&text);
         assert!(served.contains("spec.service.listeners: is missing") && served.contains("use Workload"), "{served}");
     }
-    let wrong = Set::look(&texts(GUIDE.replace("threshold: 10", "threshold: -1").replace("\"*\"", "\"a b\"")));
+    let wrong = Set::lint(&texts(GUIDE.replace("threshold: 10", "threshold: -1").replace("\"*\"", "\"a b\"")));
     assert_eq!(wrong.report.errors.len(), 2, "{:?}", wrong.report.errors);
 }
 
@@ -363,7 +363,7 @@ fn a_file_that_clashes_with_another_one_holds_no_third_one_back() {
         ])
     };
     let of = |set: &Set, name: &str| {
-        let setup = set.setup(None);
+        let setup = set.desired_state(None);
         let managed = &setup.canaries[&CanaryName::new("default", name)];
         (managed.service.hosts.join(","), managed.workload.revision.to_string())
     };
@@ -401,7 +401,7 @@ fn a_listener_is_a_front_proxy_unless_it_says_otherwise() {
     let front = |more: &str| {
         let set = read(&BACKEND.replace("port: 10000}", &format!("port: 10000{more}}}")));
         assert_eq!(set.report.errors, []);
-        set.setup(None).listeners[0].front.clone()
+        set.desired_state(None).listeners[0].front.clone()
     };
     assert_eq!(front(""), Front::default());
     let other = Front {
@@ -427,7 +427,7 @@ fn a_service_may_have_a_traffic_policy() {
     let traffic = |policy: &str| {
         let set = read(&with(policy));
         assert_eq!(set.report.errors, []);
-        let setup = set.setup(None);
+        let setup = set.desired_state(None);
         setup.canaries[&CanaryName::new("prod", "backend")].service.traffic.clone()
     };
     assert_eq!(traffic("{}"), TrafficPolicy::default());
@@ -489,12 +489,12 @@ spec:
     assert_eq!(set.report.errors, []);
     let fields: Vec<&str> = set.report.warnings.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["spec.autoscalerRef", "spec.service.trafficPolicy.tls"]);
-    let setup = set.setup(None);
+    let setup = set.desired_state(None);
     let backend = &setup.canaries[&CanaryName::new("prod", "backend")];
     assert_eq!((backend.plan.pace(), backend.plan.threshold()), (Pace::Checks, 10));
-    let bounds = backend.measures.iter().map(|measure| match measure {
-        Measure::Filters(check) => (check.range.min, check.range.max),
-        Measure::Prometheus(query) => panic!("{query:?}"),
+    let bounds = backend.metric_providers.iter().map(|measure| match measure {
+        MetricProvider::Filters(check) => (check.range.min, check.range.max),
+        MetricProvider::Prometheus(query) => panic!("{query:?}"),
     });
     assert_eq!(bounds.collect::<Vec<_>>(), [(Some(99.0), None), (None, Some(500.0))]);
 }
@@ -510,7 +510,7 @@ fn a_revision_that_serves_is_not_removed() {
     assert_eq!(update_in_use(&mut files, &of(&text), &serving).1.errors, []);
     let (set, report) = update_in_use(&mut files, &of(&without), &serving);
     assert!(report.errors[0].message.contains("1.4.0 serves backend.prod"), "{report:?}");
-    assert_eq!(set.setup(None).canaries.len(), 1);
+    assert_eq!(set.desired_state(None).canaries.len(), 1);
 }
 
 /// A canary that becomes the primary stays; one under judgement goes with the change that ends its rollout (A11).
@@ -543,15 +543,15 @@ fn update_in_use(
     texts: &BTreeMap<String, String>,
     in_use: &BTreeMap<CanaryName, InUse>,
 ) -> (Set, Report) {
-    let Taken { set, report, .. } = files.update(Seen { in_use, ..seen(texts) });
+    let InForce { set, report, .. } = files.update(Observation { in_use, ..seen(texts) });
     (set, report)
 }
 
-fn seen(texts: &BTreeMap<String, String>) -> Seen<'_> {
+fn seen(texts: &BTreeMap<String, String>) -> Observation<'_> {
     static NOBODY: BTreeMap<CanaryName, InUse> = BTreeMap::new();
     static NOTHING: BTreeMap<String, String> = BTreeMap::new();
-    let (absence, now) = (Absence::Doubtful, Timestamp::EPOCH);
-    Seen { texts, in_use: &NOBODY, unresolved: &NOTHING, absence, now }
+    let (absence, now) = (Removal::Deferred, Timestamp::EPOCH);
+    Observation { texts, in_use: &NOBODY, unresolved: &NOTHING, absence, now }
 }
 
 #[test]
@@ -560,16 +560,16 @@ fn a_file_that_breaks_keeps_what_it_said_before() {
     let text =
         |backend: &str| BTreeMap::from([("a".to_owned(), backend.to_owned()), ("b".to_owned(), GATED.to_owned())]);
     let (set, report) = update(&mut files, &text(BACKEND));
-    assert_eq!((set.setup(None).canaries.len(), report.errors.len()), (2, 0));
+    assert_eq!((set.desired_state(None).canaries.len(), report.errors.len()), (2, 0));
     let (set, report) = update(&mut files, &text("kind: [\n"));
-    assert_eq!((set.setup(None).canaries.len(), report.errors.len()), (2, 1));
+    assert_eq!((set.desired_state(None).canaries.len(), report.errors.len()), (2, 1));
     // Right alone, wrong together with another file.
     let (set, report) = update(&mut files, &text(&BACKEND.replace("name: public", "name: elsewhere")));
-    assert_eq!(set.setup(None).canaries.len(), 2);
+    assert_eq!(set.desired_state(None).canaries.len(), 2);
     assert_eq!(report.errors[0].field, "spec.service.listeners[0]");
     let (set, report) = update(&mut files, &text(&BACKEND.replace("revision: \"1.4.0\"", "revision: \"1.4.1\"")));
     assert_eq!(report.errors, []);
-    let setup = set.setup(None);
+    let setup = set.desired_state(None);
     assert_eq!(setup.canaries[&CanaryName::new("prod", "backend")].workload.revision, Revision::new("1.4.1"));
 }
 
@@ -581,7 +581,7 @@ fn a_name_without_an_address_is_told_by_its_place() {
     assert_eq!(update(&mut files, &of(BACKEND)).1.errors, []);
     assert_eq!(Set::of(&named).host_names().into_iter().collect::<Vec<_>>(), ["nowhere.invalid"]);
     let unresolved = BTreeMap::from([("nowhere.invalid".to_owned(), "unknown".to_owned())]);
-    let Taken { set, report, .. } = files.update(Seen { unresolved: &unresolved, ..seen(&named) });
+    let InForce { set, report, .. } = files.update(Observation { unresolved: &unresolved, ..seen(&named) });
     assert_eq!(
         report.errors.first().map(ToString::to_string).unwrap_or_default(),
         "a:14:27: spec.revisions.1.4.1.endpoints[0]: nowhere.invalid does not resolve (unknown), use an address, or a \

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use wingbeat_api::setup::Audience;
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_benches::{print, quantile};
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::weight::BasisPoints;
@@ -219,9 +219,9 @@ async fn main() -> anyhow::Result<()> {
     };
     let service = Some(service().await?);
     let plain = |name: &str, audience| Test { primary: service, canary: service, ..Test::new(name, audience) };
-    let settled = Test { settled: true, ..plain("settled", Audience::Chance) };
-    let weighted = Test { weight: 5, ..plain("weighted", Audience::Chance) };
-    let matched = plain("matched", Audience::Rules { rules, holdback: BasisPoints::ZERO });
+    let settled = Test { settled: true, ..plain("settled", Targeting::Chance) };
+    let weighted = Test { weight: 5, ..plain("weighted", Targeting::Chance) };
+    let matched = plain("matched", Targeting::Rules { rules, holdback: BasisPoints::ZERO });
     // A host that is divided by rules costs every host that is judged a call: hence two Envoys.
     let by_weight = Lab::open(&[settled.clone(), weighted], ("weighted", probe("weighted").as_bytes())).await;
     let by_rules = Lab::open(&[settled, matched], ("matched", probe("matched").as_bytes())).await;

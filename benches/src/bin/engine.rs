@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Service, Targeting, Workload};
 use wingbeat_benches::{print, quantile};
 use wingbeat_control::immediate::Immediate;
 use wingbeat_control::store::memory::Memory;
@@ -23,8 +23,8 @@ use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
+use wingbeat_xds_server::publisher::Publisher;
 use wingbeat_xds_server::render::Renderer;
-use wingbeat_xds_server::store::Store;
 
 const CANARIES: usize = 10_000;
 const ROLLOUTS: usize = 1_000;
@@ -59,7 +59,7 @@ fn name(number: usize) -> CanaryName {
     CanaryName::new("prod", format!("canary-{number:05}"))
 }
 
-fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
+fn managed(number: usize, revision: &str) -> anyhow::Result<CanaryConfig> {
     let name = name(number);
     let plan = Plan::try_new(&PlanInput {
         name: Some(name.clone()),
@@ -70,7 +70,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
         ..PlanInput::default()
     });
     let endpoints = |port| vec![("127.0.0.1".to_owned(), port)];
-    Ok(Managed {
+    Ok(CanaryConfig {
         plan: plan.ok().context("a plan")?,
         judge: JudgeConfig::default(),
         workload: Workload {
@@ -86,15 +86,15 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<Managed> {
             http: HttpOptions::default(),
             traffic: TrafficPolicy::default(),
         },
-        audience: Audience::Chance,
+        audience: Targeting::Chance,
         hooks: Vec::new(),
-        measures: Vec::new(),
+        metric_providers: Vec::new(),
         alerts: Vec::new(),
     })
 }
 
 /// Returns a setup in which the first so many ask for the new revision.
-fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
+fn desired_state(canaries: usize, rolled_out: usize) -> anyhow::Result<DesiredState> {
     let canaries = (0..canaries).map(|number| {
         let revision = if number < rolled_out { "2" } else { "1" };
         Ok((name(number), managed(number, revision)?))
@@ -107,7 +107,11 @@ fn setup(canaries: usize, rolled_out: usize) -> anyhow::Result<Setup> {
         access_log: None,
         front: Front::default(),
     };
-    Ok(Setup { canaries: canaries.collect::<anyhow::Result<_>>()?, listeners: vec![listener], ..Setup::default() })
+    Ok(DesiredState {
+        canaries: canaries.collect::<anyhow::Result<_>>()?,
+        listeners: vec![listener],
+        ..DesiredState::default()
+    })
 }
 
 /// Returns the report of a worker that has reported so often before and has this policy. Latencies differ a little, as
@@ -162,12 +166,12 @@ fn main() -> anyhow::Result<()> {
     let mut now = Timestamp::from_millis(1_000_000_000);
     let mut setting_up = 0;
     cost(&mut setting_up, || -> anyhow::Result<()> {
-        engine.configure(setup(canaries, 0)?, now);
-        engine.configure(setup(canaries, rollouts)?, now);
+        engine.configure(desired_state(canaries, 0)?, now);
+        engine.configure(desired_state(canaries, rollouts)?, now);
         engine.tick(now);
         Ok(())
     })??;
-    let (snapshots, mut renderer) = (Store::default(), Renderer::default());
+    let (snapshots, mut renderer) = (Publisher::default(), Renderer::default());
     let mut policies = vec![0; rollouts];
     let mut revs = Vec::new();
     let (mut spent, mut reports, mut ticks, mut new_policies) = (Spent::default(), 0_u64, 0_u64, 0_u64);
@@ -196,13 +200,13 @@ fn main() -> anyhow::Result<()> {
         }
         cost(&mut spent.ticks, || engine.tick(now))?;
         ticks += 1;
-        let board = cost(&mut spent.shown, || Arc::new(engine.board(true, now)))?;
+        let board = cost(&mut spent.shown, || Arc::new(engine.status(true, now)))?;
         ensure!(board.canaries.len() == canaries, "all are shown");
         revs = board.canaries.values().take(rollouts).map(|canary| canary.rev).collect();
-        engine.told();
+        engine.take_events();
         engine.alerts();
     }
-    let board = engine.board(true, now);
+    let board = engine.status(true, now);
     let going_on = board.canaries.values().filter(|canary| canary.phase == "Progressing").count();
     ensure!(going_on == rollouts, "{going_on} rollouts go on");
     // What is between the word that ends a rollout and the routes that every Envoy is to have.

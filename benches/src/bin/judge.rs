@@ -9,7 +9,7 @@
 use anyhow::Context as _;
 use serde_json::json;
 use wingbeat_benches::{print, quantile};
-use wingbeat_core::analysis::judge::{Flowing, Judge, JudgeConfig};
+use wingbeat_core::analysis::judge::{Judge, JudgeConfig, Propagation};
 use wingbeat_core::analysis::window::{Batch, WINDOW, Windows};
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
 use wingbeat_core::outcome::Stratum;
@@ -75,10 +75,10 @@ impl Bench {
             let mut open = Windows::new();
             let end = now.plus(WINDOW);
             for (name, traffic) in names.iter().zip(&mut traffic) {
-                let seat = judge.seat(name, now);
+                let node_group = judge.node_group(name, now);
                 let arms = traffic.window(SHARE, end).judged;
-                open.add(&canary, seat, Arm::Primary, Stratum::Judged, &arms.primary, now);
-                open.add(&canary, seat, Arm::Canary, Stratum::Judged, &arms.canary, now);
+                open.add(&canary, node_group, Arm::Primary, Stratum::Judged, &arms.primary, now);
+                open.add(&canary, node_group, Arm::Canary, Stratum::Judged, &arms.canary, now);
             }
             windows.extend(open.close(end).into_iter().map(|(_, batch)| batch));
             now = end;
@@ -103,7 +103,7 @@ impl Bench {
                 for window in self.windows.iter().take(each) {
                     for judge in judges.iter_mut() {
                         judge.observe(window);
-                        reasons += judge.assess(window.end, &Flowing::Yes).verdict.reason().len();
+                        reasons += judge.assess(window.end, &Propagation::Effective).verdict.reason().len();
                         verdicts += 1;
                     }
                 }

@@ -97,8 +97,9 @@ async fn serve() -> anyhow::Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
         took.push(arrived().await?.saturating_sub(decided) as f64 / 1e3);
     }
-    let streams =
-        control.notes().count(|what| matches!(what, wingbeat_xds_server::client_event::Happened::Connected { .. }));
+    let streams = control
+        .notes()
+        .count(|what| matches!(what, wingbeat_xds_server::client_event::ClientEventKind::Connected { .. }));
     ensure!(streams == CLIENTS, "{streams} streams");
     let memory = memory()?;
     Ok(print(&json!({

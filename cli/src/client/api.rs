@@ -13,9 +13,9 @@ use wingbeat_controller::verb::Verb;
 use super::{Name, ServerArgs};
 
 /// A server that cannot be connected to within this time is not there.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A stream of events says every 15 s that it is still there. One that does not is given up.
-const SILENT: Duration = Duration::from_secs(45);
+const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A server.
 pub(super) struct Client {
@@ -56,7 +56,7 @@ impl Client {
     pub(super) fn new(args: &ServerArgs) -> anyhow::Result<Self> {
         let server = args.server.trim_end_matches('/');
         let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENT).build()?;
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT).build()?;
         let within = Some(args.request_timeout).filter(|within| !within.is_zero());
         Ok(Self { http, server, token: args.token.clone(), within })
     }

@@ -9,11 +9,11 @@ use super::api::{Client, Refused};
 use crate::output::complain;
 
 /// A server that went away is asked so soon, and later less often.
-const AGAIN: Duration = Duration::from_millis(250);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(250);
 /// And so often at least.
-const AGAIN_AT_LEAST: Duration = Duration::from_secs(5);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 /// Bytes of one event. A server sends no larger ones.
-const LONGEST: usize = 4 * 1024 * 1024;
+const MAX_LINE_LEN: usize = 4 * 1024 * 1024;
 
 /// Shows events as they come, until one cannot be shown. Where the server goes away, it is waited for: events go on after
 /// the last one that was shown.
@@ -71,8 +71,8 @@ impl Outage {
         if self.wait.is_none() {
             complain(&format!("wingbeat: the server went away and is waited for; {then}"))?;
         }
-        let wait = self.wait.unwrap_or(AGAIN);
-        self.wait = Some((wait * 2).min(AGAIN_AT_LEAST));
+        let wait = self.wait.unwrap_or(MAX_RECONNECT_DELAY);
+        self.wait = Some((wait * 2).min(MIN_RECONNECT_DELAY));
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -100,8 +100,8 @@ impl Reader {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.line(line.trim_ascii_end(), show)?;
         }
-        if self.buffer.len().saturating_add(self.data.len()) > LONGEST {
-            bail!("the server sends an event of more than {LONGEST} bytes: is it one of Wingbeat?");
+        if self.buffer.len().saturating_add(self.data.len()) > MAX_LINE_LEN {
+            bail!("the server sends an event of more than {MAX_LINE_LEN} bytes: is it one of Wingbeat?");
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use wingbeat_control::view::CanaryView;
 
 use super::api::{Client, lenient};
 use super::follow::Outage;
-use super::{LOOK_EVERY, Name, ServerArgs};
+use super::{Name, POLL_INTERVAL, ServerArgs};
 use crate::demo::duration;
-use crate::output::{Format, Outcome, complain, emit, say};
+use crate::output::{Format, Outcome, complain, emit, print_line};
 
 /// Which rollout, and how long it is waited for.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) async fn status(args: StatusArgs) -> anyhow::Result<Outcome> {
     let client = Client::new(&args.server)?;
     let mut rollout = Rollout { expected: args.revision.clone(), judged: None };
     let Some(timeout) = args.wait else {
-        let canary = look(&client, &args.name).await?;
+        let canary = lint(&client, &args.name).await?;
         let view = known(&canary)?;
         show(&args, &canary, &line(&view))?;
         return Ok(rollout.stands(&view).outcome());
@@ -64,10 +64,10 @@ pub(crate) async fn status(args: StatusArgs) -> anyhow::Result<Outcome> {
 
 async fn follow(client: &Client, args: &StatusArgs, mut rollout: Rollout) -> anyhow::Result<Outcome> {
     let (mut outage, mut shown) = (Outage::default(), String::new());
-    let mut tick = tokio::time::interval(LOOK_EVERY);
+    let mut tick = tokio::time::interval(POLL_INTERVAL);
     loop {
         tick.tick().await;
-        let canary = match look(client, &args.name).await {
+        let canary = match lint(client, &args.name).await {
             Ok(canary) => canary,
             Err(error) => {
                 outage.outlast(error, "its rollout may go on").await?;
@@ -88,7 +88,7 @@ async fn follow(client: &Client, args: &StatusArgs, mut rollout: Rollout) -> any
     }
 }
 
-async fn look(client: &Client, name: &Name) -> anyhow::Result<Value> {
+async fn lint(client: &Client, name: &Name) -> anyhow::Result<Value> {
     client.get(&format!("/api/v1/canaries/{}/{}", name.namespace, name.name)).await
 }
 
@@ -101,7 +101,7 @@ fn known(canary: &Value) -> anyhow::Result<CanaryView> {
 
 fn show(args: &StatusArgs, canary: &Value, line: &str) -> anyhow::Result<()> {
     match args.output {
-        Format::Text => say(line),
+        Format::Text => print_line(line),
         Format::Json | Format::Yaml => emit(args.output, canary),
     }
 }
@@ -137,7 +137,7 @@ impl Standing {
         match self {
             Self::Open => Outcome::NotInTime,
             Self::Promoted => Outcome::Done,
-            Self::NotPromoted => Outcome::NotSo,
+            Self::NotPromoted => Outcome::Unmet,
         }
     }
 }

@@ -72,7 +72,7 @@ impl<B: Backend> Screen<B> {
         let _unseen = shown.terminal.set_cursor_position((0, bottom));
         let _unseen = shown.terminal.show_cursor();
         drop(shown);
-        let _unseen = crate::output::say("");
+        let _unseen = crate::output::print_line("");
     }
 
     // A std mutex, never held across an await.

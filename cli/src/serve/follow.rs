@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use wingbeat_api::files::{Absence, Files, Part, Seen, Taken};
-use wingbeat_api::setup::{InUse, Setup};
+use wingbeat_api::desired_state::{DesiredState, InUse};
+use wingbeat_api::files::{Files, InForce, Observation, Part, Removal};
 use wingbeat_api::{Problem, Report, Set};
 use wingbeat_controller::handle::Handle;
 use wingbeat_core::id::CanaryName;
@@ -21,7 +21,7 @@ use crate::names;
 
 /// Where nobody tells when it changes (names without an address, files that cannot be read or watched), it is looked at
 /// again this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the files said so far.
 pub(super) struct Known {
@@ -83,11 +83,12 @@ impl Known {
         found: Found,
         in_use: &BTreeMap<CanaryName, InUse>,
         unresolved: BTreeMap<String, String>,
-        absence: Absence,
-    ) -> Taken {
+        absence: Removal,
+    ) -> InForce {
         let texts = self.present(&found);
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let seen = Seen { texts: &texts, in_use, unresolved: &unresolved, absence, now: Timestamp::from_nanos(now) };
+        let seen =
+            Observation { texts: &texts, in_use, unresolved: &unresolved, absence, now: Timestamp::from_nanos(now) };
         let mut taken = self.files.update(seen);
         self.hosts = taken.set.host_names();
         let of = |name: &CanaryName| Some((name.clone(), in_use.get(name)?.clone()));
@@ -103,10 +104,10 @@ impl Known {
     }
 
     /// Logs what came of it: what is wrong once, as long as the file is not changed.
-    fn log(&mut self, taken: &Taken, before: &BTreeMap<String, String>) {
+    fn log(&mut self, taken: &InForce, before: &BTreeMap<String, String>) {
         let is_changed = |file: &String| self.texts.get(file) != before.get(file);
         let is_new = |problem: &&Problem| !self.logged.contains(*problem) || is_changed(&problem.file);
-        let Taken { report, missed, removed, .. } = taken;
+        let InForce { report, missed, removed, .. } = taken;
         let mut refused = false;
         for problem in report.errors.iter().filter(is_new) {
             refused = true;
@@ -131,10 +132,10 @@ impl Known {
     }
 
     /// Returns what is to be managed.
-    pub(super) fn setup(&self, taken: &Taken, filter: &Arc<[u8]>) -> Setup {
+    pub(super) fn desired_state(&self, taken: &InForce, filter: &Arc<[u8]>) -> DesiredState {
         let errors = taken.report.errors.iter().chain(&taken.missed).cloned().collect();
         let refused_files = Report { errors, warnings: Vec::new() }.by_file();
-        Setup { refused_files, texts: self.files.parts(), ..taken.set.setup(Some(filter.clone())) }
+        DesiredState { refused_files, texts: self.files.parts(), ..taken.set.desired_state(Some(filter.clone())) }
     }
 
     /// Returns true if what can be read is no longer what it was.
@@ -162,7 +163,7 @@ pub(super) async fn follow(
     }
     let mut watch = Watch::start();
     let mut told = signal(SignalKind::hangup()).context("cannot take signals")?;
-    let mut absence = Absence::Doubtful;
+    let mut absence = Removal::Deferred;
     loop {
         let paths = paths.to_vec();
         // At first too: something may have changed since the files were read, and before they were watched.
@@ -173,26 +174,26 @@ pub(super) async fn follow(
         }
         let is_blind = followed == Followed::InPart || !found.unreadable.is_empty();
         let is_due = known.again.is_some_and(|again| again <= Instant::now());
-        let is_other = known.differs_from(&found) || is_due || absence == Absence::Meant;
+        let is_other = known.differs_from(&found) || is_due || absence == Removal::Confirmed;
         if is_other || !known.unresolved.is_empty() || rests_on_other(&known.rests_on, handle) {
             let unresolved = known.without_address(&found).await;
             if is_other || unresolved != known.unresolved || rests_on_other(&known.rests_on, handle) {
                 let taken = known.take(found, &in_use(handle), unresolved, absence);
-                handle.configure(known.setup(&taken, filter))?;
+                handle.configure(known.desired_state(&taken, filter))?;
             }
         }
-        absence = Absence::Doubtful;
+        absence = Removal::Deferred;
         let again = known.again.unwrap_or_else(Instant::now);
         tokio::select! {
             () = watch.changed() => {}
-            Some(()) = told.recv() => absence = Absence::Meant,
+            Some(()) = told.recv() => absence = Removal::Confirmed,
             () = tokio::time::sleep_until(again), if known.again.is_some() => {}
             is_running = other_in_use(&known.rests_on, handle), if !known.rests_on.is_empty() => {
                 if !is_running {
                     return Ok(());
                 }
             }
-            () = tokio::time::sleep(LOOK_AGAIN), if is_blind || !known.unresolved.is_empty() => {}
+            () = tokio::time::sleep(RESCAN_INTERVAL), if is_blind || !known.unresolved.is_empty() => {}
         }
     }
 }
@@ -209,7 +210,7 @@ async fn other_in_use(rests_on: &BTreeMap<CanaryName, InUse>, handle: &Handle) -
 }
 
 fn rests_on_other(rests_on: &BTreeMap<CanaryName, InUse>, handle: &Handle) -> bool {
-    let board = handle.board();
+    let board = handle.status();
     rests_on.iter().any(|(name, before)| {
         let canary = board.canaries.get(&(name.namespace.clone(), name.name.clone()));
         canary.is_some_and(|canary| canary.in_use != *before)
@@ -223,7 +224,7 @@ fn is_in(name: &str, path: &str) -> bool {
 
 /// The revisions that carry users now, or are about to.
 fn in_use(handle: &Handle) -> BTreeMap<CanaryName, InUse> {
-    let board = handle.board();
+    let board = handle.status();
     let canaries = board.canaries.values();
     canaries
         .map(|canary| (CanaryName::new(canary.namespace.clone(), canary.name.clone()), canary.in_use.clone()))

@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::files::{Places, is_of_documents};
 
 /// Editors write a file in several steps; what they leave behind is read once it has been quiet for so long, …
-const QUIET: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// … or, where it is never quiet, after so long.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Watches the folders that files and the links to them are in.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
 
 /// Returns when to read after the first and the latest of several changes.
 fn rest_after(first: Instant, latest: Instant) -> Instant {
-    (latest + QUIET).min(first + LONGEST_WAIT)
+    (latest + DEBOUNCE).min(first + MAX_DEBOUNCE)
 }
 
 /// Returns true if what is read may be different after this. That somebody reads is no change: we read.
@@ -170,10 +170,10 @@ mod tests {
         let first = Instant::now();
         let (mut latest, mut changes) = (first, 0);
         while latest < rest_after(first, latest) {
-            latest = (latest + QUIET / 10).min(rest_after(first, latest));
+            latest = (latest + DEBOUNCE / 10).min(rest_after(first, latest));
             changes += 1;
         }
-        assert_eq!((latest - first, changes), (LONGEST_WAIT, 100));
-        assert_eq!(rest_after(first, first) - first, QUIET);
+        assert_eq!((latest - first, changes), (MAX_DEBOUNCE, 100));
+        assert_eq!(rest_after(first, first) - first, DEBOUNCE);
     }
 }

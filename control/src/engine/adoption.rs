@@ -3,15 +3,15 @@
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Event, Phase, Severity, State};
 use wingbeat_core::time::Timestamp;
-use wingbeat_xds_server::client_event::{Happened, News};
+use wingbeat_xds_server::client_event::{ClientEvent, ClientEventKind};
 use wingbeat_xds_server::lineage::{Adoption, Lineage, Unadopted, Unmarked};
 use wingbeat_xds_server::version::Version;
 
+use crate::engine::canaries::Canaries;
 use crate::engine::canary::Canary;
 use crate::engine::commit::Purpose;
-use crate::engine::record::{OpenError, encode, entry, read};
-use crate::engine::roster::Roster;
-use crate::engine::{Engine, show};
+use crate::engine::persisted::{OpenError, encode, entry, read};
+use crate::engine::{Engine, status};
 use crate::store::{Entries, Write};
 
 /// Where the state's lineage is stored.
@@ -45,10 +45,10 @@ pub(super) const fn adoption_in(now: Adoption, next: &State) -> Adoption {
 }
 
 /// Returns the canaries of each listener that are not adopted.
-pub(super) fn unadopted(roster: &Roster) -> Unadopted {
+pub(super) fn unadopted(canaries: &Canaries) -> Unadopted {
     let mut unadopted = Unadopted::new();
-    for (name, canary) in roster.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
-        for listener in &canary.managed.service.listeners {
+    for (name, canary) in canaries.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
+        for listener in &canary.config.service.listeners {
             let host = format!("{}/{}", name.namespace, name.name);
             unadopted.entry(listener.clone()).or_default().insert(host, canary.adoption);
         }
@@ -68,7 +68,7 @@ impl Canary {
             Event::Revision(_) => !matches!(self.state.phase, Phase::Initializing),
             Event::Answer(..) => true,
             // Facts say that it is held.
-            Event::Tick(_) | Event::Command(_) | Event::RevSeen(_) => false,
+            Event::Tick(_) | Event::Command(_) | Event::RevObserved(_) => false,
         };
         moves && self.is_contested()
     }
@@ -82,9 +82,9 @@ impl Engine {
 
     /// Takes it that a proxy has routes of another state: those of canaries of which no rollout has ended here are not
     /// taken over before somebody says so.
-    pub(super) fn contest(&mut self, news: &News, now: Timestamp) {
-        let Happened::Foreign(hosts) = &news.what else { return };
-        if self.clients.is_voiceless(news.stream) {
+    pub(super) fn contest(&mut self, news: &ClientEvent, now: Timestamp) {
+        let ClientEventKind::Foreign(hosts) = &news.what else { return };
+        if self.clients.may_not_report(news.stream) {
             // It is held by itself, and may claim what it likes.
             tracing::warn!(node = news.node, "an Envoy that may not report came with routes of another state");
             return;
@@ -92,22 +92,22 @@ impl Engine {
         for host in hosts {
             let Some((namespace, name)) = host.split_once('/') else { continue };
             let name = CanaryName::new(namespace, name);
-            let Some(canary) = self.roster.get(&name).filter(|canary| canary.adoption == Adoption::Open) else {
+            let Some(canary) = self.canaries.get(&name).filter(|canary| canary.adoption == Adoption::Open) else {
                 continue;
             };
-            let text = format!("Envoy {} came with routes of another state. {}", news.node, show::unadopted(canary));
+            let text = format!("Envoy {} came with routes of another state. {}", news.node, status::unadopted(canary));
             self.change_adoption(&name, Adoption::Contested);
             // Where it cannot be stored, proxies that come with such routes say it again after a restart.
-            if let Some(Ok(entry)) = self.roster.get(&name).map(|canary| entry(&name, &canary.record())) {
+            if let Some(Ok(entry)) = self.canaries.get(&name).map(|canary| entry(&name, &canary.record())) {
                 self.commits.put(Purpose::Note, vec![entry]);
             }
-            self.say(&name, Severity::Warning, text, now);
+            self.emit(&name, Severity::Warning, text, now);
         }
     }
 
     fn change_adoption(&mut self, name: &CanaryName, adoption: Adoption) {
-        self.roster.change(name, |canary| canary.adoption = adoption);
+        self.canaries.change(name, |canary| canary.adoption = adoption);
         self.routes_changed = true;
-        self.touched(name);
+        self.mark_due(name);
     }
 }

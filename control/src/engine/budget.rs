@@ -1,6 +1,6 @@
 //! How often workers may report, so that all together keep to what one engine takes.
 //!
-//! Voices share the budget, not workers: one that invents workers makes its own reports rarer, and nobody else's. The shares
+//! Sources share the budget, not workers: one that invents workers makes its own reports rarer, and nobody else's. The shares
 //! are max-min fair: who wants less than an equal share gets what it wants, and what it leaves is shared by the others.
 
 use std::collections::BTreeMap;
@@ -16,46 +16,46 @@ pub(super) const IDLE_TICK_MS: (u64, u64) = (1_000, 60_000);
 /// Reports are counted in millionths: a worker that reports every `t` ms makes `PART / t` of them in a millisecond.
 const PART: u64 = 1_000_000;
 
-/// How many voices have so many workers each. Sizes that differ are few: a thousand of them would have half a million workers.
+/// How many sources have so many workers each. Sizes that differ are few: a thousand of them would have half a million workers.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     sizes: BTreeMap<u64, u64>,
 }
 
 impl Budget {
-    /// Notes that a voice has another number of workers than before.
+    /// Notes that a source has another number of workers than before.
     pub(super) fn change(&mut self, from: usize, to: usize) {
         let (from, to) = (size(from), size(to));
-        if let Some(voices) = self.sizes.get_mut(&from) {
-            *voices = voices.saturating_sub(1);
-            if *voices == 0 {
+        if let Some(sources) = self.sizes.get_mut(&from) {
+            *sources = sources.saturating_sub(1);
+            if *sources == 0 {
                 self.sizes.remove(&from);
             }
         }
         if to > 0 {
-            let voices = self.sizes.entry(to).or_default();
-            *voices = voices.saturating_add(1);
+            let sources = self.sizes.entry(to).or_default();
+            *sources = sources.saturating_add(1);
         }
     }
 
-    /// Returns the time between two reports of each worker of a voice that has so many, in milliseconds.
+    /// Returns the time between two reports of each worker of a source that has so many, in milliseconds.
     pub(super) fn tick_ms(&self, workers: usize, is_judging: bool) -> u64 {
         let workers = size(workers);
         let (least, most) = if is_judging { TICK_MS } else { IDLE_TICK_MS };
         let wants = |workers: u64| workers.saturating_mul(PART) / least;
         let mut rest = REPORTS_PER_SECOND.saturating_mul(PART) / 1_000;
-        let mut voices = self.sizes.values().fold(0, |sum: u64, voices| sum.saturating_add(*voices));
+        let mut sources = self.sizes.values().fold(0, |sum: u64, sources| sum.saturating_add(*sources));
         for (&each, &of_these) in &self.sizes {
-            if wants(each).saturating_mul(voices) > rest {
+            if wants(each).saturating_mul(sources) > rest {
                 break;
             }
             rest = rest.saturating_sub(wants(each).saturating_mul(of_these));
-            voices = voices.saturating_sub(of_these);
+            sources = sources.saturating_sub(of_these);
         }
-        if wants(workers).saturating_mul(voices) <= rest {
+        if wants(workers).saturating_mul(sources) <= rest {
             return least;
         }
-        workers.saturating_mul(PART).saturating_mul(voices).div_ceil(rest.max(1)).clamp(least, most)
+        workers.saturating_mul(PART).saturating_mul(sources).div_ceil(rest.max(1)).clamp(least, most)
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn who_invents_workers_slows_itself_down_only() {
         let budget = of(&[4_096, 2, 8]);
         assert_eq!([2, 8, 4_096].map(|workers| budget.tick_ms(workers, true)), [100, 100, 2_276]);
-        // As many voices as there is room for, beside each other.
+        // As many sources as there is room for, beside each other.
         let budget = of(&[[1_000; 60].as_slice(), &[4]].concat());
         assert_eq!([4, 1_000].map(|workers| budget.tick_ms(workers, true)), [129, 5_000]);
     }

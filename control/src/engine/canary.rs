@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use wingbeat_core::analysis::flow::Flow;
-use wingbeat_core::analysis::judge::{About, Assessment, Comparison, Flowing, Judge};
-use wingbeat_core::analysis::replay::{Line, Seen};
+use wingbeat_core::analysis::judge::{Assessment, Comparison, Judge, NoticeSubject, Propagation};
+use wingbeat_core::analysis::propagation::PropagationTracker;
+use wingbeat_core::analysis::replay::{Line, RecordedWindow};
 use wingbeat_core::analysis::sample_ratio::SampleRatios;
 use wingbeat_core::analysis::signal::SignalMode;
-use wingbeat_core::analysis::threshold::Looked;
+use wingbeat_core::analysis::threshold::CheckResult;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
-use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{
     Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question,
@@ -23,20 +23,20 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::version::Version;
 
-pub(super) use crate::engine::canary::former::Former;
+pub(super) use crate::engine::canary::former_nodes::FormerNodes;
 pub(super) use crate::engine::canary::node::Node;
-use wingbeat_api::setup::{Audience, Managed, Measure, cluster_name};
+use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting, cluster_name};
 
 use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::commit::{Proposed, WaitingCommands};
 use crate::engine::limits::Limits;
-use crate::engine::record::{Readable, Record};
-use crate::recording::Recorded;
+use crate::engine::persisted::{PersistedCanary, StoredFormat};
+use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
 use crate::terms::Terms;
 
-mod former;
-mod hearing;
+mod former_nodes;
+mod intake;
 mod node;
 mod recorded;
 mod uncounted;
@@ -44,7 +44,7 @@ mod uncounted;
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
 /// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
-const WORD_HOLDS: Span = Span::from_millis(500);
+const VERDICT_TTL: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
 const SETTLED: Span = Span::from_millis(500);
 /// Nodes that are noted of a canary. What more of them serve is not shown, and shows no abort.
@@ -59,9 +59,9 @@ const UNADOPTED: &str = "proxies have routes of another state";
 #[derive(Debug)]
 pub(super) struct Canary {
     /// What is in force.
-    pub(super) managed: Managed,
+    pub(super) config: CanaryConfig,
     /// What is written, and in force from the next rollout on.
-    written: Managed,
+    written: CanaryConfig,
     /// What the rollout keeps of what was written when it began.
     terms: Terms,
     /// Fields that were changed since, and wait for the next rollout.
@@ -79,20 +79,20 @@ pub(super) struct Canary {
     /// The next step, while it is being stored.
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
-    pub(super) rewritten: Option<Box<Managed>>,
+    pub(super) rewritten: Option<Box<CanaryConfig>>,
     /// Commands that came since, and are carried out once it is.
     pub(super) waiting_commands: WaitingCommands,
     /// What people were told of, and is not over.
-    noticed: BTreeSet<About>,
+    noticed: BTreeSet<NoticeSubject>,
     pub(super) assessed: Option<Assessment>,
     /// Judged traffic of the rollout, and of the last windows.
     pub(super) totals: Arms,
     pub(super) recent: VecDeque<Batch>,
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
-    pub(super) former: Former,
+    pub(super) former: FormerNodes,
     judge: Judge,
-    flow: Flow,
+    flow: PropagationTracker,
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
     history: VecDeque<(Timestamp, Counts)>,
@@ -101,13 +101,13 @@ pub(super) struct Canary {
     /// What others have measured in this rollout, by metric.
     pub(super) measured: BTreeMap<String, f64>,
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
-    asked: Option<(Timestamp, Flowing)>,
-    told: Told,
+    asked: Option<(Timestamp, Propagation)>,
+    told: JudgeInputs,
 }
 
 /// What the judge was told besides windows: who replays them has to tell it the same.
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct JudgeInputs {
     step_began: Option<Timestamp>,
     switched: bool,
     /// Its evidence is that of an earlier process.
@@ -116,14 +116,14 @@ struct Told {
 
 /// What is known of nodes besides what they count.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Heard<'a> {
+pub(super) struct FleetStatus<'a> {
     /// Those that do not know how hosts are divided.
     pub(super) unaware: &'a [NodeId],
     /// When the last one reported, if none does any more.
     pub(super) nothing_since: Option<Timestamp>,
 }
 
-impl Readable for Evidence {
+impl StoredFormat for Evidence {
     /// Evidence of the judge before cannot be turned into that of this one: a rollout in progress gathers it anew.
     const SINCE: u32 = 3;
 }
@@ -139,16 +139,16 @@ pub(super) struct Evidence {
 }
 
 impl Canary {
-    pub(super) fn new(managed: Managed, record: Record, now: Timestamp) -> Self {
-        let Record { state, commands, secret, first_rev, terms, adoption } = record;
-        let written = managed;
+    pub(super) fn new(config: CanaryConfig, record: PersistedCanary, now: Timestamp) -> Self {
+        let PersistedCanary { state, commands, secret, first_rev, terms, adoption } = record;
+        let written = config;
         // A record of a version before has none: then what is written is in force.
         let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
-        let (managed, waiting) = terms.amend(&written);
-        let judge = Judge::new(managed.judge.clone());
-        let flow = Flow::new(state.rev, now);
+        let (config, waiting) = terms.amend(&written);
+        let judge = Judge::new(config.judge.clone());
+        let flow = PropagationTracker::new(state.rev, now);
         let mut canary = Self {
-            managed,
+            config,
             written,
             terms,
             waiting,
@@ -167,7 +167,7 @@ impl Canary {
             recent: VecDeque::new(),
             limits: Limits::default(),
             nodes: BTreeMap::new(),
-            former: Former::default(),
+            former: FormerNodes::default(),
             judge,
             flow,
             ratios: None,
@@ -175,7 +175,7 @@ impl Canary {
             began: None,
             measured: BTreeMap::new(),
             asked: None,
-            told: Told::default(),
+            told: JudgeInputs::default(),
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -217,7 +217,7 @@ impl Canary {
 
     /// Returns true if nothing becomes of it by itself.
     pub(super) fn is_at_rest(&self) -> bool {
-        let wanted = &self.managed.workload.revision;
+        let wanted = &self.config.workload.revision;
         let settled = match &self.state.phase {
             Phase::Initialized { primary } | Phase::Succeeded { primary, .. } => primary == wanted,
             Phase::Failed { seen, .. } => seen == wanted,
@@ -238,7 +238,7 @@ impl Canary {
 
     /// Returns true while a question to somebody outside is open.
     pub(super) fn asks(&self) -> bool {
-        question(&self.managed.plan, &self.state).is_some()
+        question(&self.config.plan, &self.state).is_some()
     }
 
     /// Returns the clusters of primary and canary, while filters count them.
@@ -255,36 +255,36 @@ impl Canary {
             Arm::Primary => self.state.primary(),
             Arm::Canary => self.state.canary(),
         };
-        Some(cluster_name(&self.managed.plan, revision?))
+        Some(cluster_name(&self.config.plan, revision?))
     }
 
     /// Returns true while filters have to know whom they mark.
     pub(super) fn is_divided(&self) -> bool {
-        !matches!(self.managed.audience, Audience::Chance) && self.division().is_some()
+        !matches!(self.config.audience, Targeting::Chance) && self.division().is_some()
     }
 
     /// Returns how the host's requests find their arm, where not chance alone decides.
-    pub(super) fn division(&self) -> Option<Division> {
+    pub(super) fn division(&self) -> Option<Assignment> {
         let share = match self.routes() {
             Routes::Shared { share } if !matches!(share, Share::Mirrored(_)) => share,
             Routes::Shared { .. } | Routes::Nowhere | Routes::Settled(_) => return None,
         };
-        match &self.managed.audience {
-            Audience::Chance => None,
-            Audience::Rules { rules, holdback } => {
+        match &self.config.audience {
+            Targeting::Chance => None,
+            Targeting::Rules { rules, holdback } => {
                 // Before the canary has users, all who match stay with the primary and are counted by themselves.
                 let holdback = if self.has_users() { *holdback } else { BasisPoints::FULL };
-                Some(Division::Rules { rules: rules.clone(), token: self.arm_token(), holdback })
+                Some(Assignment::Rules { rules: rules.clone(), token: self.arm_token(), holdback })
             }
-            Audience::Served(entries) => {
+            Targeting::Served(entries) => {
                 let rules = Rules { served: Entries::default(), canary: entries.clone() };
                 // Those that match and are left to the primary are what is compared. At the full share it keeps the
                 // smallest part of them: else it would be compared by those that do not match.
-                let holdback = share.shown().complement().max(BasisPoints::SMALLEST);
-                Some(Division::Rules { rules, token: self.arm_token(), holdback })
+                let holdback = share.shown().complement().max(BasisPoints::MIN_NONZERO);
+                Some(Assignment::Rules { rules, token: self.arm_token(), holdback })
             }
-            Audience::Users(_) if share == Share::Everything => None,
-            Audience::Users(identity) => Some(Division::Users { identity: identity.clone(), key: self.key() }),
+            Targeting::Users(_) if share == Share::Everything => None,
+            Targeting::Users(identity) => Some(Assignment::Users { identity: identity.clone(), key: self.key() }),
         }
     }
 
@@ -295,7 +295,7 @@ impl Canary {
 
     /// Returns a number that every rollout has for itself.
     fn key(&self) -> u64 {
-        let name = self.managed.plan.name();
+        let name = self.config.plan.name();
         let text = format!("{}/{}/{}", name.namespace, name.name, self.state.rollout);
         Version::of([text.as_bytes()]).get()
     }
@@ -344,7 +344,7 @@ impl Canary {
     }
 
     fn begin_judging(&mut self) {
-        let mut config = self.managed.judge.clone();
+        let mut config = self.config.judge.clone();
         config.attempt = config.attempt.or_else(|| std::num::NonZeroU32::new(self.state.attempt()));
         self.judge = Judge::new(config);
         self.totals = Arms::default();
@@ -353,9 +353,9 @@ impl Canary {
         self.measured.clear();
         self.assessed = None;
         self.limits = Limits::default();
-        self.former = Former::default();
+        self.former = FormerNodes::default();
         self.nodes.values_mut().for_each(|node| node.uncounted = 0);
-        self.told = Told::default();
+        self.told = JudgeInputs::default();
     }
 
     fn begin_step(&mut self, now: Timestamp) {
@@ -369,7 +369,7 @@ impl Canary {
         }
         match share {
             // Users with very different activity make the requests of few a large share (P12).
-            Share::Weight(weight) if matches!(self.managed.audience, Audience::Chance) => {
+            Share::Weight(weight) if matches!(self.config.audience, Targeting::Chance) => {
                 self.ratios = Some(SampleRatios::new(weight));
             }
             Share::Everything => self.switched(),
@@ -382,9 +382,9 @@ impl Canary {
     /// Returns the canary's share of the requests that are compared. Those held back are among these: a canary that all
     /// others of them get has not everything.
     fn judged_weight(&self, share: Share) -> BasisPoints {
-        match &self.managed.audience {
-            Audience::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
-            Audience::Rules { .. } | Audience::Served(_) | Audience::Chance | Audience::Users(_) => share.shown(),
+        match &self.config.audience {
+            Targeting::Rules { holdback, .. } if share == Share::Matched => holdback.complement(),
+            Targeting::Rules { .. } | Targeting::Served(_) | Targeting::Chance | Targeting::Users(_) => share.shown(),
         }
     }
 
@@ -394,8 +394,8 @@ impl Canary {
     }
 
     /// Returns the latest window as the judge saw it, with what it was told before.
-    pub(super) fn seen(&self) -> Option<Recorded> {
-        let seen = Seen {
+    pub(super) fn judged_window(&self) -> Option<JudgedWindow> {
+        let seen = RecordedWindow {
             attempt: std::num::NonZeroU32::new(self.state.attempt()).unwrap_or(std::num::NonZeroU32::MIN),
             step_began: self.told.step_began,
             switched: self.told.switched,
@@ -405,8 +405,8 @@ impl Canary {
             Routes::Shared { share } => self.judged_weight(share),
             Routes::Nowhere | Routes::Settled(_) => BasisPoints::ZERO,
         };
-        Some(Recorded {
-            canary: self.managed.plan.name().clone(),
+        Some(JudgedWindow {
+            canary: self.config.plan.name().clone(),
             rollout: self.state.rollout,
             resumed: self.told.resumed,
             line: Line::recorded(weight, seen),
@@ -414,7 +414,7 @@ impl Canary {
     }
 
     /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
-    pub(super) fn facts(&mut self, now: Timestamp, heard: Heard<'_>) -> Facts {
+    pub(super) fn facts(&mut self, now: Timestamp, heard: FleetStatus<'_>) -> Facts {
         let primary = self.readiness(self.state.primary());
         let mut facts = Facts {
             // The revision that served can take everything back as long as it is there.
@@ -426,27 +426,27 @@ impl Canary {
         if !self.is_judged() {
             return facts;
         }
-        let flowing = self.flowing(now, heard);
-        let known = self.asked.as_ref().is_some_and(|(at, by)| now.since(*at) < WORD_HOLDS && *by == flowing);
+        let propagation = self.propagation(now, heard);
+        let known = self.asked.as_ref().is_some_and(|(at, by)| now.since(*at) < VERDICT_TTL && *by == propagation);
         let assessed = match self.assessed.take().filter(|_| known) {
             Some(assessed) => assessed,
             None => {
-                self.asked = Some((now, flowing.clone()));
-                let assessed = self.judge.assess(now, &flowing);
+                self.asked = Some((now, propagation.clone()));
+                let assessed = self.judge.assess(now, &propagation);
                 Assessment { verdict: self.uncounted().hold(assessed.verdict), ..assessed }
             }
         };
         // Before the canary has users there is nothing to judge; that the routes are in force is enough.
         let has_data = !self.has_users() || !matches!(assessed.verdict, Verdict::NoData(_));
         facts.uncounted = self.uncounted().may_hide_harm();
-        facts.flowing = flowing == Flowing::Yes && has_data && !facts.uncounted;
+        facts.propagation = propagation == Propagation::Effective && has_data && !facts.uncounted;
         facts.verdict = assessed.verdict.clone();
         facts.counted = self.judge.counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
         if self.is_contested() {
             // Nothing moves; what rolls back still does.
-            facts.flowing = false;
+            facts.propagation = false;
             facts.primary = Readiness::NotReady { reason: UNADOPTED.to_owned(), hopeless: false };
         }
         self.assessed = Some(assessed);
@@ -464,7 +464,7 @@ impl Canary {
 
     fn readiness(&self, revision: Option<&Revision>) -> Readiness {
         let Some(revision) = revision else { return Readiness::Ready };
-        let endpoints = self.managed.workload.revisions.get(revision);
+        let endpoints = self.config.workload.revisions.get(revision);
         if endpoints.is_some_and(|endpoints| !endpoints.is_empty()) {
             return Readiness::Ready;
         }
@@ -472,34 +472,34 @@ impl Canary {
     }
 
     /// Looks at the plan's metric in this place, over its interval up to now. Nothing if somebody else has to be asked.
-    pub(super) fn look(&self, place: usize, now: Timestamp) -> Option<Answer> {
-        let check = match self.managed.measures.get(place) {
-            Some(Measure::Filters(check)) => check,
-            Some(Measure::Prometheus(_)) => return None,
+    pub(super) fn evaluate(&self, place: usize, now: Timestamp) -> Option<Answer> {
+        let check = match self.config.metric_providers.get(place) {
+            Some(MetricProvider::Filters(check)) => check,
+            Some(MetricProvider::Prometheus(_)) => return None,
             None => return Some(Answer::Unknown(format!("Metric query failed for no usable metric in place {place}"))),
         };
         let mut counts = Counts::default();
         for (_, window) in self.history.iter().filter(|(end, _)| now.since(*end) < check.interval) {
             counts.merge(window);
         }
-        let plan = &self.managed.plan;
-        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().least_requests()) {
-            Looked::Passed => Answer::Passed,
-            Looked::Failed(text) => Answer::Failed(text),
-            Looked::NoValues(text) => Answer::Unknown(text),
-            Looked::TooFew(text) => Answer::TooFew(text),
+        let plan = &self.config.plan;
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().min_requests()) {
+            CheckResult::Passed => Answer::Passed,
+            CheckResult::Failed(text) => Answer::Failed(text),
+            CheckResult::NoValues(text) => Answer::Unknown(text),
+            CheckResult::TooFew(text) => Answer::TooFew(text),
         })
     }
 
     /// Returns what an answer comes to for the metric in this place, and what is told of it though it moves nothing.
-    pub(super) fn weigh(&self, place: usize, answer: Answer) -> (Answer, Option<String>) {
-        let (mode, answer) = match (self.managed.measures.get(place), answer) {
+    pub(super) fn with_metric_mode(&self, place: usize, answer: Answer) -> (Answer, Option<String>) {
+        let (mode, answer) = match (self.config.metric_providers.get(place), answer) {
             // What the filters counted of nothing moves nothing, whatever the metric may do.
-            (Some(Measure::Filters(check)), Answer::Unknown(text)) if check.mode != SignalMode::Judge => {
+            (Some(MetricProvider::Filters(check)), Answer::Unknown(text)) if check.mode != SignalMode::Judge => {
                 (check.mode, Answer::TooFew(text))
             }
-            (Some(Measure::Filters(check)), answer) => (check.mode, answer),
-            (Some(Measure::Prometheus(query)), answer) => (query.mode, answer),
+            (Some(MetricProvider::Filters(check)), answer) => (check.mode, answer),
+            (Some(MetricProvider::Prometheus(query)), answer) => (query.mode, answer),
             (None, answer) => (SignalMode::Judge, answer),
         };
         match (mode, answer) {
@@ -519,8 +519,8 @@ impl Canary {
     }
 
     /// Returns the evidence at which the judge decides, as a natural logarithm.
-    pub(super) fn decisive(&self) -> f64 {
-        self.judge.config().decisive()
+    pub(super) fn decision_threshold(&self) -> f64 {
+        self.judge.config().decision_threshold()
     }
 
     /// Returns what can roll it back by evidence, each with its share of α.
@@ -530,11 +530,11 @@ impl Canary {
 
     /// Returns what can roll it back besides, which no share of α covers.
     pub(super) fn outside_alpha(&self) -> Vec<String> {
-        let plan = &self.managed.plan;
+        let plan = &self.config.plan;
         let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
         let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
         let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let judges = |place: &usize| self.managed.measures.get(*place).is_some_and(Measure::judges);
+        let judges = |place: &usize| self.config.metric_providers.get(*place).is_some_and(MetricProvider::judges);
         let judged = plan.metrics().filter(|(place, _)| judges(place));
         hooks.chain(judged.map(|(_, metric)| format!("metric {}", metric.name))).collect()
     }
@@ -548,7 +548,7 @@ impl Canary {
     pub(super) fn comparison(&self) -> &'static str {
         match self.judge.config().comparison {
             Comparison::Randomised
-                if matches!(self.managed.audience, Audience::Rules { .. })
+                if matches!(self.config.audience, Targeting::Rules { .. })
                     && self.division().is_some_and(|division| division.holds_back()) =>
             {
                 "holdback"

@@ -2,35 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_api::setup::cluster_name;
+use wingbeat_api::desired_state::cluster_name;
 use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_xds_server::client_event::{Happened, Nack, News, PATIENCE};
+use wingbeat_xds_server::client_event::{CLUSTER_WAIT, ClientEvent, ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
 
 use crate::engine::canary::Canary;
-use crate::engine::policy::{Place, Voices};
+use crate::engine::policy::{PolicyScope, ReporterCounts};
 use crate::view::ClientsView;
 
 /// What a client says of a refusal is repeated up to this length.
-const LONGEST_ERROR: usize = 500;
+const MAX_ERROR_LEN: usize = 500;
 
 /// Named troubles that are remembered, over all clients; more are only counted and logged.
-const MOST_TROUBLES: usize = 10_000;
+const MAX_BLOCKERS: usize = 10_000;
 
 /// Without a client for so long, those whose rollouts wait for one are told. Envoys come back within seconds of a
 /// restart.
-const ALONE: Span = Span::from_secs(10);
+const NO_CLIENTS_AFTER: Span = Span::from_secs(10);
 
-/// Voices that are remembered to have reported. Later ones count once they are heard of by the judge.
-const MOST_VOICES: usize = 10_000;
+/// Sources that are remembered to have reported. Later ones count once they are heard of by the judge.
+const MAX_SOURCES: usize = 10_000;
 
 /// Values of `node.cluster` that are remembered of each.
-const MOST_CLUSTERS: usize = 16;
+const MAX_CLUSTERS: usize = 16;
 
 /// Events about refusals that one canary may have in an [`EVENT_PERIOD`]. Of more, its condition shows one: a client that
 /// leaves and comes back can refuse something else each time.
-const MOST_EVENTS: u32 = 10;
+const MAX_EVENTS: u32 = 10;
 /// From the first event that is counted until it starts from none again.
 const EVENT_PERIOD: Span = Span::from_secs(60);
 
@@ -48,7 +48,7 @@ impl EventLimit {
         events.retain(|(canary, _)| {
             let (_, count) = self.0.entry(canary.clone()).or_insert((now, 0));
             *count = count.saturating_add(1);
-            *count <= MOST_EVENTS
+            *count <= MAX_EVENTS
         });
     }
 }
@@ -57,26 +57,26 @@ impl EventLimit {
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     streams: BTreeMap<u64, Option<(NodeId, String)>>,
-    /// Whose voices take configuration and may report, with the number of their streams of each `node.cluster`.
-    voices: BTreeMap<NodeId, BTreeMap<String, u64>>,
-    /// Whose voices reported, and when they did last, by `node.cluster`.
+    /// Whose sources take configuration and may report, with the number of their streams of each `node.cluster`.
+    sources: BTreeMap<NodeId, BTreeMap<String, u64>>,
+    /// Whose sources reported, and when they did last, by `node.cluster`.
     reporters: BTreeMap<NodeId, BTreeMap<String, Timestamp>>,
     /// What was refused together by who cannot be told what of it is to blame.
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
-    troubles: BTreeMap<(Matter, String, u64), String>,
+    troubles: BTreeMap<(BlockerKind, String, u64), String>,
     event_limit: EventLimit,
     nacks: BTreeMap<Kind, u64>,
     /// Something became of an open trouble since it was asked last.
     changed: bool,
-    alone: Alone,
+    alone: ClientPresence,
     /// Who speaks something else than the port, and the mend; until somebody does better.
     mismatched: Option<String>,
 }
 
 /// What a trouble with something that has a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Matter {
+enum BlockerKind {
     /// A resource is refused; of routes, a host.
     Refused(Kind),
     /// A cluster is not asked for further, or not answered.
@@ -85,16 +85,16 @@ enum Matter {
 
 /// Whether there is a client at all.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Alone {
+enum ClientPresence {
     /// Nobody looked yet.
     #[default]
     Unknown,
     /// There is none, since this time.
-    Since(Timestamp),
+    AbsentSince(Timestamp),
     /// There is none, and that was told.
-    Told,
+    ReportedAbsent,
     /// There is one.
-    No,
+    Connected,
 }
 
 /// What a client refused, until it accepts something better.
@@ -107,14 +107,14 @@ struct Refusal {
 impl Clients {
     /// Takes news, and returns what is to be told of whom: of each canary and matter, the first trouble. What a client says
     /// that may not report is shown, and told nobody: it may say anything, and as often as it likes.
-    pub(super) fn heard(
+    pub(super) fn observe(
         &mut self,
-        news: &News,
+        news: &ClientEvent,
         canaries: &BTreeMap<CanaryName, Canary>,
         now: Timestamp,
     ) -> Vec<(CanaryName, String)> {
         let mut events = self.taken(news, canaries);
-        if self.is_voiceless(news.stream) {
+        if self.may_not_report(news.stream) {
             events.clear();
         }
         self.event_limit.apply(&mut events, now);
@@ -122,71 +122,72 @@ impl Clients {
     }
 
     /// Returns true for a stream of a client that may not report.
-    pub(super) fn is_voiceless(&self, stream: u64) -> bool {
+    pub(super) fn may_not_report(&self, stream: u64) -> bool {
         self.streams.get(&stream).is_some_and(Option::is_none)
     }
 
-    fn taken(&mut self, news: &News, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
+    fn taken(&mut self, news: &ClientEvent, canaries: &BTreeMap<CanaryName, Canary>) -> Vec<(CanaryName, String)> {
         match &news.what {
-            Happened::Connected { voice, node_cluster } => {
+            ClientEventKind::Connected { source, node_cluster } => {
                 self.changed |= self.streams.is_empty();
                 self.mismatched = None;
-                let voice = voice.as_ref().map(|voice| (NodeId::new(voice), node_cluster.clone()));
-                if let Some((voice, node_cluster)) = voice.clone() {
-                    let streams = self.voices.entry(voice).or_default().entry(node_cluster).or_default();
+                let source = source.as_ref().map(|source| (NodeId::new(source), node_cluster.clone()));
+                if let Some((source, node_cluster)) = source.clone() {
+                    let streams = self.sources.entry(source).or_default().entry(node_cluster).or_default();
                     *streams = streams.saturating_add(1);
                 }
-                self.streams.insert(news.stream, voice);
+                self.streams.insert(news.stream, source);
             }
-            Happened::Left => {
-                if let Some((voice, node_cluster)) = self.streams.remove(&news.stream).flatten()
-                    && let Some(clusters) = self.voices.get_mut(&voice)
+            ClientEventKind::Left => {
+                if let Some((source, node_cluster)) = self.streams.remove(&news.stream).flatten()
+                    && let Some(clusters) = self.sources.get_mut(&source)
                 {
                     clusters.entry(node_cluster).and_modify(|streams| *streams = streams.saturating_sub(1));
                     clusters.retain(|_, streams| *streams > 0);
                     if clusters.is_empty() {
-                        self.voices.remove(&voice);
+                        self.sources.remove(&source);
                     }
                 }
                 self.changed |= self.streams.is_empty();
                 self.keep(|(stream, _)| *stream != news.stream, |(_, _, stream)| *stream != news.stream);
             }
-            Happened::Settled(kind) => {
+            ClientEventKind::Settled(kind) => {
                 let settled = (news.stream, *kind);
-                let of_it = (Matter::Refused(*kind), news.stream);
+                let of_it = (BlockerKind::Refused(*kind), news.stream);
                 self.keep(|key| *key != settled, |(matter, _, stream)| of_it != (*matter, *stream));
             }
-            Happened::Refuses(kind, refused) => {
-                let of_it = (Matter::Refused(*kind), news.stream);
-                let still =
-                    |matter: Matter, name: &String, stream: u64| of_it != (matter, stream) || refused.contains(name);
+            ClientEventKind::Refuses(kind, refused) => {
+                let of_it = (BlockerKind::Refused(*kind), news.stream);
+                let still = |matter: BlockerKind, name: &String, stream: u64| {
+                    of_it != (matter, stream) || refused.contains(name)
+                };
                 self.keep(|_| true, |(matter, name, stream)| still(*matter, name, *stream));
             }
-            Happened::Mismatched(mend) => {
+            ClientEventKind::Mismatched(mend) => {
                 // Beside clients that can, it is logged and counted.
-                if self.is_alone() {
+                if self.has_no_clients() {
                     self.changed = true;
                     self.mismatched = Some(format!("{}: {mend}", news.node));
                 }
             }
             // It is the canaries' own, and outlasts the stream.
-            Happened::Foreign(_) => {}
-            Happened::Overdue(clusters) => return self.overdue(news, clusters, canaries),
-            Happened::Refused(nack) => return self.refused(news, nack, canaries),
+            ClientEventKind::Foreign(_) => {}
+            ClientEventKind::Overdue(clusters) => return self.overdue(news, clusters, canaries),
+            ClientEventKind::Refused(nack) => return self.refused(news, nack, canaries),
         }
         Vec::new()
     }
 
     /// Notes that somebody reported, for a node of this cluster.
-    pub(super) fn reported(&mut self, voice: &NodeId, node_cluster: &str, now: Timestamp) {
-        if let Some(clusters) = self.reporters.get_mut(voice) {
+    pub(super) fn reported(&mut self, source: &NodeId, node_cluster: &str, now: Timestamp) {
+        if let Some(clusters) = self.reporters.get_mut(source) {
             if let Some(last) = clusters.get_mut(node_cluster) {
                 *last = now;
-            } else if clusters.len() < MOST_CLUSTERS {
+            } else if clusters.len() < MAX_CLUSTERS {
                 clusters.insert(node_cluster.to_owned(), now);
             }
-        } else if self.reporters.len() < MOST_VOICES {
-            self.reporters.insert(voice.clone(), BTreeMap::from([(node_cluster.to_owned(), now)]));
+        } else if self.reporters.len() < MAX_SOURCES {
+            self.reporters.insert(source.clone(), BTreeMap::from([(node_cluster.to_owned(), now)]));
         }
     }
 
@@ -198,28 +199,29 @@ impl Clients {
         });
     }
 
-    /// Returns how many voices there are, by the places of their nodes: of those that take configuration, and of those that
+    /// Returns how many sources there are, by the places of their nodes: of those that take configuration, and of those that
     /// reported lately.
-    pub(super) fn voices(&self, place_of: impl Fn(&str) -> Place) -> Voices {
-        let connected = self.voices.iter().flat_map(|(voice, clusters)| clusters.keys().map(move |name| (voice, name)));
+    pub(super) fn sources(&self, place_of: impl Fn(&str) -> PolicyScope) -> ReporterCounts {
+        let connected =
+            self.sources.iter().flat_map(|(source, clusters)| clusters.keys().map(move |name| (source, name)));
         let reporting =
-            self.reporters.iter().flat_map(|(voice, clusters)| clusters.keys().map(move |name| (voice, name)));
-        let mut places: BTreeMap<&NodeId, BTreeSet<Place>> = BTreeMap::new();
-        for (voice, name) in connected.chain(reporting) {
-            places.entry(voice).or_default().insert(place_of(name));
+            self.reporters.iter().flat_map(|(source, clusters)| clusters.keys().map(move |name| (source, name)));
+        let mut places: BTreeMap<&NodeId, BTreeSet<PolicyScope>> = BTreeMap::new();
+        for (source, name) in connected.chain(reporting) {
+            places.entry(source).or_default().insert(place_of(name));
         }
-        let mut voices = Voices::default();
-        places.into_values().for_each(|places| *voices.0.entry(places).or_default() += 1);
-        voices
+        let mut sources = ReporterCounts::default();
+        places.into_values().for_each(|places| *sources.0.entry(places).or_default() += 1);
+        sources
     }
 
     fn refused(
         &mut self,
-        news: &News,
+        news: &ClientEvent,
         nack: &Nack,
         canaries: &BTreeMap<CanaryName, Canary>,
     ) -> Vec<(CanaryName, String)> {
-        let error: String = nack.error.chars().take(LONGEST_ERROR).collect();
+        let error: String = nack.error.chars().take(MAX_ERROR_LEN).collect();
         let text = |of: &str| {
             format!("Envoy {} refuses {}{of} and goes on with the last good ones: {error}", news.node, what(nack.kind))
         };
@@ -230,29 +232,29 @@ impl Clients {
         // Who can tell them apart knows what the others are.
         self.changed |= self.refusals.remove(&(news.stream, nack.kind)).is_some();
         let blame = |name: &String| {
-            self.trouble(Matter::Refused(nack.kind), name, news.stream, &text(&format!(" ({name})")), canaries)
+            self.trouble(BlockerKind::Refused(nack.kind), name, news.stream, &text(&format!(" ({name})")), canaries)
         };
         culprits.iter().flat_map(blame).collect()
     }
 
     fn overdue(
         &mut self,
-        news: &News,
+        news: &ClientEvent,
         clusters: &BTreeSet<String>,
         canaries: &BTreeMap<CanaryName, Canary>,
     ) -> Vec<(CanaryName, String)> {
-        let of_it = (Matter::Overdue, news.stream);
+        let of_it = (BlockerKind::Overdue, news.stream);
         self.keep(|_| true, |(matter, name, stream)| of_it != (*matter, *stream) || clusters.contains(name));
-        let known = |name: &&String| self.troubles.contains_key(&(Matter::Overdue, (*name).clone(), news.stream));
+        let known = |name: &&String| self.troubles.contains_key(&(BlockerKind::Overdue, (*name).clone(), news.stream));
         let fresh: Vec<&String> = clusters.iter().filter(|name| !known(name)).collect();
         let tell = |name: &String| {
             let text = format!(
-                "Envoy {} has not asked for the endpoints of cluster {name}, or not answered, for {PATIENCE:?}: its \
+                "Envoy {} has not asked for the endpoints of cluster {name}, or not answered, for {CLUSTER_WAIT:?}: its \
                  routes wait no longer",
                 news.node
             );
             tracing::warn!(node = news.node, cluster = name, "{text}");
-            self.trouble(Matter::Overdue, name, news.stream, &text, canaries)
+            self.trouble(BlockerKind::Overdue, name, news.stream, &text, canaries)
         };
         fresh.into_iter().flat_map(tell).collect()
     }
@@ -260,14 +262,14 @@ impl Clients {
     /// Notes a trouble with something that has a name. Returns whom it concerns, if it is the first of its kind.
     fn trouble(
         &mut self,
-        matter: Matter,
+        matter: BlockerKind,
         name: &str,
         stream: u64,
         text: &str,
         canaries: &BTreeMap<CanaryName, Canary>,
     ) -> Vec<(CanaryName, String)> {
         let known = self.of(matter, name).is_some();
-        if self.troubles.len() < MOST_TROUBLES {
+        if self.troubles.len() < MAX_BLOCKERS {
             self.troubles.insert((matter, name.to_owned(), stream), text.to_owned());
         }
         self.changed = true;
@@ -298,14 +300,18 @@ impl Clients {
     }
 
     /// Keeps these troubles and forgets the others.
-    fn keep(&mut self, refusals: impl Fn(&(u64, Kind)) -> bool, troubles: impl Fn(&(Matter, String, u64)) -> bool) {
+    fn keep(
+        &mut self,
+        refusals: impl Fn(&(u64, Kind)) -> bool,
+        troubles: impl Fn(&(BlockerKind, String, u64)) -> bool,
+    ) {
         let before = (self.refusals.len(), self.troubles.len());
         self.refusals.retain(|key, _| refusals(key));
         self.troubles.retain(|key, _| troubles(key));
         self.changed |= (self.refusals.len(), self.troubles.len()) != before;
     }
 
-    fn of(&self, matter: Matter, name: &str) -> Option<&str> {
+    fn of(&self, matter: BlockerKind, name: &str) -> Option<&str> {
         let mut of_it = self.troubles.range((matter, name.to_owned(), 0)..=(matter, name.to_owned(), u64::MAX));
         of_it.next().map(|(_, text)| text.as_str())
     }
@@ -316,7 +322,7 @@ impl Clients {
     }
 
     /// Returns what stands in the way of some client of what this canary needs.
-    pub(super) fn trouble_of(&self, canary: &Canary) -> Option<&str> {
+    pub(super) fn blocker_of(&self, canary: &Canary) -> Option<&str> {
         let concerned = self.refusals.iter().find(|((_, kind), refusal)| refusal.concerns(*kind, canary));
         if let Some((_, refusal)) = concerned {
             return Some(refusal.text.as_str());
@@ -326,43 +332,43 @@ impl Clients {
         }
         let clusters = clusters(canary);
         let of_clusters = clusters.iter().find_map(|cluster| {
-            [Matter::Refused(Kind::Cluster), Matter::Refused(Kind::Endpoints), Matter::Overdue]
+            [BlockerKind::Refused(Kind::Cluster), BlockerKind::Refused(Kind::Endpoints), BlockerKind::Overdue]
                 .into_iter()
                 .find_map(|matter| self.of(matter, cluster))
         });
-        let listeners = &canary.managed.service.listeners;
+        let listeners = &canary.config.service.listeners;
         let of_filter = || {
-            let mut rest = self.troubles.range((Matter::Refused(Kind::Extension), String::new(), 0)..);
-            let first = rest.next().filter(|((matter, ..), _)| *matter == Matter::Refused(Kind::Extension));
+            let mut rest = self.troubles.range((BlockerKind::Refused(Kind::Extension), String::new(), 0)..);
+            let first = rest.next().filter(|((matter, ..), _)| *matter == BlockerKind::Refused(Kind::Extension));
             first.map(|(_, text)| text.as_str())
         };
         of_clusters
-            .or_else(|| self.of(Matter::Refused(Kind::Routes), &host(canary)))
-            .or_else(|| listeners.iter().find_map(|name| self.of(Matter::Refused(Kind::Listener), name)))
+            .or_else(|| self.of(BlockerKind::Refused(Kind::Routes), &host(canary)))
+            .or_else(|| listeners.iter().find_map(|name| self.of(BlockerKind::Refused(Kind::Listener), name)))
             .or_else(of_filter)
     }
 
     /// Returns why no client takes configuration, as far as that is known.
-    pub(super) fn why_alone(&self) -> Option<&str> {
+    pub(super) fn why_no_clients(&self) -> Option<&str> {
         self.mismatched.as_deref()
     }
 
     /// Returns true if no client takes configuration.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(super) fn has_no_clients(&self) -> bool {
         self.streams.is_empty()
     }
 
     /// Returns true once there has been no client for long.
-    pub(super) fn has_become_alone(&mut self, now: Timestamp) -> bool {
+    pub(super) fn became_clientless(&mut self, now: Timestamp) -> bool {
         self.alone = match self.alone {
-            _ if !self.is_alone() => Alone::No,
-            Alone::Unknown | Alone::No => Alone::Since(now),
-            Alone::Since(since) if now.since(since) >= ALONE => {
-                self.alone = Alone::Told;
+            _ if !self.has_no_clients() => ClientPresence::Connected,
+            ClientPresence::Unknown | ClientPresence::Connected => ClientPresence::AbsentSince(now),
+            ClientPresence::AbsentSince(since) if now.since(since) >= NO_CLIENTS_AFTER => {
+                self.alone = ClientPresence::ReportedAbsent;
                 return true;
             }
-            Alone::Since(since) => Alone::Since(since),
-            Alone::Told => Alone::Told,
+            ClientPresence::AbsentSince(since) => ClientPresence::AbsentSince(since),
+            ClientPresence::ReportedAbsent => ClientPresence::ReportedAbsent,
         };
         false
     }
@@ -381,32 +387,32 @@ impl Refusal {
     fn concerns(&self, kind: Kind, canary: &Canary) -> bool {
         self.names.iter().any(|name| match kind {
             // Together, hosts cannot be told from each other.
-            Kind::Routes => canary.managed.service.listeners.contains(name),
+            Kind::Routes => canary.config.service.listeners.contains(name),
             Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Extension => {
-                concerns(Matter::Refused(kind), name, canary)
+                concerns(BlockerKind::Refused(kind), name, canary)
             }
         })
     }
 }
 
-fn concerns(matter: Matter, name: &str, canary: &Canary) -> bool {
+fn concerns(matter: BlockerKind, name: &str, canary: &Canary) -> bool {
     match matter {
-        Matter::Refused(Kind::Cluster | Kind::Endpoints) | Matter::Overdue => {
+        BlockerKind::Refused(Kind::Cluster | Kind::Endpoints) | BlockerKind::Overdue => {
             clusters(canary).iter().any(|cluster| cluster == name)
         }
-        Matter::Refused(Kind::Routes) => host(canary) == name,
-        Matter::Refused(Kind::Listener) => canary.managed.service.listeners.iter().any(|listener| listener == name),
-        Matter::Refused(Kind::Extension) => true,
+        BlockerKind::Refused(Kind::Routes) => host(canary) == name,
+        BlockerKind::Refused(Kind::Listener) => canary.config.service.listeners.iter().any(|listener| listener == name),
+        BlockerKind::Refused(Kind::Extension) => true,
     }
 }
 
 fn clusters(canary: &Canary) -> Vec<String> {
-    let managed = &canary.managed;
-    managed.workload.revisions.keys().map(|revision| cluster_name(&managed.plan, revision).to_string()).collect()
+    let config = &canary.config;
+    config.workload.revisions.keys().map(|revision| cluster_name(&config.plan, revision).to_string()).collect()
 }
 
 fn host(canary: &Canary) -> String {
-    let name = canary.managed.plan.name();
+    let name = canary.config.plan.name();
     format!("{}/{}", name.namespace, name.name)
 }
 

@@ -14,8 +14,8 @@ use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::{Command, Effect};
 use wingbeat_core::time::Timestamp;
 
-use crate::engine::dormant;
-use crate::engine::record::Record;
+use crate::engine::persisted::PersistedCanary;
+use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
@@ -51,7 +51,7 @@ pub enum Commanded {
 #[derive(Debug)]
 pub(super) struct Proposal {
     pub(super) canary: CanaryName,
-    pub(super) record: Record,
+    pub(super) record: PersistedCanary,
     pub(super) effects: Vec<Effect>,
     /// The command that led to it.
     pub(super) command: Option<CommandTicket>,
@@ -80,7 +80,7 @@ pub(super) struct Checkpointed {
     pub(super) ledger: u64,
     /// Keys that it deleted.
     pub(super) obsolete: Vec<String>,
-    pub(super) dormant: dormant::Writing,
+    pub(super) unconfigured: unconfigured::Writing,
     /// Windows up to this one are in the evidence.
     pub(super) recorded: u64,
 }

@@ -7,17 +7,17 @@ use wingbeat_core::id::NodeId;
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::budget::{Budget, IDLE_TICK_MS};
-use crate::engine::policy::{Divisions, Place, Unaware};
+use crate::engine::policy::{AssignmentVersion, OutdatedNodes, PolicyScope};
 
-/// Workers that are kept, over all voices. Beyond it the one that is silent longest is forgotten; it is back with its next
+/// Workers that are kept, over all sources. Beyond it the one that is silent longest is forgotten; it is back with its next
 /// report.
 const MAX_WORKERS: usize = 65_536;
 
-/// Workers that are kept of one voice. Beyond it, the voice gives up the one of its own that is silent longest.
-const MAX_WORKERS_OF_VOICE: usize = 4_096;
+/// Workers that are kept of one source. Beyond it, the source gives up the one of its own that is silent longest.
+const MAX_WORKERS_OF_SOURCE: usize = 4_096;
 
 /// While few workers report, each does at least this often: filters make the tick longer by up to an eighth, to keep apart.
-pub const FEW_REPORT_WITHIN: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
+pub const MAX_IDLE_REPORT_INTERVAL: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
 /// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
 /// so much more.
 const GRACE: Span = Span::from_secs(5);
@@ -25,42 +25,42 @@ const GRACE: Span = Span::from_secs(5);
 /// The workers that report.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    workers: BTreeMap<Identity, Worker>,
+    workers: BTreeMap<Identity, ReportingWorker>,
     /// When each is forgotten if it stays silent.
     order: BTreeSet<(Timestamp, Identity)>,
-    /// The same for the workers of each voice.
-    voices: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
+    /// The same for the workers of each source.
+    sources: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
     budget: Budget,
     /// Workers of each node.
     nodes: BTreeMap<NodeId, usize>,
 }
 
-/// A worker is known by its voice, too: a key that somebody else claims is another worker.
+/// A worker is known by its source, too: a key that somebody else claims is another worker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     key: WorkerKey,
-    voice: NodeId,
+    source: NodeId,
 }
 
 #[derive(Debug)]
-struct Worker {
+struct ReportingWorker {
     node: NodeId,
     last: Timestamp,
     /// When it is forgotten if it stays silent.
     until: Timestamp,
     /// Which policy is for it, and how it divides hosts.
-    knows: (Place, Divisions),
+    knows: (PolicyScope, AssignmentVersion),
 }
 
 impl Fleet {
     /// Notes a report. Returns the tick that its worker is granted, in milliseconds: if all keep to it, no more reports
-    /// come than one engine takes, and each voice has its share of them.
-    pub(super) fn heard(
+    /// come than one engine takes, and each source has its share of them.
+    pub(super) fn observe(
         &mut self,
-        voice: &NodeId,
+        source: &NodeId,
         key: WorkerKey,
         node: &NodeId,
-        knows: (Place, Divisions),
+        knows: (PolicyScope, AssignmentVersion),
         is_judging: bool,
         now: Timestamp,
     ) -> u32 {
@@ -70,19 +70,19 @@ impl Fleet {
         {
             self.forget(&gone);
         }
-        let identity = Identity { key, voice: voice.clone() };
+        let identity = Identity { key, source: source.clone() };
         if !self.forget(&identity) {
-            self.make_room(voice);
+            self.make_room(source);
         }
-        let others = self.voices.get(voice).map_or(0, BTreeSet::len);
+        let others = self.sources.get(source).map_or(0, BTreeSet::len);
         let workers = others.saturating_add(1);
         self.budget.change(others, workers);
         let tick = self.budget.tick_ms(workers, is_judging);
         let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
         *self.nodes.entry(node.clone()).or_default() += 1;
-        self.voices.entry(voice.clone()).or_default().insert((until, key));
+        self.sources.entry(source.clone()).or_default().insert((until, key));
         self.order.insert((until, identity.clone()));
-        self.workers.insert(identity, Worker { node: node.clone(), last: now, until, knows });
+        self.workers.insert(identity, ReportingWorker { node: node.clone(), last: now, until, knows });
         u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
@@ -107,26 +107,26 @@ impl Fleet {
     }
 
     /// Returns the nodes with a worker that divides hosts in another way than is `wanted` in its place.
-    pub(super) fn unaware(&self, wanted: impl Fn(&Place) -> Divisions) -> Unaware {
-        let mut unaware: BTreeMap<Place, BTreeSet<NodeId>> = BTreeMap::new();
-        for Worker { node, knows: (place, divisions), .. } in self.workers.values() {
-            if *place == Place::Unknown || *divisions != wanted(place) {
+    pub(super) fn unaware(&self, wanted: impl Fn(&PolicyScope) -> AssignmentVersion) -> OutdatedNodes {
+        let mut unaware: BTreeMap<PolicyScope, BTreeSet<NodeId>> = BTreeMap::new();
+        for ReportingWorker { node, knows: (place, divisions), .. } in self.workers.values() {
+            if *place == PolicyScope::Unknown || *divisions != wanted(place) {
                 unaware.entry(place.clone()).or_default().insert(node.clone());
             }
         }
-        Unaware(unaware)
+        OutdatedNodes(unaware)
     }
 
     /// Notes that nodes are served something else than before: of nobody it is known what, until it reports again.
     pub(super) fn misplaced(&mut self) {
-        self.workers.values_mut().for_each(|worker| worker.knows = (Place::Unknown, None));
+        self.workers.values_mut().for_each(|worker| worker.knows = (PolicyScope::Unknown, None));
     }
 
-    /// Makes room for one more worker of a voice: at its own cost where it has many.
-    fn make_room(&mut self, voice: &NodeId) {
-        let own = self.voices.get(voice).filter(|own| own.len() >= MAX_WORKERS_OF_VOICE).and_then(BTreeSet::first);
+    /// Makes room for one more worker of a source: at its own cost where it has many.
+    fn make_room(&mut self, source: &NodeId) {
+        let own = self.sources.get(source).filter(|own| own.len() >= MAX_WORKERS_OF_SOURCE).and_then(BTreeSet::first);
         let oldest = match own {
-            Some((_, key)) => Some(Identity { key: *key, voice: voice.clone() }),
+            Some((_, key)) => Some(Identity { key: *key, source: source.clone() }),
             None if self.workers.len() >= MAX_WORKERS => self.order.first().map(|(_, oldest)| oldest.clone()),
             None => None,
         };
@@ -139,12 +139,12 @@ impl Fleet {
     fn forget(&mut self, identity: &Identity) -> bool {
         let Some(worker) = self.workers.remove(identity) else { return false };
         self.order.remove(&(worker.until, identity.clone()));
-        if let Some(workers) = self.voices.get_mut(&identity.voice) {
+        if let Some(workers) = self.sources.get_mut(&identity.source) {
             let before = workers.len();
             workers.remove(&(worker.until, identity.key));
             self.budget.change(before, workers.len());
             if workers.is_empty() {
-                self.voices.remove(&identity.voice);
+                self.sources.remove(&identity.source);
             }
         }
         if let Some(left) = self.nodes.get_mut(&worker.node) {
@@ -172,19 +172,19 @@ mod tests {
     }
 
     /// A report of a worker whose node speaks for itself.
-    fn heard(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
+    fn observe(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
         let node = NodeId::new(node);
-        fleet.heard(&node, key(worker), &node, (Place::Others, None), is_judging, now)
+        fleet.observe(&node, key(worker), &node, (PolicyScope::Others, None), is_judging, now)
     }
 
-    fn unaware(fleet: &Fleet, wanted: Divisions) -> Vec<NodeId> {
+    fn unaware(fleet: &Fleet, wanted: AssignmentVersion) -> Vec<NodeId> {
         fleet.unaware(|_| wanted).0.into_values().flatten().collect()
     }
 
     /// Four workers a node. Returns the tick that the last one is granted, too.
     fn fleet(workers: u64, is_judging: bool, now: Timestamp) -> (Fleet, u32) {
         let mut fleet = Fleet::default();
-        let ticks = (0..workers).map(|worker| heard(&mut fleet, worker, &(worker / 4).to_string(), is_judging, now));
+        let ticks = (0..workers).map(|worker| observe(&mut fleet, worker, &(worker / 4).to_string(), is_judging, now));
         let tick = ticks.last().unwrap_or_default();
         (fleet, tick)
     }
@@ -208,7 +208,7 @@ mod tests {
     fn the_dead_slow_nobody_down() {
         let (mut fleet, tick) = fleet(8_000, true, at(0));
         assert_eq!(tick, 4_211);
-        let ticks: Vec<u32> = (1..20).map(|second| heard(&mut fleet, 9_000, "alive", true, at(second))).collect();
+        let ticks: Vec<u32> = (1..20).map(|second| observe(&mut fleet, 9_000, "alive", true, at(second))).collect();
         assert_eq!((ticks.last(), fleet.nodes(), fleet.workers.len()), (Some(&100), 1, 1));
     }
 
@@ -218,9 +218,9 @@ mod tests {
         let (mut fleet, _) = fleet(10_000, false, at(0));
         // By now each is granted the tick of all of them.
         for worker in 0..10_000 {
-            assert_eq!(heard(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_264);
+            assert_eq!(observe(&mut fleet, worker, &(worker / 4).to_string(), false, at(1)), 5_264);
         }
-        heard(&mut fleet, 0, "0", true, at(15));
+        observe(&mut fleet, 0, "0", true, at(15));
         assert_eq!(fleet.workers.len(), 10_000);
     }
 
@@ -228,19 +228,19 @@ mod tests {
     fn a_hundred_thousand_identities_leave_nothing_behind() {
         let mut fleet = Fleet::default();
         for worker in 0..100_000 {
-            heard(&mut fleet, worker, &worker.to_string(), false, at(worker / 10_000));
+            observe(&mut fleet, worker, &worker.to_string(), false, at(worker / 10_000));
         }
         assert_eq!(fleet.workers.len(), MAX_WORKERS);
         for second in 0..80 {
-            heard(&mut fleet, 7, "7", false, at(20 + second));
+            observe(&mut fleet, 7, "7", false, at(20 + second));
         }
-        assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.voices.len(), fleet.nodes.len()), (1, 1, 1, 1));
+        assert_eq!((fleet.workers.len(), fleet.order.len(), fleet.sources.len(), fleet.nodes.len()), (1, 1, 1, 1));
     }
 
     #[test]
     fn the_latest_report_of_each_node_is_known() {
         let (mut fleet, _) = fleet(8, true, at(0));
-        heard(&mut fleet, 1, "0", true, at(3));
+        observe(&mut fleet, 1, "0", true, at(3));
         let reports = fleet.reports().into_values().collect::<Vec<_>>();
         assert_eq!(reports, [at(3), at(0)]);
     }
@@ -250,15 +250,22 @@ mod tests {
         let (mut fleet, _) = fleet(8, true, at(0));
         let forger = NodeId::new("forger");
         for worker in 0..100_000 {
-            fleet.heard(&forger, key(worker), &NodeId::new(worker.to_string()), (Place::Others, None), true, at(1));
+            fleet.observe(
+                &forger,
+                key(worker),
+                &NodeId::new(worker.to_string()),
+                (PolicyScope::Others, None),
+                true,
+                at(1),
+            );
         }
         assert_eq!(
-            (fleet.workers.len(), fleet.voices[&forger].len()),
-            (8 + MAX_WORKERS_OF_VOICE, MAX_WORKERS_OF_VOICE)
+            (fleet.workers.len(), fleet.sources[&forger].len()),
+            (8 + MAX_WORKERS_OF_SOURCE, MAX_WORKERS_OF_SOURCE)
         );
-        assert_eq!(heard(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
+        assert_eq!(observe(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
         // A key of somebody else is another worker.
-        fleet.heard(&forger, key(0), &NodeId::new("0"), (Place::Others, Some(5)), true, at(1));
+        fleet.observe(&forger, key(0), &NodeId::new("0"), (PolicyScope::Others, Some(5)), true, at(1));
         assert!(unaware(&fleet, Some(5)).contains(&NodeId::new("0")));
     }
 
@@ -266,8 +273,9 @@ mod tests {
     fn who_divides_otherwise_is_named_while_it_reports() {
         let (mut fleet, _) = fleet(4, true, at(0));
         let knows = NodeId::new("knows");
-        let aware =
-            |fleet: &mut Fleet, second| fleet.heard(&knows, key(9), &knows, (Place::Others, Some(5)), true, at(second));
+        let aware = |fleet: &mut Fleet, second| {
+            fleet.observe(&knows, key(9), &knows, (PolicyScope::Others, Some(5)), true, at(second))
+        };
         aware(&mut fleet, 3);
         assert_eq!(unaware(&fleet, Some(5)), [NodeId::new("0")]);
         aware(&mut fleet, 6);

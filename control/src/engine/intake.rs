@@ -1,39 +1,44 @@
 //! What the filters report: taken into the ledger, and from there to the canary whose rollout counted it.
 
 use wingbeat_core::analysis::ledger::{Ledger, Refused, Report, Reported, Trust, Worker, WorkerKey};
-use wingbeat_core::analysis::window::{Ahead, Sender};
+use wingbeat_core::analysis::window::{EarlyReport, ReportSource};
 use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, WorkerId};
 use wingbeat_core::rollout::Event;
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use crate::engine::canary::Canary;
-use crate::engine::record::{OpenError, read_or_leave_aside};
-use crate::engine::{Engine, LEDGER_PREFIX, NODE_SILENT, OLD_LEDGER_KEY};
+use crate::engine::persisted::{OpenError, read_or_leave_aside};
+use crate::engine::{Engine, LEDGER_PREFIX, NODE_TIMEOUT, OLD_LEDGER_KEY};
 use crate::store::Entries;
 
 impl Engine {
     /// Takes a report of a filter, from a peer that may speak for its node. However many nodes a principal or a host says it
-    /// is, `voice` is one: the judge hears it once. The error says why the report was refused; then nothing of it counts.
-    pub fn report(&mut self, voice: &str, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
-        let voice = NodeId::new(voice);
+    /// is, `source` is one: the judge hears it once. The error says why the report was refused; then nothing of it counts.
+    pub fn report(
+        &mut self,
+        source: &str,
+        request: &ReportRequest,
+        now: Timestamp,
+    ) -> Result<ReportResponse, ReportRefusal> {
+        let source = NodeId::new(source);
         let node = NodeId::new(request.node_id.clone());
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
         // What is of no rollout in progress, or of one that the node is not served, is left out before anything is made of it.
         let ours = |report: &&ClusterReport| {
             let owner = self.owner(&report.cluster, Epoch::new(report.epoch));
-            let canary = owner.and_then(|(name, _)| self.roster.get(name));
+            let canary = owner.and_then(|(name, _)| self.canaries.get(name));
             canary.is_some_and(|canary| self.policies.reaches(&request.node_cluster, canary, now))
         };
         let entries = request.clusters.iter().filter(ours).map(reported);
         let entries: Result<Vec<Reported>, ReportError> = entries.collect();
-        let entries = entries.map_err(|error| NotTaken::Malformed(error.to_string()))?;
+        let entries = entries.map_err(|error| ReportRefusal::Malformed(error.to_string()))?;
         let foreign = request.clusters.len().saturating_sub(entries.len());
         self.foreign = self.foreign.saturating_add(u64::try_from(foreign).unwrap_or(u64::MAX));
         let report = Report {
-            source: voice.as_str(),
+            source: source.as_str(),
             node: &node,
             key,
             sequence: request.sequence,
@@ -46,28 +51,28 @@ impl Engine {
         // One that leaves out what is not held here shows nothing yet.
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
-        self.clients.reported(&voice, &request.node_cluster, now);
+        self.clients.reported(&source, &request.node_cluster, now);
         let divisions = self.policies.divisions_of(&request.node_cluster, request.policy_version);
         let knows = (self.policies.place_of(&request.node_cluster), divisions);
-        let tick = self.fleet.heard(&voice, key, &node, knows, self.roster.is_judging(), now);
-        let ahead = Ahead { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
+        let tick = self.fleet.observe(&source, key, &node, knows, self.canaries.is_judging(), now);
+        let ahead = EarlyReport { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);
         if ahead.is_none() {
             self.windows.caught_up(key.boot, key.worker, now);
         }
         for delta in ingested.deltas {
             let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
-            let Some(canary) = self.roster.measure(&name) else { continue };
-            let sender = Sender { seat: canary.seat(&voice, now), ahead };
+            let Some(canary) = self.canaries.measure(&name) else { continue };
+            let sender = ReportSource { node_group: canary.node_group(&source, now), ahead };
             self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
-            canary.saw(arm, &delta, &voice, Span::from_millis(u64::from(tick)), now);
+            canary.observe_delta(arm, &delta, &source, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) =
-                canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch, NODE_SILENT))
+                canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch, NODE_TIMEOUT))
             {
-                self.feed(&name, &Event::RevSeen(rev), now);
+                self.apply(&name, &Event::RevObserved(rev), now);
             }
         }
-        let policy = self.policies.news(&request.node_cluster, request.policy_version, request.automaton_format);
+        let policy = self.policies.update_for(&request.node_cluster, request.policy_version, request.automaton_format);
         Ok(ReportResponse {
             received: ingested.received,
             durable: ingested.durable,
@@ -79,8 +84,8 @@ impl Engine {
 
     /// Returns the canary whose cluster this is, if its rollout in progress is of this epoch.
     fn owner(&self, cluster: &str, epoch: Epoch) -> Option<&(CanaryName, Arm)> {
-        let owner = self.roster.owner(cluster)?;
-        let canary = self.roster.get(&owner.0)?;
+        let owner = self.canaries.owner(cluster)?;
+        let canary = self.canaries.get(&owner.0)?;
         (canary.epoch() == epoch).then_some(owner)
     }
 
@@ -97,7 +102,7 @@ impl Engine {
     /// Lets the ledger and the windows follow a canary from one rollout to the next. `before` is the epoch that was
     /// counted until now.
     pub(super) fn follow_epoch(&mut self, name: &CanaryName, before: Option<Epoch>) {
-        let now = self.roster.get(name).filter(|canary| canary.is_counted()).map(Canary::epoch);
+        let now = self.canaries.get(name).filter(|canary| canary.is_counted()).map(Canary::epoch);
         if before == now {
             return;
         }
@@ -114,15 +119,15 @@ impl Engine {
 
 /// Returns why a report is not taken that the ledger refuses: where there is no room for its sender, nothing is wrong with
 /// what it sent.
-fn not_taken(refused: &Refused) -> NotTaken {
+fn not_taken(refused: &Refused) -> ReportRefusal {
     match refused {
-        Refused::Full => NotTaken::Busy,
+        Refused::Full => ReportRefusal::Busy,
         Refused::Absurd { .. }
         | Refused::Backwards { .. }
         | Refused::Twice { .. }
         | Refused::TooManyEntries { .. }
         | Refused::TooManyPods { .. }
-        | Refused::OtherNode { .. } => NotTaken::Malformed(refused.to_string()),
+        | Refused::OtherNode { .. } => ReportRefusal::Malformed(refused.to_string()),
     }
 }
 

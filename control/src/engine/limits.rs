@@ -1,7 +1,7 @@
 //! From which age or length on the filters look closer at a request: it follows what the primary does.
 
 use serde::{Deserialize, Serialize};
-use wingbeat_core::analysis::window::{Batch, Seat};
+use wingbeat_core::analysis::window::{Batch, NodeGroup};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::histogram::Histogram;
 use wingbeat_core::time::Span;
@@ -16,7 +16,7 @@ const OVERDUE_BOUNDS: (Span, Span) = (Span::from_millis(250), Span::from_secs(30
 /// much: what is known of connections before there is a median.
 const SLOW_ABOVE: Span = Span::from_millis(5);
 
-/// Seats are dealt into so many groups. What holds for most groups is followed: one node that lies is in one of them, and
+/// Node groups are dealt into so many groups. What holds for most groups is followed: one node that lies is in one of them, and
 /// makes no limit, neither one that lets hangs go unseen nor one that takes every request for overdue (P24).
 const GROUPS: usize = 4;
 
@@ -24,7 +24,7 @@ const GROUPS: usize = 4;
 const QUORUM: usize = 3;
 
 /// Requests from which on a group knows the primary.
-const ENOUGH: u64 = 100;
+const MIN_PRIMARY_REQUESTS: u64 = 100;
 
 /// What is told to the filters of a canary's clusters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +49,11 @@ impl Default for Limits {
 impl Limits {
     /// Follows what a window adds to what is known of the primary.
     pub(super) fn follow(&mut self, batch: &Batch) {
-        if batch.by_seat.is_empty() {
-            self.take(batch.seat, &batch.judged.primary);
+        if batch.by_node_group.is_empty() {
+            self.take(batch.node_group, &batch.judged.primary);
         }
-        for (seat, arms) in &batch.by_seat {
-            self.take(*seat, &arms.primary);
+        for (node_group, arms) in &batch.by_node_group {
+            self.take(*node_group, &arms.primary);
         }
         let (p99, p50) = (self.micros(0.99), self.micros(0.5));
         if let Some(p99) = p99 {
@@ -70,9 +70,9 @@ impl Limits {
         }
     }
 
-    fn take(&mut self, seat: Seat, primary: &Counts) {
+    fn take(&mut self, node_group: NodeGroup, primary: &Counts) {
         self.primary.resize_with(GROUPS, Histogram::new);
-        if let Some(group) = self.primary.get_mut(usize::from(seat.0) % GROUPS) {
+        if let Some(group) = self.primary.get_mut(usize::from(node_group.0) % GROUPS) {
             group.merge(&primary.latency);
         }
     }
@@ -82,7 +82,7 @@ impl Limits {
     fn micros(&self, q: f64) -> Option<u64> {
         let high = |group: &Histogram| group.quantile(q).map(|(_, high)| high);
         let mut known: Vec<u64> =
-            self.primary.iter().filter(|group| group.count() >= ENOUGH).filter_map(high).collect();
+            self.primary.iter().filter(|group| group.count() >= MIN_PRIMARY_REQUESTS).filter_map(high).collect();
         if known.len() >= QUORUM {
             known.sort_unstable();
             return known.get(known.len() / 2).copied();
@@ -113,19 +113,19 @@ mod tests {
 
     use super::*;
 
-    /// A window in which every seat saw so many of the primary's requests, of this length.
-    fn window(seats: &[(u8, u64, u64)]) -> Batch {
+    /// A window in which every node group saw so many of the primary's requests, of this length.
+    fn window(node_groups: &[(u8, u64, u64)]) -> Batch {
         let mut batch = Batch::default();
-        for (seat, requests, micros) in seats {
+        for (node_group, requests, micros) in node_groups {
             let mut arms = Arms::default();
             arms.primary.latency.add(bin_of(*micros), *requests);
             batch.judged.merge(&arms);
-            batch.by_seat.insert(Seat(*seat), arms);
+            batch.by_node_group.insert(NodeGroup(*node_group), arms);
         }
         batch
     }
 
-    fn told(micros: u64) -> Limits {
+    fn take_events(micros: u64) -> Limits {
         let mut limits = Limits::default();
         limits.follow(&window(&[(0, 1, micros)]));
         limits
@@ -137,7 +137,7 @@ mod tests {
         limits.follow(&Batch::default());
         assert_eq!((limits.overdue, limits.slow), (OVERDUE_AT_FIRST, SLOW_ABOVE), "nothing is known");
         // Half a millisecond: a quarter more is nothing, 5 ms more are near enough to what is told already.
-        limits = told(500);
+        limits = take_events(500);
         assert_eq!((limits.overdue, limits.slow), (Span::from_millis(250), SLOW_ABOVE));
         limits.follow(&window(&[(0, 1_000, 100_000)]));
         assert!((125_000..128_000).contains(&limits.slow.as_micros()), "{limits:?}");
@@ -157,7 +157,7 @@ mod tests {
             for nodes in [3, 4, 9] {
                 let mut limits = Limits::default();
                 for _ in 0..10 {
-                    let honest = (1..nodes).map(|seat| (seat, 50, 100_000));
+                    let honest = (1..nodes).map(|node_group| (node_group, 50, 100_000));
                     let lie = [(0, 1 << 50, claimed)];
                     limits.follow(&window(&honest.chain(lie).collect::<Vec<_>>()));
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
-use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::time::Timestamp;
 use wingbeat_proto::convert::policy::write::{Automata, host};
@@ -18,7 +18,7 @@ use wingbeat_xds_server::version::Version;
 use crate::engine::canary::Canary;
 
 /// Earlier policies of a place whose divisions are remembered. A worker with an older one counts as one that knows nothing.
-const REMEMBERED: usize = 64;
+const MAX_REVISIONS: usize = 64;
 
 /// Hanging and abandoned requests of one client that count against a canary in 10 minutes, at each worker, where rules or
 /// users decide who gets it. Beyond it they count only while more of the client's connections hang than a browser opens.
@@ -29,27 +29,27 @@ const CLIENT_SHARE: u32 = 4;
 pub(super) struct Policies {
     scopes: Scopes,
     /// For nodes of each `node.cluster` that listeners name, or did until lately.
-    named: BTreeMap<Arc<str>, Edition>,
+    named: BTreeMap<Arc<str>, PolicyRevisions>,
     /// For all others.
-    others: Edition,
+    others: PolicyRevisions,
 }
 
 /// The policy of a place.
 #[derive(Debug, Default)]
-struct Edition {
+struct PolicyRevisions {
     current: Arc<Policy>,
     /// The same without divisions, for filters that cannot run our automata.
     plain: Arc<Policy>,
     /// Versions that were in force, each with the version of its divisions.
-    known: VecDeque<(u64, Divisions)>,
+    known: VecDeque<(u64, AssignmentVersion)>,
 }
 
 /// Names how all hosts of a place are divided. Equal ones are the same; nothing for a policy that is not known.
-pub(super) type Divisions = Option<u64>;
+pub(super) type AssignmentVersion = Option<u64>;
 
 /// Which policy is for a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum PolicyScope {
     /// Listeners are for other nodes than when it was heard of.
     #[default]
     Unknown,
@@ -61,11 +61,11 @@ pub(super) enum Place {
 
 /// Workers that do not know how hosts are divided that they may be served, by place.
 #[derive(Debug, Default)]
-pub(super) struct Unaware(pub(super) BTreeMap<Place, BTreeSet<NodeId>>);
+pub(super) struct OutdatedNodes(pub(super) BTreeMap<PolicyScope, BTreeSet<NodeId>>);
 
-/// How many voices speak for nodes of these places.
+/// How many sources speak for nodes of these places.
 #[derive(Debug, Default)]
-pub(super) struct Voices(pub(super) BTreeMap<BTreeSet<Place>, usize>);
+pub(super) struct ReporterCounts(pub(super) BTreeMap<BTreeSet<PolicyScope>, usize>);
 
 impl Policies {
     /// Takes new listeners. Returns true if some nodes are served something else.
@@ -85,7 +85,7 @@ impl Policies {
         let mut made = BTreeMap::new();
         let mut policy_of = |serves: &dyn Fn(&Canary) -> bool| -> Arc<Policy> {
             let served: Vec<&Canary> = counted.iter().copied().filter(|canary| serves(canary)).collect();
-            let whose: Vec<&CanaryName> = served.iter().map(|canary| canary.managed.plan.name()).collect();
+            let whose: Vec<&CanaryName> = served.iter().map(|canary| canary.config.plan.name()).collect();
             made.entry(whose).or_insert_with(|| Arc::new(policy(&served))).clone()
         };
         for name in names {
@@ -107,81 +107,81 @@ impl Policies {
 
     /// Returns the policy for a filter of this `node.cluster` that has `version` and runs automata of `format`, if it is
     /// another one.
-    pub(super) fn news(&self, node_cluster: &str, version: u64, format: u32) -> Option<Policy> {
+    pub(super) fn update_for(&self, node_cluster: &str, version: u64, format: u32) -> Option<Policy> {
         let edition = self.edition(node_cluster);
         let right = if format == AUTOMATON_FORMAT { &edition.current } else { &edition.plain };
         (right.version != version).then(|| Policy::clone(right))
     }
 
     /// Returns where nodes of this `node.cluster` belong.
-    pub(super) fn place_of(&self, node_cluster: &str) -> Place {
+    pub(super) fn place_of(&self, node_cluster: &str) -> PolicyScope {
         let named = self.named.get_key_value(node_cluster);
-        named.map_or(Place::Others, |(name, _)| Place::Named(name.clone()))
+        named.map_or(PolicyScope::Others, |(name, _)| PolicyScope::Named(name.clone()))
     }
 
     /// Returns how a worker of this `node.cluster` divides hosts with the policy of this version.
-    pub(super) fn divisions_of(&self, node_cluster: &str, version: u64) -> Divisions {
+    pub(super) fn divisions_of(&self, node_cluster: &str, version: u64) -> AssignmentVersion {
         self.edition(node_cluster).divisions_of(version)
     }
 
     /// Returns how hosts are to be divided in a place.
-    pub(super) fn divisions(&self, place: &Place) -> Divisions {
+    pub(super) fn divisions(&self, place: &PolicyScope) -> AssignmentVersion {
         match place {
-            Place::Unknown => None,
-            Place::Others => self.others.divisions(),
-            Place::Named(name) => self.edition(name).divisions(),
+            PolicyScope::Unknown => None,
+            PolicyScope::Others => self.others.divisions(),
+            PolicyScope::Named(name) => self.edition(name).divisions(),
         }
     }
 
     /// Returns the nodes that are served a canary, or may be, and do not know how its hosts are divided.
-    pub(super) fn unaware(&self, of: &Unaware, canary: &Canary) -> Vec<NodeId> {
+    pub(super) fn unaware(&self, of: &OutdatedNodes, canary: &Canary) -> Vec<NodeId> {
         let nodes = of.0.iter().filter(|(place, _)| self.may_serve(place, canary)).flat_map(|(_, nodes)| nodes);
         nodes.cloned().collect::<BTreeSet<NodeId>>().into_iter().collect()
     }
 
-    /// Returns how many of these voices speak for nodes that are served a canary.
-    pub(super) fn voices(&self, of: &Voices, canary: &Canary) -> usize {
+    /// Returns how many of these sources speak for nodes that are served a canary.
+    pub(super) fn sources(&self, of: &ReporterCounts, canary: &Canary) -> usize {
         let served = of.0.iter().filter(|(places, _)| places.iter().any(|place| self.may_serve(place, canary)));
         served.map(|(_, count)| count).sum()
     }
 
-    fn may_serve(&self, place: &Place, canary: &Canary) -> bool {
+    fn may_serve(&self, place: &PolicyScope, canary: &Canary) -> bool {
         match place {
-            Place::Unknown => true,
-            Place::Others => serves(self.scopes.others(), canary),
-            Place::Named(name) => serves(self.scopes.of_node(name), canary),
+            PolicyScope::Unknown => true,
+            PolicyScope::Others => serves(self.scopes.others(), canary),
+            PolicyScope::Named(name) => serves(self.scopes.of_node(name), canary),
         }
     }
 
-    fn edition(&self, node_cluster: &str) -> &Edition {
+    fn edition(&self, node_cluster: &str) -> &PolicyRevisions {
         self.named.get(node_cluster).unwrap_or(&self.others)
     }
 }
 
 fn serves(scope: &Scope, canary: &Canary) -> bool {
-    scope.serves(&canary.managed.service.listeners)
+    scope.serves(&canary.config.service.listeners)
 }
 
-impl Edition {
+impl PolicyRevisions {
     /// Makes a policy the one in force.
     fn replace(&mut self, policy: Arc<Policy>) {
         if policy.version == self.current.version {
             return;
         }
         self.known.push_back((policy.version, Some(divisions(&policy))));
-        while self.known.len() > REMEMBERED {
+        while self.known.len() > MAX_REVISIONS {
             self.known.pop_front();
         }
         self.plain = Arc::new(versioned(Policy { hosts: Vec::new(), automata: Vec::new(), ..Policy::clone(&policy) }));
         self.current = policy;
     }
 
-    fn divisions_of(&self, version: u64) -> Divisions {
+    fn divisions_of(&self, version: u64) -> AssignmentVersion {
         let known = self.known.iter().rev().find(|(known, _)| *known == version);
         known.and_then(|(_, divisions)| *divisions)
     }
 
-    fn divisions(&self) -> Divisions {
+    fn divisions(&self) -> AssignmentVersion {
         self.divisions_of(self.current.version)
     }
 }
@@ -190,18 +190,18 @@ impl Edition {
 fn policy(canaries: &[&Canary]) -> Policy {
     let mut policy = Policy::default();
     let mut automata = Automata::default();
-    let workload = |of: &Canary| (of.managed.plan.name().namespace.clone(), of.managed.plan.target().to_owned());
+    let workload = |of: &Canary| (of.config.plan.name().namespace.clone(), of.config.plan.target().to_owned());
     let mut hosts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let judged = || canaries.iter().filter(|canary| canary.is_counted());
     judged().for_each(|canary| *hosts.entry(workload(canary)).or_default() += 1);
     for canary in judged() {
-        let name = canary.managed.plan.name();
+        let name = canary.config.plan.name();
         let virtual_host = format!("{}/{}", name.namespace, name.name);
         let division = canary.division();
         // Each name that a filter has to look up costs it a call per request. Where a cluster serves one host only and
         // all of its requests are compared, none is needed.
         let shared = hosts.get(&workload(canary)).is_some_and(|hosts| *hosts > 1);
-        let told_apart = shared || division.as_ref().is_some_and(Division::holds_back);
+        let told_apart = shared || division.as_ref().is_some_and(Assignment::holds_back);
         // Chance does not divide the requests of one client: it could decide by itself (P12).
         let chosen = division.as_ref().is_some_and(|division| !division.holds_back());
         for arm in Arm::ALL {
@@ -213,8 +213,8 @@ fn policy(canaries: &[&Canary]) -> Policy {
                     Arm::Canary => 1,
                 },
                 overdue_ms: u32::try_from(canary.limits.overdue.as_millis()).unwrap_or(u32::MAX),
-                grpc: canary.managed.workload.http2,
-                retries: canary.managed.service.retries.is_some(),
+                grpc: canary.config.workload.http2,
+                retries: canary.config.service.retries.is_some(),
                 virtual_host: if told_apart { virtual_host.clone() } else { String::new() },
                 slow_us: u32::try_from(canary.limits.slow.as_micros()).unwrap_or(u32::MAX),
                 canary: virtual_host.clone(),
@@ -233,7 +233,7 @@ fn policy(canaries: &[&Canary]) -> Policy {
     }
     policy.automata = automata.into_wire();
     // Cohorts are looked at only where a step may end before its interval.
-    policy.cohorts = canaries.iter().any(|canary| canary.is_judged() && canary.managed.judge.early_promotion);
+    policy.cohorts = canaries.iter().any(|canary| canary.is_judged() && canary.config.judge.early_promotion);
     versioned(policy)
 }
 

@@ -28,7 +28,7 @@ impl Engine {
         for (node, last) in self.fleet.reports() {
             reporters.entry(node.to_string()).or_default().last = Some(last);
         }
-        for (name, canary) in self.roster.all() {
+        for (name, canary) in self.canaries.all() {
             let nodes = canary.nodes.iter().filter(|(_, node)| !node.is_silent(now));
             for (id, node) in nodes {
                 let (namespace, name) = (name.namespace.clone(), name.name.clone());

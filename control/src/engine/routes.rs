@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wingbeat_api::setup::{Audience, Managed, Setup, cluster_name};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Targeting, cluster_name};
 use wingbeat_core::id::{Arm, ClusterName};
 use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
@@ -34,14 +34,14 @@ impl Served {
         }
         let before = std::mem::take(&mut self.clusters);
         let same = |cluster: &Cluster| before.iter().find(|known| known.as_ref() == cluster).cloned();
-        let clusters = clusters(&canary.managed);
+        let clusters = clusters(&canary.config);
         self.clusters = clusters.map(|cluster| same(&cluster).unwrap_or_else(|| Arc::new(cluster))).collect();
     }
 }
 
 /// Returns the model that serves all of these.
-pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>) -> Model {
-    let mut model = Model { listeners: setup.listeners.clone(), filter: setup.filter.clone(), ..Model::default() };
+pub(super) fn model<'a>(desired: &DesiredState, served: impl Iterator<Item = &'a Served>) -> Model {
+    let mut model = Model { listeners: desired.listeners.clone(), filter: desired.filter.clone(), ..Model::default() };
     for served in served {
         model.clusters.extend(served.clusters.iter().cloned());
         model.hosts.extend(served.host.iter().cloned());
@@ -50,7 +50,7 @@ pub(super) fn model<'a>(setup: &Setup, served: impl Iterator<Item = &'a Served>)
 }
 
 fn host(canary: &Canary) -> Option<VirtualHost> {
-    let plan = &canary.managed.plan;
+    let plan = &canary.config.plan;
     let Projection { routes, revisions, .. } = project(&canary.state);
     let targets = Targets::of_revisions(plan, &revisions);
     let (split, filter) = match routes {
@@ -63,11 +63,11 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
     };
     Some(VirtualHost {
         name: format!("{}/{}", plan.name().namespace, plan.name().name),
-        domains: canary.managed.service.hosts.clone(),
-        listeners: canary.managed.service.listeners.clone(),
-        timeout: canary.managed.service.timeout,
-        retries: canary.managed.service.retries.clone(),
-        http: canary.managed.service.http.clone(),
+        domains: canary.config.service.hosts.clone(),
+        listeners: canary.config.service.listeners.clone(),
+        timeout: canary.config.service.timeout,
+        retries: canary.config.service.retries.clone(),
+        http: canary.config.service.http.clone(),
         split,
         rev: canary.state.rev,
         filter,
@@ -77,14 +77,14 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
 fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, share: Share) -> Split {
     match share {
         // Filters choose the requests among those that match, and mark them.
-        Share::Weight(_) | Share::Everything if matches!(canary.managed.audience, Audience::Served(_)) => {
+        Share::Weight(_) | Share::Everything if matches!(canary.config.audience, Targeting::Served(_)) => {
             Split::Header { primary, canary: under_judgement, value: canary.arm_token() }
         }
         Share::Nothing => {
             Split::Weighted { primary, canary: under_judgement, weight: BasisPoints::ZERO, by_bucket: false }
         }
         Share::Weight(weight) => {
-            let by_bucket = matches!(canary.managed.audience, Audience::Users(_));
+            let by_bucket = matches!(canary.config.audience, Targeting::Users(_));
             Split::Weighted { primary, canary: under_judgement, weight, by_bucket }
         }
         Share::Everything => {
@@ -96,12 +96,12 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
 }
 
 /// Every revision has its cluster, also those without traffic: a route never waits for one.
-fn clusters(managed: &Managed) -> impl Iterator<Item = Cluster> {
-    managed.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
-        name: cluster_name(&managed.plan, revision),
-        listeners: managed.service.listeners.clone(),
+fn clusters(config: &CanaryConfig) -> impl Iterator<Item = Cluster> {
+    config.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
+        name: cluster_name(&config.plan, revision),
+        listeners: config.service.listeners.clone(),
         endpoints: endpoints.clone(),
-        http2: managed.workload.http2,
-        traffic: managed.service.traffic.clone(),
+        http2: config.workload.http2,
+        traffic: config.service.traffic.clone(),
     })
 }

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
+use wingbeat_api::desired_state::{CanaryConfig, Service, Targeting, Workload};
 use wingbeat_api::query::{Origin, Query};
-use wingbeat_api::setup::{Audience, Managed, Service, Workload};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::Replay;
 use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Range;
 use wingbeat_core::id::{Revision, RolloutId};
-use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::matching::rule::{Entries, Rules};
@@ -17,12 +17,12 @@ use wingbeat_core::rollout::{Pace, Plan, PlanInput};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest, ReportResponse};
-use wingbeat_xds_server::client_event::{Happened, Nack};
+use wingbeat_xds_server::client_event::{ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
-use wingbeat_xds_server::not_taken::NotTaken;
+use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use super::*;
 use crate::engine::commit::MOST_WAITING;
@@ -42,7 +42,7 @@ mod recording;
 mod refusals;
 mod rules;
 mod scopes;
-mod voices;
+mod sources;
 
 /// An engine, a filter that reports to it, and a clock that only the test moves.
 struct World {
@@ -57,8 +57,8 @@ struct World {
     texts: Vec<String>,
 }
 
-/// Reports as somebody on this machine does, where each node has a voice of its own.
-fn report(engine: &mut Immediate, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, NotTaken> {
+/// Reports as somebody on this machine does, where each node has a source of its own.
+fn report(engine: &mut Immediate, request: &ReportRequest, now: Timestamp) -> Result<ReportResponse, ReportRefusal> {
     engine.report(&request.node_id, request, now)
 }
 
@@ -78,23 +78,23 @@ fn plan_input() -> PlanInput {
 }
 
 /// The usual setup, under another plan.
-fn planned(revision: &str, input: &PlanInput) -> Setup {
-    let mut setup = setup(revision);
-    setup.canaries.get_mut(&name()).unwrap().plan = Plan::try_new(input).unwrap();
-    setup
+fn planned(revision: &str, input: &PlanInput) -> DesiredState {
+    let mut desired = desired_state(revision);
+    desired.canaries.get_mut(&name()).unwrap().plan = Plan::try_new(input).unwrap();
+    desired
 }
 
 /// The wanted revision, by checks that decide in intervals; the hard guard alone judges.
-fn by_checks(revision: &str) -> Setup {
-    let mut setup = planned(revision, &PlanInput { pace: Pace::Checks, ..plan_input() });
-    setup.canaries.get_mut(&name()).unwrap().judge.mode = Mode::Guard;
-    setup
+fn by_checks(revision: &str) -> DesiredState {
+    let mut desired = planned(revision, &PlanInput { pace: Pace::Checks, ..plan_input() });
+    desired.canaries.get_mut(&name()).unwrap().judge.mode = Mode::Guard;
+    desired
 }
 
-fn setup(revision: &str) -> Setup {
+fn desired_state(revision: &str) -> DesiredState {
     let plan = Plan::try_new(&plan_input());
     let endpoints = |port| vec![("127.0.0.1".to_owned(), port)];
-    let managed = Managed {
+    let config = CanaryConfig {
         plan: plan.unwrap(),
         judge: JudgeConfig::default(),
         workload: Workload {
@@ -110,18 +110,18 @@ fn setup(revision: &str) -> Setup {
             http: HttpOptions::default(),
             traffic: TrafficPolicy::default(),
         },
-        audience: Audience::Chance,
+        audience: Targeting::Chance,
         hooks: Vec::new(),
-        measures: Vec::new(),
+        metric_providers: Vec::new(),
         alerts: Vec::new(),
     };
-    Setup { canaries: BTreeMap::from([(name(), managed)]), ..Setup::default() }
+    DesiredState { canaries: BTreeMap::from([(name(), config)]), ..DesiredState::default() }
 }
 
 impl World {
     fn new() -> Self {
         let mut world = Self::over(Memory::default());
-        world.engine.configure(setup("1"), world.now);
+        world.engine.configure(desired_state("1"), world.now);
         world
     }
 
@@ -144,7 +144,7 @@ impl World {
     }
 
     fn rollout(&mut self) {
-        self.engine.configure(setup("2"), self.now);
+        self.engine.configure(desired_state("2"), self.now);
         self.tick();
     }
 
@@ -162,7 +162,7 @@ impl World {
 
     /// Returns the parts of reports that were left out so far.
     fn left_out(&mut self) -> u64 {
-        self.engine.board(true, self.now).foreign_reports
+        self.engine.status(true, self.now).foreign_reports
     }
 
     /// Returns true for each rollout that ended since this was asked last if it was promoted.
@@ -173,15 +173,15 @@ impl World {
     /// A tick, after which what it comes to is served and, if that is an abort, stored.
     fn tick(&mut self) {
         self.engine.tick(self.now);
-        if self.engine.serves_anew() {
+        if self.engine.take_routes_changed() {
             self.engine.tick(self.now);
         }
-        self.engine.roster.check();
-        self.texts.extend(self.engine.told().into_iter().map(|told| told.text));
+        self.engine.canaries.check();
+        self.texts.extend(self.engine.take_events().into_iter().map(|told| told.text));
     }
 
     fn request(&self) -> ReportRequest {
-        let canary = &self.engine.roster.all()[&name()];
+        let canary = &self.engine.canaries.all()[&name()];
         let (rev, epoch) = (canary.state.rev.get(), canary.epoch().get());
         let cluster = |revision: &str, (requests, errors): (u64, u64)| {
             let mut outcomes = vec![0; Outcome::ALL.len()];
@@ -219,11 +219,11 @@ impl World {
     }
 
     fn phase(&self) -> &'static str {
-        self.engine.roster.all()[&name()].state.phase.as_str()
+        self.engine.canaries.all()[&name()].state.phase.as_str()
     }
 
     fn counted(&mut self) -> u64 {
-        let board = self.engine.board(true, self.now);
+        let board = self.engine.status(true, self.now);
         board.canaries.values().next().map_or(0, |view| view.measured().canary.requests)
     }
 }
@@ -244,7 +244,7 @@ fn an_urgent_report_is_complete_with_the_next_regular_one() {
     world.now = world.now.plus(Span::from_millis(100));
     world.tick();
     let mut world = world.restart();
-    world.engine.configure(setup("2"), world.now);
+    world.engine.configure(desired_state("2"), world.now);
     assert_eq!(world.engine.windows.held().len(), 1, "written down with the windows");
     world.traffic((190, 1), (10, 0));
     assert_eq!(world.engine.windows.held(), []);
@@ -316,12 +316,12 @@ fn repeated_reports_count_once_and_none_is_lost_in_a_restart() {
 fn a_restart_goes_on_with_the_rollout() {
     let mut world = World::new();
     world.rollout();
-    let rev = world.engine.roster.all()[&name()].state.rev;
+    let rev = world.engine.canaries.all()[&name()].state.rev;
     let mut world = world.restart();
     assert!(world.engine.is_learning());
     world.rollout();
     assert_eq!((world.weight(), world.phase()), (BasisPoints::from_percent(10), "Progressing"));
-    assert_eq!(world.engine.roster.all()[&name()].state.rev, rev);
+    assert_eq!(world.engine.canaries.all()[&name()].state.rev, rev);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
         world.traffic((98, 0), (2, 0));
     }
     assert_eq!(world.weight(), BasisPoints::from_percent(10), "a fifth of what the routes say");
-    let verdict = world.engine.board(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
+    let verdict = world.engine.status(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
     assert_eq!(verdict.kind, "no-data");
     for _ in 0..20 {
         world.traffic((98, 0), (2, 2));
@@ -343,7 +343,7 @@ fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
 #[test]
 fn traffic_that_stops_is_told_from_reports_that_do() {
     let word = |world: &mut World| {
-        let verdict = world.engine.board(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
+        let verdict = world.engine.status(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
         (verdict.kind, verdict.reason)
     };
     let mut world = World::new();
@@ -390,14 +390,14 @@ fn one_request_a_second_is_enough_to_find_a_broken_canary_also_over_restarts() {
 #[test]
 fn metrics_of_others_are_asked_for_beside_the_evidence() {
     let asking = |revision: &str| {
-        let mut setup = setup(revision);
-        let managed = setup.canaries.get_mut(&name()).unwrap();
+        let mut desired = desired_state(revision);
+        let config = desired.canaries.get_mut(&name()).unwrap();
         let (step_weight, max_weight) = (Some(10), Some(50));
         let input = PlanInput { step_weight, max_weight, target: "backend".into(), ..PlanInput::default() };
         let (interval, metrics) = (Some(Span::from_secs(1)), vec!["lag".into()]);
         let input = PlanInput { name: Some(name()), threshold: Some(2), interval, metrics, ..input };
-        managed.plan = Plan::try_new(&input).unwrap();
-        managed.measures = vec![Measure::Prometheus(Arc::new(Query {
+        config.plan = Plan::try_new(&input).unwrap();
+        config.metric_providers = vec![MetricProvider::Prometheus(Arc::new(Query {
             metric: "lag".into(),
             origin: Origin::Inline,
             address: "http://127.0.0.1:9090".parse().unwrap(),
@@ -406,7 +406,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
             mode: SignalMode::Judge,
             range: Range { min: None, max: Some(5.0) },
         }))];
-        setup
+        desired
     };
     let mut world = World::over(Memory::default());
     for revision in ["1", "2"] {
@@ -415,7 +415,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     let ask = |world: &mut World, answer: Answer| {
         for _ in 0..100 {
             if let [call] = world.engine.calls().as_slice() {
-                assert!(matches!(&call.whom, Whom::Prometheus(query) if query.metric == "lag"));
+                assert!(matches!(&call.whom, CallTarget::Prometheus(query) if query.metric == "lag"));
                 world.engine.measured(&name(), "lag".into(), 7.0);
                 world.engine.answer(&name(), call.ticket, answer, world.now);
                 return;
@@ -427,7 +427,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     ask(&mut world, Answer::Passed);
     ask(&mut world, Answer::Unknown("nobody there".into()));
     ask(&mut world, Answer::Failed("too much".into()));
-    let view = world.engine.board(true, world.now).canaries.values().next().unwrap().clone();
+    let view = world.engine.status(true, world.now).canaries.values().next().unwrap().clone();
     assert_eq!((view.failed_checks, view.phase.as_str()), (1, "Progressing"));
     assert_eq!(
         (view.metrics.get("lag"), view.alpha.outside.as_slice()),
@@ -454,7 +454,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
 fn commands_leave_events() {
     let mut world = World::new();
     world.rollout();
-    world.engine.told();
+    world.engine.take_events();
     let name = name();
     for (id, command, told) in [
         ("1", Command::Pause, "Paused backend.prod by command"),
@@ -464,10 +464,10 @@ fn commands_leave_events() {
         ("5", Command::Promote, "Skipping the remaining steps of backend.prod by command"),
     ] {
         assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "{id}");
-        let texts: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
+        let texts: Vec<String> = world.engine.take_events().into_iter().map(|told| told.text).collect();
         assert!(texts.iter().any(|text| text.contains(told)), "{texts:?}");
         assert_eq!(world.engine.command(&name, command, id, world.now), Ok(()), "the same one again");
-        assert_eq!(world.engine.told().len(), 0);
+        assert_eq!(world.engine.take_events().len(), 0);
     }
 }
 

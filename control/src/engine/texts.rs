@@ -9,7 +9,7 @@ use wingbeat_xds_server::version::Version;
 
 use crate::engine::Engine;
 use crate::engine::commit::Purpose;
-use crate::engine::record::{OpenError, Readable, encode, read_or_leave_aside};
+use crate::engine::persisted::{OpenError, StoredFormat, encode, read_or_leave_aside};
 use crate::store::{Entries, Write};
 
 /// The text of a file is stored under this and its name.
@@ -18,16 +18,16 @@ const PREFIX: &str = "file/";
 const MARK: &str = "files";
 /// Bytes of all texts that are stored. Files beyond, by their names, are not: that is logged, and if one of them is wrong when
 /// the process starts, it is left out.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// Where they cannot be stored, it is tried again this often.
-const TRY_AGAIN: Span = Span::from_secs(1);
+const RETRY_INTERVAL: Span = Span::from_secs(1);
 
 /// What stands under [`MARK`].
 #[derive(Debug, Serialize, Deserialize)]
 struct Mark {}
 
-impl Readable for Mark {}
-impl Readable for Vec<Part> {}
+impl StoredFormat for Mark {}
+impl StoredFormat for Vec<Part> {}
 
 /// What is stored of files, and what is still to be.
 #[derive(Debug, Default)]
@@ -86,10 +86,10 @@ impl Texts {
             let key = format!("{PREFIX}{file}");
             let Some(Write::Put(_, content)) = encode(&key, parts) else { continue };
             bytes = bytes.saturating_add(content.len());
-            if bytes > MOST_BYTES {
+            if bytes > MAX_BYTES {
                 tracing::warn!(
                     file,
-                    "the files are larger than {MOST_BYTES} bytes: from this one on, no text is stored"
+                    "the files are larger than {MAX_BYTES} bytes: from this one on, no text is stored"
                 );
                 break;
             }
@@ -120,7 +120,7 @@ impl Engine {
     /// Stores the texts that are in force; what cannot be stored now is stored later.
     pub fn store_texts(&mut self, now: Timestamp) {
         let texts = &mut self.texts;
-        let is_tried = texts.failed.is_none_or(|failed| now.since(failed) >= TRY_AGAIN);
+        let is_tried = texts.failed.is_none_or(|failed| now.since(failed) >= RETRY_INTERVAL);
         if texts.unstored.is_empty() || !is_tried || self.commits.has(|purpose| matches!(purpose, Purpose::Texts(_))) {
             return;
         }
@@ -137,17 +137,17 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use wingbeat_api::setup::Setup;
+    use wingbeat_api::desired_state::DesiredState;
 
     use super::*;
     use crate::immediate::Immediate;
     use crate::store::Store as _;
     use crate::store::memory::Memory;
 
-    fn setup(texts: &[(&str, &str)]) -> Setup {
+    fn desired_state(texts: &[(&str, &str)]) -> DesiredState {
         let part = |text: &str| vec![Part { text: text.to_owned(), only: None }];
         let texts = texts.iter().map(|(file, text)| ((*file).to_owned(), part(text))).collect();
-        Setup { texts, ..Setup::default() }
+        DesiredState { texts, ..DesiredState::default() }
     }
 
     fn opened(store: &Memory) -> Option<Vec<(String, String)>> {
@@ -165,7 +165,7 @@ mod tests {
         let now = |seconds| Timestamp::EPOCH.plus(Span::from_secs(seconds));
         assert_eq!(opened(&store), None, "nothing was ever stored");
         let mut engine = Immediate::open(Box::new(store.clone()), [7; 32]).unwrap();
-        engine.configure(setup(&[("a", "1"), ("b", "1")]), now(1));
+        engine.configure(desired_state(&[("a", "1"), ("b", "1")]), now(1));
         store.set_full(true);
         engine.store_texts(now(1));
         store.set_full(false);
@@ -174,13 +174,13 @@ mod tests {
         engine.store_texts(now(2));
         assert_eq!(opened(&store), Some(pairs(&[("a", "1"), ("b", "1")])));
         let writes = store.writes();
-        engine.configure(setup(&[("a", "1"), ("b", "1")]), now(3));
+        engine.configure(desired_state(&[("a", "1"), ("b", "1")]), now(3));
         engine.store_texts(now(3));
         assert_eq!(store.writes(), writes, "nothing has changed");
-        engine.configure(setup(&[("a", "2")]), now(4));
+        engine.configure(desired_state(&[("a", "2")]), now(4));
         engine.store_texts(now(4));
         assert_eq!(opened(&store), Some(pairs(&[("a", "2")])));
-        engine.configure(setup(&[]), now(5));
+        engine.configure(desired_state(&[]), now(5));
         engine.store_texts(now(5));
         assert_eq!(opened(&store), Some(pairs(&[])), "some were stored, and are no longer in force");
     }
@@ -189,8 +189,8 @@ mod tests {
     fn more_text_than_there_is_room_for_is_not_stored() {
         let mut store = Memory::default();
         let mut engine = Immediate::open(Box::new(store.clone()), [7; 32]).unwrap();
-        let large = "x".repeat(MOST_BYTES / 2);
-        engine.configure(setup(&[("a", &large), ("b", &large), ("c", "1")]), Timestamp::EPOCH);
+        let large = "x".repeat(MAX_BYTES / 2);
+        engine.configure(desired_state(&[("a", &large), ("b", &large), ("c", "1")]), Timestamp::EPOCH);
         engine.store_texts(Timestamp::EPOCH);
         let keys: Vec<String> = store.load().unwrap().into_keys().filter(|key| key.starts_with(PREFIX)).collect();
         assert_eq!(keys, ["file/a"]);

@@ -9,7 +9,7 @@ use wingbeat_core::id::Rev;
 use wingbeat_core::outcome::Outcome;
 
 /// A law is cut off so many standard deviations from its median: beyond it is one request in a thousand million.
-const FARTHEST: f64 = 6.0;
+const MAX_Z: f64 = 6.0;
 /// The standard normal deviate of a quantile of 99 %.
 const P99: f64 = 2.326_347_874_040_841;
 /// Filters read the address of one primary request in so many, and of each of the canary.
@@ -111,7 +111,7 @@ impl Bins {
     pub(crate) fn log_normal(median: f64, p99: f64) -> Self {
         let (middle, sigma) = (libm::log(median.max(1.0)), libm::log((p99 / median).max(1.0)) / P99);
         let edge = |deviation: f64| bin_of(whole(libm::exp(middle + deviation * sigma)));
-        let (first, last) = (edge(-FARTHEST), edge(FARTHEST));
+        let (first, last) = (edge(-MAX_Z), edge(MAX_Z));
         let below = |bin: u16| {
             let z = (libm::log(real(bounds(bin).1)) - middle) / sigma;
             if bin == last || sigma <= 0.0 { 1.0 } else { 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2) }

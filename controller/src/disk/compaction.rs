@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use wingbeat_control::store::{StoreError, Write};
 
-use super::database::{ENTRIES, Kept, Open, create, place, refused, write, write_error};
+use super::database::{ENTRIES, Open, StateFile, create, place, refused, write, write_error};
 
 /// Bytes of a file that is never too large. A new one takes a tenth.
-const LEAST: u64 = 1 << 20;
+const MIN_BYTES: u64 = 1 << 20;
 /// A file is too large when it is so many times what it holds. One that was just copied is twice that, about; where all
 /// entries are written anew at each commit, three versions of them are there at a time, and the file grows by doubling.
-const TIMES: u64 = 8;
+const MAX_GROWTH_FACTOR: u64 = 8;
 /// Bytes that may be committed while a copy is made; beyond, it is given up: the last commit would take long to add them.
-const MOST_NOTED: usize = 4 << 20;
+const MAX_PENDING_WRITES: usize = 4 << 20;
 /// A copy is not begun sooner after the last one. If it failed, the disk is full, and fails again.
-const AGAIN: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Of the name of a copy.
 pub(super) const EXTENSION: &str = "compact";
@@ -89,7 +89,7 @@ impl Compaction {
 
     /// Returns true if a copy would begin now.
     pub(super) fn is_due(&self, bytes: u64, path: &Path) -> bool {
-        let is_early = self.begun.is_some_and(|begun| begun.elapsed() < AGAIN);
+        let is_early = self.begun.is_some_and(|begun| begun.elapsed() < RETRY_INTERVAL);
         let length = || std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         self.copying.is_none() && !is_early && is_too_large(length(), bytes)
     }
@@ -104,7 +104,7 @@ impl Compaction {
         let Some(Copying { since, .. }) = &mut self.copying else { return };
         let Since::Noted { writes, bytes } = since else { return };
         *bytes = more.iter().map(Write::bytes).fold(*bytes, usize::saturating_add);
-        if *bytes > MOST_NOTED {
+        if *bytes > MAX_PENDING_WRITES {
             *since = Since::Lost;
         } else {
             writes.extend_from_slice(more);
@@ -144,14 +144,14 @@ impl Copy {
 }
 
 const fn is_too_large(file: u64, entries: u64) -> bool {
-    file >= LEAST && file >= entries.saturating_mul(TIMES)
+    file >= MIN_BYTES && file >= entries.saturating_mul(MAX_GROWTH_FACTOR)
 }
 
 /// If it fails, nothing is left there.
 fn copy(snapshot: &ReadTransaction, path: PathBuf) -> Result<Copy, StoreError> {
     let database = create(&path).map_err(|error| refused(&path, &error))?;
     let copied = copy_entries(snapshot, &database).map_err(|error| write_error(&path, &error));
-    match copied.and_then(|bytes| Ok((bytes, Kept::at(&path)?))) {
+    match copied.and_then(|bytes| Ok((bytes, StateFile::at(&path)?))) {
         Ok((bytes, file)) => Ok(Copy { open: Open { database, file }, bytes, path }),
         Err(error) => {
             let _none = std::fs::remove_file(&path);
@@ -208,7 +208,7 @@ mod tests {
         let noted = |compaction: &Compaction| {
             compaction.copying.as_ref().is_some_and(|copying| matches!(copying.since, Since::Noted { .. }))
         };
-        let half = [Write::Put(String::new(), vec![0; MOST_NOTED / 2])];
+        let half = [Write::Put(String::new(), vec![0; MAX_PENDING_WRITES / 2])];
         compaction.note(&half);
         compaction.note(&half);
         assert!(noted(&compaction));

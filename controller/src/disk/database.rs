@@ -29,18 +29,18 @@ pub(super) const SLOW_TO_REPAIR: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) database: Database,
-    pub(super) file: Kept,
+    pub(super) file: StateFile,
 }
 
 /// A file that can be read as long as this is held, whoever takes it away.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct StateFile {
     pub(super) file: File,
     /// Device and inode: what the path names while nobody takes the file away.
     pub(super) identity: (u64, u64),
 }
 
-impl Kept {
+impl StateFile {
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         let kept = File::open(path).and_then(|file| {
             let metadata = file.metadata()?;
@@ -102,7 +102,7 @@ pub(super) fn open(path: &Path) -> Result<Open, StoreError> {
         Ok(_) | Err(_) => {}
     }
     let database = Database::builder().set_cache_size(CACHE).open(path).map_err(|error| refused(path, &error))?;
-    Ok(Open { database, file: Kept::at(path)? })
+    Ok(Open { database, file: StateFile::at(path)? })
 }
 
 /// Moves away what lies in the place of the state and is not ours.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use wingbeat_api::Problem;
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Service, Targeting, Workload};
 use wingbeat_api::number::Number;
-use wingbeat_api::setup::{Audience, Managed, Service, Setup, Workload};
 use wingbeat_control::engine::Engine;
 use wingbeat_control::store::Entries;
 use wingbeat_control::store::memory::Memory;
@@ -151,7 +151,7 @@ fn every_route_is_described() {
     assert_eq!(described, routes().iter().map(|(path, _)| *path).collect());
 }
 
-fn setup() -> Setup {
+fn desired_state() -> DesiredState {
     let name = CanaryName::new("prod", "backend");
     let plan = Plan::try_new(&PlanInput {
         name: Some(name.clone()),
@@ -160,7 +160,7 @@ fn setup() -> Setup {
         ..PlanInput::default()
     });
     let revisions = BTreeMap::from([(Revision::new("1"), vec![("127.0.0.1".to_owned(), 1)])]);
-    let managed = Managed {
+    let managed = CanaryConfig {
         plan: plan.unwrap(),
         judge: wingbeat_core::analysis::judge::JudgeConfig::default(),
         workload: Workload { revision: Revision::new("1"), revisions, http2: false },
@@ -172,20 +172,24 @@ fn setup() -> Setup {
             http: wingbeat_xds_server::model::http::HttpOptions::default(),
             traffic: wingbeat_xds_server::model::traffic::TrafficPolicy::default(),
         },
-        audience: Audience::Chance,
+        audience: Targeting::Chance,
         hooks: Vec::new(),
-        measures: Vec::new(),
+        metric_providers: Vec::new(),
         alerts: Vec::new(),
     };
-    Setup { canaries: BTreeMap::from([(name, managed)]), ..Setup::default() }
+    DesiredState { canaries: BTreeMap::from([(name, managed)]), ..DesiredState::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_answered_is_what_is_described() {
     let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
-    let runtime =
-        Runtime::start(engine, Box::new(Memory::default()), setup(), wingbeat_xds_server::store::Store::default())
-            .unwrap();
+    let runtime = Runtime::start(
+        engine,
+        Box::new(Memory::default()),
+        desired_state(),
+        wingbeat_xds_server::publisher::Publisher::default(),
+    )
+    .unwrap();
     let handle = runtime.handle().clone();
     let mut board = handle.watch();
     board.wait_for(|board| !board.canaries.is_empty()).await.unwrap();

@@ -114,7 +114,7 @@ async fn answer(mut request: Request, remote: &Remote, routes: axum::Router, wit
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use wingbeat_api::setup::Setup;
+    use wingbeat_api::desired_state::DesiredState;
     use wingbeat_control::engine::Engine;
     use wingbeat_control::store::Entries;
     use wingbeat_control::store::memory::Memory;
@@ -129,8 +129,8 @@ mod tests {
         let runtime = Runtime::start(
             engine,
             Box::new(Memory::default()),
-            Setup::default(),
-            wingbeat_xds_server::store::Store::default(),
+            DesiredState::default(),
+            wingbeat_xds_server::publisher::Publisher::default(),
         )
         .unwrap();
         let api =

@@ -20,7 +20,7 @@ use super::webhook::{self, Payload};
 /// the same.
 const CAPACITY: usize = 256;
 /// Attempts beyond the first that an event is worth, whatever the hook's `retries`: others wait behind it.
-const MOST_RETRIES: u32 = 3;
+const MAX_RETRIES: u32 = 3;
 /// An alert that is not taken within this time is given up.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A queue without messages for so long is removed, until there is one again.
@@ -48,7 +48,7 @@ impl Delivery {
     async fn send(self, client: &Client, alert_timeout: Duration) {
         match self {
             Self::Event { hook, payload } => {
-                let hook = Hook { retries: hook.retries.min(MOST_RETRIES), ..hook };
+                let hook = Hook { retries: hook.retries.min(MAX_RETRIES), ..hook };
                 match webhook::ask(client, &hook, &payload).await {
                     Answer::Passed => {}
                     Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why) => {

@@ -7,7 +7,7 @@ use tokio::runtime::Handle as Tokio;
 use tokio::task::AbortHandle;
 use wingbeat_api::alert_provider::Channel;
 use wingbeat_api::hook::Hook;
-use wingbeat_control::call::{Call, Whom};
+use wingbeat_control::call::{Call, CallTarget};
 use wingbeat_control::view::EventView;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Alert, Answer, Ticket};
@@ -60,12 +60,12 @@ impl Messenger {
         let asking = self.tokio.spawn(async move {
             let Call { canary, ticket, whom } = call;
             let (answer, measured) = match whom {
-                Whom::Hook { hook, phase, checksum } => {
+                CallTarget::Hook { hook, phase, checksum } => {
                     let (name, namespace) = (canary.name.clone(), canary.namespace.clone());
                     let payload = Payload { name, namespace, phase, checksum, metadata: hook.metadata.clone() };
                     (webhook::ask(&posting, &hook, &payload).await, None)
                 }
-                Whom::Prometheus(query) => {
+                CallTarget::Prometheus(query) => {
                     let found = prometheus::ask(&client, &query).await;
                     let measured = found.as_ref().ok().map(|value| (query.metric.clone(), *value));
                     (prometheus::judge(&canary, &query, found), measured)
@@ -77,7 +77,7 @@ impl Messenger {
     }
 
     /// Tells an event hook what happened. Its own metadata cannot override that.
-    pub fn tell(&self, hook: Hook, phase: String, checksum: String, event: &EventView, at_ms: u64) {
+    pub fn send_event(&self, hook: Hook, phase: String, checksum: String, event: &EventView, at_ms: u64) {
         let mut metadata: BTreeMap<String, String> = hook.metadata.clone();
         metadata.insert("eventMessage".to_owned(), event.message.clone());
         metadata.insert("eventType".to_owned(), event.kind.clone());

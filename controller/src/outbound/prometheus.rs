@@ -13,15 +13,15 @@ use wingbeat_core::rollout::Answer;
 use super::webhook::{body, cause};
 
 /// A Prometheus that takes longer is not waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer is one number; one that is larger than this is no answer.
-const LONGEST_ANSWER: usize = 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// So much of an error is repeated.
-const LONGEST_ERROR: usize = 500;
+const MAX_ERROR_LEN: usize = 500;
 
 /// Why there is no number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoNumber {
+pub enum QueryError {
     /// There are no samples, or the last is none.
     NoValues,
     /// It could not be asked, or gave no answer that can be understood.
@@ -51,69 +51,69 @@ struct Sample {
 }
 
 /// Asks, once.
-pub async fn ask(client: &Client, query: &Query) -> Result<f64, NoNumber> {
+pub async fn ask(client: &Client, query: &Query) -> Result<f64, QueryError> {
     let mut url = query.address.clone();
     let path = format!("{}/api/v1/query", url.path().trim_end_matches('/'));
     url.set_path(&path);
     url.query_pairs_mut().append_pair("query", &query.query);
-    let request = client.get(url).headers(query.headers.clone()).timeout(PATIENCE);
+    let request = client.get(url).headers(query.headers.clone()).timeout(TIMEOUT);
     // The URL may hold secrets: it is not part of what is told.
-    let told = |error: reqwest::Error| NoNumber::Unknown(cause(&error.without_url()));
+    let told = |error: reqwest::Error| QueryError::Unknown(cause(&error.without_url()));
     let response = request.send().await.map_err(told)?;
     let status = response.status();
-    let (bytes, complete) = body(response, LONGEST_ANSWER).await.map_err(told)?;
+    let (bytes, complete) = body(response, MAX_RESPONSE_BYTES).await.map_err(told)?;
     if status.is_client_error() || status.is_server_error() {
-        let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(LONGEST_ERROR).collect();
-        return Err(NoNumber::Unknown(format!("error response: Status {status}: {text}")));
+        let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(MAX_ERROR_LEN).collect();
+        return Err(QueryError::Unknown(format!("error response: Status {status}: {text}")));
     }
     if !complete {
-        return Err(NoNumber::Unknown(format!("the answer is longer than {LONGEST_ANSWER} bytes")));
+        return Err(QueryError::Unknown(format!("the answer is longer than {MAX_RESPONSE_BYTES} bytes")));
     }
     number(&bytes)
 }
 
 /// Returns the number in an answer. Of several none is taken: which of them comes last is chance, and a series that is
 /// bad would be hidden by one that is not.
-fn number(bytes: &[u8]) -> Result<f64, NoNumber> {
+fn number(bytes: &[u8]) -> Result<f64, QueryError> {
     let response: Response = serde_json::from_slice(bytes)
-        .map_err(|error| NoNumber::Unknown(format!("the answer is not Prometheus': {error}")))?;
+        .map_err(|error| QueryError::Unknown(format!("the answer is not Prometheus': {error}")))?;
     if let Some(error) = response.error {
-        return Err(NoNumber::Unknown(error.chars().take(LONGEST_ERROR).collect()));
+        return Err(QueryError::Unknown(error.chars().take(MAX_ERROR_LEN).collect()));
     }
     let text = match response.data {
         Some(Data::Scalar((_, text))) => text,
         Some(Data::Vector(samples)) if samples.len() > 1 => {
             let why = format!("the query returned {} series, aggregate them, as with sum() or max()", samples.len());
-            return Err(NoNumber::Unknown(why));
+            return Err(QueryError::Unknown(why));
         }
-        Some(Data::Vector(samples)) => samples.into_iter().next().ok_or(NoNumber::NoValues)?.value.1,
-        Some(Data::Matrix(_)) => return Err(NoNumber::Unknown("query returned multiple values".to_owned())),
-        Some(Data::String(_)) => return Err(NoNumber::Unknown("query returned a string".to_owned())),
-        None => return Err(NoNumber::NoValues),
+        Some(Data::Vector(samples)) => samples.into_iter().next().ok_or(QueryError::NoValues)?.value.1,
+        Some(Data::Matrix(_)) => return Err(QueryError::Unknown("query returned multiple values".to_owned())),
+        Some(Data::String(_)) => return Err(QueryError::Unknown("query returned a string".to_owned())),
+        None => return Err(QueryError::NoValues),
     };
     match text.parse::<f64>() {
-        Ok(number) if number.is_nan() => Err(NoNumber::NoValues),
+        Ok(number) if number.is_nan() => Err(QueryError::NoValues),
         Ok(number) => Ok(number),
-        Err(_) => Err(NoNumber::Unknown(format!("{text:?} is not a number"))),
+        Err(_) => Err(QueryError::Unknown(format!("{text:?} is not a number"))),
     }
 }
 
 /// Returns what follows for a canary, in Flagger's words.
-pub fn judge(canary: &CanaryName, query: &Query, found: Result<f64, NoNumber>) -> Answer {
+pub fn judge(canary: &CanaryName, query: &Query, found: Result<f64, QueryError>) -> Answer {
     let name = &query.metric;
     let value = match (found, query.origin) {
         (Ok(value), _) => value,
-        (Err(NoNumber::NoValues), Origin::Inline) => {
+        (Err(QueryError::NoValues), Origin::Inline) => {
             return Answer::Unknown(format!("Halt advancement no values found for metric: {name}"));
         }
-        (Err(NoNumber::NoValues), Origin::Template) => {
+        (Err(QueryError::NoValues), Origin::Template) => {
             let text = format!("Halt advancement no values found for custom metric: {name}: no values found");
             return Answer::Unknown(text);
         }
-        (Err(NoNumber::Unknown(why)), Origin::Inline) => {
+        (Err(QueryError::Unknown(why)), Origin::Inline) => {
             return Answer::Unknown(format!("Prometheus query failed for {name}: {why}"));
         }
-        (Err(NoNumber::Unknown(why)), Origin::Template) => {
+        (Err(QueryError::Unknown(why)), Origin::Template) => {
             return Answer::Unknown(format!("Metric query failed for {name}: {why}"));
         }
     };
@@ -165,13 +165,13 @@ mod tests {
             }
             "quietly bad" => r#"{"status":"error","errorType":"execution","error":"it is too much"}"#.into_response(),
             "far" => Redirect::temporary("http://127.0.0.2:9/api/v1/query").into_response(),
-            "large" => "x".repeat(LONGEST_ANSWER + 1).into_response(),
+            "large" => "x".repeat(MAX_RESPONSE_BYTES + 1).into_response(),
             "page" => "<html>".into_response(),
             other => (StatusCode::NOT_FOUND, other.to_owned()).into_response(),
         }
     }
 
-    async fn asked(query: &str) -> (Result<f64, NoNumber>, Query) {
+    async fn asked(query: &str) -> (Result<f64, QueryError>, Query) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/prom/", listener.local_addr().unwrap());
         let routes = Router::new().route("/prom/api/v1/query", get(answer));
@@ -190,15 +190,15 @@ mod tests {
 
     #[tokio::test]
     async fn numbers_and_what_is_none() {
-        let unknown = |why: &str| Err(NoNumber::Unknown(why.into()));
+        let unknown = |why: &str| Err(QueryError::Unknown(why.into()));
         for (query, expected) in [
             ("vector(1)", Ok(1.0)),
             ("several", unknown("the query returned 2 series, aggregate them, as with sum() or max()")),
             ("scalar", Ok(7.0)),
             ("who", Ok(42.0)),
             ("infinite", Ok(f64::INFINITY)),
-            ("none", Err(NoNumber::NoValues)),
-            ("nan", Err(NoNumber::NoValues)),
+            ("none", Err(QueryError::NoValues)),
+            ("nan", Err(QueryError::NoValues)),
             ("words", unknown("\"many\" is not a number")),
             ("range", unknown("query returned multiple values")),
             (
@@ -215,12 +215,12 @@ mod tests {
         }
         let (page, query) = asked("page").await;
         assert!(
-            matches!(&page, Err(NoNumber::Unknown(why)) if why.starts_with("the answer is not Prometheus'")),
+            matches!(&page, Err(QueryError::Unknown(why)) if why.starts_with("the answer is not Prometheus'")),
             "{page:?}"
         );
         let nobody = Query { address: "http://me:hush@127.0.0.1:9/".parse().unwrap(), ..query };
         let refused = ask(&client(), &nobody).await;
-        assert!(matches!(&refused, Err(NoNumber::Unknown(why)) if !why.contains("hush")), "{refused:?}");
+        assert!(matches!(&refused, Err(QueryError::Unknown(why)) if !why.contains("hush")), "{refused:?}");
     }
 
     #[tokio::test]
@@ -236,8 +236,8 @@ mod tests {
         // As Go writes it.
         let endless = judge(&canary, &template, Ok(f64::INFINITY));
         assert_eq!(endless, failed("Halt backend.prod advancement lag +Inf > 30.5"));
-        let none = || Err(NoNumber::NoValues);
-        let away = || Err(NoNumber::Unknown("no route".into()));
+        let none = || Err(QueryError::NoValues);
+        let away = || Err(QueryError::Unknown("no route".into()));
         assert_eq!(
             judge(&canary, &template, none()),
             unknown("Halt advancement no values found for custom metric: lag: no values found")

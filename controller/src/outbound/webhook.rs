@@ -10,13 +10,13 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::rollout::Answer;
 
 /// Longest body of an answer that is read; more is cut off.
-const LONGEST_BODY: usize = 64 * 1_024;
+const MAX_BODY_BYTES: usize = 64 * 1_024;
 /// So many characters of an answer are repeated in an event; how many are cut off is said.
-const LONGEST_EXCERPT: usize = 500;
+const MAX_EXCERPT_LEN: usize = 500;
 /// First and longest pause before a retry; in between they double.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// More redirects than this are a loop.
-const MOST_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 
 /// What a hook is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ pub fn client() -> Client {
         let came_from =
             attempt.previous().last().map(|url| (url.host_str().map(str::to_owned), url.port_or_known_default()));
         let goes_to = (attempt.url().host_str().map(str::to_owned), attempt.url().port_or_known_default());
-        if attempt.previous().len() > MOST_REDIRECTS {
+        if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("too many redirects")
         } else if came_from == Some(goes_to) {
             attempt.follow()
@@ -65,63 +65,63 @@ fn built(
 
 /// Asks a hook. Every try has the hook's timeout.
 pub async fn ask(client: &Client, hook: &Hook, payload: &Payload) -> Answer {
-    let mut pause = PAUSES.0;
+    let mut pause = RETRY_DELAYS.0;
     let mut attempt = 0;
     loop {
         let said = once(client, hook, payload).await;
-        let Said::Again(why) = said else { return said.into() };
+        let HookReply::Retryable(why) = said else { return said.into() };
         if attempt == hook.retries {
             let attempts = attempt.saturating_add(1);
             return Answer::Unknown(format!("POST {} giving up after {attempts} attempt(s): {why}", place(&hook.url)));
         }
         attempt = attempt.saturating_add(1);
         tokio::time::sleep(pause).await;
-        pause = pause.saturating_mul(2).min(PAUSES.1);
+        pause = pause.saturating_mul(2).min(RETRY_DELAYS.1);
     }
 }
 
 /// What one attempt came to.
-enum Said {
-    Yes,
-    No(String),
+enum HookReply {
+    Approved,
+    Denied(String),
     /// Nothing that could be understood; asking again may help.
-    Again(String),
+    Retryable(String),
 }
 
-impl From<Said> for Answer {
-    fn from(said: Said) -> Self {
+impl From<HookReply> for Answer {
+    fn from(said: HookReply) -> Self {
         match said {
-            Said::Yes => Self::Passed,
-            Said::No(why) => Self::Failed(why),
-            Said::Again(why) => Self::Unknown(why),
+            HookReply::Approved => Self::Passed,
+            HookReply::Denied(why) => Self::Failed(why),
+            HookReply::Retryable(why) => Self::Unknown(why),
         }
     }
 }
 
-async fn once(client: &Client, hook: &Hook, payload: &Payload) -> Said {
+async fn once(client: &Client, hook: &Hook, payload: &Payload) -> HookReply {
     let response = match client.post(&hook.url).timeout(hook.timeout).json(payload).send().await {
         Ok(response) => response,
         // The URL may hold secrets: it is not part of what is told.
-        Err(error) => return Said::Again(cause(&error.without_url())),
+        Err(error) => return HookReply::Retryable(cause(&error.without_url())),
     };
     let status = response.status();
     if matches!(status.as_u16(), 200..=202 | 204) {
-        return Said::Yes;
+        return HookReply::Approved;
     }
     // A body that breaks off is told as far as it came.
-    let body = body(response, LONGEST_BODY).await.map(|(body, _)| body).unwrap_or_default();
+    let body = body(response, MAX_BODY_BYTES).await.map(|(body, _)| body).unwrap_or_default();
     let body = excerpt(&String::from_utf8_lossy(&body));
     let told = if body.is_empty() { status.to_string() } else { format!("{status}: {body}") };
     if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED) {
-        return Said::Again(told);
+        return HookReply::Retryable(told);
     }
     let hint = if status.is_redirection() { ", and redirects of a POST are not followed" } else { "" };
-    Said::No(format!("POST {} {told}{hint}", place(&hook.url)))
+    HookReply::Denied(format!("POST {} {told}{hint}", place(&hook.url)))
 }
 
 /// Returns what is repeated of an answer.
 pub(super) fn excerpt(text: &str) -> String {
-    ForeignText::new(text.trim(), LONGEST_EXCERPT).into_string()
+    ForeignText::new(text.trim(), MAX_EXCERPT_LEN).into_string()
 }
 
 /// Returns the first bytes of an answer, and whether these are all.
@@ -186,7 +186,7 @@ mod tests {
             .route("/page", axum::routing::get(|| async { "<html>please log in</html>" }))
             .route("/found", post(|| async { (Status::FOUND, [("location", "/page")], "") }))
             .route("/near", post(|| async { Redirect::temporary("/ok") }))
-            .route("/long", answer(Status::FORBIDDEN, Box::leak("x".repeat(2 * LONGEST_BODY).into_boxed_str())))
+            .route("/long", answer(Status::FORBIDDEN, Box::leak("x".repeat(2 * MAX_BODY_BYTES).into_boxed_str())))
             .route("/far", post(|| async { Redirect::temporary("http://127.0.0.1:9/ok") }))
             .route("/echo", post(|body: String| async move { (Status::BAD_REQUEST, body) }));
         tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -228,7 +228,7 @@ mod tests {
             "{refused:?}"
         );
         let Answer::Failed(why) = said("/long").await else { panic!("it refuses") };
-        assert!(why.len() < 2 * LONGEST_EXCERPT && why.ends_with(" more)"), "{why}");
+        assert!(why.len() < 2 * MAX_EXCERPT_LEN && why.ends_with(" more)"), "{why}");
     }
 
     /// The page that a POST is sent to may be one to log in (B20).

@@ -14,21 +14,21 @@ use crate::verdict::Verdict;
 
 /// Whether the share of the step is known to reach the proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flowing {
+pub enum Propagation {
     /// It is.
-    Yes,
+    Effective,
     /// It is not; these nodes still send by older routes. May be empty if none sent anything.
-    No {
+    Pending {
         /// The nodes that lag behind.
         laggards: Vec<NodeId>,
     },
     /// The routes are in force, and requests do not divide as they say.
-    Astray {
+    Skewed {
         /// The nodes that show it. May be empty if only all of them together do.
         nodes: Vec<NodeId>,
     },
     /// Nobody knows: no node reports any more.
-    Unheard {
+    Unknown {
         /// When the last one did.
         since: Timestamp,
     },
@@ -102,7 +102,7 @@ pub struct Harm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// What it is about. One of a kind is told once, until it is over.
-    pub about: About,
+    pub about: NoticeSubject,
     /// The text.
     pub text: String,
 }
@@ -110,7 +110,7 @@ pub struct Notice {
 /// What a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum About {
+pub enum NoticeSubject {
     /// A signal would roll back, and may only warn.
     Signal(Signal),
     /// The primary is degraded: both arms suffer.

@@ -15,10 +15,10 @@ const RATIO: f64 = 10.0;
 const BOUNDS: (f64, f64) = (0.05, 0.5);
 
 /// A primary that always failed so often is degraded when it fails so many times as often.
-const WORSE: f64 = 1.25;
+const DEGRADED_RATIO: f64 = 1.25;
 
 /// Evidence that decides: a chance of 1 in 1,000 to hold a rollout for nothing.
-const DECISIVE: f64 = 6.907_755_278_982_137;
+const DEGRADED_EVIDENCE: f64 = 6.907_755_278_982_137;
 
 /// What is recent; older requests count half, a quarter, …
 const RECENT: Span = Span::from_secs(5);
@@ -98,7 +98,7 @@ impl Baseline {
         }
         // A primary that always failed more often than that is not degraded by it.
         let before = self.before();
-        (RATIO * before).clamp(BOUNDS.0, BOUNDS.1).max(WORSE * before)
+        (RATIO * before).clamp(BOUNDS.0, BOUNDS.1).max(DEGRADED_RATIO * before)
     }
 }
 
@@ -116,7 +116,7 @@ impl Watch {
             self.recent = Arm { bad: self.recent.bad / 2, all: self.recent.all / 2 };
         }
         if !self.degraded {
-            self.degraded = self.test.reaches(DECISIVE);
+            self.degraded = self.test.reaches(DEGRADED_EVIDENCE);
         } else if self.recent_rate() < self.limit / 2.0 {
             *self = Self { recent: self.recent, ..Self::new(self.limit) };
         }

@@ -45,7 +45,7 @@ pub struct JudgeConfig {
     /// cold.
     pub warmup: Span,
     /// What harm means that one pod alone may have caused.
-    pub on_one_pod: OnOnePod,
+    pub on_one_pod: SinglePodPolicy,
     /// Signals that may do less than roll back.
     pub modes: Vec<(Signal, SignalMode)>,
 }
@@ -80,7 +80,7 @@ pub enum Comparison {
 /// What harm means while the canary has one pod and the primary several: a bad pod looks like a bad revision (P13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnOnePod {
+pub enum SinglePodPolicy {
     /// Hold and shrink first, then decide. The hard guard does not wait.
     Suspect,
     /// Roll back.
@@ -114,7 +114,7 @@ impl Default for JudgeConfig {
             min_requests: 20,
             early_promotion: false,
             warmup: Span::ZERO,
-            on_one_pod: OnOnePod::Suspect,
+            on_one_pod: SinglePodPolicy::Suspect,
             modes: Vec::new(),
         }
     }
@@ -166,7 +166,7 @@ impl JudgeConfig {
     /// Returns how many canary requests a step, or a look at a metric, needs at least: none is never enough.
     ///
     /// Where checks set the pace nothing else waits for the hard guard: a look comes after it has had enough.
-    pub fn least_requests(&self) -> u64 {
+    pub fn min_requests(&self) -> u64 {
         let for_guard = match self.mode {
             Mode::Guard => GUARD_DECIDES,
             Mode::Sequential | Mode::Thresholds => 1,
@@ -175,7 +175,7 @@ impl JudgeConfig {
     }
 
     /// Returns the evidence at which a canary is rolled back.
-    pub fn decisive(&self) -> f64 {
+    pub fn decision_threshold(&self) -> f64 {
         let attempt = self.attempt.map_or(1.0, |k| f64::from(k.get()) * (f64::from(k.get()) + 1.0));
         libm::log(attempt / self.alpha)
     }

@@ -14,7 +14,7 @@ pub(crate) struct Line {
 ///
 /// The logarithm of the sum is convex and rises. Where the first line alone reaches the limit the sum has passed it,
 /// and from there Newton's method comes back without ever falling below.
-pub(crate) fn least(limit: f64, lines: &[Line]) -> f64 {
+pub(crate) fn min_requests_for(limit: f64, lines: &[Line]) -> f64 {
     let alone = |line: &Line| if line.slope > 0.0 { (limit - line.at_zero) / line.slope } else { f64::INFINITY };
     let mut bad = lines.iter().map(alone).fold(f64::INFINITY, f64::min).max(0.0);
     if !bad.is_finite() {

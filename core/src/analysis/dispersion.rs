@@ -25,7 +25,7 @@ const CAUTION: f64 = 1.0;
 
 /// The largest φ. Bursts that are longer count as more than one event; beyond it, a canary that fails five times as often
 /// would be tolerated for minutes because of what the primary did before.
-const MOST: f64 = 8.0;
+const MAX_FACTOR: f64 = 8.0;
 
 /// After so long, what was learnt counts half: a primary whose bursts have ended is believed within minutes.
 const HALF_LIFE: Span = Span::from_secs(60);
@@ -38,7 +38,7 @@ const SHIFT: f64 = 9.0;
 const STAYS: f64 = 0.5;
 
 /// One pair says at most so much: what is larger is no other burst, and would be remembered for many half-lives.
-const LARGEST: f64 = 32.0;
+const MAX_BURST: f64 = 32.0;
 
 /// The dispersion of one kind of bad event at the primary.
 ///
@@ -83,7 +83,7 @@ impl Dispersion {
     /// Returns φ, at least 1. It depends on the past alone, so that evidence of the next batch may be divided by it.
     pub fn factor(&self) -> f64 {
         let highest = self.scales.iter().map(Scale::estimate).fold(1.0, f64::max);
-        highest.min(MOST)
+        highest.min(MAX_FACTOR)
     }
 }
 
@@ -129,7 +129,7 @@ impl Scale {
         if square > SHIFT && is_edge(before, (a, b), after) {
             return;
         }
-        let square = square.min(LARGEST);
+        let square = square.min(MAX_BURST);
         let [m, mx, mm, mmx, mmxx] = &mut self.sums;
         *m += bad;
         *mx += bad * square;

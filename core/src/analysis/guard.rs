@@ -29,7 +29,7 @@ use crate::weight::BasisPoints;
 pub const RATIO: f64 = 10.0;
 
 /// Without a primary beside it, a canary may fail so often.
-pub(crate) const MOST_BEARABLE: f64 = 0.5;
+pub(crate) const MAX_ERROR_RATE: f64 = 0.5;
 
 /// Up to this share of a canary's responses may stand still, whatever the primary's do.
 const STALLS_FLOOR: f64 = 0.05;
@@ -39,7 +39,7 @@ const MARGIN: f64 = 1.25;
 const FEWER: f64 = 2.0;
 
 /// Bursts beyond this length count as more than one error to the guard.
-const LONGEST_BURST: f64 = 4.0;
+const MAX_BURST: f64 = 4.0;
 
 /// The error test with a wide tolerance, in which a hang is an error as soon as it is one (P1), and beside it one of
 /// canaries that mostly fail.
@@ -55,7 +55,7 @@ pub struct Guard {
 
 /// A batch as the guard sees it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrived<'a> {
+pub(crate) struct GuardInput<'a> {
     /// All that has arrived, errors ahead of their requests.
     pub(crate) all: &'a Arms,
     /// What is complete.
@@ -89,7 +89,7 @@ impl Default for Guard {
 impl Guard {
     /// Takes in a batch, whose errors come in bursts of `burst`. `power` notes what a canary that always
     /// fails would have come to.
-    pub(crate) fn observe(&mut self, arrived: &Arrived<'_>, burst: f64, span: Span, power: &mut Power) {
+    pub(crate) fn observe(&mut self, arrived: &GuardInput<'_>, burst: f64, span: Span, power: &mut Power) {
         let (split, burst) = (arrived.split(), believed(burst));
         let test = &mut self.far_worse;
         let bases = split.compares().then(|| test.bases(split));
@@ -98,7 +98,7 @@ impl Guard {
         }
         test.observe_by(bases.as_ref(), split, burst, span);
         // Nothing to compare with is no excuse for a canary that fails more often than not.
-        self.mostly_failing.observe(with_hangs(arrived.complete), Some(MOST_BEARABLE), burst, span);
+        self.mostly_failing.observe(with_hangs(arrived.complete), Some(MAX_ERROR_RATE), burst, span);
     }
 
     /// Returns ln of the weight that an alternative of the test with the wide tolerance has in its first copy.
@@ -112,7 +112,7 @@ impl Guard {
     }
 }
 
-impl Arrived<'_> {
+impl GuardInput<'_> {
     /// Returns what the far wider test looks at. Errors that came ahead are held against as many requests of the canary as
     /// its share lets expect beside those of the primary, since the reports that tell of them are on their way: more
     /// requests are a wider tolerance, which is never wrong.
@@ -130,7 +130,11 @@ impl Arrived<'_> {
 
 impl Default for MostlyFailing {
     fn default() -> Self {
-        Self { ratio: RatioTest::harm_or_alone(MARGIN), successes: successes(), limit: LimitTest::above(MOST_BEARABLE) }
+        Self {
+            ratio: RatioTest::harm_or_single(MARGIN),
+            successes: successes(),
+            limit: LimitTest::above(MAX_ERROR_RATE),
+        }
     }
 }
 
@@ -149,7 +153,7 @@ impl MostlyFailing {
     /// `alone` is the share that may be bad of a batch without any request of the primary, if something is known of it.
     fn observe(&mut self, split: Split, alone: Option<f64>, burst: f64, span: Span) {
         match alone.filter(|_| split.primary == 0) {
-            Some(limit) => self.ratio.observe_alone(split.canary_bad, split.canary, limit, burst, span),
+            Some(limit) => self.ratio.observe_single(split.canary_bad, split.canary, limit, burst, span),
             None => self.ratio.observe_in_bursts(split, burst, span),
         }
         self.successes.observe_in_bursts(succeeded(split), burst, span);
@@ -233,7 +237,7 @@ impl Stalls {
     /// Returns the share of responses that may stand still without any of the primary beside them; nothing where the
     /// primary did so too often before, or where too little is known of it.
     fn bearable_alone(&self) -> Option<f64> {
-        let limit = (RATIO * self.primary.cautious_rate()).max(MOST_BEARABLE);
+        let limit = (RATIO * self.primary.cautious_rate()).max(MAX_ERROR_RATE);
         (limit < 1.0).then_some(limit)
     }
 
@@ -248,12 +252,12 @@ impl Stalls {
     }
 
     /// Returns the evidence that the guard needs alone where both together need `limit`.
-    pub(crate) fn guard_alone(limit: f64) -> f64 {
+    pub(crate) fn guard_threshold(limit: f64) -> f64 {
         limit - Self::LN_REST
     }
 
     /// Returns true if stalls say more than errors and hangs.
-    pub(crate) fn speak_loudest(&self, guard: &Guard) -> bool {
+    pub(crate) fn dominate(&self, guard: &Guard) -> bool {
         Self::LN_SHARE + self.evidence() > Self::LN_REST + guard.evidence()
     }
 }
@@ -271,7 +275,7 @@ pub(crate) fn stalled(arms: &Arms) -> Split {
 /// Returns the burst that the guard allows for: a canary that is broken outright is to be gone within a second also where
 /// errors come in long bursts.
 pub(crate) const fn believed(burst: f64) -> f64 {
-    burst.min(LONGEST_BURST)
+    burst.min(MAX_BURST)
 }
 
 /// Returns errors and hangs of both arms.

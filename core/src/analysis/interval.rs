@@ -14,7 +14,7 @@ const GRID: usize = 225;
 
 /// Batches are added up to this length before the grid looks at them: 225 likelihoods a batch would cost more than the
 /// verdict, and how batches are cut has no part in what the interval claims.
-const TOGETHER: Span = Span::from_secs(5);
+const BATCH_SPAN: Span = Span::from_secs(5);
 
 /// The interval, shown to people beside every verdict.
 ///
@@ -38,7 +38,7 @@ impl RatioInterval {
             self.pending = self.pending.plus(split);
         }
         self.age = self.age.plus(span);
-        if self.age >= TOGETHER {
+        if self.age >= BATCH_SPAN {
             self.settle();
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     fn what_waits_for_the_grid_is_in_the_bounds() {
         let split = Split { canary_bad: 3, canary: 50, primary_bad: 10, primary: 500 };
         let (mut early, mut late) = (RatioInterval::default(), RatioInterval::default());
-        early.observe(split, TOGETHER);
+        early.observe(split, BATCH_SPAN);
         late.observe(split, TICK);
         assert_eq!(early.bounds(0.05), late.bounds(0.05));
     }

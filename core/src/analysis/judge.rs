@@ -4,8 +4,8 @@
 //!  Batch ─┬─► Baseline  what the primary did before, and whether both arms suffer
 //!         ├─► Spread    how pods differ
 //!         └─► Pairing   a window of one arm waits for the other
-//!               ├─► Trial     every test, over all nodes
-//!               └─► Jackknife the same without one seat each; Presence tells whose word counts
+//!               ├─► TestSuite     every test, over all nodes
+//!               └─► Jackknife the same without one node group each; Presence tells whose word counts
 //!                      └──────► crossed? ─► suspect? ─► verdict, in words
 //! ```
 
@@ -14,33 +14,33 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::assessment::{About, Assessment, Evidence, Flowing, Harm, HarmSafe, Notice};
-pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, OnOnePod};
+pub use super::assessment::{Assessment, Evidence, Harm, HarmSafe, Notice, NoticeSubject, Propagation};
+pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, SinglePodPolicy};
 
-use super::account::{Account, Slow};
 use super::baseline::Baseline;
+use super::explain::Observed;
 use super::guard::{self, LimitFrom, with_hangs};
 use super::interval::RatioInterval;
 use super::jackknife::Jackknife;
+use super::node_groups::NodeGroups;
 use super::pairing::{Pairing, Ready};
 use super::presence::Presence;
 use super::quorum::Quorum;
-use super::seats::Seats;
+use super::recent_counts::{RecentCounts, Slow};
 use super::sequential::{Split, count, ln_sum};
 use super::signal::{Shares, Signal};
 use super::spread::Spread;
-use super::trial::{Limits, Standing, Trial, above_limit};
+use super::test_suite::{BatchContext, Limits, TestSuite, above_limit};
 use super::users::Users;
-use super::voices::{Known, Voices};
-use super::window::{Batch, Seat};
-use super::words::Observed;
+use super::weighted_evidence::{CachedEvidence, WeightedEvidence};
+use super::window::{Batch, NodeGroup};
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
 mod harm;
-mod saying;
+mod verdict;
 
 /// Evidence at which a step counts as safe: α of 5 % per signal and step. All signals must agree,
 /// which needs no correction.
@@ -50,13 +50,13 @@ const SAFE_EVIDENCE: f64 = 2.995_732_273_553_991;
 const INTERVAL_ALPHA: f64 = 0.05;
 
 /// Without a request for so long, what was seen is old news.
-const STALE: Span = Span::from_secs(10);
+const STALE_AFTER: Span = Span::from_secs(10);
 
 /// A step that would take longer than this for want of requests has no data to speak of.
-const TOO_LONG: Span = Span::from_secs(3_600);
+const MAX_STEP_DURATION: Span = Span::from_secs(3_600);
 
 /// How many requests are missing is reckoned anew after so much time: it costs more than a verdict.
-const RECKON_EVERY: Span = Span::from_secs(1);
+const ESTIMATE_INTERVAL: Span = Span::from_secs(1);
 
 /// A canary is suspected for so long before it is rolled back for what one pod may have caused.
 const SUSPECT_FOR: Span = Span::from_secs(60);
@@ -71,9 +71,10 @@ pub struct Judge {
     /// What waits before it is tested. Evidence that was written down without it has nothing that waits.
     #[serde(default)]
     pairing: Pairing,
-    trial: Trial,
+    trial: TestSuite,
     jackknife: Jackknife,
-    seats: Seats,
+    #[serde(rename = "seats")]
+    node_groups: NodeGroups,
     #[serde(default)]
     presence: Presence,
     spread: Spread,
@@ -84,37 +85,37 @@ pub struct Judge {
     observed: Observed,
     /// What was counted lately, for reasons.
     #[serde(default)]
-    account: Account,
+    account: RecentCounts,
     /// Where the limit of errors comes from.
     #[serde(default)]
     limit_from: LimitFrom,
-    step: Step,
-    missing: Missing,
+    step: StepCounts,
+    missing: MissingRequests,
     last_traffic: Option<Timestamp>,
     /// Until when pods are new. None: the canary had no request yet.
     warm_at: Option<Timestamp>,
     /// Harm that was found: evidence that crossed once is not taken back.
-    crossed: Option<Crossed>,
+    crossed: Option<HarmFound>,
     /// Since when the evidence over all nodes has crossed.
     decided: Option<Timestamp>,
     /// Since when it has, though it rests on one.
-    rests_on: Option<(Timestamp, Seat)>,
+    rests_on: Option<(Timestamp, NodeGroup)>,
     /// The evidence over all nodes that others contradict, or contradicted when they were heard last.
     #[serde(default)]
     contested: Option<f64>,
     /// Since when there is harm only without one, which may hide it.
     #[serde(default)]
-    hidden_by: Option<(Timestamp, Seat)>,
+    hidden_by: Option<(Timestamp, NodeGroup)>,
     /// Who is waited for before few decide.
     #[serde(default)]
     quorum: Quorum,
     /// What the signals said of the latest window.
     #[serde(skip)]
-    voices: Known,
+    sources: CachedEvidence,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Step {
+struct StepCounts {
     weight: BasisPoints,
     began: Timestamp,
     canary: u64,
@@ -127,7 +128,7 @@ struct Step {
 
 /// Canary requests that are missing until the declared regression would have been caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Missing {
+struct MissingRequests {
     /// So many, when it was reckoned; nothing if no number is enough.
     requests: Option<u64>,
     /// Canary requests at that time, and how long ago it was.
@@ -136,7 +137,7 @@ struct Missing {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Crossed {
+struct HarmFound {
     at: Timestamp,
     /// Signals that ask for nobody's fault have crossed by themselves.
     hard: bool,
@@ -150,19 +151,19 @@ impl Judge {
     pub fn new(config: JudgeConfig) -> Self {
         Self {
             pairing: Pairing::default(),
-            trial: Trial::new(&config),
+            trial: TestSuite::new(&config),
             jackknife: Jackknife::default(),
-            seats: Seats::default(),
+            node_groups: NodeGroups::default(),
             presence: Presence::default(),
             spread: Spread::default(),
             users: Users::default(),
             baseline: Baseline::default(),
             interval: RatioInterval::default(),
             observed: Observed::default(),
-            account: Account::default(),
+            account: RecentCounts::default(),
             limit_from: LimitFrom::default(),
-            step: Step::default(),
-            missing: Missing { requests: None, at: 0, age: Span::MAX },
+            step: StepCounts::default(),
+            missing: MissingRequests { requests: None, at: 0, age: Span::MAX },
             last_traffic: None,
             warm_at: None,
             crossed: None,
@@ -171,7 +172,7 @@ impl Judge {
             contested: None,
             hidden_by: None,
             quorum: Quorum::default(),
-            voices: Known::default(),
+            sources: CachedEvidence::default(),
             config,
         }
     }
@@ -181,23 +182,23 @@ impl Judge {
         &self.config
     }
 
-    /// Returns the seat of a node that reports, for [`Windows::add`](super::window::Windows::add).
-    pub fn seat(&mut self, node: &NodeId, now: Timestamp) -> Seat {
-        self.seats.of(node, now)
+    /// Returns the node group of a node that reports, for [`Windows::add`](super::window::Windows::add).
+    pub fn node_group(&mut self, node: &NodeId, now: Timestamp) -> NodeGroup {
+        self.node_groups.of(node, now)
     }
 
-    /// Says how many voices may report. Where several may, the first of them does not decide before the others have had
+    /// Says how many sources may report. Where several may, the first of them does not decide before the others have had
     /// the time to.
-    pub const fn expect(&mut self, voices: usize) {
-        self.quorum.expect(voices);
+    pub const fn expect(&mut self, sources: usize) {
+        self.quorum.expect(sources);
     }
 
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
-        self.voices = Known::default();
+        self.sources = CachedEvidence::default();
         self.wait_no_longer();
-        self.step = Step { weight, began: now, ..Step::default() };
+        self.step = StepCounts { weight, began: now, ..StepCounts::default() };
         if !weight.is_zero() {
             self.quorum.begin(now);
         }
@@ -218,15 +219,15 @@ impl Judge {
         if self.config.comparison == Comparison::BeforeAfter {
             return;
         }
-        self.voices = Known::default();
+        self.sources = CachedEvidence::default();
         self.wait_no_longer();
         // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
         // it may without any primary.
         let before = self.trial.primary_rate().unwrap_or_else(|| self.baseline.before());
         let times = guard::RATIO * before;
         let least = self.config.must_detect.errors_at_least;
-        let (limit, from) = if times.max(least) >= guard::MOST_BEARABLE {
-            (guard::MOST_BEARABLE, LimitFrom::MostBearable)
+        let (limit, from) = if times.max(least) >= guard::MAX_ERROR_RATE {
+            (guard::MAX_ERROR_RATE, LimitFrom::MaxErrorRate)
         } else if times >= least {
             (times, LimitFrom::Before)
         } else {
@@ -245,9 +246,9 @@ impl Judge {
 
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
-        self.voices = Known::default();
+        self.sources = CachedEvidence::default();
         let weight = if self.both_arms_are_due() { self.step.weight } else { BasisPoints::ZERO };
-        let standing = Standing { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
+        let standing = BatchContext { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
         if self.config.comparison == Comparison::Affinity {
             let arms = &batch.complete().judged;
             self.users.observe(&arms.primary.groups, &arms.canary.groups);
@@ -264,17 +265,17 @@ impl Judge {
         } else {
             self.test(&(Cow::Borrowed(batch), standing));
         }
-        self.look_for_harm(batch.end);
-        self.reckon(batch.end, batch.span);
+        self.test_for_harm(batch.end);
+        self.estimate_missing(batch.end, batch.span);
     }
 
     /// Returns what follows from all that was seen.
-    pub fn assess(&self, now: Timestamp, flowing: &Flowing) -> Assessment {
+    pub fn assess(&self, now: Timestamp, propagation: &Propagation) -> Assessment {
         let eta_requests = self.missing();
         let eta = self.eta(eta_requests, now);
         let suspect = self.suspected(now);
         Assessment {
-            verdict: self.verdict(now, flowing, eta_requests, eta),
+            verdict: self.verdict(now, propagation, eta_requests, eta),
             evidence: self.evidence(),
             eta_requests,
             eta,
@@ -293,18 +294,18 @@ impl Judge {
         if self.decided.is_some() {
             return Counted::Contested;
         }
-        match self.config.least_requests().saturating_sub(self.step.canary) {
-            0 => Counted::Enough,
+        match self.config.min_requests().saturating_sub(self.step.canary) {
+            0 => Counted::Sufficient,
             missing => Counted::Missing(missing),
         }
     }
 
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
-        let voices = self.voices();
+        let sources = self.sources();
         // Rounding leaves something of the order of 1e-17 where there is nothing.
         let shown = |harm: f64| if harm.is_finite() && harm.abs() > 1e-12 { harm } else { 0.0 };
-        let harm = |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| voices.of(*signal))));
+        let harm = |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| sources.of(*signal))));
         let (errors_safe, latency_safe) = self.trial.safety();
         Evidence {
             errors: HarmSafe {
@@ -390,8 +391,8 @@ impl Judge {
     }
 
     /// Returns what the signals say over all nodes.
-    fn voices(&self) -> Voices {
-        self.voices.0.unwrap_or_else(|| Voices::of_trial(&self.trial, &self.shares(), self.level()))
+    fn sources(&self) -> WeightedEvidence {
+        self.sources.0.unwrap_or_else(|| WeightedEvidence::of_trial(&self.trial, &self.shares(), self.level()))
     }
 
     /// What the differences of pods and of users call for.
@@ -420,30 +421,30 @@ impl Judge {
     }
 
     fn is_safe(&self, now: Timestamp) -> bool {
-        let safe = |trial: &Trial| {
+        let safe = |trial: &TestSuite| {
             let (errors, latency) = trial.safety();
             errors >= SAFE_EVIDENCE && (!trial.has_latency() || latency >= SAFE_EVIDENCE)
         };
         self.config.comparison == Comparison::Randomised
             && safe(&self.trial)
             && self.whichever_is_left_out(now, safe)
-            && self.rests_on_few(now).is_none()
+            && self.rests_on_thin_quorum(now).is_none()
     }
 
     /// Reckons the canary requests missing until the step may end.
-    fn reckon(&mut self, now: Timestamp, span: Span) {
+    fn estimate_missing(&mut self, now: Timestamp, span: Span) {
         self.missing.age = self.missing.age.plus(span);
         let (level, limits) = (self.level(), self.limits());
         let seen = self.trial.canary_requests();
         let requests = if self.can_compare() {
             // What was enough a moment ago is looked at again as rarely as what is not is reckoned.
-            if self.missing.age < RECKON_EVERY && self.missing.requests == Some(0) {
+            if self.missing.age < ESTIMATE_INTERVAL && self.missing.requests == Some(0) {
                 return;
             }
-            let enough = |trial: &Trial| trial.is_enough(level, limits, &self.config);
+            let enough = |trial: &TestSuite| trial.has_power(level, limits, &self.config);
             if enough(&self.trial) && self.whichever_is_left_out(now, enough) {
                 Some(0)
-            } else if self.missing.age < RECKON_EVERY {
+            } else if self.missing.age < ESTIMATE_INTERVAL {
                 return;
             } else {
                 let factor = self.trial.requests_missing(level, limits, &self.config);
@@ -452,18 +453,18 @@ impl Judge {
         } else {
             self.absolute_missing()
         };
-        self.missing = Missing { requests, at: seen, age: Span::ZERO };
+        self.missing = MissingRequests { requests, at: seen, age: Span::ZERO };
     }
 
     fn absolute_missing(&self) -> Option<u64> {
         // After a switch, what the primary still answers began before it.
         let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
         if alone && self.config.error_limit.is_some() {
-            let needed = self.trial.until_limit_speaks(self.limit_of(Signal::ErrorLimit));
+            let needed = self.trial.until_limit_decides(self.limit_of(Signal::ErrorLimit));
             return Some(ceil((needed - count(self.step.canary)).max(0.0)));
         }
         let factor = self.trial.guard_missing(self.limit_of(Signal::Guard))?;
-        Some(ceil(count(self.trial.seen()) * (factor - 1.0)))
+        Some(ceil(count(self.trial.observed_requests()) * (factor - 1.0)))
     }
 
     /// Returns the canary requests missing until the step may end: 0 if it may.
@@ -477,13 +478,13 @@ impl Judge {
 
     fn limits(&self) -> Limits {
         let shares = self.config.shares();
-        let of = |signal| self.config.decisive() - libm::log(shares.of(signal).unwrap_or(1.0));
+        let of = |signal| self.config.decision_threshold() - libm::log(shares.of(signal).unwrap_or(1.0));
         Limits { errors: of(Signal::Errors), latency: of(Signal::Latency) }
     }
 
     /// Returns the evidence of a signal that decides without any other.
     fn limit_of(&self, signal: Signal) -> f64 {
-        self.config.decisive() - libm::log(self.config.shares().of(signal).unwrap_or(1.0))
+        self.config.decision_threshold() - libm::log(self.config.shares().of(signal).unwrap_or(1.0))
     }
 
     /// Returns how long so many canary requests take at the rate of this step.

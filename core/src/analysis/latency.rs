@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::closed_cohorts::Closed;
 use super::power::Power;
-use super::safety::Closed;
+use super::rate_comparison::RateComparison;
 use super::sequential::{RatioTest, Split, count, ln_sum};
-use super::soft::Soft;
 use super::window::{Arms, Batch};
 use crate::counts::Counts;
 use crate::histogram::{Tally, bin_of, bounds};
@@ -22,7 +22,7 @@ use crate::time::Span;
 const HALF_LIFE: Span = Span::from_secs(60);
 
 /// A quantile is used once this many primary requests lie above it.
-const ENOUGH_ABOVE: f64 = 10.0;
+const MIN_EXCEEDANCES: f64 = 10.0;
 
 /// What slower means.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,16 +53,16 @@ pub struct Latency {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Quantile {
-    harm: Soft,
+    harm: RateComparison,
     safety: RatioTest,
     /// What the latest batch was held against, for people.
     #[serde(default)]
-    latest: Option<Beyond>,
+    latest: Option<Exceedance>,
 }
 
 /// Requests beyond the threshold of a quantile, of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Beyond {
+pub(crate) struct Exceedance {
     pub(crate) split: Split,
     /// The thresholds in microseconds: slow is what takes longer.
     pub(crate) canary_us: u64,
@@ -75,7 +75,7 @@ impl Latency {
         let quantiles = config
             .quantiles
             .iter()
-            .map(|_| Quantile { harm: Soft::new(&[1.0], None), safety: RatioTest::safety(1.0), latest: None })
+            .map(|_| Quantile { harm: RateComparison::new(&[1.0], None), safety: RatioTest::safety(1.0), latest: None })
             .collect();
         Self { config, reference: Tally::new(), age: Span::ZERO, quantiles }
     }
@@ -91,11 +91,11 @@ impl Latency {
             if let Some(threshold) = threshold {
                 let split = threshold.harm(&batch.judged, finished, batch.overdue);
                 let (canary_us, primary_us) = (threshold.canary_us, threshold.primary_us);
-                quantile.latest = Some(Beyond { split, canary_us, primary_us });
+                quantile.latest = Some(Exceedance { split, canary_us, primary_us });
                 let slow = threshold.share_if_slower(&self.reference, regression);
                 let base = count(self.reference.count_above(threshold.bin)) / total;
-                quantile.harm.imagine(split, (base, slow), batch.span, &mut harm);
-                quantile.safety.observe_again(threshold.safety(closed), batch.span, &mut safety);
+                quantile.harm.counterfactual(split, (base, slow), batch.span, &mut harm);
+                quantile.safety.observe_cached(threshold.safety(closed), batch.span, &mut safety);
             }
         }
         self.remember(batch);
@@ -134,12 +134,12 @@ impl Latency {
     }
 
     /// Returns what of the latest batch was beyond the thresholds, by quantile.
-    pub(crate) fn beyond(&self) -> impl Iterator<Item = Option<Beyond>> + '_ {
+    pub(crate) fn beyond(&self) -> impl Iterator<Item = Option<Exceedance>> + '_ {
         self.quantiles.iter().map(|quantile| quantile.latest)
     }
 
     /// Returns the place of the quantile that speaks loudest.
-    pub(crate) fn loudest(&self) -> Option<usize> {
+    pub(crate) fn dominant(&self) -> Option<usize> {
         let evidence = |quantile: &Quantile| quantile.harm.evidence(0);
         let loudest = self.quantiles.iter().enumerate().max_by(|(_, a), (_, b)| evidence(a).total_cmp(&evidence(b)));
         loudest.map(|(place, _)| place)
@@ -151,9 +151,9 @@ impl Latency {
     }
 
     /// Returns true if the regression would have been caught by evidence `limit` of the average.
-    pub(crate) fn is_enough(&self, limit: f64) -> bool {
+    pub(crate) fn has_power(&self, limit: f64) -> bool {
         let limit = self.alone(limit);
-        self.powers().any(|(test, power)| power.is_enough(test.first_weight(), limit, None))
+        self.powers().any(|(test, power)| power.has_power(test.first_weight(), limit, None))
     }
 
     /// Returns the factor by which the canary's requests would have to grow until the regression
@@ -197,7 +197,7 @@ impl Latency {
 fn thresholds<'a>(config: &'a LatencyConfig, reference: &'a Tally) -> impl Iterator<Item = Option<Threshold>> + 'a {
     let total = count(reference.count());
     config.quantiles.iter().map(move |q| {
-        let bin = reference.quantile_bin(*q).filter(|_| total * (1.0 - q) >= ENOUGH_ABOVE)?;
+        let bin = reference.quantile_bin(*q).filter(|_| total * (1.0 - q) >= MIN_EXCEEDANCES)?;
         Some(Threshold::new(bin, config))
     })
 }

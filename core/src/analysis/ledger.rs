@@ -292,7 +292,7 @@ impl Ledger {
     /// never confirmed is in the next one again.
     pub fn checkpoint(&mut self) -> Checkpoint {
         self.last_checkpoint = self.last_checkpoint.saturating_add(1);
-        let changed = self.workers.iter().filter(|(_, worker)| worker.has_news());
+        let changed = self.workers.iter().filter(|(_, worker)| worker.has_changes());
         let changed: Vec<(WorkerKey, Worker)> = changed.map(|(key, worker)| (*key, worker.clone())).collect();
         let removed: Vec<WorkerKey> = self.removed.iter().take(MAX_REMOVED).copied().collect();
         if self.pending.len() >= MAX_PENDING {
@@ -325,8 +325,8 @@ impl Ledger {
     }
 
     /// Returns true if there is something to be written down.
-    pub fn has_news(&self) -> bool {
-        !self.removed.is_empty() || self.workers.values().any(Worker::has_news)
+    pub fn has_changes(&self) -> bool {
+        !self.removed.is_empty() || self.workers.values().any(Worker::has_changes)
     }
 
     /// Returns the open epochs of which not everything is held any more, to be written down with a checkpoint.

@@ -8,8 +8,8 @@ use alloc::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::rate_comparison::RateComparison;
 use super::sequential::{Split, ln_add};
-use super::soft::Soft;
 use super::window::Arms;
 use crate::outcome::Outcome;
 use crate::time::Span;
@@ -76,7 +76,7 @@ impl From<u32> for Kind {
 /// A kind has a test from the first time that it is seen; before that, its evidence is 1.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OutcomeMix {
-    kinds: BTreeMap<Kind, Soft>,
+    kinds: BTreeMap<Kind, RateComparison>,
 }
 
 impl OutcomeMix {
@@ -85,7 +85,7 @@ impl OutcomeMix {
         let splits = splits(arms);
         for (kind, split) in &splits {
             if split.canary_bad > 0 || split.primary_bad > 0 {
-                self.kinds.entry(*kind).or_insert_with(|| Soft::new(&[TOLERATED], Some(FLOOR)));
+                self.kinds.entry(*kind).or_insert_with(|| RateComparison::new(&[TOLERATED], Some(FLOOR)));
             }
         }
         for (kind, test) in &mut self.kinds {
@@ -101,8 +101,8 @@ impl OutcomeMix {
     }
 
     /// Returns the kind that speaks loudest, if any speaks.
-    pub(crate) fn loudest(&self) -> Option<Kind> {
-        let evidence = |kind: &Kind, test: &Soft| kind.ln_weight() + test.evidence(0);
+    pub(crate) fn dominant(&self) -> Option<Kind> {
+        let evidence = |kind: &Kind, test: &RateComparison| kind.ln_weight() + test.evidence(0);
         self.kinds.iter().max_by(|(a, x), (b, y)| evidence(a, x).total_cmp(&evidence(b, y))).map(|(kind, _)| *kind)
     }
 

@@ -23,16 +23,16 @@ use alloc::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::trial::Standing;
+use super::test_suite::BatchContext;
 use super::window::Batch;
 use crate::counts::Counts;
 use crate::time::{Span, Timestamp};
 
 /// So long a batch may become by waiting: beyond it, rates may be others.
-const LONGEST: Span = Span::from_secs(10);
+const MAX_WAIT: Span = Span::from_secs(10);
 
 /// An arm that has had so many requests, and the other none, does not wait for it.
-const ENOUGH: u64 = 10;
+const MAX_UNPAIRED_REQUESTS: u64 = 10;
 
 /// What waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,27 +43,27 @@ pub(crate) struct Pairing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
     batch: Batch,
-    standing: Standing,
+    standing: BatchContext,
     began: Timestamp,
 }
 
 /// A batch for the tests, with how it counts.
-pub(crate) type Ready<'a> = (Cow<'a, Batch>, Standing);
+pub(crate) type Ready<'a> = (Cow<'a, Batch>, BatchContext);
 
 /// Which arms had requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Present {
+enum ArmsWithTraffic {
     Neither,
     /// So many, all of one arm.
-    Alone(u64),
+    Single(u64),
     Both,
 }
 
 impl Pairing {
     /// Takes in a window, and returns what the tests are to take in now, in this order.
-    pub(crate) fn add<'a>(&mut self, batch: &'a Batch, standing: Standing) -> [Option<Ready<'a>>; 2] {
+    pub(crate) fn add<'a>(&mut self, batch: &'a Batch, standing: BatchContext) -> [Option<Ready<'a>>; 2] {
         let began = batch.end.minus(batch.span);
-        let together = |held: &Held| held.standing == standing && batch.end.since(held.began) <= LONGEST;
+        let together = |held: &Held| held.standing == standing && batch.end.since(held.began) <= MAX_WAIT;
         let overtaken = if self.held.as_ref().is_some_and(together) { None } else { self.release() };
         let ready = match self.held.take() {
             Some(mut held) => {
@@ -97,16 +97,16 @@ fn waits(batch: &Batch) -> bool {
 
 fn waits_for(batch: &Batch) -> bool {
     match present(batch) {
-        Present::Neither | Present::Both => false,
-        Present::Alone(requests) => requests < ENOUGH,
+        ArmsWithTraffic::Neither | ArmsWithTraffic::Both => false,
+        ArmsWithTraffic::Single(requests) => requests < MAX_UNPAIRED_REQUESTS,
     }
 }
 
-fn present(batch: &Batch) -> Present {
+fn present(batch: &Batch) -> ArmsWithTraffic {
     match (requests(&batch.judged.primary), requests(&batch.judged.canary)) {
-        (0, 0) => Present::Neither,
-        (0, alone) | (alone, 0) => Present::Alone(alone),
-        (_, _) => Present::Both,
+        (0, 0) => ArmsWithTraffic::Neither,
+        (0, alone) | (alone, 0) => ArmsWithTraffic::Single(alone),
+        (_, _) => ArmsWithTraffic::Both,
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use crate::outcome::Outcome;
     use crate::weight::BasisPoints;
 
-    const NOBODY_NEW: Standing = Standing { warmup: false, shared_harm: false, weight: BasisPoints::ZERO };
+    const NOBODY_NEW: BatchContext = BatchContext { warmup: false, shared_harm: false, weight: BasisPoints::ZERO };
 
     fn counts(requests: u64, errors: u64) -> Counts {
         let mut outcomes = [0; 12];
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn warm_up_is_not_mixed_with_what_follows() {
-        let warm = Standing { warmup: true, ..NOBODY_NEW };
+        let warm = BatchContext { warmup: true, ..NOBODY_NEW };
         let mut pairing = Pairing::default();
         assert_eq!(pairing.add(&window(3, 0, 1), warm), [None, None]);
         let later = window(4, 1, 0);

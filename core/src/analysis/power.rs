@@ -10,14 +10,14 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::sequential::{Bases, HARM_ALTERNATIVES, LimitTest, Split, count};
-use crate::analysis::convex::{Line, least};
+use crate::analysis::convex::{Line, min_requests_for};
 
 /// How surely the regression must have been caught. A little above the promised 90 %: the primary's
 /// rate is an estimate.
-const WANTED: f64 = 0.93;
+const TARGET_POWER: f64 = 0.93;
 
 /// Requests beyond this multiple of what was seen: no estimate of when is worth telling.
-const FARTHEST: f64 = 1e9;
+const MAX_Z: f64 = 1e9;
 
 /// What a harm test saw since the rollout began, in the form that imagining needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ impl From<Vec<f64>> for Sums {
 
 /// A second test that must speak too, with the evidence that it needs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Floor<'a> {
+pub(crate) struct AbsoluteFloor<'a> {
     pub(crate) test: &'a LimitTest,
     pub(crate) limit: f64,
 }
@@ -91,17 +91,17 @@ impl Power {
     }
 
     /// Returns true if the regression would have been caught by now. `limit` is the evidence that decides.
-    pub(crate) fn is_enough(&self, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> bool {
-        self.canary > 0.0 && self.sees() && self.caught(1.0, weight, limit, floor) >= WANTED
+    pub(crate) fn has_power(&self, weight: f64, limit: f64, floor: Option<AbsoluteFloor<'_>>) -> bool {
+        self.canary > 0.0 && self.sees() && self.caught(1.0, weight, limit, floor) >= TARGET_POWER
     }
 
     /// Returns the factor by which the traffic would have to grow until the regression would have
     /// been caught: at most 1 if it would have been by now. Nothing if it would take for ever.
-    pub(crate) fn requests_missing(&self, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> Option<f64> {
+    pub(crate) fn requests_missing(&self, weight: f64, limit: f64, floor: Option<AbsoluteFloor<'_>>) -> Option<f64> {
         if self.canary <= 0.0 || !self.sees() {
             return None;
         }
-        let enough = |grown: f64| self.caught(grown, weight, limit, floor) >= WANTED;
+        let enough = |grown: f64| self.caught(grown, weight, limit, floor) >= TARGET_POWER;
         if enough(1.0) {
             return Some(1.0);
         }
@@ -109,7 +109,7 @@ impl Power {
         while !enough(high) {
             low = high;
             high *= 2.0;
-            if high > FARTHEST {
+            if high > MAX_Z {
                 return None;
             }
         }
@@ -133,10 +133,10 @@ impl Power {
     }
 
     /// Returns a lower bound of the chance that the regression would have been caught.
-    fn caught(&self, grown: f64, weight: f64, limit: f64, floor: Option<Floor<'_>>) -> f64 {
+    fn caught(&self, grown: f64, weight: f64, limit: f64, floor: Option<AbsoluteFloor<'_>>) -> f64 {
         let canary = self.canary * grown;
-        let relative = least(limit, &self.lines(weight, grown));
-        let absolute = floor.map_or(0.0, |floor| least(floor.limit, &floor.test.first_copy(canary)));
+        let relative = min_requests_for(limit, &self.lines(weight, grown));
+        let absolute = floor.map_or(0.0, |floor| min_requests_for(floor.limit, &floor.test.first_copy(canary)));
         let wanted = relative.max(absolute);
         if wanted > canary {
             return 0.0;
@@ -196,14 +196,14 @@ mod tests {
         let weight = test.first_weight();
         let lines = power.lines(weight, 1.0);
         for limit in [1.0, 7.6, 20.0] {
-            let found = least(limit, &lines);
+            let found = min_requests_for(limit, &lines);
             let reaches = |bad: f64| {
                 let evidence = lines.iter().map(|line| libm::exp(line.at_zero + bad * line.slope)).sum::<f64>();
                 libm::log(evidence) >= limit
             };
             assert!(reaches(found) && !reaches(found - 1.0), "{limit}: {found}");
         }
-        assert!(least(1.0, &[Line { slope: 0.0, at_zero: 0.0 }]).is_infinite());
+        assert!(min_requests_for(1.0, &[Line { slope: 0.0, at_zero: 0.0 }]).is_infinite());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which seats carry traffic of late.
+//! Which node groups carry traffic of late.
 //!
 //! What a node saw an hour ago says nothing of a fault that began a second ago. So a node may contradict a verdict only
 //! while it carries traffic that would show the fault. That is reckoned from what the *others* report, never from what the
@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::window::{Arms, Batch, Seat};
+use super::window::{Arms, Batch, NodeGroup};
 use crate::time::{Span, Timestamp};
 use crate::weight::BasisPoints;
 
@@ -27,11 +27,11 @@ const SHORT: Span = Span::from_millis(400);
 const LONG: Span = Span::from_millis(6_400);
 
 /// So long the long memory reaches back at most: before it is full, it proves nobody's absence.
-pub(crate) const REMEMBERED: Span = LONG.times(STRETCHES as u64);
+pub(crate) const LONG_MEMORY: Span = LONG.times(STRETCHES as u64);
 
-/// With fewer requests of all seats in the short memory, the long one is asked for shares: chance might make any seat
-/// look silent. A seat with two thirds of them has less than a tenth with a chance of 10⁻⁶.
-const TELLING: u64 = 16;
+/// With fewer requests of all node groups in the short memory, the long one is asked for shares: chance might make any node group
+/// look silent. A node group with two thirds of them has less than a tenth with a chance of 10⁻⁶.
+const MIN_SHORT_REQUESTS: u64 = 16;
 
 /// Others whose share is at least 1 in so many carry comparable traffic.
 const COMPARABLE: u64 = 10;
@@ -47,7 +47,7 @@ const LONG_SIGHT: u64 = 80;
 /// happens once in 3,000 times.
 const UNSENT: u64 = 8;
 
-/// With fewer seats, a node that lies cannot be told from one that does not.
+/// With fewer node groups, a node that lies cannot be told from one that does not.
 const QUORUM: usize = 3;
 
 /// Parts of a request: shares are basis points.
@@ -55,17 +55,18 @@ const WHOLE: u64 = 10_000;
 
 /// How many of the requests that a node sees are due to be the canary's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum ExpectedShare {
     /// Requests divide between the arms by chance: this share of all.
     Share(BasisPoints),
     /// Who gets the canary is decided otherwise: those that it got.
     Canary,
 }
 
-/// What the seats carried of late.
+/// What the node groups carried of late.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Presence {
-    seats: BTreeMap<Seat, Recent>,
+    #[serde(rename = "seats")]
+    node_groups: BTreeMap<NodeGroup, Recent>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,11 +81,11 @@ struct Ring {
     /// The number of the latest stretch, counted from the epoch.
     latest: u64,
     /// By the remainder of their numbers.
-    stretches: [Carried; STRETCHES],
+    stretches: [TrafficSum; STRETCHES],
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Carried {
+struct TrafficSum {
     /// Requests of both arms.
     requests: u64,
     /// Requests of the canary.
@@ -93,83 +94,83 @@ struct Carried {
     due: u64,
 }
 
-/// What a seat and all the others carried.
+/// What a node group and all the others carried.
 #[derive(Debug, Clone, Copy)]
 struct Divided {
-    others: Carried,
-    all: Carried,
+    others: TrafficSum,
+    all: TrafficSum,
 }
 
 impl Presence {
     /// Takes in a window.
-    pub(crate) fn observe(&mut self, batch: &Batch, due: Due) {
-        if batch.by_seat.is_empty() {
-            self.add(batch.seat, &batch.judged, batch, due);
+    pub(crate) fn observe(&mut self, batch: &Batch, due: ExpectedShare) {
+        if batch.by_node_group.is_empty() {
+            self.add(batch.node_group, &batch.judged, batch, due);
         }
-        for (seat, part) in &batch.by_seat {
-            self.add(*seat, part, batch, due);
+        for (node_group, part) in &batch.by_node_group {
+            self.add(*node_group, part, batch, due);
         }
     }
 
-    fn add(&mut self, seat: Seat, arms: &Arms, batch: &Batch, due: Due) {
+    fn add(&mut self, node_group: NodeGroup, arms: &Arms, batch: &Batch, due: ExpectedShare) {
         let canary = arms.canary.judged_and_stalled();
         let requests = arms.primary.judged_and_stalled().saturating_add(canary);
         if requests == 0 {
             return;
         }
         let due = match due {
-            Due::Share(weight) => requests.saturating_mul(u64::from(weight.get())),
-            Due::Canary => canary.saturating_mul(WHOLE),
+            ExpectedShare::Share(weight) => requests.saturating_mul(u64::from(weight.get())),
+            ExpectedShare::Canary => canary.saturating_mul(WHOLE),
         };
-        let recent = self.seats.entry(seat).or_default();
-        let more = Carried { requests, canary, due };
+        let recent = self.node_groups.entry(node_group).or_default();
+        let more = TrafficSum { requests, canary, due };
         recent.short.add(number(batch.end, SHORT), more);
         recent.long.add(number(batch.end, LONG), more);
     }
 
-    /// Returns true if at least three seats have had traffic, of either arm: fewer are not told apart. Whether they have it
+    /// Returns true if at least three node groups have had traffic, of either arm: fewer are not told apart. Whether they have it
     /// still is another question: one that is left alone stays one of three.
     pub(crate) fn has_quorum(&self) -> bool {
-        self.seats.len() >= QUORUM
+        self.node_groups.len() >= QUORUM
     }
 
-    /// Returns the seats that had traffic of late.
-    pub(crate) fn carrying(&self, now: Timestamp) -> Vec<Seat> {
+    /// Returns the node groups that had traffic of late.
+    pub(crate) fn carrying(&self, now: Timestamp) -> Vec<NodeGroup> {
         let carries = |recent: &Recent| recent.long.sum(number(now, LONG)).requests > 0;
-        self.seats.iter().filter(|(_, recent)| carries(recent)).map(|(seat, _)| *seat).collect()
+        self.node_groups.iter().filter(|(_, recent)| carries(recent)).map(|(node_group, _)| *node_group).collect()
     }
 
-    /// Returns true if what all seats but one report may contradict the harm that this one shows.
-    pub(crate) fn may_contradict(&self, one: Seat, now: Timestamp) -> bool {
+    /// Returns true if what all node groups but one report may contradict the harm that this one shows.
+    pub(crate) fn may_contradict(&self, one: NodeGroup, now: Timestamp) -> bool {
         let (short, long) = (self.short(one, now), self.long(one, now));
         if long.others.canary == 0 && long.others.due >= UNSENT * WHOLE {
             return false;
         }
-        let shares = if short.all.requests >= TELLING { short } else { long };
+        let shares = if short.all.requests >= MIN_SHORT_REQUESTS { short } else { long };
         shares.are_comparable() || short.others.due >= SIGHT * WHOLE
     }
 
-    /// Returns true if what all seats but one report has to agree that enough was seen. Absence is no success: so what
+    /// Returns true if what all node groups but one report has to agree that enough was seen. Absence is no success: so what
     /// counts is the long memory, and it is for the caller to see to it that it is full.
-    pub(crate) fn must_agree(&self, one: Seat, now: Timestamp) -> bool {
+    pub(crate) fn must_agree(&self, one: NodeGroup, now: Timestamp) -> bool {
         let long = self.long(one, now);
         long.are_comparable() || long.others.due >= LONG_SIGHT * WHOLE
     }
 
-    fn short(&self, one: Seat, now: Timestamp) -> Divided {
+    fn short(&self, one: NodeGroup, now: Timestamp) -> Divided {
         self.divide(one, |recent| recent.short.sum(number(now, SHORT)))
     }
 
-    fn long(&self, one: Seat, now: Timestamp) -> Divided {
+    fn long(&self, one: NodeGroup, now: Timestamp) -> Divided {
         self.divide(one, |recent| recent.long.sum(number(now, LONG)))
     }
 
-    fn divide(&self, one: Seat, of: impl Fn(&Recent) -> Carried) -> Divided {
-        let (mut others, mut all) = (Carried::default(), Carried::default());
-        for (seat, recent) in &self.seats {
+    fn divide(&self, one: NodeGroup, of: impl Fn(&Recent) -> TrafficSum) -> Divided {
+        let (mut others, mut all) = (TrafficSum::default(), TrafficSum::default());
+        for (node_group, recent) in &self.node_groups {
             let carried = of(recent);
             all = all.plus(carried);
-            if *seat != one {
+            if *node_group != one {
                 others = others.plus(carried);
             }
         }
@@ -184,12 +185,12 @@ impl Divided {
 }
 
 impl Ring {
-    fn add(&mut self, number: u64, more: Carried) {
+    fn add(&mut self, number: u64, more: TrafficSum) {
         let passed = number.saturating_sub(self.latest).min(STRETCHES as u64);
         for _ in 0..passed {
             self.stretches.rotate_right(1);
             if let Some(begun) = self.stretches.first_mut() {
-                *begun = Carried::default();
+                *begun = TrafficSum::default();
             }
         }
         self.latest = self.latest.max(number);
@@ -199,14 +200,14 @@ impl Ring {
     }
 
     /// Returns the sum over the stretch of this number and those before it that are remembered.
-    fn sum(&self, number: u64) -> Carried {
+    fn sum(&self, number: u64) -> TrafficSum {
         let passed = usize::try_from(number.saturating_sub(self.latest)).unwrap_or(STRETCHES);
         let held = self.stretches.iter().take(STRETCHES.saturating_sub(passed));
-        held.fold(Carried::default(), |sum, carried| sum.plus(*carried))
+        held.fold(TrafficSum::default(), |sum, carried| sum.plus(*carried))
     }
 }
 
-impl Carried {
+impl TrafficSum {
     const fn plus(self, more: Self) -> Self {
         Self {
             requests: self.requests.saturating_add(more.requests),
@@ -227,7 +228,7 @@ mod tests {
     use crate::counts::Counts;
     use crate::outcome::Outcome;
 
-    const WEIGHT: Due = Due::Share(BasisPoints::from_percent(5));
+    const WEIGHT: ExpectedShare = ExpectedShare::Share(BasisPoints::from_percent(5));
 
     fn counts(requests: u64) -> Counts {
         let mut outcomes = [0; 12];
@@ -235,14 +236,14 @@ mod tests {
         Counts { started: requests, finished: requests, outcomes, ..Counts::default() }
     }
 
-    /// So many seconds of requests a window at each seat, of which one in 20 is the canary's.
+    /// So many seconds of requests a window at each node group, of which one in 20 is the canary's.
     fn carry(presence: &mut Presence, now: &mut Timestamp, seconds: u64, each: &[u64]) {
         for _ in 0..seconds * 5 {
             *now = now.plus(Span::from_millis(200));
-            for (seat, requests) in (0..).map(Seat).zip(each) {
+            for (node_group, requests) in (0..).map(NodeGroup).zip(each) {
                 let judged = Arms { primary: counts(requests - requests / 20), canary: counts(requests / 20) };
                 let span = Span::from_millis(200);
-                presence.observe(&Batch { end: *now, span, judged, seat, ..Batch::default() }, WEIGHT);
+                presence.observe(&Batch { end: *now, span, judged, node_group, ..Batch::default() }, WEIGHT);
             }
         }
     }
@@ -251,14 +252,15 @@ mod tests {
     fn seats_count_while_they_carry_traffic_and_again_when_they_return() {
         let mut now = Timestamp::from_millis(1_000_000);
         let mut presence = Presence::default();
-        let may = |presence: &Presence, now| [0, 1, 2].map(|seat| presence.may_contradict(Seat(seat), now));
+        let may =
+            |presence: &Presence, now| [0, 1, 2].map(|node_group| presence.may_contradict(NodeGroup(node_group), now));
         carry(&mut presence, &mut now, 60, &[20, 20, 20]);
         assert_eq!(may(&presence, now), [true; 3]);
         carry(&mut presence, &mut now, 2, &[20, 0, 0]);
         assert_eq!(may(&presence, now), [false, true, true], "two have left");
-        assert!(presence.must_agree(Seat(0), now), "a short absence is no consent");
+        assert!(presence.must_agree(NodeGroup(0), now), "a short absence is no consent");
         carry(&mut presence, &mut now, 26, &[20, 0, 0]);
-        assert!(!presence.must_agree(Seat(0), now) && presence.must_agree(Seat(1), now));
+        assert!(!presence.must_agree(NodeGroup(0), now) && presence.must_agree(NodeGroup(1), now));
         carry(&mut presence, &mut now, 1, &[20, 20, 20]);
         assert_eq!(may(&presence, now), [true; 3], "they are back");
     }
@@ -268,11 +270,11 @@ mod tests {
         let mut now = Timestamp::from_millis(1_000_000);
         let mut presence = Presence::default();
         carry(&mut presence, &mut now, 60, &[1_000_000, 20, 20]);
-        assert!(presence.may_contradict(Seat(0), now) && presence.must_agree(Seat(0), now));
+        assert!(presence.may_contradict(NodeGroup(0), now) && presence.must_agree(NodeGroup(0), now));
         let mut presence = Presence::default();
         carry(&mut presence, &mut now, 60, &[60, 0, 0]);
         carry(&mut presence, &mut now, 60, &[300, 2, 2]);
-        assert!(!presence.may_contradict(Seat(0), now), "one that has nearly everything decides");
+        assert!(!presence.may_contradict(NodeGroup(0), now), "one that has nearly everything decides");
     }
 
     #[test]
@@ -280,15 +282,15 @@ mod tests {
         let mut now = Timestamp::from_millis(1_000_000);
         let mut presence = Presence::default();
         carry(&mut presence, &mut now, 10, &[20, 19, 19]);
-        assert!(!presence.may_contradict(Seat(0), now), "190 requests a second and none at the canary");
+        assert!(!presence.may_contradict(NodeGroup(0), now), "190 requests a second and none at the canary");
         carry(&mut presence, &mut now, 1, &[20, 20, 20]);
-        assert!(presence.may_contradict(Seat(0), now));
+        assert!(presence.may_contradict(NodeGroup(0), now));
     }
 
     #[test]
     fn a_ring_forgets_what_is_over() {
         let mut ring = Ring::default();
-        let one = Carried { requests: 1, canary: 0, due: 0 };
+        let one = TrafficSum { requests: 1, canary: 0, due: 0 };
         for number in [10, 11, 12, 13] {
             ring.add(number, one);
         }

@@ -1,6 +1,6 @@
-//! Who is waited for before a verdict rests on few voices (P24).
+//! Who is waited for before a verdict rests on few sources (P24).
 //!
-//! A voice is a principal or a host, whatever number of nodes it says it is. Where three carry traffic, the jackknife
+//! A source is a principal or a host, whatever number of nodes it says it is. Where three carry traffic, the jackknife
 //! sees to it that none decides alone. Before that, and where there are fewer, the first to report would: so it waits
 //! until the others have had the time to, and a second may veto what only the first is content with.
 //!
@@ -17,15 +17,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::window::Seat;
+use super::window::NodeGroup;
 use crate::time::{Span, Timestamp};
 
 /// From its first share on, a canary is judged by few only after so much time. Filters report every second at the latest,
 /// also without traffic. Where few carry all of it, a broken canary stays in for so much longer.
-const PATIENCE: Span = Span::from_secs(2);
+const QUORUM_TIMEOUT: Span = Span::from_secs(2);
 
-/// From so many voices on, no one of them rolls back alone.
-const THREE: usize = 3;
+/// From so many sources on, no one of them rolls back alone.
+const MIN_SOURCES: usize = 3;
 
 /// How many may report, and since when they have had something to report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,28 +33,29 @@ pub(crate) struct Quorum {
     /// When the canary got its first share.
     #[serde(default)]
     began: Option<Timestamp>,
-    /// Voices that take configuration or report at the moment.
+    /// Sources that take configuration or report at the moment.
     #[serde(skip)]
-    voices: usize,
+    #[serde(rename = "voices")]
+    sources: usize,
 }
 
 /// Why few are not enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Few {
+pub(crate) enum ThinQuorum {
     /// So many of those that may report carry traffic, up to now.
     Of {
         /// Those that carry traffic.
         carrying: usize,
         /// Those that may report.
-        voices: usize,
+        sources: usize,
     },
     /// Without this one, a broken canary would not have been caught yet, or is.
-    One(Seat),
+    One(NodeGroup),
 }
 
 impl Quorum {
-    pub(crate) const fn expect(&mut self, voices: usize) {
-        self.voices = voices;
+    pub(crate) const fn expect(&mut self, sources: usize) {
+        self.sources = sources;
     }
 
     /// Notes that the canary has a share.
@@ -64,17 +65,17 @@ impl Quorum {
 
     /// Returns true while harm that fewer than three carry traffic to show is not believed.
     pub(crate) fn delays_rollback(&self, now: Timestamp) -> bool {
-        self.voices >= THREE && self.is_early(now)
+        self.sources >= MIN_SOURCES && self.is_early(now)
     }
 
     /// Returns why a step may not end yet, if fewer carry traffic than may.
-    pub(crate) fn few(&self, now: Timestamp, carrying: usize) -> Option<Few> {
-        let voices = self.voices;
-        (carrying < voices.min(THREE) && self.is_early(now)).then_some(Few::Of { carrying, voices })
+    pub(crate) fn thin_quorum(&self, now: Timestamp, carrying: usize) -> Option<ThinQuorum> {
+        let sources = self.sources;
+        (carrying < sources.min(MIN_SOURCES) && self.is_early(now)).then_some(ThinQuorum::Of { carrying, sources })
     }
 
     fn is_early(&self, now: Timestamp) -> bool {
-        self.began.is_some_and(|began| now.since(began) < PATIENCE)
+        self.began.is_some_and(|began| now.since(began) < QUORUM_TIMEOUT)
     }
 }
 
@@ -86,7 +87,7 @@ mod tests {
     fn few_wait_for_the_others_and_not_for_ever() {
         let began = Timestamp::from_millis(1_000);
         let after = |millis| began.plus(Span::from_millis(millis));
-        for (voices, carrying, rollback_waits, step_waits) in [
+        for (sources, carrying, rollback_waits, step_waits) in [
             (0, 1, false, false),
             (1, 1, false, false),
             (2, 1, false, true),
@@ -98,14 +99,14 @@ mod tests {
             (3, 3, true, false),
         ] {
             let mut quorum = Quorum::default();
-            quorum.expect(voices);
+            quorum.expect(sources);
             quorum.begin(began);
             quorum.begin(after(1_000));
             let early = after(1_999);
-            assert_eq!(quorum.delays_rollback(early), rollback_waits, "{voices} {carrying}");
-            let few = step_waits.then_some(Few::Of { carrying, voices });
-            assert_eq!(quorum.few(early, carrying), few, "{voices} {carrying}");
-            assert!(!quorum.delays_rollback(after(2_000)) && quorum.few(after(2_000), carrying).is_none());
+            assert_eq!(quorum.delays_rollback(early), rollback_waits, "{sources} {carrying}");
+            let few = step_waits.then_some(ThinQuorum::Of { carrying, sources });
+            assert_eq!(quorum.thin_quorum(early, carrying), few, "{sources} {carrying}");
+            assert!(!quorum.delays_rollback(after(2_000)) && quorum.thin_quorum(after(2_000), carrying).is_none());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The judge over recorded batches, one line after the other.
 //!
 //! A line says what people and other programs can write: requests, errors, latencies. A control plane that records its own
-//! rollouts adds what else its judge saw ([`Seen`]), so that the replay comes to the same verdicts.
+//! rollouts adds what else its judge saw ([`RecordedWindow`]), so that the replay comes to the same verdicts.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,10 +10,10 @@ use core::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::judge::{Assessment, Evidence, Flowing, Judge, JudgeConfig};
+use super::judge::{Assessment, Evidence, Judge, JudgeConfig, Propagation};
 use super::window::{Arms, Batch, WINDOW};
 use crate::counts::{Cohorts, Counts};
-use crate::histogram::{Histogram, LONGEST_US, bin_of, bounds};
+use crate::histogram::{Histogram, MAX_MICROS, bin_of, bounds};
 use crate::id::NodeId;
 use crate::outcome::Outcome;
 use crate::time::{Span, Timestamp};
@@ -21,10 +21,10 @@ use crate::verdict::Verdict;
 use crate::weight::BasisPoints;
 
 /// The latest time that there is, in milliseconds: nanoseconds since the epoch end in the year 2554.
-const LATEST_MS: u64 = u64::MAX / 1_000_000;
+const MAX_MS: u64 = u64::MAX / 1_000_000;
 
 /// More requests than this in one line are a slip of the pen.
-const MOST_REQUESTS: u64 = 1_000_000_000_000;
+const MAX_REQUESTS: u64 = 1_000_000_000_000;
 
 /// One recorded batch: what happened since the line before, not a running total.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,13 +40,13 @@ pub struct Line {
     pub canary: LineArm,
     /// What else the judge saw, if a control plane recorded the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Box<Seen>>,
+    pub seen: Option<Box<RecordedWindow>>,
 }
 
 /// What the judge of a running rollout saw, and was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Seen {
+pub struct RecordedWindow {
     /// Which attempt at the same template this was: of use where α is divided among attempts.
     pub attempt: NonZeroU32,
     /// When the step began; nothing while the canary had no users.
@@ -82,7 +82,7 @@ pub enum Problem {
         before: u64,
     },
     /// There is no such time.
-    #[error("t_ms: {t_ms} is beyond the year 2554: milliseconds from any start, at most {LATEST_MS}")]
+    #[error("t_ms: {t_ms} is beyond the year 2554: milliseconds from any start, at most {MAX_MS}")]
     TooLate {
         /// The time of the line.
         t_ms: u64,
@@ -97,7 +97,7 @@ pub enum Problem {
         requests: u64,
     },
     /// So many that nobody can have counted them.
-    #[error("{arm}.requests: {requests} are more than a line may have, at most {MOST_REQUESTS}")]
+    #[error("{arm}.requests: {requests} are more than a line may have, at most {MAX_REQUESTS}")]
     Requests {
         /// `primary` or `canary`.
         arm: &'static str,
@@ -105,7 +105,7 @@ pub enum Problem {
         requests: u64,
     },
     /// A latency that is none.
-    #[error("{arm}.latency_us: {value} is longer than an hour: microseconds, at most {LONGEST_US}")]
+    #[error("{arm}.latency_us: {value} is longer than an hour: microseconds, at most {MAX_MICROS}")]
     Latency {
         /// `primary` or `canary`.
         arm: &'static str,
@@ -114,7 +114,7 @@ pub enum Problem {
     },
     /// What the judge saw is of another line.
     #[error("seen.batch: does not fit to {field} of its line: leave seen out where a recording is changed")]
-    Seen {
+    Contradiction {
         /// `t_ms`, `primary` or `canary`.
         field: &'static str,
     },
@@ -192,7 +192,7 @@ impl Replay {
             None => self.observe_told(line, weight, now),
         }
         self.last = Some((line.t_ms, weight, line.seen.as_ref().and_then(|seen| seen.step_began)));
-        let assessment = self.judge.assess(now, &Flowing::Yes);
+        let assessment = self.judge.assess(now, &Propagation::Effective);
         if matches!(assessment.verdict, Verdict::Rollback(_) | Verdict::Advance(_)) && self.first.is_none() {
             self.first = Some(First { verdict: assessment.verdict.as_str(), t_ms: line.t_ms });
         }
@@ -210,7 +210,7 @@ impl Replay {
     }
 
     /// Takes in what a judge saw, after what it was told before.
-    fn observe_seen(&mut self, seen: &Seen, weight: BasisPoints) {
+    fn observe_seen(&mut self, seen: &RecordedWindow, weight: BasisPoints) {
         if self.last.is_none() && self.judge.config().attempt.is_some() {
             self.judge = Judge::new(JudgeConfig { attempt: Some(seen.attempt), ..self.judge.config().clone() });
         }
@@ -223,7 +223,7 @@ impl Replay {
             self.judge.switched();
         }
         // It was reported by nodes, and is judged as such.
-        let _seat = self.judge.seat(&NodeId::new("recorded"), seen.batch.end);
+        let _seat = self.judge.node_group(&NodeId::new("recorded"), seen.batch.end);
         self.judge.observe(&seen.batch);
     }
 
@@ -241,7 +241,7 @@ impl Replay {
 
     fn check(&self, line: &Line) -> Result<BasisPoints, Vec<Problem>> {
         let mut problems = Vec::new();
-        if line.t_ms > LATEST_MS {
+        if line.t_ms > MAX_MS {
             problems.push(Problem::TooLate { t_ms: line.t_ms });
         }
         if let Some((before, ..)) = self.last
@@ -259,7 +259,7 @@ impl Replay {
         }
         for (arm, counts) in [("primary", &line.primary), ("canary", &line.canary)] {
             let requests = counts.requests;
-            if requests > MOST_REQUESTS {
+            if requests > MAX_REQUESTS {
                 problems.push(Problem::Requests { arm, requests });
             }
             if counts.errors > requests {
@@ -269,12 +269,12 @@ impl Replay {
             if latencies > requests {
                 problems.push(Problem::Latencies { arm, latencies, requests });
             }
-            if let Some((value, _)) = counts.latency_us.iter().find(|(value, _)| *value > LONGEST_US) {
+            if let Some((value, _)) = counts.latency_us.iter().find(|(value, _)| *value > MAX_MICROS) {
                 problems.push(Problem::Latency { arm, value: *value });
             }
         }
         if let Some(seen) = &line.seen {
-            problems.extend(seen.contradicted(line).map(|field| Problem::Seen { field }));
+            problems.extend(seen.contradicted(line).map(|field| Problem::Contradiction { field }));
         }
         match weight {
             Some(weight) if problems.is_empty() => Ok(weight),
@@ -285,7 +285,7 @@ impl Replay {
 
 impl Line {
     /// Returns the line of a window that a judge saw while the canary had this share.
-    pub fn recorded(weight: BasisPoints, seen: Seen) -> Self {
+    pub fn recorded(weight: BasisPoints, seen: RecordedWindow) -> Self {
         let (primary, canary) = LineArm::both(&seen.batch);
         Self { t_ms: seen.batch.end.as_millis(), weight: weight.percent(), primary, canary, seen: Some(Box::new(seen)) }
     }
@@ -312,7 +312,7 @@ impl LineArm {
     }
 }
 
-impl Seen {
+impl RecordedWindow {
     /// Returns the field of the line that tells something else.
     fn contradicted(&self, line: &Line) -> Option<&'static str> {
         let (primary, canary) = LineArm::both(&self.batch);
@@ -468,9 +468,9 @@ mod tests {
     #[test]
     fn the_largest_numbers_and_gaps_are_judged() {
         let mut replay = Replay::new(JudgeConfig::default());
-        for t_ms in [1, LATEST_MS / 2, LATEST_MS] {
+        for t_ms in [1, MAX_MS / 2, MAX_MS] {
             let most =
-                LineArm { requests: MOST_REQUESTS, errors: MOST_REQUESTS / 100, latency_us: vec![(LONGEST_US, 9)] };
+                LineArm { requests: MAX_REQUESTS, errors: MAX_REQUESTS / 100, latency_us: vec![(MAX_MICROS, 9)] };
             let line = Line { t_ms, weight: 5.0, primary: most.clone(), canary: most, seen: None };
             let row = replay.step(&line).unwrap();
             assert!(row.evidence.errors.harm.is_finite());
@@ -481,13 +481,13 @@ mod tests {
     fn a_recorded_line_that_was_changed_is_refused() {
         let told = line(1_000, 3);
         let batch = batch(&told, Timestamp::from_millis(1_000), WINDOW);
-        let seen = Seen { attempt: NonZeroU32::MIN, step_began: None, switched: false, batch };
+        let seen = RecordedWindow { attempt: NonZeroU32::MIN, step_began: None, switched: false, batch };
         let recorded = Line::recorded(BasisPoints::from_percent(5), seen);
         assert_eq!((recorded.t_ms, recorded.canary.errors), (1_000, 3));
         let mut changed = recorded.clone();
         changed.canary.errors = 0;
         let mut replay = Replay::new(JudgeConfig::default());
-        assert_eq!(replay.step(&changed).unwrap_err(), [Problem::Seen { field: "canary" }]);
+        assert_eq!(replay.step(&changed).unwrap_err(), [Problem::Contradiction { field: "canary" }]);
         assert!(replay.step(&recorded).is_ok());
     }
 }

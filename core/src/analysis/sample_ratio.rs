@@ -88,7 +88,7 @@ impl SampleRatios {
 
     /// Returns the nodes whose shares differ from the weight, or nothing if none do; the list is empty if only all
     /// together do. It is wrong with a chance of at most `alpha`, half of it for all together and half over the nodes.
-    pub fn astray(&self, alpha: f64) -> Option<Vec<NodeId>> {
+    pub fn skewed(&self, alpha: f64) -> Option<Vec<NodeId>> {
         let each = -libm::log(alpha / 2.0 / count(self.nodes.len().max(1) as u64));
         let astray = self.nodes.iter().filter(|(_, (_, evidence))| *evidence >= each);
         let nodes: Vec<NodeId> = astray.map(|(name, _)| name.clone()).collect();
@@ -141,13 +141,13 @@ mod tests {
     #[test]
     fn a_node_that_sends_otherwise_is_named() {
         let mut ratios = SampleRatios::new(BasisPoints::from_percent(5));
-        assert_eq!(ratios.astray(0.001), None);
+        assert_eq!(ratios.skewed(0.001), None);
         for _ in 0..60 {
             for name in ["a", "b", "c", "d"] {
                 ratios.observe(&NodeId::new(name), 1, 19);
             }
             ratios.observe(&NodeId::new("stuck"), 0, 20);
         }
-        assert_eq!(ratios.astray(0.001), Some(alloc::vec![NodeId::new("stuck")]));
+        assert_eq!(ratios.skewed(0.001), Some(alloc::vec![NodeId::new("stuck")]));
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::convex::{Line, least};
+use super::convex::{Line, min_requests_for};
 use crate::time::Span;
 
 /// A fresh copy of a harm test starts so often, by the time in which there was something to test: a fault that begins late
@@ -175,8 +175,8 @@ impl RatioTest {
         Self { tolerated, side: Side::Harm, mixture: Mixture::restarting(HARM.len(), RESTART) }
     }
 
-    /// The same, for one that also looks at the canary alone: see [`RatioTest::observe_alone`].
-    pub(crate) fn harm_or_alone(tolerated: f64) -> Self {
+    /// The same, for one that also looks at the canary alone: see [`RatioTest::observe_single`].
+    pub(crate) fn harm_or_single(tolerated: f64) -> Self {
         Self { mixture: Mixture::restarting(HARM.len(), RESTART_SOON), ..Self::harm(tolerated) }
     }
 
@@ -205,9 +205,9 @@ impl RatioTest {
     }
 
     /// The same of independent requests, where another test may have looked at them with bases that fit.
-    pub(crate) fn observe_again(&mut self, split: Split, span: Span, last: &mut Option<Bases>) {
+    pub(crate) fn observe_cached(&mut self, split: Split, span: Span, last: &mut Option<Bases>) {
         let speaks = split.compares() && !split.is_clean();
-        let bases = speaks.then(|| self.bases_again(split, last));
+        let bases = speaks.then(|| self.bases_cached(split, last));
         self.observe_by(bases.as_ref(), split, 1.0, span);
     }
 
@@ -224,7 +224,7 @@ impl RatioTest {
 
     /// Takes in a batch of the canary alone: its rate of bad events is held against `limit` instead. Whether the primary had
     /// requests is no outcome, so that both kinds of batches make one e-process.
-    pub(crate) fn observe_alone(&mut self, bad: u64, requests: u64, limit: f64, burst: f64, span: Span) {
+    pub(crate) fn observe_single(&mut self, bad: u64, requests: u64, limit: f64, burst: f64, span: Span) {
         let (bad, good) = (count(bad) / burst, count(requests.saturating_sub(bad)) / burst);
         if bad > 0.0 || good > 0.0 {
             self.mixture.multiply(rates(limit).into_iter().map(|(a, b)| bad * a + good * b));
@@ -260,7 +260,7 @@ impl RatioTest {
     }
 
     /// Returns the same, from what was reckoned last where that fits: several tests look at the same requests.
-    pub(crate) fn bases_again(&self, split: Split, last: &mut Option<Bases>) -> Bases {
+    pub(crate) fn bases_cached(&self, split: Split, last: &mut Option<Bases>) -> Bases {
         let requests = (split.canary, split.primary);
         let fits = |last: &&Bases| {
             last.tolerated.to_bits() == self.tolerated.to_bits() && last.side == self.side && last.requests == requests
@@ -350,7 +350,7 @@ impl LimitTest {
     /// Returns after how many requests, all of them bad, the first copy reaches `evidence`.
     pub(crate) fn failures_until(&self, evidence: f64) -> f64 {
         let weight = -libm::log(2.0 * count_of(HARM.len()));
-        least(evidence, &self.rates.map(|(a, _)| Line { slope: a, at_zero: weight }))
+        min_requests_for(evidence, &self.rates.map(|(a, _)| Line { slope: a, at_zero: weight }))
     }
 }
 
@@ -448,12 +448,12 @@ impl Mixture {
 }
 
 /// What is smaller by so much is below the last digit, as a natural logarithm.
-const NOTHING: f64 = -40.0;
+const NO_EVIDENCE: f64 = -40.0;
 
 /// Returns ln(e^a + e^b).
 pub(crate) fn ln_add(a: f64, b: f64) -> f64 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    if low < high + NOTHING || high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
+    if low < high + NO_EVIDENCE || high == f64::NEG_INFINITY { high } else { high + libm::log1p(libm::exp(low - high)) }
 }
 
 /// Returns the logarithm of a sum whose terms are given by theirs.
@@ -467,7 +467,7 @@ pub(crate) fn ln_sum_of_many(terms: impl Iterator<Item = f64> + Clone) -> f64 {
     if highest.is_infinite() {
         return highest;
     }
-    let sum: f64 = terms.map(|term| term - highest).filter(|below| *below > NOTHING).map(libm::exp).sum();
+    let sum: f64 = terms.map(|term| term - highest).filter(|below| *below > NO_EVIDENCE).map(libm::exp).sum();
     highest + libm::log(sum)
 }
 

@@ -82,7 +82,7 @@ impl Signal {
 
     /// Returns true if it shows a regression that a slow or unlucky pod could cause too. The hard guard and absolute
     /// limits do not ask whose fault it is (P13).
-    pub const fn is_soft(self) -> bool {
+    pub const fn is_rate_comparison(self) -> bool {
         match self {
             Self::Errors | Self::Latency | Self::Outcomes | Self::Attempts | Self::Disconnects => true,
             Self::Guard | Self::ErrorLimit | Self::LatencyLimit => false,

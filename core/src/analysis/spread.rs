@@ -13,13 +13,13 @@ use super::sequential::{count, count_of};
 use crate::counts::PodCounts;
 
 /// Pods of an arm that are told apart; more of them add nothing to what is learnt.
-const MOST_PODS: usize = 256;
+const MAX_PODS: usize = 256;
 
 /// Standard normal deviate of a chance of 1 in 1,000.
 const RARE: f64 = 3.09;
 
 /// Errors at the primary from which on its pods are worth comparing.
-const ENOUGH_ERRORS: u64 = 30;
+const MIN_ERRORS: u64 = 30;
 
 /// What is known of the pods of both arms.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Spread {
     fn deviation(&self) -> f64 {
         let errors = self.primary.values().fold(0_u64, |sum, pod| sum.saturating_add(pod.errors));
         let requests = self.primary.values().fold(0_u64, |sum, pod| sum.saturating_add(pod.finished));
-        if errors < ENOUGH_ERRORS || requests == 0 || self.primary.len() < 3 {
+        if errors < MIN_ERRORS || requests == 0 || self.primary.len() < 3 {
             return 0.0;
         }
         let rate = count(errors) / count(requests);
@@ -80,7 +80,7 @@ impl Spread {
 
 fn add(held: &mut BTreeMap<String, PodCounts>, more: &BTreeMap<String, PodCounts>) {
     for (address, pod) in more {
-        if held.len() >= MOST_PODS && !held.contains_key(address) {
+        if held.len() >= MAX_PODS && !held.contains_key(address) {
             continue;
         }
         let known = held.entry(address.clone()).or_default();

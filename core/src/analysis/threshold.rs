@@ -48,7 +48,7 @@ pub struct Range {
 
 /// What came of a look at a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
+pub enum CheckResult {
     /// The value is in its range.
     Passed,
     /// It is not; the text of the event.
@@ -99,15 +99,22 @@ impl Metric {
 
 impl Check {
     /// Returns whether the canary's requests pass, with Flagger's text if they do not. No requests do not pass, and fewer
-    /// than `least` do not either: one success is no success rate. A few failures fail, as in Flagger.
-    pub fn passes(&self, canary: &CanaryName, target: &str, provider: &str, counts: &Counts, least: u64) -> Looked {
+    /// than `min_requests_for` do not either: one success is no success rate. A few failures fail, as in Flagger.
+    pub fn passes(
+        &self,
+        canary: &CanaryName,
+        target: &str,
+        provider: &str,
+        counts: &Counts,
+        least: u64,
+    ) -> CheckResult {
         let Some(value) = self.metric.value(counts) else {
             let namespace = &canary.namespace;
             let more = match self.metric {
                 Metric::SuccessRate => ": running query failed: no values found",
                 Metric::Duration => "",
             };
-            return Looked::NoValues(format!(
+            return CheckResult::NoValues(format!(
                 "Halt advancement no values found for {provider} metric {} probably {target}.{namespace} is not \
                  receiving traffic{more}",
                 self.metric.as_str()
@@ -120,7 +127,7 @@ impl Check {
             (None, None) => None,
         };
         let Some((sign, bound)) = crossed else { return self.passes_by(self.metric.requests(counts), canary, least) };
-        Looked::Failed(match self.metric {
+        CheckResult::Failed(match self.metric {
             Metric::SuccessRate => format!("Halt {canary} advancement success rate {value:.2}% {sign} {bound}%"),
             Metric::Duration => {
                 let (value, bound) = (go_duration(value), go_duration(libm::trunc(bound)));
@@ -129,12 +136,12 @@ impl Check {
         })
     }
 
-    fn passes_by(&self, requests: u64, canary: &CanaryName, least: u64) -> Looked {
+    fn passes_by(&self, requests: u64, canary: &CanaryName, least: u64) -> CheckResult {
         if requests >= least {
-            return Looked::Passed;
+            return CheckResult::Passed;
         }
         let (metric, interval) = (self.metric.as_str(), go_duration(self.interval.as_secs_f64() * 1e3));
-        Looked::TooFew(format!(
+        CheckResult::TooFew(format!(
             "Halt {canary} advancement {requests} requests in the last {interval} are too few for {metric}: {least} are \
              needed"
         ))
@@ -166,7 +173,7 @@ mod tests {
         Check { metric, range: Range { min, max }, interval: Span::from_secs(60), mode: SignalMode::Judge }
     }
 
-    fn told(check: &Check, counts: &Counts) -> Looked {
+    fn told(check: &Check, counts: &Counts) -> CheckResult {
         check.passes(&CanaryName::new("prod", "backend"), "backend", "envoy", counts, 20)
     }
 
@@ -185,14 +192,14 @@ mod tests {
         let rate = check(Metric::SuccessRate, Some(99.0), None);
         assert_eq!(
             told(&rate, &counts(6_917, 3_083, 1)),
-            Looked::Failed("Halt backend.prod advancement success rate 69.17% < 99%".into())
+            CheckResult::Failed("Halt backend.prod advancement success rate 69.17% < 99%".into())
         );
-        assert_eq!(told(&rate, &counts(99, 1, 1)), Looked::Passed, "bounds are included");
+        assert_eq!(told(&rate, &counts(99, 1, 1)), CheckResult::Passed, "bounds are included");
         let duration = check(Metric::Duration, None, Some(500.9));
-        let Looked::Failed(text) = told(&duration, &counts(100, 0, 1_515_000)) else { panic!("too slow") };
+        let CheckResult::Failed(text) = told(&duration, &counts(100, 0, 1_515_000)) else { panic!("too slow") };
         let value = text.strip_prefix("Halt backend.prod advancement request duration 1.5").unwrap();
         assert!(value.ends_with("s > 500ms"), "{text}");
-        assert_eq!(told(&check(Metric::Duration, None, None), &counts(20, 0, 9_000_000)), Looked::Passed);
+        assert_eq!(told(&check(Metric::Duration, None, None), &counts(20, 0, 9_000_000)), CheckResult::Passed);
     }
 
     #[test]
@@ -200,17 +207,17 @@ mod tests {
         let rate = check(Metric::SuccessRate, Some(99.0), None);
         let text = "Halt advancement no values found for envoy metric request-success-rate probably backend.prod is \
                     not receiving traffic: running query failed: no values found";
-        assert_eq!(told(&rate, &Counts::default()), Looked::NoValues(text.into()));
+        assert_eq!(told(&rate, &Counts::default()), CheckResult::NoValues(text.into()));
     }
 
     #[test]
     fn next_to_no_requests_do_not_pass() {
         let rate = check(Metric::SuccessRate, Some(99.0), None);
         let text = "Halt backend.prod advancement 19 requests in the last 1m0s are too few for request-success-rate: 20 are needed";
-        assert_eq!(told(&rate, &counts(19, 0, 1)), Looked::TooFew(text.into()));
-        assert!(matches!(told(&rate, &counts(18, 1, 1)), Looked::Failed(_)));
-        assert_eq!(told(&rate, &counts(20, 0, 1)), Looked::Passed);
-        assert!(matches!(told(&check(Metric::Duration, None, Some(500.0)), &counts(1, 0, 1)), Looked::TooFew(_)));
+        assert_eq!(told(&rate, &counts(19, 0, 1)), CheckResult::TooFew(text.into()));
+        assert!(matches!(told(&rate, &counts(18, 1, 1)), CheckResult::Failed(_)));
+        assert_eq!(told(&rate, &counts(20, 0, 1)), CheckResult::Passed);
+        assert!(matches!(told(&check(Metric::Duration, None, Some(500.0)), &counts(1, 0, 1)), CheckResult::TooFew(_)));
     }
 
     #[test]

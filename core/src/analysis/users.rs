@@ -16,13 +16,13 @@ use crate::weight::BasisPoints;
 const RARE: f64 = 3.09;
 
 /// Errors at the primary from which on its groups are worth comparing.
-const ENOUGH_ERRORS: u64 = 30;
+const MIN_ERRORS: u64 = 30;
 
 /// Groups that it takes to learn how groups differ.
-const ENOUGH_GROUPS: usize = 10;
+const MIN_GROUPS: usize = 10;
 
 /// Buckets that the canary needs to be compared at all: 1 % of the users.
-const ENOUGH_BUCKETS: u16 = 100;
+const MIN_BUCKETS: u16 = 100;
 
 /// What is known of the groups of both arms.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Users {
     /// Returns the ratio of error rates that the choice of users alone may cause, at least 1, at this weight. Nothing
     /// while that is not known: there are too few errors, users or buckets to tell.
     pub(crate) fn ratio(&self, weight: BasisPoints) -> Option<f64> {
-        if weight.get() < ENOUGH_BUCKETS || self.primary.iter().count() < ENOUGH_GROUPS {
+        if weight.get() < MIN_BUCKETS || self.primary.iter().count() < MIN_GROUPS {
             return None;
         }
         let (primary, canary) = (worth(&self.primary)?, worth(&self.canary)?);
@@ -56,7 +56,7 @@ impl Users {
             judged: sum.judged.saturating_add(group.judged),
             errors: sum.errors.saturating_add(group.errors),
         });
-        if whole.errors < ENOUGH_ERRORS {
+        if whole.errors < MIN_ERRORS {
             return None;
         }
         let rate = count(whole.errors) / count(whole.judged);

@@ -43,10 +43,12 @@ pub struct Batch {
     /// Traffic that called an arm by its own name: it shows that there is some, and is never
     /// compared (P7).
     pub direct: Arms,
-    /// Who reported it, if all of it comes from one seat.
-    pub seat: Seat,
-    /// What was judged, by seat, if there are several: no single node decides (P24).
-    pub by_seat: BTreeMap<Seat, Arms>,
+    /// Who reported it, if all of it comes from one node group.
+    #[serde(rename = "seat")]
+    pub node_group: NodeGroup,
+    /// What was judged, by node group, if there are several: no single node decides (P24).
+    #[serde(rename = "by_seat")]
+    pub by_node_group: BTreeMap<NodeGroup, Arms>,
     /// The same window with what is complete by now; nothing where that is all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete: Option<Box<Self>>,
@@ -55,7 +57,7 @@ pub struct Batch {
 /// A place that a node has among those that report, or shares with others where there are many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Seat(pub u8);
+pub struct NodeGroup(pub u8);
 
 /// Counts of both arms.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,26 +71,26 @@ pub struct Arms {
 
 /// Who sent something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sender {
-    /// The seat of the node.
-    pub seat: Seat,
+pub struct ReportSource {
+    /// The node group of the node.
+    pub node_group: NodeGroup,
     /// The worker, where it did not wait for its tick.
-    pub ahead: Option<Ahead>,
+    pub ahead: Option<EarlyReport>,
 }
 
 /// A worker whose report came before its tick, at an error of the canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ahead {
+pub struct EarlyReport {
     /// The worker.
     pub worker: (BootId, WorkerId),
     /// How often it reports otherwise.
     pub tick: Span,
 }
 
-impl From<Seat> for Sender {
+impl From<NodeGroup> for ReportSource {
     /// A worker that reports by its tick.
-    fn from(seat: Seat) -> Self {
-        Self { seat, ahead: None }
+    fn from(node_group: NodeGroup) -> Self {
+        Self { node_group, ahead: None }
     }
 }
 
@@ -130,18 +132,18 @@ impl Arms {
 }
 
 impl Batch {
-    /// Returns the window without what the nodes of a seat reported.
+    /// Returns the window without what the nodes of a node group reported.
     #[must_use]
-    pub fn without(&self, seat: Seat) -> Self {
+    pub fn without(&self, node_group: NodeGroup) -> Self {
         let mut rest =
             Self { end: self.end, span: self.span, warmup: self.warmup, overdue: self.overdue, ..Self::default() };
         // What is left of the sum costs less than adding up all others.
-        if let Some(part) = self.by_seat.get(&seat) {
+        if let Some(part) = self.by_node_group.get(&node_group) {
             rest.judged = self.judged.without(part);
-        } else if !self.by_seat.is_empty() || self.seat != seat {
+        } else if !self.by_node_group.is_empty() || self.node_group != node_group {
             rest.judged.clone_from(&self.judged);
         }
-        rest.complete = self.complete.as_ref().map(|complete| Box::new(complete.without(seat)));
+        rest.complete = self.complete.as_ref().map(|complete| Box::new(complete.without(node_group)));
         rest
     }
 
@@ -158,14 +160,14 @@ impl Batch {
         }
     }
 
-    /// Returns the seats that reported something, some of them twice.
-    pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
+    /// Returns the node groups that reported something, some of them twice.
+    pub fn node_groups(&self) -> impl Iterator<Item = NodeGroup> + '_ {
         self.own_seats().chain(self.complete.iter().flat_map(|complete| complete.own_seats()))
     }
 
-    fn own_seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        let only = self.by_seat.is_empty().then_some(self.seat);
-        only.into_iter().chain(self.by_seat.keys().copied())
+    fn own_seats(&self) -> impl Iterator<Item = NodeGroup> + '_ {
+        let only = self.by_node_group.is_empty().then_some(self.node_group);
+        only.into_iter().chain(self.by_node_group.keys().copied())
     }
 
     /// Adds what follows to a window, which then lasts until both have ended.
@@ -180,14 +182,14 @@ impl Batch {
         self.overdue = self.overdue.min(next.overdue).or(self.overdue).or(next.overdue);
         self.judged.merge(&next.judged);
         self.direct.merge(&next.direct);
-        if self.by_seat.is_empty() {
+        if self.by_node_group.is_empty() {
             return;
         }
-        if next.by_seat.is_empty() {
-            self.by_seat.entry(next.seat).or_default().merge(&next.judged);
+        if next.by_node_group.is_empty() {
+            self.by_node_group.entry(next.node_group).or_default().merge(&next.judged);
         }
-        for (seat, more) in &next.by_seat {
-            self.by_seat.entry(*seat).or_default().merge(more);
+        for (node_group, more) in &next.by_node_group {
+            self.by_node_group.entry(*node_group).or_default().merge(more);
         }
     }
 
@@ -200,36 +202,36 @@ impl Batch {
     }
 
     /// Adds what is complete.
-    fn add(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
+    fn add(&mut self, node_group: NodeGroup, arm: Arm, counts: &Counts) {
         if let Some(complete) = &mut self.complete {
-            complete.add_here(seat, arm, counts);
+            complete.add_here(node_group, arm, counts);
         }
-        self.add_here(seat, arm, counts);
+        self.add_here(node_group, arm, counts);
     }
 
     /// Adds what came ahead.
-    fn add_ahead(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
+    fn add_ahead(&mut self, node_group: NodeGroup, arm: Arm, counts: &Counts) {
         self.completed();
-        self.add_here(seat, arm, counts);
+        self.add_here(node_group, arm, counts);
     }
 
     /// Adds what came ahead in a window before, and is complete now.
-    fn add_completed(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
-        self.completed().add_here(seat, arm, counts);
+    fn add_completed(&mut self, node_group: NodeGroup, arm: Arm, counts: &Counts) {
+        self.completed().add_here(node_group, arm, counts);
     }
 
-    fn add_here(&mut self, seat: Seat, arm: Arm, counts: &Counts) {
-        self.split_up([seat].into_iter());
-        if !self.by_seat.is_empty() {
-            self.by_seat.entry(seat).or_default().arm_mut(arm).merge(counts);
+    fn add_here(&mut self, node_group: NodeGroup, arm: Arm, counts: &Counts) {
+        self.split_up([node_group].into_iter());
+        if !self.by_node_group.is_empty() {
+            self.by_node_group.entry(node_group).or_default().arm_mut(arm).merge(counts);
         }
         self.judged.arm_mut(arm).merge(counts);
     }
 
-    /// Begins to tell seats apart when another one than the only one so far comes in.
-    fn split_up(&mut self, mut seats: impl Iterator<Item = Seat>) {
-        if self.by_seat.is_empty() && seats.any(|seat| seat != self.seat) {
-            self.by_seat.insert(self.seat, self.judged.clone());
+    /// Begins to tell node groups apart when another one than the only one so far comes in.
+    fn split_up(&mut self, mut node_groups: impl Iterator<Item = NodeGroup>) {
+        if self.by_node_group.is_empty() && node_groups.any(|node_group| node_group != self.node_group) {
+            self.by_node_group.insert(self.node_group, self.judged.clone());
         }
     }
 }
@@ -244,21 +246,21 @@ impl Windows {
     pub fn add(
         &mut self,
         canary: &CanaryName,
-        sender: impl Into<Sender>,
+        sender: impl Into<ReportSource>,
         arm: Arm,
         stratum: Stratum,
         counts: &Counts,
         arrived: Timestamp,
     ) {
-        let Sender { seat, ahead } = sender.into();
-        let batch = self.window(canary, seat, arrived);
+        let ReportSource { node_group, ahead } = sender.into();
+        let batch = self.window(canary, node_group, arrived);
         match (stratum, ahead) {
             // What is never compared waits for nothing.
             (Stratum::Direct, _) => batch.direct.arm_mut(arm).merge(counts),
-            (Stratum::Judged, None) => batch.add(seat, arm, counts),
+            (Stratum::Judged, None) => batch.add(node_group, arm, counts),
             (Stratum::Judged, Some(ahead)) => {
-                batch.add_ahead(seat, arm, counts);
-                self.held.add(ahead, canary, seat, arm, counts, arrived);
+                batch.add_ahead(node_group, arm, counts);
+                self.held.add(ahead, canary, node_group, arm, counts, arrived);
             }
         }
     }
@@ -272,15 +274,15 @@ impl Windows {
 
     fn complete(&mut self, shares: Vec<held::Share>, at: Timestamp) {
         for share in shares {
-            let batch = self.window(&share.canary, share.seat, at);
-            batch.add_completed(share.seat, share.arm, &share.counts);
+            let batch = self.window(&share.canary, share.node_group, at);
+            batch.add_completed(share.node_group, share.arm, &share.counts);
         }
     }
 
-    fn window(&mut self, canary: &CanaryName, seat: Seat, at: Timestamp) -> &mut Batch {
+    fn window(&mut self, canary: &CanaryName, node_group: NodeGroup, at: Timestamp) -> &mut Batch {
         let start = at.window_start(WINDOW);
         let open = self.open.entry(start).or_default();
-        let fresh = || Batch { end: start.plus(WINDOW), span: WINDOW, seat, ..Batch::default() };
+        let fresh = || Batch { end: start.plus(WINDOW), span: WINDOW, node_group, ..Batch::default() };
         open.entry(canary.clone()).or_insert_with(fresh)
     }
 
@@ -357,7 +359,7 @@ mod tests {
             (1_199, Arm::Canary, Stratum::Direct),
             (1_200, Arm::Canary, Stratum::Judged),
         ] {
-            windows.add(&canary, Seat(0), arm, stratum, &started(3), at(millis));
+            windows.add(&canary, NodeGroup(0), arm, stratum, &started(3), at(millis));
         }
         assert_eq!(windows.next_end(), Some(at(1_200)));
         assert!(windows.close(at(1_199)).is_empty());
@@ -375,35 +377,38 @@ mod tests {
         let canary = CanaryName::new("prod", "backend");
         let now = Timestamp::from_millis(1_000);
         let mut windows = Windows::new();
-        for (seat, arm, count) in
+        for (node_group, arm, count) in
             [(3, Arm::Primary, 5), (1, Arm::Primary, 7), (1, Arm::Canary, 2), (3, Arm::Canary, 1), (3, Arm::Primary, 4)]
         {
-            windows.add(&canary, Seat(seat), arm, Stratum::Judged, &started(count), now);
+            windows.add(&canary, NodeGroup(node_group), arm, Stratum::Judged, &started(count), now);
         }
         let batch = windows.close(now.plus(WINDOW)).remove(0).1;
         let shown = |batch: &Batch| Arm::ALL.map(|arm| batch.judged.arm(arm).started);
         assert_eq!(shown(&batch), [16, 3]);
-        assert_eq!([0, 1, 3].map(|seat| shown(&batch.without(Seat(seat)))), [[16, 3], [9, 1], [7, 2]]);
+        assert_eq!([0, 1, 3].map(|node_group| shown(&batch.without(NodeGroup(node_group)))), [[16, 3], [9, 1], [7, 2]]);
 
-        // Windows of one seat each, put together, are told apart again.
-        let alone = |seat: u8, count: u64| {
+        // Windows of one node group each, put together, are told apart again.
+        let alone = |node_group: u8, count: u64| {
             let mut windows = Windows::new();
-            windows.add(&canary, Seat(seat), Arm::Canary, Stratum::Judged, &started(count), now);
+            windows.add(&canary, NodeGroup(node_group), Arm::Canary, Stratum::Judged, &started(count), now);
             windows.close(now.plus(WINDOW)).remove(0).1
         };
         let mut both = alone(1, 10);
         both.extend(&alone(1, 5));
-        assert!(both.by_seat.is_empty());
+        assert!(both.by_node_group.is_empty());
         both.extend(&alone(2, 1));
         both.extend(&batch);
-        assert_eq!([0, 1, 2, 3].map(|seat| shown(&both.without(Seat(seat)))[1]), [19, 2, 18, 18]);
+        assert_eq!([0, 1, 2, 3].map(|node_group| shown(&both.without(NodeGroup(node_group)))[1]), [19, 2, 18, 18]);
         assert_eq!(both.span, Span::from_millis(800));
     }
 
     const WORKER: (BootId, WorkerId) = (BootId::new(1), WorkerId::new(7));
 
-    fn ahead(seat: u8) -> Sender {
-        Sender { seat: Seat(seat), ahead: Some(Ahead { worker: WORKER, tick: Span::from_secs(5) }) }
+    fn ahead(node_group: u8) -> ReportSource {
+        ReportSource {
+            node_group: NodeGroup(node_group),
+            ahead: Some(EarlyReport { worker: WORKER, tick: Span::from_secs(5) }),
+        }
     }
 
     /// Requests of the canary that have arrived, and that are complete.
@@ -416,32 +421,32 @@ mod tests {
         let name = CanaryName::new("prod", "backend");
         let at = Timestamp::from_millis;
         let mut windows = Windows::new();
-        let add = |windows: &mut Windows, sender: Sender, count, millis| {
+        let add = |windows: &mut Windows, sender: ReportSource, count, millis| {
             windows.add(&name, sender, Arm::Canary, Stratum::Judged, &started(count), at(millis));
         };
-        add(&mut windows, Seat(1).into(), 5, 1_000);
+        add(&mut windows, NodeGroup(1).into(), 5, 1_000);
         add(&mut windows, ahead(2), 3, 1_010);
         add(&mut windows, ahead(2), 2, 1_030);
-        add(&mut windows, Seat(1).into(), 1, 1_040);
+        add(&mut windows, NodeGroup(1).into(), 1, 1_040);
         let first = windows.close(at(1_200)).remove(0).1;
         assert_eq!(canary(&first), [11, 6]);
-        assert_eq!([1, 2].map(|seat| canary(&first.without(Seat(seat)))), [[5, 0], [6, 6]]);
+        assert_eq!([1, 2].map(|node_group| canary(&first.without(NodeGroup(node_group)))), [[5, 0], [6, 6]]);
 
         // Others do not make it complete.
         windows.caught_up(WORKER.0, WorkerId::new(8), at(1_300));
-        add(&mut windows, Seat(1).into(), 4, 1_300);
+        add(&mut windows, NodeGroup(1).into(), 4, 1_300);
         let second = windows.close(at(1_400)).remove(0).1;
         assert_eq!((canary(&second), second.complete.is_some()), ([4, 4], false));
 
         windows.caught_up(WORKER.0, WORKER.1, at(5_100));
-        add(&mut windows, Seat(2).into(), 7, 5_100);
+        add(&mut windows, NodeGroup(2).into(), 7, 5_100);
         let third = windows.close(at(5_200)).remove(0).1;
         assert_eq!(canary(&third), [7, 12]);
         let mut all = first;
         all.extend(&second);
         all.extend(&third);
         assert_eq!(canary(&all), [22, 22]);
-        assert_eq!([1, 2].map(|seat| canary(&all.without(Seat(seat)))), [[12, 12], [10, 10]]);
+        assert_eq!([1, 2].map(|node_group| canary(&all.without(NodeGroup(node_group)))), [[12, 12], [10, 10]]);
         assert_eq!((windows.held(), windows.next_end()), (Vec::new(), None));
     }
 

@@ -74,7 +74,7 @@ impl FromIterator<(u8, GroupCounts)> for Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::Absurd;
+    use crate::counts::InvalidCounts;
     use crate::outcome::Outcome;
 
     fn groups(counts: &[(u8, u64, u64)]) -> Groups {
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(counts.check(), Ok(()));
         for wrong in [&[(0, 11, 1)][..], &[(0, 6, 2), (1, 4, 1)], &[(0, 1, 2)]] {
             counts.groups = groups(wrong);
-            assert_eq!(counts.check(), Err(Absurd::Groups), "{wrong:?}");
+            assert_eq!(counts.check(), Err(InvalidCounts::Groups), "{wrong:?}");
         }
     }
 }

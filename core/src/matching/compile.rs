@@ -14,23 +14,23 @@ use regex_automata::util::syntax;
 
 use regex_syntax::hir::{Hir, HirKind};
 
-use super::pattern::{Automaton, LARGEST, Regex};
+use super::pattern::{Automaton, MAX_AUTOMATON_BYTES, Regex};
 
 /// Longest pattern, in bytes.
-pub const LONGEST: usize = 1_024;
+pub const MAX_PATTERN_LEN: usize = 1_024;
 /// Largest program of a pattern that proxies run themselves, in states of an automaton of bytes. Envoys with our bootstrap
 /// take about as many instructions ten times over, which is more than RE2 makes of them.
-pub const LARGEST_PROGRAM: usize = 10_000;
+pub const MAX_RE2_PROGRAM_SIZE: usize = 10_000;
 /// Most repetitions of one thing, all braces around it multiplied, that RE2 takes.
-const MOST_REPETITIONS: u64 = 1_000;
+const MAX_REPETITIONS: u64 = 1_000;
 /// What determinising may use: a pattern whose automaton explodes is found out in milliseconds.
-const DETERMINISING: usize = 1_024 * 1_024;
+const MAX_DETERMINIZE_BYTES: usize = 1_024 * 1_024;
 
 impl Regex {
     /// Compiles a pattern; the error says what is wrong with it and what would be right.
     pub fn compile(pattern: &str) -> Result<Self, String> {
-        if pattern.len() > LONGEST {
-            return Err(format!("is {} bytes long, write at most {LONGEST}", pattern.len()));
+        if pattern.len() > MAX_PATTERN_LEN {
+            return Err(format!("is {} bytes long, write at most {MAX_PATTERN_LEN}", pattern.len()));
         }
         if pattern.contains('\u{8}') {
             return Err("holds a backspace, which is what YAML makes of \\b in double quotes: use single quotes".into());
@@ -55,23 +55,23 @@ impl Regex {
 /// Checks a pattern that proxies run themselves, by RE2, and returns how many groups it captures; the error says what
 /// is wrong with it.
 pub fn captures(pattern: &str) -> Result<usize, String> {
-    if pattern.len() > LONGEST {
-        return Err(format!("is {} bytes long, write at most {LONGEST}", pattern.len()));
+    if pattern.len() > MAX_PATTERN_LEN {
+        return Err(format!("is {} bytes long, write at most {MAX_PATTERN_LEN}", pattern.len()));
     }
     let parsed = parse(pattern).map_err(|told| {
         if told.starts_with("has look-around") { "has look-around, which Envoy cannot run here".into() } else { told }
     })?;
-    if repetitions(&parsed) > MOST_REPETITIONS {
+    if repetitions(&parsed) > MAX_REPETITIONS {
         return Err(format!(
-            "repeats something more than {MOST_REPETITIONS} times, which Envoy does not take: repeat less"
+            "repeats something more than {MAX_REPETITIONS} times, which Envoy does not take: repeat less"
         ));
     }
-    let config = thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING));
+    let config = thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_DETERMINIZE_BYTES));
     let built = thompson::Compiler::new().configure(config).build_from_hir(&parsed);
-    if built.is_ok_and(|nfa| nfa.states().len() <= LARGEST_PROGRAM) {
+    if built.is_ok_and(|nfa| nfa.states().len() <= MAX_RE2_PROGRAM_SIZE) {
         return Ok(parsed.properties().explicit_captures_len());
     }
-    Err(format!("makes a program of more than {LARGEST_PROGRAM} steps: make it shorter, or repeat less"))
+    Err(format!("makes a program of more than {MAX_RE2_PROGRAM_SIZE} steps: make it shorter, or repeat less"))
 }
 
 /// Returns how often something is repeated at most, by numbers in braces.
@@ -160,17 +160,17 @@ fn determinise(pattern: &str) -> Result<Automaton, String> {
     parse(pattern)?;
     let built = dense::Builder::new()
         .syntax(syntax::Config::new().unicode(false).utf8(false))
-        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(DETERMINISING)))
+        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_DETERMINIZE_BYTES)))
         .configure(
             dense::Config::new()
                 .start_kind(regex_automata::dfa::StartKind::Anchored)
-                .dfa_size_limit(Some(DETERMINISING))
-                .determinize_size_limit(Some(DETERMINISING)),
+                .dfa_size_limit(Some(MAX_DETERMINIZE_BYTES))
+                .determinize_size_limit(Some(MAX_DETERMINIZE_BYTES)),
         )
         .build(&format!(r"(?:{pattern})\z"));
     let too_large = || "has too many cases to keep apart: make it shorter, or less of `{n}` after `*`".to_string();
     let sparse = built.map_err(|_| too_large())?.to_sparse().map_err(|_| too_large())?;
-    if sparse.memory_usage() > LARGEST {
+    if sparse.memory_usage() > MAX_AUTOMATON_BYTES {
         return Err(too_large());
     }
     Ok(Automaton::new(sparse))
@@ -235,7 +235,7 @@ mod tests {
             let why = Regex::compile(pattern).unwrap_err();
             assert!(why.contains(says), "{pattern}: {why}");
         }
-        assert!(Regex::compile(&"a".repeat(LONGEST + 1)).is_err());
+        assert!(Regex::compile(&"a".repeat(MAX_PATTERN_LEN + 1)).is_err());
     }
 
     #[test]

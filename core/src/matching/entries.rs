@@ -8,24 +8,24 @@ use alloc::vec::Vec;
 use super::input::{EntryInput, RuleError, StringMatch};
 use super::pattern::{Pattern, Regex};
 use super::rule::{Condition, Entries, Subject};
-use crate::matching::input::{LARGEST_TOGETHER, MOST_ENTRIES};
+use crate::matching::input::{MAX_AUTOMATA_BYTES, MAX_ENTRIES};
 
 impl Entries {
     /// Returns the entries, or everything that is wrong with them.
     pub fn try_new(inputs: &[EntryInput]) -> Result<Self, Vec<RuleError>> {
         let mut errors = Vec::new();
-        if inputs.len() > MOST_ENTRIES {
-            let wrong = format!("has {} entries, write at most {MOST_ENTRIES}", inputs.len());
+        if inputs.len() > MAX_ENTRIES {
+            let wrong = format!("has {} entries, write at most {MAX_ENTRIES}", inputs.len());
             errors.push(RuleError { field: String::new(), wrong });
         }
         let entries: Vec<Vec<Condition>> =
             inputs.iter().enumerate().map(|(place, input)| entry(place, input, &mut errors)).collect();
         let size: usize = entries.iter().flatten().map(|condition| condition.pattern.size()).sum();
-        if size > LARGEST_TOGETHER {
+        if size > MAX_AUTOMATA_BYTES {
             let wrong = format!(
                 "has regexes that take {} KiB together as automata, {} are the most: make some simpler",
                 size / 1_024,
-                LARGEST_TOGETHER / 1_024
+                MAX_AUTOMATA_BYTES / 1_024
             );
             errors.push(RuleError { field: String::new(), wrong });
         }

@@ -6,9 +6,9 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 /// Most entries of a canary.
-pub const MOST_ENTRIES: usize = 64;
+pub const MAX_ENTRIES: usize = 64;
 /// Most bytes of all automata of a list: every proxy carries them.
-pub const LARGEST_TOGETHER: usize = 512 * 1_024;
+pub const MAX_AUTOMATA_BYTES: usize = 512 * 1_024;
 
 /// A test of one value, as it is written: exactly one of the four, or none for "is there".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use regex_automata::{Anchored, Input};
 /// that reads another form is not sent any.
 pub const AUTOMATON_FORMAT: u32 = 1;
 /// Largest automaton, in bytes: a filter has to carry it.
-pub const LARGEST: usize = 64 * 1_024;
+pub const MAX_AUTOMATON_BYTES: usize = 64 * 1_024;
 
 /// A test of one value.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Automaton {
     /// panic or run on.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NoAutomaton> {
         let wrong = NoAutomaton(bytes.len());
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_AUTOMATON_BYTES {
             return Err(wrong);
         }
         let (dfa, read) = DFA::from_bytes(bytes).map_err(|_| wrong)?;
@@ -152,7 +152,7 @@ mod tests {
         assert!(Automaton::from_bytes(&[]).is_err());
         assert!(Automaton::from_bytes(&good[..good.len() - 1]).is_err());
         assert!(Automaton::from_bytes(&[&good[..], b"x"].concat()).is_err());
-        assert!(Automaton::from_bytes(&alloc::vec![0; LARGEST + 1]).is_err());
+        assert!(Automaton::from_bytes(&alloc::vec![0; MAX_AUTOMATON_BYTES + 1]).is_err());
         // Whatever a byte is changed to, reading and running it ends.
         for place in 0..good.len() {
             let mut bad = good.clone();

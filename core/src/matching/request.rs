@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Longest cookies that rules look at; longer ones match nothing.
-pub const LONGEST_COOKIES: usize = 64 * 1_024;
+pub const MAX_COOKIE_BYTES: usize = 64 * 1_024;
 
 /// A request.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +47,7 @@ impl Request {
             return values.into_iter().map(Cow::Borrowed).collect();
         }
         let crumbs = values.join(&b"; "[..]);
-        if crumbs.len() > LONGEST_COOKIES { Vec::new() } else { [Cow::Owned(crumbs)].into() }
+        if crumbs.len() > MAX_COOKIE_BYTES { Vec::new() } else { [Cow::Owned(crumbs)].into() }
     }
 
     pub(super) fn uri(&self) -> &[u8] {

@@ -21,7 +21,7 @@ pub enum Event {
     /// A question was answered. An answer to anything but the question that is open is dropped.
     Answer(Ticket, Answer),
     /// A proxy serves a later rev than the one that was stored: an abort was served but not written down.
-    RevSeen(Rev),
+    RevObserved(Rev),
 }
 
 /// How things stand. Given anew at every tick, so that nothing depends on having heard of a change.
@@ -32,7 +32,7 @@ pub struct Facts {
     /// The workload of the revision under judgement.
     pub canary: Readiness,
     /// True while every proxy that carries traffic serves the current routes.
-    pub flowing: bool,
+    pub propagation: bool,
     /// The judge's word.
     pub verdict: Verdict,
     /// Whether the canary had requests in this step to speak of.
@@ -115,7 +115,7 @@ impl Facts {
         Self {
             primary: Readiness::Ready,
             canary: Readiness::Ready,
-            flowing: false,
+            propagation: false,
             verdict: Verdict::NoData(String::new()),
             counted: Counted::Missing(1),
             safe: false,

@@ -4,7 +4,7 @@ use super::event::{Command, Event};
 use super::plan::{Handover, Plan, Share};
 use super::project::{Routes, project};
 use super::question::question;
-use super::safety::may_abort_unstored;
+use super::recovery::may_abort_unstored;
 use super::state::{Phase, State};
 use crate::weight::BasisPoints;
 
@@ -98,7 +98,7 @@ fn rises(old: Routes, new: Routes) -> bool {
 const fn may_rise(event: &Event) -> bool {
     match event {
         Event::Tick(_) | Event::Answer(..) => true,
-        Event::Revision(_) | Event::Command(_) | Event::RevSeen(_) => false,
+        Event::Revision(_) | Event::Command(_) | Event::RevObserved(_) => false,
     }
 }
 

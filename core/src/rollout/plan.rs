@@ -24,7 +24,7 @@ use crate::weight::BasisPoints;
 mod input;
 mod terms;
 
-pub use input::{DEFAULT_INTERVAL, HookInput, MetricInput, PlanError, PlanInput, SHORTEST_INTERVAL};
+pub use input::{DEFAULT_INTERVAL, HookInput, MIN_INTERVAL, MetricInput, PlanError, PlanInput};
 pub use terms::{Amendment, PlanTerms};
 
 /// A plan that cannot be wrong.
@@ -81,7 +81,8 @@ pub enum MetricSource {
     Filters,
     /// Somebody outside.
     #[default]
-    Elsewhere,
+    #[serde(rename = "Elsewhere")]
+    External,
 }
 
 /// What a look without data comes to.
@@ -382,7 +383,7 @@ impl Plan {
     pub fn metrics(&self) -> impl Iterator<Item = (usize, &PlannedMetric)> {
         self.metrics.iter().enumerate().filter(|(_, metric)| match (self.pace, metric.source) {
             (Pace::Evidence, MetricSource::Filters) => false,
-            (Pace::Evidence, MetricSource::Elsewhere) | (Pace::Checks, _) => true,
+            (Pace::Evidence, MetricSource::External) | (Pace::Checks, _) => true,
         })
     }
 
@@ -413,7 +414,7 @@ impl Plan {
         for PlannedMetric { name, source, content } in &self.metrics {
             hasher.write_u8(match source {
                 MetricSource::Filters => 1,
-                MetricSource::Elsewhere => 2,
+                MetricSource::External => 2,
             });
             hasher.write(name.as_bytes());
             hasher.write_u8(0);

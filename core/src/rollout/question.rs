@@ -14,14 +14,14 @@ pub struct Question {
     /// Comes back with the answer.
     pub ticket: Ticket,
     /// What is asked.
-    pub asked: Asked,
+    pub asked: QuestionSubject,
     /// The phase that hooks are told.
     pub phase: &'static str,
 }
 
 /// Whom a question goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum QuestionSubject {
     /// The hook in this place of the spec's list.
     Hook(usize),
     /// The metric in this place of the plan's list.
@@ -51,8 +51,8 @@ pub fn question(plan: &Plan, state: &State) -> Option<Question> {
     };
     let asked = match stage {
         Stage::Over | Stage::Entered | Stage::Judge => return None,
-        Stage::Hook(kind, place) => Asked::Hook(plan.hooks(kind).nth(place)?.0),
-        Stage::Metric(place) => Asked::Metric(plan.metrics().find(|(at, _)| *at == place)?.0),
+        Stage::Hook(kind, place) => QuestionSubject::Hook(plan.hooks(kind).nth(place)?.0),
+        Stage::Metric(place) => QuestionSubject::Metric(plan.metrics().find(|(at, _)| *at == place)?.0),
     };
     let ticket = Ticket { rollout: state.rollout, round, stage, asks: plan.asks() };
     Some(Question { ticket, asked, phase: state.phase.as_str() })

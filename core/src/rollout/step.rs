@@ -4,11 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::{Alert, AlertLevel, Command, Effect, Event, Severity};
+use super::messages;
 use super::plan::{HookKind, Plan};
 use super::project::project;
-use super::safety::may_abort_unstored;
+use super::recovery::may_abort_unstored;
 use super::state::{Cause, Ended, Phase, State};
-use super::words;
 use crate::id::Revision;
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ mod promotion;
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct Transition {
     /// To be stored before anything else is done.
     pub state: State,
     /// To be done then, in this order.
@@ -28,23 +28,23 @@ pub struct Step {
 }
 
 /// Takes an event. An event that changes nothing returns the same state and no effects.
-pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
-    let mut taken = Taking { plan, now, state: state.clone(), effects: Vec::new() };
+pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transition {
+    let mut taken = TransitionBuilder { plan, now, state: state.clone(), effects: Vec::new() };
     match event {
         Event::Revision(revision) => taken.revision(revision),
         Event::Tick(facts) => taken.tick(facts),
         Event::Command(command) => taken.command(*command),
         Event::Answer(ticket, answer) => taken.answer(ticket, answer),
         // What is further ahead is no abort of ours, and a peer may make it up.
-        Event::RevSeen(rev) if *rev == state.unstored_abort() => taken.later_rev(),
-        Event::RevSeen(_) => {}
+        Event::RevObserved(rev) if *rev == state.unstored_abort() => taken.later_rev(),
+        Event::RevObserved(_) => {}
     }
-    let Taking { state: mut next, effects, .. } = taken;
+    let TransitionBuilder { state: mut next, effects, .. } = taken;
     if !project(&next).serves_as(&project(state)) {
         next.rev = match event {
             // Proxies have these routes already.
-            Event::RevSeen(seen) if *seen > state.rev => *seen,
-            Event::Revision(_) | Event::Tick(_) | Event::Command(_) | Event::Answer(..) | Event::RevSeen(_) => {
+            Event::RevObserved(seen) if *seen > state.rev => *seen,
+            Event::Revision(_) | Event::Tick(_) | Event::Command(_) | Event::Answer(..) | Event::RevObserved(_) => {
                 state.next_rev(may_abort_unstored(state, &next))
             }
         };
@@ -55,18 +55,18 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Step {
     if next.phase.as_str() != state.phase.as_str() || next.rev != state.rev {
         next.changed = now;
     }
-    Step { state: next, effects }
+    Transition { state: next, effects }
 }
 
 /// A step that is being taken.
-struct Taking<'a> {
+struct TransitionBuilder<'a> {
     plan: &'a Plan,
     now: Timestamp,
     state: State,
     effects: Vec<Effect>,
 }
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     fn normal(&mut self, text: impl Into<String>) {
         self.effects.push(Effect::Emit(Severity::Normal, text.into()));
     }
@@ -94,9 +94,9 @@ impl Taking<'_> {
         else {
             return;
         };
-        self.warning(words::rolling_back(plan, reason));
+        self.warning(messages::rolling_back(plan, reason));
         self.alert(level, alert);
-        self.warning(words::failed(plan));
+        self.warning(messages::failed(plan));
         self.failed(primary, canary, reason, false);
     }
 
@@ -107,10 +107,10 @@ impl Taking<'_> {
         else {
             return;
         };
-        let reason = words::taken_back(&primary);
-        self.warning(words::rolling_back(plan, &reason));
-        self.alert(AlertLevel::Warn, words::taken_back_alert(&primary));
-        self.warning(words::withdrawn(plan));
+        let reason = messages::taken_back(&primary);
+        self.warning(messages::rolling_back(plan, &reason));
+        self.alert(AlertLevel::Warn, messages::taken_back_alert(&primary));
+        self.warning(messages::withdrawn(plan));
         self.failed(primary.clone(), canary, &reason, false);
         if let Phase::Failed { seen, cause, .. } = &mut self.state.phase {
             (*seen, *cause) = (primary, Cause::TakenBack);
@@ -143,8 +143,8 @@ impl Taking<'_> {
             Phase::Promoting(promotion) if !promotion.intact => {
                 // Told once.
                 if self.state.resumed.is_some() && !core::mem::replace(&mut promotion.late_abort, true) {
-                    self.warning(words::late_abort(self.plan));
-                    self.alert(AlertLevel::Error, words::late_abort_alert());
+                    self.warning(messages::late_abort(self.plan));
+                    self.alert(AlertLevel::Error, messages::late_abort_alert());
                 }
             }
             Phase::Progressing(_) | Phase::Promoting(_) => {

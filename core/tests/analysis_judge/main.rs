@@ -11,7 +11,9 @@
 use core::num::NonZeroU32;
 
 use wingbeat_core::analysis::guard;
-use wingbeat_core::analysis::judge::{About, Comparison, Flowing, Judge, JudgeConfig, Mode, MustDetect, OnOnePod};
+use wingbeat_core::analysis::judge::{
+    Comparison, Judge, JudgeConfig, Mode, MustDetect, NoticeSubject, Propagation, SinglePodPolicy,
+};
 use wingbeat_core::analysis::sequential::{RatioTest, Split};
 use wingbeat_core::analysis::window::{Arms, Batch, Windows};
 use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
@@ -171,7 +173,7 @@ fn a_broken_canary_is_found_within_ten_requests() {
         let batch = world.tick();
         seen += batch.judged.canary.finished;
         judge.observe(&batch);
-        if let Verdict::Rollback(reason) = judge.assess(world.now, &Flowing::Yes).verdict {
+        if let Verdict::Rollback(reason) = judge.assess(world.now, &Propagation::Effective).verdict {
             assert!(reason.contains("canary"), "{reason}");
             break;
         }
@@ -210,7 +212,7 @@ fn broken_at(seed: u64, weight: u8, mode: Mode, primary: f64) -> u64 {
         let canary = random.binomial(10, f64::from(weight) / 100.0);
         let bad = random.binomial(10 - canary, primary);
         judge.observe(&batch(now, counts(10 - canary, bad), counts(canary, canary)));
-        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+        if matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::Rollback(_)) {
             return now.since(start).as_millis();
         }
     }
@@ -256,7 +258,7 @@ fn time_to_verdict(primary: f64, canary: f64) -> [u64; 2] {
         let start = world.now;
         loop {
             judge.observe(&world.tick());
-            if matches!(judge.assess(world.now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+            if matches!(judge.assess(world.now, &Propagation::Effective).verdict, Verdict::Rollback(_)) {
                 return world.now.since(start).as_millis();
             }
         }
@@ -286,7 +288,7 @@ fn a_healthy_canary_is_not_rolled_back_in_three_hundred_rollouts() {
         for _ in 0..500 {
             judge.observe(&world.tick());
         }
-        let verdict = judge.assess(world.now, &Flowing::Yes).verdict;
+        let verdict = judge.assess(world.now, &Propagation::Effective).verdict;
         assert!(!matches!(verdict, Verdict::Rollback(_)), "seed {seed}: {verdict:?}");
     }
 }
@@ -305,7 +307,7 @@ fn is_promoted(seed: u64, rps: u64, rates: (f64, f64), must: f64) -> bool {
             for _ in 0..5 {
                 judge.observe(&world.tick());
             }
-            match judge.assess(world.now, &Flowing::Yes).verdict {
+            match judge.assess(world.now, &Propagation::Effective).verdict {
                 Verdict::Rollback(_) => return false,
                 Verdict::Advance(_) => break,
                 Verdict::Continue(_) | Verdict::NoData(_) => {}
@@ -348,7 +350,7 @@ fn slow_canary(seed: u64, primary_us: f64, canary_us: f64, ticks: usize) -> (usi
         let primary = with_latency(&mut random, 190, primary_us);
         let canary = with_latency(&mut random, 10, canary_us);
         judge.observe(&batch(now, primary, canary));
-        if let Verdict::Rollback(reason) = judge.assess(now, &Flowing::Yes).verdict {
+        if let Verdict::Rollback(reason) = judge.assess(now, &Propagation::Effective).verdict {
             assert!(reason.contains("slower"), "{reason}");
             return (tick, judge);
         }
@@ -360,7 +362,7 @@ fn slow_canary(seed: u64, primary_us: f64, canary_us: f64, ticks: usize) -> (usi
 fn a_canary_twice_as_slow_is_found_and_one_within_tolerance_is_not() {
     let (tick, judge) = slow_canary(3, 100_000.0, 200_000.0, 200);
     assert!(tick < 60, "{tick} windows");
-    assert!(judge.evidence().latency.harm >= judge.config().decisive());
+    assert!(judge.evidence().latency.harm >= judge.config().decision_threshold());
     assert_eq!(slow_canary(4, 100_000.0, 115_000.0, 200).0, 200);
     // Twice as slow, but within the floor of 5 ms (P16).
     assert_eq!(slow_canary(5, 800.0, 1_600.0, 200).0, 200);
@@ -390,7 +392,7 @@ fn a_canary_that_hangs_is_found_without_a_single_response() {
     judge.step_started(percent(5), now);
     let hung = Counts { started: 12, overdue: 12, ..Counts::default() };
     judge.observe(&batch(now, counts(230, 0), hung));
-    let verdict = judge.assess(now, &Flowing::Yes).verdict;
+    let verdict = judge.assess(now, &Propagation::Effective).verdict;
     assert_eq!(
         verdict,
         Verdict::Rollback(
@@ -413,7 +415,7 @@ fn a_canary_whose_responses_stand_still_is_found() {
     for ticks in 1..=3 {
         now = now.plus(TICK);
         judge.observe(&batch(now, counts(190, 0), stalling(10, 10)));
-        if let Verdict::Rollback(reason) = judge.assess(now, &Flowing::Yes).verdict {
+        if let Verdict::Rollback(reason) = judge.assess(now, &Propagation::Effective).verdict {
             let (stalled, primary) = (10 * ticks, 190 * ticks);
             assert_eq!(
                 reason,
@@ -425,7 +427,7 @@ fn a_canary_whose_responses_stand_still_is_found() {
             return;
         }
     }
-    panic!("{:?}", judge.assess(now, &Flowing::Yes));
+    panic!("{:?}", judge.assess(now, &Propagation::Effective));
 }
 
 /// At half of the requests a stall more says little beside a primary that might stall in one of ten.
@@ -438,7 +440,7 @@ fn at_half_of_the_requests_twenty_six_stalls_are_enough() {
         now = now.plus(TICK);
         judge.observe(&batch(now, counts(2, 0), stalling(2, 2)));
     }
-    let verdict = judge.assess(now, &Flowing::Yes).verdict;
+    let verdict = judge.assess(now, &Propagation::Effective).verdict;
     assert!(matches!(verdict, Verdict::Rollback(_)), "{verdict:?}");
 }
 
@@ -458,7 +460,7 @@ fn at_the_full_share_responses_that_stand_still_are_held_against_those_before() 
             now = now.plus(TICK);
             judge.observe(&batch(now, Counts::default(), stalling(6, 6)));
         }
-        judge.assess(now, &Flowing::Yes).verdict
+        judge.assess(now, &Propagation::Effective).verdict
     };
     for comparison in [Comparison::Randomised, Comparison::Absolute] {
         let verdict = play(comparison, 10, 0);
@@ -490,7 +492,7 @@ fn quiet_streams_are_nobodys_fault() {
             let (quiet, bad) = (random.binomial(190, primary), random.binomial(10, canary));
             judge.observe(&batch(now, stalling(190, quiet), stalling(10, bad)));
         }
-        let verdict = judge.assess(now, &Flowing::Yes).verdict;
+        let verdict = judge.assess(now, &Propagation::Effective).verdict;
         assert!(!matches!(verdict, Verdict::Rollback(_)), "{comparison:?} {primary} {canary}: {verdict:?}");
     }
 }
@@ -504,23 +506,26 @@ fn absence_is_told_apart_and_never_a_success() {
         judge.step_started(percent(5), start);
         judge
     };
-    let reason = |judge: &Judge, now, flowing: &Flowing| match judge.assess(now, flowing).verdict {
+    let reason = |judge: &Judge, now, propagation: &Propagation| match judge.assess(now, propagation).verdict {
         Verdict::NoData(reason) => reason,
         Verdict::Rollback(other) | Verdict::Advance(other) | Verdict::Continue(other) => {
             panic!("{other}")
         }
     };
-    assert_eq!(reason(&fresh(), later, &Flowing::Yes), "no traffic at all in this step");
+    assert_eq!(reason(&fresh(), later, &Propagation::Effective), "no traffic at all in this step");
     let mut judge = fresh();
     judge.observe(&batch(later, counts(200, 1), Counts::default()));
-    assert_eq!(reason(&judge, later, &Flowing::Yes), "the canary got no request in this step, the primary 200");
-    let laggards = Flowing::No { laggards: vec![NodeId::new("edge-1")] };
+    assert_eq!(
+        reason(&judge, later, &Propagation::Effective),
+        "the canary got no request in this step, the primary 200"
+    );
+    let laggards = Propagation::Pending { laggards: vec![NodeId::new("edge-1")] };
     assert_eq!(reason(&judge, later, &laggards), "not flowing: still on older routes than weight 5 %: edge-1");
     assert_eq!(
-        reason(&judge, later.plus(Span::from_secs(11)), &Flowing::Yes),
+        reason(&judge, later.plus(Span::from_secs(11)), &Propagation::Effective),
         "traffic stopped: the last request was reported 11 s ago"
     );
-    let unheard = Flowing::Unheard { since: later };
+    let unheard = Propagation::Unknown { since: later };
     assert_eq!(
         reason(&judge, later.plus(Span::from_secs(11)), &unheard),
         "reports are stale: no proxy has reported for 11 s"
@@ -532,5 +537,5 @@ fn absence_is_told_apart_and_never_a_success() {
         judge.observe(&batch(slow, counts(1, 0), Counts::default()));
     }
     judge.observe(&batch(slow, counts(1, 0), counts(1, 0)));
-    assert!(reason(&judge, slow, &Flowing::Yes).starts_with("too little traffic"));
+    assert!(reason(&judge, slow, &Propagation::Effective).starts_with("too little traffic"));
 }

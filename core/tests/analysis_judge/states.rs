@@ -10,7 +10,7 @@ fn users_of_different_kinds_are_not_compared() {
     for _ in 0..1_000 {
         judge.observe(&world.tick());
     }
-    let verdict = judge.assess(world.now, &Flowing::Yes).verdict;
+    let verdict = judge.assess(world.now, &Propagation::Effective).verdict;
     assert!(matches!(verdict, Verdict::Advance(_)), "{verdict:?}");
 }
 
@@ -26,7 +26,7 @@ fn warm_up_and_other_modes_leave_the_guard_only() {
                 batch.warmup = warmup;
                 judge.observe(&batch);
             }
-            judge.assess(world.now, &Flowing::Yes).verdict
+            judge.assess(world.now, &Propagation::Effective).verdict
         };
         assert!(matches!(run(1.0), Verdict::Rollback(_)));
         assert!(matches!(run(0.05), Verdict::Continue(_)));
@@ -45,9 +45,9 @@ fn shares_of_alpha_never_exceed_the_whole() {
         }
     }
     let mut config = JudgeConfig::default();
-    let single = config.decisive();
+    let single = config.decision_threshold();
     config.attempt = NonZeroU32::new(2);
-    assert!((config.decisive() - single - libm::log(6.0)).abs() < 1e-12);
+    assert!((config.decision_threshold() - single - libm::log(6.0)).abs() < 1e-12);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn a_judge_goes_on_from_its_checkpoint_as_if_nothing_had_happened() {
         if tick % 50 == 0 {
             let text = serde_json::to_string(&judge).unwrap();
             let restored: Judge = serde_json::from_str(&text).unwrap();
-            let (now, flowing) = (world.now, Flowing::Yes);
-            assert_eq!(restored.assess(now, &flowing), judge.assess(now, &flowing));
+            let (now, propagation) = (world.now, Propagation::Effective);
+            assert_eq!(restored.assess(now, &propagation), judge.assess(now, &propagation));
             judge = restored;
         }
     }
@@ -77,10 +77,10 @@ fn evidence_of_safety_starts_anew_at_each_weight_and_harm_stays() {
         judge.observe(&world.tick());
     }
     let before = judge.evidence();
-    assert!(judge.assess(world.now, &Flowing::Yes).safe);
+    assert!(judge.assess(world.now, &Propagation::Effective).safe);
     judge.step_started(percent(10), world.now);
     let after = judge.evidence();
-    assert!(!judge.assess(world.now, &Flowing::Yes).safe);
+    assert!(!judge.assess(world.now, &Propagation::Effective).safe);
     assert!(before.errors.safe > 3.0 && after.errors.safe.abs() < 1e-9);
     assert!((before.errors.harm - after.errors.harm).abs() < 1e-12);
 }
@@ -95,12 +95,12 @@ fn a_fault_that_shows_under_load_is_never_taken_for_safe() {
         for _ in 0..100 {
             judge.observe(&world.tick());
         }
-        assert!(judge.assess(world.now, &Flowing::Yes).safe);
+        assert!(judge.assess(world.now, &Propagation::Effective).safe);
         judge.step_started(percent(25), world.now);
         (world.weight, world.canary) = (25, 0.15);
         for _ in 0..50 {
             judge.observe(&world.tick());
-            assert!(!judge.assess(world.now, &Flowing::Yes).safe, "seed {seed}");
+            assert!(!judge.assess(world.now, &Propagation::Effective).safe, "seed {seed}");
         }
     }
 }
@@ -121,7 +121,7 @@ fn a_canary_that_has_everything_is_held_against_what_was_before() {
         let batch = world.tick();
         seen += batch.judged.canary.finished;
         judge.observe(&batch);
-        let assessed = judge.assess(world.now, &Flowing::Yes);
+        let assessed = judge.assess(world.now, &Propagation::Effective);
         match assessed.verdict {
             Verdict::Rollback(_) => break,
             Verdict::Advance(_) | Verdict::Continue(_) | Verdict::NoData(_) => assert!(seen < 200, "{assessed:?}"),
@@ -136,16 +136,16 @@ fn a_broken_canary_without_any_primary_beside_it_is_found() {
     let now = Timestamp::from_millis(1_000_000);
     judge.step_started(percent(90), now);
     judge.observe(&batch(now, Counts::default(), counts(12, 12)));
-    assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)), "12 are too few");
+    assert!(matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::NoData(_)), "12 are too few");
     judge.observe(&batch(now, Counts::default(), counts(10, 10)));
-    assert!(matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)));
+    assert!(matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::Rollback(_)));
     let mut judge = Judge::new(JudgeConfig::default());
     judge.step_started(percent(90), now);
     for _ in 0..1_000 {
         judge.observe(&batch(now, Counts::default(), counts(20, 8)));
     }
     assert!(
-        matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::NoData(_)),
+        matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::NoData(_)),
         "absence is no harm, and no success"
     );
 }
@@ -170,7 +170,7 @@ fn at_one_request_a_second(seed: u64, rates: (f64, f64), seconds: u64) -> Option
             assert_eq!(restored, judge, "to the last bit");
             judge = restored;
         }
-        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+        if matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::Rollback(_)) {
             return Some(second);
         }
     }
@@ -211,12 +211,12 @@ fn harm_that_both_arms_share_holds_and_blames_nobody() {
     (world.primary, world.canary) = (0.5, 0.5);
     for _ in 0..100 {
         judge.observe(&world.tick());
-        let assessed = judge.assess(world.now, &Flowing::Yes);
+        let assessed = judge.assess(world.now, &Propagation::Effective);
         assert!(!matches!(assessed.verdict, Verdict::Rollback(_)), "{assessed:?}");
     }
-    let assessed = judge.assess(world.now, &Flowing::Yes);
+    let assessed = judge.assess(world.now, &Propagation::Effective);
     assert!(matches!(&assessed.verdict, Verdict::Continue(why) if why.contains("both arms suffer")), "{assessed:?}");
-    assert!(assessed.notices.iter().any(|notice| notice.about == About::SharedHarm));
+    assert!(assessed.notices.iter().any(|notice| notice.about == NoticeSubject::SharedHarm));
 }
 
 /// A batch as several nodes report it: node 0 may lie, the others share what is true.
@@ -225,10 +225,10 @@ fn reported(judge: &mut Judge, end: Timestamp, honest: &(Counts, Counts), lie: O
     let name = CanaryName::new("prod", "backend");
     let arrived = end.minus(Span::from_millis(1));
     for node in 0..10 {
-        let seat = judge.seat(&NodeId::new(format!("edge-{node}")), end);
+        let node_group = judge.node_group(&NodeId::new(format!("edge-{node}")), end);
         let (primary, canary) = lie.filter(|_| node == 0).unwrap_or(honest);
-        windows.add(&name, seat, Arm::Primary, Stratum::Judged, primary, arrived);
-        windows.add(&name, seat, Arm::Canary, Stratum::Judged, canary, arrived);
+        windows.add(&name, node_group, Arm::Primary, Stratum::Judged, primary, arrived);
+        windows.add(&name, node_group, Arm::Canary, Stratum::Judged, canary, arrived);
     }
     windows.close(end).remove(0).1
 }
@@ -244,14 +244,14 @@ fn no_single_node_decides() {
             let batch = reported(&mut judge, now, honest, lie);
             judge.observe(&batch);
         }
-        judge.assess(now, &Flowing::Yes)
+        judge.assess(now, &Propagation::Effective)
     };
     let (healthy, broken) = ((counts(190, 0), counts(10, 0)), (counts(190, 0), counts(10, 10)));
     for lie in [broken.clone(), (counts(1_000_000, 0), counts(50_000, 50_000)), (counts(190, 0), counts(200, 60))] {
         let assessed = run(&healthy, Some(&lie));
         assert!(!matches!(assessed.verdict, Verdict::Rollback(_)), "{:?}", assessed.verdict);
         assert!(assessed.verdict.reason().contains("edge-0"), "{:?}", assessed.verdict);
-        assert!(assessed.notices.iter().any(|notice| notice.about == About::OneNode));
+        assert!(assessed.notices.iter().any(|notice| notice.about == NoticeSubject::OneNode));
     }
     for lie in [(counts(190, 0), counts(1_000_000, 0)), (counts(1_000_000, 1_000_000), counts(10, 0))] {
         let assessed = run(&broken, Some(&lie));
@@ -272,10 +272,10 @@ fn where_one_node_has_nearly_all_traffic_it_decides() {
         let batch =
             reported(&mut judge, now, &(counts(5, 0), counts(0, 0)), Some(&(counts(1_900, 0), counts(100, 100))));
         judge.observe(&batch);
-        if matches!(judge.assess(now, &Flowing::Yes).verdict, Verdict::Rollback(_)) {
+        if matches!(judge.assess(now, &Propagation::Effective).verdict, Verdict::Rollback(_)) {
             break;
         }
-        assert!(now.since(start) < Span::from_secs(2), "{:?}", judge.assess(now, &Flowing::Yes));
+        assert!(now.since(start) < Span::from_secs(2), "{:?}", judge.assess(now, &Propagation::Effective));
     }
 }
 
@@ -292,7 +292,7 @@ fn harm_of_one_pod_beside_many_is_suspected_first() {
             batch.judged.primary.pods = pods(&["a", "b", "c"]);
             batch.judged.canary.pods = pods(canary_pods);
             judge.observe(&batch);
-            let assessed = judge.assess(world.now, &Flowing::Yes);
+            let assessed = judge.assess(world.now, &Propagation::Effective);
             if assessed.suspect && suspected.is_none() {
                 suspected = Some(world.now.since(start));
             }
@@ -302,11 +302,11 @@ fn harm_of_one_pod_beside_many_is_suspected_first() {
         }
         panic!("never rolled back")
     };
-    let (suspected, ended) = run(&["x"], OnOnePod::Suspect, 0.1);
+    let (suspected, ended) = run(&["x"], SinglePodPolicy::Suspect, 0.1);
     let suspected = suspected.unwrap();
     assert!(suspected < Span::from_secs(10) && ended.as_millis().abs_diff(suspected.as_millis() + 60_000) <= 400);
-    assert_eq!(run(&["x", "y"], OnOnePod::Suspect, 0.1).0, None, "two pods are no accident");
-    assert_eq!(run(&["x"], OnOnePod::Rollback, 0.1).0, None);
-    let (_, ended) = run(&["x"], OnOnePod::Suspect, 1.0);
+    assert_eq!(run(&["x", "y"], SinglePodPolicy::Suspect, 0.1).0, None, "two pods are no accident");
+    assert_eq!(run(&["x"], SinglePodPolicy::Rollback, 0.1).0, None);
+    let (_, ended) = run(&["x"], SinglePodPolicy::Suspect, 1.0);
     assert!(ended < Span::from_secs(1), "the hard guard does not wait");
 }

@@ -40,11 +40,11 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     ];
     let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
     (any_readiness(), any_readiness(), mostly, verdict, (seldom, seldom, seldom), any::<bool>()).prop_map(
-        |(primary, canary, flowing, verdict, (safe, suspect, uncounted), intact)| Facts {
+        |(primary, canary, propagation, verdict, (safe, suspect, uncounted), intact)| Facts {
             primary,
             canary,
-            flowing,
-            counted: if safe { Counted::Missing(3) } else { Counted::Enough },
+            propagation,
+            counted: if safe { Counted::Missing(3) } else { Counted::Sufficient },
             verdict,
             safe,
             suspect,
@@ -74,7 +74,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         20 => any_facts().prop_map(|facts| Happening::Event(Event::Tick(facts))),
         12 => answer.prop_map(Happening::Answer),
         2 => command.prop_map(|command| Happening::Event(Event::Command(command))),
-        1 => (0..40_u64).prop_map(|rev| Happening::Event(Event::RevSeen(Rev::new(rev)))),
+        1 => (0..40_u64).prop_map(|rev| Happening::Event(Event::RevObserved(Rev::new(rev)))),
         1 => Just(Happening::Restart),
         2 => any::<usize>().prop_map(Happening::Late),
         2 => maybe_suspended().prop_map(Happening::Rewrite),
@@ -100,7 +100,7 @@ fn any_plan() -> impl Strategy<Value = PlanInput> {
         Just(PlanInput { skip_analysis: true, ..input() }),
     ];
     let kinds = prop::sample::subsequence(HookKind::ALL.to_vec(), 0..=8);
-    let source = prop_oneof![Just(MetricSource::Filters), Just(MetricSource::Elsewhere)];
+    let source = prop_oneof![Just(MetricSource::Filters), Just(MetricSource::External)];
     let metrics = prop::collection::vec(("[ab]", source), 0..3);
     let promotion = (prop::option::of(1..40_i64), any::<bool>());
     (shape, kinds, any::<bool>(), metrics, promotion).prop_map(|(shape, kinds, checks, metrics, (step, copies))| {
@@ -174,7 +174,7 @@ proptest! {
     fn a_rollout_ends_when_everything_passes(plan in any_plan(), later in prop::collection::vec((any_plan(), 0..9), 0..4)) {
         let mut world = World::new(&plan);
         world.facts.verdict = advance();
-        world.facts.counted = Counted::Enough;
+        world.facts.counted = Counted::Sufficient;
         world.feed(&revision("2"));
         for (plan, intervals) in later {
             for _ in 0..intervals {

@@ -11,18 +11,18 @@ use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent,
 #[test]
 fn a_step_lasts_its_interval_of_flowing_time() {
     let mut world = running();
-    world.facts.flowing = false;
+    world.facts.propagation = false;
     world.verdict(advance());
     world.pass(10_000);
     world.tick();
     assert_eq!(world.weight(), percent(5), "nothing flowed yet");
-    world.facts.flowing = true;
+    world.facts.propagation = true;
     world.tick();
     world.pass(600);
-    world.facts.flowing = false;
+    world.facts.propagation = false;
     world.tick();
     world.pass(60_000);
-    world.facts.flowing = true;
+    world.facts.propagation = true;
     world.tick();
     world.pass(399);
     world.tick();
@@ -81,7 +81,7 @@ fn no_step_ends_while_requests_are_not_counted() {
         let mut world = World::new(&input);
         world.feed(&revision("2"));
         world.facts.verdict = advance();
-        world.facts.counted = Counted::Enough;
+        world.facts.counted = Counted::Sufficient;
         for _ in 0..10 {
             if world.weight() < percent(10) {
                 world.interval();
@@ -140,7 +140,7 @@ fn a_step_without_checks_waits_for_requests() {
             !kinds.is_empty(),
             "asked all along"
         );
-        world.facts.counted = Counted::Enough;
+        world.facts.counted = Counted::Sufficient;
         world.interval();
         world.tick();
         world.interval();

@@ -3,7 +3,7 @@
 use wingbeat_core::id::{Rev, Revision};
 use wingbeat_core::rollout::{
     AlertLevel, Answer, Cause, Command, Effect, Event, HookInput, HookKind, Pace, Phase, Plan, PlanInput, Readiness,
-    Revisions, Strategy, project, question, safety,
+    Revisions, Strategy, project, question, recovery,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::weight::BasisPoints;
@@ -86,11 +86,11 @@ fn a_new_revision_in_mid_run_starts_over() {
 fn an_abort_that_was_served_is_never_taken_back() {
     let mut world = running();
     let served = world.state.rev.next();
-    world.feed(&Event::RevSeen(served));
+    world.feed(&Event::RevObserved(served));
     assert_eq!(world.phase(), "Failed");
     assert_eq!(world.state.rev, served);
     let before = world.state.clone();
-    world.feed(&Event::RevSeen(served));
+    world.feed(&Event::RevObserved(served));
     assert_eq!(world.state, before);
 }
 
@@ -105,9 +105,9 @@ fn an_unstored_abort_is_known_however_late_it_shows() {
     assert_eq!(world.state.rev, served.next(), "the abort's rev is left to it");
     world.verdict(advance());
     world.interval();
-    world.feed(&Event::RevSeen(world.state.rev.next()));
+    world.feed(&Event::RevObserved(world.state.rev.next()));
     assert_eq!(world.phase(), "Progressing", "this one was never served");
-    world.feed(&Event::RevSeen(served));
+    world.feed(&Event::RevObserved(served));
     assert_eq!(world.phase(), "Failed");
     // An abort of the restarted controller has the same rev: the next one has to know it, too.
     let mut world = running();
@@ -122,10 +122,10 @@ fn only_an_abort_of_a_judged_canary_may_be_served_first() {
     let mut world = running();
     let before = world.state.clone();
     world.verdict(harm());
-    assert!(safety::may_abort_unstored(&before, &world.state));
+    assert!(recovery::may_abort_unstored(&before, &world.state));
     let failed = world.state.clone();
     world.feed(&Event::Command(Command::Retry));
-    assert!(!safety::may_abort_unstored(&failed, &world.state));
+    assert!(!recovery::may_abort_unstored(&failed, &world.state));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_rev_that_no_abort_can_have_is_not_believed() {
     let mut world = running();
     let before = world.state.clone();
     for rev in [before.rev.next().next(), Rev::new(u64::MAX), Rev::default()] {
-        world.feed(&Event::RevSeen(rev));
+        world.feed(&Event::RevObserved(rev));
         assert_eq!(world.state, before);
     }
 }

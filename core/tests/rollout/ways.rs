@@ -318,7 +318,7 @@ fn a_late_abort_takes_back_nothing_that_is_half_replaced() {
         world.facts.primary = Readiness::NotReady { reason: "1 of 2 pods".into(), hopeless: false };
         world.tick();
         world.take_texts();
-        world.feed(&Event::RevSeen(abort));
+        world.feed(&Event::RevObserved(abort));
         assert_eq!((world.phase(), world.texts.is_empty()), (phase, false), "{intact}: {:?}", world.texts);
     }
 }

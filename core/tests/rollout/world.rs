@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::rollout::{
-    Alert, AlertLevel, Amendment, Answer, Asked, Effect, Event, Facts, Hook, HookInput, HookKind, Pace, Plan,
-    PlanInput, PlanTerms, Readiness, Routes, State, Ticket, invariant, project, question, step,
+    Alert, AlertLevel, Amendment, Answer, Effect, Event, Facts, Hook, HookInput, HookKind, Pace, Plan, PlanInput,
+    PlanTerms, QuestionSubject, Readiness, Routes, State, Ticket, invariant, project, question, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
@@ -62,7 +62,7 @@ impl World {
             questions: Vec::new(),
             state: State::default(),
             now: Timestamp::from_millis(1),
-            facts: Facts { flowing: true, ..Facts::unmeasured() },
+            facts: Facts { propagation: true, ..Facts::unmeasured() },
             answers: BTreeMap::new(),
             asked: Vec::new(),
             texts: Vec::new(),
@@ -116,8 +116,8 @@ impl World {
     fn note_question(&mut self) {
         let Some(open) = question(&self.plan, &self.state) else { return };
         let asked = match open.asked {
-            Asked::Hook(place) => format!("{:?}", hook(&self.plan, place)),
-            Asked::Metric(place) => format!("{:?}", self.plan.metrics().find(|(at, _)| *at == place)),
+            QuestionSubject::Hook(place) => format!("{:?}", hook(&self.plan, place)),
+            QuestionSubject::Metric(place) => format!("{:?}", self.plan.metrics().find(|(at, _)| *at == place)),
         };
         if let Some((_, known)) = self.questions.iter().find(|(ticket, _)| *ticket == open.ticket) {
             assert_eq!(*known, asked, "one ticket names one question");
@@ -130,8 +130,8 @@ impl World {
     pub(crate) fn settle(&mut self) {
         while let Some(asked) = question(&self.plan, &self.state) {
             let name = match asked.asked {
-                Asked::Hook(place) => hook_name(&self.plan, place),
-                Asked::Metric(place) => {
+                QuestionSubject::Hook(place) => hook_name(&self.plan, place),
+                QuestionSubject::Metric(place) => {
                     self.plan.metrics().find(|(at, _)| *at == place).expect("the metric is in the plan").1.name.clone()
                 }
             };
@@ -148,7 +148,7 @@ impl World {
     /// Lets hooks and metrics agree until this one is asked.
     pub(crate) fn settle_until(&mut self, name: &str) {
         while let Some(open) = question(&self.plan, &self.state) {
-            if matches!(open.asked, Asked::Hook(place) if hook_name(&self.plan, place) == name) {
+            if matches!(open.asked, QuestionSubject::Hook(place) if hook_name(&self.plan, place) == name) {
                 return;
             }
             self.feed(&Event::Answer(open.ticket, Answer::Passed));

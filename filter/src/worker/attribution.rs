@@ -4,15 +4,15 @@
 //! earlier ones belongs to a rollout before, and is not charged to this one, whenever it ends. Routes of a worker only
 //! move forward, so the rev of a request has to be read no more once one that began before it was routed by them.
 
-use wingbeat_core::matching::division::Division;
+use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_proto::v1;
 
 use crate::clients::Clients;
+use crate::counters::{CountedAs, CounterKey, FinishedRequest};
 use crate::host::{Host, text};
-use crate::store::{Before, Finished, Place};
-use crate::worker::flight::Whose;
-use crate::worker::reading::{Ended, Reading, Timing};
+use crate::worker::attributes::{AttributeSet, EndedAttributes, Timing};
+use crate::worker::in_flight::RequestClass;
 use crate::worker::{Worker, virtual_host};
 
 /// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
@@ -23,7 +23,7 @@ const MAX_LEFT_OUT: usize = 16;
 
 /// A cluster that the policy names.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedCluster {
     pub(super) policy: v1::ClusterPolicy,
     /// Whose requests hung here in this rollout, where shares are bounded.
     pub(super) clients: Clients,
@@ -39,7 +39,7 @@ pub(super) struct Counted {
 /// Which rollout a request belongs to.
 pub(super) enum Attribution {
     /// It is counted here.
-    Counted(Place),
+    Counted(CounterKey),
     /// It was routed by us, and the policy does not name its cluster yet.
     Unassigned {
         /// Where it was sent.
@@ -53,13 +53,13 @@ pub(super) enum Attribution {
 
 /// A request that ended before the policy named its cluster.
 #[derive(Debug)]
-struct Unassigned {
+struct UnattributedRequest {
     cluster: String,
     rev: u64,
-    whose: Whose,
+    class: RequestClass,
     called: Option<String>,
     timing: Timing,
-    ended: Ended,
+    ended: EndedAttributes,
 }
 
 /// Requests of a cluster that are only counted.
@@ -73,14 +73,14 @@ struct LeftOut {
 
 /// Requests that ended before the policy named their clusters.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    requests: Vec<Unassigned>,
+pub(super) struct PendingAttribution {
+    requests: Vec<UnattributedRequest>,
     left_out: Vec<LeftOut>,
     /// Clusters that a policy was asked for, with the latest routes there.
     asked: Vec<(String, u64)>,
 }
 
-impl Waiting {
+impl PendingAttribution {
     /// Returns true the first time that routes of this rev, or later ones, are seen to lead there.
     pub(super) fn is_new(&mut self, cluster: &str, rev: u64) -> bool {
         if self.asked.iter().any(|(known, latest)| known == cluster && rev <= *latest) {
@@ -107,7 +107,7 @@ impl LeftOut {
     }
 }
 
-impl Counted {
+impl CountedCluster {
     /// Returns the cluster as this policy has it. `before` is what was known by the policy before: the same rollout
     /// goes on with it, and the next one begins with nothing.
     pub(super) fn new(policy: v1::ClusterPolicy, before: Option<&mut Self>, now_ns: u64) -> Self {
@@ -151,15 +151,15 @@ impl Counted {
     }
 
     /// Returns where a request of the host `called` is counted.
-    fn stratum(&self, whose: Whose, called: Option<&str>, divided: Option<&Division>) -> Stratum {
+    fn stratum(&self, class: RequestClass, called: Option<&str>, divided: Option<&Assignment>) -> Stratum {
         if self.policy.virtual_host.is_empty() {
             return Stratum::Judged;
         }
         // Traffic that calls an arm by another name is not what is compared (P7); nor is, where matching requests
         // are held back, the primary's traffic that matches nothing (P12).
-        let only_held_back = self.policy.arm == 0 && divided.is_some_and(Division::holds_back);
+        let only_held_back = self.policy.arm == 0 && divided.is_some_and(Assignment::holds_back);
         let compared =
-            called == Some(self.policy.virtual_host.as_str()) && (whose == Whose::HeldBack || !only_held_back);
+            called == Some(self.policy.virtual_host.as_str()) && (class == RequestClass::HeldBack || !only_held_back);
         if compared { Stratum::Judged } else { Stratum::Direct }
     }
 }
@@ -170,7 +170,7 @@ impl Worker {
         &mut self,
         host: &dyn Host,
         cluster: String,
-        whose: Whose,
+        class: RequestClass,
         called: Option<String>,
         started_ns: u64,
     ) -> Attribution {
@@ -181,27 +181,34 @@ impl Worker {
         };
         let called = called.or_else(|| if counted.policy.virtual_host.is_empty() { None } else { virtual_host(host) });
         let divided = called.as_ref().and_then(|called| self.divisions.get(called));
-        let stratum = counted.stratum(whose, called.as_deref(), divided);
+        let stratum = counted.stratum(class, called.as_deref(), divided);
         if !counted.owns(host, stratum, called.as_deref(), started_ns) {
             return Attribution::None;
         }
-        Attribution::Counted(Place { epoch: counted.policy.epoch, stratum, cluster })
+        Attribution::Counted(CounterKey { epoch: counted.policy.epoch, stratum, cluster })
     }
 
     /// Keeps a request that ended until the policy names its cluster.
-    pub(super) fn wait_for_policy(
+    pub(super) fn await_policy(
         &mut self,
         host: &dyn Host,
         cluster: String,
         rev: u64,
-        whose: Whose,
+        class: RequestClass,
         called: Option<String>,
         timing: Timing,
     ) {
         let waiting = &mut self.waiting;
         if waiting.requests.len() < MAX_UNASSIGNED {
             let called = called.or_else(|| virtual_host(host));
-            waiting.requests.push(Unassigned { cluster, rev, whose, called, timing, ended: Ended::of(host) });
+            waiting.requests.push(UnattributedRequest {
+                cluster,
+                rev,
+                class,
+                called,
+                timing,
+                ended: EndedAttributes::of(host),
+            });
         } else if let Some(known) = waiting.left_out.iter_mut().find(|known| known.cluster == cluster) {
             known.add(rev);
         } else if waiting.left_out.len() < MAX_LEFT_OUT {
@@ -215,22 +222,22 @@ impl Worker {
         let left_out = std::mem::take(&mut self.waiting.left_out);
         let sequence = self.next_sequence();
         let mut is_urgent = false;
-        for Unassigned { cluster, rev, whose, called, timing, ended } in requests {
+        for UnattributedRequest { cluster, rev, class, called, timing, ended } in requests {
             let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) else {
                 continue;
             };
             let divided = called.as_ref().and_then(|called| self.divisions.get(called));
-            let stratum = counted.stratum(whose, called.as_deref(), divided);
-            let (reading, epoch) = (Reading::of(&counted.policy), counted.policy.epoch);
-            let read = self.read(&ended, &cluster, reading, timing, Before::Nothing, false);
-            let finished = Finished { group: whose.group(), ..read };
+            let stratum = counted.stratum(class, called.as_deref(), divided);
+            let (reading, epoch) = (AttributeSet::of(&counted.policy), counted.policy.epoch);
+            let read = self.read(&ended, &cluster, reading, timing, CountedAs::Nothing, false);
+            let finished = FinishedRequest { group: class.group(), ..read };
             let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
             is_urgent |= reading.canary && failed;
-            self.store.finish(&Place { epoch, stratum, cluster }, &finished, sequence);
+            self.store.finish(&CounterKey { epoch, stratum, cluster }, &finished, sequence);
         }
         for LeftOut { cluster, rev, requests } in left_out {
             if let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) {
-                let place = Place { epoch: counted.policy.epoch, stratum: Stratum::Judged, cluster };
+                let place = CounterKey { epoch: counted.policy.epoch, stratum: Stratum::Judged, cluster };
                 self.store.leave_out(&place, requests, sequence);
             }
         }

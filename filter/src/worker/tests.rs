@@ -286,7 +286,7 @@ fn a_canary_error_is_reported_at_once_but_not_in_a_storm() {
 fn clusters_of_others_are_not_counted() {
     let (host, mut worker) = started();
     host.request(&mut worker, 2, "outbound|80||other", 200, 1);
-    assert!(!worker.store.has_news(0));
+    assert!(!worker.store.has_changes(0));
 }
 
 #[test]

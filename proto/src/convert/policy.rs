@@ -2,7 +2,7 @@
 //!
 //! What comes from the wire is checked as a whole: a policy that cannot be read changes nothing.
 
-use wingbeat_core::matching::division::{Division, Identity};
+use wingbeat_core::matching::assignment::{Assignment, Identity};
 use wingbeat_core::matching::pattern::{Automaton, NoAutomaton, Pattern, Regex};
 use wingbeat_core::matching::rule::{Condition, Entries, Rules, Subject};
 use wingbeat_core::weight::BasisPoints;
@@ -33,25 +33,25 @@ pub enum PolicyError {
 }
 
 /// Returns how the hosts of a policy are divided, by name.
-pub fn divisions(policy: &v1::Policy) -> Result<Vec<(String, Division)>, PolicyError> {
+pub fn divisions(policy: &v1::Policy) -> Result<Vec<(String, Assignment)>, PolicyError> {
     let automata = policy.automata.iter().map(|bytes| Automaton::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
     policy.hosts.iter().map(|host| Ok((host.virtual_host.clone(), division(host, &automata)?))).collect()
 }
 
-fn division(host: &v1::HostPolicy, automata: &[Automaton]) -> Result<Division, PolicyError> {
+fn division(host: &v1::HostPolicy, automata: &[Automaton]) -> Result<Assignment, PolicyError> {
     match &host.division {
         Some(WireDivision::Rules(wire)) => {
             let holdback = u16::try_from(wire.holdback).ok().and_then(BasisPoints::new);
             let rules = Rules { served: rules(&wire.served, automata)?, canary: rules(&wire.canary, automata)? };
             let holdback = holdback.ok_or(PolicyError::Share(wire.holdback))?;
-            Ok(Division::Rules { rules, token: wire.arm_value.clone(), holdback })
+            Ok(Assignment::Rules { rules, token: wire.arm_value.clone(), holdback })
         }
         Some(WireDivision::Users(wire)) => {
             let identity = match wire.identity.as_ref().ok_or(PolicyError::Missing("a user's identity"))? {
                 WireIdentity::Cookie(name) => Identity::Cookie(name.clone()),
                 WireIdentity::Header(name) => Identity::Header(name.clone()),
             };
-            Ok(Division::Users { identity, key: wire.key })
+            Ok(Assignment::Users { identity, key: wire.key })
         }
         None => Err(PolicyError::Missing("the division of a host")),
     }
@@ -111,7 +111,7 @@ mod tests {
         };
         let canary = Entries::try_new(&[safari, cookie.clone(), cookie]).unwrap();
         let rules = Rules { served: Entries::default(), canary };
-        let division = Division::Rules { rules, token: "token".to_owned(), holdback: BasisPoints::from_percent(10) };
+        let division = Assignment::Rules { rules, token: "token".to_owned(), holdback: BasisPoints::from_percent(10) };
         let mut automata = Automata::default();
         let hosts = vec![host("prod/backend".to_owned(), &division, &mut automata)];
         v1::Policy { hosts, automata: automata.into_wire(), ..v1::Policy::default() }
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(policy.automata.len(), 4, "three of the look-ahead, one of both cookies");
         let read = v1::Policy::decode(policy.encode_to_vec().as_slice()).unwrap();
         let divisions = divisions(&read).unwrap();
-        let [(name, Division::Rules { rules, token, holdback })] = divisions.as_slice() else {
+        let [(name, Assignment::Rules { rules, token, holdback })] = divisions.as_slice() else {
             panic!("{divisions:?}")
         };
         assert_eq!(
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn users_survive_the_wire() {
-        let division = Division::Users { identity: Identity::Cookie("uid".to_owned()), key: 9 };
+        let division = Assignment::Users { identity: Identity::Cookie("uid".to_owned()), key: 9 };
         let hosts = vec![host("prod/backend".to_owned(), &division, &mut Automata::default())];
         let read = divisions(&v1::Policy { hosts, ..v1::Policy::default() }).unwrap();
         assert!(
-            matches!(&read[..], [(_, Division::Users { identity: Identity::Cookie(name), key: 9 })] if name == "uid")
+            matches!(&read[..], [(_, Assignment::Users { identity: Identity::Cookie(name), key: 9 })] if name == "uid")
         );
     }
 

@@ -1,8 +1,8 @@
 //! How soon regressions are seen: the tables of the tests' reference (Lindon and Malek's test, generalised to exposures),
 //! and the same with all that the product adds.
 
+use wingbeat_core::analysis::closed_cohorts::Closed;
 use wingbeat_core::analysis::latency::{Latency, LatencyConfig};
-use wingbeat_core::analysis::safety::Closed;
 use wingbeat_core::analysis::sequential::{RatioTest, Split};
 use wingbeat_core::analysis::window::WINDOW;
 use wingbeat_core::time::{Span, Timestamp};

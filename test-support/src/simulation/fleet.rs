@@ -3,7 +3,7 @@
 
 use wingbeat_core::analysis::judge::Judge;
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, WorkerKey};
-use wingbeat_core::analysis::window::{Ahead, Batch, Seat, Sender, WINDOW, Windows};
+use wingbeat_core::analysis::window::{Batch, EarlyReport, NodeGroup, ReportSource, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::histogram::bin_of;
 use wingbeat_core::id::{Arm, BootId, CanaryName, ClusterName, Epoch, NodeId, WorkerId};
@@ -60,7 +60,7 @@ pub struct Fleet {
     /// The canary.
     pub canary: Answers,
     workers: Vec<Worker>,
-    nodes: Vec<(NodeId, Seat)>,
+    nodes: Vec<(NodeId, NodeGroup)>,
     /// By the millisecond of the tick in which they report.
     turns: Vec<Vec<usize>>,
     /// Workers in a hurry, each with when.
@@ -119,7 +119,9 @@ impl Fleet {
             primary,
             canary,
             workers: (0..workers).map(worker).collect(),
-            nodes: (0..workers.div_ceil(a_node)).map(|node| (NodeId::new(format!("edge-{node}")), Seat(0))).collect(),
+            nodes: (0..workers.div_ceil(a_node))
+                .map(|node| (NodeId::new(format!("edge-{node}")), NodeGroup(0)))
+                .collect(),
             turns,
             hurried: Vec::new(),
             forgery: None,
@@ -194,18 +196,18 @@ impl Fleet {
         };
         let entries: Vec<Reported> = self.clusters.iter().zip(&worker.counts).map(entry).collect();
         let key = WorkerKey { boot: BootId::new(worker.node as u64), worker: WorkerId::new(place as u64) };
-        let Some((node, seat)) = self.nodes.get(worker.node) else { return };
+        let Some((node, node_group)) = self.nodes.get(worker.node) else { return };
         let report =
             Report { source: node.as_str(), node, key, sequence: worker.sequence, since: 0, entries: &entries };
         let ingested = self.ledger.ingest(&report, now).expect("the counts are true");
         let tick = Span::from_millis(self.turns.len() as u64);
-        let ahead = urgent.then_some(Ahead { worker: (key.boot, key.worker), tick });
+        let ahead = urgent.then_some(EarlyReport { worker: (key.boot, key.worker), tick });
         if !urgent {
             self.windows.caught_up(key.boot, key.worker, now);
         }
         for delta in ingested.deltas {
             let arm = if self.clusters.first() == Some(&delta.cluster) { Arm::Primary } else { Arm::Canary };
-            let sender = Sender { seat: *seat, ahead };
+            let sender = ReportSource { node_group: *node_group, ahead };
             self.windows.add(&self.name, sender, arm, delta.stratum, &delta.counts, now);
         }
     }
@@ -214,8 +216,8 @@ impl Fleet {
 impl World for Fleet {
     fn meet(&mut self, judge: &mut Judge) {
         judge.expect(self.nodes.len());
-        for (node, seat) in &mut self.nodes {
-            *seat = judge.seat(node, Timestamp::EPOCH);
+        for (node, node_group) in &mut self.nodes {
+            *node_group = judge.node_group(node, Timestamp::EPOCH);
         }
     }
 

@@ -141,7 +141,7 @@ fn bare_rolls_back(mut traffic: Traffic) -> bool {
         ratio.observe(split, WINDOW);
         floor.observe(bad, all, WINDOW);
         canary += all;
-        if ratio.evidence().min(floor.evidence()) >= config.decisive() {
+        if ratio.evidence().min(floor.evidence()) >= config.decision_threshold() {
             return true;
         }
     }

@@ -1,7 +1,7 @@
 //! Little traffic, none, and traffic that only looks like some.
 
-use wingbeat_core::analysis::flow::Flow;
-use wingbeat_core::analysis::judge::{Flowing, Judge};
+use wingbeat_core::analysis::judge::{Judge, Propagation};
+use wingbeat_core::analysis::propagation::PropagationTracker;
 use wingbeat_core::analysis::sample_ratio::SampleRatios;
 use wingbeat_core::analysis::window::{Arms, Batch, WINDOW};
 use wingbeat_core::counts::Counts;
@@ -137,7 +137,7 @@ pub fn absent() -> Vec<Line> {
 pub fn stuck_on_old_routes() -> Line {
     let began = Timestamp::from_millis(1_000_000);
     let (old, current) = (Rev::new(1), Rev::new(2));
-    let mut flow = Flow::new(old, began);
+    let mut flow = PropagationTracker::new(old, began);
     let mut now = began;
     for window in 0..50 {
         now = now.plus(WINDOW);
@@ -169,14 +169,14 @@ pub fn stuck_on_a_weight() -> Line {
             let canary = draw.binomial(20, share);
             ratios.observe(&NodeId::new(node), canary, 20 - canary);
         }
-        match ratios.astray(RATIO_ALPHA) {
+        match ratios.skewed(RATIO_ALPHA) {
             Some(nodes) if !nodes.is_empty() => break nodes,
             Some(_) | None if requests >= 10_000 => break Vec::new(),
             Some(_) | None => {}
         }
     };
     let what = format!("one proxy of three that sends nobody to the canary, after {requests} of its requests");
-    said(&what, "requests do not divide by weight 5 % at edge-3", &Flowing::Astray { nodes }, now)
+    said(&what, "requests do not divide by weight 5 % at edge-3", &Propagation::Skewed { nodes }, now)
 }
 
 /// When a canary is rolled back that fails everything.
@@ -223,10 +223,10 @@ fn held(what: &str, reason: &str, world: impl FnMut(f64, Timestamp) -> Batch) ->
     no_data(what, reason, &rollout.assess().verdict)
 }
 
-fn said(what: &str, reason: &str, flowing: &Flowing, now: Timestamp) -> Line {
+fn said(what: &str, reason: &str, propagation: &Propagation, now: Timestamp) -> Line {
     let mut judge = Judge::new(shipped());
     judge.step_started(BasisPoints::from_percent(5), now);
-    no_data(what, reason, &judge.assess(now, flowing).verdict)
+    no_data(what, reason, &judge.assess(now, propagation).verdict)
 }
 
 fn no_data(what: &str, reason: &str, verdict: &Verdict) -> Line {

@@ -1,6 +1,6 @@
 //! A rollout in a world: the judge sees its windows one after the other, as it does in the engine.
 
-use wingbeat_core::analysis::judge::{Assessment, Flowing, Judge, JudgeConfig};
+use wingbeat_core::analysis::judge::{Assessment, Judge, JudgeConfig, Propagation};
 use wingbeat_core::analysis::window::{Batch, WINDOW};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
@@ -16,7 +16,7 @@ const ALONE: Span = Span::from_secs(10);
 
 /// Something that draws windows.
 pub trait World {
-    /// Takes the seats of its nodes.
+    /// Takes the node groups of its nodes.
     fn meet(&mut self, _judge: &mut Judge) {}
 
     /// Returns the window that ends then, in which the canary has this share of the requests.
@@ -97,7 +97,7 @@ impl<W: World> Rollout<W> {
 
     /// Returns what the judge says.
     pub fn assess(&self) -> Assessment {
-        self.judge.assess(self.now, &Flowing::Yes)
+        self.judge.assess(self.now, &Propagation::Effective)
     }
 
     /// Returns true if the canary is rolled back.

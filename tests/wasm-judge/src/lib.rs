@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::assessment::Evidence;
-use wingbeat_core::analysis::judge::{Flowing, Judge, JudgeConfig};
+use wingbeat_core::analysis::judge::{Judge, JudgeConfig, Propagation};
 use wingbeat_core::analysis::window::Batch;
 use wingbeat_core::time::Timestamp;
 use wingbeat_core::weight::BasisPoints;
@@ -34,7 +34,7 @@ pub fn judged(recording: &str) -> anyhow::Result<String> {
             Event::Step(weight, now) => judge.step_started(weight, now),
             Event::Window(batch) => {
                 judge.observe(&batch);
-                let said = judge.assess(batch.end, &Flowing::Yes);
+                let said = judge.assess(batch.end, &Propagation::Effective);
                 for value in numbers(&said.evidence, judge.rate_ratio()) {
                     write!(told, "{:016x} ", value.to_bits())?;
                 }

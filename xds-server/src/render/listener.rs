@@ -19,7 +19,7 @@ use crate::render::access_log::access_log;
 use crate::render::cluster::{ads, socket};
 use crate::render::{cors, duration};
 use crate::resource::any;
-use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
+use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
 
 /// Type URL of the filter.

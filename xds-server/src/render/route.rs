@@ -18,7 +18,7 @@ use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value};
 use prost::Message as _;
 use prost::bytes::Bytes;
 use wingbeat_core::id::{ClusterName, Rev};
-use wingbeat_core::matching::division::{ARM_HEADER, BUCKET_HEADER};
+use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 

@@ -43,9 +43,9 @@ pub enum Wire {
 
 /// Is told of each peer that speaks something else than its port: whose address it is, and the mend.
 #[derive(Clone)]
-pub struct OnMismatch(Arc<Told>);
+pub struct OnMismatch(Arc<MismatchCallback>);
 
-type Told = dyn Fn(IpAddr, &str) + Send + Sync;
+type MismatchCallback = dyn Fn(IpAddr, &str) + Send + Sync;
 
 /// What a port takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FirstByte {
     Awaited,
-    Seen,
+    Received,
 }
 
 /// The other end of a connection.
@@ -350,7 +350,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         if let (FirstByte::Awaited, Some(first)) = (self.first_byte, buffer.filled().get(before)) {
-            self.first_byte = FirstByte::Seen;
+            self.first_byte = FirstByte::Received;
             let Connections { wire, on_mismatch, .. } = &self.remote.connections;
             if let Some(mend) = wire.mismatch(*first) {
                 on_mismatch.0(self.remote.address.ip(), mend);

@@ -1,9 +1,9 @@
-//! Who is at the other end of a connection, as which nodes it may speak, and whose voice it is.
+//! Who is at the other end of a connection, as which nodes it may speak, and whose source it is.
 //!
 //! ```text
 //!  certificate ─► Peer::Certified ─► its names, or the lines of a NodeList ─► may it be this node?
 //!  address ─────► Peer::Uncertified ─► loopback, token, or told so ────────► may it report?
-//!  either ──────► Peer::voice ─► one voice before the judge, however many nodes it names
+//!  either ──────► Peer::source ─► one source before the judge, however many nodes it names
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
 /// Characters of a certificate's name that are shown.
-const SHOWN: usize = 256;
+const MAX_NAMES_LISTED: usize = 256;
 
 /// Who a peer is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +73,10 @@ impl Peer {
         }
     }
 
-    /// Returns whose voice its reports as a node are. One principal is one voice, and so is one host, whatever nodes they
+    /// Returns whose source its reports as a node are. One principal is one source, and so is one host, whatever nodes they
     /// say they are: a service account may have many pods, and a host may invent any number. On this machine everybody is
     /// trusted, and each node has its own.
-    pub fn voice(&self, node: &str) -> String {
+    pub fn source(&self, node: &str) -> String {
         match self {
             Self::Certified(certificate) => certificate.principal.clone(),
             Self::Uncertified(address) => match address.to_canonical() {
@@ -92,7 +92,7 @@ impl Peer {
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Certified(certificate) => ForeignText::new(&certificate.principal, SHOWN).fmt(f),
+            Self::Certified(certificate) => ForeignText::new(&certificate.principal, MAX_NAMES_LISTED).fmt(f),
             Self::Uncertified(address) => address.fmt(f),
         }
     }
@@ -165,7 +165,7 @@ impl NodeList {
             let Some(principal) = words.next() else { continue };
             let mut refuse = |why: String| wrong.push(WrongLine { line, why });
             if words.peek().is_none() {
-                let principal = ForeignText::new(principal, SHOWN);
+                let principal = ForeignText::new(principal, MAX_NAMES_LISTED);
                 refuse(format!("{principal} is no node: name at least one, or * for all"));
             }
             for word in words {
@@ -175,7 +175,7 @@ impl NodeList {
                 }
                 let (text, is_cluster) = word.strip_prefix(CLUSTER).map_or((word, false), |cluster| (cluster, true));
                 let Some(pattern) = Pattern::parse(text) else {
-                    let word = ForeignText::new(word, SHOWN);
+                    let word = ForeignText::new(word, MAX_NAMES_LISTED);
                     refuse(format!("{word} has a * in the middle: only the end of a name can be left open"));
                     continue;
                 };
@@ -187,7 +187,7 @@ impl NodeList {
     }
 
     /// Returns why this peer may not be this node of this cluster, if it may not. One without a certificate may be any:
-    /// nobody says who it is, and it has one voice.
+    /// nobody says who it is, and it has one source.
     pub fn refuses(&self, peer: &Peer, node: &str, cluster: &str) -> Option<String> {
         let Peer::Certified(certificate) = peer else { return None };
         let listed = self.principals.get(&certificate.principal);
@@ -198,7 +198,7 @@ impl NodeList {
             None => certificate.names.iter().any(|name| name == node),
         };
         let is_its_cluster = listed.is_none_or(|nodes| nodes.clusters.is_empty() || matches(&nodes.clusters, cluster));
-        let shown = |name| ForeignText::new(name, SHOWN);
+        let shown = |name| ForeignText::new(name, MAX_NAMES_LISTED);
         let (principal, node, cluster) = (shown(&certificate.principal), shown(node), shown(cluster));
         if !is_its_node {
             let mend = match listed_ids {
@@ -335,8 +335,8 @@ mod tests {
     /// However many nodes it names.
     #[test]
     fn a_principal_has_one_voice_and_so_has_a_host() {
-        let voices = |peer: &Peer| -> std::collections::BTreeSet<String> {
-            ["edge-1", "edge-2", "edge-3"].map(|node| peer.voice(node)).into()
+        let sources = |peer: &Peer| -> std::collections::BTreeSet<String> {
+            ["edge-1", "edge-2", "edge-3"].map(|node| peer.source(node)).into()
         };
         let address = |text: &str| Peer::Uncertified(text.parse().unwrap());
         for (peer, expected) in [
@@ -349,8 +349,8 @@ mod tests {
             (address("::1"), &["edge-1", "edge-2", "edge-3"]),
             (address("::ffff:127.0.0.1"), &["edge-1", "edge-2", "edge-3"]),
         ] {
-            assert_eq!(voices(&peer), expected.iter().map(ToString::to_string).collect(), "{peer}");
+            assert_eq!(sources(&peer), expected.iter().map(ToString::to_string).collect(), "{peer}");
         }
-        assert_eq!(address("2001:db8:1:2::7").voice("a"), address("2001:db8:1:2:ffff::8").voice("b"));
+        assert_eq!(address("2001:db8:1:2::7").source("a"), address("2001:db8:1:2:ffff::8").source("b"));
     }
 }

@@ -17,16 +17,16 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 use wingbeat_core::foreign::ForeignText;
 
-use crate::client_event::{Happened, News};
+use crate::client_event::{ClientEvent, ClientEventKind};
 use crate::kind::Kind;
 use crate::lineage::Lineage;
+use crate::publisher::Publisher;
 use crate::server::access::Cause;
 use crate::server::budget::Budget;
 use crate::server::shares::{Share, Shares};
 use crate::server::wire::{self, Answers, Field, Pieces};
 use crate::server::{Gate, Intake, MAX_REQUEST, Peer, peer_of, service_names};
-use crate::session::{self, Changes, Dialect, Memory, Names, Session};
-use crate::store::Store;
+use crate::session::{self, Changes, Dialect, Names, ResumeCache, Session};
 
 /// Streams at a time: 10,000 nodes, each with a stream for every type.
 const MAX_STREAMS: usize = 60_000;
@@ -37,19 +37,19 @@ const MAX_NAME: usize = 1_024;
 /// are 7.2 MB, and as much is kept.
 const MAX_NAMED: usize = 2 * MAX_REQUEST;
 /// The same of all streams. Nobody may have more than is left for all others.
-const ALL_NAMED: usize = 256 * 1024 * 1024;
+const MAX_NAMED_TOTAL: usize = 256 * 1024 * 1024;
 /// Characters of what a client says of a refusal.
-const LONGEST_ERROR: usize = 1_024;
+const MAX_ERROR_LEN: usize = 1_024;
 /// A client says who it is within this time.
-const INTRODUCTION: Duration = Duration::from_secs(30);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Responses that wait for a client that reads slowly: one a type is outstanding, so it never needs more.
 const QUEUE: usize = Kind::ALL.len();
 
 /// The discovery services.
 pub(super) struct Discovery<I> {
-    store: Store,
+    store: Publisher,
     gate: Gate<I>,
-    memory: Memory,
+    memory: ResumeCache,
     streams: Shares,
     named: Shares,
     /// Number of the latest stream.
@@ -57,9 +57,9 @@ pub(super) struct Discovery<I> {
 }
 
 impl<I: Intake> Discovery<I> {
-    pub(super) fn new(store: Store, gate: Gate<I>) -> Self {
-        let (streams, named) = (Shares::new(MAX_STREAMS), Shares::new(ALL_NAMED));
-        Self { store, gate, memory: Memory::default(), streams, named, latest: AtomicU64::new(0) }
+    pub(super) fn new(store: Publisher, gate: Gate<I>) -> Self {
+        let (streams, named) = (Shares::new(MAX_STREAMS), Shares::new(MAX_NAMED_TOTAL));
+        Self { store, gate, memory: ResumeCache::default(), streams, named, latest: AtomicU64::new(0) }
     }
 
     /// Opens a stream of one type, or of all.
@@ -71,7 +71,7 @@ impl<I: Intake> Discovery<I> {
         let (head, body) = request.into_parts();
         let peer = peer_of(&head.extensions)?;
         // Those on this machine share with each other.
-        let owner = peer.voice("");
+        let owner = peer.source("");
         let full = || {
             let why = format!("{peer} has as many streams as are left for all others: close some, or come again later");
             self.gate.refuse(&peer, (Cause::Share, Status::resource_exhausted(why)))
@@ -103,9 +103,9 @@ impl<I: Intake> Discovery<I> {
 
 /// A stream that was opened.
 struct Open<I> {
-    store: Store,
+    store: Publisher,
     gate: Gate<I>,
-    memory: Memory,
+    memory: ResumeCache,
     peer: Peer,
     headers: HeaderMap,
     only: Option<Kind>,
@@ -122,21 +122,24 @@ struct Open<I> {
 impl<I: Intake> Open<I> {
     /// Converses until the client leaves, or says what it must not say.
     async fn converse<M: Dialogue>(mut self, mut requests: Streaming<M>) {
-        let Ok(Ok(Some(mut first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
+        let Ok(Ok(Some(mut first))) = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requests.message()).await else {
+            return;
+        };
         let node = first.node();
         if let Some(refused) = self.gate.access.refuses_node(&self.peer, &node.id, &node.cluster) {
             let _gone = self.responses.try_send(Err(self.gate.refuse(&self.peer, refused)));
             return;
         }
         let heard = self.gate.access.refuses_reports(&self.peer, &self.headers).is_none();
-        let voice = heard.then(|| self.peer.voice(&node.id));
+        let source = heard.then(|| self.peer.source(&node.id));
         let intake = self.gate.intake.clone();
         let number = self.number;
-        let tell = |what| intake.news(News { node: node.id.clone(), stream: number, what });
+        let tell = |what| intake.news(ClientEvent { node: node.id.clone(), stream: number, what });
         let service = service_names::name(self.only);
         tracing::info!(node = node.id, stream = number, peer = %self.peer, service, "Envoy connected");
-        tell(Happened::Connected { voice, node_cluster: node.cluster.clone() });
-        let mut session = Session::new(M::DIALECT).with_memory(self.memory.clone()).of_lineage(self.store.lineage());
+        tell(ClientEventKind::Connected { source, node_cluster: node.cluster.clone() });
+        let mut session =
+            Session::new(M::DIALECT).with_resume_cache(self.memory.clone()).of_lineage(self.store.lineage());
         let ended = self.feed(&mut session, &node.cluster, first, &mut requests, &tell).await;
         if let Err(status) = ended {
             tracing::warn!(node = node.id, stream = number, error = status.message(), "Envoy's stream is ended");
@@ -144,7 +147,7 @@ impl<I: Intake> Open<I> {
             let _gone = self.responses.try_send(Err(status));
         }
         tracing::info!(node = node.id, stream = number, "Envoy disconnected");
-        tell(Happened::Left);
+        tell(ClientEventKind::Left);
     }
 
     async fn feed<M: Dialogue>(
@@ -153,7 +156,7 @@ impl<I: Intake> Open<I> {
         node_cluster: &str,
         first: M,
         requests: &mut Streaming<M>,
-        tell: &impl Fn(Happened),
+        tell: &impl Fn(ClientEventKind),
     ) -> Result<(), Status> {
         let began = Instant::now();
         let mut served = self.store.watch();
@@ -207,7 +210,7 @@ impl<I: Intake> Open<I> {
         session: &mut Session,
         request: M,
         began: Instant,
-        tell: &impl Fn(Happened),
+        tell: &impl Fn(ClientEventKind),
     ) -> Result<Vec<session::Response>, Status> {
         let (type_url, request) = request.read();
         self.budget.spend(request.names.lengths().count(), began.elapsed());
@@ -229,10 +232,10 @@ impl<I: Intake> Open<I> {
             return Err(too_much(format!("the names have {named} bytes, more than there is room for: ask for fewer")));
         }
         if let Some(nack) = reaction.nack {
-            tell(Happened::Refused(nack));
+            tell(ClientEventKind::Refused(nack));
         }
         if let Some(kind) = reaction.settled {
-            tell(Happened::Settled(kind));
+            tell(ClientEventKind::Settled(kind));
         }
         Ok(reaction.responses)
     }
@@ -252,15 +255,15 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-fn tell_changes(changes: Changes, tell: &impl Fn(Happened)) {
+fn tell_changes(changes: Changes, tell: &impl Fn(ClientEventKind)) {
     for (kind, names) in changes.refused {
-        tell(Happened::Refuses(kind, names));
+        tell(ClientEventKind::Refuses(kind, names));
     }
     if let Some(hosts) = changes.foreign {
-        tell(Happened::Foreign(hosts));
+        tell(ClientEventKind::Foreign(hosts));
     }
     if let Some(clusters) = changes.overdue {
-        tell(Happened::Overdue(clusters));
+        tell(ClientEventKind::Overdue(clusters));
     }
 }
 
@@ -287,7 +290,7 @@ impl Dialogue for DiscoveryRequest {
         let request = session::Request {
             names: Names::All { names: self.resource_names, version: self.version_info },
             nonce: self.response_nonce,
-            error: self.error_detail.map(|status| ForeignText::new(&status.message, LONGEST_ERROR).into_string()),
+            error: self.error_detail.map(|status| ForeignText::new(&status.message, MAX_ERROR_LEN).into_string()),
         };
         (self.type_url, request)
     }
@@ -323,7 +326,7 @@ impl Dialogue for DeltaDiscoveryRequest {
                 initial,
             },
             nonce: self.response_nonce,
-            error: self.error_detail.map(|status| ForeignText::new(&status.message, LONGEST_ERROR).into_string()),
+            error: self.error_detail.map(|status| ForeignText::new(&status.message, MAX_ERROR_LEN).into_string()),
         };
         (self.type_url, request)
     }

@@ -2,7 +2,7 @@
 
 use super::{MAX_NAMES, Names, Session, Subscription};
 use crate::kind::Kind;
-use crate::session::wanted::Wanted;
+use crate::session::subscription::SubscribedNames;
 
 impl Names {
     /// Returns how many bytes each of them has.
@@ -43,6 +43,6 @@ impl Session {
 
     /// Returns the bytes of all names that the client asks for.
     pub(crate) fn named(&self) -> usize {
-        self.types.iter().filter_map(|subscription| subscription.wanted.as_ref()).map(Wanted::bytes).sum()
+        self.types.iter().filter_map(|subscription| subscription.wanted.as_ref()).map(SubscribedNames::bytes).sum()
     }
 }

@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 
 use crate::kind::Kind;
-use crate::lineage::{Adoption, Held};
+use crate::lineage::{Adoption, HeldVersion};
 use crate::resource::Resource;
 use crate::snapshot::Snapshot;
 
 /// What a client came with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum RouteOrigin {
     /// Nothing, and it was sent nothing yet.
     #[default]
     Fresh,
@@ -23,17 +23,17 @@ pub(super) enum Origin {
     Foreign,
 }
 
-impl Origin {
+impl RouteOrigin {
     /// Notes a version that the client came with. One that is foreign is enough.
-    pub(super) fn note(&mut self, held: Held) {
+    pub(super) fn note(&mut self, held: HeldVersion) {
         *self = match (*self, held) {
-            (_, Held::Foreign) | (Self::Foreign, Held::Own(_)) => Self::Foreign,
-            (Self::Fresh | Self::Own, Held::Own(_)) => Self::Own,
+            (_, HeldVersion::Foreign) | (Self::Foreign, HeldVersion::Own(_)) => Self::Foreign,
+            (Self::Fresh | Self::Own, HeldVersion::Own(_)) => Self::Own,
         };
     }
 }
 
-impl Origin {
+impl RouteOrigin {
     /// Returns true if the client is sent nothing for now of what there is to be served.
     pub(super) fn is_held(self, snapshot: Option<&Snapshot>) -> bool {
         match self {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::kind::Kind;
 use crate::resource::Resource;
-use crate::session::patience::ClusterState;
-use crate::session::table::{Composed, First, Table};
+use crate::scoped_snapshots::ScopedSnapshots;
+use crate::session::cluster_wait::ClusterState;
+use crate::session::route_table::{Composed, FirstTable, RouteTable};
 use crate::session::{Response, Session, Subscription};
-use crate::views::Views;
 
 impl Session {
     /// Returns when [`Session::expire`] is due, if it is.
@@ -50,7 +50,7 @@ impl Session {
         // Listeners that the client may still have lead by these.
         for lingering in subscription.lingering.values().filter(|table| subscription.wants(table)) {
             used.extend(lingering.refers_to.iter().cloned());
-            let held = self.tables.get(&lingering.name).and_then(Table::accepted);
+            let held = self.tables.get(&lingering.name).and_then(RouteTable::accepted);
             used.extend(held.into_iter().flat_map(|held| held.refers_to.iter().cloned()));
         }
         Some(used)
@@ -67,7 +67,7 @@ impl Session {
 
     /// Takes what others are served of what is gone for the client and goes on: an abort is one for connections of a listener
     /// that is gone, too.
-    pub fn follow(&mut self, views: &Views, now: Duration) -> Vec<Response> {
+    pub fn follow(&mut self, views: &ScopedSnapshots, now: Duration) -> Vec<Response> {
         self.now = now;
         for kind in [Kind::Cluster, Kind::Endpoints, Kind::Routes] {
             let Subscription { lingering, dirty, .. } = self.of_mut(kind);
@@ -111,8 +111,8 @@ impl Session {
         if resource.parts.is_empty() {
             return goes((self.worst(&resource.refers_to) == ClusterState::Ready).then(|| resource.clone()));
         }
-        let fresh = Table::default();
-        let first = if self.patience.is_over() { First::Goes } else { First::Waits };
+        let fresh = RouteTable::default();
+        let first = if self.patience.is_over() { FirstTable::Goes } else { FirstTable::Waits };
         let known = self.tables.get(&resource.name).unwrap_or(&fresh);
         known.compose(resource, |clusters| self.worst(clusters), first)
     }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use serde::Deserialize;
 
 use super::*;
-use crate::client_event::PATIENCE;
+use crate::client_event::CLUSTER_WAIT;
 use crate::resource::Part;
 
 #[derive(Deserialize)]
@@ -347,7 +347,7 @@ fn clusters_whose_endpoints_nobody_asks_for_are_told() {
         player.play("snapshot CDS a=1 | EDS a=1 | RDS r=h:a");
         player.play("want CDS");
         player.play("ack CDS");
-        assert_eq!((player.play("want RDS r").as_str(), player.session.expires()), ("", Some(PATIENCE)));
+        assert_eq!((player.play("want RDS r").as_str(), player.session.expires()), ("", Some(CLUSTER_WAIT)));
         assert_eq!(player.session.take_changes(), Changes::default());
         assert_eq!(player.play("pass 5"), "RDS r=h:a");
         assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::from(["a".to_owned()])));
@@ -364,7 +364,10 @@ fn routes_that_lead_to_what_is_not_there_yet_are_told() {
     let mut player = Player::new(Dialect::Delta);
     player.play("snapshot CDS a=1 b=1 | RDS r=h:a/i:b");
     player.play("reconnect CDS held a=1");
-    assert_eq!((player.play("reconnect RDS r held r=h:a").as_str(), player.session.expires()), ("", Some(PATIENCE)));
+    assert_eq!(
+        (player.play("reconnect RDS r held r=h:a").as_str(), player.session.expires()),
+        ("", Some(CLUSTER_WAIT))
+    );
     assert_eq!(player.session.take_changes(), Changes::default());
     assert_eq!(player.play("pass 5"), "RDS r=h:a/i:b");
     assert_eq!(player.session.take_changes().overdue, Some(BTreeSet::from(["b".to_owned()])));
@@ -375,9 +378,9 @@ fn routes_that_lead_to_what_is_not_there_yet_are_told() {
 /// A stream breaks while a cluster is refused: on the next one, the others go on.
 #[test]
 fn who_comes_back_with_a_refused_cluster_is_remembered() {
-    let memory = Memory::default();
+    let memory = ResumeCache::default();
     let mut player = Player::new(Dialect::StateOfTheWorld);
-    player.session = Session::new(player.dialect).with_memory(memory.clone());
+    player.session = Session::new(player.dialect).with_resume_cache(memory.clone());
     player.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h:a/i:bad");
     player.play("want CDS");
     assert_eq!(player.play("nack CDS"), "CDS a=1");
@@ -386,7 +389,7 @@ fn who_comes_back_with_a_refused_cluster_is_remembered() {
     assert_eq!(player.play("nack CDS"), "");
 
     let mut back = Player::new(player.dialect);
-    back.session = Session::new(player.dialect).with_memory(memory);
+    back.session = Session::new(player.dialect).with_resume_cache(memory);
     back.play("snapshot CDS a=1 b=1 bad=1 | RDS r=h.2:b/i:bad");
     assert_eq!(back.play("reconnect CDS held a=1 b=1"), "CDS a=1 b=1 bad=1");
     assert_eq!(back.play("nack CDS"), "");
@@ -421,9 +424,9 @@ fn one_of_a_thousand_is_found() {
 #[test]
 fn who_comes_back_with_a_refused_host_is_remembered() {
     for dialect in [Dialect::StateOfTheWorld, Dialect::Delta] {
-        let memory = Memory::default();
+        let memory = ResumeCache::default();
         let mut player = Player::new(dialect);
-        player.session = Session::new(dialect).with_memory(memory.clone());
+        player.session = Session::new(dialect).with_resume_cache(memory.clone());
         player.play("snapshot RDS r=a:1/b:1");
         player.play("want RDS r");
         player.play("ack RDS");
@@ -433,7 +436,7 @@ fn who_comes_back_with_a_refused_host_is_remembered() {
         player.play("ack RDS");
 
         let mut back = Player::new(dialect);
-        back.session = Session::new(dialect).with_memory(memory);
+        back.session = Session::new(dialect).with_resume_cache(memory);
         back.play("snapshot RDS r=a.3:1/b.bad:1");
         assert_eq!(back.play("reconnect RDS r held r=a.2:1/b:1"), "RDS r=a.3:1/b.bad:1");
         assert_eq!(back.play("nack RDS"), "RDS r=a.3:1/b:1");

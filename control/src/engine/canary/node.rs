@@ -3,7 +3,7 @@
 use wingbeat_core::id::{NodeId, Rev};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::NODE_SILENT;
+use crate::engine::NODE_TIMEOUT;
 
 /// What is known of a node.
 #[derive(Debug, Clone)]
@@ -14,15 +14,15 @@ pub(in crate::engine) struct Node {
     pub(in crate::engine) last: Timestamp,
     /// How often it reports.
     pub(in crate::engine) tick: Span,
-    /// Whose voice its reports are.
-    pub(in crate::engine) voice: NodeId,
+    /// Whose source its reports are.
+    pub(in crate::engine) source: NodeId,
     /// Requests of this rollout that it did not count.
     pub(in crate::engine) uncounted: u64,
 }
 
 impl Node {
-    /// Returns true if it said nothing for [`NODE_SILENT`], or for two of its ticks where that is longer.
+    /// Returns true if it said nothing for [`NODE_TIMEOUT`], or for two of its ticks where that is longer.
     pub(in crate::engine) fn is_silent(&self, now: Timestamp) -> bool {
-        now.since(self.last) > NODE_SILENT.max(self.tick.times(2))
+        now.since(self.last) > NODE_TIMEOUT.max(self.tick.times(2))
     }
 }

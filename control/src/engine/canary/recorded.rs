@@ -2,34 +2,34 @@
 
 use std::collections::VecDeque;
 
-use wingbeat_api::setup::Managed;
+use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Epoch, Rev};
 use wingbeat_core::rollout::{Phase, State};
 use wingbeat_xds_server::version::Version;
 
 use crate::engine::adoption::adoption_in;
 use crate::engine::canary::Canary;
-use crate::engine::record::Record;
+use crate::engine::persisted::PersistedCanary;
 use crate::terms::Terms;
 
 /// Command ids that are remembered, so that a repeated command acts once.
-const IDS_KEPT: usize = 256;
+const MAX_COMMAND_IDS: usize = 256;
 
 impl Canary {
     /// Returns the canary as it is stored.
-    pub(in crate::engine) fn record(&self) -> Record {
+    pub(in crate::engine) fn record(&self) -> PersistedCanary {
         self.record_of(self.state.clone(), self.commands.clone())
     }
 
     /// Returns the canary as it is stored in another state.
-    pub(in crate::engine) fn record_of(&self, state: State, commands: VecDeque<String>) -> Record {
+    pub(in crate::engine) fn record_of(&self, state: State, commands: VecDeque<String>) -> PersistedCanary {
         // A rollout that begins with this state begins under what is written.
         let goes_on = state.rollout == self.state.rollout;
         let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
         let first_rev = self.first_rev_in(&state);
         let adoption = adoption_in(self.adoption, &state);
         let secret = self.secret.clone();
-        Record { state, commands, secret, first_rev, terms, adoption }
+        PersistedCanary { state, commands, secret, first_rev, terms, adoption }
     }
 
     /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
@@ -48,12 +48,12 @@ impl Canary {
 
     /// Takes over what is written now. While a rollout is on, a part of it waits for the next one. Returns the fields
     /// that began to wait.
-    pub(in crate::engine) fn rewrite(&mut self, written: Managed) -> Vec<&'static str> {
+    pub(in crate::engine) fn rewrite(&mut self, written: CanaryConfig) -> Vec<&'static str> {
         let before = std::mem::take(&mut self.waiting);
         self.written = written;
         if self.state.has_rollout() {
-            (self.managed, self.waiting) = self.terms.amend(&self.written);
-            self.terms = Terms::of(&self.managed);
+            (self.config, self.waiting) = self.terms.amend(&self.written);
+            self.terms = Terms::of(&self.config);
         } else {
             self.begin_terms();
         }
@@ -62,8 +62,8 @@ impl Canary {
 
     /// What is written is in force from now on.
     pub(super) fn begin_terms(&mut self) {
-        self.managed = self.written.clone();
-        self.terms = Terms::of(&self.managed);
+        self.config = self.written.clone();
+        self.terms = Terms::of(&self.config);
         self.waiting.clear();
     }
 
@@ -75,7 +75,7 @@ impl Canary {
     /// Returns the ids of commands with one more.
     pub(in crate::engine) fn commands_with(&self, id: &str) -> VecDeque<String> {
         let mut commands = self.commands.clone();
-        while commands.len() >= IDS_KEPT {
+        while commands.len() >= MAX_COMMAND_IDS {
             commands.pop_front();
         }
         commands.push_back(id.to_owned());

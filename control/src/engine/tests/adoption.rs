@@ -4,9 +4,9 @@ use wingbeat_xds_server::lineage::Unmarked;
 
 use super::*;
 
-fn foreign(hosts: &[&str]) -> News {
+fn foreign(hosts: &[&str]) -> ClientEvent {
     let hosts = hosts.iter().map(ToString::to_string).collect();
-    News { node: "edge-1".to_owned(), stream: 1, what: Happened::Foreign(hosts) }
+    ClientEvent { node: "edge-1".to_owned(), stream: 1, what: ClientEventKind::Foreign(hosts) }
 }
 
 impl World {
@@ -23,7 +23,7 @@ impl World {
     }
 
     fn condition(&mut self) -> Option<String> {
-        let board = self.engine.board(true, self.now);
+        let board = self.engine.status(true, self.now);
         let view = board.canaries.values().next()?;
         view.conditions.iter().find(|condition| condition.kind == "Adopted").map(|condition| condition.message.clone())
     }
@@ -33,10 +33,10 @@ impl World {
 fn a_canary_is_held_until_it_is_approved_also_across_restarts() {
     let mut world = World::new();
     assert_eq!((world.adoption(), world.condition()), (Adoption::Open, None));
-    world.engine.heard(&foreign(&["prod/other", "what"]), world.now);
+    world.engine.observe(&foreign(&["prod/other", "what"]), world.now);
     assert_eq!(world.adoption(), Adoption::Open);
-    world.engine.heard(&foreign(&["prod/backend"]), world.now);
-    world.engine.heard(&foreign(&["prod/backend"]), world.now);
+    world.engine.observe(&foreign(&["prod/backend"]), world.now);
+    world.engine.observe(&foreign(&["prod/backend"]), world.now);
     world.pass(1);
     let told =
         world.texts.iter().filter(|text| text.contains("Envoy edge-1 came with routes of another state")).count();
@@ -44,11 +44,11 @@ fn a_canary_is_held_until_it_is_approved_also_across_restarts() {
     for _ in 0..2 {
         let shown = world.condition().expect("it is shown");
         assert!(shown.contains("`wingbeat approve prod/backend` makes revision 1 the primary"), "{shown}");
-        world.engine.configure(setup("2"), world.now);
+        world.engine.configure(desired_state("2"), world.now);
         world.pass(10);
         assert_eq!((world.phase(), world.weight()), ("Initialized", BasisPoints::ZERO), "nothing begins");
         world = world.restart();
-        world.engine.configure(setup("2"), world.now);
+        world.engine.configure(desired_state("2"), world.now);
         assert_eq!(world.adoption(), Adoption::Contested);
     }
     let refused = world.engine.command(&name(), Command::Promote, "1", world.now);
@@ -62,10 +62,10 @@ fn a_canary_is_held_until_it_is_approved_also_across_restarts() {
         assert_eq!(world.engine.command(&name(), Command::Approve, "3", world.now), Ok(()));
     }
     assert_eq!((world.adoption(), world.condition()), (Adoption::Adopted, None));
-    assert!(world.engine.serves_anew());
+    assert!(world.engine.take_routes_changed());
     world = world.restart();
-    world.engine.configure(setup("2"), world.now);
-    world.engine.heard(&foreign(&["prod/backend"]), world.now);
+    world.engine.configure(desired_state("2"), world.now);
+    world.engine.observe(&foreign(&["prod/backend"]), world.now);
     assert_eq!((world.adoption(), world.condition()), (Adoption::Adopted, None), "it was approved");
     world.pass(2);
     assert_eq!(world.phase(), "Progressing");
@@ -80,7 +80,7 @@ fn a_rollout_that_is_held_moves_only_back() {
         world.traffic((90, 0), (0, 0));
     }
     let weight = world.weight();
-    world.engine.heard(&foreign(&["prod/backend"]), world.now);
+    world.engine.observe(&foreign(&["prod/backend"]), world.now);
     for _ in 0..1_500 {
         world.traffic((90, 0), (10, 0));
     }
@@ -101,7 +101,7 @@ fn what_was_decided_here_is_not_contested() {
         world.traffic((90, 0), (10, 10));
     }
     assert_eq!((world.phase(), world.adoption()), ("Failed", Adoption::Adopted));
-    world.engine.heard(&foreign(&["prod/backend"]), world.now);
+    world.engine.observe(&foreign(&["prod/backend"]), world.now);
     assert_eq!(world.adoption(), Adoption::Adopted);
 }
 
@@ -120,7 +120,7 @@ fn a_state_has_one_lineage_from_when_it_was_made() {
     let mut world = World::over(store.clone());
     store.set_full(false);
     let lineage = world.engine.lineage();
-    world.engine.configure(setup("1"), world.now);
+    world.engine.configure(desired_state("1"), world.now);
     assert_eq!(world.restart().engine.lineage(), lineage);
 }
 
@@ -129,14 +129,14 @@ fn a_state_has_one_lineage_from_when_it_was_made() {
 fn a_state_of_before_takes_over_what_it_served() {
     let mut store = Memory::default();
     let mut world = World::over(store.clone());
-    world.engine.configure(setup("1"), world.now);
+    world.engine.configure(desired_state("1"), world.now);
     let key = "canary/prod/backend".to_owned();
     let mut stored: serde_json::Value = serde_json::from_slice(&store.load().unwrap()[&key]).unwrap();
     stored["content"].as_object_mut().unwrap().remove("adoption");
     store.commit(&[Write::Delete("lineage".to_owned()), Write::Put(key, stored.to_string().into_bytes())]).unwrap();
     let mut world = world.restart();
     assert_eq!(world.engine.lineage().unmarked, Unmarked::Own);
-    world.engine.configure(setup("1"), world.now);
+    world.engine.configure(desired_state("1"), world.now);
     assert_eq!(world.adoption(), Adoption::Adopted);
 }
 
@@ -144,10 +144,10 @@ fn a_state_of_before_takes_over_what_it_served() {
 #[test]
 fn a_client_without_a_voice_contests_nothing() {
     let mut world = World::new();
-    let connected = |voice| Happened::Connected { voice, node_cluster: String::new() };
-    let comes = |world: &mut World, stream, voice| {
-        world.engine.heard(&News { node: "edge-1".to_owned(), stream, what: connected(voice) }, world.now);
-        world.engine.heard(&News { stream, ..foreign(&["prod/backend"]) }, world.now);
+    let connected = |source| ClientEventKind::Connected { source, node_cluster: String::new() };
+    let comes = |world: &mut World, stream, source| {
+        world.engine.observe(&ClientEvent { node: "edge-1".to_owned(), stream, what: connected(source) }, world.now);
+        world.engine.observe(&ClientEvent { stream, ..foreign(&["prod/backend"]) }, world.now);
         world.adoption()
     };
     assert_eq!(comes(&mut world, 7, None), Adoption::Open);

@@ -1,20 +1,20 @@
 //! What is written anew in the middle of a rollout, and revisions that go.
 
-use wingbeat_core::matching::division::Identity;
+use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::rollout::{Cause, Phase};
 
 use super::*;
 use crate::view::CanaryView;
 
 /// By checks, and with an α that is not the usual one.
-fn by_checks_at_one_percent(revision: &str) -> Setup {
-    let mut setup = by_checks(revision);
-    setup.canaries.get_mut(&name()).unwrap().judge.alpha = 0.01;
-    setup
+fn by_checks_at_one_percent(revision: &str) -> DesiredState {
+    let mut desired = by_checks(revision);
+    desired.canaries.get_mut(&name()).unwrap().judge.alpha = 0.01;
+    desired
 }
 
 fn view(world: &mut World) -> CanaryView {
-    let board = world.engine.board(true, world.now);
+    let board = world.engine.status(true, world.now);
     board.canaries.values().next().unwrap().as_ref().clone()
 }
 
@@ -58,12 +58,12 @@ fn a_mode_that_changes_in_mid_run_waits_for_the_next_rollout() {
 #[test]
 fn who_gets_the_canary_does_not_change_in_mid_run() {
     let to_users = |revision: &str| {
-        let mut setup = setup(revision);
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.audience = Audience::Users(Identity::Cookie("uid".into()));
-        managed.judge.comparison = Comparison::Affinity;
-        managed.service.timeout = Some(Span::from_secs(3));
-        setup
+        let mut desired = desired_state(revision);
+        let config = desired.canaries.get_mut(&name()).unwrap();
+        config.audience = Targeting::Users(Identity::Cookie("uid".into()));
+        config.judge.comparison = Comparison::Affinity;
+        config.service.timeout = Some(Span::from_secs(3));
+        desired
     };
     let by_bucket = |world: &World| {
         let model = world.engine.model();
@@ -77,7 +77,7 @@ fn who_gets_the_canary_does_not_change_in_mid_run() {
     assert_eq!(by_bucket(&world), (false, Some(Span::from_secs(3))), "the timeout changes at once");
     assert!(in_force(&view(&mut world)).is_some_and(|told| told.starts_with("spec.analysis.affinity is in force")));
     // Written as it was, nothing waits any more.
-    world.engine.configure(setup("2"), world.now);
+    world.engine.configure(desired_state("2"), world.now);
     assert_eq!(in_force(&view(&mut world)), None);
     world.engine.configure(to_users("2"), world.now);
     world.engine.configure(to_users("1"), world.now);
@@ -116,10 +116,10 @@ fn a_canary_that_breaks_in_its_promotion_is_out() {
 #[test]
 fn a_revision_that_goes_while_it_is_promoted_halts_the_promotion() {
     let promoting = |revisions: &[&str]| {
-        let mut setup = setup("2");
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.workload.revisions.retain(|revision, _| revisions.contains(&revision.as_str()));
-        setup
+        let mut desired = desired_state("2");
+        let config = desired.canaries.get_mut(&name()).unwrap();
+        config.workload.revisions.retain(|revision, _| revisions.contains(&revision.as_str()));
+        desired
     };
     let mut world = World::new();
     world.rollout();
@@ -151,16 +151,16 @@ fn a_revision_that_goes_while_it_is_promoted_halts_the_promotion() {
 fn a_change_that_is_taken_back_is_shown_as_that_and_counted_as_nothing_else() {
     let mut world = World::new();
     world.rollout();
-    world.engine.configure(setup("1"), world.now);
+    world.engine.configure(desired_state("1"), world.now);
     world.tick();
-    let state = &world.engine.roster.all()[&name()].state;
+    let state = &world.engine.canaries.all()[&name()].state;
     assert!(matches!(&state.phase, Phase::Failed { cause: Cause::TakenBack, .. }), "{:?}", state.phase);
     let promoted = view(&mut world).conditions[0].clone();
     assert_eq!((promoted.status.as_str(), promoted.reason.as_str()), ("False", "Failed"));
     assert_eq!(promoted.message, "Canary taken back: the change was taken back, the workload asks for 1 again");
     assert!(world.ended().is_empty());
     world.tick();
-    assert!(!world.engine.roster.busy().contains(&name()), "it is at rest");
+    assert!(!world.engine.canaries.busy().contains(&name()), "it is at rest");
 }
 
 /// Rules of the service: chance decides among those that match, and the others stay with the primary (B10).
@@ -169,10 +169,10 @@ fn a_share_of_those_that_match_is_chosen_by_the_filters() {
     let served = |revision: &str| {
         let prefix = StringMatch { prefix: Some("/api".to_owned()), ..StringMatch::default() };
         let entry = EntryInput { uri: Some(prefix), ..EntryInput::default() };
-        let mut setup = setup(revision);
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.audience = Audience::Served(Entries::try_new(&[entry]).unwrap());
-        setup
+        let mut desired = desired_state(revision);
+        let config = desired.canaries.get_mut(&name()).unwrap();
+        config.audience = Targeting::Served(Entries::try_new(&[entry]).unwrap());
+        desired
     };
     let mut world = World::over(Memory::default());
     for revision in ["1", "2"] {
@@ -185,7 +185,7 @@ fn a_share_of_those_that_match_is_chosen_by_the_filters() {
     let request = ReportRequest { automaton_format: AUTOMATON_FORMAT, ..world.request() };
     let policy = report(&mut world.engine, &request, world.now).unwrap().policy.unwrap();
     let divisions = convert::policy::divisions(&policy).unwrap();
-    let [(_, Division::Rules { token, holdback, rules })] = divisions.as_slice() else { panic!("{divisions:?}") };
+    let [(_, Assignment::Rules { token, holdback, rules })] = divisions.as_slice() else { panic!("{divisions:?}") };
     assert_eq!((token, *holdback), (&value, BasisPoints::from_percent(90)), "a tenth of those that match");
     let path = |path: &str| {
         let request = wingbeat_core::matching::request::Request { path: path.into(), ..Default::default() };
@@ -198,13 +198,13 @@ fn a_share_of_those_that_match_is_chosen_by_the_filters() {
 #[test]
 fn what_is_kept_of_canaries_that_are_gone_ends() {
     let preview = |number: u64| {
-        let mut setup = setup("1");
+        let mut desired = desired_state("1");
         let called = CanaryName::new("prod", format!("preview-{number}"));
-        let mut managed = setup.canaries.remove(&name()).unwrap();
-        managed.plan = Plan::try_new(&PlanInput { name: Some(called.clone()), ..plan_input() }).unwrap();
-        managed.service.hosts = vec![format!("{}.local", called.name)];
-        setup.canaries.insert(called, managed);
-        setup
+        let mut config = desired.canaries.remove(&name()).unwrap();
+        config.plan = Plan::try_new(&PlanInput { name: Some(called.clone()), ..plan_input() }).unwrap();
+        config.service.hosts = vec![format!("{}.local", called.name)];
+        desired.canaries.insert(called, config);
+        desired
     };
     let kept = |world: &World| {
         let entries = world.store.clone().load().unwrap();
@@ -228,7 +228,7 @@ fn what_is_kept_of_canaries_that_are_gone_ends() {
     // One that returns in time is known, one that does not is new.
     for (number, is_known) in [(80, true), (50, false)] {
         world.engine.configure(preview(number), world.now);
-        let canary = &world.engine.roster.all()[&CanaryName::new("prod", format!("preview-{number}"))];
+        let canary = &world.engine.canaries.all()[&CanaryName::new("prod", format!("preview-{number}"))];
         assert_eq!(canary.state.changed < world.now, is_known, "{number}");
     }
 }
@@ -238,8 +238,8 @@ fn what_is_kept_of_canaries_that_are_gone_ends() {
 #[test]
 fn who_has_returned_is_away_from_when_it_goes_again() {
     let mut world = World::over(Memory::default());
-    let days = |world: &mut World, setup: Setup, days: u64| {
-        world.engine.configure(setup, world.now);
+    let days = |world: &mut World, desired: DesiredState, days: u64| {
+        world.engine.configure(desired, world.now);
         world.engine.stop_learning();
         for _ in 0..3 {
             world.now = world.now.plus(Span::from_secs(10));
@@ -247,12 +247,12 @@ fn who_has_returned_is_away_from_when_it_goes_again() {
         }
         world.now = world.now.plus(Span::from_secs(days * 24 * 3_600));
     };
-    days(&mut world, setup("1"), 1);
-    days(&mut world, Setup::default(), 1);
-    days(&mut world, setup("1"), 40);
+    days(&mut world, desired_state("1"), 1);
+    days(&mut world, DesiredState::default(), 1);
+    days(&mut world, desired_state("1"), 40);
     let mut world = world.restart();
-    days(&mut world, Setup::default(), 1);
-    days(&mut world, setup("2"), 0);
+    days(&mut world, DesiredState::default(), 1);
+    days(&mut world, desired_state("2"), 0);
     assert_eq!(world.phase(), "Progressing", "the first revision is the primary still");
 }
 
@@ -265,11 +265,11 @@ fn a_step_begins_anew_with_a_canary_that_returns() {
         world.traffic((90, 0), (10, 0));
     }
     let weight = world.weight();
-    world.engine.configure(Setup::default(), world.now);
+    world.engine.configure(DesiredState::default(), world.now);
     world.now = world.now.plus(Span::from_secs(3_600));
     world.tick();
-    world.engine.configure(setup("2"), world.now);
-    let canary = &world.engine.roster.all()[&name()];
+    world.engine.configure(desired_state("2"), world.now);
+    let canary = &world.engine.canaries.all()[&name()];
     let Phase::Progressing(progress) = &canary.state.phase else { panic!("{canary:?}") };
     assert_eq!(progress.clock.elapsed(world.now), Span::ZERO);
     assert_eq!(world.weight(), weight);

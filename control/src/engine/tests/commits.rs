@@ -125,7 +125,7 @@ fn over(store: &Memory, fault: Option<(Befalls, Fault)>, seed: u8) -> (World, Ar
 fn begun() -> Memory {
     let store = Memory::default();
     let (mut world, _) = over(&store, None, 0);
-    world.engine.configure(setup("1"), world.now);
+    world.engine.configure(desired_state("1"), world.now);
     world.tick();
     store
 }
@@ -248,10 +248,10 @@ fn a_canary_may_go_while_its_step_is_being_stored() {
         let store = begun();
         let (mut world, _) = over(&store, Some((Befalls::From(0), Fault::StoredLate)), 1);
         world.rollout();
-        world.engine.configure(Setup::default(), world.now);
+        world.engine.configure(DesiredState::default(), world.now);
         world.tick();
         if returns {
-            world.engine.configure(setup("2"), world.now);
+            world.engine.configure(desired_state("2"), world.now);
             world.tick();
         }
         world.now = world.now.plus(LATE);

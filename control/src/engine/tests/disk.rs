@@ -9,7 +9,7 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     world.rollout();
     assert_eq!(world.weight(), BasisPoints::ZERO, "what cannot be stored is not begun");
     let stored = |world: &mut World| {
-        let board = world.engine.board(true, world.now);
+        let board = world.engine.status(true, world.now);
         let view = board.canaries.values().next().unwrap().clone();
         view.conditions.iter().find(|condition| condition.kind == "Stored").map(|condition| condition.message.clone())
     };
@@ -40,7 +40,7 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     // As long as it is not stored, the filters go on counting: requests show that it is served.
     let counting = |world: &World| {
         let host = &world.engine.model().hosts[0];
-        (host.filter, matches!(host.split, Split::Single(_)), world.engine.roster.owner("prod/backend/1").is_some())
+        (host.filter, matches!(host.split, Split::Single(_)), world.engine.canaries.owner("prod/backend/1").is_some())
     };
     assert_eq!(counting(&world), (true, true, true));
     let request = world.request();
@@ -71,13 +71,13 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
 fn aborts_are_stored_together() {
     let mut world = World::new();
     let setup_of_three = |revision: &str| {
-        let mut three = setup(revision);
+        let mut three = desired_state(revision);
         for other in ["second", "third"] {
-            let mut managed = three.canaries[&name()].clone();
+            let mut config = three.canaries[&name()].clone();
             let name = CanaryName::new("prod", other);
-            managed.plan = Plan::try_new(&PlanInput { name: Some(name.clone()), ..plan_input() }).unwrap();
-            managed.service.hosts = vec![format!("{other}.local")];
-            three.canaries.insert(name, managed);
+            config.plan = Plan::try_new(&PlanInput { name: Some(name.clone()), ..plan_input() }).unwrap();
+            config.service.hosts = vec![format!("{other}.local")];
+            three.canaries.insert(name, config);
         }
         three
     };
@@ -89,12 +89,12 @@ fn aborts_are_stored_together() {
     for name in &names {
         world.engine.command(name, Command::Abort, "1", world.now).unwrap();
     }
-    assert!(world.engine.serves_anew());
+    assert!(world.engine.take_routes_changed());
     world.engine.tick(world.now);
-    assert_eq!(world.engine.roster.unstored().count(), 0, "one round, whatever their number");
+    assert_eq!(world.engine.canaries.unstored().count(), 0, "one round, whatever their number");
     let mut world = world.restart();
     world.engine.configure(setup_of_three("2"), world.now);
-    let phases: Vec<&str> = names.iter().map(|name| world.engine.roster.all()[name].state.phase.as_str()).collect();
+    let phases: Vec<&str> = names.iter().map(|name| world.engine.canaries.all()[name].state.phase.as_str()).collect();
     assert_eq!(phases, ["Failed"; 3]);
 }
 
@@ -107,10 +107,10 @@ fn an_abort_is_stored_though_its_canary_is_gone() {
         world.store.set_full(true);
         world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
         world.tick();
-        world.engine.configure(Setup::default(), world.now);
+        world.engine.configure(DesiredState::default(), world.now);
         world.tick();
         if comes_back {
-            world.engine.configure(setup("2"), world.now);
+            world.engine.configure(desired_state("2"), world.now);
             world.tick();
         }
         world.store.set_full(false);
@@ -174,24 +174,24 @@ fn nothing_moves_before_the_proxies_have_shown_what_they_serve() {
 fn events_outlive_the_process() {
     let event = |id: u64| EventView { id, message: format!("event {id}"), ..EventView::default() };
     let mut world = World::new();
-    assert_eq!(world.engine.remembered(), []);
+    assert_eq!(world.engine.restored(), []);
     let events: Vec<EventView> = (1..=1_500).map(event).collect();
-    world.engine.remember(&events[..1_400], world.now);
+    world.engine.append(&events[..1_400], world.now);
     world.store.set_full(true);
-    world.engine.remember(&events[1_400..1_450], world.now);
-    world.engine.remember(&events[1_450..], world.now);
+    world.engine.append(&events[1_400..1_450], world.now);
+    world.engine.append(&events[1_450..], world.now);
     // One that repeats is written again and again, and pushes no other out.
     for _ in 0..2_000 {
-        world.engine.remember(&events[1_499..], world.now);
+        world.engine.append(&events[1_499..], world.now);
     }
     world.store.set_full(false);
     // Not at once: each attempt takes its time.
-    world.engine.remember(&[], world.now.plus(Span::from_millis(999)));
+    world.engine.append(&[], world.now.plus(Span::from_millis(999)));
     let mut early = Immediate::open(Box::new(world.store.clone()), [1; 32]).unwrap();
-    assert_eq!(early.remembered().last().map(|event| event.id), Some(1_400));
-    world.engine.remember(&[], world.now.plus(Span::from_secs(1)));
+    assert_eq!(early.restored().last().map(|event| event.id), Some(1_400));
+    world.engine.append(&[], world.now.plus(Span::from_secs(1)));
     let mut world = world.restart();
-    let remembered = world.engine.remembered();
+    let remembered = world.engine.restored();
     assert_eq!(remembered.len(), 1_000);
     assert_eq!(remembered, events[500..]);
 }
@@ -227,7 +227,7 @@ fn state_of_the_version_before_is_read_and_its_evidence_left_aside() {
     assert!(entries.iter().any(|write| matches!(write, Write::Put(key, _) if key.starts_with("evidence/"))));
     world.store.commit(&entries).unwrap();
     let (before, mut world) = (world.weight(), world.restart());
-    world.engine.configure(setup("2"), world.now);
+    world.engine.configure(desired_state("2"), world.now);
     world.engine.stop_learning();
     assert_eq!((world.phase(), world.weight()), ("Progressing", before));
     assert_eq!(world.counted(), 0, "evidence is gathered anew");

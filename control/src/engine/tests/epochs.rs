@@ -220,7 +220,7 @@ fn a_step_does_not_end_on_counts_that_lack_something() {
     for _ in 0..600 {
         world.traffic((80, 0), (20, 0));
     }
-    let view = world.engine.board(true, world.now).canaries.values().next().unwrap().clone();
+    let view = world.engine.status(true, world.now).canaries.values().next().unwrap().clone();
     let verdict = view.verdict.clone().unwrap();
     assert_eq!((world.weight(), verdict.kind.as_str()), (weight, "no-data"));
     assert!(verdict.reason.starts_with("7000 requests were not counted at edge-1:"), "{}", verdict.reason);
@@ -228,7 +228,7 @@ fn a_step_does_not_end_on_counts_that_lack_something() {
     // What one rollout lacked is not said of the next.
     world.retry("again");
     assert_eq!(
-        world.engine.roster.all()[&name()].uncounted().to_string().split(':').next(),
+        world.engine.canaries.all()[&name()].uncounted().to_string().split(':').next(),
         Some("0 requests were not counted")
     );
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Replays what was recorded, from the lines as they are in files. Returns the last verdict and the lines.
-fn replayed(recorded: Vec<Recorded>) -> (String, usize) {
+fn replayed(recorded: Vec<JudgedWindow>) -> (String, usize) {
     let config = JudgeConfig { attempt: Some(std::num::NonZeroU32::MIN), ..JudgeConfig::default() };
     let mut replay = Replay::new(config);
     let mut last = String::new();
@@ -18,7 +18,7 @@ fn replayed(recorded: Vec<Recorded>) -> (String, usize) {
 
 /// Returns what the judge said last of a rollout.
 fn said(world: &World) -> String {
-    let assessed = world.engine.roster.all()[&name()].assessed.as_ref().unwrap();
+    let assessed = world.engine.canaries.all()[&name()].assessed.as_ref().unwrap();
     format!("{}: {}", assessed.verdict.as_str(), assessed.verdict.reason())
 }
 
@@ -58,7 +58,7 @@ fn a_recording_has_nothing_twice_after_a_restart() {
     assert!(before > 0 && held > 0, "{before} handed out, {held} not written down");
     let mut world = world.restart();
     world.engine.record();
-    world.engine.configure(setup("2"), world.now);
+    world.engine.configure(desired_state("2"), world.now);
     world.engine.stop_learning();
     for _ in 0..200 {
         world.traffic((90, 1), (10, 3));
@@ -74,8 +74,8 @@ fn a_recording_has_nothing_twice_after_a_restart() {
 }
 
 /// The recordings as files are, by canary and rollout. Each is in order of time, and taken as it is.
-fn files(recorded: Vec<Recorded>) -> Vec<(CanaryName, RolloutId, String)> {
-    let mut files: BTreeMap<(CanaryName, RolloutId), Vec<Recorded>> = BTreeMap::new();
+fn files(recorded: Vec<JudgedWindow>) -> Vec<(CanaryName, RolloutId, String)> {
+    let mut files: BTreeMap<(CanaryName, RolloutId), Vec<JudgedWindow>> = BTreeMap::new();
     recorded.into_iter().for_each(|line| files.entry((line.canary.clone(), line.rollout)).or_default().push(line));
     let files = files.into_iter().map(|((canary, rollout), lines)| (canary, rollout, replayed(lines).0));
     files.collect()
@@ -91,9 +91,9 @@ fn a_recording_has_nothing_twice_however_its_rollout_ends() {
         ("rollback", |world| drop(world.traffic((90, 0), (10, 10)))),
         ("abort", |world| world.engine.command(&name(), Command::Abort, "1", world.now).unwrap()),
         ("promote", |world| world.engine.command(&name(), Command::Promote, "1", world.now).unwrap()),
-        ("taken back", |world| world.engine.configure(setup("1"), world.now)),
+        ("taken back", |world| world.engine.configure(desired_state("1"), world.now)),
         ("a third revision", |world| {
-            let mut next = setup("3");
+            let mut next = desired_state("3");
             let workload = &mut next.canaries.get_mut(&name()).unwrap().workload;
             workload.revisions.insert(Revision::new("3"), vec![("127.0.0.1".to_owned(), 3)]);
             world.engine.configure(next, world.now);
@@ -119,7 +119,7 @@ fn a_recording_has_nothing_twice_however_its_rollout_ends() {
 fn each_canary_has_a_recording_of_its_own() {
     let other = CanaryName::new("prod", "other");
     let both = |revision: &str| {
-        let mut both = setup(revision);
+        let mut both = desired_state(revision);
         let mut second = both.canaries[&name()].clone();
         second.plan =
             Plan::try_new(&PlanInput { name: Some(other.clone()), target: "other".into(), ..plan_input() }).unwrap();
@@ -137,7 +137,7 @@ fn each_canary_has_a_recording_of_its_own() {
     for round in 1..=60 {
         // The other one is used half as much, and fails now and then.
         let mut request = world.request();
-        let state = &world.engine.roster.all()[&other];
+        let state = &world.engine.canaries.all()[&other];
         let (rev, epoch) = (state.state.rev.get(), state.epoch().get());
         let of_other: Vec<ClusterReport> = request
             .clusters
@@ -173,20 +173,20 @@ fn each_canary_has_a_recording_of_its_own() {
 fn what_is_not_recorded_is_told_once_and_shown() {
     let mut world = World::new();
     world.rollout();
-    world.engine.told();
+    world.engine.take_events();
     let loss = |windows| {
-        let loss = Loss { rollout: RolloutId::new(1), windows, why: "no room".to_owned() };
+        let loss = RecordingLoss { rollout: RolloutId::new(1), windows, why: "no room".to_owned() };
         BTreeMap::from([(name(), loss)])
     };
     let condition = |world: &mut World| {
-        let board = world.engine.board(true, world.now);
+        let board = world.engine.status(true, world.now);
         let view = board.canaries.values().next().unwrap().clone();
         view.conditions.iter().find(|condition| condition.kind == "Recorded").map(|condition| condition.message.clone())
     };
     for windows in 1..=3 {
         world.engine.not_recorded(loss(windows), world.now);
     }
-    let told: Vec<String> = world.engine.told().into_iter().map(|told| told.text).collect();
+    let told: Vec<String> = world.engine.take_events().into_iter().map(|told| told.text).collect();
     assert_eq!(told, ["Recording of backend.prod fails and the rollout goes on: no room"]);
     let shown = condition(&mut world).unwrap();
     assert_eq!(shown, "3 windows of the rollout are not in its recording: no room");

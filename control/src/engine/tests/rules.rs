@@ -3,7 +3,7 @@
 use super::*;
 
 /// The wanted revision goes to insiders only.
-pub(super) fn by_rules(revision: &str) -> Setup {
+pub(super) fn by_rules(revision: &str) -> DesiredState {
     let plan = Plan::try_new(&PlanInput {
         name: Some(name()),
         target: "backend".into(),
@@ -15,12 +15,12 @@ pub(super) fn by_rules(revision: &str) -> Setup {
     let regex = StringMatch { regex: Some(".*insider.*".to_owned()), ..StringMatch::default() };
     let entry = EntryInput { headers: [("cookie".to_owned(), regex)].into(), ..EntryInput::default() };
     let rules = Rules { served: Entries::default(), canary: Entries::try_new(&[entry]).unwrap() };
-    let mut setup = setup(revision);
-    let managed = setup.canaries.get_mut(&name()).unwrap();
-    managed.plan = plan.unwrap();
-    managed.judge.comparison = Comparison::Absolute;
-    managed.audience = Audience::Rules { rules, holdback: BasisPoints::ZERO };
-    setup
+    let mut desired = desired_state(revision);
+    let config = desired.canaries.get_mut(&name()).unwrap();
+    config.plan = plan.unwrap();
+    config.judge.comparison = Comparison::Absolute;
+    config.audience = Targeting::Rules { rules, holdback: BasisPoints::ZERO };
+    desired
 }
 
 /// Runs an A/B test up to its switch: before it, matching requests are measured at the primary for an interval.
@@ -35,7 +35,7 @@ fn switched(world: &mut World) -> String {
         if let Some(policy) = response.policy {
             version = policy.version;
             let divisions = convert::policy::divisions(&policy).unwrap();
-            assert!(matches!(&divisions[..], [(_, Division::Rules { holdback: BasisPoints::FULL, .. })]));
+            assert!(matches!(&divisions[..], [(_, Assignment::Rules { holdback: BasisPoints::FULL, .. })]));
         }
         world.tick();
         if let Split::Header { value, .. } = world.engine.model().hosts[0].split.clone() {
@@ -59,7 +59,7 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
         let request = ReportRequest { worker_id, policy_version: version, automaton_format: format, ..world.request() };
         let response = report(&mut world.engine, &request, world.now).unwrap();
         world.tick();
-        let board = world.engine.board(true, world.now);
+        let board = world.engine.status(true, world.now);
         let view = board.canaries.values().next().unwrap().clone();
         (response.policy, view.verdict.clone().map(|verdict| (verdict.kind, verdict.reason)).unwrap_or_default())
     };
@@ -77,7 +77,7 @@ fn an_ab_test_counts_from_when_every_worker_knows_the_rules() {
     assert_eq!(shares, [(0, 0), (1, 4)], "no client may decide for all who match");
     let read = convert::policy::divisions(&policy).unwrap();
     assert!(
-        matches!(&read[..], [(host, Division::Rules { token: sent, .. })] if host == "prod/backend" && *sent == token)
+        matches!(&read[..], [(host, Assignment::Rules { token: sent, .. })] if host == "prod/backend" && *sent == token)
     );
     assert_eq!(kind, "no-data");
     let (none, (kind, why)) = report(&mut world, 2, policy.version, AUTOMATON_FORMAT);
@@ -97,10 +97,10 @@ fn filters_keep_cohorts_only_for_a_rollout_that_may_be_cut_short() {
         report(&mut world.engine, &request, world.now).unwrap().policy.unwrap()
     };
     let early = |revision| {
-        let mut setup = setup(revision);
-        let managed = setup.canaries.get_mut(&name()).unwrap();
-        managed.judge = JudgeConfig { early_promotion: true, ..JudgeConfig::default() };
-        setup
+        let mut desired = desired_state(revision);
+        let config = desired.canaries.get_mut(&name()).unwrap();
+        config.judge = JudgeConfig { early_promotion: true, ..JudgeConfig::default() };
+        desired
     };
     let mut world = World::new();
     world.rollout();

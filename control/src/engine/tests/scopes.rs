@@ -7,7 +7,7 @@ use wingbeat_xds_server::model::traffic::Front;
 use super::*;
 
 /// Two A/B tests: `shop` on the listener `left`, `pay` on `right`.
-fn two(revision: &str, left: &[&str], right: &[&str]) -> Setup {
+fn two(revision: &str, left: &[&str], right: &[&str]) -> DesiredState {
     let template = rules::by_rules(revision).canaries.remove(&name()).unwrap();
     let canary = |canary: &str, listener: &str| {
         let name = CanaryName::new("prod", canary);
@@ -19,10 +19,10 @@ fn two(revision: &str, left: &[&str], right: &[&str]) -> Setup {
             iterations: Some(30),
             ..PlanInput::default()
         };
-        let mut managed = Managed { plan: Plan::try_new(&input).unwrap(), ..template.clone() };
-        managed.service.hosts = vec![format!("{canary}.local")];
-        managed.service.listeners = vec![listener.to_owned()];
-        (name, managed)
+        let mut config = CanaryConfig { plan: Plan::try_new(&input).unwrap(), ..template.clone() };
+        config.service.hosts = vec![format!("{canary}.local")];
+        config.service.listeners = vec![listener.to_owned()];
+        (name, config)
     };
     let listener = |name: &str, nodes: &[&str]| Listener {
         name: name.to_owned(),
@@ -32,10 +32,10 @@ fn two(revision: &str, left: &[&str], right: &[&str]) -> Setup {
         access_log: None,
         front: Front::default(),
     };
-    Setup {
+    DesiredState {
         canaries: BTreeMap::from([canary("shop", "left"), canary("pay", "right")]),
         listeners: vec![listener("left", left), listener("right", right)],
-        ..Setup::default()
+        ..DesiredState::default()
     }
 }
 
@@ -70,7 +70,7 @@ impl Worker {
         self.requests += 50;
         let clusters = self.canaries.iter().flat_map(|canary| ["1", "2"].map(|revision| (canary, revision)));
         let clusters = clusters.map(|(canary, revision)| {
-            let of = &world.engine.roster.all()[&CanaryName::new("prod", *canary)];
+            let of = &world.engine.canaries.all()[&CanaryName::new("prod", *canary)];
             let mut outcomes = vec![0; Outcome::ALL.len()];
             outcomes[Outcome::Success.index()] = self.requests;
             ClusterReport {
@@ -114,12 +114,12 @@ fn pass(world: &mut World, workers: &mut [&mut Worker], tenths: u32) {
 }
 
 /// Returns what a filter of these nodes is told, from nothing on.
-fn told(world: &mut World, node_cluster: &'static str) -> Policy {
+fn take_events(world: &mut World, node_cluster: &'static str) -> Policy {
     Worker::new("somebody", node_cluster, &[]).report(world).expect("it has none")
 }
 
 fn canary<'a>(world: &'a World, canary: &str) -> &'a Canary {
-    &world.engine.roster.all()[&CanaryName::new("prod", canary)]
+    &world.engine.canaries.all()[&CanaryName::new("prod", canary)]
 }
 
 fn contains(policy: &Policy, text: &str) -> bool {
@@ -135,16 +135,16 @@ fn a_filter_is_told_of_what_its_node_is_served_and_of_nothing_else() {
     for (node, right, wrong) in
         [("a", ("prod/shop", shop), ("prod/pay", pay)), ("b", ("prod/pay", pay), ("prod/shop", shop))]
     {
-        let policy = told(&mut world, node);
+        let policy = take_events(&mut world, node);
         assert_eq!((policy.clusters.len(), policy.hosts.len()), (2, 1), "{node}");
         assert!(contains(&policy, right.0) && contains(&policy, right.1), "{node}");
         assert!(!contains(&policy, wrong.0) && !contains(&policy, wrong.1), "{node}");
     }
-    let nothing = told(&mut world, "c");
+    let nothing = take_events(&mut world, "c");
     assert_eq!((nothing.clusters.len(), nothing.hosts.len(), nothing.automata.len()), (0, 0, 0));
     // Where no listener says whom it is for, all are told all.
     let mut world = both(&[], &[]);
-    let policies = ["a", ""].map(|node| told(&mut world, node));
+    let policies = ["a", ""].map(|node| take_events(&mut world, node));
     assert_eq!((policies[0].clusters.len(), &policies[0]), (4, &policies[1]));
 }
 
@@ -171,7 +171,7 @@ fn a_canary_waits_only_for_workers_that_serve_it() {
     // Of the second scope, a worker never learns anything.
     let (mut left, mut deaf) = (Worker::new("one", "a", &["shop"]), Worker::new("two", "b", &["pay"]));
     let verdict = |world: &mut World, canary: &str| {
-        let board = world.engine.board(true, world.now);
+        let board = world.engine.status(true, world.now);
         let view = board.canaries[&("prod".to_owned(), canary.to_owned())].clone();
         view.verdict.clone().map(|verdict| (verdict.kind, verdict.reason)).unwrap_or_default()
     };
@@ -227,17 +227,17 @@ fn what_a_node_that_lost_its_scope_still_counts_is_taken_for_a_while() {
     world.engine.configure(two("2", &["b"], &["b"]), world.now);
     goes.report(&mut world);
     assert_eq!((reported(&world), world.left_out()), (before + 50, 0));
-    assert!(contains(&told(&mut world, "a"), "prod/shop"), "else what is under way would not be counted");
+    assert!(contains(&take_events(&mut world, "a"), "prod/shop"), "else what is under way would not be counted");
     // Nobody waits for it: its share goes.
     pass(&mut world, &mut [&mut stays], 10);
-    let board = world.engine.board(true, world.now);
+    let board = world.engine.status(true, world.now);
     let verdict = board.canaries[&("prod".to_owned(), "shop".to_owned())].verdict.clone().unwrap();
     assert_ne!(verdict.kind, "no-data", "{}", verdict.reason);
     world.now = world.now.plus(Span::from_secs(700));
     pass(&mut world, &mut [&mut stays], 5);
     goes.report(&mut world);
     assert_eq!(world.left_out(), 2);
-    assert!(!contains(&told(&mut world, "a"), "prod/shop"));
+    assert!(!contains(&take_events(&mut world, "a"), "prod/shop"));
 }
 
 /// Who cannot say anything of a canary is not waited for before few are believed (P24).
@@ -245,21 +245,22 @@ fn what_a_node_that_lost_its_scope_still_counts_is_taken_for_a_while() {
 fn voices_are_those_of_nodes_that_are_served() {
     let mut world = both(&["a"], &["b"]);
     for (stream, node_cluster) in [(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "c")] {
-        let what = Happened::Connected { voice: Some(format!("10.0.0.{stream}")), node_cluster: node_cluster.into() };
-        world.engine.heard(&News { node: format!("edge-{stream}"), stream, what }, world.now);
+        let what =
+            ClientEventKind::Connected { source: Some(format!("10.0.0.{stream}")), node_cluster: node_cluster.into() };
+        world.engine.observe(&ClientEvent { node: format!("edge-{stream}"), stream, what }, world.now);
     }
-    let voices = |world: &World, of: &str| {
+    let sources = |world: &World, of: &str| {
         let policies = &world.engine.policies;
-        let voices = world.engine.clients.voices(|node_cluster| policies.place_of(node_cluster));
-        policies.voices(&voices, canary(world, of))
+        let sources = world.engine.clients.sources(|node_cluster| policies.place_of(node_cluster));
+        policies.sources(&sources, canary(world, of))
     };
-    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (1, 3));
+    assert_eq!((sources(&world, "shop"), sources(&world, "pay")), (1, 3));
     // One that takes no configuration, and one that does by then.
     let (mut more, mut same) = (Worker::new("more", "a", &["shop"]), Worker::new("10.0.0.1", "a", &["shop"]));
     pass(&mut world, &mut [&mut more, &mut same], 3);
-    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (2, 3));
-    world.engine.heard(&News { node: "edge-2".to_owned(), stream: 2, what: Happened::Left }, world.now);
+    assert_eq!((sources(&world, "shop"), sources(&world, "pay")), (2, 3));
+    world.engine.observe(&ClientEvent { node: "edge-2".to_owned(), stream: 2, what: ClientEventKind::Left }, world.now);
     world.now = world.now.plus(Span::from_secs(20));
     pass(&mut world, &mut [&mut same], 10);
-    assert_eq!((voices(&world, "shop"), voices(&world, "pay")), (1, 2));
+    assert_eq!((sources(&world, "shop"), sources(&world, "pay")), (1, 2));
 }

@@ -2,14 +2,14 @@
 
 use crate::analysis::config::Comparison;
 use crate::analysis::jackknife::Opinion;
-use crate::analysis::judge::{Crossed, Judge};
-use crate::analysis::presence::{self, Due};
-use crate::analysis::quorum::Few;
+use crate::analysis::judge::{HarmFound, Judge};
+use crate::analysis::presence::{self, ExpectedShare};
+use crate::analysis::quorum::ThinQuorum;
 use crate::analysis::sequential::count;
 use crate::analysis::signal::Signal;
-use crate::analysis::trial::Trial;
-use crate::analysis::voices::Voices;
-use crate::analysis::window::Seat;
+use crate::analysis::test_suite::TestSuite;
+use crate::analysis::weighted_evidence::WeightedEvidence;
+use crate::analysis::window::NodeGroup;
 use crate::time::{Span, Timestamp};
 use crate::weight::BasisPoints;
 
@@ -19,7 +19,7 @@ use crate::weight::BasisPoints;
 const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
 
 /// And for so long after the harm was found, that what they saw of it may arrive: some ticks.
-const HEARD_WITHIN: Span = Span::from_millis(600);
+const REPORTED_WITHIN: Span = Span::from_millis(600);
 
 /// Harm that one node may hide is believed after so long: by then every trial has taken in more.
 const HIDDEN_FOR: Span = Span::from_secs(1);
@@ -33,24 +33,24 @@ const PLAIN: f64 = 140.0;
 
 impl Judge {
     /// Notes harm that has crossed, whichever node is left out.
-    pub(super) fn look_for_harm(&mut self, now: Timestamp) {
+    pub(super) fn test_for_harm(&mut self, now: Timestamp) {
         if self.crossed.as_ref().is_some_and(|crossed| crossed.hard) {
             return;
         }
-        let decisive = self.config.decisive();
+        let decisive = self.config.decision_threshold();
         let (shares, level) = (self.shares(), self.level());
-        let voices = Voices::of_trial(&self.trial, &shares, level);
-        self.voices = Some(voices).into();
-        let total = voices.total(&shares, |_| true);
+        let sources = WeightedEvidence::of_trial(&self.trial, &shares, level);
+        self.sources = Some(sources).into();
+        let total = sources.total(&shares, |_| true);
         let over_all = total >= decisive;
         if over_all {
             self.jackknife.flush(&self.config);
         }
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
-        let is_heard = self.decided.is_some_and(|since| now.since(since) >= HEARD_WITHIN);
+        let is_heard = self.decided.is_some_and(|since| now.since(since) >= REPORTED_WITHIN);
         let waited = is_heard && now.since(self.step.began) >= CONTRADICT_WITHIN;
-        let may_contradict = |seat: Seat| !waited || self.presence.may_contradict(seat, now);
-        let without = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true);
+        let may_contradict = |node_group: NodeGroup| !waited || self.presence.may_contradict(node_group, now);
+        let without = |trial: &TestSuite| WeightedEvidence::of_trial(trial, &shares, level).total(&shares, |_| true);
         let has_quorum = self.presence.has_quorum();
         let opinion = has_quorum.then(|| self.jackknife.harm((total, decisive), may_contradict, without));
         let hidden_by = self.hidden_by.take();
@@ -60,14 +60,14 @@ impl Judge {
             Some(Opinion::Harm) => over_all || !self.jackknife.is_empty(),
             Some(Opinion::Unopposed) => self.has_grown(total, decisive),
             Some(Opinion::None) => false,
-            Some(Opinion::HiddenBy { seat, beyond }) => {
-                let since = hidden_by.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
-                self.hidden_by = Some((since, seat));
+            Some(Opinion::HiddenBy { node_group, beyond }) => {
+                let since = hidden_by.filter(|(_, before)| *before == node_group).map_or(now, |(since, _)| since);
+                self.hidden_by = Some((since, node_group));
                 now.since(since) >= if beyond >= PLAIN { HIDDEN_FOR } else { BARELY_HIDDEN_FOR }
             }
-            Some(Opinion::RestsOn(seat)) => {
-                let since = rests_on.filter(|(_, before)| *before == seat).map_or(now, |(since, _)| since);
-                self.rests_on = over_all.then_some((since, seat));
+            Some(Opinion::RestsOn(node_group)) => {
+                let since = rests_on.filter(|(_, before)| *before == node_group).map_or(now, |(since, _)| since);
+                self.rests_on = over_all.then_some((since, node_group));
                 false
             }
         };
@@ -82,16 +82,16 @@ impl Judge {
         if !found {
             return;
         }
-        let hard = voices.total(&shares, |signal| !signal.is_soft()) >= decisive;
+        let hard = sources.total(&shares, |signal| !signal.is_rate_comparison()) >= decisive;
         let at = self.crossed.as_ref().map_or(now, |crossed| crossed.at);
         if self.crossed.is_none() || hard {
             let reason = match opinion {
-                Some(Opinion::HiddenBy { seat, .. }) => self.hidden(seat),
+                Some(Opinion::HiddenBy { node_group, .. }) => self.hidden(node_group),
                 Some(Opinion::Harm | Opinion::Unopposed | Opinion::RestsOn(_) | Opinion::None) | None => {
-                    self.accuse(&shares)
+                    self.harm_reason(&shares)
                 }
             };
-            self.crossed = Some(Crossed { at, hard, reason });
+            self.crossed = Some(HarmFound { at, hard, reason });
         }
     }
 
@@ -102,44 +102,46 @@ impl Judge {
         self.contested.is_none_or(|contested| total >= contested + decisive)
     }
 
-    /// Returns true if something holds over all seats but one, whichever it is. Where the others carry next to nothing for as
+    /// Returns true if something holds over all node groups but one, whichever it is. Where the others carry next to nothing for as
     /// long as the long memory reaches back, they are gone, and are not waited for.
-    pub(super) fn whichever_is_left_out(&self, now: Timestamp, holds: impl Fn(&Trial) -> bool) -> bool {
-        let is_over = now.since(self.step.began) >= presence::REMEMBERED;
-        !self.presence.has_quorum() || self.jackknife.all(|seat| !is_over || self.presence.must_agree(seat, now), holds)
+    pub(super) fn whichever_is_left_out(&self, now: Timestamp, holds: impl Fn(&TestSuite) -> bool) -> bool {
+        let is_over = now.since(self.step.began) >= presence::LONG_MEMORY;
+        !self.presence.has_quorum()
+            || self.jackknife.all(|node_group| !is_over || self.presence.must_agree(node_group, now), holds)
     }
 
     /// Returns why it is too early to say that there is no harm, if what few say is all there is: others may have had no
     /// time to report, or one alone may outvote a second. With three, leaving one out tells (P24).
-    pub(super) fn rests_on_few(&self, now: Timestamp) -> Option<Few> {
+    pub(super) fn rests_on_thin_quorum(&self, now: Timestamp) -> Option<ThinQuorum> {
         if self.presence.has_quorum() {
             return None;
         }
-        let (shares, level, decisive) = (self.shares(), self.level(), self.config.decisive());
+        let (shares, level, decisive) = (self.shares(), self.level(), self.config.decision_threshold());
         let (guard, limit) = (self.limit_of(Signal::Guard), self.limit_of(Signal::ErrorLimit));
         let alone = self.config.comparison == Comparison::BeforeAfter || self.step.primary == 0;
-        let known = |trial: &Trial| match self.config.error_limit {
-            Some(_) if alone => count(trial.seen()) >= trial.until_limit_speaks(limit),
+        let known = |trial: &TestSuite| match self.config.error_limit {
+            Some(_) if alone => count(trial.observed_requests()) >= trial.until_limit_decides(limit),
             Some(_) | None => trial.guard_missing(guard).is_some_and(|factor| factor <= 1.0),
         };
-        let harmed = |trial: &Trial| Voices::of_trial(trial, &shares, level).total(&shares, |_| true) >= decisive;
+        let harmed =
+            |trial: &TestSuite| WeightedEvidence::of_trial(trial, &shares, level).total(&shares, |_| true) >= decisive;
         let carrying = self.presence.carrying(now);
-        self.quorum.few(now, carrying.len().max(1)).or_else(|| {
-            carrying.into_iter().find_map(|seat| {
-                let without = self.jackknife.without(seat)?;
-                (harmed(without) || !known(without)).then_some(Few::One(seat))
+        self.quorum.thin_quorum(now, carrying.len().max(1)).or_else(|| {
+            carrying.into_iter().find_map(|node_group| {
+                let without = self.jackknife.without(node_group)?;
+                (harmed(without) || !known(without)).then_some(ThinQuorum::One(node_group))
             })
         })
     }
 
     /// Returns how many of a node's requests are due to be the canary's.
-    pub(super) const fn due(&self) -> Due {
+    pub(super) const fn due(&self) -> ExpectedShare {
         match self.config.comparison {
             Comparison::Randomised | Comparison::Affinity if self.step.weight.get() < BasisPoints::FULL.get() => {
-                Due::Share(self.step.weight)
+                ExpectedShare::Share(self.step.weight)
             }
             Comparison::Randomised | Comparison::Affinity | Comparison::Absolute | Comparison::BeforeAfter => {
-                Due::Canary
+                ExpectedShare::Canary
             }
         }
     }

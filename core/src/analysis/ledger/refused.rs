@@ -1,7 +1,7 @@
 //! Why a report is not taken in.
 
 use super::{MAX_ENTRIES, MAX_SOURCES, MAX_WORKERS};
-use crate::counts::{Absurd, MAX_PODS_OF_WORKER};
+use crate::counts::{InvalidCounts, MAX_PODS_OF_WORKER};
 use crate::id::{ClusterName, NodeId};
 
 /// A report that was not taken in. Nothing of it was counted.
@@ -13,7 +13,7 @@ pub enum Refused {
         /// The cluster in question.
         cluster: ClusterName,
         /// The contradiction.
-        absurd: Absurd,
+        absurd: InvalidCounts,
     },
     /// A later report counts less than an earlier one.
     #[error("cluster {cluster}: {now} requests started, but an earlier report said {before}: counts never fall")]

@@ -176,11 +176,11 @@ impl Worker {
 
     /// Returns the highest sequence up to which nothing has to be sent again.
     pub(super) fn acknowledged(&self) -> u64 {
-        if self.has_news() { self.durable } else { self.received }
+        if self.has_changes() { self.durable } else { self.received }
     }
 
     /// Returns true if something of it is not written down.
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_changes(&self) -> bool {
         self.written.is_none_or(|written| self.changed > written)
     }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ahead, Seat};
+use super::{EarlyReport, NodeGroup};
 use crate::counts::Counts;
 use crate::id::{Arm, BootId, CanaryName, WorkerId};
 use crate::time::{Span, Timestamp};
@@ -33,7 +33,8 @@ struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Share {
     pub(super) canary: CanaryName,
-    pub(super) seat: Seat,
+    #[serde(rename = "seat")]
+    pub(super) node_group: NodeGroup,
     pub(super) arm: Arm,
     pub(super) counts: Counts,
 }
@@ -51,9 +52,9 @@ impl Held {
     /// Holds what a worker sent ahead, with what it sent before.
     pub(super) fn add(
         &mut self,
-        ahead: Ahead,
+        ahead: EarlyReport,
         canary: &CanaryName,
-        seat: Seat,
+        node_group: NodeGroup,
         arm: Arm,
         counts: &Counts,
         arrived: Timestamp,
@@ -66,7 +67,7 @@ impl Held {
         let fits = |share: &&mut Share| share.arm == arm && share.canary == *canary;
         match waiting.shares.iter_mut().find(fits) {
             Some(share) => share.counts.merge(counts),
-            None => waiting.shares.push(Share { canary: canary.clone(), seat, arm, counts: counts.clone() }),
+            None => waiting.shares.push(Share { canary: canary.clone(), node_group, arm, counts: counts.clone() }),
         }
     }
 

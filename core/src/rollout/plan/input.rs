@@ -11,13 +11,13 @@ use crate::time::Span;
 use crate::weight::BasisPoints;
 
 /// The shortest interval that is taken; Flagger's floor is 10 s.
-pub const SHORTEST_INTERVAL: Span = Span::from_millis(100);
+pub const MIN_INTERVAL: Span = Span::from_millis(100);
 /// Flagger's default interval.
 pub const DEFAULT_INTERVAL: Span = Span::from_secs(60);
 /// Flagger's default of `progressDeadlineSeconds`.
 const DEFAULT_DEADLINE: Span = Span::from_secs(600);
 /// More iterations than this are a slip of the pen.
-const MOST_ITERATIONS: i64 = 10_000;
+const MAX_ITERATIONS: i64 = 10_000;
 
 /// What a spec says, as it was written. Absence means Flagger's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct MetricInput {
 impl From<&str> for MetricInput {
     /// A metric that somebody outside measures.
     fn from(name: &str) -> Self {
-        Self { name: name.into(), source: MetricSource::Elsewhere }
+        Self { name: name.into(), source: MetricSource::External }
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) fn parse(input: &PlanInput) -> Result<Plan, Vec<PlanError>> {
         errors.add("targetRef.name", "is missing", "name the workload");
     }
     let interval = input.interval.unwrap_or(DEFAULT_INTERVAL);
-    if interval < SHORTEST_INTERVAL {
+    if interval < MIN_INTERVAL {
         errors.add("analysis.interval", format!("{interval} is too short"), "use 100ms or more");
     }
     let threshold = errors.number("analysis.threshold", input.threshold, 1..=i64::from(u32::MAX));
@@ -197,7 +197,7 @@ impl Errors {
     }
 
     fn shares(&mut self, input: &PlanInput, mirrored: Option<Share>) -> (Strategy, Vec<Share>) {
-        let iterations = self.number("analysis.iterations", input.iterations, 1..=MOST_ITERATIONS);
+        let iterations = self.number("analysis.iterations", input.iterations, 1..=MAX_ITERATIONS);
         let iterations = usize::try_from(iterations.unwrap_or(0)).unwrap_or(0);
         let weighted = input.step_weight.is_some() || !input.step_weights.is_empty();
         if input.iterations.is_some() && weighted {

@@ -4,15 +4,15 @@ use alloc::format;
 use alloc::string::String;
 
 use super::super::event::AlertLevel;
+use super::super::messages;
 use super::super::plan::{HookKind, NoData, Pace};
 use super::super::question::question;
 use super::super::round::{Answer, Stage, Ticket};
 use super::super::state::{Ended, Gate, Phase, Progress, Waiting};
-use super::super::words;
-use super::Taking;
+use super::TransitionBuilder;
 use super::progress::hook_of;
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn answer(&mut self, ticket: &Ticket, answer: &Answer) {
         let open = question(self.plan, &self.state).filter(|question| question.ticket == *ticket);
         if open.is_none() {
@@ -48,7 +48,7 @@ impl Taking<'_> {
             Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_) => {
                 waiting.round = waiting.round.at(Stage::Over);
                 if !core::mem::replace(&mut waiting.announced, true) {
-                    self.warning(words::waiting_for_rollout(self.plan, &name));
+                    self.warning(messages::waiting_for_rollout(self.plan, &name));
                     if !muted {
                         self.alert(AlertLevel::Warn, "Canary is waiting for approval.");
                     }
@@ -79,10 +79,10 @@ impl Taking<'_> {
                 self.after(progress, stage);
             }
             (HookKind::PreRollout, Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why)) => {
-                self.halt(progress, answer, words::pre_rollout_failed(self.plan, &name, why));
+                self.halt(progress, answer, messages::pre_rollout_failed(self.plan, &name, why));
             }
             (HookKind::Rollout, Answer::Failed(why) | Answer::Unknown(why) | Answer::TooFew(why)) => {
-                self.halt(progress, answer, words::rollout_failed(self.plan, &name, why));
+                self.halt(progress, answer, messages::rollout_failed(self.plan, &name, why));
             }
             (HookKind::ConfirmTrafficIncrease, Answer::Passed) => {
                 self.normal(format!("Confirm-traffic-increase check {name} passed"));
@@ -106,9 +106,9 @@ impl Taking<'_> {
     fn metric(&mut self, progress: Progress, stage: Stage, answer: &Answer) {
         match answer {
             Answer::Passed => self.after(progress, stage),
-            Answer::Failed(text) => self.end_look(progress, true, text.clone()),
-            Answer::Unknown(text) => self.end_look(progress, self.plan.no_data() == NoData::Fail, text.clone()),
-            Answer::TooFew(text) => self.end_look(progress, false, text.clone()),
+            Answer::Failed(text) => self.end_check(progress, true, text.clone()),
+            Answer::Unknown(text) => self.end_check(progress, self.plan.no_data() == NoData::Fail, text.clone()),
+            Answer::TooFew(text) => self.end_check(progress, false, text.clone()),
         }
     }
 
@@ -119,11 +119,11 @@ impl Taking<'_> {
             // What could not be asked has not failed; Flagger counts it all the same.
             Answer::Unknown(_) => self.plan.pace() == Pace::Checks,
         };
-        self.end_look(progress, counts, text);
+        self.end_check(progress, counts, text);
     }
 
     /// A look that did not pass ends its round.
-    pub(super) fn end_look(&mut self, mut progress: Progress, counts: bool, text: String) {
+    pub(super) fn end_check(&mut self, mut progress: Progress, counts: bool, text: String) {
         if counts {
             progress.failed_checks = progress.failed_checks.saturating_add(1);
         }
@@ -138,9 +138,9 @@ impl Taking<'_> {
         let before = progress.gate.replace(gate);
         self.state.phase = Phase::Progressing(progress);
         if before != Some(gate) {
-            self.warning(words::waiting_at(self.plan, gate, name));
+            self.warning(messages::waiting_at(self.plan, gate, name));
             if !muted {
-                self.alert(AlertLevel::Warn, words::waiting_alert(gate));
+                self.alert(AlertLevel::Warn, messages::waiting_alert(gate));
             }
         }
     }

@@ -1,22 +1,22 @@
 //! How a rollout begins: a revision is seen, hooks confirm it, the first round is due.
 
 use super::super::event::AlertLevel;
+use super::super::messages;
 use super::super::plan::{HookKind, Pace, Share};
 use super::super::round::{Round, Stage};
 use super::super::state::{Phase, Progress, StepClock, Waiting};
-use super::super::words;
-use super::Taking;
+use super::TransitionBuilder;
 use crate::id::Revision;
 use crate::time::Span;
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn revision(&mut self, seen: &Revision) {
         let plan = self.plan;
         match self.state.phase.clone() {
             Phase::Initializing => {
                 self.state.phase = Phase::Initialized { primary: seen.clone() };
-                self.normal(words::initialized(plan));
-                self.described_alert(AlertLevel::Info, words::initialized_alert(plan));
+                self.normal(messages::initialized(plan));
+                self.described_alert(AlertLevel::Info, messages::initialized_alert(plan));
             }
             // What is suspended begins nothing and changes nothing; the revision is seen again afterwards.
             _ if plan.is_suspended() => {}
@@ -43,7 +43,7 @@ impl Taking<'_> {
             }
             Phase::Progressing(progress) if progress.primary == *seen => self.taken_back(),
             Phase::Progressing(progress) if progress.canary != *seen => {
-                self.normal(words::restarting(plan));
+                self.normal(messages::restarting(plan));
                 self.start(progress.primary, seen.clone(), 1);
             }
             // A promotion is finished first; the revision is seen again after it.
@@ -70,7 +70,7 @@ impl Taking<'_> {
 
     /// Begins a rollout that nobody objects to.
     pub(super) fn confirmed(&mut self, primary: Revision, canary: Revision, attempt: u32) {
-        self.normal(words::scaling_up(self.plan));
+        self.normal(messages::scaling_up(self.plan));
         self.described_alert(AlertLevel::Info, "New revision detected, progressing canary analysis.");
         self.start(primary, canary, attempt);
     }

@@ -6,9 +6,9 @@ use alloc::string::String;
 use super::super::event::{AlertLevel, Command};
 use super::super::plan::Plan;
 use super::super::state::{Phase, Progress, Promotion, Waiting};
-use super::Taking;
+use super::TransitionBuilder;
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn command_in_progress(&mut self, command: Command, mut progress: Progress) {
         match command {
             Command::Pause if !progress.paused => progress.paused = true,

@@ -3,17 +3,17 @@
 use alloc::format;
 
 use super::super::event::{AlertLevel, Facts};
+use super::super::messages;
 use super::super::plan::{HookKind, NoData, Pace, Plan, Share};
 use super::super::readiness::Readiness;
+use super::super::recovery::{Action, Health, RolloutStage, act};
 use super::super::round::Stage;
-use super::super::safety::{Action, Health, Moment, act};
 use super::super::state::{Ended, Gate, Phase, Progress, StepClock, Unready};
-use super::super::words;
-use super::Taking;
+use super::TransitionBuilder;
 use crate::time::{Span, Timestamp};
 use crate::verdict::{Counted, Verdict};
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn tick(&mut self, facts: &Facts) {
         match self.state.phase.clone() {
             Phase::Waiting(_) if self.plan.is_suspended() => {}
@@ -47,7 +47,7 @@ impl Taking<'_> {
 
     fn progress(&mut self, mut progress: Progress, facts: &Facts) {
         let (plan, now) = (self.plan, self.now);
-        progress.clock = progress.clock.run(facts.flowing, now);
+        progress.clock = progress.clock.run(facts.propagation, now);
         progress.uncounted = facts.uncounted;
         if progress.round.is_outdated(plan) {
             progress.round = progress.round.at(Stage::Over);
@@ -60,7 +60,7 @@ impl Taking<'_> {
             return self.fail(reason, AlertLevel::Error, format!("Canary rolled back: {reason}"));
         }
         if let Some(reason) = hopeless {
-            match act(Moment::Judging, primary, Health::Bad) {
+            match act(RolloutStage::Judging, primary, Health::Bad) {
                 Action::Rollback => {
                     let text = format!("progress deadline exceeded {reason}");
                     return self.fail(&text, AlertLevel::Error, format!("Progress deadline exceeded {reason}"));
@@ -78,8 +78,8 @@ impl Taking<'_> {
         let is_due = progress.round.due <= now;
         match progress.round.stage {
             Stage::Over | Stage::Entered if measures_before(plan, &progress, now) => {}
-            Stage::Entered if facts.safe && plan.pace() == Pace::Evidence => self.look(progress, facts),
-            Stage::Over | Stage::Entered if is_due => self.look(progress, facts),
+            Stage::Entered if facts.safe && plan.pace() == Pace::Evidence => self.check(progress, facts),
+            Stage::Over | Stage::Entered if is_due => self.check(progress, facts),
             Stage::Judge if may_move(plan, &progress, facts, now) => self.after(progress, Stage::Judge),
             Stage::Judge if is_due && plan.pace() == Pace::Checks => self.too_few(progress, facts),
             // The judge takes longer than an interval: hooks and checks are asked again meanwhile.
@@ -93,7 +93,7 @@ impl Taking<'_> {
     }
 
     /// Begins a round and goes as far as nobody has to be asked.
-    fn look(&mut self, progress: Progress, facts: &Facts) {
+    fn check(&mut self, progress: Progress, facts: &Facts) {
         self.begin_round(progress);
         self.move_on(facts);
     }
@@ -104,7 +104,7 @@ impl Taking<'_> {
         if !matches!(progress.share, Share::Weight(_)) || progress.share.shown() <= share.shown() {
             return false;
         }
-        self.warning(words::shrunk(self.plan, share));
+        self.warning(messages::shrunk(self.plan, share));
         let mut progress = progress.clone();
         self.enter(&mut progress, position, share);
         self.state.phase = Phase::Progressing(progress);
@@ -129,7 +129,7 @@ impl Taking<'_> {
     fn check_data(&mut self, progress: Progress, facts: &Facts) -> bool {
         match &facts.verdict {
             Verdict::NoData(reason) if self.plan.no_data() == NoData::Fail => {
-                self.end_look(progress, true, words::no_data(self.plan, reason));
+                self.end_check(progress, true, messages::no_data(self.plan, reason));
                 true
             }
             Verdict::NoData(_) | Verdict::Rollback(_) | Verdict::Advance(_) | Verdict::Continue(_) => false,
@@ -144,7 +144,7 @@ impl Taking<'_> {
         if let Some(Unready { reason, .. }) = &unready
             && progress.unready.as_ref().is_none_or(|before| before.reason != *reason)
         {
-            self.warning(words::canary_not_ready(plan, reason));
+            self.warning(messages::canary_not_ready(plan, reason));
         }
         progress.unready = unready;
         let primary = match &facts.primary {
@@ -154,9 +154,9 @@ impl Taking<'_> {
         if let Some(reason) = &primary
             && progress.primary_unready != primary
         {
-            self.warning(words::primary_not_ready(plan, reason));
+            self.warning(messages::primary_not_ready(plan, reason));
             if progress.unready.is_some() {
-                self.warning(words::frozen(plan));
+                self.warning(messages::frozen(plan));
                 self.alert(AlertLevel::Error, "Neither primary nor canary is healthy.");
             }
         }
@@ -174,7 +174,7 @@ impl Taking<'_> {
             return self.promote(progress, true);
         }
         if first {
-            self.normal(words::starting(plan));
+            self.normal(messages::starting(plan));
         }
         match Stage::hooks(plan, HookKind::Rollback, 0) {
             Some(stage) => self.at(progress, stage),
@@ -211,9 +211,9 @@ impl Taking<'_> {
     /// A look at a step that has next to no requests ends, and is not counted as failed: no check was asked.
     fn too_few(&mut self, progress: Progress, facts: &Facts) {
         match facts.counted {
-            Counted::Enough => {}
-            Counted::Missing(missing) => self.end_look(progress, false, words::too_few(self.plan, missing)),
-            Counted::Contested => self.end_look(progress, false, words::contested(self.plan)),
+            Counted::Sufficient => {}
+            Counted::Missing(missing) => self.end_check(progress, false, messages::too_few(self.plan, missing)),
+            Counted::Contested => self.end_check(progress, false, messages::contested(self.plan)),
         }
     }
 
@@ -260,7 +260,7 @@ impl Taking<'_> {
     fn pass_gate(&mut self, progress: Progress, from: usize) {
         // The judge does not end a step on them; whoever else was asked has not seen them either.
         if progress.uncounted {
-            return self.end_look(progress, false, words::uncounted(self.plan));
+            return self.end_check(progress, false, messages::uncounted(self.plan));
         }
         let gate = gate(self.plan, &progress);
         let open = gate.is_none() || progress.approved == gate;
@@ -275,7 +275,7 @@ impl Taking<'_> {
         let Some((position, share)) = self.plan.next(progress.position, progress.share) else {
             return self.promote(progress, false);
         };
-        self.normal(words::advance(self.plan, position, progress.share, share));
+        self.normal(messages::advance(self.plan, position, progress.share, share));
         self.enter(&mut progress, position, share);
         self.state.phase = Phase::Progressing(progress);
     }
@@ -322,7 +322,7 @@ fn measures_before(plan: &Plan, progress: &Progress, now: Timestamp) -> bool {
 /// Returns true if the evidence lets the step end: enough of it, over an interval of flowing time.
 fn may_move(plan: &Plan, progress: &Progress, facts: &Facts, now: Timestamp) -> bool {
     if plan.pace() == Pace::Checks {
-        return facts.counted == Counted::Enough;
+        return facts.counted == Counted::Sufficient;
     }
     match facts.verdict {
         Verdict::Advance(_) => facts.safe || progress.clock.elapsed(now) >= plan.interval(),

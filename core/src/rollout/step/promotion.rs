@@ -3,19 +3,19 @@
 use alloc::format;
 
 use super::super::event::{AlertLevel, Facts};
+use super::super::messages;
 use super::super::plan::{Handover, Pace};
 use super::super::readiness::Readiness;
-use super::super::safety::{Action, Health, Moment, act};
+use super::super::recovery::{Action, Health, RolloutStage, act};
 use super::super::state::{Phase, Progress, Promotion, Unready};
-use super::super::words;
-use super::Taking;
+use super::TransitionBuilder;
 use crate::id::Revision;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
-impl Taking<'_> {
+impl TransitionBuilder<'_> {
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
-        self.normal(words::copying(self.plan));
+        self.normal(messages::copying(self.plan));
         let due = self.next_tick();
         let Progress { primary, canary, attempt, failed_checks, share, .. } = progress;
         let (handover, unready, frozen, intact, late_abort) = (self.plan.handover(), None, false, false, false);
@@ -48,9 +48,9 @@ impl Taking<'_> {
             && promotion.unready.as_ref().is_none_or(|before| before.reason != *reason)
         {
             match promotion.handover {
-                Handover::Relabel => self.promotion_halted(words::canary_not_ready(plan, reason), reason),
+                Handover::Relabel => self.promotion_halted(messages::canary_not_ready(plan, reason), reason),
                 // The rule while it takes the revision over: nobody is alerted for it.
-                Handover::Copy => self.warning(words::primary_not_ready(plan, reason)),
+                Handover::Copy => self.warning(messages::primary_not_ready(plan, reason)),
             }
         }
         promotion.unready = unready;
@@ -69,7 +69,7 @@ impl Taking<'_> {
             Handover::Relabel => health(heir, late),
             Handover::Copy => health(&facts.canary, false),
         };
-        let moment = if facts.intact { Moment::PromotingIntact } else { Moment::Promoting };
+        let moment = if facts.intact { RolloutStage::PromotingIntact } else { RolloutStage::Promoting };
         let action = act(moment, health(heir, late), canary);
         let unready = promotion.unready.as_ref().map(|unready| &unready.reason);
         let reason = condemned.or(unready).cloned().unwrap_or_else(|| "the canary failed".into());
@@ -79,7 +79,7 @@ impl Taking<'_> {
             Action::GoOn => {}
             Action::Freeze => {
                 if !told {
-                    self.warning(words::frozen(plan));
+                    self.warning(messages::frozen(plan));
                     self.alert(AlertLevel::Error, "Neither primary nor canary is healthy.");
                 }
                 return;
@@ -92,7 +92,7 @@ impl Taking<'_> {
                 return self.fail(&text, AlertLevel::Error, format!("Promotion failed, primary not ready: {reason}"));
             }
             Action::StayOnCanary => {
-                self.warning(words::promotion_failed(plan, &reason));
+                self.warning(messages::promotion_failed(plan, &reason));
                 self.alert(AlertLevel::Error, format!("Promotion failed, primary not ready: {reason}"));
                 return self.failed(promotion.primary, promotion.canary, &reason, true);
             }
@@ -115,14 +115,14 @@ impl Taking<'_> {
             return self.finalise(promotion.canary);
         };
         let Some(share) = promotion.handover.next(promotion.share, step) else {
-            self.normal(words::primary_weight(plan, crate::weight::BasisPoints::FULL));
+            self.normal(messages::primary_weight(plan, crate::weight::BasisPoints::FULL));
             return self.finalise(promotion.canary);
         };
         let primary = match promotion.handover {
             Handover::Relabel => share.shown(),
             Handover::Copy => share.shown().complement(),
         };
-        self.normal(words::primary_weight(plan, primary));
+        self.normal(messages::primary_weight(plan, primary));
         promotion.share = share;
         promotion.due = self.now.plus(plan.interval());
         self.state.phase = Phase::Promoting(promotion);
@@ -138,7 +138,7 @@ impl Taking<'_> {
         match &unready {
             None if due <= self.now && !self.plan.is_suspended() => return self.succeed(primary, false),
             Some(Unready { reason, .. }) if before.is_none_or(|before| before.reason != *reason) => {
-                self.promotion_halted(words::primary_not_ready(self.plan, reason), reason);
+                self.promotion_halted(messages::primary_not_ready(self.plan, reason), reason);
             }
             None | Some(_) => {}
         }
@@ -147,12 +147,12 @@ impl Taking<'_> {
 
     fn promotion_halted(&mut self, text: alloc::string::String, reason: &str) {
         self.warning(text);
-        self.alert(AlertLevel::Error, words::promotion_halted(reason));
+        self.alert(AlertLevel::Error, messages::promotion_halted(reason));
     }
 
     pub(super) fn succeed(&mut self, primary: Revision, skipped: bool) {
-        self.normal(words::completed(self.plan, skipped));
-        self.alert(AlertLevel::Info, words::completed_alert(skipped));
+        self.normal(messages::completed(self.plan, skipped));
+        self.alert(AlertLevel::Info, messages::completed_alert(skipped));
         self.state.phase = Phase::Succeeded { primary, ended: self.ended() };
     }
 

@@ -153,7 +153,7 @@ fn without_a_final_status_a_request_hangs() {
     }
 }
 
-fn look(host: &FakeHost, worker: &mut Worker, millis: u64) -> (u64, u64, u64) {
+fn inspect(host: &FakeHost, worker: &mut Worker, millis: u64) -> (u64, u64, u64) {
     host.pass(millis);
     worker.tick(host);
     let counts = host.last().clusters.first().map(|_| host.told(CANARY)).unwrap_or_default();
@@ -167,16 +167,16 @@ fn a_response_that_stands_still_has_stalled_and_after_a_minute_hangs() {
     host.set(2, "response.size", &10_u64.to_le_bytes());
     old(&host, &mut worker, 2, Some(200), 300);
     let reads = host.reads.get();
-    assert_eq!(look(&host, &mut worker, 900), (0, 0, 0));
+    assert_eq!(inspect(&host, &mut worker, 900), (0, 0, 0));
     assert_eq!(host.reads.get() - reads, 0, "nothing to look at, nothing to tell");
     host.set(2, "response.size", &11_u64.to_le_bytes());
-    assert_eq!(look(&host, &mut worker, 100), (0, 0, 0), "one byte came");
+    assert_eq!(inspect(&host, &mut worker, 100), (0, 0, 0), "one byte came");
     // It has lasted for 1.3 s, and is looked at after as long again.
-    assert_eq!(look(&host, &mut worker, 1_200), (0, 0, 0));
-    assert_eq!(look(&host, &mut worker, 100), (1, 0, 0));
-    assert_eq!(look(&host, &mut worker, 57_000), (1, 0, 0), "once");
-    assert_eq!(look(&host, &mut worker, 3_000), (1, 1, 1));
-    assert_eq!(look(&host, &mut worker, 600_000), (1, 1, 1), "once");
+    assert_eq!(inspect(&host, &mut worker, 1_200), (0, 0, 0));
+    assert_eq!(inspect(&host, &mut worker, 100), (1, 0, 0));
+    assert_eq!(inspect(&host, &mut worker, 57_000), (1, 0, 0), "once");
+    assert_eq!(inspect(&host, &mut worker, 3_000), (1, 1, 1));
+    assert_eq!(inspect(&host, &mut worker, 600_000), (1, 1, 1), "once");
     host.answer(&mut worker, 2, 200, 700_000);
     let counts = told(&host, &mut worker);
     assert_eq!((counts.overdue_finished, counts.finished, counts.started, counts.streams), (1, 1, 1, 0));
@@ -193,9 +193,9 @@ fn a_stalled_response_that_goes_on_is_what_it_turns_out_to_be() {
     ] {
         let (host, mut worker) = started();
         old(&host, &mut worker, 2, Some(200), 300);
-        assert_eq!(look(&host, &mut worker, 1_000), (1, 0, 0));
+        assert_eq!(inspect(&host, &mut worker, 1_000), (1, 0, 0));
         host.set(2, "response.size", &10_u64.to_le_bytes());
-        assert_eq!(look(&host, &mut worker, 70_000), (1, 0, 0), "it goes on");
+        assert_eq!(inspect(&host, &mut worker, 70_000), (1, 0, 0), "it goes on");
         host.set(2, "response.headers.content-type", content_type.as_bytes());
         host.set(2, "response.flags", &flags.to_le_bytes());
         host.answer(&mut worker, 2, 200, 80_000);

@@ -1,6 +1,6 @@
 //! Divisions of hosts, as they travel. Automata are written once per policy, whoever uses them.
 
-use wingbeat_core::matching::division::{Division, Identity};
+use wingbeat_core::matching::assignment::{Assignment, Identity};
 use wingbeat_core::matching::pattern::{Automaton, Pattern};
 use wingbeat_core::matching::rule::{Condition, Entries, Subject};
 
@@ -31,15 +31,15 @@ impl Automata {
 }
 
 /// Returns how a host is divided, as it travels.
-pub fn host(virtual_host: String, division: &Division, automata: &mut Automata) -> v1::HostPolicy {
+pub fn host(virtual_host: String, division: &Assignment, automata: &mut Automata) -> v1::HostPolicy {
     let division = match division {
-        Division::Rules { rules, token, holdback } => WireDivision::Rules(v1::Rules {
+        Assignment::Rules { rules, token, holdback } => WireDivision::Rules(v1::Rules {
             arm_value: token.clone(),
             served: entries(&rules.served, automata),
             canary: entries(&rules.canary, automata),
             holdback: holdback.get().into(),
         }),
-        Division::Users { identity, key } => WireDivision::Users(v1::Users {
+        Assignment::Users { identity, key } => WireDivision::Users(v1::Users {
             identity: Some(match identity {
                 Identity::Cookie(name) => WireIdentity::Cookie(name.clone()),
                 Identity::Header(name) => WireIdentity::Header(name.clone()),

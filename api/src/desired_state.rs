@@ -1,0 +1,176 @@
+//! What is to be managed: canaries with their workloads, and where the Envoys listen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wingbeat_core::analysis::judge::JudgeConfig;
+use wingbeat_core::analysis::signal::SignalMode;
+use wingbeat_core::analysis::threshold::Check;
+use wingbeat_core::id::{CanaryName, ClusterName, Revision};
+use wingbeat_core::matching::assignment::Identity;
+use wingbeat_core::matching::rule::{Entries, Rules};
+use wingbeat_core::rollout::{Phase, Plan, State};
+use wingbeat_core::time::Span;
+use wingbeat_core::weight::BasisPoints;
+use wingbeat_xds_server::model::http::HttpOptions;
+use wingbeat_xds_server::model::traffic::TrafficPolicy;
+use wingbeat_xds_server::model::{Listener, Retries};
+use wingbeat_xds_server::version::Version;
+
+use crate::alert_provider::Channel;
+use crate::files::Part;
+use crate::hook::Hook;
+use crate::query::Query;
+use crate::refused_file::RefusedFileView;
+
+/// Everything that is managed.
+#[derive(Debug, Clone, Default)]
+pub struct DesiredState {
+    /// The canaries, each with what it needs.
+    pub canaries: BTreeMap<CanaryName, CanaryConfig>,
+    /// Where the Envoys listen.
+    pub listeners: Vec<Listener>,
+    /// The filter's module.
+    pub filter: Option<Arc<[u8]>>,
+    /// Which file a canary is from, where it is from one.
+    pub files: BTreeMap<CanaryName, Arc<str>>,
+    /// Files whose present text is wrong; what they said before goes on.
+    pub refused_files: Vec<RefusedFileView>,
+    /// The texts of files that are in force, to be stored.
+    pub texts: BTreeMap<String, Vec<Part>>,
+}
+
+/// A canary and its workload.
+#[derive(Debug, Clone)]
+pub struct CanaryConfig {
+    /// How its rollouts go.
+    pub plan: Plan,
+    /// How they are judged.
+    pub judge: JudgeConfig,
+    /// What is deployed.
+    pub workload: Workload,
+    /// How it is reached.
+    pub service: Service,
+    /// Who gets the canary.
+    pub audience: Targeting,
+    /// The plan's hooks, in the same places.
+    pub hooks: Vec<Hook>,
+    /// The plan's metrics, in the same places.
+    pub metric_providers: Vec<MetricProvider>,
+    /// Channels that people are alerted by.
+    pub alerts: Vec<Channel>,
+}
+
+/// How a metric is looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MetricProvider {
+    /// From what the filters report.
+    Filters(Check),
+    /// By asking somebody else; outside of what the judge promises.
+    Prometheus(Arc<Query>),
+}
+
+impl MetricProvider {
+    /// Returns a digest of what is asked and of what counts as good. Secrets that go along are no part of it.
+    pub fn digest(&self) -> u64 {
+        Version::of([format!("{self:?}").as_bytes()]).get()
+    }
+
+    /// Returns true if a value that is not good moves a rollout.
+    pub fn judges(&self) -> bool {
+        let mode = match self {
+            Self::Filters(check) => check.mode,
+            Self::Prometheus(query) => query.mode,
+        };
+        mode == SignalMode::Judge
+    }
+}
+
+/// Who gets the canary, of those that its share is for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub enum Targeting {
+    /// Chance decides, request by request.
+    #[default]
+    Chance,
+    /// Requests that match.
+    Rules {
+        /// Which ones do.
+        rules: Rules,
+        /// This share of them stays with the primary, by chance.
+        holdback: BasisPoints,
+    },
+    /// Chance decides among the requests that match; all others stay with the primary.
+    Served(Entries),
+    /// Users, who keep their arm.
+    Users(Identity),
+}
+
+/// Named revisions with their endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// The revision that is wanted; changing it starts a rollout.
+    pub revision: Revision,
+    /// Host and port of the endpoints of every revision.
+    pub revisions: BTreeMap<Revision, Vec<(String, u16)>>,
+    /// True if the revisions speak HTTP/2.
+    pub http2: bool,
+}
+
+/// How requests reach a canary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Domains.
+    pub hosts: Vec<String>,
+    /// Listeners that serve them.
+    pub listeners: Vec<String>,
+    /// Longest time for a request.
+    pub timeout: Option<Span>,
+    /// Retries by Envoy.
+    pub retries: Option<Retries>,
+    /// How requests and responses are changed.
+    pub http: HttpOptions,
+    /// How its endpoints are used.
+    pub traffic: TrafficPolicy,
+}
+
+/// The revisions of a canary that carry users or are about to: they cannot go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Those that carry users whatever the workload asks for.
+    pub bound: BTreeSet<Revision>,
+    /// The one under judgement. It may go together with a change that asks for another one, which ends its rollout.
+    pub on_trial: Option<Revision>,
+}
+
+impl InUse {
+    /// Returns the revisions that are in use in a state.
+    pub fn of(state: &State) -> Self {
+        let bound = |revisions: &[&Revision]| revisions.iter().map(|revision| (*revision).clone()).collect();
+        match &state.phase {
+            Phase::Initializing => Self::default(),
+            Phase::Initialized { primary }
+            | Phase::Finalising { primary, .. }
+            | Phase::Succeeded { primary, .. }
+            | Phase::Failed { primary, on_canary: false, .. } => Self { bound: bound(&[primary]), on_trial: None },
+            Phase::Failed { primary, canary, on_canary: true, .. } => {
+                Self { bound: bound(&[primary, canary]), on_trial: None }
+            }
+            Phase::Waiting(waiting) => {
+                Self { bound: bound(&[&waiting.primary]), on_trial: Some(waiting.canary.clone()) }
+            }
+            Phase::Progressing(progress) => {
+                Self { bound: bound(&[&progress.primary]), on_trial: Some(progress.canary.clone()) }
+            }
+            // What is being promoted is promoted first, whatever is asked for meanwhile.
+            Phase::Promoting(promotion) => {
+                Self { bound: bound(&[&promotion.primary, &promotion.canary]), on_trial: None }
+            }
+        }
+    }
+}
+
+/// Returns the name of a revision's cluster.
+pub fn cluster_name(plan: &Plan, revision: &Revision) -> ClusterName {
+    ClusterName::new(format!("{}/{}/{revision}", plan.name().namespace, plan.target()))
+}

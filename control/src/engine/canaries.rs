@@ -1,0 +1,173 @@
+//! The managed canaries, and what is asked of all of them all the time: whose a cluster is, who is not at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wingbeat_api::desired_state::CanaryConfig;
+use wingbeat_core::id::{Arm, CanaryName, ClusterName};
+use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::model::Listener;
+
+use crate::engine::canary::Canary;
+use crate::engine::routes::Served;
+
+/// The canaries by name. What is derived from them is kept beside them, so that a report costs the same whether there
+/// are ten or ten thousand.
+#[derive(Debug, Default)]
+pub(super) struct Canaries {
+    canaries: BTreeMap<CanaryName, Canary>,
+    /// Whose each cluster is that filters count.
+    owners: BTreeMap<ClusterName, (CanaryName, Arm)>,
+    /// The clusters of each canary that is in there.
+    clusters: BTreeMap<CanaryName, [ClusterName; 2]>,
+    /// Those that time alone may take further, or that could not be stored.
+    busy: BTreeSet<CanaryName>,
+    judged: BTreeSet<CanaryName>,
+    /// Those with a question to somebody outside.
+    asking: BTreeSet<CanaryName>,
+    served: BTreeMap<CanaryName, Served>,
+}
+
+impl Canaries {
+    /// Returns all of them.
+    pub(super) const fn all(&self) -> &BTreeMap<CanaryName, Canary> {
+        &self.canaries
+    }
+
+    pub(super) fn get(&self, name: &CanaryName) -> Option<&Canary> {
+        self.canaries.get(name)
+    }
+
+    /// Returns a canary to be measured: its state and what is configured stay as they are.
+    pub(super) fn measure(&mut self, name: &CanaryName) -> Option<&mut Canary> {
+        self.canaries.get_mut(name)
+    }
+
+    /// Changes a canary's state.
+    pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
+        let Some(canary) = self.canaries.get_mut(name) else { return };
+        let (rev, counted) = (canary.state.rev, canary.is_counted());
+        change(canary);
+        // Where requests go changes with the rev, and only with it.
+        if (rev, counted) != (canary.state.rev, canary.is_counted()) {
+            self.served.entry(name.clone()).or_default().renew(canary);
+        }
+        self.index(name);
+    }
+
+    /// Manages a canary in another way from now on. Returns the fields that began to wait for the next rollout.
+    pub(super) fn configure(&mut self, name: &CanaryName, config: CanaryConfig) -> Vec<&'static str> {
+        let Some(canary) = self.canaries.get_mut(name) else { return Vec::new() };
+        let waiting = canary.rewrite(config);
+        self.served.entry(name.clone()).or_default().renew(canary);
+        self.index(name);
+        waiting
+    }
+
+    pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {
+        self.served.entry(name.clone()).or_default().renew(&canary);
+        self.canaries.insert(name.clone(), canary);
+        self.index(name);
+    }
+
+    pub(super) fn remove(&mut self, name: &CanaryName) -> Option<Canary> {
+        let removed = self.canaries.remove(name);
+        self.served.remove(name);
+        self.index(name);
+        removed
+    }
+
+    /// Notes whom the listeners are for until now: what these nodes counted of a rollout is still on its way.
+    pub(super) fn note_nodes(&mut self, listeners: &[Listener], now: Timestamp) {
+        for canary in self.canaries.values_mut().filter(|canary| canary.is_counted()) {
+            let own = &canary.config.service.listeners;
+            canary.former.note(listeners.iter().filter(|listener| own.contains(&listener.name)), now);
+        }
+    }
+
+    /// Returns what is served of each.
+    pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
+        self.served.values()
+    }
+
+    /// Returns the cluster that a canary's routes lead to and that there is none of, if one is missing.
+    pub(super) fn missing(&self, name: &CanaryName) -> Option<&ClusterName> {
+        self.served.get(name).and_then(Served::missing)
+    }
+
+    /// Returns whose a cluster is.
+    pub(super) fn owner(&self, cluster: &str) -> Option<&(CanaryName, Arm)> {
+        self.owners.get(cluster)
+    }
+
+    /// Returns those that are not at rest.
+    pub(super) const fn busy(&self) -> &BTreeSet<CanaryName> {
+        &self.busy
+    }
+
+    /// Returns those with an abort that is not stored.
+    pub(super) fn unstored(&self) -> impl Iterator<Item = &CanaryName> {
+        let is_unstored = |name: &&CanaryName| self.canaries.get(*name).is_some_and(|canary| canary.unstored);
+        self.busy.iter().filter(is_unstored)
+    }
+
+    /// Returns true while some rollout is on.
+    pub(super) fn is_judging(&self) -> bool {
+        !self.judged.is_empty()
+    }
+
+    /// Returns those in a rollout.
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
+        self.judged.iter().filter_map(|name| self.canaries.get_key_value(name))
+    }
+
+    /// Returns those with an open question.
+    pub(super) fn asking(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
+        self.asking.iter().filter_map(|name| self.canaries.get_key_value(name))
+    }
+
+    fn index(&mut self, name: &CanaryName) {
+        for cluster in self.clusters.remove(name).into_iter().flatten() {
+            self.owners.remove(&cluster);
+        }
+        let canary = self.canaries.get(name);
+        if let Some([primary, canary]) = canary.and_then(Canary::clusters) {
+            self.owners.insert(primary.clone(), (name.clone(), Arm::Primary));
+            self.owners.insert(canary.clone(), (name.clone(), Arm::Canary));
+            self.clusters.insert(name.clone(), [primary, canary]);
+        }
+        note(&mut self.busy, name, canary.is_some_and(|canary| !canary.is_at_rest()));
+        note(&mut self.judged, name, canary.is_some_and(Canary::is_judged));
+        note(&mut self.asking, name, canary.is_some_and(Canary::asks));
+    }
+}
+
+fn note(set: &mut BTreeSet<CanaryName>, name: &CanaryName, belongs: bool) {
+    if !belongs {
+        set.remove(name);
+    } else if !set.contains(name) {
+        set.insert(name.clone());
+    }
+}
+
+#[cfg(test)]
+impl Canaries {
+    /// Checks what is kept beside the canaries against the canaries.
+    pub(super) fn check(&self) {
+        let names = |holds: &dyn Fn(&Canary) -> bool| -> BTreeSet<CanaryName> {
+            self.canaries.iter().filter(|(_, canary)| holds(canary)).map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
+        assert_eq!(self.judged, names(&Canary::is_judged));
+        assert_eq!(self.asking, names(&Canary::asks));
+        let arms = self.canaries.iter().flat_map(|(name, canary)| {
+            Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))
+        });
+        assert!(self.served.keys().eq(self.canaries.keys()));
+        for (served, canary) in self.served.values().zip(self.canaries.values()) {
+            let mut anew = Served::default();
+            anew.renew(canary);
+            assert_eq!(*served, anew);
+        }
+        assert_eq!(self.owners, arms.collect::<BTreeMap<_, _>>());
+    }
+}
