@@ -1,7 +1,7 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► setup::DesiredState
+//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► desired_state::DesiredState
 //!                                       └ shape: which fields there are, with type, default and meaning
 //! ```
 //!

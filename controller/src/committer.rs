@@ -31,10 +31,10 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the thread. `take_events` must not block.
-    pub(crate) fn start(store: Box<dyn Store>, told: impl Fn(Outcome) + Send + 'static) -> std::io::Result<Self> {
+    pub(crate) fn start(store: Box<dyn Store>, confirm: impl Fn(Outcome) + Send + 'static) -> std::io::Result<Self> {
         let (queue, commits) = channel();
         let thread = std::thread::Builder::new().name("committer".to_owned());
-        let thread = thread.spawn(move || run(store, &commits, told))?;
+        let thread = thread.spawn(move || run(store, &commits, confirm))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -56,7 +56,7 @@ impl Drop for Committer {
     }
 }
 
-fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, told: impl Fn(Outcome)) {
+fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(Outcome)) {
     loop {
         let first = match commits.recv_timeout(TIDY_EVERY) {
             Ok(commit) => commit,
@@ -78,21 +78,21 @@ fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, told: impl Fn(Outc
             bytes = bytes.saturating_add(size(&commit));
             batch.push(commit);
         }
-        carry_out(store.as_mut(), batch, &told);
+        carry_out(store.as_mut(), batch, &confirm);
     }
 }
 
 /// Carries commits out, all at once; where that fails, one by one, since a small one may find room where all do not.
-fn carry_out(store: &mut dyn Store, mut batch: Vec<Commit>, told: &impl Fn(Outcome)) {
+fn carry_out(store: &mut dyn Store, mut batch: Vec<Commit>, confirm: &impl Fn(Outcome)) {
     if batch.len() > 1 {
         let writes: Vec<Write> = batch.iter_mut().flat_map(|commit| commit.writes.iter().cloned()).collect();
         if store.commit(&writes).is_ok() {
-            batch.into_iter().for_each(|commit| take_events((commit.id, Ok(()))));
+            batch.into_iter().for_each(|commit| confirm((commit.id, Ok(()))));
             return;
         }
     }
     for Commit { id, writes } in batch {
-        take_events((id, store.commit(&writes)));
+        confirm((id, store.commit(&writes)));
     }
 }
 
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn what_waits_together_is_stored_together_and_in_order() {
         let (mut memory, go, done, store) = slow();
-        let (told, outcomes) = channel();
-        let committer = Committer::start(Box::new(store), move |outcome| told.send(outcome).unwrap()).unwrap();
+        let (confirm, outcomes) = channel();
+        let committer = Committer::start(Box::new(store), move |outcome| confirm.send(outcome).unwrap()).unwrap();
         for commit in commits(10) {
             committer.put(commit);
         }
@@ -171,9 +171,9 @@ mod tests {
     fn a_batch_that_fails_is_carried_out_one_by_one() {
         let memory = Memory::default();
         memory.set_full(true);
-        let told = std::cell::RefCell::new(Vec::new());
-        carry_out(&mut memory.clone(), commits(3), &|(_, result): Outcome| told.borrow_mut().push(result.is_ok()));
-        assert_eq!(told.into_inner(), [false; 3], "each is answered");
+        let confirm = std::cell::RefCell::new(Vec::new());
+        carry_out(&mut memory.clone(), commits(3), &|(_, result): Outcome| confirm.borrow_mut().push(result.is_ok()));
+        assert_eq!(confirm.into_inner(), [false; 3], "each is answered");
     }
 
     #[test]

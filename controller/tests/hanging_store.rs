@@ -80,7 +80,7 @@ async fn shown(handle: &Handle, phase: &str, weight: f64) {
         board.canaries.values().next().is_some_and(|view| view.phase == phase && (view.weight - weight).abs() < 1e-9)
     });
     let seen = tokio::time::timeout(AT_MOST, is_there).await;
-    assert!(seen.is_ok(), "{phase} {weight} is not shown: {:?}", handle.board().canaries.values().next());
+    assert!(seen.is_ok(), "{phase} {weight} is not shown: {:?}", handle.status().canaries.values().next());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,11 +88,11 @@ async fn an_abort_goes_out_though_the_store_hangs_and_is_stored_once_it_does_not
     let (memory, gate) = (Memory::default(), Gate::default());
     let store = Hanging { memory: memory.clone(), gate: gate.clone() };
     let engine = Engine::open(&Entries::default(), [1; 32]).unwrap();
-    let setup = |revision: &str| documents(revision).desired_state(None);
-    let runtime = Runtime::start(engine, Box::new(store), desired_state("1"), Snapshots::default()).unwrap();
+    let wanted = |revision: &str| documents(revision).desired_state(None);
+    let runtime = Runtime::start(engine, Box::new(store), wanted("1"), Snapshots::default()).unwrap();
     let handle = runtime.handle().clone();
     shown(&handle, "Initialized", 0.0).await;
-    handle.configure(desired_state("2")).unwrap();
+    handle.configure(wanted("2")).unwrap();
     shown(&handle, "Progressing", 10.0).await;
 
     gate.set(true);
@@ -109,7 +109,7 @@ async fn an_abort_goes_out_though_the_store_hangs_and_is_stored_once_it_does_not
 
     gate.set(false);
     let paused = tokio::time::timeout(AT_MOST, pause).await.expect("it is answered").unwrap();
-    assert!(paused.is_err() || handle.board().canaries.values().all(|view| view.phase == "Failed"));
+    assert!(paused.is_err() || handle.status().canaries.values().all(|view| view.phase == "Failed"));
     drop(runtime);
     let stored = memory.clone().load().unwrap();
     let record = String::from_utf8(stored["canary/prod/backend"].clone()).unwrap();

@@ -14,7 +14,7 @@ use crate::engine::routes::Served;
 /// are ten or ten thousand.
 #[derive(Debug, Default)]
 pub(super) struct Canaries {
-    canaries: BTreeMap<CanaryName, Canary>,
+    by_name: BTreeMap<CanaryName, Canary>,
     /// Whose each cluster is that filters count.
     owners: BTreeMap<ClusterName, (CanaryName, Arm)>,
     /// The clusters of each canary that is in there.
@@ -30,21 +30,21 @@ pub(super) struct Canaries {
 impl Canaries {
     /// Returns all of them.
     pub(super) const fn all(&self) -> &BTreeMap<CanaryName, Canary> {
-        &self.canaries
+        &self.by_name
     }
 
     pub(super) fn get(&self, name: &CanaryName) -> Option<&Canary> {
-        self.canaries.get(name)
+        self.by_name.get(name)
     }
 
     /// Returns a canary to be measured: its state and what is configured stay as they are.
     pub(super) fn measure(&mut self, name: &CanaryName) -> Option<&mut Canary> {
-        self.canaries.get_mut(name)
+        self.by_name.get_mut(name)
     }
 
     /// Changes a canary's state.
     pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
-        let Some(canary) = self.canaries.get_mut(name) else { return };
+        let Some(canary) = self.by_name.get_mut(name) else { return };
         let (rev, counted) = (canary.state.rev, canary.is_counted());
         change(canary);
         // Where requests go changes with the rev, and only with it.
@@ -56,7 +56,7 @@ impl Canaries {
 
     /// Manages a canary in another way from now on. Returns the fields that began to wait for the next rollout.
     pub(super) fn configure(&mut self, name: &CanaryName, config: CanaryConfig) -> Vec<&'static str> {
-        let Some(canary) = self.canaries.get_mut(name) else { return Vec::new() };
+        let Some(canary) = self.by_name.get_mut(name) else { return Vec::new() };
         let waiting = canary.rewrite(config);
         self.served.entry(name.clone()).or_default().renew(canary);
         self.index(name);
@@ -65,12 +65,12 @@ impl Canaries {
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {
         self.served.entry(name.clone()).or_default().renew(&canary);
-        self.canaries.insert(name.clone(), canary);
+        self.by_name.insert(name.clone(), canary);
         self.index(name);
     }
 
     pub(super) fn remove(&mut self, name: &CanaryName) -> Option<Canary> {
-        let removed = self.canaries.remove(name);
+        let removed = self.by_name.remove(name);
         self.served.remove(name);
         self.index(name);
         removed
@@ -78,7 +78,7 @@ impl Canaries {
 
     /// Notes whom the listeners are for until now: what these nodes counted of a rollout is still on its way.
     pub(super) fn note_nodes(&mut self, listeners: &[Listener], now: Timestamp) {
-        for canary in self.canaries.values_mut().filter(|canary| canary.is_counted()) {
+        for canary in self.by_name.values_mut().filter(|canary| canary.is_counted()) {
             let own = &canary.config.service.listeners;
             canary.former.note(listeners.iter().filter(|listener| own.contains(&listener.name)), now);
         }
@@ -106,7 +106,7 @@ impl Canaries {
 
     /// Returns those with an abort that is not stored.
     pub(super) fn unstored(&self) -> impl Iterator<Item = &CanaryName> {
-        let is_unstored = |name: &&CanaryName| self.canaries.get(*name).is_some_and(|canary| canary.unstored);
+        let is_unstored = |name: &&CanaryName| self.by_name.get(*name).is_some_and(|canary| canary.unstored);
         self.busy.iter().filter(is_unstored)
     }
 
@@ -117,19 +117,19 @@ impl Canaries {
 
     /// Returns those in a rollout.
     pub(super) fn judged(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
-        self.judged.iter().filter_map(|name| self.canaries.get_key_value(name))
+        self.judged.iter().filter_map(|name| self.by_name.get_key_value(name))
     }
 
     /// Returns those with an open question.
     pub(super) fn asking(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
-        self.asking.iter().filter_map(|name| self.canaries.get_key_value(name))
+        self.asking.iter().filter_map(|name| self.by_name.get_key_value(name))
     }
 
     fn index(&mut self, name: &CanaryName) {
         for cluster in self.clusters.remove(name).into_iter().flatten() {
             self.owners.remove(&cluster);
         }
-        let canary = self.canaries.get(name);
+        let canary = self.by_name.get(name);
         if let Some([primary, canary]) = canary.and_then(Canary::clusters) {
             self.owners.insert(primary.clone(), (name.clone(), Arm::Primary));
             self.owners.insert(canary.clone(), (name.clone(), Arm::Canary));
@@ -154,16 +154,16 @@ impl Canaries {
     /// Checks what is kept beside the canaries against the canaries.
     pub(super) fn check(&self) {
         let names = |holds: &dyn Fn(&Canary) -> bool| -> BTreeSet<CanaryName> {
-            self.canaries.iter().filter(|(_, canary)| holds(canary)).map(|(name, _)| name.clone()).collect()
+            self.by_name.iter().filter(|(_, canary)| holds(canary)).map(|(name, _)| name.clone()).collect()
         };
         assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
         assert_eq!(self.judged, names(&Canary::is_judged));
         assert_eq!(self.asking, names(&Canary::asks));
-        let arms = self.canaries.iter().flat_map(|(name, canary)| {
+        let arms = self.by_name.iter().flat_map(|(name, canary)| {
             Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))
         });
-        assert!(self.served.keys().eq(self.canaries.keys()));
-        for (served, canary) in self.served.values().zip(self.canaries.values()) {
+        assert!(self.served.keys().eq(self.by_name.keys()));
+        for (served, canary) in self.served.values().zip(self.by_name.values()) {
             let mut anew = Served::default();
             anew.renew(canary);
             assert_eq!(*served, anew);

@@ -299,5 +299,5 @@ pub(super) enum LimitFrom {
     /// What must be detected at least.
     MustDetect,
     /// What a canary may fail without any primary.
-    MostBearable,
+    MaxErrorRate,
 }
