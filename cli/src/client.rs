@@ -1,7 +1,6 @@
 //! `get`, `describe`, `watch`, `events`, `status` and the commands: what a person asks of a running server.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
@@ -9,68 +8,26 @@ use wingbeat_api::RefusedFileView;
 use wingbeat_control::view::EventView;
 use wingbeat_controller::verb::Verb;
 
-use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print};
 
 pub(crate) use proxies::{ProxiesArgs, proxies};
 pub(crate) use status::{StatusArgs, status};
 
 use api::{Client, Refused, lenient};
+use args::POLL_INTERVAL;
+pub(crate) use args::{Name, ServerArgs};
 use follow::Outage;
 use shown::{description, known, summary};
 
 mod api;
+mod args;
 mod follow;
 mod proxies;
 mod shown;
 mod status;
 
-/// How often it is looked for changes.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
-
 /// A canary is printed anew when one of these fields is another one.
 const CHANGES: [&str; 7] = ["phase", "weight", "iterations", "rev", "failed_checks", "paused", "conditions"];
-
-/// Where the server is.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ServerArgs {
-    /// Address of the server's HTTP API
-    #[arg(long, env = "WINGBEAT_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    server: String,
-    /// Token for commands, where the server has one
-    #[arg(long, env = "WINGBEAT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: Option<String>,
-    /// A server that does not answer within this time is given up; 0: never
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
-    request_timeout: Duration,
-}
-
-/// A canary by name.
-#[derive(Debug, Clone)]
-pub(crate) struct Name {
-    namespace: String,
-    name: String,
-}
-
-impl Name {
-    /// Returns true if these are its parts.
-    pub(crate) fn is(&self, namespace: &str, name: &str) -> bool {
-        self.namespace == namespace && self.name == name
-    }
-}
-
-impl std::str::FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-            }
-            Some(_) | None => Err(format!("{text:?} is not of the form NAMESPACE/NAME, for example prod/backend")),
-        }
-    }
-}
 
 /// Which canaries, and how they are shown.
 #[derive(Debug, Args)]

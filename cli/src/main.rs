@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn commands_in_pages_are_right() {
         let mut found = 0;
-        for page in ["README.md", "docs/tutorial.md", "docs/operating.md"] {
+        for page in ["README.md", "docs/documents.md", "docs/tutorial.md", "docs/operating.md"] {
             let text = std::fs::read_to_string(format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
             let blocks = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("console\n"));
             for line in blocks.flat_map(str::lines) {

@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_api::desired_state::{DesiredState, InUse, MetricProvider};
+use wingbeat_api::files::Part;
 use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
 use wingbeat_core::rollout::{Alert, Answer, Event, QuestionSubject, Severity, Ticket, question};
-use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::client_event::ClientEvent;
 use wingbeat_xds_server::lineage::{Adoption, Lineage};
 use wingbeat_xds_server::model::Model;
@@ -24,19 +25,20 @@ use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Evidence};
 use crate::engine::clients::Clients;
 use crate::engine::commit::Commits;
+use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, OLD_LEDGER_KEY, WINDOWS_KEY, lineage, read_ledger};
 use crate::engine::event_journal::EventJournal;
 use crate::engine::fleet::Fleet;
-use crate::engine::intake::read_ledger;
 use crate::engine::persisted::{PersistedCanary, away_key, evidence_key, read, read_or_leave_aside};
 use crate::engine::policy::Policies;
 use crate::engine::recording::RecordingBuffer;
 use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
+use crate::engine::timeouts::NODE_TIMEOUT;
 use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
 use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
 use crate::store::{Entries, Store};
-use crate::view::ServerStatus;
+use crate::view::{EventView, ServerStatus};
 
 mod adoption;
 mod apply;
@@ -45,49 +47,35 @@ mod canaries;
 mod canary;
 mod clients;
 mod commit;
+mod entries;
 mod event_journal;
 mod fleet;
 mod intake;
 mod limits;
+mod pending;
 mod persisted;
 mod policy;
 mod recording;
+mod reporter;
 mod reporters;
 mod routes;
 pub(crate) mod simulation;
 mod status;
 mod texts;
 mod tick;
+mod timeouts;
 mod unconfigured;
 
-pub use commit::{CommandTicket, Commanded, Commit, CommitId};
+pub use commit::{Commanded, Commit};
 pub use event_journal::MAX_EVENTS;
 pub use fleet::MAX_IDLE_REPORT_INTERVAL;
+pub use pending::{CommandTicket, CommitId};
 pub use persisted::OpenError;
-pub use reporters::Reporter;
+pub use reporter::Reporter;
 pub use status::rfc3339;
 
-/// A node that said nothing for so long carries no traffic that counts.
-const NODE_TIMEOUT: Span = Span::from_secs(5);
-
-/// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in
-/// each second. When none has for so long, nothing is known any more.
-const REPORTS_LOST_AFTER: Span = Span::from_secs(10);
-
-/// What is held of a worker is stored under this and its key.
-const LEDGER_PREFIX: &str = "ledger/";
-/// Where versions before the third stored the whole ledger. Nothing can be made of it: it knew no rollouts.
-const OLD_LEDGER_KEY: &str = "ledger";
 /// Characters of an event's text; the rest is cut off.
 const MAX_EVENT_LEN: usize = 4_096;
-/// The windows of the judge that are open.
-const WINDOWS_KEY: &str = "windows";
-/// The epochs of which the ledger does not hold everything.
-const BASELINES_KEY: &str = "baselines";
-/// When the last checkpoint was written.
-const CLOCK_KEY: &str = "clock";
-/// What workers reported at once, and waits for their next regular reports.
-const HELD_KEY: &str = "held";
 
 /// The engine.
 pub struct Engine {
@@ -188,7 +176,7 @@ impl Engine {
                 unconfigured.insert(name, Unconfigured { record, evidence, unstored: false, away_since });
             }
         }
-        let (lineage, unstored_lineage) = adoption::lineage(entries, &random)?;
+        let (lineage, unstored_lineage) = lineage(entries, &random)?;
         let windows = read_or_leave_aside::<Vec<(CanaryName, Batch)>>(entries, WINDOWS_KEY)?.unwrap_or_default();
         let held = read_or_leave_aside::<Vec<WrittenHeld>>(entries, HELD_KEY)?.unwrap_or_default();
         let windows = Windows::restore(windows, held);
@@ -357,15 +345,18 @@ impl Engine {
 
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
-        let unadopted = adoption::unadopted(&self.canaries);
+        let unadopted = self.canaries.unadopted();
         Model { unadopted, ..routes::model(&self.desired, self.canaries.served()) }
     }
 
     /// Returns true if what is to be served may have changed since it was asked last.
     pub fn take_routes_changed(&mut self) -> bool {
-        // Aborts that are served now can be stored.
-        self.due.extend(self.canaries.unstored().cloned());
-        std::mem::take(&mut self.routes_changed)
+        let changed = std::mem::take(&mut self.routes_changed);
+        if changed {
+            // Aborts that are served now can be stored.
+            self.due.extend(self.canaries.unstored().cloned());
+        }
+        changed
     }
 
     /// Returns what is shown.
@@ -387,6 +378,27 @@ impl Engine {
             reports: self.reports,
             foreign_reports: self.foreign,
         }
+    }
+
+    /// Returns the events that earlier processes stored, oldest first, and forgets them.
+    pub fn restored(&mut self) -> Vec<EventView> {
+        self.event_journal.restored()
+    }
+
+    /// Stores events; those that cannot be stored now are stored later, the latest of them.
+    pub fn append(&mut self, events: &[EventView], now: Timestamp) {
+        self.event_journal.append(events, &mut self.commits, now);
+    }
+
+    /// Returns the texts that were in force when the state was stored, file by file, and forgets them. Nothing if none was
+    /// ever stored: what served then is known to nobody.
+    pub fn texts(&mut self) -> Option<BTreeMap<String, Vec<Part>>> {
+        self.texts.restored()
+    }
+
+    /// Stores the texts that are in force; what cannot be stored now is stored later.
+    pub fn store_texts(&mut self, now: Timestamp) {
+        self.texts.store(&mut self.commits, now);
     }
 
     /// Returns what is to be stored, in this order, and forgets it. What came of it is told by [`Engine::committed`] and

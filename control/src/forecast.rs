@@ -7,20 +7,22 @@
 //! Nothing is computed from formulas: traffic is drawn from fixed seeds, and what came of the rollouts is counted. So the
 //! same question has the same answer on every machine. How many rollouts there are depends on how long they take.
 
+use assumptions::{looks_at_errors, looks_at_latency};
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use serde::Serialize;
 use traffic::{Answers, Bins};
-use wingbeat_api::desired_state::{CanaryConfig, MetricProvider};
-use wingbeat_core::analysis::signal::{Signal, SignalMode};
-use wingbeat_core::analysis::threshold::Metric;
+use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::Share;
 use wingbeat_core::time::Span;
 
 use crate::engine::simulation::{RolloutScenario, SimulatedEnd, SimulatedRollout};
 
+mod assumptions;
 mod notes;
 pub(crate) mod traffic;
+
+pub use assumptions::ForecastAssumptions;
 
 /// A rollout that takes longer is not followed to its end.
 const MAX_DURATION: Span = Span::from_secs(24 * 3_600);
@@ -38,17 +40,6 @@ const ERRORS: [f64; 4] = [2.0, 3.0, 5.0, 10.0];
 const LATENCIES: [f64; 3] = [1.2, 1.5, 2.0];
 /// Pods of an arm; what more of them would show is the same.
 const MAX_PODS: usize = 20;
-
-/// What is assumed of the traffic.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ForecastAssumptions {
-    /// Requests a second at the host; of an A/B test, those that match.
-    pub rps: f64,
-    /// The share of the primary's requests that fail.
-    pub error_rate: f64,
-    /// How long the primary takes: median and 99 % quantile in milliseconds. Without it, no latency is judged.
-    pub latency_ms: Option<(f64, f64)>,
-}
 
 /// What a rollout will be like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -235,28 +226,6 @@ fn unseen(scenario: &Scenario) -> ForecastDetection {
         missed: None,
         rollouts: 0,
     }
-}
-
-/// Returns true if anything can roll back for errors.
-fn looks_at_errors(config: &CanaryConfig) -> bool {
-    looks(config, &[Signal::Errors, Signal::Guard, Signal::ErrorLimit], Metric::SuccessRate)
-}
-
-/// Returns true if anything can roll back for latency.
-fn looks_at_latency(config: &CanaryConfig) -> bool {
-    looks(config, &[Signal::Latency, Signal::LatencyLimit], Metric::Duration)
-}
-
-fn looks(config: &CanaryConfig, signals: &[Signal], metric: Metric) -> bool {
-    if config.plan.skips_analysis() {
-        return false;
-    }
-    let shares = config.judge.shares();
-    let checked = config.metric_providers.iter().any(|measure| match measure {
-        MetricProvider::Filters(check) => check.metric == metric && check.mode == SignalMode::Judge,
-        MetricProvider::Prometheus(_) => false,
-    });
-    checked || signals.iter().any(|signal| shares.of(*signal).is_some())
 }
 
 /// Runs rollouts of a world, on all cores. The results are in order of the seeds.

@@ -72,6 +72,12 @@ impl Immediate {
         this
     }
 
+    /// Has commits carried in another way from now on.
+    #[cfg(test)]
+    pub(crate) fn carry_by(&mut self, carrier: Box<dyn Carrier>) {
+        self.carrier = carrier;
+    }
+
     /// Stores what is to be stored. Returns true if anything became known of it.
     pub fn settle(&mut self, now: Timestamp) -> bool {
         let mut any = false;

@@ -308,11 +308,11 @@ impl Counts {
         if self.sized > success || self.empty > self.sized {
             return Err(InvalidCounts::Sizes { sized: self.sized, empty: self.empty, success });
         }
-        if self.cohorts.contradict(self) {
+        if self.cohorts.contradict(self.errors(), self.overdue, self.started) {
             let Cohorts { finished, errors, overdue, .. } = self.cohorts;
             return Err(InvalidCounts::Cohorts { finished, errors, overdue });
         }
-        if self.groups.contradict(self) {
+        if self.groups.contradict(self.judged(), self.errors()) {
             return Err(InvalidCounts::Groups);
         }
         let latencies = self.latency.count();

@@ -14,12 +14,15 @@ use crate::cohorts::{CohortOutcome, OpenCohorts};
 use crate::counters::{CounterKey, Counters, FinishedRequest};
 use crate::host::{Host, text};
 use crate::worker::attributes::{AttributeSet, Timing};
-use crate::worker::attribution::{Attribution, CountedCluster, PendingAttribution};
+use crate::worker::attribution::{Attribution, CountedCluster, PendingAttribution, is_live, virtual_host};
 use crate::worker::in_flight::{Backlog, InFlight, RequestClass, Tracking, Upload};
 
+mod attribute;
 mod attributes;
 mod attribution;
 mod in_flight;
+mod inspect;
+mod read;
 
 /// How often a worker asks for policy when it has nothing to say. Jitter keeps workers apart.
 const IDLE_TICK_MS: u64 = 1_000;
@@ -363,20 +366,10 @@ impl Worker {
     }
 }
 
-/// Returns true if requests of this place are of a rollout that is counted.
-fn is_live(clusters: &BTreeMap<String, CountedCluster>, place: &CounterKey) -> bool {
-    clusters.get(&place.cluster).is_some_and(|counted| counted.policy.epoch == place.epoch)
-}
-
 /// Returns the time from one tick to the next of a worker that is granted this tick, in milliseconds.
 pub const fn period_ms(tick_ms: u64, worker: u64) -> u64 {
     let part = worker % (JITTER_PARTS / 8);
     tick_ms.saturating_add(tick_ms.saturating_mul(part) / JITTER_PARTS)
-}
-
-/// Returns the name of the virtual host that the request called.
-fn virtual_host(host: &dyn Host) -> Option<String> {
-    text(host, "xds\0virtual_host_name")
 }
 
 #[cfg(test)]

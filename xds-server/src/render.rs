@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use envoy_types::pb::google::protobuf::Duration;
-use wingbeat_core::time::Span;
-
 use crate::kind::Kind;
 use crate::model::{Cluster, FILTER, Listener, Model, VirtualHost};
 use crate::resource::{Part, Resource};
@@ -19,6 +16,7 @@ pub(crate) use route::routes;
 mod access_log;
 mod cluster;
 mod cors;
+mod duration;
 mod extension;
 mod http;
 mod listener;
@@ -155,11 +153,6 @@ impl<P: ?Sized, R> RenderCache<P, R> {
 
 fn address<P: ?Sized>(part: &Arc<P>) -> usize {
     Arc::as_ptr(part).cast::<()>().addr()
-}
-
-fn duration(span: Span) -> Duration {
-    let (secs, nanos) = (span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000);
-    Duration { seconds: i64::try_from(secs).unwrap_or(i64::MAX), nanos: i32::try_from(nanos).unwrap_or_default() }
 }
 
 #[cfg(test)]

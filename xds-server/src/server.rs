@@ -18,19 +18,22 @@ use wingbeat_core::foreign::ForeignText;
 use wingbeat_proto::v1::report_service_server::{ReportService, ReportServiceServer};
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 
-use crate::client_event::{ClientEvent, ClientEventKind};
 use crate::publisher::Publisher;
 use crate::report_refusal::ReportRefusal;
+use crate::server::gate::{Gate, peer_of};
 
 pub use access::{Access, AnonymousReports, Cause, MAX_NODE_ID, RefusalLog, equal_in_constant_time};
 pub use connections::{Busy, Connection, Connections, Limits, OnMismatch, Remote, Wire};
 pub use identity::{Certificate, NodeList, Peer, WrongLine};
+pub use intake::Intake;
 pub use shares::{Share, Shares};
 
 mod access;
 mod budget;
 mod connections;
+mod gate;
 mod identity;
+mod intake;
 mod service_names;
 mod services;
 mod shares;
@@ -39,10 +42,6 @@ mod wire;
 
 /// Bytes of a report. A larger one is refused.
 const MAX_REPORT: usize = 256 * 1024;
-/// Bytes of a request of xDS. A stream ends with a larger one. It says most where a client of delta comes back: it asks
-/// for the endpoints of all clusters, and says which version of each it holds. Of 40,000 with names of 60 bytes, these
-/// are 6.4 MB; Envoy's node message is 61 KB.
-const MAX_REQUEST: usize = 8 * 1024 * 1024;
 /// Bytes of a request's headers. Ours have a few hundred.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// Streams and calls at a time on one connection.
@@ -60,22 +59,6 @@ const MAX_REASON_LEN: usize = 1_024;
 /// A connection is probed so often, and given up after so long without an answer: gRPC's usual time. Less would cut off
 /// healthy Envoys when thousands of them come at once and this machine is what is slow.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
-
-/// Takes what proxies have to say.
-pub trait Intake: Send + Sync + 'static {
-    /// Takes one report. Its sender may speak for the node. The error says why it was not taken; then nothing of it counts.
-    fn report(
-        &self,
-        peer: Peer,
-        request: ReportRequest,
-    ) -> impl Future<Output = Result<ReportResponse, ReportRefusal>> + Send;
-
-    /// Takes news of a client. Must not block.
-    fn news(&self, news: ClientEvent);
-
-    /// Notes that somebody was refused. Must not block.
-    fn refused(&self, _cause: Cause) {}
-}
 
 /// How connections are secured. All in PEM.
 #[derive(Clone)]
@@ -189,46 +172,6 @@ async fn identify(mut request: HttpRequest, next: Next) -> axum::response::Respo
             frame
         }))
     })
-}
-
-/// What stands between peers and the intake.
-struct Gate<I> {
-    intake: Arc<I>,
-    access: Arc<Access>,
-    log: RefusalLog,
-}
-
-impl<I> Clone for Gate<I> {
-    fn clone(&self) -> Self {
-        Self { intake: self.intake.clone(), access: self.access.clone(), log: self.log.clone() }
-    }
-}
-
-impl<I: Intake> Gate<I> {
-    /// Counts a refusal and logs it, if it is time to. Returns what the peer is told.
-    fn refuse(&self, peer: &Peer, (cause, status): (Cause, Status)) -> Status {
-        self.intake.refused(cause);
-        self.log.note(cause, peer, status.message());
-        status
-    }
-
-    /// Returns what counts those that speak something else than the port, and tells of them when they are logged.
-    fn on_mismatch(&self) -> OnMismatch {
-        let gate = self.clone();
-        OnMismatch::new(move |address, mend| {
-            let peer = Peer::Uncertified(address.to_canonical());
-            gate.intake.refused(Cause::Tls);
-            if gate.log.note(Cause::Tls, &peer, mend).is_some() {
-                let what = ClientEventKind::Mismatched(mend.to_owned());
-                gate.intake.news(ClientEvent { node: peer.to_string(), stream: 0, what });
-            }
-        })
-    }
-}
-
-/// Returns who sent a request.
-fn peer_of(extensions: &http::Extensions) -> Result<Peer, Status> {
-    extensions.get::<Peer>().cloned().ok_or_else(|| Status::internal("nothing is known of the connection"))
 }
 
 struct Reports<I> {

@@ -63,8 +63,9 @@ fn shown(module: &Module) -> String {
 fn graph(files: &[(Module, syn::File)]) -> Graph {
     let modules: BTreeSet<&Module> = files.iter().map(|(module, _)| module).collect();
     let named = |(module, file): &(Module, syn::File)| {
-        let mut names = Names { module, paths: BTreeSet::new() };
+        let mut names = Names::of(module, &modules);
         names.visit_file(file);
+        names.note_handed_on();
         let needed = names.paths.into_iter().filter_map(|path| {
             let longest = (0..=path.len()).rev().map(|length| path.iter().take(length).cloned().collect::<Module>());
             longest.into_iter().find(|prefix| modules.contains(prefix))
@@ -77,16 +78,38 @@ fn graph(files: &[(Module, syn::File)]) -> Graph {
 /// The paths that a file names within its crate, from the crate's root.
 struct Names<'a> {
     module: &'a Module,
+    modules: &'a BTreeSet<&'a Module>,
     paths: BTreeSet<Module>,
+    /// What is handed on under a name: needed only if the file uses the name itself.
+    handed_on: Vec<(String, Vec<String>)>,
+    /// The words that paths of the file begin with.
+    words: BTreeSet<String>,
 }
 
-impl Names<'_> {
+impl<'a> Names<'a> {
+    fn of(module: &'a Module, modules: &'a BTreeSet<&'a Module>) -> Self {
+        Self { module, modules, paths: BTreeSet::new(), handed_on: Vec::new(), words: BTreeSet::new() }
+    }
+
+    /// Notes what is handed on and used, too.
+    fn note_handed_on(&mut self) {
+        for (name, path) in std::mem::take(&mut self.handed_on) {
+            if self.words.contains(&name) {
+                self.note(&path);
+            }
+        }
+    }
+
     /// Notes a path, if it is one within the crate.
     fn note(&mut self, path: &[String]) {
         let (mut from, mut rest) = match path.split_first() {
             Some((first, rest)) if first == "crate" => (Module::new(), rest),
             Some((first, rest)) if first == "self" => (self.module.clone(), rest),
             Some((first, _)) if first == "super" => (self.module.clone(), path),
+            // A module below this one may be named without a word before it.
+            Some((first, _)) if self.modules.contains(&[&self.module[..], std::slice::from_ref(first)].concat()) => {
+                (self.module.clone(), path)
+            }
             Some(_) | None => return,
         };
         while let Some((_, others)) = rest.split_first().filter(|(first, _)| *first == "super") {
@@ -96,16 +119,20 @@ impl Names<'_> {
         from.extend(rest.iter().cloned());
         self.paths.insert(from);
     }
+}
 
-    fn tree(&mut self, before: &[String], tree: &syn::UseTree) {
-        let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
-        match tree {
-            syn::UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
-            syn::UseTree::Name(name) => self.note(&with(&name.ident)),
-            syn::UseTree::Rename(rename) => self.note(&with(&rename.ident)),
-            syn::UseTree::Glob(_) => self.note(before),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(before, item)),
+/// Returns what a declaration names, each path with the name that it has in the file.
+fn leaves(before: &[String], tree: &syn::UseTree) -> Vec<(String, Vec<String>)> {
+    let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
+    match tree {
+        syn::UseTree::Path(path) => leaves(&with(&path.ident), &path.tree),
+        syn::UseTree::Name(name) if name.ident == "self" => {
+            vec![(before.last().cloned().unwrap_or_default(), before.to_vec())]
         }
+        syn::UseTree::Name(name) => vec![(name.ident.to_string(), with(&name.ident))],
+        syn::UseTree::Rename(rename) => vec![(rename.rename.to_string(), with(&rename.ident))],
+        syn::UseTree::Glob(_) => vec![("*".to_owned(), before.to_vec())],
+        syn::UseTree::Group(group) => group.items.iter().flat_map(|item| leaves(before, item)).collect(),
     }
 }
 
@@ -117,8 +144,13 @@ fn is_of_tests(attributes: &[syn::Attribute]) -> bool {
 
 impl<'ast> Visit<'ast> for Names<'_> {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        if !is_of_tests(&item.attrs) {
-            self.tree(&[], &item.tree);
+        if is_of_tests(&item.attrs) {
+            return;
+        }
+        let leaves = leaves(&[], &item.tree);
+        match item.vis {
+            syn::Visibility::Inherited => leaves.iter().for_each(|(_, path)| self.note(path)),
+            syn::Visibility::Public(_) | syn::Visibility::Restricted(_) => self.handed_on.extend(leaves),
         }
     }
 
@@ -139,6 +171,7 @@ impl<'ast> Visit<'ast> for Names<'_> {
         if segments.len() > 1 {
             self.note(&segments);
         }
+        self.words.extend(segments.into_iter().next());
         visit::visit_path(self, path);
     }
 
@@ -195,8 +228,17 @@ mod tests {
             ("x/src/c.rs", "use super::a::{self, A as Other};"),
         ];
         assert_eq!(circles_of(&through_a_third), [set(&["a", "b", "c"])]);
-        let with_its_child = [("x/src/a.rs", "mod b; use self::b::B;"), ("x/src/a/b.rs", "impl super::A {}")];
-        assert_eq!(circles_of(&with_its_child), [set(&["a", "a/b"])]);
+        for named in ["use self::b::B;", "use b::B;", "fn f() { b::g() }"] {
+            let with_its_child = [("x/src/a.rs", named), ("x/src/a/b.rs", "impl super::A {}")];
+            assert_eq!(circles_of(&with_its_child), [set(&["a", "a/b"])], "{named}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_handed_on_is_not_needed() {
+        let child = ("x/src/a/b.rs", "impl super::A {}");
+        assert!(circles_of(&[("x/src/a.rs", "pub use b::B;"), child]).is_empty());
+        assert_eq!(circles_of(&[("x/src/a.rs", "pub use b::B; fn f() -> B { todo!() }"), child]).len(), 1);
     }
 
     #[test]

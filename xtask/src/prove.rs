@@ -7,7 +7,7 @@ use bench::Bench;
 use scene::Scene;
 use suite::Suite;
 
-use crate::run::{cargo, say, succeed};
+use crate::run::{cargo, succeed};
 use crate::simulate;
 
 mod bench;
@@ -19,6 +19,7 @@ mod review;
 mod scene;
 mod start;
 mod suite;
+mod told;
 
 /// Tables of simulations.
 const TABLES: [&str; 8] = [
@@ -115,11 +116,4 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
         bail!("FAIL: {}", failed.join(", "));
     }
     Ok(())
-}
-
-/// Prints what came of a proof.
-fn told(name: &str, command: &str, figures: &str, bounds: &str, holds: bool) -> anyhow::Result<bool> {
-    let word = if holds { "PASS" } else { "FAIL" };
-    say(&format!("{name} | {command} | {figures} | {bounds} | {word}"))?;
-    Ok(holds)
 }

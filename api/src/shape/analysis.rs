@@ -5,7 +5,7 @@ use super::judge::JUDGE;
 use super::service::HTTP_MATCH;
 
 /// More would be a loop.
-pub(crate) const MOST_HOOK_RETRIES: i64 = 1_000;
+pub(crate) const MAX_HOOK_RETRIES: i64 = 1_000;
 /// What is said of `disableTLS`.
 pub(crate) const HOOK_TLS: &str =
     "is not carried out: certificates are always checked; use http or a trusted certificate";
@@ -212,7 +212,7 @@ pub(crate) static WEBHOOK: Object = Object::of("Webhook", &[
         .example("30s"),
     Field::new(
         "retries",
-        Kind::Whole { low: 0, high: MOST_HOOK_RETRIES },
+        Kind::Whole { low: 0, high: MAX_HOOK_RETRIES },
         "Further attempts after a failed connection, 429 or most of 5xx.",
     )
     .default("0")

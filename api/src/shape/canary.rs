@@ -5,7 +5,7 @@ use super::field::{Field, Kind, Object, Text};
 use super::service::SERVICE;
 
 /// Longer than anybody waits for a revision, a year of seconds.
-pub(crate) const MOST_SECONDS: i64 = 31_536_000;
+pub(crate) const MAX_SECONDS: i64 = 31_536_000;
 /// What Flagger's CRD takes, beside `envoy`, which is ours.
 pub(crate) const PROVIDERS_OF_FLAGGER: [&str; 19] = [
     "apisix",
@@ -56,7 +56,7 @@ pub(crate) static CANARY: Object = Object::of(
             .example("http://127.0.0.1:9090"),
         Field::new(
             "progressDeadlineSeconds",
-            Kind::Whole { low: 1, high: MOST_SECONDS },
+            Kind::Whole { low: 1, high: MAX_SECONDS },
             "Seconds that a rollout waits for its revision to become ready before it fails.",
         )
         .default("600"),

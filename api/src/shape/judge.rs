@@ -3,7 +3,7 @@
 use super::field::{Bounds, Field, Kind, Object, Text};
 
 /// A step that needs more requests than this would never end.
-pub(crate) const MOST_REQUESTS: i64 = 1_000_000_000;
+pub(crate) const MAX_REQUESTS: i64 = 1_000_000_000;
 
 const QUANTILE: Kind = Kind::Number(Bounds::Between(0.0, 1.0));
 const FACTOR: Kind = Kind::Number(Bounds::Above(1.0));
@@ -43,7 +43,7 @@ pub(crate) static JUDGE: Object = Object::of("Judge", &[
     ),
     Field::new(
         "minRequests",
-        Kind::Whole { low: 0, high: MOST_REQUESTS },
+        Kind::Whole { low: 0, high: MAX_REQUESTS },
         "Requests of the canary that each step needs, whatever else is known.",
     )
     .default("20"),

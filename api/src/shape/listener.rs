@@ -3,7 +3,7 @@
 use super::field::{Field, Kind, Object, Text};
 
 /// More proxies in front of each other are a slip.
-pub(crate) const MOST_HOPS: i64 = 100;
+pub(crate) const MAX_HOPS: i64 = 100;
 
 const IP_ADDRESS: Kind = Kind::Text(Text::Form("IP address"));
 const FILE: Kind = Kind::Text(Text::Form("absolute path"));
@@ -33,7 +33,7 @@ pub(crate) static LISTENER: Object = Object::of(
         .default("true"),
         Field::new(
             "xffNumTrustedHops",
-            Kind::Whole { low: 0, high: MOST_HOPS },
+            Kind::Whole { low: 0, high: MAX_HOPS },
             "How many proxies in front of this one write `x-forwarded-for` and are trusted.",
         )
         .default("0")

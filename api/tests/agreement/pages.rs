@@ -23,7 +23,7 @@ fn documents_that_people_copy_are_right_by_decoder_and_schema() {
     let root = format!("{}/..", env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
     let examples = ["backend", "gated", "insiders"].map(|name| read(&format!("deploy/examples/{name}.yaml")));
-    let pages = ["README.md", "docs/tutorial.md", "docs/operating.md"].map(read);
+    let pages = ["README.md", "docs/tutorial.md", "docs/operating.md", "docs/documents.md"].map(read);
     let texts = examples.iter().map(String::as_str).chain(pages.iter().flat_map(|page| blocks(page)));
     let validator = jsonschema::validator_for(&wingbeat_api::shape::bundle()).unwrap();
     let mut count = 0;

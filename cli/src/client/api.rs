@@ -10,7 +10,7 @@ use serde_json::Value;
 use wingbeat_controller::http::{CommandBody, ErrorBody};
 use wingbeat_controller::verb::Verb;
 
-use super::{Name, ServerArgs};
+use super::args::{Name, ServerArgs};
 
 /// A server that cannot be connected to within this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

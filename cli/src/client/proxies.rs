@@ -2,8 +2,8 @@
 
 use wingbeat_control::view::ProxyView;
 
-use super::ServerArgs;
 use super::api::{Client, lenient};
+use super::args::ServerArgs;
 use crate::output::{Format, Outcome, complain, emit, print, table};
 
 /// How proxies are shown.

@@ -6,8 +6,8 @@ use serde_json::Value;
 use wingbeat_control::view::CanaryView;
 
 use super::api::{Client, lenient};
+use super::args::{Name, POLL_INTERVAL, ServerArgs};
 use super::follow::Outage;
-use super::{Name, POLL_INTERVAL, ServerArgs};
 use crate::demo::duration;
 use crate::output::{Format, Outcome, complain, emit, print_line};
 

@@ -4,29 +4,12 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Event, Phase, Severity, State};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::client_event::{ClientEvent, ClientEventKind};
-use wingbeat_xds_server::lineage::{Adoption, Lineage, Unadopted, Unmarked};
-use wingbeat_xds_server::version::Version;
+use wingbeat_xds_server::lineage::{Adoption, Lineage};
 
-use crate::engine::canaries::Canaries;
 use crate::engine::canary::Canary;
 use crate::engine::commit::Purpose;
-use crate::engine::persisted::{OpenError, encode, entry, read};
+use crate::engine::persisted::entry;
 use crate::engine::{Engine, status};
-use crate::store::{Entries, Write};
-
-/// Where the state's lineage is stored.
-const LINEAGE_KEY: &str = "lineage";
-
-/// Returns the lineage of a stored state, and what is to be stored of it: one that has none gets one, and what it served
-/// until now counts as its own.
-pub(super) fn lineage(entries: &Entries, random: &[u8; 32]) -> Result<(Lineage, Option<Write>), OpenError> {
-    if let Some(lineage) = read::<Lineage>(entries, LINEAGE_KEY)? {
-        return Ok((lineage, None));
-    }
-    let unmarked = if entries.is_empty() { Unmarked::Foreign } else { Unmarked::Own };
-    let lineage = Lineage { id: Version::of([LINEAGE_KEY.as_bytes(), random]).get(), unmarked };
-    Ok((lineage, encode(LINEAGE_KEY, &lineage)))
-}
 
 /// Returns a canary's adoption in its next state. A rollout that ends in this state was decided here, by what proxies showed
 /// of it; one that was held for another state's routes was not.
@@ -42,18 +25,6 @@ pub(super) const fn adoption_in(now: Adoption, next: &State) -> Adoption {
         )
         | (Adoption::Adopted | Adoption::Contested, _) => now,
     }
-}
-
-/// Returns the canaries of each listener that are not adopted.
-pub(super) fn unadopted(canaries: &Canaries) -> Unadopted {
-    let mut unadopted = Unadopted::new();
-    for (name, canary) in canaries.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
-        for listener in &canary.config.service.listeners {
-            let host = format!("{}/{}", name.namespace, name.name);
-            unadopted.entry(listener.clone()).or_default().insert(host, canary.adoption);
-        }
-    }
-    unadopted
 }
 
 impl Canary {

@@ -9,10 +9,8 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
-use crate::engine::commit::{
-    Checkpointed, CommandTicket, Commanded, CommitId, MOST_WAITING, Proposal, Proposed, Purpose, Recovery,
-    WaitingCommand,
-};
+use crate::engine::commit::{Checkpointed, Commanded, MOST_WAITING, Proposal, Purpose, Recovery};
+use crate::engine::pending::{CommandTicket, CommitId, Proposed, WaitingCommand};
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::rollout_end::RolloutEnd;
@@ -251,6 +249,7 @@ impl Engine {
         let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none()) else { return };
         if let Some(config) = canary.rewritten.take() {
             self.reconfigure(name, *config, now);
+            self.mark_due(name);
         }
         while let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
             && let Some(WaitingCommand { command, id, ticket }) = canary.waiting_commands.pop_front()
@@ -259,7 +258,6 @@ impl Engine {
                 self.commits.reply(ticket, answer);
             }
         }
-        self.mark_due(name);
     }
 
     /// Has what is written of a canary in force from now on, as far as it can be; later, if a step under what was written

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName};
 use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::lineage::{Adoption, Unadopted};
 use wingbeat_xds_server::model::Listener;
 
 use crate::engine::canary::Canary;
@@ -82,6 +83,18 @@ impl Canaries {
             let own = &canary.config.service.listeners;
             canary.former.note(listeners.iter().filter(|listener| own.contains(&listener.name)), now);
         }
+    }
+
+    /// Returns the canaries of each listener that are not adopted.
+    pub(super) fn unadopted(&self) -> Unadopted {
+        let mut unadopted = Unadopted::new();
+        for (name, canary) in self.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
+            for listener in &canary.config.service.listeners {
+                let host = format!("{}/{}", name.namespace, name.name);
+                unadopted.entry(listener.clone()).or_default().insert(host, canary.adoption);
+            }
+        }
+        unadopted
     }
 
     /// Returns what is served of each.

@@ -28,8 +28,8 @@ pub(super) use crate::engine::canary::node::Node;
 use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting, cluster_name};
 
 use crate::engine::canary::uncounted::Uncounted;
-use crate::engine::commit::{Proposed, WaitingCommands};
 use crate::engine::limits::Limits;
+use crate::engine::pending::{Proposed, WaitingCommands};
 use crate::engine::persisted::{PersistedCanary, StoredFormat};
 use crate::recording::JudgedWindow;
 use crate::rollout_end::End;

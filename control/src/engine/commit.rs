@@ -8,12 +8,13 @@
 //! Storing may take its time: until it is confirmed, what was adopted before is served, and its canary takes no other step.
 //! An abort is the exception: it is adopted, and so published, before it is stored (P27), whatever is under way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use wingbeat_core::id::{CanaryName, Rev};
-use wingbeat_core::rollout::{Command, Effect};
-use wingbeat_core::time::Timestamp;
+use wingbeat_core::rollout::Effect;
+use wingbeat_core::time::{Span, Timestamp};
 
+use crate::engine::pending::{CommandTicket, CommitId};
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
@@ -21,9 +22,8 @@ use crate::store::{StoreError, Write};
 /// Commands of a canary that wait while a step of it is stored. More are refused.
 pub(super) const MOST_WAITING: usize = 16;
 
-/// Names a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommitId(u64);
+/// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
+const RETRY_INTERVAL: Span = Span::from_millis(50);
 
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +33,6 @@ pub struct Commit {
     /// What is to be stored.
     pub writes: Vec<Write>,
 }
-
-/// Names a command whose answer is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommandTicket(u64);
 
 /// What comes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,22 +51,6 @@ pub(super) struct Proposal {
     pub(super) effects: Vec<Effect>,
     /// The command that led to it.
     pub(super) command: Option<CommandTicket>,
-}
-
-/// The step of a canary that is being stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Proposed {
-    pub(super) id: CommitId,
-    /// The rev of its routes. No other routes may have it, also if the step is never adopted: it may be what is stored.
-    pub(super) rev: Rev,
-}
-
-/// A command that waits.
-#[derive(Debug, Clone)]
-pub(super) struct WaitingCommand {
-    pub(super) command: Command,
-    pub(super) id: String,
-    pub(super) ticket: CommandTicket,
 }
 
 /// What a checkpoint wrote down.
@@ -132,12 +112,12 @@ impl Commits {
         id
     }
 
-    /// Returns why nothing should be handed in at the moment. Where storing has just failed it is not tried again at the
-    /// same time, and one attempt is made at a time until one succeeds: each takes its time, and there may be thousands of
-    /// canaries.
+    /// Returns why nothing should be handed in at the moment. Where storing has just failed it is not tried again for
+    /// [`RETRY_INTERVAL`], and one attempt is made at a time until one succeeds: each takes its time, and there may be
+    /// thousands of canaries.
     pub(super) fn refuse(&self, now: Timestamp) -> Option<&StoreError> {
         let (failed, error) = self.failed.as_ref()?;
-        (*failed == now || !self.under_way.is_empty()).then_some(error)
+        (now.since(*failed) < RETRY_INTERVAL || !self.under_way.is_empty()).then_some(error)
     }
 
     /// Returns why nothing can be stored, as far as is known.
@@ -193,6 +173,3 @@ pub(super) enum Recovery {
     Failed,
     Recovered,
 }
-
-/// Commands that wait, in order.
-pub(super) type WaitingCommands = VecDeque<WaitingCommand>;

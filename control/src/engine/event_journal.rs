@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::Engine;
-use crate::engine::commit::Purpose;
+use crate::engine::commit::{Commits, Purpose};
 use crate::engine::persisted::{StoredFormat, encode, read};
 use crate::store::{Entries, Write};
 use crate::view::EventView;
@@ -36,6 +35,24 @@ impl EventJournal {
         Self { remembered, ..Self::default() }
     }
 
+    /// Returns the events that earlier processes stored, oldest first, and forgets them.
+    pub(super) fn restored(&mut self) -> Vec<EventView> {
+        std::mem::take(&mut self.remembered)
+    }
+
+    /// Stores events; those that cannot be stored now are stored later, the latest of them.
+    pub(super) fn append(&mut self, events: &[EventView], commits: &mut Commits, now: Timestamp) {
+        let entries = events.iter().filter_map(|event| Some((key(event.id), encode(&key(event.id), event)?)));
+        self.unstored.extend(entries);
+        let is_tried = self.failed.is_none_or(|failed| now.since(failed) >= RETRY_INTERVAL);
+        if self.unstored.is_empty() || !is_tried || commits.has(|purpose| matches!(purpose, Purpose::Events(_))) {
+            return;
+        }
+        let writes = std::mem::take(&mut self.unstored);
+        let entries = writes.values().cloned().collect();
+        commits.put(Purpose::Events(writes), entries);
+    }
+
     /// Notes that what was handed in is stored.
     pub(super) fn stored(&mut self) {
         self.failed = None;
@@ -47,30 +64,6 @@ impl EventJournal {
         for (key, write) in writes {
             self.unstored.entry(key).or_insert(write);
         }
-    }
-}
-
-impl Engine {
-    /// Returns the events that earlier processes stored, oldest first, and forgets them.
-    pub fn restored(&mut self) -> Vec<EventView> {
-        std::mem::take(&mut self.event_journal.remembered)
-    }
-
-    /// Stores events; those that cannot be stored now are stored later, the latest of them.
-    pub fn append(&mut self, events: &[EventView], now: Timestamp) {
-        let entries = events.iter().filter_map(|event| Some((key(event.id), encode(&key(event.id), event)?)));
-        let event_journal = &mut self.event_journal;
-        event_journal.unstored.extend(entries);
-        let is_tried = event_journal.failed.is_none_or(|failed| now.since(failed) >= RETRY_INTERVAL);
-        if event_journal.unstored.is_empty()
-            || !is_tried
-            || self.commits.has(|purpose| matches!(purpose, Purpose::Events(_)))
-        {
-            return;
-        }
-        let writes = std::mem::take(&mut event_journal.unstored);
-        let entries = writes.values().cloned().collect();
-        self.commits.put(Purpose::Events(writes), entries);
     }
 }
 

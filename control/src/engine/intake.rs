@@ -1,6 +1,6 @@
 //! What the filters report: taken into the ledger, and from there to the canary whose rollout counted it.
 
-use wingbeat_core::analysis::ledger::{Ledger, Refused, Report, Reported, Trust, Worker, WorkerKey};
+use wingbeat_core::analysis::ledger::{Refused, Report, Reported, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{EarlyReport, ReportSource};
 use wingbeat_core::id::{Arm, BootId, CanaryName, Epoch, NodeId, WorkerId};
 use wingbeat_core::rollout::Event;
@@ -9,10 +9,9 @@ use wingbeat_proto::convert::{self, ReportError};
 use wingbeat_proto::v1::{ClusterReport, ReportRequest, ReportResponse};
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 
+use crate::engine::Engine;
 use crate::engine::canary::Canary;
-use crate::engine::persisted::{OpenError, read_or_leave_aside};
-use crate::engine::{Engine, LEDGER_PREFIX, NODE_TIMEOUT, OLD_LEDGER_KEY};
-use crate::store::Entries;
+use crate::engine::timeouts::NODE_TIMEOUT;
 
 impl Engine {
     /// Takes a report of a filter, from a peer that may speak for its node. However many nodes a principal or a host says it
@@ -136,18 +135,4 @@ fn reported(report: &ClusterReport) -> Result<Reported, ReportError> {
     let (cluster, stratum, counts) = convert::counts(report)?;
     let (epoch, first_sequence) = (Epoch::new(report.epoch), report.first_sequence);
     Ok(Reported { cluster, stratum, epoch, first_sequence, counts })
-}
-
-/// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.
-pub(super) fn read_ledger(entries: &Entries) -> Result<(Ledger, Trust), OpenError> {
-    let mut trust = if entries.contains_key(OLD_LEDGER_KEY) { Trust::Baseline } else { Trust::Complete };
-    let mut workers = Vec::new();
-    for key in entries.keys() {
-        let Some(worker) = key.strip_prefix(LEDGER_PREFIX) else { continue };
-        match (WorkerKey::parse(worker), read_or_leave_aside::<Worker>(entries, key)?) {
-            (Some(worker), Some(held)) => workers.push((worker, held)),
-            (_, _) => trust = Trust::Baseline,
-        }
-    }
-    Ok((Ledger::restore(workers), trust))
 }

@@ -5,16 +5,8 @@ use std::collections::BTreeMap;
 use wingbeat_core::time::Timestamp;
 
 use crate::engine::Engine;
+use crate::engine::reporter::Reporter;
 use crate::view::ProxyRouteView;
-
-/// A node that reports.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reporter {
-    /// When it reported last.
-    pub last: Option<Timestamp>,
-    /// The routes that it shows, of canaries whose rollouts are on.
-    pub routes: Vec<ProxyRouteView>,
-}
 
 impl Engine {
     /// Returns how many workers are held: of those that report, and of those whose counts are in some rollout.

@@ -7,8 +7,7 @@ use wingbeat_api::files::Part;
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::version::Version;
 
-use crate::engine::Engine;
-use crate::engine::commit::Purpose;
+use crate::engine::commit::{Commits, Purpose};
 use crate::engine::persisted::{OpenError, StoredFormat, encode, read_or_leave_aside};
 use crate::store::{Entries, Write};
 
@@ -59,6 +58,28 @@ impl Texts {
         Ok(texts)
     }
 
+    /// Returns the texts that were in force when the state was stored, file by file, and forgets them. Nothing if none was
+    /// ever stored: what served then is known to nobody.
+    pub(super) fn restored(&mut self) -> Option<BTreeMap<String, Vec<Part>>> {
+        self.opened.take()
+    }
+
+    /// Stores the texts that are in force; what cannot be stored now is stored later.
+    pub(super) fn store(&mut self, commits: &mut Commits, now: Timestamp) {
+        let is_tried = self.failed.is_none_or(|failed| now.since(failed) >= RETRY_INTERVAL);
+        if self.unstored.is_empty() || !is_tried || commits.has(|purpose| matches!(purpose, Purpose::Texts(_))) {
+            return;
+        }
+        let writes: Vec<Write> = std::mem::take(&mut self.unstored).into_values().collect();
+        for write in &writes {
+            match write {
+                Write::Put(key, content) => self.stored.insert(key.clone(), Version::of([content.as_slice()])),
+                Write::Delete(key) => self.stored.remove(key),
+            };
+        }
+        commits.put(Purpose::Texts(writes.clone()), writes);
+    }
+
     /// Notes that what was handed in is stored.
     pub(super) fn stored(&mut self) {
         self.failed = None;
@@ -107,31 +128,6 @@ impl Texts {
         if !self.unstored.is_empty() && !self.stored.contains_key(MARK) {
             self.unstored.extend(encode(MARK, &Mark {}).map(|mark| (MARK.to_owned(), mark)));
         }
-    }
-}
-
-impl Engine {
-    /// Returns the texts that were in force when the state was stored, file by file, and forgets them. Nothing if none was
-    /// ever stored: what served then is known to nobody.
-    pub fn texts(&mut self) -> Option<BTreeMap<String, Vec<Part>>> {
-        self.texts.opened.take()
-    }
-
-    /// Stores the texts that are in force; what cannot be stored now is stored later.
-    pub fn store_texts(&mut self, now: Timestamp) {
-        let texts = &mut self.texts;
-        let is_tried = texts.failed.is_none_or(|failed| now.since(failed) >= RETRY_INTERVAL);
-        if texts.unstored.is_empty() || !is_tried || self.commits.has(|purpose| matches!(purpose, Purpose::Texts(_))) {
-            return;
-        }
-        let writes: Vec<Write> = std::mem::take(&mut texts.unstored).into_values().collect();
-        for write in &writes {
-            match write {
-                Write::Put(key, content) => texts.stored.insert(key.clone(), Version::of([content.as_slice()])),
-                Write::Delete(key) => texts.stored.remove(key),
-            };
-        }
-        self.commits.put(Purpose::Texts(writes.clone()), writes);
     }
 }
 

@@ -8,11 +8,11 @@ use wingbeat_core::time::{Span, Timestamp};
 use crate::engine::apply::Fed;
 use crate::engine::canary::{Canary, FleetStatus};
 use crate::engine::commit::{Checkpointed, Purpose};
+use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, LEDGER_PREFIX, WINDOWS_KEY};
 use crate::engine::persisted::{encode, entry, evidence_key};
 use crate::engine::policy::{OutdatedNodes, ReporterCounts};
-use crate::engine::{
-    BASELINES_KEY, CLOCK_KEY, Engine, HELD_KEY, LEDGER_PREFIX, REPORTS_LOST_AFTER, RolloutAlert, WINDOWS_KEY, status,
-};
+use crate::engine::timeouts::REPORTS_LOST_AFTER;
+use crate::engine::{Engine, RolloutAlert, status};
 use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.

@@ -4,7 +4,7 @@ use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting};
 use wingbeat_core::analysis::judge::{Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{HookKind, Share, Strategy};
 
-use super::{ForecastAssumptions, looks_at_errors, looks_at_latency};
+use super::assumptions::{ForecastAssumptions, looks_at_errors, looks_at_latency};
 
 /// From this latency on, it matters that requests count when they end.
 const LONG_MS: f64 = 1_000.0;

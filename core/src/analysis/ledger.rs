@@ -18,39 +18,20 @@ use crate::id::{ClusterName, Epoch, NodeId};
 use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
 
+pub use limits::{
+    EXPIRE_AFTER, MAX_BYTES, MAX_BYTES_OF_SOURCE, MAX_ENTRIES, MAX_REMOVED, MAX_SOURCES, MAX_WORKERS,
+    MAX_WORKERS_OF_SOURCE,
+};
 pub use refused::Refused;
-pub use worker::{Worker, WorkerKey};
+pub use report::{Report, Reported, Trust};
+pub use worker::Worker;
+pub use worker_key::WorkerKey;
 
+mod limits;
 mod refused;
+mod report;
 mod worker;
-
-/// Entries (clusters by stratum and epoch) that one worker may report: 64 rollouts at a time with two clusters of two
-/// strata each. A report beyond it is refused.
-pub const MAX_ENTRIES: usize = 256;
-
-/// Workers that are held, over all sources. Beyond it the source with the most of them gives one up.
-pub const MAX_WORKERS: usize = 65_536;
-
-/// Workers that are held of one source. Beyond it, the source gives up the one of its own that is silent longest.
-pub const MAX_WORKERS_OF_SOURCE: usize = 4_096;
-
-/// Sources that are held. Beyond it, a new one is refused until an old one expires.
-pub const MAX_SOURCES: usize = 10_000;
-
-/// Bytes that the counts of one source take, about. Beyond it, the source gives up the workers of its own that are silent
-/// longest; the largest worker takes half of it. A usual one takes 10 KiB a rollout.
-pub const MAX_BYTES_OF_SOURCE: usize = 64 << 20;
-
-/// Bytes that the counts of all sources take, about. Beyond it, the source with the most gives up workers.
-pub const MAX_BYTES: usize = 1 << 30;
-
-/// A worker that reported nothing for so long is given up. Should it come back within the same rollout, its first
-/// complete report is a baseline.
-pub const EXPIRE_AFTER: Span = Span::from_secs(600);
-
-/// Records that one checkpoint deletes at most; the next ones delete the rest. A rollout that ends forgets tens of thousands
-/// of workers at once, and who stores them all in one transaction takes no report meanwhile.
-pub const MAX_REMOVED: usize = 4_096;
+mod worker_key;
 
 /// Checkpoints that may be under way to the disk at once.
 const MAX_PENDING: usize = 8;
@@ -71,15 +52,6 @@ pub struct Ledger {
     pending: VecDeque<Pending>,
 }
 
-/// Whether everything that was ever taken in of an epoch is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// It is: what is not held is new.
-    Complete,
-    /// It is not: who is not held may have been counted before.
-    Baseline,
-}
-
 /// What is held of one source.
 #[derive(Debug, Clone, Default)]
 struct Source {
@@ -96,38 +68,6 @@ struct Pending {
     /// The highest sequence and the latest change of each worker that it contains.
     contained: Vec<(WorkerKey, u64, u64)>,
     removed: Vec<WorkerKey>,
-}
-
-/// A report of one worker.
-#[derive(Debug, Clone, Copy)]
-pub struct Report<'a> {
-    /// Who the worker is authenticated as, or where it connects from: what one source may occupy is bounded.
-    pub source: &'a str,
-    /// The Envoy that it says it is.
-    pub node: &'a NodeId,
-    /// The worker.
-    pub key: WorkerKey,
-    /// Raised by one with every report.
-    pub sequence: u64,
-    /// The report leaves out bins and keys that did not change after this sequence; 0 leaves out nothing.
-    pub since: u64,
-    /// What it counted in epochs that are open.
-    pub entries: &'a [Reported],
-}
-
-/// Cumulative counts of one cluster, stratum and epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
-    /// The cluster that requests went to.
-    pub cluster: ClusterName,
-    /// Where they came from.
-    pub stratum: Stratum,
-    /// The rollout that they belong to.
-    pub epoch: Epoch,
-    /// The first report that told of these counts. Higher than before: the worker counts from zero again.
-    pub first_sequence: u64,
-    /// How many, and how they ended.
-    pub counts: Counts,
 }
 
 /// What one report added.

@@ -10,17 +10,19 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use held::Held;
 use serde::{Deserialize, Serialize};
 
 use crate::counts::Counts;
 use crate::id::{Arm, BootId, CanaryName, WorkerId};
 use crate::outcome::Stratum;
 use crate::time::{Span, Timestamp};
-use held::Held;
 
 mod held;
+mod source;
 
 pub use held::WrittenHeld;
+pub use source::{EarlyReport, NodeGroup, ReportSource};
 
 /// Length of a window. Windows are aligned, so that all nodes share them.
 pub const WINDOW: Span = Span::from_millis(200);
@@ -54,11 +56,6 @@ pub struct Batch {
     pub complete: Option<Box<Self>>,
 }
 
-/// A place that a node has among those that report, or shares with others where there are many.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeGroup(pub u8);
-
 /// Counts of both arms.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -67,31 +64,6 @@ pub struct Arms {
     pub primary: Counts,
     /// What the canary served.
     pub canary: Counts,
-}
-
-/// Who sent something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReportSource {
-    /// The node group of the node.
-    pub node_group: NodeGroup,
-    /// The worker, where it did not wait for its tick.
-    pub ahead: Option<EarlyReport>,
-}
-
-/// A worker whose report came before its tick, at an error of the canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EarlyReport {
-    /// The worker.
-    pub worker: (BootId, WorkerId),
-    /// How often it reports otherwise.
-    pub tick: Span,
-}
-
-impl From<NodeGroup> for ReportSource {
-    /// A worker that reports by its tick.
-    fn from(node_group: NodeGroup) -> Self {
-        Self { node_group, ahead: None }
-    }
 }
 
 /// Open windows of all canaries.

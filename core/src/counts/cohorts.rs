@@ -4,7 +4,6 @@ use core::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
 use crate::histogram::Histogram;
 use crate::id::Rev;
 
@@ -34,13 +33,13 @@ pub struct Cohorts {
 }
 
 impl Cohorts {
-    /// Returns true if no worker can have counted these and `all` of its requests.
-    pub(super) fn contradict(&self, all: &Counts) -> bool {
+    /// Returns true if no worker can have counted these and so many of all of its requests.
+    pub(super) fn contradict(&self, errors: u64, overdue: u64, started: u64) -> bool {
         self.errors > self.finished
             || self.latency.count() > self.finished
-            || self.errors > all.errors()
-            || self.overdue > all.overdue
-            || self.finished.saturating_add(self.overdue) > all.started
+            || self.errors > errors
+            || self.overdue > overdue
+            || self.finished.saturating_add(self.overdue) > started
     }
 
     /// Adds requests of another worker or a later stretch of time, or takes them instead if they are of a later rev.

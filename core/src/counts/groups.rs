@@ -4,8 +4,6 @@ use alloc::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
-
 /// Requests by group of buckets ([`group_of`](crate::matching::bucket::group_of)), where users keep their arm: between
 /// such arms the user is the unit, and groups of them show how much users differ (P12). At most 100 groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +30,10 @@ impl Groups {
         self.0.get(&group).copied().unwrap_or_default()
     }
 
-    /// Returns true if no worker can have counted these and `all` of its requests.
-    pub(super) fn contradict(&self, all: &Counts) -> bool {
+    /// Returns true if no worker can have counted these and so many of all of its requests.
+    pub(super) fn contradict(&self, judged: u64, errors: u64) -> bool {
         let whole = self.iter().fold(GroupCounts::default(), |sum, (_, group)| sum.join(group, u64::saturating_add));
-        whole.judged > all.judged()
-            || whole.errors > all.errors()
-            || self.iter().any(|(_, group)| group.errors > group.judged)
+        whole.judged > judged || whole.errors > errors || self.iter().any(|(_, group)| group.errors > group.judged)
     }
 
     /// Adds requests of another worker or a later stretch of time.
@@ -74,7 +70,7 @@ impl FromIterator<(u8, GroupCounts)> for Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::InvalidCounts;
+    use crate::counts::{Counts, InvalidCounts};
     use crate::outcome::Outcome;
 
     fn groups(counts: &[(u8, u64, u64)]) -> Groups {

@@ -255,11 +255,6 @@ impl Strategy {
 }
 
 impl Plan {
-    /// Returns the plan, or everything that is wrong with the spec.
-    pub fn try_new(input: &PlanInput) -> Result<Self, Vec<PlanError>> {
-        input::parse(input)
-    }
-
     /// Returns the canary's name.
     pub const fn name(&self) -> &CanaryName {
         &self.name

@@ -17,6 +17,7 @@ mod begin;
 mod command;
 mod progress;
 mod promotion;
+mod refusal;
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,8 +162,8 @@ impl TransitionBuilder<'_> {
     }
 
     fn command(&mut self, command: Command) {
-        if self.plan.is_suspended() && command::moves_on(command, &self.state.phase) {
-            return self.refuse(command::suspended(self.plan));
+        if self.plan.is_suspended() && refusal::moves_on(command, &self.state.phase) {
+            return self.refuse(refusal::suspended(self.plan));
         }
         match self.state.phase.clone() {
             Phase::Progressing(progress) => self.command_in_progress(command, progress),
@@ -177,7 +178,7 @@ impl TransitionBuilder<'_> {
             | Phase::Promoting(_)
             | Phase::Finalising { .. }
             | Phase::Succeeded { .. }
-            | Phase::Failed { .. }) => self.refuse(command::refusal(self.plan, &phase, command)),
+            | Phase::Failed { .. }) => self.refuse(refusal::refusal(self.plan, &phase, command)),
         }
     }
 }

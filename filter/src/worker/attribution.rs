@@ -4,22 +4,23 @@
 //! earlier ones belongs to a rollout before, and is not charged to this one, whenever it ends. Routes of a worker only
 //! move forward, so the rev of a request has to be read no more once one that began before it was routed by them.
 
+use std::collections::BTreeMap;
+
 use wingbeat_core::matching::assignment::Assignment;
-use wingbeat_core::outcome::{Outcome, Stratum};
+use wingbeat_core::outcome::Stratum;
 use wingbeat_proto::v1;
 
 use crate::clients::Clients;
-use crate::counters::{CountedAs, CounterKey, FinishedRequest};
+use crate::counters::CounterKey;
 use crate::host::{Host, text};
-use crate::worker::attributes::{AttributeSet, EndedAttributes, Timing};
+use crate::worker::attributes::{EndedAttributes, Timing};
 use crate::worker::in_flight::RequestClass;
-use crate::worker::{Worker, virtual_host};
 
 /// Requests that wait for the policy that names their cluster: those of the first milliseconds of a rollout. Beyond it
 /// they are only counted.
-const MAX_UNASSIGNED: usize = 1_024;
+pub(super) const MAX_UNASSIGNED: usize = 1_024;
 /// Clusters whose requests beyond that are counted, and clusters that it is known of that a policy was asked for.
-const MAX_LEFT_OUT: usize = 16;
+pub(super) const MAX_LEFT_OUT: usize = 16;
 
 /// A cluster that the policy names.
 #[derive(Debug)]
@@ -53,29 +54,29 @@ pub(super) enum Attribution {
 
 /// A request that ended before the policy named its cluster.
 #[derive(Debug)]
-struct UnattributedRequest {
-    cluster: String,
-    rev: u64,
-    class: RequestClass,
-    called: Option<String>,
-    timing: Timing,
-    ended: EndedAttributes,
+pub(super) struct UnattributedRequest {
+    pub(super) cluster: String,
+    pub(super) rev: u64,
+    pub(super) class: RequestClass,
+    pub(super) called: Option<String>,
+    pub(super) timing: Timing,
+    pub(super) ended: EndedAttributes,
 }
 
 /// Requests of a cluster that are only counted.
 #[derive(Debug)]
-struct LeftOut {
-    cluster: String,
+pub(super) struct LeftOut {
+    pub(super) cluster: String,
     /// The latest routes that they took. What took earlier ones is of a rollout before.
-    rev: u64,
-    requests: u64,
+    pub(super) rev: u64,
+    pub(super) requests: u64,
 }
 
 /// Requests that ended before the policy named their clusters.
 #[derive(Debug, Default)]
 pub(super) struct PendingAttribution {
-    requests: Vec<UnattributedRequest>,
-    left_out: Vec<LeftOut>,
+    pub(super) requests: Vec<UnattributedRequest>,
+    pub(super) left_out: Vec<LeftOut>,
     /// Clusters that a policy was asked for, with the latest routes there.
     asked: Vec<(String, u64)>,
 }
@@ -98,7 +99,7 @@ impl PendingAttribution {
 
 impl LeftOut {
     /// Counts one more.
-    fn add(&mut self, rev: u64) {
+    pub(super) fn add(&mut self, rev: u64) {
         if rev > self.rev {
             (self.rev, self.requests) = (rev, 1);
         } else if rev == self.rev {
@@ -130,7 +131,7 @@ impl CountedCluster {
     }
 
     /// Returns true if a request that began at this time belongs to the rollout.
-    fn owns(&mut self, host: &dyn Host, stratum: Stratum, called: Option<&str>, started_ns: u64) -> bool {
+    pub(super) fn owns(&mut self, host: &dyn Host, stratum: Stratum, called: Option<&str>, started_ns: u64) -> bool {
         if self.policy.first_rev == 0 {
             return true;
         }
@@ -151,7 +152,7 @@ impl CountedCluster {
     }
 
     /// Returns where a request of the host `called` is counted.
-    fn stratum(&self, class: RequestClass, called: Option<&str>, divided: Option<&Assignment>) -> Stratum {
+    pub(super) fn stratum(&self, class: RequestClass, called: Option<&str>, divided: Option<&Assignment>) -> Stratum {
         if self.policy.virtual_host.is_empty() {
             return Stratum::Judged;
         }
@@ -164,90 +165,17 @@ impl CountedCluster {
     }
 }
 
-impl Worker {
-    /// Returns where a request of this cluster is counted, which began at this time.
-    pub(super) fn attribute(
-        &mut self,
-        host: &dyn Host,
-        cluster: String,
-        class: RequestClass,
-        called: Option<String>,
-        started_ns: u64,
-    ) -> Attribution {
-        let Some(counted) = self.clusters.get_mut(&cluster) else {
-            // The filter is on where a rollout runs: a route of ours to a cluster without policy is one that just
-            // began, and nothing of it may be lost. Others are not our business.
-            return route_rev(host).map_or(Attribution::None, |rev| Attribution::Unassigned { cluster, rev });
-        };
-        let called = called.or_else(|| if counted.policy.virtual_host.is_empty() { None } else { virtual_host(host) });
-        let divided = called.as_ref().and_then(|called| self.divisions.get(called));
-        let stratum = counted.stratum(class, called.as_deref(), divided);
-        if !counted.owns(host, stratum, called.as_deref(), started_ns) {
-            return Attribution::None;
-        }
-        Attribution::Counted(CounterKey { epoch: counted.policy.epoch, stratum, cluster })
-    }
-
-    /// Keeps a request that ended until the policy names its cluster.
-    pub(super) fn await_policy(
-        &mut self,
-        host: &dyn Host,
-        cluster: String,
-        rev: u64,
-        class: RequestClass,
-        called: Option<String>,
-        timing: Timing,
-    ) {
-        let waiting = &mut self.waiting;
-        if waiting.requests.len() < MAX_UNASSIGNED {
-            let called = called.or_else(|| virtual_host(host));
-            waiting.requests.push(UnattributedRequest {
-                cluster,
-                rev,
-                class,
-                called,
-                timing,
-                ended: EndedAttributes::of(host),
-            });
-        } else if let Some(known) = waiting.left_out.iter_mut().find(|known| known.cluster == cluster) {
-            known.add(rev);
-        } else if waiting.left_out.len() < MAX_LEFT_OUT {
-            waiting.left_out.push(LeftOut { cluster, rev, requests: 1 });
-        }
-    }
-
-    /// Counts what waited for this policy. What it does not name either is of a rollout that is over.
-    pub(super) fn assign(&mut self, host: &dyn Host) {
-        let requests = std::mem::take(&mut self.waiting.requests);
-        let left_out = std::mem::take(&mut self.waiting.left_out);
-        let sequence = self.next_sequence();
-        let mut is_urgent = false;
-        for UnattributedRequest { cluster, rev, class, called, timing, ended } in requests {
-            let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) else {
-                continue;
-            };
-            let divided = called.as_ref().and_then(|called| self.divisions.get(called));
-            let stratum = counted.stratum(class, called.as_deref(), divided);
-            let (reading, epoch) = (AttributeSet::of(&counted.policy), counted.policy.epoch);
-            let read = self.read(&ended, &cluster, reading, timing, CountedAs::Nothing, false);
-            let finished = FinishedRequest { group: class.group(), ..read };
-            let failed = finished.abandoned || finished.outcome.is_some_and(Outcome::is_error);
-            is_urgent |= reading.canary && failed;
-            self.store.finish(&CounterKey { epoch, stratum, cluster }, &finished, sequence);
-        }
-        for LeftOut { cluster, rev, requests } in left_out {
-            if let Some(counted) = self.clusters.get(&cluster).filter(|counted| rev >= counted.policy.first_rev) {
-                let place = CounterKey { epoch: counted.policy.epoch, stratum: Stratum::Judged, cluster };
-                self.store.leave_out(&place, requests, sequence);
-            }
-        }
-        if is_urgent {
-            self.hurry(host);
-        }
-    }
-}
-
 /// Returns the rev of the request's route; none if it is not one of ours.
 pub(super) fn route_rev(host: &dyn Host) -> Option<u64> {
     text(host, "xds\0route_metadata\0filter_metadata\0wingbeat\0rev")?.parse().ok()
+}
+
+/// Returns true if requests of this place are of a rollout that is counted.
+pub(super) fn is_live(clusters: &BTreeMap<String, CountedCluster>, place: &CounterKey) -> bool {
+    clusters.get(&place.cluster).is_some_and(|counted| counted.policy.epoch == place.epoch)
+}
+
+/// Returns the name of the virtual host that the request called.
+pub(super) fn virtual_host(host: &dyn Host) -> Option<String> {
+    text(host, "xds\0virtual_host_name")
 }

@@ -2,28 +2,24 @@
 
 use wingbeat_proto::v1;
 
-use crate::cohorts::CohortOutcome;
-use crate::counters::{CountedAs, CounterKey, LongRunning};
-use crate::host::{Host, text};
-use crate::outcome::SWITCHING_PROTOCOLS;
-use crate::worker::attribution::Attribution;
-use crate::worker::{Worker, is_live};
+use crate::counters::{CountedAs, CounterKey};
+use crate::host::Host;
 
 /// A response that has begun and then brings nothing for so long hangs: the time after which load balancers give up
 /// by default. Event streams send something more often, if only to stay alive.
-const HUNG_NS: u64 = 60_000_000_000;
+pub(super) const HUNG_NS: u64 = 60_000_000_000;
 /// One that brings nothing for the age at which requests are overdue has stalled, but not sooner than this: pauses of
 /// some 100 ms are usual in streams.
-const STALLED_NS: u64 = 1_000_000_000;
+pub(super) const STALLED_NS: u64 = 1_000_000_000;
 /// A request whose body stands still for so long, though it is not complete, is overdue: the upstream takes no more of
 /// it, or owes an answer to what it has. Between arms that chance divides it is [`STALLED_NS`], since pauses of clients
 /// count in both alike; between others it is this. Clients on bad lines pause for less.
-const UPLOAD_STALLED_NS: u64 = 10_000_000_000;
+pub(super) const UPLOAD_STALLED_NS: u64 = 10_000_000_000;
 /// Requests looked at in one tick, a few host calls of 3 to 4 µs each: an upstream that stalls makes all of its requests
 /// old at once, and traffic waits while they are looked at. The others' turn comes a millisecond later.
-const MAX_INSPECTIONS: usize = 1_000;
+pub(super) const MAX_INSPECTIONS: usize = 1_000;
 /// Statuses below it are informational: another one follows.
-const FIRST_FINAL_STATUS: u64 = 200;
+pub(super) const FIRST_FINAL_STATUS: u64 = 200;
 
 /// A request in flight.
 #[derive(Debug, Clone)]
@@ -161,7 +157,7 @@ impl Tracking {
 
 impl InFlight {
     /// Returns true if it should be looked at, given the shortest age at which requests are overdue.
-    fn is_due(&self, now: u64, soonest: u64, limit_of: impl Fn(&str) -> Option<u64>) -> bool {
+    pub(super) fn is_due(&self, now: u64, soonest: u64, limit_of: impl Fn(&str) -> Option<u64>) -> bool {
         let age = now.saturating_sub(self.waits_since_ns());
         match &self.seen {
             // One that has no cluster yet is not looked at in every tick.
@@ -177,7 +173,7 @@ impl InFlight {
 
 impl InFlight {
     /// Returns when the client's part was done, as far as is known: it is not the upstream that took longer (P3).
-    const fn waits_since_ns(&self) -> u64 {
+    pub(super) const fn waits_since_ns(&self) -> u64 {
         match self.upload {
             Upload::Complete { since_ns } => since_ns,
             Upload::Coming { looked_ns, .. } => looked_ns,
@@ -196,7 +192,7 @@ impl InFlight {
 
 impl Upload {
     /// Takes a look at a body that is coming. Returns true if the upstream has it, or may be waited for.
-    fn is_done(&mut self, received_now: u64, now: u64) -> bool {
+    pub(super) fn is_done(&mut self, received_now: u64, now: u64) -> bool {
         match self {
             Self::Complete { .. } => true,
             Self::Coming { received, changed_ns, looked_ns, pause_ns } => {
@@ -208,184 +204,6 @@ impl Upload {
                 now.saturating_sub(*changed_ns) >= *pause_ns
             }
         }
-    }
-}
-
-impl Worker {
-    /// Notes that a request's headers are not all of it.
-    pub fn expect_body(&mut self, stream: u32) {
-        let Some(request) = self.in_flight.get_mut(&stream) else { return };
-        let divided = request.called.as_ref().is_some_and(|called| self.divisions.contains_key(called));
-        request.upload = Upload::Coming {
-            received: 0,
-            changed_ns: request.started_ns,
-            looked_ns: request.started_ns,
-            pause_ns: if divided { UPLOAD_STALLED_NS } else { STALLED_NS },
-        };
-    }
-
-    /// Notes that a request has come to its end. Only here it is exact, and it costs no host call but for the clock:
-    /// whoever waits from now on waits for the upstream.
-    pub fn complete(&mut self, host: &dyn Host, stream: u32) {
-        if let Some(request) = self.in_flight.get_mut(&stream) {
-            request.upload = Upload::Complete { since_ns: host.monotonic_nanos() };
-        }
-    }
-
-    /// Looks at requests in flight that have grown old (P1). Only they cost host calls.
-    pub(super) fn inspect(&mut self, host: &dyn Host, now: u64) -> Backlog {
-        let Some(soonest) = self.clusters.values().filter_map(|counted| limit_ns(&counted.policy)).min() else {
-            return Backlog::None;
-        };
-        let due = self.in_flight.iter().filter(|(_, it)| it.is_due(now, soonest, |cluster| self.limit_of(cluster)));
-        // Numbers of streams rise: the oldest come first.
-        let mut due: Vec<u32> = due.map(|(stream, _)| *stream).collect();
-        let rest = if due.len() > MAX_INSPECTIONS { Backlog::Some } else { Backlog::None };
-        due.truncate(MAX_INSPECTIONS);
-        for stream in due {
-            let Some(request) = self.in_flight.get_mut(&stream) else { continue };
-            request.looked_ns = now;
-            let request = request.clone();
-            match self.look_at(host, stream, request, now) {
-                Some(seen) => {
-                    if let Some(request) = self.in_flight.get_mut(&stream) {
-                        request.seen = seen;
-                    }
-                }
-                // Envoy logs every stream; should it ever drop one, that is not a request which hangs.
-                None => {
-                    self.in_flight.remove(&stream);
-                }
-            }
-        }
-        rest
-    }
-
-    /// Returns what a request is, or nothing if it is gone.
-    fn look_at(&mut self, host: &dyn Host, stream: u32, request: InFlight, now: u64) -> Option<Tracking> {
-        let age = now.saturating_sub(request.waits_since_ns());
-        match request.seen {
-            Tracking::NotYet => {
-                host.enter(stream).then_some(())?;
-                let Some(cluster) = text(host, "xds\0cluster_name") else { return Some(Tracking::NotYet) };
-                let place = match self.attribute(host, cluster, request.class, request.called, request.started_ns) {
-                    Attribution::Counted(place) => place,
-                    // A policy that names its cluster has it looked at again.
-                    Attribution::Unassigned { .. } | Attribution::None => return Some(Tracking::Untracked),
-                };
-                let due = self.limit_of(&place.cluster).is_some_and(|limit| age >= limit);
-                Some(if due {
-                    self.count_old(host, stream, place, request.started_ns, now)
-                } else {
-                    Tracking::At(place)
-                })
-            }
-            Tracking::At(ref place) | Tracking::Sending(ref place)
-                if self.limit_of(&place.cluster).is_none_or(|limit| age < limit) =>
-            {
-                Some(request.seen)
-            }
-            Tracking::At(place) | Tracking::Sending(place) => {
-                host.enter(stream).then_some(())?;
-                Some(self.count_old(host, stream, place, request.started_ns, now))
-            }
-            Tracking::Answering { place, sent, looked_ns, again_ns, body } => {
-                host.enter(stream).then_some(())?;
-                let sent_now = body_size(host);
-                if sent_now != sent {
-                    // The longer it has lasted the rarer it is looked at: long streams are to cost little.
-                    let lasted = now.saturating_sub(request.started_ns);
-                    let wait = lasted.max(again_ns.saturating_sub(looked_ns)).min(HUNG_NS);
-                    let again_ns = now.saturating_add(wait);
-                    return Some(Tracking::Answering { place, sent: sent_now, looked_ns: now, again_ns, body });
-                }
-                if self.is_over(&place) {
-                    return Some(Tracking::Untracked);
-                }
-                match body {
-                    Body::Moving => {
-                        self.store.old(&place, LongRunning::Stalled, self.next_sequence());
-                        let again_ns = looked_ns.saturating_add(HUNG_NS);
-                        Some(Tracking::Answering { place, sent, looked_ns, again_ns, body: Body::Stalled })
-                    }
-                    Body::Stalled => {
-                        self.store.old(&place, LongRunning::Hung, self.next_sequence());
-                        Some(Tracking::Overdue(place))
-                    }
-                }
-            }
-            seen @ (Tracking::Untracked | Tracking::Overdue(_) | Tracking::Stream(_) | Tracking::Forgotten) => {
-                Some(seen)
-            }
-        }
-    }
-
-    /// Counts a request that is as old as its cluster's limit, by what there is of its response.
-    fn count_old(&mut self, host: &dyn Host, stream: u32, place: CounterKey, started_ns: u64, now: u64) -> Tracking {
-        if self.is_over(&place) {
-            return Tracking::Untracked;
-        }
-        let old = match host.number("response\0code") {
-            Some(SWITCHING_PROTOCOLS) => LongRunning::Stream,
-            // A call of gRPC too: which ones are shows when they end.
-            Some(FIRST_FINAL_STATUS..) => LongRunning::Answering,
-            // Informational responses are no answer.
-            Some(_) | None => LongRunning::Overdue,
-        };
-        if old == LongRunning::Overdue {
-            if !self.is_sent(host, stream, now) {
-                return Tracking::Sending(place);
-            }
-            if !self.has_share(host, &place.cluster, started_ns, now) {
-                return Tracking::Untracked;
-            }
-        }
-        if !self.store.old(&place, old, self.next_sequence()) {
-            return Tracking::Untracked;
-        }
-        let mut record = |became| self.cohorts.record(&place.cluster, place.stratum, started_ns, became);
-        match old {
-            LongRunning::Stream => Tracking::Stream(place),
-            LongRunning::Answering => {
-                record(CohortOutcome::Answering);
-                let wait = stalled_ns(self.limit_of(&place.cluster).unwrap_or_default());
-                let again_ns = now.saturating_add(wait);
-                Tracking::Answering { place, sent: body_size(host), looked_ns: now, again_ns, body: Body::Moving }
-            }
-            LongRunning::Overdue | LongRunning::Stalled | LongRunning::Hung => {
-                record(CohortOutcome::Overdue);
-                Tracking::Overdue(place)
-            }
-        }
-    }
-
-    /// Takes what was counted where nothing is held any more for counted. Its rollout may come back under the same epoch,
-    /// and would then have more requests that end than it has in flight.
-    pub(super) fn forget_dropped(&mut self) {
-        for request in self.in_flight.values_mut() {
-            if request.seen.counted_at().is_some_and(|place| !self.store.holds(place)) {
-                request.seen = Tracking::Forgotten;
-            }
-        }
-    }
-
-    /// Returns true if the client's part is done.
-    fn is_sent(&mut self, host: &dyn Host, stream: u32, now: u64) -> bool {
-        let Some(request) = self.in_flight.get_mut(&stream) else { return true };
-        match request.upload {
-            Upload::Complete { .. } => true,
-            Upload::Coming { .. } => request.upload.is_done(host.number("request\0size").unwrap_or_default(), now),
-        }
-    }
-
-    /// Returns true if the rollout that a request was counted in is over.
-    fn is_over(&self, place: &CounterKey) -> bool {
-        !is_live(&self.clusters, place)
-    }
-
-    /// Returns the age at which requests of a cluster are old, in nanoseconds.
-    fn limit_of(&self, cluster: &str) -> Option<u64> {
-        self.clusters.get(cluster).and_then(|counted| limit_ns(&counted.policy))
     }
 }
 

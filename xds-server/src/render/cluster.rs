@@ -26,7 +26,7 @@ use wingbeat_core::time::Span;
 
 use crate::model::Cluster;
 use crate::model::traffic::{self, CONNECT_TIMEOUT, LocalFailures, TrafficPolicy};
-use crate::render::duration;
+use crate::render::duration::duration;
 use crate::resource::any;
 
 /// The extension that says which protocol a cluster speaks.

@@ -10,17 +10,17 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     http_connection_manager::UpgradeConfig, http_filter,
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as Early;
-
 use envoy_types::pb::google::protobuf::BoolValue;
+use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER};
+use wingbeat_core::time::Span;
 
 use crate::model::traffic::{ClientAddress, Http10, TrailingDot};
 use crate::model::{FILTER, Listener};
 use crate::render::access_log::access_log;
 use crate::render::cluster::{ads, socket};
-use crate::render::{cors, duration};
+use crate::render::cors;
+use crate::render::duration::duration;
 use crate::resource::any;
-use wingbeat_core::matching::assignment::{ARM_HEADER, BUCKET_HEADER};
-use wingbeat_core::time::Span;
 
 /// Type URL of the filter.
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";

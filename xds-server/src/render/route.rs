@@ -24,7 +24,8 @@ use wingbeat_core::weight::BasisPoints;
 
 use crate::model::http::TextMatch;
 use crate::model::{FILTER, Retries, Split, VirtualHost};
-use crate::render::{cors, duration, http};
+use crate::render::duration::duration;
+use crate::render::{cors, http};
 use crate::resource::{Part, Resource, any};
 use crate::version::Version;
 

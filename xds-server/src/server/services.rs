@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use tonic::Status;
 
 use crate::kind::Kind;
-use crate::server::Intake;
+use crate::server::intake::Intake;
 use crate::server::service_names::names;
 use crate::server::stream::{Dialogue, Discovery};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::{output, say};
 
 /// A program of `benches/`, and what its figures may be at most.

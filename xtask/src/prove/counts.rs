@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::layers;
 use crate::lengths::{LONGEST, Source};
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::say;
 
 const SHOWN: usize = 10;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::{cargo, say, succeed};
 
 pub(super) const NAME: &str = "fuzz";

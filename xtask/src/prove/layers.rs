@@ -5,7 +5,7 @@ use std::path::Path;
 use syn::visit::{self, Visit};
 
 use crate::lengths::Source;
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::say;
 use crate::{circles, layers};
 

@@ -3,29 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::prove::by_name::{self, Ran};
-use crate::prove::told;
-use crate::run::say;
-
 use rows::ROWS;
 
+use crate::prove::by_name::{self, Ran};
+use crate::prove::told::told;
+use crate::run::say;
+
+mod row;
 mod rows;
 
 pub(super) const NAME: &str = "review";
-
-/// A fault and what shows that it is mended.
-struct Row {
-    /// Its number.
-    id: &'static str,
-    /// What was wrong.
-    fault: &'static str,
-    /// Names of tests, without their modules.
-    tests: &'static [&'static str],
-}
-
-const fn row(id: &'static str, fault: &'static str, tests: &'static [&'static str]) -> Row {
-    Row { id, fault, tests }
-}
 
 /// Runs the tests of all rows and prints each; true if every row has tests and all of them pass.
 pub(super) fn run(root: &Path) -> anyhow::Result<bool> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::output;
 
 /// A scene: its arguments, how often it is played, and the bounds that must hold.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::cargo;
 
 pub(super) const NAME: &str = "warm-start";

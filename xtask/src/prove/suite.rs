@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::prove::told;
+use crate::prove::told::told;
 use crate::run::{cargo, say};
 
 /// Tests of one target, by parts of their names.

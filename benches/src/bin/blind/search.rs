@@ -23,7 +23,6 @@ use wingbeat_benches::{row, seed};
 use wingbeat_controller::verb::Verb;
 use wingbeat_demo::clock::now;
 use wingbeat_demo::service::Behaviour;
-use wingbeat_demo::visitor::Visitor;
 use wingbeat_e2e::fleet::Fleet;
 use wingbeat_e2e::reached;
 use wingbeat_e2e::rollouts::{Ended, Host, Played};
@@ -230,17 +229,4 @@ impl Draw {
         };
         Ok((played, host.close(fleet).await?))
     }
-}
-
-/// Users whom affinity tells apart.
-fn users() -> &'static [Visitor] {
-    static USERS: std::sync::LazyLock<Vec<Visitor>> = std::sync::LazyLock::new(|| {
-        let user = |number: u32| {
-            let cookie: &'static str = Box::leak(format!("uid={number}").into_boxed_str());
-            let headers: &'static [(&str, &str)] = Box::leak(Box::new([("cookie", cookie)]));
-            Visitor { headers, matches: false, tester: false }
-        };
-        (0..500).map(user).collect()
-    });
-    &USERS
 }

@@ -3,7 +3,7 @@
 use wingbeat_core::id::{NodeId, Rev};
 use wingbeat_core::time::{Span, Timestamp};
 
-use crate::engine::NODE_TIMEOUT;
+use crate::engine::timeouts::NODE_TIMEOUT;
 
 /// What is known of a node.
 #[derive(Debug, Clone)]

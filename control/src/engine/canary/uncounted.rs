@@ -7,7 +7,7 @@ use wingbeat_core::analysis::window::Arms;
 use wingbeat_core::id::NodeId;
 use wingbeat_core::verdict::Verdict;
 
-use crate::engine::canary::Node;
+use crate::engine::canary::node::Node;
 
 /// No step ends while more than one request in so many was not counted: what is looked for are regressions of some
 /// percent.

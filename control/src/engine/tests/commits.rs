@@ -263,3 +263,33 @@ fn a_canary_may_go_while_its_step_is_being_stored() {
         assert!(matches!(world.phase(), "Waiting" | "Progressing"), "{returns}: {}", world.phase());
     }
 }
+
+/// A disk that is full, or hangs, is not asked as fast as it answers.
+#[test]
+fn nothing_is_due_at_once_while_storing_fails_or_hangs() {
+    for fault in [Fault::Refused, Fault::StoredLate] {
+        for aborts in [false, true] {
+            let (mut world, _) = over(&begun(), None, 1);
+            if aborts {
+                world.rollout();
+                world.tick();
+            }
+            let (store, seen) = (Memory::default(), Arc::<Mutex<Seen>>::default());
+            let fault = Some((Befalls::From(0), fault));
+            world.engine.carry_by(Box::new(Faulty { store, fault, late: VecDeque::new(), seen: seen.clone() }));
+            if aborts {
+                world.engine.command(&name(), Command::Abort, "1", world.now).unwrap();
+            } else {
+                world.rollout();
+            }
+            for _ in 0..100 {
+                world.now = world.now.plus(Span::from_micros(100));
+                world.tick();
+            }
+            let next = world.engine.next_timeout(world.now);
+            assert!(next > world.now, "{fault:?}, aborts: {aborts}");
+            let commits = seen.lock().unwrap().commits;
+            assert!(commits <= 3, "{fault:?}, aborts: {aborts}: {commits} commits in 10 ms");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Why a report is not taken in.
 
-use super::{MAX_ENTRIES, MAX_SOURCES, MAX_WORKERS};
+use super::limits::{MAX_ENTRIES, MAX_SOURCES, MAX_WORKERS};
 use crate::counts::{InvalidCounts, MAX_PODS_OF_WORKER};
 use crate::id::{ClusterName, NodeId};
 

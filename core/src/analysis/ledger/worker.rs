@@ -3,13 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_ENTRIES, Refused, Report, Reported, Trust};
+use super::limits::MAX_ENTRIES;
+use super::refused::Refused;
+use super::report::{Report, Reported, Trust};
 use crate::counts::{Cohorts, Counts, MAX_PODS_OF_WORKER};
-use crate::id::{BootId, ClusterName, Epoch, NodeId, WorkerId};
+use crate::id::{ClusterName, Epoch, NodeId};
 use crate::outcome::Stratum;
 use crate::time::Timestamp;
 
@@ -18,30 +19,6 @@ const BYTES_OF_BIN: usize = 16;
 
 /// Bytes of what is counted of a pod beside its address, about.
 const BYTES_OF_POD: usize = 96;
-
-/// Names a worker among all that there are: both numbers are random.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkerKey {
-    /// Its Envoy process.
-    pub boot: BootId,
-    /// The worker.
-    pub worker: WorkerId,
-}
-
-impl fmt::Display for WorkerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:016x}", self.boot.get(), self.worker.get())
-    }
-}
-
-impl WorkerKey {
-    /// Returns the key of this text, as [`Display`](fmt::Display) gives it; nothing if it is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (boot, worker) = text.split_once('-')?;
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        Some(Self { boot: BootId::new(number(boot)?), worker: WorkerId::new(number(worker)?) })
-    }
-}
 
 /// What is known of one worker, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

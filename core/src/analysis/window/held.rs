@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EarlyReport, NodeGroup};
+use super::source::{EarlyReport, NodeGroup};
 use crate::counts::Counts;
 use crate::id::{Arm, BootId, CanaryName, WorkerId};
 use crate::time::{Span, Timestamp};

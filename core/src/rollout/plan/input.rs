@@ -1,9 +1,8 @@
 //! From the numbers of a spec to a plan, with everything that is wrong told at once.
 
-use alloc::format;
 use alloc::string::{String, ToString as _};
-use alloc::vec;
 use alloc::vec::Vec;
+use alloc::{format, vec};
 
 use super::{Handover, Hook, HookKind, MetricSource, NoData, Pace, Plan, PlannedMetric, Share, Strategy};
 use crate::id::CanaryName;
@@ -275,6 +274,13 @@ fn up_to(step: BasisPoints, max: BasisPoints) -> Vec<BasisPoints> {
     }
     weights.push(max);
     weights
+}
+
+impl Plan {
+    /// Returns the plan, or everything that is wrong with the spec.
+    pub fn try_new(input: &PlanInput) -> Result<Self, Vec<PlanError>> {
+        parse(input)
+    }
 }
 
 #[cfg(test)]

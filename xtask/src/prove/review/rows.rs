@@ -1,6 +1,6 @@
 //! The rows. A row without tests is one whose mend nothing holds yet.
 
-use super::{Row, row};
+use super::row::{Row, row};
 
 pub(super) const ROWS: [Row; 63] = [
     row(

@@ -204,7 +204,7 @@ impl Draw {
             visitors: match self.strategy {
                 Strategy::Weight | Strategy::Mirror | Strategy::BlueGreen => ANYONE,
                 Strategy::Rules | Strategy::Holdback => MATCHING,
-                Strategy::Affinity => super::users(),
+                Strategy::Affinity => users(),
             },
         }
     }
@@ -248,4 +248,17 @@ impl Draw {
             self.analysis(),
         )
     }
+}
+
+/// Users whom affinity tells apart.
+fn users() -> &'static [Visitor] {
+    static USERS: std::sync::LazyLock<Vec<Visitor>> = std::sync::LazyLock::new(|| {
+        let user = |number: u32| {
+            let cookie: &'static str = Box::leak(format!("uid={number}").into_boxed_str());
+            let headers: &'static [(&str, &str)] = Box::leak(Box::new([("cookie", cookie)]));
+            Visitor { headers, matches: false, tester: false }
+        };
+        (0..500).map(user).collect()
+    });
+    &USERS
 }
