@@ -4,10 +4,11 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::{self, CanaryDocument};
-use super::decoder::{Decoder, HostName, Reference, Report};
+use super::decoder::{Decoder, HostName, Reference};
 use super::identity::{DocumentId, placeholders};
 use super::metric::{self, TemplateDocument};
 use super::platform::{Api, Platform, Terms};
+use super::report::Report;
 use super::yaml::{Node, Position};
 use super::{listener, outgoing, shape, workload};
 use crate::alert_provider::Channel;

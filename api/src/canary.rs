@@ -13,6 +13,7 @@ use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
 use super::decoder::Decoder;
+use super::duration::span;
 use super::metric::{self, DecodeContext, MetricDocument};
 use super::platform::{Api, Severity};
 use super::yaml::{Node, Position};
@@ -357,8 +358,4 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Deco
         out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input, &mut out.health_checks);
     }
     decoder.done(fields);
-}
-
-pub(super) fn span(duration: Duration) -> Span {
-    Span::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -6,7 +6,7 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::CanaryDocument;
-use super::decoder::Problem;
+use super::problem::Problem;
 use super::set::{Location, Set, problem};
 use super::{hosts, listener};
 

@@ -1,68 +1,20 @@
 //! From nodes to typed values, collecting everything that is wrong.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::duration::parse_duration;
 use super::platform::{Severity, Terms};
+use super::problem::Problem;
+use super::report::Report;
 use super::shape::{LONGEST, Object, Support};
 use super::yaml::{Node, Position, Value};
-use crate::refused_file::RefusedFileView;
 
 /// Nothing on its way to a user takes longer: [`LONGEST`], a year.
 const MAX_LIMIT: Duration = Duration::from_hours(8_760);
-
-/// Something wrong in a file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Problem {
-    /// The file.
-    pub file: String,
-    /// Counted from one; 0 if it concerns the file as a whole.
-    pub line: usize,
-    /// Counted from one.
-    pub column: usize,
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-/// What was found in files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// What must be mended.
-    pub errors: Vec<Problem>,
-    /// What is taken all the same.
-    pub warnings: Vec<Problem>,
-}
-
-impl Report {
-    /// Returns the errors, file by file.
-    pub fn by_file(&self) -> Vec<RefusedFileView> {
-        let mut files: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
-        for problem in &self.errors {
-            files.entry(&problem.file).or_default().push(problem.clone());
-        }
-        files.into_iter().map(|(file, errors)| RefusedFileView { file: file.to_owned(), errors }).collect()
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, field, message } = self;
-        if *line == 0 {
-            write!(f, "{file}: {message}")
-        } else if field.is_empty() {
-            write!(f, "{file}:{line}:{column}: {message}")
-        } else {
-            write!(f, "{file}:{line}:{column}: {field}: {message}")
-        }
-    }
-}
 
 /// Decodes one document.
 #[derive(Debug)]
@@ -423,43 +375,6 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Takes what Go does: `1m30s`, `500ms`, `3.5s`, `1h`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(unit_end)?;
-        let nanos: u64 = match unit {
-            "ns" => 1,
-            "us" | "µs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        total = total.checked_add(times(number, nanos)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Returns so many units, each of `nanos`; what is left of a nanosecond is cut off.
-fn times(number: &str, nanos: u64) -> Option<Duration> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    // Finer than a nanosecond of an hour is nothing.
-    let fraction = fraction.get(..fraction.len().min(13))?;
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
-    let numerator: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let part = u64::try_from(u128::from(nanos).checked_mul(numerator)? / scale).ok()?;
-    let seconds = u128::from(whole).checked_mul(u128::from(nanos))?.checked_add(u128::from(part))?;
-    Some(Duration::new(u64::try_from(seconds / 1_000_000_000).ok()?, u32::try_from(seconds % 1_000_000_000).ok()?))
-}
-
 /// Returns the one of these that a word was probably meant to be.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.into_iter().map(|known| (distance(known, word), known)).filter(|(edits, _)| *edits <= 2);
@@ -488,38 +403,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_as_people_write_them() {
-        for (text, millis) in [
-            ("500ms", 500),
-            ("10s", 10_000),
-            ("1m30s", 90_000),
-            ("1h", 3_600_000),
-            ("3.5s", 3_500),
-            ("0.25h", 900_000),
-            (".5s", 500),
-            ("1500us", 1),
-            ("1.0000000000000000001s", 1_000),
-        ] {
-            assert_eq!(parse_duration(text).map(|it| it.as_millis()), Some(millis), "{text}");
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "1.5",
-            ".s",
-            "1..5s",
-            "1.2.3s",
-            "-1s",
-            "99999999999999999999s",
-            "9999999999999999999h",
-            "1s ",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn near_names_are_near() {

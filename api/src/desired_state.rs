@@ -19,8 +19,8 @@ use wingbeat_xds_server::model::{Listener, Retries};
 use wingbeat_xds_server::version::Version;
 
 use crate::alert_provider::Channel;
-use crate::files::Part;
 use crate::hook::Hook;
+use crate::part::Part;
 use crate::query::Query;
 use crate::refused_file::RefusedFileView;
 

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::{Span, Timestamp};
 
-use super::decoder::{Problem, Report};
 use super::identity::DocumentId;
+pub use super::part::Part;
+use super::problem::Problem;
+use super::report::Report;
 use super::set::{Set, Source};
 use crate::desired_state::InUse;
 
@@ -61,15 +62,6 @@ pub struct InForce {
     pub rests_on: BTreeSet<CanaryName>,
     /// When a document has been missed for long enough, and the files are to be looked at again.
     pub again: Option<Timestamp>,
-}
-
-/// A part of what is in force: the text of a file, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// The text.
-    pub text: String,
-    /// Which of its documents are in force: all, or those that are missed.
-    pub only: Option<BTreeSet<DocumentId>>,
 }
 
 /// What is in force.

@@ -5,8 +5,8 @@ use wingbeat_core::matching::compile::captures;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_xds_server::model::http::{Cors, HeaderChanges, HttpOptions, NewPath, PathRewrite, TextMatch};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
 use super::yaml::Node;
 use super::{operators, shape};
 

@@ -4,8 +4,8 @@ use wingbeat_core::analysis::judge::{JudgeConfig, Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{NoData, PlanInput};
 use wingbeat_xds_server::model::http::HealthChecks;
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
 use super::shape;
 use super::yaml::Node;
 

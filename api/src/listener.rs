@@ -6,8 +6,8 @@ use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::traffic::{ClientAddress, Front, Http10, TrailingDot};
 use wingbeat_xds_server::model::{AccessLog, Listener, LogFormat};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
 use super::yaml::{Node, Value};
 use super::{operators, shape};
 

@@ -13,8 +13,8 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::MetricSource;
 use wingbeat_core::time::Span;
 
-use super::canary::span;
 use super::decoder::Decoder;
+use super::duration::span;
 use super::platform::Severity;
 use super::shape;
 use super::template::{Template, Values};

@@ -2,8 +2,8 @@
 
 use wingbeat_xds_server::model::Retries;
 
-use super::canary::span;
 use super::decoder::{Decoder, nearest};
+use super::duration::span;
 use super::shape;
 use super::yaml::{Node, Position};
 

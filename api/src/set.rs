@@ -9,10 +9,12 @@ use wingbeat_xds_server::model::Listener;
 
 use super::admit::{Admission, Document, admit};
 use super::canary::CanaryDocument;
-use super::decoder::{HostName, Problem, Reference, Report};
+use super::decoder::{HostName, Reference};
 use super::identity::{Classification, DocumentId, classify};
 use super::metric::TemplateDocument;
 use super::platform::{Platform, Severity};
+use super::problem::Problem;
+use super::report::Report;
 use super::yaml::{self, Node, Position};
 use crate::alert_provider::Channel;
 use crate::desired_state::{CanaryConfig, DesiredState, InUse, MetricProvider, Workload};

@@ -3,8 +3,8 @@
 use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::traffic::{LocalFailures, OutlierDetection, TrafficPolicy};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
 use super::shape;
 use super::yaml::Node;
 
