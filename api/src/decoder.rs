@@ -186,10 +186,9 @@ impl Decoder {
         for (name, (at, node)) in fields.left {
             let path = join(&fields.path, name);
             match fields.shape.field(name).map(|field| field.support) {
-                Some(Support::Moot(_)) => {}
                 Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
                 Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
-                Some(Support::Refused(_)) => {}
+                Some(Support::Moot(_) | Support::Refused(_)) => {}
                 Some(Support::Full) | None => {
                     let hint = match nearest(name, fields.known.iter().copied()) {
                         Some(near) => format!("did you mean {near}?"),
