@@ -1,5 +1,7 @@
 //! From a document's text to its typed value, as far as a platform takes it, and everything that is wrong with it.
 
+use std::sync::Arc;
+
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::model::Listener;
 
@@ -17,14 +19,14 @@ use crate::desired_state::Workload;
 /// What there is.
 const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
 
-/// A document that is right in itself.
+/// What a document says, shared: it is the same until its file says something else.
 #[derive(Debug)]
-pub(crate) enum Document {
-    Canary(Box<CanaryDocument>),
-    Workload(Workload),
-    Listener(Listener),
-    Channel(Channel),
-    Template(TemplateDocument),
+pub(crate) enum Content {
+    Canary(Arc<CanaryDocument>),
+    Workload(Arc<Workload>),
+    Listener(Arc<Listener>),
+    Channel(Arc<Channel>),
+    Template(Arc<TemplateDocument>),
 }
 
 /// What became of a document.
@@ -36,7 +38,7 @@ pub(crate) struct Admission {
     pub(crate) name: CanaryName,
     /// What it says. Where something is wrong with it, this is what the rest says, if anything: what is wrong between it
     /// and other documents is told too.
-    pub(crate) document: Option<Document>,
+    pub(crate) document: Option<Content>,
     /// What is wrong with it, and what is taken all the same, in the order of the text.
     pub(crate) report: Report,
     /// Documents that it names.
@@ -71,7 +73,7 @@ pub(crate) fn admit(file: &str, node: &Node, platform: Platform) -> Admission {
 }
 
 /// The parts of a document, as far as they are there.
-type Parts = (Option<CanaryName>, Option<String>, Option<Document>);
+type Parts = (Option<CanaryName>, Option<String>, Option<Content>);
 
 fn decode(decoder: &mut Decoder, node: &Node) -> Option<Parts> {
     let mut fields = decoder.fields(node, "", &shape::DOCUMENT)?;
@@ -95,11 +97,11 @@ fn decode(decoder: &mut Decoder, node: &Node) -> Option<Parts> {
     // What else is wrong is told too.
     let stand_in = name.clone().unwrap_or_else(unnamed);
     let document = match kind_text.as_str() {
-        "Canary" => canary::decode(decoder, stand_in, spec).map(|document| Document::Canary(Box::new(document))),
-        "Workload" => workload::decode(decoder, spec).map(Document::Workload),
-        "Listener" => listener::decode(decoder, spec, &stand_in.name).map(Document::Listener),
-        "AlertProvider" => outgoing::decode_channel(decoder, spec).map(Document::Channel),
-        "MetricTemplate" => metric::decode_template(decoder, spec).map(Document::Template),
+        "Canary" => canary::decode(decoder, stand_in, spec).map(|it| Content::Canary(Arc::new(it))),
+        "Workload" => workload::decode(decoder, spec).map(|it| Content::Workload(Arc::new(it))),
+        "Listener" => listener::decode(decoder, spec, &stand_in.name).map(|it| Content::Listener(Arc::new(it))),
+        "AlertProvider" => outgoing::decode_channel(decoder, spec).map(|it| Content::Channel(Arc::new(it))),
+        "MetricTemplate" => metric::decode_template(decoder, spec).map(|it| Content::Template(Arc::new(it))),
         other => {
             decoder.wrong(kind.at, &path, format!("there is no {other}, use {KINDS}"));
             None

@@ -6,9 +6,10 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::CanaryDocument;
-use super::problem::Problem;
-use super::set::{Location, Set, problem};
+use super::decoded::{Location, problem};
+use super::set::Set;
 use super::{hosts, listener};
+use crate::problem::Problem;
 
 impl Set {
     /// Returns what is wrong where documents clash, with `before` in force.
@@ -77,7 +78,7 @@ impl Set {
 
 /// What only one canary can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Claimed {
+pub(super) enum Claimed {
     /// A workload.
     Target(CanaryName),
     /// A host, in the form by which hosts are compared, on a listener.
@@ -93,6 +94,18 @@ struct Claim<'a> {
     field: String,
     /// As it is written.
     written: &'a str,
+}
+
+impl Claimed {
+    /// Returns what a canary has for itself.
+    pub(super) fn of(name: &CanaryName, document: &CanaryDocument) -> Vec<Self> {
+        let target = Self::Target(CanaryName::new(name.namespace.clone(), document.plan.target()));
+        let hosts = document.service.listeners.iter().flat_map(|listener| {
+            let hosts = document.service.hosts.iter();
+            hosts.map(|host| Self::Host(listener.clone(), hosts::key(host)))
+        });
+        std::iter::once(target).chain(hosts).collect()
+    }
 }
 
 impl<'a> Claim<'a> {

@@ -1,4 +1,4 @@
-//! What is to be managed: canaries with their workloads, and where the Envoys listen.
+//! The desired state: canaries with their workloads, and where the Envoys listen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::part::Part;
 use crate::query::Query;
 use crate::refused_file::RefusedFileView;
 
-/// Everything that is managed.
+/// The desired state of everything that is configured.
 #[derive(Debug, Clone, Default)]
 pub struct DesiredState {
     /// The canaries, each with what it needs.
@@ -41,7 +41,46 @@ pub struct DesiredState {
     pub texts: BTreeMap<String, Vec<Part>>,
 }
 
-/// A canary and its workload.
+/// What is managed in another way from now on, of all that is.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Canaries that are new or different; none for those that are not managed any more.
+    pub canaries: BTreeMap<CanaryName, Option<Configured>>,
+    /// All listeners, if one of them is different.
+    pub listeners: Option<Vec<Listener>>,
+    /// All files whose present text is wrong, if those are others than before.
+    pub refused_files: Option<Vec<RefusedFileView>>,
+    /// The texts of files that are in force, to be stored, where they are different; none for files that are gone.
+    pub texts: BTreeMap<String, Option<Vec<Part>>>,
+}
+
+/// A canary, and where it is from.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// How it is managed.
+    pub config: Arc<CanaryConfig>,
+    /// The file that it is from, where it is from one.
+    pub file: Option<Arc<str>>,
+}
+
+impl Change {
+    /// Adds a later change: of what both change, it is as the later one says.
+    pub fn then(&mut self, later: Self) {
+        let Self { canaries, listeners, refused_files, texts } = later;
+        self.canaries.extend(canaries);
+        self.texts.extend(texts);
+        self.listeners = listeners.or_else(|| self.listeners.take());
+        self.refused_files = refused_files.or_else(|| self.refused_files.take());
+    }
+
+    /// Returns true if nothing is different.
+    pub fn is_empty(&self) -> bool {
+        let Self { canaries, listeners, refused_files, texts } = self;
+        canaries.is_empty() && listeners.is_none() && refused_files.is_none() && texts.is_empty()
+    }
+}
+
+/// The configuration of a canary, with its workload.
 #[derive(Debug, Clone)]
 pub struct CanaryConfig {
     /// How its rollouts go.
@@ -62,7 +101,7 @@ pub struct CanaryConfig {
     pub alerts: Vec<Channel>,
 }
 
-/// How a metric is looked at.
+/// Where a metric is measured.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetricProvider {
     /// From what the filters report.
@@ -87,7 +126,7 @@ impl MetricProvider {
     }
 }
 
-/// Who gets the canary, of those that its share is for.
+/// Which requests are routed to the canary, of those that its weight is for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum Targeting {
     /// Chance decides, request by request.

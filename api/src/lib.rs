@@ -1,8 +1,8 @@
 //! The API: what users write, and what it comes to. Everything that is wrong is told at once and by its place.
 //!
 //! ```text
-//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► desired_state::DesiredState
-//!                                       └ shape: which fields there are, with type, default and meaning
+//!  text ─► yaml::Node (with lines) ─► admit ─► Canary, Workload, Listener ─► set::Set ─► desired_state::DesiredState, Change
+//!                                                 one text: Decoded           └ index::Index: what a change may concern
 //! ```
 //!
 //! Nothing here has a clock, a network or a disk.
@@ -11,6 +11,7 @@ mod admit;
 pub mod alert_provider;
 mod canary;
 mod conflict;
+mod decoded;
 mod decoder;
 pub mod desired_state;
 mod duration;
@@ -19,6 +20,7 @@ pub mod hook;
 mod hosts;
 mod http;
 mod identity;
+mod index;
 mod judge;
 mod listener;
 mod metric;

@@ -109,6 +109,17 @@ impl MetricDocument {
         }
     }
 
+    /// Returns the `MetricTemplate` that it takes its query from.
+    pub(super) fn template(&self) -> Option<&CanaryName> {
+        match self {
+            Self::Filters { .. } => None,
+            Self::Prometheus(asked) => match &asked.source {
+                Source::Template(name) => Some(name),
+                Source::Inline(..) => None,
+            },
+        }
+    }
+
     /// Returns how it is measured. Nothing if its template is not there.
     pub(super) fn measure(
         &self,

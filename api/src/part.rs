@@ -1,10 +1,10 @@
-//! What is stored of files.
+//! What is stored of a file.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::DocumentId;
+use crate::identity::DocumentId;
 
 /// A part of what is in force: the text of a file, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
 //! What the benches share. Each bench is a program that prints one line of JSON; `cargo xtask prove` runs them and
 //! holds their figures against the bounds.
 
+pub mod browser;
 pub mod memory;
 pub mod network;
+pub mod picture;
 pub mod report;
 pub mod site;
 pub mod table;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,8 +17,19 @@ use wingbeat_xds_server::bootstrap::Bootstrap;
 
 /// Longest time to wait for what has to come.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Units of the CPU times that Linux shows to programs, on every machine that it runs on.
+const TICKS_A_SECOND: u64 = 100;
 /// How often is looked.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Whether a process stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freeze {
+    /// It does nothing, and holds what it has.
+    Stands,
+    /// It does what it did before.
+    GoesOn,
+}
 
 /// A `wingbeat serve` with its folders.
 #[derive(Debug)]
@@ -33,19 +44,25 @@ pub struct Site {
 impl Site {
     /// Starts it over these documents, by names of their files.
     pub async fn start(documents: &[(String, String)], more: &[OsString]) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        std::fs::create_dir(folder.path().join("config"))?;
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut site = Self { folder, more: more.to_vec(), server: None, http: any, xds: any };
-        for (name, text) in documents {
-            site.write(name, text)?;
-        }
+        let mut site = Self::prepare(documents, more)?;
         site.serve().await?;
         Ok(site)
     }
 
+    /// Writes these documents, for a server that is started later.
+    pub fn prepare(documents: &[(String, String)], more: &[OsString]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        std::fs::create_dir(folder.path().join("config"))?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let site = Self { folder, more: more.to_vec(), server: None, http: any, xds: any };
+        for (name, text) in documents {
+            site.write(name, text)?;
+        }
+        Ok(site)
+    }
+
     /// Starts the server, on the ports that it had before, and waits until it is ready. Returns how long that took.
-    async fn serve(&mut self) -> anyhow::Result<Duration> {
+    pub async fn serve(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let mut args: Vec<OsString> = Vec::new();
         // The last one of two counts nowhere: who needs another address names it.
@@ -66,6 +83,23 @@ impl Site {
     pub async fn restart(&mut self) -> anyhow::Result<Duration> {
         drop(self.server.take());
         self.serve().await
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        drop(self.server.take());
+    }
+
+    /// Lets its process stand still, or go on.
+    pub fn freeze(&self, freeze: Freeze) -> anyhow::Result<()> {
+        let signal = match freeze {
+            Freeze::Stands => "-STOP",
+            Freeze::GoesOn => "-CONT",
+        };
+        let pid = self.server.as_ref().context("it runs")?.pid();
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status()?;
+        ensure!(sent.success(), "kill {signal} {pid}: {sent}");
+        Ok(())
     }
 
     fn config(&self) -> PathBuf {
@@ -97,6 +131,18 @@ impl Site {
         let server = self.server.as_ref().context("it runs")?;
         #[expect(clippy::cast_precision_loss, reason = "KiB of one machine")]
         Ok(server.memory() as f64 / 1_024.0)
+    }
+
+    /// Returns the CPU time that the server has used, by all of its threads that there are or were.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.as_ref().context("it runs")?.pid()))?;
+        // The name of the program, in parentheses, may have spaces.
+        let (_, fields) = stat.rsplit_once(')').context("a name")?;
+        let ticks = |place: usize| -> anyhow::Result<u64> {
+            Ok(fields.split_whitespace().nth(place).context("a field")?.parse()?)
+        };
+        // utime and stime are fields 14 and 15 of proc(5), and the state, the first one here, is field 3.
+        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1_000 / TICKS_A_SECOND))
     }
 
     /// Returns the size of its state, in KiB.
@@ -135,8 +181,29 @@ impl Site {
 
     /// Returns status and body of an answer of the HTTP API.
     pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
+    }
+
+    /// Has a command carried out on a canary, by this token if one is needed.
+    pub async fn command(&self, canary: &str, verb: &str, token: Option<&str>) -> anyhow::Result<()> {
+        let (status, body) = self.try_command(canary, verb, token).await?;
+        ensure!(status == 200, "{verb} {canary}: {status} {body}");
+        Ok(())
+    }
+
+    /// Sends a command. Returns status and body of the answer.
+    pub async fn try_command(&self, canary: &str, verb: &str, token: Option<&str>) -> anyhow::Result<(u16, String)> {
+        let (path, body) =
+            (format!("/api/v1/canaries/{canary}/{verb}"), json!({"id": format!("{canary} {verb}")}).to_string());
+        let authorization = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let length = body.len();
+        let head =
+            format!("{authorization}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close");
+        self.ask(&format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{head}\r\n\r\n{body}")).await
+    }
+
+    async fn ask(&self, request: &str) -> anyhow::Result<(u16, String)> {
         let mut connection = TcpStream::connect(self.http).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await?;

@@ -159,7 +159,7 @@ fn in_words(played: &Played) -> String {
         lines.push(format!("from the fault to the last canary request{last:>6} ms, {requests} requests"));
     }
     lines.push(format!(
-        "users lost {} of {} requests ({} to the canary, {} to the primary, {} that nobody answered)",
+        "users lost {} of {} requests: {} to the canary, {} to the primary, {} unanswered",
         thousands(played.summary.failed_requests),
         thousands(played.summary.requests),
         thousands(played.summary.failed_requests_canary.saturating_sub(played.unanswered)),
@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(in_words(&played(result, fault)).lines().nth(1), Some(headline));
         }
         let words = in_words(&played(Ended::RolledBack, Some(153)));
-        assert!(words.contains("(4 to the canary, 1 to the primary, 2 that nobody answered)"), "{words}");
+        assert!(words.contains(": 4 to the canary, 1 to the primary, 2 unanswered"), "{words}");
         assert!(!words.contains("too slow"), "{words}");
         let slow = in_words(&Played { answered: (169, 1_000), ..played(Ended::RolledBack, Some(153)) });
         assert!(slow.contains("too slow for 1000 requests a second: 169 of 1000 were answered"), "{slow}");

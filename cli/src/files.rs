@@ -35,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) empty: Vec<Problem>,
     /// Where changes of all that come about.
     pub(crate) places: Places,
+    /// Folders of documents, links resolved, each with the paths that name it.
+    pub(crate) folders: BTreeMap<PathBuf, Vec<PathBuf>>,
 }
 
 /// Where files are, links resolved.
@@ -54,6 +56,7 @@ pub(crate) fn read(paths: &[PathBuf], pipes: Pipes) -> Found {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 found.folder(path, &real);
+                found.folders.entry(real.clone()).or_default().push(path.clone());
                 found.places.folders.insert(real);
             }
             Ok(metadata) if metadata.is_file() || pipes == Pipes::Read => found.file(path),
@@ -62,6 +65,29 @@ pub(crate) fn read(paths: &[PathBuf], pipes: Pipes) -> Found {
         }
     }
     found
+}
+
+/// Reads these files of such folders again. Returns the name and the text of each; nothing if one of them is not what it was, a
+/// file that can be read: then all are to be looked at.
+pub(crate) fn reread(
+    files: &BTreeSet<PathBuf>,
+    folders: &BTreeMap<PathBuf, Vec<PathBuf>>,
+) -> Option<Vec<(String, String)>> {
+    let mut read = Vec::new();
+    for file in files {
+        let (names, folder) = (file.file_name()?, folders.get(file.parent()?)?);
+        // Who follows a link has to follow it to its end.
+        if !std::fs::symlink_metadata(file).ok()?.is_file() {
+            return None;
+        }
+        let mut text = String::new();
+        File::open(file).ok()?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).ok()?;
+        if u64::try_from(text.len()).is_ok_and(|bytes| bytes > MAX_FILE_BYTES) {
+            return None;
+        }
+        read.extend(folder.iter().map(|folder| (folder.join(names).display().to_string(), text.clone())));
+    }
+    Some(read)
 }
 
 /// Returns true for the name of a file that is read where it is in a folder. Hidden ones are what editors and mounts keep for

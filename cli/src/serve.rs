@@ -115,7 +115,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let is_lost = stored.is_none() && !engine.in_use().is_empty();
     let mut known = Known::restore(stored.unwrap_or_default(), &args.config);
     let found = files::read(&args.config, Pipes::Refuse);
-    let taken = known.take(found, &engine.in_use(), BTreeMap::new(), Removal::Deferred);
+    known.note(found);
+    let in_use = engine.in_use();
+    let taken = known.take(&|name| in_use.get(name).cloned(), BTreeMap::new(), Removal::Deferred);
     if !taken.report.errors.is_empty() && (is_lost || taken.set.is_empty()) {
         let why = if is_lost { "canaries of these files may be running" } else { "there is nothing else to serve" };
         return Err(Wrong(format!("mend the files above: {why}")).into());
@@ -161,7 +163,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     tokio::select! {
         ended = xds => ended?.context("the xDS server ended")?,
         ended = http => ended?.context("the HTTP server ended")?,
-        followed = follow::follow(&args.config, known, &handle, &filter) => followed?,
+        followed = follow::follow(&args.config, known, &handle) => followed?,
         () = handle.ended() => anyhow::bail!("the engine ended by a fault of this program, which its log shows"),
         () = told_to_stop() => {}
     }

@@ -1,4 +1,4 @@
-//! Questions to somebody outside, which the engine has and others ask.
+//! Calls to hooks and metric servers, which the engine asks for and the controller makes.
 
 use std::sync::Arc;
 
@@ -7,18 +7,29 @@ use wingbeat_api::query::Query;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::Ticket;
 
-/// A question to somebody outside.
+/// A call to a hook or a metric server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// Whose rollout it is.
+    /// The canary of the rollout.
     pub canary: CanaryName,
     /// Comes back with the answer.
     pub ticket: Ticket,
     /// Who is asked.
-    pub whom: CallTarget,
+    pub target: CallTarget,
+    /// When to ask.
+    pub turn: CallTurn,
 }
 
-/// Who is asked.
+/// When to ask a question that is not on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallTurn {
+    /// At once.
+    Now,
+    /// Not yet: a step is being stored, which may have answered it. What is on its way stays on its way.
+    Later,
+}
+
+/// The target of a call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallTarget {
     /// A hook.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_api::desired_state::{DesiredState, InUse, MetricProvider};
+use wingbeat_api::desired_state::{InUse, MetricProvider};
 use wingbeat_api::files::Part;
 use wingbeat_core::analysis::ledger::{Ledger, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, Windows, WrittenHeld};
@@ -16,13 +16,14 @@ use wingbeat_core::id::{CanaryName, ClusterName, Epoch, RolloutId};
 use wingbeat_core::rollout::{Alert, Answer, Event, QuestionSubject, Severity, Ticket, question};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::client_event::ClientEvent;
-use wingbeat_xds_server::lineage::{Adoption, Lineage};
+use wingbeat_xds_server::lineage::Lineage;
 use wingbeat_xds_server::model::Model;
-use wingbeat_xds_server::version::Version;
 
-use crate::call::{Call, CallTarget};
+use crate::call::{Call, CallTarget, CallTurn};
+use crate::engine::around::Around;
 use crate::engine::canaries::Canaries;
-use crate::engine::canary::{Canary, Evidence};
+use crate::engine::canary::Evidence;
+use crate::engine::charted::Charted;
 use crate::engine::clients::Clients;
 use crate::engine::commit::Commits;
 use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, OLD_LEDGER_KEY, WINDOWS_KEY, lineage, read_ledger};
@@ -34,6 +35,7 @@ use crate::engine::recording::RecordingBuffer;
 use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
 use crate::engine::timeouts::NODE_TIMEOUT;
+use crate::engine::turns::Turns;
 use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
 use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
@@ -42,11 +44,14 @@ use crate::view::{EventView, ServerStatus};
 
 mod adoption;
 mod apply;
+mod around;
 mod budget;
 mod canaries;
 mod canary;
+mod charted;
 mod clients;
 mod commit;
+mod configure;
 mod entries;
 mod event_journal;
 mod fleet;
@@ -58,12 +63,14 @@ mod policy;
 mod recording;
 mod reporter;
 mod reporters;
+mod rollouts;
 mod routes;
 pub(crate) mod simulation;
 mod status;
 mod texts;
 mod tick;
 mod timeouts;
+mod turns;
 mod unconfigured;
 
 pub use commit::{Commanded, Commit};
@@ -82,7 +89,7 @@ pub struct Engine {
     commits: Commits,
     random: [u8; 32],
     lineage: Lineage,
-    desired: DesiredState,
+    around: Around,
     canaries: Canaries,
     ledger: Ledger,
     /// Whether the ledger held everything of the rollouts that were in progress when it was read.
@@ -107,12 +114,16 @@ pub struct Engine {
     /// After a restart in mid-rollout: the workers that had traffic before and did not report since. Until all have, no
     /// rollout is moved: one of them may show an abort that was served and not stored (P28).
     awaited: Option<BTreeSet<WorkerKey>>,
-    /// When all that are not at rest were looked at.
+    /// When those that are not at rest were looked at, and how far that went.
     last_sweep: Timestamp,
+    swept: Turns,
+    /// When the policies were made anew.
+    last_policy: Timestamp,
     /// Something that filters are told may be different.
     policy_is_stale: bool,
     routes_changed: bool,
     views: StatusCache,
+    charted: Charted,
     event_journal: EventJournal,
     texts: Texts,
     reports: u64,
@@ -125,10 +136,10 @@ pub struct Engine {
     ended: Vec<RolloutEnd>,
 }
 
-/// Something that people are told.
+/// An event of a rollout, as users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutEvent {
-    /// Whom it concerns.
+    /// The canary that it concerns.
     pub canary: CanaryName,
     /// Its rollout at that time.
     pub rollout: RolloutId,
@@ -140,10 +151,10 @@ pub struct RolloutEvent {
     pub at: Timestamp,
 }
 
-/// A message to people.
+/// An alert about a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutAlert {
-    /// Whom it concerns.
+    /// The canary that it concerns.
     pub canary: CanaryName,
     /// The message.
     pub alert: Alert,
@@ -173,7 +184,8 @@ impl Engine {
                 let name = CanaryName::new(namespace, name);
                 let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
                 let away_since = read_or_leave_aside(entries, &away_key(&name))?;
-                unconfigured.insert(name, Unconfigured { record, evidence, unstored: false, away_since });
+                let (unstored, proposed) = (false, None);
+                unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since, proposed });
             }
         }
         let (lineage, unstored_lineage) = lineage(entries, &random)?;
@@ -186,7 +198,7 @@ impl Engine {
             commits: Commits::beginning_with(unstored_lineage),
             random,
             lineage,
-            desired: DesiredState::default(),
+            around: Around::default(),
             canaries: Canaries::default(),
             ledger,
             ledger_trust,
@@ -204,9 +216,12 @@ impl Engine {
             due: BTreeSet::new(),
             awaited,
             last_sweep: Timestamp::EPOCH,
+            swept: Turns::default(),
+            last_policy: Timestamp::EPOCH,
             policy_is_stale: false,
             routes_changed: true,
             views: StatusCache::default(),
+            charted: Charted::default(),
             event_journal: EventJournal::open(entries),
             texts: Texts::open(entries)?,
             reports: 0,
@@ -228,52 +243,6 @@ impl Engine {
     /// Returns the revisions that were in use when the state was stored.
     pub fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
         self.unconfigured.in_use()
-    }
-
-    /// Manages this from now on. What a rollout in progress takes over of a changed spec, and what waits for the next one,
-    /// is in `terms`.
-    pub fn configure(&mut self, desired: DesiredState, now: Timestamp) {
-        let gone: Vec<CanaryName> =
-            self.canaries.all().keys().filter(|name| !desired.canaries.contains_key(name)).cloned().collect();
-        for name in gone {
-            if let Some(mut canary) = self.canaries.remove(&name) {
-                for waiting in std::mem::take(&mut canary.waiting_commands) {
-                    self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
-                }
-                let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
-                // Nobody takes in what is reported of it meanwhile.
-                self.ledger.close(canary.epoch());
-                self.views.forget(&name);
-                self.missing.remove(&name);
-                self.emit(&name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
-                self.unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since: None });
-            }
-        }
-        self.texts.take(&desired.texts);
-        self.canaries.note_nodes(&self.desired.listeners, now);
-        if self.policies.follow(&desired.listeners) {
-            self.fleet.misplaced();
-        }
-        self.desired = DesiredState { texts: BTreeMap::new(), ..desired };
-        self.routes_changed = true;
-        let config = self.desired.canaries.clone();
-        for (name, config) in config {
-            let revision = config.workload.revision.clone();
-            match self.canaries.get(&name) {
-                Some(_) => self.reconfigure(&name, config, now),
-                None => self.attach(&name, config, now),
-            }
-            self.mark_due(&name);
-            self.apply(&name, &Event::Revision(revision), now);
-        }
-        self.unconfigured.settle(now);
-        // The next checkpoint writes it.
-        self.reported_since_checkpoint |= self.unconfigured.has_changes();
-        // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
-        self.ledger.retain_open();
-        // … who reports may have been counted before.
-        self.ledger_trust = Trust::Baseline;
-        self.update_policy(now);
     }
 
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
@@ -300,7 +269,7 @@ impl Engine {
         }
         for (name, canary) in self.canaries.asking().filter(|(_, canary)| !canary.is_contested()) {
             let Some(open) = question(&canary.config.plan, &canary.state) else { continue };
-            let whom = match open.asked {
+            let target = match open.asked {
                 QuestionSubject::Hook(place) => canary.config.hooks.get(place).map(|hook| CallTarget::Hook {
                     hook: hook.clone(),
                     phase: open.phase.to_owned(),
@@ -312,7 +281,8 @@ impl Engine {
                     Some(MetricProvider::Filters(_)) | None => None,
                 },
             };
-            calls.extend(whom.map(|whom| Call { canary: name.clone(), ticket: open.ticket, whom }));
+            let turn = if canary.proposed.is_none() { CallTurn::Now } else { CallTurn::Later };
+            calls.extend(target.map(|target| Call { canary: name.clone(), ticket: open.ticket, target, turn }));
         }
         calls
     }
@@ -327,6 +297,13 @@ impl Engine {
 
     /// Takes an answer. One that comes too late changes nothing.
     pub fn answer(&mut self, name: &CanaryName, ticket: Ticket, answer: Answer, now: Timestamp) {
+        if let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_some()) {
+            let open = question(&canary.config.plan, &canary.state);
+            if open.is_some_and(|open| open.ticket == ticket) {
+                canary.waiting_answer = Some((ticket, answer));
+            }
+            return;
+        }
         let answer = self.screen_answer(name, ticket, answer, now);
         self.apply(name, &Event::Answer(ticket, answer), now);
     }
@@ -346,7 +323,12 @@ impl Engine {
     /// Returns what is to be served.
     pub fn model(&self) -> Model {
         let unadopted = self.canaries.unadopted();
-        Model { unadopted, ..routes::model(&self.desired, self.canaries.served()) }
+        Model { unadopted, ..routes::model(&self.around, self.canaries.served()) }
+    }
+
+    /// Returns true if an abort is not served yet.
+    pub fn has_unserved_abort(&self) -> bool {
+        self.routes_changed && self.canaries.unstored().next().is_some()
     }
 
     /// Returns true if what is to be served may have changed since it was asked last.
@@ -359,20 +341,20 @@ impl Engine {
         changed
     }
 
-    /// Returns what is shown.
+    /// Returns the status of the server and of all canaries.
     pub fn status(&mut self, ready: bool, now: Timestamp) -> ServerStatus {
         let unstorable = self.commits.failure().map(ToString::to_string);
         let nodes = self.fleet.nodes();
         let trouble = BlockerSources {
             clients: &self.clients,
             records: &self.records,
-            desired: &self.desired,
+            around: &self.around,
             unstorable: unstorable.as_deref(),
         };
         ServerStatus {
             ready,
             canaries: self.views.renew(&self.canaries, &trouble, now).clone(),
-            refused_files: self.desired.refused_files.clone(),
+            refused_files: self.around.refused_files.clone(),
             clients: self.clients.view(),
             nodes: u64::try_from(nodes).unwrap_or(u64::MAX),
             reports: self.reports,
@@ -407,7 +389,7 @@ impl Engine {
         self.commits.take()
     }
 
-    /// Returns what people are to be told, and forgets it.
+    /// Takes the events that are to be published.
     pub fn take_events(&mut self) -> Vec<RolloutEvent> {
         std::mem::take(&mut self.outbox)
     }
@@ -451,7 +433,7 @@ impl Engine {
 
     /// Returns what is known of a managed canary's channels and hooks.
     pub fn config(&self, name: &CanaryName) -> Option<&wingbeat_api::desired_state::CanaryConfig> {
-        self.canaries.get(name).map(|canary| &canary.config)
+        self.canaries.get(name).map(|canary| canary.config.as_ref())
     }
 
     /// Returns phase and checksum of a canary, as hooks are told them.
@@ -471,33 +453,6 @@ impl Engine {
         self.awaited = None;
     }
 
-    /// Manages a canary from now on: a new one, or one that was stored.
-    fn attach(&mut self, name: &CanaryName, config: wingbeat_api::desired_state::CanaryConfig, now: Timestamp) {
-        let unconfigured = self.unconfigured.attach(name);
-        let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);
-        let (mut record, evidence, unstored) = unconfigured
-            .map_or_else(fresh, |unconfigured| (unconfigured.record, unconfigured.evidence, unconfigured.unstored));
-        // Nobody followed it meanwhile.
-        record.state = record.state.unwatched();
-        if record.secret.is_empty() {
-            let place = format!("{}/{}", name.namespace, name.name);
-            record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
-        }
-        let mut canary = Canary::new(config, record, now);
-        canary.unstored = unstored;
-        // Open windows were written down with the evidence, and belong to the same rollout.
-        let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
-        if !goes_on {
-            self.windows.forget(name);
-        }
-        if canary.is_counted() {
-            let is_complete = !self.baselines.contains(&canary.epoch());
-            let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
-            self.ledger.open(canary.epoch(), trust);
-        }
-        self.canaries.insert(name, canary);
-    }
-
     fn emit(&mut self, name: &CanaryName, severity: Severity, text: impl AsRef<str>, now: Timestamp) {
         // Some of it are the words of hooks, metrics and proxies.
         let text = ForeignText::new(text.as_ref(), MAX_EVENT_LEN).into_string();
@@ -505,7 +460,7 @@ impl Engine {
         self.outbox.push(RolloutEvent { canary: name.clone(), rollout, severity, text, at: now });
     }
 
-    /// The next tick looks at it, and it is shown anew.
+    /// The next tick evaluates it, and its status is rendered anew.
     fn mark_due(&mut self, name: &CanaryName) {
         self.views.is_stale(name);
         if !self.due.contains(name) {
@@ -515,6 +470,7 @@ impl Engine {
 
     fn update_policy(&mut self, now: Timestamp) {
         self.policy_is_stale = false;
+        self.last_policy = now;
         self.policies.update(self.canaries.all(), now);
     }
 }

@@ -7,7 +7,7 @@
 //! Nothing is computed from formulas: traffic is drawn from fixed seeds, and what came of the rollouts is counted. So the
 //! same question has the same answer on every machine. How many rollouts there are depends on how long they take.
 
-use assumptions::{looks_at_errors, looks_at_latency};
+use assumptions::{judges_errors, judges_latency};
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use serde::Serialize;
 use traffic::{Answers, Bins};
@@ -195,8 +195,8 @@ impl<'a> ScenarioSet<'a> {
 
     fn detect(&self, scenario: Scenario) -> ForecastDetection {
         let world = match scenario {
-            Scenario::Errors(rate) if looks_at_errors(self.config) => self.world(1.0, rate),
-            Scenario::Latency(times) if looks_at_latency(self.config) && self.assumed.latency_ms.is_some() => {
+            Scenario::Errors(rate) if judges_errors(self.config) => self.world(1.0, rate),
+            Scenario::Latency(times) if judges_latency(self.config) && self.assumed.latency_ms.is_some() => {
                 self.world(times, self.assumed.error_rate)
             }
             Scenario::Errors(_) | Scenario::Latency(_) => return unseen(&scenario),

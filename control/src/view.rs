@@ -8,19 +8,26 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 use wingbeat_api::RefusedFileView;
 use wingbeat_api::desired_state::InUse;
 use wingbeat_api::number::Number;
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 
+pub use rollouts::{
+    ClockView, PastCountsView, PastRolloutView, PointView, RolloutsView, SampleView, SeriesView, StepView, SummaryView,
+};
+
+mod rollouts;
+
 /// Everything that is shown, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ServerStatus {
     /// True once the state is rebuilt and proxies are answered.
     pub ready: bool,
-    /// All canaries by `(namespace, name)`.
-    pub canaries: BTreeMap<(String, String), Arc<CanaryView>>,
+    /// All canaries by `(namespace, name)`. Two boards share those that are the same.
+    pub canaries: RedBlackTreeMapSync<(String, String), Arc<CanaryView>>,
     /// Envoys that reported within the last five seconds.
     pub nodes: u64,
     /// Reports that were taken since the start.
@@ -30,7 +37,7 @@ pub struct ServerStatus {
     /// Clients of xDS.
     pub clients: ClientsView,
     /// Files whose present text is wrong.
-    pub refused_files: Vec<RefusedFileView>,
+    pub refused_files: Arc<[RefusedFileView]>,
 }
 
 /// Clients of xDS.

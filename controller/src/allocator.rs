@@ -12,6 +12,12 @@ const PART: usize = 4;
 /// And so long after: by then they are deleted from the disk, too, part by part, and the state is compacted.
 const TRIM_DELAY: Span = Span::from_secs(30);
 
+/// Canaries that were configured at once from which on memory is given back: what they were made of is gone.
+const MANY_CANARIES: usize = 1_000;
+
+/// And so long after: by then they are stored, and shown.
+const AFTER_CANARIES: Span = Span::from_secs(2);
+
 /// How many workers are held, and were.
 #[derive(Debug, Default)]
 pub(crate) struct AllocatorTrim {
@@ -21,6 +27,13 @@ pub(crate) struct AllocatorTrim {
 }
 
 impl AllocatorTrim {
+    /// Notes that so many canaries were configured.
+    pub(crate) fn configured(&mut self, canaries: usize, now: Timestamp) {
+        if canaries >= MANY_CANARIES {
+            self.due = Some(now.plus(AFTER_CANARIES));
+        }
+    }
+
     /// Notes how many workers are held. Returns true if it is time to [`give_back`] what others took.
     pub(crate) fn follow(&mut self, held: usize, now: Timestamp) -> bool {
         self.most = self.most.max(held);
@@ -63,6 +76,10 @@ mod tests {
         assert_eq!(given(&mut crowd, 15_000, 200..400), [230]);
         assert_eq!(given(&mut crowd, 3_000, 400..500), [430]);
         assert_eq!(given(&mut crowd, 0, 500..600), [0; 0]);
+        crowd.configured(MANY_CANARIES - 1, at(600));
+        assert_eq!(given(&mut crowd, 0, 600..700), [0; 0], "few take little");
+        crowd.configured(MANY_CANARIES, at(700));
+        assert_eq!(given(&mut crowd, 0, 700..800), [702]);
         give_back();
     }
 }

@@ -14,7 +14,7 @@ use wingbeat_control::engine::{Commit, CommitId};
 use wingbeat_control::store::{Store, StoreError, Write};
 
 /// Bytes of what is stored in one transaction; what waits beyond is stored in the next one. A checkpoint alone may be larger.
-const MOST_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// A store that gives room back with its next commit gets one within this time.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -26,37 +26,66 @@ pub(crate) type Outcome = (CommitId, Result<(), StoreError>);
 pub(crate) struct Committer {
     /// Bounded by the engine, which has a commit of each canary and purpose under way at most.
     queue: Option<Sender<Commit>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Box<dyn Store>>>,
+    /// What was handed in after the thread ended.
+    late: Vec<Commit>,
 }
 
 impl Committer {
-    /// Starts the thread. `take_events` must not block.
-    pub(crate) fn start(store: Box<dyn Store>, confirm: impl Fn(Outcome) + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the thread. Neither `confirm` nor `panicked` may block.
+    pub(crate) fn start(
+        store: Box<dyn Store>,
+        confirm: impl Fn(Outcome) + Send + 'static,
+        panicked: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (queue, commits) = channel();
         let thread = std::thread::Builder::new().name("committer".to_owned());
-        let thread = thread.spawn(move || run(store, &commits, confirm))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let thread = thread.spawn(move || {
+            let _guard = Guard(panicked);
+            run(store, &commits, confirm)
+        })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), late: Vec::new() })
+    }
+
+    /// Waits until what was handed in is carried out. Returns the store, unless its thread has panicked.
+    pub(crate) fn finish(&mut self) -> Option<Box<dyn Store>> {
+        self.queue = None;
+        self.thread.take()?.join().ok()
     }
 
     /// Hands a commit in. It is carried out after those before it.
-    pub(crate) fn put(&self, commit: Commit) {
-        if let Some(queue) = &self.queue {
-            // A thread that has ended is noticed by those who wait for it: nothing is confirmed any more.
-            let _ended = queue.send(commit);
+    pub(crate) fn put(&mut self, commit: Commit) {
+        match &self.queue {
+            // A thread that has panicked has told it.
+            Some(queue) => drop(queue.send(commit)),
+            None => self.late.push(commit),
         }
+    }
+
+    /// Returns what was handed in after the thread ended.
+    pub(crate) fn late(&mut self) -> Vec<Commit> {
+        std::mem::take(&mut self.late)
     }
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
+        drop(self.finish());
+    }
+}
+
+/// Tells that the thread panicked.
+struct Guard<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Guard<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
         }
     }
 }
 
-fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(Outcome)) {
+fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(Outcome)) -> Box<dyn Store> {
     loop {
         let first = match commits.recv_timeout(TIDY_EVERY) {
             Ok(commit) => commit,
@@ -68,11 +97,11 @@ fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(O
                 }
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return store,
         };
         let mut bytes = size(&first);
         let mut batch = vec![first];
-        while bytes < MOST_BYTES
+        while bytes < MAX_BYTES
             && let Ok(commit) = commits.try_recv()
         {
             bytes = bytes.saturating_add(size(&commit));
@@ -155,7 +184,8 @@ mod tests {
     fn what_waits_together_is_stored_together_and_in_order() {
         let (mut memory, go, done, store) = slow();
         let (confirm, outcomes) = channel();
-        let committer = Committer::start(Box::new(store), move |outcome| confirm.send(outcome).unwrap()).unwrap();
+        let mut committer =
+            Committer::start(Box::new(store), move |outcome| confirm.send(outcome).unwrap(), || {}).unwrap();
         for commit in commits(10) {
             committer.put(commit);
         }
@@ -179,7 +209,7 @@ mod tests {
     #[test]
     fn room_on_the_disk_is_given_back_though_nothing_happens() {
         let (_, go, done, store) = slow();
-        let committer = Committer::start(Box::new(store), |_| {}).unwrap();
+        let committer = Committer::start(Box::new(store), |_| {}, || {}).unwrap();
         drop(go);
         (0..2).for_each(|_| done.recv_timeout(Duration::from_secs(10)).unwrap());
         drop(committer);

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, oneshot, watch};
-use wingbeat_api::desired_state::DesiredState;
-use wingbeat_control::view::{EventId, EventView, ProxyView, ServerStatus};
+use wingbeat_api::desired_state::{Change, DesiredState};
+use wingbeat_control::view::{EventId, EventView, ProxyView, RolloutsView, ServerStatus};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::client_event::ClientEvent;
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::server::{Cause, Intake, Peer};
 
-use crate::mailbox::{Mailbox, Report};
+use crate::mailbox::{Mailbox, Query, Report};
 use crate::metrics::Rollouts;
 use crate::refused_peers::RefusedPeers;
 use crate::verb::{Refusal, Verb};
@@ -101,15 +101,30 @@ impl Handle {
     /// Returns who takes configuration or reports.
     pub async fn proxies(&self) -> Result<Arc<Vec<ProxyView>>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        if !self.mailbox.proxies(reply) {
+        if !self.mailbox.query(Query::Proxies(reply)) {
             return Err(Refusal::Unavailable);
         }
         answer.await.map_err(|_| Refusal::Unavailable)
     }
 
+    /// Returns what there is to see of a canary's rollouts.
+    pub async fn rollouts_of(&self, canary: CanaryName) -> Result<RolloutsView, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        if !self.mailbox.query(Query::Rollouts(canary.clone(), reply)) {
+            return Err(Refusal::Unavailable);
+        }
+        let rollouts = answer.await.map_err(|_| Refusal::Unavailable)?;
+        rollouts.map(|rollouts| *rollouts).ok_or(Refusal::NotFound(canary))
+    }
+
     /// Manages this from now on. Fails only if the engine has ended.
     pub fn configure(&self, desired: DesiredState) -> Result<(), Refusal> {
         if self.mailbox.configure(desired) { Ok(()) } else { Err(Refusal::Unavailable) }
+    }
+
+    /// Manages what is different in another way from now on. Fails only if the engine has ended.
+    pub fn change(&self, change: Change) -> Result<(), Refusal> {
+        if self.mailbox.change(change) { Ok(()) } else { Err(Refusal::Unavailable) }
     }
 
     /// Returns true while the engine takes what comes: it has not ended, and does not hang.

@@ -13,7 +13,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::BroadcastStream;
 use wingbeat_api::RefusedFileView;
-use wingbeat_control::view::{CanaryView, EventId, EventView};
+use wingbeat_control::view::{EventId, EventView, SummaryView};
 use wingbeat_core::foreign::ForeignText;
 use wingbeat_core::id::CanaryName;
 use wingbeat_xds_server::server::equal_in_constant_time;
@@ -32,6 +32,7 @@ use crate::verb::{Refusal, Verb};
 
 pub use serve::{Bounds, serve};
 
+mod page;
 mod serve;
 mod tls;
 
@@ -43,14 +44,6 @@ const MAX_NAME_LEN: usize = 256;
 const MAX_ID_LEN: usize = 128;
 /// Readers of events at a time; more are answered with 503. Each may stay for as long as it likes.
 const MAX_READERS: usize = 64;
-
-/// Shows the API to people; everything in it comes from this server, and scripts of others do not run.
-const PAGE: &str = include_str!("page.html");
-/// What a browser lets the page do: nothing that is not in it, and requests to this server alone.
-const PAGE_POLICY: [(header::HeaderName, &str); 1] = [(
-    header::CONTENT_SECURITY_POLICY,
-    "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
-)];
 
 /// Says what all of this is, to programs. A test holds it against what is answered.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -95,6 +88,12 @@ pub struct CommandBody {
 pub struct ErrorBody {
     /// What is wrong, for a person.
     pub error: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    summary: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,15 +154,17 @@ async fn healthy(State(api): State<Api>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the engine has ended or hangs").into_response()
 }
 
-fn routes() -> [(&'static str, MethodRouter<Api>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 13] {
     [
-        ("/", get(|| async { (PAGE_POLICY, Html(PAGE)) })),
+        ("/", get(|asked: HeaderMap| async move { page::index(&asked) })),
+        ("/page/{file}", get(page_file)),
         ("/healthz", get(healthy)),
         ("/readyz", get(ready)),
         ("/metrics", get(metrics_text)),
         ("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) })),
         ("/api/v1/canaries", get(list)),
         ("/api/v1/canaries/{namespace}/{name}", get(one)),
+        ("/api/v1/canaries/{namespace}/{name}/rollouts", get(rollouts)),
         ("/api/v1/canaries/{namespace}/{name}/{verb}", post(command)),
         ("/api/v1/events", get(events)),
         ("/api/v1/refused-files", get(refused_files)),
@@ -186,18 +187,37 @@ async fn metrics_text(State(api): State<Api>) -> Response {
     }
 }
 
-async fn list(State(api): State<Api>) -> Json<Vec<Arc<CanaryView>>> {
-    Json(api.handle.status().canaries.values().cloned().collect())
+async fn page_file(Path(name): Path<String>, asked: HeaderMap) -> Response {
+    page::file(&name, &asked).unwrap_or_else(|| {
+        let name = ForeignText::new(&name, MAX_NAME_LEN);
+        failure(StatusCode::NOT_FOUND, format!("the page has no file {name}"))
+    })
 }
 
-async fn refused_files(State(api): State<Api>) -> Json<Vec<RefusedFileView>> {
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Response {
+    let status = api.handle.status();
+    if query.summary {
+        return Json(status.canaries.values().map(|canary| SummaryView::of(canary)).collect::<Vec<_>>())
+            .into_response();
+    }
+    Json(status.canaries.values().cloned().collect::<Vec<_>>()).into_response()
+}
+
+async fn rollouts(State(api): State<Api>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    match api.handle.rollouts_of(CanaryName::new(namespace, name)).await {
+        Ok(rollouts) => Json(rollouts).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn refused_files(State(api): State<Api>) -> Json<Arc<[RefusedFileView]>> {
     Json(api.handle.status().refused_files.clone())
 }
 
 async fn proxies(State(api): State<Api>) -> Response {
     match api.handle.proxies().await {
         Ok(proxies) => Json(proxies).into_response(),
-        Err(refusal) => failure(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
+        Err(refusal) => refused(&refusal),
     }
 }
 
@@ -232,15 +252,17 @@ async fn command(
     }
     match api.handle.command(CanaryName::new(namespace, name), verb, id).await {
         Ok(()) => Json(serde_json::json!({"done": verb.as_str()})).into_response(),
-        Err(refusal) => {
-            let status = match refusal {
-                Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-                Refusal::Conflict(_) => StatusCode::CONFLICT,
-                Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            failure(status, refusal.to_string())
-        }
+        Err(refusal) => refused(&refusal),
     }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+        Refusal::Conflict(_) => StatusCode::CONFLICT,
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    failure(status, refusal.to_string())
 }
 
 /// Returns why the sender of these headers may not command, if so.

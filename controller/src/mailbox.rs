@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wingbeat_api::desired_state::DesiredState;
-use wingbeat_control::view::ProxyView;
+use wingbeat_api::desired_state::{Change, DesiredState};
+use wingbeat_control::view::{ProxyView, RolloutsView};
 use wingbeat_core::id::CanaryName;
 use wingbeat_proto::v1::{ReportRequest, ReportResponse};
 use wingbeat_xds_server::report_refusal::ReportRefusal;
@@ -28,7 +28,7 @@ const MAX_REPORTS: usize = 4_096;
 const REPORTS_PER_ROUND: usize = 256;
 /// Commands that may wait. More are refused as too many.
 const MAX_COMMANDS: usize = 1_024;
-/// Queries for the proxies that may wait; one answer is for all of them. More are refused as too many.
+/// Queries that may wait; of those for the proxies, one answer is for all. More are refused as too many.
 const MAX_QUERIES: usize = 1_024;
 /// An engine that has not begun a round for so long hangs: it begins several a second. A slow disk may take seconds.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,23 +41,45 @@ pub(crate) struct Report {
     pub(crate) reply: oneshot::Sender<Result<ReportResponse, ReportRefusal>>,
 }
 
-/// What a person or a script wants, somebody outside has answered, or came of a commit.
+/// What a person or a script wants, or somebody outside has answered.
 #[derive(Debug)]
 pub(crate) enum Order {
     Command { canary: CanaryName, verb: Verb, id: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Answer(Answered),
-    Stored(Outcome),
 }
 
 /// Where the answer to a query for the proxies goes.
 pub(crate) type ProxiesReply = oneshot::Sender<Arc<Vec<ProxyView>>>;
 
+/// Where the answer to a query for a canary's rollouts goes: nothing if there is no such canary.
+pub(crate) type RolloutsReply = oneshot::Sender<Option<Box<RolloutsView>>>;
+
+/// What somebody wants to see that is made only for who asks.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Proxies(ProxiesReply),
+    Rollouts(CanaryName, RolloutsReply),
+}
+
+impl Query {
+    /// Returns true if nobody waits for the answer any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Proxies(reply) => reply.is_closed(),
+            Self::Rollouts(_, reply) => reply.is_closed(),
+        }
+    }
+}
+
 /// What the engine takes at once. Configuration first: it is older than what was said of it.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) desired: Option<Box<DesiredState>>,
+    pub(crate) stored: Vec<Outcome>,
+    /// Of what is in the setup, if there is one.
+    pub(crate) change: Change,
     pub(crate) orders: Vec<Order>,
-    pub(crate) queries: Vec<ProxiesReply>,
+    pub(crate) queries: Vec<Query>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -78,11 +100,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lanes {
     reports: Reports,
-    /// At most [`MAX_COMMANDS`] commands, an answer for each question that is open, and what came of each commit.
+    /// At most [`MAX_COMMANDS`] commands, and an answer for each question that is open.
     orders: VecDeque<Order>,
-    queries: Vec<ProxiesReply>,
+    /// What came of each commit.
+    stored: Vec<Outcome>,
+    queries: Vec<Query>,
     /// The latest: one that was not looked at yet is out of date.
     desired: Option<Box<DesiredState>>,
+    /// All that changed since: as much as there are canaries and files, however often they change.
+    change: Change,
     is_closed: bool,
 }
 
@@ -154,13 +180,13 @@ impl Mailbox {
         self.order(Order::Command { canary, verb, id, reply })
     }
 
-    /// Asks for all proxies. False if there is no room.
-    pub(crate) fn proxies(&self, reply: ProxiesReply) -> bool {
+    /// Asks for something to see. False if there is no room.
+    pub(crate) fn query(&self, query: Query) -> bool {
         self.put(|lanes| {
-            lanes.queries.retain(|reply| !reply.is_closed());
+            lanes.queries.retain(|query| !query.is_closed());
             let fits = lanes.queries.len() < MAX_QUERIES;
             if fits {
-                lanes.queries.push(reply);
+                lanes.queries.push(query);
             }
             fits
         })
@@ -170,7 +196,7 @@ impl Mailbox {
         self.put(|lanes| {
             let is_bounded = |order: &&Order| match order {
                 Order::Command { .. } => true,
-                Order::Answer(_) | Order::Stored(_) => false,
+                Order::Answer(_) => false,
             };
             let fits = lanes.orders.iter().filter(is_bounded).count() < MAX_COMMANDS;
             if fits {
@@ -188,18 +214,31 @@ impl Mailbox {
         });
     }
 
-    /// Hands in what came of a commit: one to a commit, so that there is always room.
+    /// Hands in what came of a commit: one to a commit, so that there is always room. It is kept though nothing else is
+    /// taken any more.
     pub(crate) fn stored(&self, outcome: Outcome) {
-        self.put(|lanes| {
-            lanes.orders.push_back(Order::Stored(outcome));
-            true
-        });
+        self.lock().stored.push(outcome);
+        self.0.filled.notify_one();
+    }
+
+    /// Returns what came of commits and was not taken yet.
+    pub(crate) fn take_stored(&self) -> Vec<Outcome> {
+        std::mem::take(&mut self.lock().stored)
     }
 
     /// Hands in what is to be managed from now on. False if the engine has ended.
     pub(crate) fn configure(&self, desired: DesiredState) -> bool {
         self.put(|lanes| {
             lanes.desired = Some(Box::new(desired));
+            lanes.change = Change::default();
+            true
+        })
+    }
+
+    /// Hands in what is to be managed in another way from now on. False if the engine has ended.
+    pub(crate) fn change(&self, change: Change) -> bool {
+        self.put(|lanes| {
+            lanes.change.then(change);
             true
         })
     }
@@ -207,14 +246,18 @@ impl Mailbox {
     /// Nothing more is taken.
     pub(crate) fn close(&self) {
         let mut lanes = self.lock();
-        *lanes = Lanes { is_closed: true, ..Lanes::default() };
+        *lanes = Lanes { is_closed: true, stored: std::mem::take(&mut lanes.stored), ..Lanes::default() };
         self.0.filled.notify_all();
     }
 
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
         let empty = |lanes: &mut Lanes| {
-            let is_empty = lanes.desired.is_none() && lanes.orders.is_empty() && lanes.queries.is_empty();
+            let is_empty = lanes.desired.is_none()
+                && lanes.change.is_empty()
+                && lanes.orders.is_empty()
+                && lanes.queries.is_empty()
+                && lanes.stored.is_empty();
             !lanes.is_closed && is_empty && lanes.reports.is_empty()
         };
         let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
@@ -225,6 +268,8 @@ impl Mailbox {
         self.0.beat.store(self.age(), Ordering::Relaxed);
         Some(Round {
             desired: lanes.desired.take(),
+            stored: std::mem::take(&mut lanes.stored),
+            change: std::mem::take(&mut lanes.change),
             orders: lanes.orders.drain(..).collect(),
             queries: std::mem::take(&mut lanes.queries),
             reports: lanes.reports.take(REPORTS_PER_ROUND),
@@ -333,13 +378,13 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 0..=MAX_QUERIES {
             let (reply, shown) = oneshot::channel();
-            assert_eq!(mailbox.proxies(reply), number < MAX_QUERIES);
+            assert_eq!(mailbox.query(Query::Proxies(reply)), number < MAX_QUERIES);
             waiting.push(shown);
         }
         assert!(command(&mailbox));
         drop(waiting);
         let (reply, _shown) = oneshot::channel();
-        assert!(mailbox.proxies(reply));
+        assert!(mailbox.query(Query::Proxies(reply)));
         let round = mailbox.take(NOW).unwrap();
         assert_eq!((round.queries.len(), round.orders.len()), (1, 1));
     }

@@ -1,7 +1,7 @@
 //! Prometheus metrics: Flagger's under their own names, so that dashboards and alerts go on
 //! working, and `wingbeat_*` for what is new.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use rpds::RedBlackTreeMapSync;
 use wingbeat_control::rollout_end::RolloutEnd;
 use wingbeat_control::view::{ArmView, CanaryView, ClientsView, ServerStatus};
 
@@ -127,7 +128,7 @@ impl Rollouts {
 
     /// Has series for every canary that is there, from zero on: one that begins with its first failure does not increase by it.
     /// Those of canaries that are gone are removed.
-    fn follow(&self, canaries: &BTreeMap<(String, String), Arc<CanaryView>>) {
+    fn follow(&self, canaries: &RedBlackTreeMapSync<(String, String), Arc<CanaryView>>) {
         let there: BTreeSet<(&str, &str)> =
             canaries.values().map(|canary| (canary.namespace.as_str(), canary.target.as_str())).collect();
         let mut known = self.lock();
@@ -335,8 +336,9 @@ mod tests {
         let mut board = ServerStatus {
             ready: true,
             canaries: [(("prod".into(), "backend".into()), canary), (("prod".into(), "shop".into()), shop)]
+                .into_iter()
                 .map(|(name, canary)| (name, Arc::new(canary)))
-                .into(),
+                .collect(),
             nodes: 2,
             reports: 7,
             clients: ClientsView { streams: 3, refusals: 1, nacks: vec![("type/Cluster", 4)] },
@@ -379,7 +381,7 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in:\n{text}");
         }
         // A canary that is gone has none.
-        board.canaries.clear();
+        board.canaries = RedBlackTreeMapSync::default();
         let text = shown(&board);
         assert!(!text.contains("name=\"shop\"") && !text.contains("name=\"backend\""), "{text}");
     }

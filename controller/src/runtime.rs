@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use wingbeat_api::desired_state::DesiredState;
+use wingbeat_api::desired_state::{Change, DesiredState};
+use wingbeat_control::call::CallTurn;
 use wingbeat_control::engine::{
-    CommandTicket, Commanded, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
+    CommandTicket, Commanded, Commit, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
 };
 use wingbeat_control::series::Series;
 use wingbeat_control::store::Store;
@@ -21,9 +22,9 @@ use wingbeat_xds_server::render::Renderer;
 
 use crate::allocator::{AllocatorTrim, give_back};
 use crate::clock::Clock;
-use crate::committer::Committer;
+use crate::committer::{Committer, Outcome};
 use crate::handle::{ClientEventQueue, EventLog, Handle};
-use crate::mailbox::{Mailbox, Order, ProxiesReply, Report, Round};
+use crate::mailbox::{Mailbox, Order, ProxiesReply, Query, Report, Round};
 use crate::metrics::Rollouts;
 use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
@@ -40,6 +41,14 @@ const _: () = assert!(RECOVERY_WINDOW.as_millis() > MAX_IDLE_REPORT_INTERVAL.as_
 const PUBLISH_INTERVAL: Span = Span::from_millis(50);
 /// The view of the proxies is made anew at most this often: it takes the engine's time, and grows with their number.
 const PROXIES_INTERVAL: Span = Span::from_millis(500);
+
+/// Canaries of one round that are managed in another way, where thousands of files change at once: a few milliseconds of work.
+/// The engine decides before it takes more.
+const CANARIES_A_ROUND: usize = 64;
+
+/// While there is more to manage in another way, routes are published at most this often, but for aborts: each time, all hosts
+/// of a listener are sent.
+const PUBLISH_EVERY: Span = Span::from_millis(250);
 
 /// While nothing can be stored, hooks and metrics are asked this often.
 const HOOK_RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -94,7 +103,8 @@ impl Runtime {
             }
         }
         let confirmed = mailbox.clone();
-        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome))?;
+        let closes = mailbox.clone();
+        let committer = Committer::start(store, move |outcome| confirmed.stored(outcome), move || closes.close())?;
         let (board, shown) = watch::channel(Arc::new(ServerStatus::default()));
         let remembered = engine.restored();
         let told = remembered.last().map_or(0, |event| event.id);
@@ -120,10 +130,12 @@ impl Runtime {
             news,
             proxies: Proxies::default(),
             rollouts,
+            change: Change::default(),
             asked: BTreeMap::new(),
             asked_in_vain: Timestamp::EPOCH,
             answers: Vec::new(),
             commands: BTreeMap::new(),
+            last_published: Timestamp::EPOCH,
             last_shown: Timestamp::EPOCH,
             latest_proxies: None,
             crowd: AllocatorTrim::default(),
@@ -132,6 +144,7 @@ impl Runtime {
             let now = worker.clock.now();
             // However the thread ends, nobody waits for it.
             let _closed = CloseOnDrop(worker.mailbox.clone());
+            worker.crowd.configured(desired.canaries.len(), now);
             worker.engine.configure(desired, now);
             worker.run();
             worker.end();
@@ -179,6 +192,8 @@ struct EngineThread {
     news: ClientEventQueue,
     proxies: Proxies,
     rollouts: Rollouts,
+    /// What is to be managed in another way, and was not yet.
+    change: Change,
     /// Questions that are on their way, one of a canary at a time, each with what ends it.
     asked: BTreeMap<CanaryName, (Ticket, AbortHandle)>,
     /// When somebody was asked last while nothing could be stored.
@@ -188,6 +203,7 @@ struct EngineThread {
     /// Commands that wait for something to be stored, as many as wait in the engine.
     commands: BTreeMap<CommandTicket, oneshot::Sender<CommandResult>>,
     started: Timestamp,
+    last_published: Timestamp,
     last_shown: Timestamp,
     /// The latest view of the proxies, and when it was made.
     latest_proxies: Option<(Timestamp, Arc<Vec<ProxyView>>)>,
@@ -199,7 +215,8 @@ impl EngineThread {
         loop {
             self.act();
             let now = self.clock.now();
-            let wait = Duration::from_nanos(self.engine.next_timeout(now).since(now).as_nanos());
+            let wait = if self.change.is_empty() { self.engine.next_timeout(now).since(now) } else { Span::ZERO };
+            let wait = Duration::from_nanos(wait.as_nanos());
             let Some(round) = self.mailbox.take(wait) else { return };
             self.take(round);
             let now = self.clock.now();
@@ -217,8 +234,14 @@ impl EngineThread {
     fn take(&mut self, round: Round) {
         let now = self.clock.now();
         if let Some(desired) = round.desired {
+            self.crowd.configured(desired.canaries.len(), now);
             self.engine.configure(*desired, now);
+            self.change = Change::default();
         }
+        self.settle(round.stored, now);
+        self.crowd.configured(round.change.canaries.len(), now);
+        self.change.then(round.change);
+        self.engine.apply_change(&mut self.change, CANARIES_A_ROUND, now);
         for order in round.orders {
             self.carry_out(order, now);
         }
@@ -229,10 +252,30 @@ impl EngineThread {
         }
     }
 
+    /// Tells the engine what came of commits.
+    fn settle(&mut self, outcomes: Vec<Outcome>, now: Timestamp) {
+        for (id, outcome) in outcomes {
+            match outcome {
+                Ok(()) => self.engine.committed(id, now),
+                Err(error) => self.engine.refused(id, error, now),
+            }
+        }
+    }
+
+    fn answer_queries(&mut self, queries: Vec<Query>, now: Timestamp) {
+        let mut for_proxies = Vec::new();
+        for query in queries.into_iter().filter(|query| !query.is_closed()) {
+            match query {
+                Query::Proxies(reply) => for_proxies.push(reply),
+                Query::Rollouts(canary, reply) => drop(reply.send(self.engine.rollouts(&canary, now).map(Box::new))),
+            }
+        }
+        self.show_proxies(for_proxies, now);
+    }
+
     /// Answers all queries for the proxies with one view. Everybody may ask, and to make it looks at all workers and nodes.
-    fn answer_queries(&mut self, queries: Vec<ProxiesReply>, now: Timestamp) {
-        let mut queries = queries.into_iter().filter(|reply| !reply.is_closed()).peekable();
-        if queries.peek().is_none() {
+    fn show_proxies(&mut self, queries: Vec<ProxiesReply>, now: Timestamp) {
+        if queries.is_empty() {
             return;
         }
         let view = match &self.latest_proxies {
@@ -243,7 +286,7 @@ impl EngineThread {
                 view
             }
         };
-        queries.for_each(|reply| drop(reply.send(view.clone())));
+        queries.into_iter().for_each(|reply| drop(reply.send(view.clone())));
     }
 
     fn carry_out(&mut self, order: Order, now: Timestamp) {
@@ -267,8 +310,6 @@ impl EngineThread {
                 }
                 self.engine.answer(&canary, ticket, answer, now);
             }
-            Order::Stored((id, Ok(()))) => self.engine.committed(id, now),
-            Order::Stored((id, Err(error))) => self.engine.refused(id, error, now),
         }
     }
 
@@ -279,7 +320,11 @@ impl EngineThread {
             self.engine.stop_learning();
         }
         let ready = !self.engine.is_learning();
-        if ready && self.engine.take_routes_changed() {
+        let is_due = self.change.is_empty()
+            || now.since(self.last_published) >= PUBLISH_EVERY
+            || self.engine.has_unserved_abort();
+        if ready && is_due && self.engine.take_routes_changed() {
+            self.last_published = now;
             self.snapshots.publish(self.renderer.render(&self.engine.model()));
         }
         for (ticket, answer) in self.engine.replies() {
@@ -312,15 +357,20 @@ impl EngineThread {
         self.ask(now);
     }
 
-    /// Leaves nothing behind.
+    /// Leaves nothing behind: what is under way is waited for, taken over and told, and aborts that are served are stored.
     fn end(&mut self) {
+        let now = self.clock.now();
+        if let Some(mut store) = self.committer.finish() {
+            self.settle(self.mailbox.take_stored(), now);
+            self.engine.finish();
+            self.act();
+            for Commit { id, writes } in self.committer.late() {
+                self.settle(vec![(id, store.commit(&writes))], now);
+            }
+        }
         if let Some(recorder) = self.recorder.take() {
             self.engine.recorded_to_the_end().into_iter().for_each(|recorded| recorder.put(recorded));
         }
-        // An abort that was just served is stored, too.
-        self.engine.tick(self.clock.now());
-        // Dropping the committer waits until they are carried out.
-        self.engine.commits().into_iter().for_each(|commit| self.committer.put(commit));
     }
 
     /// Puts the questions that are open and not on their way yet.
@@ -338,7 +388,7 @@ impl EngineThread {
                 }
                 asking.abort();
             }
-            if may_ask {
+            if may_ask && call.turn == CallTurn::Now {
                 if !self.engine.stores() {
                     self.asked_in_vain = now;
                 }

@@ -1,7 +1,7 @@
 //! The running control plane over a store that hangs: what is served stays, an abort goes out.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use wingbeat_api::Set;
@@ -23,12 +23,13 @@ struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
     fn set(&self, shut: bool) {
-        *self.0.0.lock().unwrap() = shut;
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = shut;
         self.0.1.notify_all();
     }
 
     fn pass(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |shut| *shut).unwrap());
+        let shut = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.1.wait_while(shut, |shut| *shut));
     }
 }
 

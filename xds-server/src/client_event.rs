@@ -1,4 +1,4 @@
-//! What happens to clients of xDS.
+//! Events of xDS clients.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::kind::Kind;
 /// which Envoy stops waiting for its routes by itself and answers 404 for all hosts.
 pub const CLUSTER_WAIT: Duration = Duration::from_secs(5);
 
-/// What happened to a client of xDS.
+/// An event of an xDS client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientEvent {
     /// `node.id` of the client.

@@ -25,7 +25,8 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_of_product(path: &Path) -> bool {
+/// Returns true for sources of the crates that users run.
+pub(crate) fn is_of_product(path: &Path) -> bool {
     let mut parts = path.components().map(std::path::Component::as_os_str);
     let (of, folder) = (parts.next(), parts.next());
     PRODUCT.iter().any(|name| of.is_some_and(|of| of == *name)) && folder.is_some_and(|folder| folder == "src")

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::run::{cargo, say, stage, succeed};
-use crate::{constants, generate, layers, lengths};
+use crate::{circles, constants, generate, layers, lengths, names};
 
 /// Runs every check; the first that fails ends it.
 pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
@@ -11,6 +11,8 @@ pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
     stage("layers", || layers::check(root))?;
     stage("lengths of files", || lengths::check(root))?;
     stage("constants", || constants::check(root))?;
+    stage("circles between files", || circles::check(root))?;
+    stage("names", || names::check(root))?;
     stage("generated files", || generate::check(root))?;
     stage("licenses and sources", || licenses(root))?;
     stage("clippy", || {

@@ -11,6 +11,8 @@ mod generate;
 mod layers;
 mod lengths;
 mod lint;
+mod names;
+mod pictures;
 mod prove;
 mod run;
 mod simulate;
@@ -31,7 +33,7 @@ enum Verb {
         #[arg(long)]
         fast: bool,
     },
-    /// Formatting, clippy, documentation, layers, lengths of files, generated files
+    /// Formatting, clippy, documentation, layers, lengths of files, names, generated files
     Lint,
     /// Checks that every crate depends on what it may, and nothing else
     CheckLayers,
@@ -51,6 +53,8 @@ enum Verb {
         /// Which tables; all if none is named
         names: Vec<String>,
     },
+    /// Takes the pictures in docs/pictures anew: of the page in each state, and of the demo in a terminal
+    Pictures,
     /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
     Prove {
         /// Which ones; all if none is named
@@ -68,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Gen { check: true } => generate::check(root),
         Verb::Corpus => prove::fuzz::write_corpus(root),
         Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
+        Verb::Pictures => pictures::take(root),
         Verb::Prove { names } => prove::prove(root, &names),
     }
 }

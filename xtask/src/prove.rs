@@ -15,6 +15,7 @@ mod by_name;
 mod counts;
 pub(crate) mod fuzz;
 mod layers;
+mod names;
 mod review;
 mod scene;
 mod start;
@@ -53,6 +54,8 @@ enum Proof {
     Layers,
     /// Tests and lines are counted.
     Counts,
+    /// Names are read.
+    Names,
 }
 
 impl Proof {
@@ -61,7 +64,7 @@ impl Proof {
         let benches = bench::BENCHES.iter().map(Self::Bench);
         let suites = suite::SUITES.iter().map(Self::Suite);
         let tables = TABLES.into_iter().map(Self::Table);
-        let shown = [Self::Review, Self::Fuzz, Self::Layers, Self::Counts];
+        let shown = [Self::Review, Self::Fuzz, Self::Layers, Self::Counts, Self::Names];
         scenes.chain([Self::WarmStart]).chain(benches).chain(suites).chain(tables).chain(shown)
     }
 
@@ -76,6 +79,7 @@ impl Proof {
             Self::Table(name) => name,
             Self::Layers => layers::NAME,
             Self::Counts => "counts",
+            Self::Names => names::NAME,
         }
     }
 }
@@ -107,6 +111,7 @@ pub(crate) fn prove(root: &Path, names: &[String]) -> anyhow::Result<()> {
             Proof::Table(name) => simulate::run(root, &[*name])?.1,
             Proof::Layers => layers::run(root)?,
             Proof::Counts => counts::count(root)?,
+            Proof::Names => names::prove(root)?,
         };
         if !holds {
             failed.push(proof.name());

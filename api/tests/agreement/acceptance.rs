@@ -80,12 +80,12 @@ fn mutations(schema: &Value) -> Vec<(&'static str, Value)> {
     if schema["minItems"].is_number() {
         wrong(&mut all, "too few", &[json!([])]);
     }
-    for (key, by) in [("minimum", -1.0), ("exclusiveMinimum", 0.0), ("maximum", 1.0), ("exclusiveMaximum", 0.0)] {
+    for (key, by) in [("minimum", -1_i32), ("exclusiveMinimum", 0), ("maximum", 1), ("exclusiveMaximum", 0)] {
         if let Some(bound) = schema[key].as_i64().filter(|_| schema["type"] == "integer") {
-            wrong(&mut all, "out of range", &[json!(bound + by as i64)]);
+            wrong(&mut all, "out of range", &[json!(bound + i64::from(by))]);
             wrong(&mut all, "at the bound", &[json!(bound)]);
         } else if let Some(bound) = schema[key].as_f64() {
-            wrong(&mut all, "out of range", &[json!(bound + by)]);
+            wrong(&mut all, "out of range", &[json!(bound + f64::from(by))]);
         }
     }
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {

@@ -98,7 +98,7 @@ pub(crate) fn remove(document: &Value, path: &str) -> Value {
         Value::Object(map) if last == "*" => map.clear(),
         Value::Object(map) => drop(map.remove(last)),
         Value::Array(items) => items.clear(),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
     document
 }
@@ -137,9 +137,9 @@ pub(crate) fn samples(schema: &Value) -> Vec<Value> {
             all.extend([json!(low + 1), json!(low)]);
         }
         Some("number") => {
-            let low = schema["minimum"].as_f64().or(schema["exclusiveMinimum"].as_f64()).unwrap_or(3.0);
-            let high = schema["maximum"].as_f64().or(schema["exclusiveMaximum"].as_f64()).unwrap_or(low + 4.0);
-            all.extend([json!((low + high) / 2.0)]);
+            let low = schema["minimum"].as_f64().or_else(|| schema["exclusiveMinimum"].as_f64()).unwrap_or(3.0);
+            let high = schema["maximum"].as_f64().or_else(|| schema["exclusiveMaximum"].as_f64()).unwrap_or(low + 4.0);
+            all.extend([json!(f64::midpoint(low, high))]);
         }
         Some("string") if types.len() == 1 => {
             let fits = |text: &&str| {

@@ -21,6 +21,7 @@ use wingbeat_xds_server::model::traffic::{
 use wingbeat_xds_server::model::{AccessLog, LogFormat};
 
 mod analysis;
+mod changes;
 mod files;
 
 const BACKEND: &str = include_str!("../../../deploy/examples/backend.yaml");

@@ -201,7 +201,7 @@ fn main() -> anyhow::Result<()> {
         cost(&mut spent.ticks, || engine.tick(now))?;
         ticks += 1;
         let board = cost(&mut spent.shown, || Arc::new(engine.status(true, now)))?;
-        ensure!(board.canaries.len() == canaries, "all are shown");
+        ensure!(board.canaries.size() == canaries, "all are shown");
         revs = board.canaries.values().take(rollouts).map(|canary| canary.rev).collect();
         engine.take_events();
         engine.alerts();

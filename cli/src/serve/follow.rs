@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use wingbeat_api::desired_state::{DesiredState, InUse};
-use wingbeat_api::files::{Files, InForce, Observation, Part, Removal};
-use wingbeat_api::{Problem, Report, Set};
+use wingbeat_api::files::{Extent, Files, InForce, Moment, Part, Removal};
+use wingbeat_api::{Problem, Report};
 use wingbeat_controller::handle::Handle;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 
-use super::watch::{Followed, Watch};
+use super::watch::{Changed, Followed, Watch};
 use crate::files::{self, Found, Pipes};
 use crate::names;
 
@@ -25,12 +25,14 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the files said so far.
 pub(super) struct Known {
-    /// What of them is in force.
+    /// Their texts, and what of them is in force; of those that could not be read, what they were before.
     files: Files,
-    /// Their texts when they were read last; of those that could not be read, what they were before.
-    pub(super) texts: BTreeMap<String, String>,
     /// Files that could not be read.
     unreadable: Vec<Problem>,
+    /// What is in folders and was not read, and folders without any document.
+    left_out: Vec<Problem>,
+    /// Folders of documents, links resolved, each with the paths that name it.
+    folders: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// Host names that Envoys were told.
     pub(super) hosts: BTreeSet<String>,
     /// Host names without an address.
@@ -39,8 +41,8 @@ pub(super) struct Known {
     rests_on: BTreeMap<CanaryName, InUse>,
     /// When documents have been missed for long enough.
     again: Option<Instant>,
-    /// What was logged and holds: it is not logged again.
-    logged: BTreeSet<Problem>,
+    /// What was logged and holds, by file: it is not logged again.
+    logged: BTreeMap<String, BTreeSet<Problem>>,
     began: Instant,
 }
 
@@ -55,58 +57,67 @@ impl Known {
             tracing::error!(file = problem.file, "the stored text is not used: {problem}");
         }
         Self {
-            texts: files.texts().clone(),
             files,
             unreadable: Vec::new(),
+            left_out: Vec::new(),
+            folders: BTreeMap::new(),
             hosts: BTreeSet::new(),
             unresolved: BTreeMap::new(),
             rests_on: BTreeMap::new(),
             again: None,
-            logged: BTreeSet::new(),
+            logged: BTreeMap::new(),
             began: Instant::now(),
         }
     }
 
-    /// Returns the texts that were found, and of what could not be read, what it was before.
-    fn present(&self, found: &Found) -> BTreeMap<String, String> {
-        let mut texts = found.texts.clone();
-        for file in found.unreadable.iter().map(|problem| &problem.file) {
-            let before = self.texts.iter().filter(|(name, _)| is_in(name, file));
-            texts.extend(before.map(|(name, text)| (name.clone(), text.clone())));
-        }
-        texts
+    /// Notes all that was found; what could not be read is what it was before. Returns true if something is different.
+    pub(super) fn note(&mut self, found: Found) -> bool {
+        let Found { texts, unreadable, left_out, empty, places: _, folders } = found;
+        let is_unreadable = |name: &str| unreadable.iter().any(|problem| is_in(name, &problem.file));
+        let gone = self.files.names().filter(|file| !texts.contains_key(*file) && !is_unreadable(file));
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.iter().for_each(|file| self.files.change(file, None));
+        self.note_texts(texts);
+        let is_other = self.unreadable != unreadable;
+        (self.unreadable, self.left_out, self.folders) = (unreadable, left_out, folders);
+        self.left_out.extend(empty);
+        is_other || self.files.is_changed()
     }
 
-    /// Takes what was found. Returns what is in force now; with `report.errors`, all that is wrong with files.
+    /// Notes the texts of some files.
+    fn note_texts(&mut self, texts: impl IntoIterator<Item = (String, String)>) {
+        for (file, text) in texts {
+            if self.files.text(&file) != Some(text.as_str()) {
+                self.files.change(&file, Some(&text));
+            }
+        }
+    }
+
+    /// Takes what was noted. Returns what is in force now; with `report.errors`, all that is wrong with files.
     pub(super) fn take(
         &mut self,
-        found: Found,
-        in_use: &BTreeMap<CanaryName, InUse>,
+        in_use: &dyn Fn(&CanaryName) -> Option<InUse>,
         unresolved: BTreeMap<String, String>,
         absence: Removal,
     ) -> InForce {
-        let texts = self.present(&found);
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let seen =
-            Observation { texts: &texts, in_use, unresolved: &unresolved, absence, now: Timestamp::from_nanos(now) };
-        let mut taken = self.files.update(seen);
+        let changed = self.files.changed();
+        let moment = Moment { in_use, unresolved: &unresolved, absence, now: Timestamp::from_nanos(now) };
+        let mut taken = self.files.settle(moment);
         self.hosts = taken.set.host_names();
-        let of = |name: &CanaryName| Some((name.clone(), in_use.get(name)?.clone()));
-        self.rests_on = taken.rests_on.iter().filter_map(of).collect();
+        self.rests_on = taken.rests_on.iter().filter_map(|name| Some((name.clone(), in_use(name)?))).collect();
         self.again = taken.again.map(|again| self.began + Duration::from_nanos(again.as_nanos()));
-        taken.report.errors.extend(found.unreadable.iter().cloned());
-        taken.report.warnings.extend(found.left_out.into_iter().chain(found.empty));
-        let before = std::mem::replace(&mut self.texts, texts);
-        self.unreadable = found.unreadable;
+        taken.report.errors.extend(self.unreadable.iter().cloned());
+        taken.report.warnings.extend(self.left_out.iter().cloned());
         self.unresolved = unresolved;
-        self.log(&taken, &before);
+        self.log(&taken, &changed);
         taken
     }
 
     /// Logs what came of it: what is wrong once, as long as the file is not changed.
-    fn log(&mut self, taken: &InForce, before: &BTreeMap<String, String>) {
-        let is_changed = |file: &String| self.texts.get(file) != before.get(file);
-        let is_new = |problem: &&Problem| !self.logged.contains(*problem) || is_changed(&problem.file);
+    fn log(&mut self, taken: &InForce, changed: &BTreeSet<String>) {
+        let is_logged = |problem: &Problem| self.logged.get(&problem.file).is_some_and(|it| it.contains(problem));
+        let is_new = |problem: &&Problem| !is_logged(problem) || changed.contains(&problem.file);
         let InForce { report, missed, removed, .. } = taken;
         let mut refused = false;
         for problem in report.errors.iter().filter(is_new) {
@@ -125,10 +136,16 @@ impl Known {
         for document in removed {
             tracing::warn!("{document} is removed: it is in no file");
         }
-        let is_refused = |file: &String| report.errors.iter().any(|problem| problem.file == *file);
-        let changed = self.texts.keys().filter(|file| is_changed(file) && !is_refused(file));
-        changed.for_each(|file| tracing::info!(file, "file taken"));
-        self.logged = report.errors.iter().chain(missed).chain(&report.warnings).cloned().collect();
+        let errors: BTreeSet<&str> = report.errors.iter().map(|problem| problem.file.as_str()).collect();
+        let is_there = |file: &&String| self.files.text(file).is_some() && !errors.contains(file.as_str());
+        changed.iter().filter(is_there).for_each(|file| tracing::info!(file, "file taken"));
+        match &taken.extent {
+            Extent::Everything => self.logged.clear(),
+            Extent::Files(files) => self.logged.retain(|file, _| !files.contains(file)),
+        }
+        for problem in report.errors.iter().chain(missed).chain(&report.warnings) {
+            self.logged.entry(problem.file.clone()).or_default().insert(problem.clone());
+        }
     }
 
     /// Returns what is to be managed.
@@ -138,25 +155,16 @@ impl Known {
         DesiredState { refused_files, texts: self.files.parts(), ..taken.set.desired_state(Some(filter.clone())) }
     }
 
-    /// Returns true if what can be read is no longer what it was.
-    fn differs_from(&self, found: &Found) -> bool {
-        self.present(found) != self.texts || found.unreadable != self.unreadable
-    }
-
     /// Returns the host names that Envoys were not told yet and that have no address. They keep the addresses that they have.
-    async fn without_address(&self, found: &Found) -> BTreeMap<String, String> {
-        let names = Set::of(&self.present(found)).host_names();
-        names::unresolved(names.difference(&self.hosts).cloned().collect()).await
+    async fn without_address(&self) -> BTreeMap<String, String> {
+        // Those that had none are looked for again.
+        let asked = self.files.host_names_of(&self.files.changed()).into_iter().chain(self.unresolved.keys().cloned());
+        names::unresolved(asked.filter(|name| !self.hosts.contains(name)).collect()).await
     }
 }
 
 /// Follows the files until the server ends.
-pub(super) async fn follow(
-    paths: &[PathBuf],
-    mut known: Known,
-    handle: &Handle,
-    filter: &Arc<[u8]>,
-) -> anyhow::Result<()> {
+pub(super) async fn follow(paths: &[PathBuf], mut known: Known, handle: &Handle) -> anyhow::Result<()> {
     // What is in use is shown from then on.
     if handle.watch().wait_for(|board| board.ready).await.is_err() {
         return Ok(());
@@ -164,22 +172,38 @@ pub(super) async fn follow(
     let mut watch = Watch::start();
     let mut told = signal(SignalKind::hangup()).context("cannot take signals")?;
     let mut absence = Removal::Deferred;
+    // At first too: something may have changed since the files were read, and before they were watched.
+    let (mut changed, mut is_blind) = (Changed::Anything, false);
     loop {
-        let paths = paths.to_vec();
-        // At first too: something may have changed since the files were read, and before they were watched.
-        let found = tokio::task::spawn_blocking(move || files::read(&paths, Pipes::Refuse)).await?;
-        let followed = watch.follow(&found.places);
-        if followed == Followed::Anew {
-            continue;
+        let (read, folders) = (changed, known.folders.clone());
+        let files = match read {
+            Changed::Files(files) if absence == Removal::Deferred && !is_blind => {
+                tokio::task::spawn_blocking(move || files::reread(&files, &folders)).await?
+            }
+            Changed::Files(_) | Changed::Anything => None,
+        };
+        let mut is_other = absence == Removal::Confirmed || known.again.is_some_and(|again| again <= Instant::now());
+        if let Some(files) = files {
+            known.note_texts(files);
+            is_other |= known.files.is_changed();
+        } else {
+            let paths = paths.to_vec();
+            // What changes from now on is read once more.
+            drop(watch.take_changed());
+            let found = tokio::task::spawn_blocking(move || files::read(&paths, Pipes::Refuse)).await?;
+            let followed = watch.follow(&found.places);
+            if followed == Followed::Anew {
+                changed = Changed::Anything;
+                continue;
+            }
+            is_blind = followed == Followed::InPart || !found.unreadable.is_empty();
+            is_other |= known.note(found);
         }
-        let is_blind = followed == Followed::InPart || !found.unreadable.is_empty();
-        let is_due = known.again.is_some_and(|again| again <= Instant::now());
-        let is_other = known.differs_from(&found) || is_due || absence == Removal::Confirmed;
         if is_other || !known.unresolved.is_empty() || rests_on_other(&known.rests_on, handle) {
-            let unresolved = known.without_address(&found).await;
+            let unresolved = known.without_address().await;
             if is_other || unresolved != known.unresolved || rests_on_other(&known.rests_on, handle) {
-                let taken = known.take(found, &in_use(handle), unresolved, absence);
-                handle.configure(known.desired_state(&taken, filter))?;
+                let taken = known.take(&|name| in_use(handle, name), unresolved, absence);
+                handle.change(taken.change())?;
             }
         }
         absence = Removal::Deferred;
@@ -195,6 +219,7 @@ pub(super) async fn follow(
             }
             () = tokio::time::sleep(RESCAN_INTERVAL), if is_blind || !known.unresolved.is_empty() => {}
         }
+        changed = watch.take_changed();
     }
 }
 
@@ -222,11 +247,9 @@ fn is_in(name: &str, path: &str) -> bool {
     Path::new(name) == Path::new(path) || Path::new(name).parent() == Some(Path::new(path))
 }
 
-/// The revisions that carry users now, or are about to.
-fn in_use(handle: &Handle) -> BTreeMap<CanaryName, InUse> {
+/// The revisions of a canary that carry users now, or are about to.
+fn in_use(handle: &Handle, name: &CanaryName) -> Option<InUse> {
     let board = handle.status();
-    let canaries = board.canaries.values();
-    canaries
-        .map(|canary| (CanaryName::new(canary.namespace.clone(), canary.name.clone()), canary.in_use.clone()))
-        .collect()
+    let canary = board.canaries.get(&(name.namespace.clone(), name.name.clone()))?;
+    Some(canary.in_use.clone())
 }

@@ -16,6 +16,8 @@ use crate::files::{Places, is_of_documents};
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// … or, where it is never quiet, after so long.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
+/// Files that are noted one by one as changed. Beyond, all are read.
+const MAX_FILES: usize = 16_384;
 
 /// Watches the folders that files and the links to them are in.
 #[derive(Debug)]
@@ -23,10 +25,46 @@ pub(super) struct Watch {
     /// Nothing if the system has none.
     watcher: Option<RecommendedWatcher>,
     places: Arc<Mutex<Places>>,
+    /// What changed since it was asked last.
+    changed: Arc<Mutex<Changed>>,
     watched: BTreeSet<PathBuf>,
     changes: mpsc::Receiver<()>,
     /// Keeps the way open where there is no watcher.
     _changed: mpsc::Sender<()>,
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// Anything.
+    Anything,
+    /// Files of documents in folders, and nothing else. At most [`MAX_FILES`].
+    Files(BTreeSet<PathBuf>),
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        Self::Files(BTreeSet::new())
+    }
+}
+
+impl Changed {
+    /// Adds what an event tells of.
+    fn note(&mut self, event: &notify::Result<Event>, places: &Places) {
+        let Self::Files(files) = self else { return };
+        let is_file = |path: &PathBuf| places.is_file_of_folder(path) && !places.names.contains(path);
+        // A file that takes the place of another one may come from where nothing is read.
+        let is_told = |path: &PathBuf| is_file(path) || !places.concern(path);
+        match event {
+            Ok(event) if !event.need_rescan() && event.paths.iter().all(is_told) => {
+                files.extend(event.paths.iter().filter(|path| is_file(path)).cloned());
+                if files.len() > MAX_FILES {
+                    *self = Self::Anything;
+                }
+            }
+            Ok(_) | Err(_) => *self = Self::Anything,
+        }
+    }
 }
 
 /// What came of following places.
@@ -46,19 +84,26 @@ impl Watch {
         let (changed, changes) = mpsc::channel(1);
         let places: Arc<Mutex<Places>> = Arc::default();
         let (tell, concerned) = (changed.clone(), places.clone());
+        let noted = Arc::<Mutex<Changed>>::default();
+        let notes = noted.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            let may_matter = match &event {
-                Ok(event) => matters(event, &concerned.lock().unwrap_or_else(PoisonError::into_inner)),
-                Err(_) => true,
-            };
-            if may_matter {
-                let _one_waits = tell.try_send(());
+            let places = concerned.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.as_ref().is_ok_and(|event| !matters(event, &places)) {
+                return;
             }
+            notes.lock().unwrap_or_else(PoisonError::into_inner).note(&event, &places);
+            let _one_waits = tell.try_send(());
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "files cannot be watched: they are looked at every few seconds");
         }
-        Self { watcher: watcher.ok(), places, watched: BTreeSet::new(), changes, _changed: changed }
+        let watched = BTreeSet::new();
+        Self { watcher: watcher.ok(), places, changed: noted, watched, changes, _changed: changed }
+    }
+
+    /// Returns what changed since it was asked last.
+    pub(super) fn take_changed(&self) -> Changed {
+        std::mem::take(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Watches these places from now on, and no others.
@@ -121,14 +166,19 @@ fn matters(event: &Event, places: &Places) -> bool {
     if matches!(event.kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write)) {
         return false;
     }
-    let concerns = |path: &PathBuf| {
-        let is_document = || {
-            path.parent().is_some_and(|folder| places.folders.contains(folder))
-                && path.file_name().is_some_and(is_of_documents)
-        };
-        places.names.contains(path) || places.folders.contains(path) || is_document()
-    };
-    event.need_rescan() || event.paths.iter().any(concerns)
+    event.need_rescan() || event.paths.iter().any(|path| places.concern(path))
+}
+
+impl Places {
+    /// Returns true if what is read may be different when there is something else in this place.
+    fn concern(&self, path: &Path) -> bool {
+        self.names.contains(path) || self.folders.contains(path) || self.is_file_of_folder(path)
+    }
+
+    fn is_file_of_folder(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|folder| self.folders.contains(folder))
+            && path.file_name().is_some_and(is_of_documents)
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +213,35 @@ mod tests {
         }
         let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
         assert!(matters(&lost, &places));
+    }
+
+    #[test]
+    fn files_are_noted_one_by_one_as_long_as_nothing_else_changes() {
+        let path = |name: &str| PathBuf::from(name);
+        let places = Places { names: [path("/c/link.yaml")].into(), folders: [path("/c")].into() };
+        let event = |kind: EventKind, names: &[&str]| {
+            let paths = names.iter().fold(Event::new(kind), |event, name| event.add_path(path(name)));
+            Ok(paths)
+        };
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::Both));
+        let mut changed = Changed::default();
+        changed.note(&event(written, &["/c/a.yaml"]), &places);
+        changed.note(&event(renamed, &["/tmp/next", "/c/b.yaml"]), &places);
+        assert_eq!(changed, Changed::Files([path("/c/a.yaml"), path("/c/b.yaml")].into()));
+        for other in [event(written, &["/c/link.yaml"]), event(written, &["/c"]), Err(notify::Error::generic("lost"))] {
+            let mut changed = changed.clone();
+            changed.note(&other, &places);
+            assert_eq!(changed, Changed::Anything, "{other:?}");
+        }
+        let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        changed.note(&Ok(lost), &places);
+        assert_eq!(changed, Changed::Anything);
+        let mut changed = Changed::default();
+        for number in 0..=MAX_FILES {
+            changed.note(&event(written, &[&format!("/c/{number}.yaml")]), &places);
+        }
+        assert_eq!(changed, Changed::Anything);
     }
 
     #[test]

@@ -69,8 +69,15 @@ impl Engine {
             let text = format!("Envoy {} came with routes of another state. {}", news.node, status::unadopted(canary));
             self.change_adoption(&name, Adoption::Contested);
             // Where it cannot be stored, proxies that come with such routes say it again after a restart.
-            if let Some(Ok(entry)) = self.canaries.get(&name).map(|canary| entry(&name, &canary.record())) {
-                self.commits.put(Purpose::Note, vec![entry]);
+            match self.canaries.measure(&name) {
+                // After the step that is being stored, and not over it.
+                Some(canary) if canary.proposed.is_some() => canary.adoption_unstored = true,
+                Some(canary) => {
+                    if let Ok(entry) = entry(&name, &canary.record()) {
+                        self.commits.put(Purpose::Note, vec![entry]);
+                    }
+                }
+                None => {}
             }
             self.emit(&name, Severity::Warning, text, now);
         }

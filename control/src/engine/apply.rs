@@ -1,6 +1,7 @@
 //! Steps of a canary: stored first, then adopted, then told. Aborts are adopted first.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::CanaryName;
@@ -9,7 +10,7 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
-use crate::engine::commit::{Checkpointed, Commanded, MOST_WAITING, Proposal, Purpose, Recovery};
+use crate::engine::commit::{Checkpointed, Commanded, MAX_WAITING_COMMANDS, Proposal, Purpose, Recovery};
 use crate::engine::pending::{CommandTicket, CommitId, Proposed, WaitingCommand};
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
 use crate::engine::{Engine, RolloutAlert, status};
@@ -61,7 +62,9 @@ impl Engine {
             None => canary.state.clone(),
         };
         let stepped = step(&canary.config.plan, &from, event, now);
-        let aborts = recovery::may_abort_unstored(&canary.state, &stepped.state);
+        // Where the step that is being stored leaves nothing that an abort could go back to, a restart would not look for one.
+        let aborts = recovery::may_abort_unstored(&canary.state, &stepped.state)
+            && canary.proposed.is_none_or(|proposed| proposed.may_be_aborted);
         if canary.proposed.is_some() && !aborts {
             return Fed::Held;
         }
@@ -107,9 +110,10 @@ impl Engine {
             Ok(entry) => entry,
             Err(error) => return Fed::Refused(error.to_string()),
         };
-        let rev = proposal.record.state.rev;
+        let state = &proposal.record.state;
+        let (rev, may_be_aborted) = (state.rev, state.may_be_aborted_unstored());
         let id = self.commits.put(Purpose::Step(Box::new(proposal)), vec![entry]);
-        self.canaries.change(&name, |canary| canary.proposed = Some(Proposed { id, rev }));
+        self.canaries.change(&name, |canary| canary.proposed = Some(Proposed { id, rev, may_be_aborted }));
         Fed::Proposed
     }
 
@@ -177,7 +181,7 @@ impl Engine {
                 }
             }
             Some(_) | None => {
-                // Where it is configured again, this is what is stored of it.
+                // Should it be configured again, this is what is stored of it.
                 self.unconfigured.overwrite(&name, record);
                 if let Some(ticket) = command {
                     let why = format!("{name} was rolled back or removed meanwhile");
@@ -200,6 +204,7 @@ impl Engine {
         let Some(canary) = self.canaries.get(name) else { return };
         let end = canary.end_by(&record.state, now);
         let was_judged = canary.is_judged();
+        let has_ended = canary.state.has_rollout() && !record.state.has_rollout();
         let before = canary.is_counted().then(|| canary.epoch());
         // That proxies have routes of another state may have shown since.
         let adoption = match (canary.adoption, record.adoption) {
@@ -220,6 +225,9 @@ impl Engine {
             }
         });
         self.follow_epoch(name, before);
+        if has_ended {
+            self.keep_chart(name);
+        }
         if was_judged && self.canaries.get(name).is_some_and(|canary| !canary.is_judged()) {
             // No evidence is kept of a rollout that is over.
             self.records.release();
@@ -248,8 +256,17 @@ impl Engine {
         });
         let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none()) else { return };
         if let Some(config) = canary.rewritten.take() {
-            self.reconfigure(name, *config, now);
+            self.reconfigure(name, config, now);
             self.mark_due(name);
+        }
+        if let Some((ticket, answer)) = self.canaries.measure(name).and_then(|canary| canary.waiting_answer.take()) {
+            self.answer(name, ticket, answer, now);
+        }
+        if let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
+            && std::mem::take(&mut canary.adoption_unstored)
+            && let Ok(entry) = entry(name, &canary.record())
+        {
+            self.commits.put(Purpose::Note, vec![entry]);
         }
         while let Some(canary) = self.canaries.measure(name).filter(|canary| canary.proposed.is_none())
             && let Some(WaitingCommand { command, id, ticket }) = canary.waiting_commands.pop_front()
@@ -262,10 +279,14 @@ impl Engine {
 
     /// Has what is written of a canary in force from now on, as far as it can be; later, if a step under what was written
     /// before is being stored.
-    pub(super) fn reconfigure(&mut self, name: &CanaryName, config: CanaryConfig, now: Timestamp) {
+    pub(super) fn reconfigure(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
         let Some(canary) = self.canaries.measure(name) else { return };
         if canary.proposed.is_some() {
-            canary.rewritten = Some(Box::new(config));
+            // No step depends on where the revisions are: pods come and go while a disk hangs.
+            let revisions = config.workload.revisions.clone();
+            canary.rewritten = Some(config);
+            self.canaries.move_revisions(name, revisions);
+            self.routes_changed = true;
             return;
         }
         canary.rewritten = None;
@@ -334,9 +355,10 @@ impl Engine {
             Fed::Refused(why) => Some(Err(why)),
             Fed::Held => {
                 let canary = self.canaries.measure(name)?;
-                if canary.waiting_commands.len() >= MOST_WAITING {
-                    let why =
-                        format!("{MOST_WAITING} commands of {name} wait for the state to be stored: try again later");
+                if canary.waiting_commands.len() >= MAX_WAITING_COMMANDS {
+                    let why = format!(
+                        "{MAX_WAITING_COMMANDS} commands of {name} wait for the state to be stored: try again later"
+                    );
                     return Some(Err(why));
                 }
                 canary.waiting_commands.push_back(WaitingCommand { command, id: id.to_owned(), ticket });

@@ -1,9 +1,10 @@
-//! The managed canaries, and what is asked of all of them all the time: whose a cluster is, who is not at rest.
+//! The configured canaries, with indexes: the owner of a cluster, the canaries that are not at rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
-use wingbeat_core::id::{Arm, CanaryName, ClusterName};
+use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::{Adoption, Unadopted};
 use wingbeat_xds_server::model::Listener;
@@ -56,12 +57,22 @@ impl Canaries {
     }
 
     /// Manages a canary in another way from now on. Returns the fields that began to wait for the next rollout.
-    pub(super) fn configure(&mut self, name: &CanaryName, config: CanaryConfig) -> Vec<&'static str> {
+    pub(super) fn configure(&mut self, name: &CanaryName, config: Arc<CanaryConfig>) -> Vec<&'static str> {
         let Some(canary) = self.by_name.get_mut(name) else { return Vec::new() };
         let waiting = canary.rewrite(config);
         self.served.entry(name.clone()).or_default().renew(canary);
         self.index(name);
         waiting
+    }
+
+    /// Has a canary's revisions at these endpoints from now on, whatever else of its configuration waits.
+    pub(super) fn move_revisions(&mut self, name: &CanaryName, revisions: BTreeMap<Revision, Vec<(String, u16)>>) {
+        let Some(canary) = self.by_name.get_mut(name) else { return };
+        // What is in use stays, wherever the next step leads.
+        for (revision, endpoints) in revisions {
+            Arc::make_mut(&mut canary.config).workload.revisions.insert(revision, endpoints);
+        }
+        self.served.entry(name.clone()).or_default().renew(canary);
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {

@@ -1,6 +1,7 @@
 //! One managed canary: its state, its judge, and what its nodes serve.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::{Assessment, Comparison, Judge, NoticeSubject, Propagation};
@@ -14,15 +15,14 @@ use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{
-    Answer, Cause, Facts, HookKind, Phase, Readiness, Routes, Share, State, project, question,
-};
+use wingbeat_core::rollout::{Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, Ticket, project, question};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::Verdict;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::version::Version;
 
+pub(super) use crate::engine::canary::chronicle::Chronicle;
 pub(super) use crate::engine::canary::former_nodes::FormerNodes;
 pub(super) use crate::engine::canary::node::Node;
 use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting, cluster_name};
@@ -33,17 +33,20 @@ use crate::engine::pending::{Proposed, WaitingCommands};
 use crate::engine::persisted::{PersistedCanary, StoredFormat};
 use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
-use crate::terms::Terms;
 
+mod chart;
+pub(super) mod chronicle;
+mod claims;
 mod former_nodes;
 mod intake;
+mod judging;
 mod node;
 mod recorded;
 mod uncounted;
 
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
-/// Without news, the judge's word holds for so long: how old the latest request is, is part of it.
+/// Without a new window, an assessment holds for this time: how old the latest request is, is part of it.
 const VERDICT_TTL: Span = Span::from_millis(500);
 /// A tick and so much after the share began to flow, what is reported was routed by the current routes.
 const SETTLED: Span = Span::from_millis(500);
@@ -58,12 +61,10 @@ const UNADOPTED: &str = "proxies have routes of another state";
 /// A managed canary.
 #[derive(Debug)]
 pub(super) struct Canary {
-    /// What is in force.
-    pub(super) config: CanaryConfig,
+    /// What is in force. While no rollout is on, it is what is written.
+    pub(super) config: Arc<CanaryConfig>,
     /// What is written, and in force from the next rollout on.
-    written: CanaryConfig,
-    /// What the rollout keeps of what was written when it began.
-    terms: Terms,
+    written: Arc<CanaryConfig>,
     /// Fields that were changed since, and wait for the next rollout.
     pub(super) waiting: Vec<&'static str>,
     pub(super) state: State,
@@ -79,9 +80,13 @@ pub(super) struct Canary {
     /// The next step, while it is being stored.
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
-    pub(super) rewritten: Option<Box<CanaryConfig>>,
+    pub(super) rewritten: Option<Arc<CanaryConfig>>,
+    /// The answer to the question that is open, if it came since.
+    pub(super) waiting_answer: Option<(Ticket, Answer)>,
     /// Commands that came since, and are carried out once it is.
     pub(super) waiting_commands: WaitingCommands,
+    /// That proxies have routes of another state is to be stored once it is.
+    pub(super) adoption_unstored: bool,
     /// What people were told of, and is not over.
     noticed: BTreeSet<NoticeSubject>,
     pub(super) assessed: Option<Assessment>,
@@ -91,7 +96,8 @@ pub(super) struct Canary {
     pub(super) limits: Limits,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) former: FormerNodes,
-    judge: Judge,
+    /// None until there is something to judge: most canaries are at rest.
+    judge: Option<Box<Judge>>,
     flow: PropagationTracker,
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
@@ -103,9 +109,10 @@ pub(super) struct Canary {
     /// When, and by which flow, the judge gave its latest word; nothing if there was news since.
     asked: Option<(Timestamp, Propagation)>,
     told: JudgeInputs,
+    pub(super) chronicle: Chronicle,
 }
 
-/// What the judge was told besides windows: who replays them has to tell it the same.
+/// What the judge got besides windows: a replay has to give it the same.
 #[derive(Debug, Clone, Copy, Default)]
 struct JudgeInputs {
     step_began: Option<Timestamp>,
@@ -114,7 +121,7 @@ struct JudgeInputs {
     resumed: bool,
 }
 
-/// What is known of nodes besides what they count.
+/// The state of the fleet besides its counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FleetStatus<'a> {
     /// Those that do not know how hosts are divided.
@@ -139,18 +146,16 @@ pub(super) struct Evidence {
 }
 
 impl Canary {
-    pub(super) fn new(config: CanaryConfig, record: PersistedCanary, now: Timestamp) -> Self {
+    pub(super) fn new(written: Arc<CanaryConfig>, record: PersistedCanary, now: Timestamp) -> Self {
         let PersistedCanary { state, commands, secret, first_rev, terms, adoption } = record;
-        let written = config;
         // A record of a version before has none: then what is written is in force.
-        let terms = terms.filter(|_| state.has_rollout()).unwrap_or_else(|| Terms::of(&written));
-        let (config, waiting) = terms.amend(&written);
-        let judge = Judge::new(config.judge.clone());
+        let amended = terms.filter(|_| state.has_rollout()).map(|terms| terms.amend(&written));
+        let amended = amended.map(|(config, waiting)| (Arc::new(config), waiting));
+        let (config, waiting) = amended.unwrap_or_else(|| (written.clone(), Vec::new()));
         let flow = PropagationTracker::new(state.rev, now);
         let mut canary = Self {
             config,
             written,
-            terms,
             waiting,
             state,
             commands,
@@ -160,7 +165,9 @@ impl Canary {
             unstored: false,
             proposed: None,
             rewritten: None,
+            waiting_answer: None,
             waiting_commands: WaitingCommands::new(),
+            adoption_unstored: false,
             noticed: BTreeSet::new(),
             assessed: None,
             totals: Arms::default(),
@@ -168,7 +175,7 @@ impl Canary {
             limits: Limits::default(),
             nodes: BTreeMap::new(),
             former: FormerNodes::default(),
-            judge,
+            judge: None,
             flow,
             ratios: None,
             history: VecDeque::new(),
@@ -176,6 +183,7 @@ impl Canary {
             measured: BTreeMap::new(),
             asked: None,
             told: JudgeInputs::default(),
+            chronicle: Chronicle::default(),
         };
         canary.begin_judging();
         canary.begin_step(now);
@@ -186,7 +194,7 @@ impl Canary {
     pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) -> bool {
         let goes_on = evidence.rollout == self.state.rollout && self.is_judged();
         if goes_on {
-            self.judge = evidence.judge;
+            self.judge = Some(Box::new(evidence.judge));
             self.totals = evidence.totals;
             self.limits = evidence.limits;
             self.begin_step(now);
@@ -199,7 +207,7 @@ impl Canary {
     pub(super) fn evidence(&self) -> Option<Evidence> {
         self.is_judged().then(|| Evidence {
             rollout: self.state.rollout,
-            judge: self.judge.clone(),
+            judge: self.judge.as_deref().cloned().unwrap_or_else(|| Judge::new(self.judge_config())),
             totals: self.totals.clone(),
             limits: self.limits.clone(),
         })
@@ -331,6 +339,7 @@ impl Canary {
     /// Takes a new state over: a new rollout or a new share begins to be judged.
     pub(super) fn adopt(&mut self, state: State, now: Timestamp) {
         let old = std::mem::replace(&mut self.state, state);
+        self.follow_change(&old, now);
         if old.rollout != self.state.rollout || !self.state.has_rollout() {
             self.begin_terms();
         }
@@ -344,9 +353,7 @@ impl Canary {
     }
 
     fn begin_judging(&mut self) {
-        let mut config = self.config.judge.clone();
-        config.attempt = config.attempt.or_else(|| std::num::NonZeroU32::new(self.state.attempt()));
-        self.judge = Judge::new(config);
+        self.judge = None;
         self.totals = Arms::default();
         self.recent.clear();
         self.history.clear();
@@ -365,7 +372,8 @@ impl Canary {
         let Routes::Shared { share } = self.routes() else { return };
         self.told.step_began = share.has_users().then_some(now);
         if share.has_users() {
-            self.judge.step_started(self.judged_weight(share), now);
+            let weight = self.judged_weight(share);
+            self.judge().step_started(weight, now);
         }
         match share {
             // Users with very different activity make the requests of few a large share (P12).
@@ -374,7 +382,7 @@ impl Canary {
             }
             Share::Everything => self.switched(),
             // Who matches differs from who does not: what their requests came to before is the measure (P12).
-            Share::Matched if self.judge.config().comparison == Comparison::Absolute => self.switched(),
+            Share::Matched if self.judge_config().comparison == Comparison::Absolute => self.switched(),
             Share::Weight(_) | Share::Nothing | Share::Mirrored(_) | Share::Matched => {}
         }
     }
@@ -390,7 +398,7 @@ impl Canary {
 
     fn switched(&mut self) {
         self.told.switched = true;
-        self.judge.switched();
+        self.judge().switched();
     }
 
     /// Returns the latest window as the judge saw it, with what it was told before.
@@ -432,7 +440,7 @@ impl Canary {
             Some(assessed) => assessed,
             None => {
                 self.asked = Some((now, propagation.clone()));
-                let assessed = self.judge.assess(now, &propagation);
+                let assessed = self.judge().assess(now, &propagation);
                 Assessment { verdict: self.uncounted().hold(assessed.verdict), ..assessed }
             }
         };
@@ -441,7 +449,7 @@ impl Canary {
         facts.uncounted = self.uncounted().may_hide_harm();
         facts.propagation = propagation == Propagation::Effective && has_data && !facts.uncounted;
         facts.verdict = assessed.verdict.clone();
-        facts.counted = self.judge.counted();
+        facts.counted = self.judge().counted();
         facts.safe = assessed.safe;
         facts.suspect = assessed.suspect;
         if self.is_contested() {
@@ -483,7 +491,7 @@ impl Canary {
             counts.merge(window);
         }
         let plan = &self.config.plan;
-        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge.config().min_requests()) {
+        Some(match check.passes(plan.name(), plan.target(), "envoy", &counts, self.judge_config().min_requests()) {
             CheckResult::Passed => Answer::Passed,
             CheckResult::Failed(text) => Answer::Failed(text),
             CheckResult::NoValues(text) => Answer::Unknown(text),
@@ -510,53 +518,6 @@ impl Canary {
             (SignalMode::Warn | SignalMode::Report, Answer::Passed | Answer::Failed(_) | Answer::Unknown(_)) => {
                 (Answer::Passed, None)
             }
-        }
-    }
-
-    /// Returns the bounds of the canary's error rate as a multiple of the primary's.
-    pub(super) fn rate_ratio(&self) -> (Option<f64>, Option<f64>) {
-        self.judge.rate_ratio()
-    }
-
-    /// Returns the evidence at which the judge decides, as a natural logarithm.
-    pub(super) fn decision_threshold(&self) -> f64 {
-        self.judge.config().decision_threshold()
-    }
-
-    /// Returns what can roll it back by evidence, each with its share of α.
-    pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
-        self.judge.config().shares().iter().map(|(signal, share)| (signal.as_str(), share)).collect()
-    }
-
-    /// Returns what can roll it back besides, which no share of α covers.
-    pub(super) fn outside_alpha(&self) -> Vec<String> {
-        let plan = &self.config.plan;
-        let hooks = [HookKind::Rollback, HookKind::PreRollout, HookKind::Rollout];
-        let hooks = hooks.into_iter().flat_map(|kind| plan.hooks(kind));
-        let hooks = hooks.map(|(_, hook)| format!("webhook {}", hook.name));
-        let judges = |place: &usize| self.config.metric_providers.get(*place).is_some_and(MetricProvider::judges);
-        let judged = plan.metrics().filter(|(place, _)| judges(place));
-        hooks.chain(judged.map(|(_, metric)| format!("metric {}", metric.name))).collect()
-    }
-
-    /// Returns the error budget of this attempt.
-    pub(super) fn alpha(&self) -> f64 {
-        self.judge.config().alpha_of_attempt()
-    }
-
-    /// Returns what the canary is compared by.
-    pub(super) fn comparison(&self) -> &'static str {
-        match self.judge.config().comparison {
-            Comparison::Randomised
-                if matches!(self.config.audience, Targeting::Rules { .. })
-                    && self.division().is_some_and(|division| division.holds_back()) =>
-            {
-                "holdback"
-            }
-            Comparison::Randomised => "randomised",
-            Comparison::Affinity => "affinity",
-            Comparison::BeforeAfter => "before-after",
-            Comparison::Absolute => "absolute",
         }
     }
 }

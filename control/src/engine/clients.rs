@@ -359,7 +359,7 @@ impl Clients {
     }
 
     /// Returns true once there has been no client for long.
-    pub(super) fn became_clientless(&mut self, now: Timestamp) -> bool {
+    pub(super) fn lost_all_clients(&mut self, now: Timestamp) -> bool {
         self.alone = match self.alone {
             _ if !self.has_no_clients() => ClientPresence::Connected,
             ClientPresence::Unknown | ClientPresence::Connected => ClientPresence::AbsentSince(now),

@@ -20,7 +20,7 @@ use crate::engine::unconfigured;
 use crate::store::{StoreError, Write};
 
 /// Commands of a canary that wait while a step of it is stored. More are refused.
-pub(super) const MOST_WAITING: usize = 16;
+pub(super) const MAX_WAITING_COMMANDS: usize = 16;
 
 /// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
 const RETRY_INTERVAL: Span = Span::from_millis(50);
@@ -123,6 +123,11 @@ impl Commits {
     /// Returns why nothing can be stored, as far as is known.
     pub(super) fn failure(&self) -> Option<&StoreError> {
         self.failed.as_ref().map(|(_, error)| error)
+    }
+
+    /// Returns true if it is not known what came of a commit.
+    pub(super) fn is_under_way(&self, id: CommitId) -> bool {
+        self.under_way.contains_key(&id)
     }
 
     /// Returns true if a commit of this kind is under way.

@@ -9,7 +9,7 @@ use crate::engine::persisted::{StoredFormat, encode, read};
 use crate::store::{Entries, Write};
 use crate::view::EventView;
 
-/// So many are stored. A ring: the next one takes the place of the oldest.
+/// Events that are stored. A ring: the next one takes the place of the oldest.
 pub const MAX_EVENTS: u64 = 1_000;
 /// Where they cannot be stored, it is tried again this often.
 const RETRY_INTERVAL: Span = Span::from_secs(1);

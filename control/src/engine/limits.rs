@@ -92,6 +92,11 @@ impl Limits {
         high(&all)
     }
 
+    /// Returns what filters are told.
+    pub(super) const fn take_events(&self) -> (Span, Span) {
+        (self.overdue, self.slow)
+    }
+
     /// Returns the age that every request has which a worker called overdue.
     pub(super) fn surely_overdue(&self) -> Span {
         self.overdue.min(self.overdue_before)

@@ -19,6 +19,8 @@ pub(super) struct Proposed {
     pub(super) id: CommitId,
     /// The rev of its routes. No other routes may have it, also if the step is never adopted: it may be what is stored.
     pub(super) rev: Rev,
+    /// Whether a restart that finds it knows an abort that took its place.
+    pub(super) may_be_aborted: bool,
 }
 
 /// A command that waits.

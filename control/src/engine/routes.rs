@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Targeting, cluster_name};
+use wingbeat_api::desired_state::{CanaryConfig, Targeting, cluster_name};
 use wingbeat_core::id::{Arm, ClusterName};
 use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
 
+use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::targets::Targets;
 
@@ -40,8 +41,8 @@ impl Served {
 }
 
 /// Returns the model that serves all of these.
-pub(super) fn model<'a>(desired: &DesiredState, served: impl Iterator<Item = &'a Served>) -> Model {
-    let mut model = Model { listeners: desired.listeners.clone(), filter: desired.filter.clone(), ..Model::default() };
+pub(super) fn model<'a>(around: &Around, served: impl Iterator<Item = &'a Served>) -> Model {
+    let mut model = Model { listeners: around.listeners.clone(), filter: around.filter.clone(), ..Model::default() };
     for served in served {
         model.clusters.extend(served.clusters.iter().cloned());
         model.hosts.extend(served.host.iter().cloned());

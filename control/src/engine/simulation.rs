@@ -2,6 +2,8 @@
 //!
 //! What differs from the engine: nothing is stored, hooks agree at once, and metrics that somebody else has are good.
 
+use std::sync::Arc;
+
 use wingbeat_api::desired_state::{CanaryConfig, Targeting};
 use wingbeat_core::analysis::ledger::Delta;
 use wingbeat_core::analysis::window::{Arms, Batch, WINDOW};
@@ -145,7 +147,8 @@ impl<'a> SimulationRun<'a> {
         // Windows are aligned to this, too.
         let now = Timestamp::from_millis(1_000_000);
         let state = State { phase: Phase::Initialized { primary: world.primary.clone() }, ..State::default() };
-        let canary = Canary::new(world.config.clone(), PersistedCanary { state, ..PersistedCanary::default() }, now);
+        let canary =
+            Canary::new(Arc::new(world.config.clone()), PersistedCanary { state, ..PersistedCanary::default() }, now);
         let mut run = Self {
             world,
             canary,

@@ -1,10 +1,11 @@
-//! What is shown of a canary.
+//! The status of a canary.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use wingbeat_api::RefusedFileView;
-use wingbeat_api::desired_state::{DesiredState, InUse};
+use wingbeat_api::desired_state::InUse;
 use wingbeat_api::number::Number;
 use wingbeat_core::analysis::judge::{Assessment, Mode};
 use wingbeat_core::analysis::quantile;
@@ -16,10 +17,12 @@ use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::version::Version;
 
+use crate::engine::around::Around;
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::recording::RecordingBuffer;
+use crate::engine::turns::Turns;
 use crate::recording::RecordingLoss;
 use crate::view::{
     AlphaView, ArmView, ArmsView, CanaryView, ConditionView, EvidenceView, NodeView, ShareView, VerdictView,
@@ -31,11 +34,18 @@ const QUANTILE_ALPHA: f64 = 0.05;
 /// What changes with time alone is shown anew this often.
 const SWEEP_EVERY: Span = Span::from_secs(1);
 
+/// Canaries that are shown anew at once for what was counted meanwhile, or for what concerns all of them. With more, each has
+/// its turn: what happens to one is shown at once.
+const SHOWN_AT_ONCE: usize = 256;
+
 /// All canaries as they were shown last, and which of them changed since.
 #[derive(Debug, Default)]
 pub(super) struct StatusCache {
-    shown: BTreeMap<(String, String), Arc<CanaryView>>,
+    shown: RedBlackTreeMapSync<(String, String), Arc<CanaryView>>,
     stale: BTreeSet<CanaryName>,
+    /// Those that are shown anew in turn.
+    aging: BTreeSet<CanaryName>,
+    turns: Turns,
     all_are_stale: bool,
     /// When all that change with time were shown anew.
     swept: Timestamp,
@@ -49,6 +59,18 @@ impl StatusCache {
         }
     }
 
+    /// Notes that more was counted of a canary.
+    pub(super) fn is_aging(&mut self, name: &CanaryName) {
+        if !self.aging.contains(name) {
+            self.aging.insert(name.clone());
+        }
+    }
+
+    /// Returns true if some wait for their turn.
+    pub(super) fn are_aging(&self) -> bool {
+        !self.aging.is_empty()
+    }
+
     /// Notes that something changed that any of them may show.
     pub(super) const fn all_are_stale(&mut self) {
         self.all_are_stale = true;
@@ -56,7 +78,8 @@ impl StatusCache {
 
     /// Shows it no longer.
     pub(super) fn forget(&mut self, name: &CanaryName) {
-        self.shown.remove(&key(name));
+        self.aging.remove(name);
+        self.shown.remove_mut(&key(name));
     }
 
     /// Returns all of them as they are shown now. The age of what is known is as of the last second.
@@ -65,37 +88,39 @@ impl StatusCache {
         canaries: &Canaries,
         troubles: &BlockerSources<'_>,
         now: Timestamp,
-    ) -> &BTreeMap<(String, String), Arc<CanaryView>> {
+    ) -> &RedBlackTreeMapSync<(String, String), Arc<CanaryView>> {
         let mut stale = std::mem::take(&mut self.stale);
         if std::mem::take(&mut self.all_are_stale) {
-            stale.extend(canaries.all().keys().cloned());
+            self.aging.extend(canaries.all().keys().cloned());
         } else if now.since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
-            stale.extend(canaries.busy().iter().cloned());
+            self.aging.extend(canaries.busy().iter().cloned());
+        }
+        for name in self.turns.next(&self.aging, SHOWN_AT_ONCE) {
+            self.aging.remove(&name);
+            stale.insert(name);
         }
         for name in stale {
             if let Some(canary) = canaries.get(&name) {
                 let trouble = troubles.of(&name, canary, canaries);
-                self.shown.insert(key(&name), Arc::new(view(&name, canary, &trouble, now)));
+                self.shown.insert_mut(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
         &self.shown
     }
 }
 
-/// Where to look for what stands in the way of canaries and is none of their own doing.
+/// The sources of what blocks canaries from outside.
 pub(super) struct BlockerSources<'a> {
     pub(super) clients: &'a Clients,
     pub(super) records: &'a RecordingBuffer,
-    pub(super) desired: &'a DesiredState,
+    pub(super) around: &'a Around,
     /// Why nothing can be stored.
     pub(super) unstorable: Option<&'a str>,
 }
 
 impl<'a> BlockerSources<'a> {
     fn of(&self, name: &CanaryName, canary: &Canary, canaries: &Canaries) -> Blockers<'a> {
-        let file = self.desired.files.get(name);
-        let file = file.and_then(|file| self.desired.refused_files.iter().find(|refused| refused.file == **file));
         Blockers {
             proxies: match (canaries.missing(name), self.clients.blocker_of(canary)) {
                 (Some(cluster), _) => Some(ProxyBlocker::LackCluster(missing(canary, cluster))),
@@ -106,13 +131,13 @@ impl<'a> BlockerSources<'a> {
                 (None, None) => None,
             },
             unstorable: self.unstorable,
-            file,
+            file: self.around.refused(name),
             unrecorded: self.records.loss(name, canary.state.rollout),
         }
     }
 }
 
-/// What stands in a canary's way.
+/// What blocks a canary.
 struct Blockers<'a> {
     proxies: Option<ProxyBlocker<'a>>,
     /// Why nothing can be stored.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use wingbeat_api::desired_state::{CanaryConfig, Service, Targeting, Workload};
+use wingbeat_api::desired_state::{CanaryConfig, DesiredState, Service, Targeting, Workload};
 use wingbeat_api::query::{Origin, Query};
 use wingbeat_core::analysis::judge::{Comparison, JudgeConfig, Mode};
 use wingbeat_core::analysis::replay::Replay;
@@ -19,13 +19,16 @@ use wingbeat_proto::convert;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest, ReportResponse};
 use wingbeat_xds_server::client_event::{ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
+use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
 use wingbeat_xds_server::report_refusal::ReportRefusal;
+use wingbeat_xds_server::version::Version;
 
 use super::*;
-use crate::engine::commit::MOST_WAITING;
+use crate::engine::canary::Canary;
+use crate::engine::commit::MAX_WAITING_COMMANDS;
 use crate::immediate::Immediate;
 use crate::rollout_end::End;
 use crate::store::Write;
@@ -40,6 +43,7 @@ mod disk;
 mod epochs;
 mod recording;
 mod refusals;
+mod rollouts;
 mod rules;
 mod scopes;
 mod sources;
@@ -415,7 +419,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     let ask = |world: &mut World, answer: Answer| {
         for _ in 0..100 {
             if let [call] = world.engine.calls().as_slice() {
-                assert!(matches!(&call.whom, CallTarget::Prometheus(query) if query.metric == "lag"));
+                assert!(matches!(&call.target, CallTarget::Prometheus(query) if query.metric == "lag"));
                 world.engine.measured(&name(), "lag".into(), 7.0);
                 world.engine.answer(&name(), call.ticket, answer, world.now);
                 return;

@@ -15,8 +15,8 @@ use crate::store::{Entries, Write};
 const PREFIX: &str = "file/";
 /// Whether texts were ever stored. Earlier versions stored none.
 const MARK: &str = "files";
-/// Bytes of all texts that are stored. Files beyond, by their names, are not: that is logged, and if one of them is wrong when
-/// the process starts, it is left out.
+/// Bytes of all texts that are stored. Files beyond, by their names among those that change at once, are not: that is logged, and
+/// if one of them is wrong when the process starts, it is left out.
 const MAX_BYTES: usize = 64 << 20;
 /// Where they cannot be stored, it is tried again this often.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -36,6 +36,9 @@ pub(super) struct Texts {
     /// A digest of what is stored under each key, or will be once what is under way is.
     stored: BTreeMap<String, Version>,
     unstored: BTreeMap<String, Write>,
+    /// Bytes of the texts that are in force and find room, by key, and of all of them.
+    sizes: BTreeMap<String, usize>,
+    bytes: usize,
     failed: Option<Timestamp>,
 }
 
@@ -91,39 +94,54 @@ impl Texts {
         for write in writes {
             let key = write.key().clone();
             match &write {
-                Write::Put(..) => drop(self.stored.remove(&key)),
-                // What is to be deleted is there.
-                Write::Delete(_) => drop(self.stored.insert(key.clone(), Version::of([]))),
+                Write::Put(..) if key == MARK => drop(self.stored.remove(&key)),
+                // Something may be there, which is to be deleted should nobody want it any more.
+                Write::Put(..) | Write::Delete(_) => drop(self.stored.insert(key.clone(), Version::of([]))),
             }
             self.unstored.entry(key).or_insert(write);
         }
     }
 
-    /// Takes the texts that are in force, to store what changed.
-    pub(super) fn take(&mut self, files: &BTreeMap<String, Vec<Part>>) {
-        let mut bytes = 0_usize;
-        let mut wanted = BTreeMap::new();
+    /// Takes the texts that are in force, of all files, to store what changed.
+    pub(super) fn take(&mut self, files: BTreeMap<String, Vec<Part>>) {
+        let known = self.stored.keys().chain(self.unstored.keys()).filter_map(|key| key.strip_prefix(PREFIX));
+        let gone = known.filter(|file| !files.contains_key(*file)).map(|file| (file.to_owned(), None));
+        let gone: BTreeMap<String, Option<Vec<Part>>> = gone.collect();
+        self.change(gone);
+        self.change(files.into_iter().map(|(file, parts)| (file, Some(parts))).collect());
+    }
+
+    /// Takes the texts that are in force from now on of these files, none of those that are gone.
+    pub(super) fn change(&mut self, files: BTreeMap<String, Option<Vec<Part>>>) {
+        let mut is_full = false;
         for (file, parts) in files {
             let key = format!("{PREFIX}{file}");
-            let Some(Write::Put(_, content)) = encode(&key, parts) else { continue };
-            bytes = bytes.saturating_add(content.len());
-            if bytes > MAX_BYTES {
+            self.bytes = self.bytes.saturating_sub(self.sizes.remove(&key).unwrap_or_default());
+            let content = match parts.and_then(|parts| encode(&key, &parts)) {
+                Some(Write::Put(_, content)) => Some(content),
+                Some(Write::Delete(_)) | None => None,
+            };
+            let fits = |content: &Vec<u8>| self.bytes.saturating_add(content.len()) <= MAX_BYTES;
+            if !is_full && content.as_ref().is_some_and(|content| !fits(content)) {
+                is_full = true;
                 tracing::warn!(
                     file,
                     "the files are larger than {MAX_BYTES} bytes: from this one on, no text is stored"
                 );
-                break;
             }
-            wanted.insert(key, content);
-        }
-        self.unstored.clear();
-        for key in self.stored.keys().filter(|key| *key != MARK && !wanted.contains_key(*key)) {
-            self.unstored.insert(key.clone(), Write::Delete(key.clone()));
-        }
-        for (key, content) in wanted {
-            if self.stored.get(&key) != Some(&Version::of([content.as_slice()])) {
-                self.unstored.insert(key.clone(), Write::Put(key, content));
-            }
+            let write = match content.filter(|_| !is_full) {
+                Some(content) => {
+                    self.sizes.insert(key.clone(), content.len());
+                    self.bytes = self.bytes.saturating_add(content.len());
+                    let is_stored = self.stored.get(&key) == Some(&Version::of([content.as_slice()]));
+                    (!is_stored).then(|| Write::Put(key.clone(), content))
+                }
+                None => self.stored.contains_key(&key).then(|| Write::Delete(key.clone())),
+            };
+            match write {
+                Some(write) => self.unstored.insert(key, write),
+                None => self.unstored.remove(&key),
+            };
         }
         if !self.unstored.is_empty() && !self.stored.contains_key(MARK) {
             self.unstored.extend(encode(MARK, &Mark {}).map(|mark| (MARK.to_owned(), mark)));

@@ -20,6 +20,12 @@ const CHECKPOINT_EVERY: Span = Span::from_secs(1);
 /// Canaries that are not at rest are looked at this often, whatever happens: nothing depends on having heard of a
 /// change.
 const SWEEP_EVERY: Span = Span::from_millis(50);
+/// Canaries that one sweep looks at: with more that are not at rest, each is looked at more rarely, but for those that
+/// something happened to.
+const SWEPT_AT_ONCE: usize = 256;
+/// While some rollout is on, policies are made anew this often, also where nothing has changed that is known to change them:
+/// some of it goes with time.
+const POLICY_EVERY: Span = Span::from_secs(1);
 /// Without anything to do, the engine wakes this often.
 const IDLE_WAKEUP: Span = Span::from_millis(500);
 
@@ -40,18 +46,22 @@ impl Engine {
                 canary.expect(self.policies.sources(&sources, canary));
                 // A window may end after the rollout did: nobody judges it.
                 let is_taken = canary.is_judged();
+                let told = canary.limits.take_events();
                 canary.observe(batch);
+                // Nothing else that a window changes is told to filters.
+                self.policy_is_stale |= told != canary.limits.take_events();
                 if self.records.is_on && is_taken {
                     self.records.hold(canary.judged_window());
+                    self.records.relieve();
                 }
-                self.policy_is_stale = true;
-                self.mark_due(&name);
+                self.views.is_aging(&name);
+                self.due.insert(name);
             }
         }
         let mut due = std::mem::take(&mut self.due);
         if now.since(self.last_sweep) >= SWEEP_EVERY {
             self.last_sweep = now;
-            due.extend(self.canaries.busy().iter().cloned());
+            due.extend(self.swept.next(self.canaries.busy(), SWEPT_AT_ONCE));
         }
         let mut unaware = None;
         for name in due {
@@ -62,7 +72,7 @@ impl Engine {
             }
             self.report_missing(&name, now);
         }
-        if self.clients.became_clientless(now) {
+        if self.clients.lost_all_clients(now) {
             let judged: Vec<CanaryName> = self.canaries.judged().map(|(name, _)| name.clone()).collect();
             for name in judged {
                 self.emit(&name, Severity::Warning, "No Envoy takes configuration: nothing can be measured", now);
@@ -71,7 +81,8 @@ impl Engine {
         if now.since(self.last_checkpoint) >= CHECKPOINT_EVERY && self.reported_since_checkpoint {
             self.checkpoint(now);
         }
-        if self.policy_is_stale {
+        let is_old = self.canaries.is_judging() && now.since(self.last_policy) >= POLICY_EVERY;
+        if self.policy_is_stale || is_old {
             self.update_policy(now);
         }
     }
@@ -82,7 +93,8 @@ impl Engine {
             return now;
         }
         let busy = !self.canaries.busy().is_empty();
-        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(IDLE_WAKEUP) };
+        let rest = if self.views.are_aging() { SWEEP_EVERY } else { IDLE_WAKEUP };
+        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(rest) };
         self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
     }
 
@@ -98,6 +110,7 @@ impl Engine {
             Vec::new()
         };
         let facts = canary.facts(now, FleetStatus { unaware: &unaware, nothing_since });
+        canary.sample(now);
         for text in canary.take_notices() {
             self.emit(name, Severity::Warning, format!("Notice {name}: {text}"), now);
             self.alerts.push(RolloutAlert {
@@ -108,6 +121,7 @@ impl Engine {
         self.apply(name, &Event::Tick(facts), now);
         while let Some(canary) = self.canaries.get(name)
             && !canary.is_contested()
+            && canary.proposed.is_none()
             && let Some(open) = question(&canary.config.plan, &canary.state)
             && let QuestionSubject::Metric(place) = open.asked
             && let Some(answer) = canary.evaluate(place, now)
@@ -133,16 +147,31 @@ impl Engine {
             // Not served yet.
             return;
         }
-        let unstored = self.canaries.unstored().filter_map(|name| Some((name, self.canaries.get(name)?)));
-        let entry = |(name, canary): (&CanaryName, &Canary)| {
-            Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
-        };
-        let (aborts, entries): (Vec<(CanaryName, Rev)>, Vec<Write>) = unstored.filter_map(entry).unzip();
+        let (aborts, entries) = self.unstored_aborts();
         let is_under_way = || self.commits.has(|purpose| matches!(purpose, Purpose::Aborts(_)));
         if aborts.is_empty() || self.commits.refuse(now).is_some() || is_under_way() {
             return;
         }
         self.commits.put(Purpose::Aborts(aborts), entries);
+    }
+
+    /// Returns the aborts that are not stored, with what is to be stored of them.
+    fn unstored_aborts(&self) -> (Vec<(CanaryName, Rev)>, Vec<Write>) {
+        // What is stored after an abort comes after it: it is not to be overwritten.
+        let unstored = self.canaries.unstored().filter_map(|name| Some((name, self.canaries.get(name)?)));
+        let unstored = unstored.filter(|(_, canary)| canary.proposed.is_none());
+        let entry = |(name, canary): (&CanaryName, &Canary)| {
+            Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
+        };
+        unstored.filter_map(entry).unzip()
+    }
+
+    /// Hands the aborts in that are served and not stored, whatever else is under way or has failed: nothing comes after it.
+    pub fn finish(&mut self) {
+        let (aborts, entries) = self.unstored_aborts();
+        if !aborts.is_empty() {
+            self.commits.put(Purpose::Aborts(aborts), entries);
+        }
     }
 
     /// Notes that these aborts are stored: filters need not count any more for them.

@@ -2,7 +2,7 @@
 
 use wingbeat_core::time::Span;
 
-/// A node that said nothing for so long carries no traffic that counts.
+/// A node without a report for this time carries no traffic that counts.
 pub(super) const NODE_TIMEOUT: Span = Span::from_secs(5);
 
 /// Idle workers report every second, or, where there are many, as often as all of them together may: some report comes in

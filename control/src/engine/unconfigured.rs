@@ -1,5 +1,6 @@
 //! Canaries that no document names at the moment. What is stored of them is kept for their return, and not for ever.
 
+use crate::engine::pending::Proposed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_api::desired_state::InUse;
@@ -26,6 +27,8 @@ pub(super) struct Unconfigured {
     /// Since when no document names it. Stored apart from its record: one that returns is not away any more, and nothing else
     /// of it changes.
     pub(super) away_since: Option<Timestamp>,
+    /// A step of it that is being stored.
+    pub(super) proposed: Option<Proposed>,
 }
 
 /// What is being written of those that are away.
@@ -146,7 +149,9 @@ impl UnconfiguredCanaries {
 
     /// Keeps this record instead of the one that there was, if the canary is away.
     pub(super) fn overwrite(&mut self, name: &CanaryName, record: PersistedCanary) {
-        if let Some(unconfigured) = self.all.get_mut(name).filter(|unconfigured| !unconfigured.unstored) {
+        let Some(unconfigured) = self.all.get_mut(name) else { return };
+        unconfigured.proposed = None;
+        if !unconfigured.unstored {
             unconfigured.record = record;
         }
     }
@@ -176,8 +181,13 @@ mod tests {
     }
 
     fn away(dormants: &mut UnconfiguredCanaries, number: usize) {
-        let unconfigured =
-            Unconfigured { record: PersistedCanary::default(), evidence: None, unstored: false, away_since: None };
+        let unconfigured = Unconfigured {
+            record: PersistedCanary::default(),
+            evidence: None,
+            unstored: false,
+            away_since: None,
+            proposed: None,
+        };
         dormants.insert(name(number), unconfigured);
     }
 

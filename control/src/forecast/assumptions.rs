@@ -16,16 +16,16 @@ pub struct ForecastAssumptions {
 }
 
 /// Returns true if anything can roll back for errors.
-pub(super) fn looks_at_errors(config: &CanaryConfig) -> bool {
-    looks(config, &[Signal::Errors, Signal::Guard, Signal::ErrorLimit], Metric::SuccessRate)
+pub(super) fn judges_errors(config: &CanaryConfig) -> bool {
+    judges_any(config, &[Signal::Errors, Signal::Guard, Signal::ErrorLimit], Metric::SuccessRate)
 }
 
 /// Returns true if anything can roll back for latency.
-pub(super) fn looks_at_latency(config: &CanaryConfig) -> bool {
-    looks(config, &[Signal::Latency, Signal::LatencyLimit], Metric::Duration)
+pub(super) fn judges_latency(config: &CanaryConfig) -> bool {
+    judges_any(config, &[Signal::Latency, Signal::LatencyLimit], Metric::Duration)
 }
 
-pub(super) fn looks(config: &CanaryConfig, signals: &[Signal], metric: Metric) -> bool {
+pub(super) fn judges_any(config: &CanaryConfig, signals: &[Signal], metric: Metric) -> bool {
     if config.plan.skips_analysis() {
         return false;
     }

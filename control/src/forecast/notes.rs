@@ -4,7 +4,7 @@ use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting};
 use wingbeat_core::analysis::judge::{Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{HookKind, Share, Strategy};
 
-use super::assumptions::{ForecastAssumptions, looks_at_errors, looks_at_latency};
+use super::assumptions::{ForecastAssumptions, judges_errors, judges_latency};
 
 /// From this latency on, it matters that requests count when they end.
 const LONG_MS: f64 = 1_000.0;
@@ -83,12 +83,12 @@ fn judgement(
         Mode::Guard => notes.push(format!("judge.mode is guard: {}; the hard guard does not wait", pace("checks"))),
         Mode::Thresholds => notes.push(format!("judge.mode is thresholds: {}", pace("checks alone"))),
     }
-    if !looks_at_errors(config) {
+    if !judges_errors(config) {
         notes
             .push("nothing looks at errors: add the metric request-success-rate, or use another judge.mode".to_owned());
     }
     match assumed.latency_ms {
-        _ if !looks_at_latency(config) => {
+        _ if !judges_latency(config) => {
             notes.push("nothing looks at latency: a thresholdRange for request-duration would".to_owned());
         }
         None => notes.push(

@@ -11,8 +11,9 @@ use wingbeat_control::engine::Engine;
 use wingbeat_control::store::Entries;
 use wingbeat_control::store::memory::Memory;
 use wingbeat_control::view::{
-    AlphaView, ArmView, ArmsView, ConditionView, EvidenceView, NodeView, ProxyRouteView, ProxyView, RefusalView,
-    ShareView, VerdictView,
+    AlphaView, ArmView, ArmsView, CanaryView, ClockView, ConditionView, EvidenceView, NodeView, PastRolloutView,
+    PointView, ProxyRouteView, ProxyView, RefusalView, RolloutsView, SampleView, SeriesView, ShareView, StepView,
+    VerdictView,
 };
 use wingbeat_core::analysis::judge::{Harm, HarmSafe};
 use wingbeat_core::id::Revision;
@@ -122,6 +123,7 @@ fn every_field_is_described() {
         ..CanaryView::default()
     };
     check_named("Canary", &canary);
+    check_named("Summary", &SummaryView::of(&canary));
     check_named("Canary", &CanaryView { arms: None, verdict: None, evidence: None, canary_revision: None, ..canary });
     let problem =
         Problem { file: "a.yaml".into(), line: 1, column: 1, field: "spec".into(), message: "is missing".into() };
@@ -138,6 +140,25 @@ fn every_field_is_described() {
     };
     check_named("Proxy", &proxy);
     check_named("Proxy", &ProxyView::default());
+    let sample = SampleView { p50_ms: Some(1.0), p90_ms: Some(1.0), p99_ms: Some(1.0), ..SampleView::default() };
+    let point = PointView { harm: Some(0.5), primary: sample.clone(), canary: sample, ..PointView::default() };
+    let past = PastRolloutView {
+        began: Some("T".into()),
+        result: "promoted".into(),
+        primary_revision: Some("1".into()),
+        canary_revision: Some("2".into()),
+        ..PastRolloutView::default()
+    };
+    let rollouts = RolloutsView {
+        gate: Some("confirm-rollout".into()),
+        steps: vec![StepView { share: "weight".into(), ..StepView::default() }],
+        clock: Some(ClockView { state: "running".into(), ..ClockView::default() }),
+        series: Some(SeriesView { points: vec![point, PointView::default()], ..SeriesView::default() }),
+        past: vec![past],
+        ..RolloutsView::default()
+    };
+    check_named("Rollouts", &rollouts);
+    check_named("Rollouts", &RolloutsView::default());
     check_named("Command", &CommandBody { id: Some("1".into()) });
     let verbs =
         document().pointer("/paths/~1api~1v1~1canaries~1{namespace}~1{name}~1{verb}/post/parameters/2").cloned();
@@ -203,9 +224,13 @@ async fn what_is_answered_is_what_is_described() {
     let at = |path: &str| format!("http://{address}{path}");
     let id = || Some(json!({"id": "1"}));
     let one = "/api/v1/canaries/{namespace}/{name}";
+    let rollouts = "/api/v1/canaries/{namespace}/{name}/rollouts";
     let verb = "/api/v1/canaries/{namespace}/{name}/{verb}";
     for (path, asked, body, status) in [
         ("/", "/", None, 200),
+        ("/page/{file}", "/page/main.js", None, 200),
+        ("/page/{file}", "/page/style.css", None, 200),
+        ("/page/{file}", "/page/other.js", None, 404),
         ("/healthz", "/healthz", None, 200),
         ("/readyz", "/readyz", None, 200),
         ("/metrics", "/metrics", None, 200),
@@ -213,6 +238,8 @@ async fn what_is_answered_is_what_is_described() {
         ("/api/v1/canaries", "/api/v1/canaries", None, 200),
         (one, "/api/v1/canaries/prod/backend", None, 200),
         (one, "/api/v1/canaries/prod/nobody", None, 404),
+        (rollouts, "/api/v1/canaries/prod/backend/rollouts", None, 200),
+        (rollouts, "/api/v1/canaries/prod/nobody/rollouts", None, 404),
         (verb, "/api/v1/canaries/prod/backend/abort", id(), 409),
         (verb, "/api/v1/canaries/prod/nobody/abort", id(), 404),
         (verb, "/api/v1/canaries/prod/backend/explode", id(), 404),
@@ -241,6 +268,17 @@ async fn what_is_answered_is_what_is_described() {
             }
         }
     }
+    let summaries: Vec<Value> =
+        client.get(at("/api/v1/canaries?summary=true")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(summaries.len(), 1);
+    summaries.iter().for_each(|summary| check_named("Summary", summary));
+
+    // A browser that has the page is not sent it again, and asks each time.
+    let page = client.get(at("/page/main.js")).send().await.unwrap();
+    assert_eq!(page.headers()[header::CACHE_CONTROL], "no-cache");
+    let had = client.get(at("/")).header(header::IF_NONE_MATCH, &page.headers()[header::ETAG]).send().await.unwrap();
+    assert_eq!(had.status().as_u16(), 304);
+
     let foreign = client.post(at("/api/v1/canaries/prod/backend/abort")).header("origin", "http://elsewhere").send();
     let foreign = foreign.await.unwrap();
     assert_eq!(foreign.status().as_u16(), 403);

@@ -58,8 +58,8 @@ impl Messenger {
     pub fn ask(&self, call: Call, answered: impl FnOnce(Answered) + Send + 'static) -> AbortHandle {
         let (client, posting) = (self.client.clone(), self.posting.clone());
         let asking = self.tokio.spawn(async move {
-            let Call { canary, ticket, whom } = call;
-            let (answer, measured) = match whom {
+            let Call { canary, ticket, target, turn: _ } = call;
+            let (answer, measured) = match target {
                 CallTarget::Hook { hook, phase, checksum } => {
                     let (name, namespace) = (canary.name.clone(), canary.namespace.clone());
                     let payload = Payload { name, namespace, phase, checksum, metadata: hook.metadata.clone() };

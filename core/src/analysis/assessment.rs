@@ -1,4 +1,4 @@
-//! What the judge says, with everything that it rests on.
+//! The assessment of the judge, with all evidence behind it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,12 +12,12 @@ use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Verdict;
 
-/// Whether the share of the step is known to reach the proxies.
+/// Whether the weight of the step is in force at the proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Propagation {
-    /// It is.
+    /// All traffic is routed by it.
     Effective,
-    /// It is not; these nodes still send by older routes. May be empty if none sent anything.
+    /// Not yet; these nodes still route by older revisions. May be empty if none sent anything.
     Pending {
         /// The nodes that lag behind.
         laggards: Vec<NodeId>,
@@ -27,7 +27,7 @@ pub enum Propagation {
         /// The nodes that show it. May be empty if only all of them together do.
         nodes: Vec<NodeId>,
     },
-    /// Nobody knows: no node reports any more.
+    /// Unknown: no node reports any more.
     Unknown {
         /// When the last one did.
         since: Timestamp,

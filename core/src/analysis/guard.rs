@@ -299,5 +299,6 @@ pub(super) enum LimitFrom {
     /// What must be detected at least.
     MustDetect,
     /// What a canary may fail without any primary.
+    #[serde(rename = "MostBearable")]
     MaxErrorRate,
 }

@@ -111,7 +111,7 @@ pub struct Judge {
     quorum: Quorum,
     /// What the signals said of the latest window.
     #[serde(skip)]
-    sources: CachedEvidence,
+    weighted: CachedEvidence,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Judge {
             contested: None,
             hidden_by: None,
             quorum: Quorum::default(),
-            sources: CachedEvidence::default(),
+            weighted: CachedEvidence::default(),
             config,
         }
     }
@@ -196,7 +196,7 @@ impl Judge {
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some
     /// faults show only under load (P17).
     pub fn step_started(&mut self, weight: BasisPoints, now: Timestamp) {
-        self.sources = CachedEvidence::default();
+        self.weighted = CachedEvidence::default();
         self.wait_no_longer();
         self.step = StepCounts { weight, began: now, ..StepCounts::default() };
         if !weight.is_zero() {
@@ -219,7 +219,7 @@ impl Judge {
         if self.config.comparison == Comparison::BeforeAfter {
             return;
         }
-        self.sources = CachedEvidence::default();
+        self.weighted = CachedEvidence::default();
         self.wait_no_longer();
         // A canary may fail so many times as often as the primary did, as by the hard guard, and never more often than
         // it may without any primary.
@@ -246,7 +246,7 @@ impl Judge {
 
     /// Takes in one window.
     pub fn observe(&mut self, batch: &Batch) {
-        self.sources = CachedEvidence::default();
+        self.weighted = CachedEvidence::default();
         let weight = if self.both_arms_are_due() { self.step.weight } else { BasisPoints::ZERO };
         let standing = BatchContext { warmup: self.warms_up(batch), shared_harm: self.harm_is_shared(), weight };
         if self.config.comparison == Comparison::Affinity {
@@ -302,10 +302,10 @@ impl Judge {
 
     /// Returns what speaks for harm and for safety.
     pub fn evidence(&self) -> Evidence {
-        let sources = self.sources();
+        let weighted = self.weighted();
         // Rounding leaves something of the order of 1e-17 where there is nothing.
         let shown = |harm: f64| if harm.is_finite() && harm.abs() > 1e-12 { harm } else { 0.0 };
-        let harm = |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| sources.of(*signal))));
+        let harm = |signals: &[Signal]| shown(ln_sum(signals.iter().map(|signal| weighted.of(*signal))));
         let (errors_safe, latency_safe) = self.trial.safety();
         Evidence {
             errors: HarmSafe {
@@ -391,8 +391,8 @@ impl Judge {
     }
 
     /// Returns what the signals say over all nodes.
-    fn sources(&self) -> WeightedEvidence {
-        self.sources.0.unwrap_or_else(|| WeightedEvidence::of_trial(&self.trial, &self.shares(), self.level()))
+    fn weighted(&self) -> WeightedEvidence {
+        self.weighted.0.unwrap_or_else(|| WeightedEvidence::of_trial(&self.trial, &self.shares(), self.level()))
     }
 
     /// What the differences of pods and of users call for.

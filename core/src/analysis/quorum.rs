@@ -35,7 +35,6 @@ pub(crate) struct Quorum {
     began: Option<Timestamp>,
     /// Sources that take configuration or report at the moment.
     #[serde(skip)]
-    #[serde(rename = "voices")]
     sources: usize,
 }
 

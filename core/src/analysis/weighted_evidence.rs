@@ -1,4 +1,4 @@
-//! What each signal says, weighted by its share of α.
+//! The evidence of each signal, weighted by its share of α.
 
 use super::sequential::ln_sum;
 use super::signal::{Shares, Signal};
@@ -8,13 +8,13 @@ use super::test_suite::TestSuite;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WeightedEvidence([f64; Signal::ALL.len()]);
 
-/// Sources that are known already, since they take most of the time of a verdict. They follow from the evidence: they are
-/// not written down, and judges that differ in them alone are equal.
+/// Weighted evidence that was computed already, since it takes most of the time of a verdict. It follows from the evidence: it is
+/// not stored, and judges that differ in it alone are equal.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CachedEvidence(pub(super) Option<WeightedEvidence>);
 
 impl WeightedEvidence {
-    /// Returns what a trial says, where `level` of the ratios of errors is tolerated.
+    /// Returns the evidence of a trial, where `level` of the ratios of errors is tolerated.
     pub(super) fn of_trial(trial: &TestSuite, shares: &Shares, level: usize) -> Self {
         Self(Signal::ALL.map(|signal| {
             shares.of(signal).map_or(f64::NEG_INFINITY, |share| trial.evidence(signal, level) + libm::log(share))
@@ -26,7 +26,7 @@ impl WeightedEvidence {
         self.0.get(signal as usize).copied().unwrap_or(f64::NEG_INFINITY)
     }
 
-    /// Returns the one that speaks loudest, of those with a share.
+    /// Returns the signal with the most weighted evidence, of those with a share.
     pub(super) fn dominant(&self, shares: &Shares) -> Option<Signal> {
         shares.iter().map(|(signal, _)| signal).max_by(|a, b| self.of(*a).total_cmp(&self.of(*b)))
     }
@@ -38,8 +38,8 @@ impl WeightedEvidence {
 }
 
 impl From<Option<WeightedEvidence>> for CachedEvidence {
-    fn from(voices: Option<WeightedEvidence>) -> Self {
-        Self(voices)
+    fn from(weighted: Option<WeightedEvidence>) -> Self {
+        Self(weighted)
     }
 }
 

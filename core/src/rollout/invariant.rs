@@ -17,8 +17,11 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (after.changed >= before.changed, "time never runs backwards"),
         ((new.rev == old.rev) == new.serves_as(&old), "routes change with the rev, and only with it"),
         (
-            new.rev == old.rev || new.rev == old.rev.next() || leaves_one_out(before, after),
-            "a step raises the rev by one; only the first routes after a restart leave out an abort's",
+            new.rev == old.rev
+                || new.rev == old.rev.next()
+                || leaves_aborts_out(before, after)
+                || *event == Event::RevObserved(new.rev),
+            "a step raises the rev by one; only the first routes after a restart leave out an abort's two, and an abort has its own",
         ),
         (
             !matches!(event, Event::Command(Command::Abort)) || !has_canary(new.routes) || is_refused(before, after),
@@ -78,9 +81,9 @@ const fn has_canary(routes: Routes) -> bool {
     }
 }
 
-fn leaves_one_out(before: &State, after: &State) -> bool {
+fn leaves_aborts_out(before: &State, after: &State) -> bool {
     before.resumed == Some(before.rev)
-        && after.rev == before.unstored_abort().next()
+        && after.rev == before.unstored_abort().next().next()
         && !may_abort_unstored(before, after)
 }
 

@@ -264,11 +264,25 @@ impl State {
         self.resumed.unwrap_or(self.rev).next()
     }
 
-    /// Returns the rev of the next routes. The first ones after a restart leave the rev of an unstored abort to it: else
-    /// the abort would be taken for them once a proxy shows it.
+    /// Returns true for a rev that only an abort has which was served and could not be stored.
+    ///
+    /// From a state of rev r, an abort has r + 1; one that took the place of a step while that was being stored has the rev
+    /// after the step's. That is r + 2, or r + 4 where the step was the first one after a restart. What an abort has in
+    /// place of later steps is only told from theirs while it is ahead of this state.
+    #[must_use]
+    pub fn is_unstored_abort(&self, rev: Rev) -> bool {
+        let abort = self.unstored_abort();
+        let in_place = abort.next();
+        let in_place_of_the_first = in_place.next().next();
+        let is_in_place = rev == in_place || (rev == in_place_of_the_first && rev > self.rev);
+        rev == abort || (self.resumed.is_some() && is_in_place)
+    }
+
+    /// Returns the rev of the next routes. The first ones after a restart leave the revs of unstored aborts to these: else
+    /// an abort would be taken for them once a proxy shows it.
     pub(super) fn next_rev(&self, abort: bool) -> Rev {
         let next = self.rev.next();
-        if self.resumed == Some(self.rev) && !abort { next.next() } else { next }
+        if self.resumed == Some(self.rev) && !abort { next.next().next() } else { next }
     }
 
     /// Returns true while a judge's verdict ends the rollout.

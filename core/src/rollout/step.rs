@@ -19,7 +19,7 @@ mod progress;
 mod promotion;
 mod refusal;
 
-/// What a step came to.
+/// What an event does to a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// To be stored before anything else is done.
@@ -37,7 +37,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transi
         Event::Command(command) => taken.command(*command),
         Event::Answer(ticket, answer) => taken.answer(ticket, answer),
         // What is further ahead is no abort of ours, and a peer may make it up.
-        Event::RevObserved(rev) if *rev == state.unstored_abort() => taken.later_rev(),
+        Event::RevObserved(rev) if state.is_unstored_abort(*rev) => taken.later_rev(),
         Event::RevObserved(_) => {}
     }
     let TransitionBuilder { state: mut next, effects, .. } = taken;
@@ -59,7 +59,7 @@ pub fn step(plan: &Plan, state: &State, event: &Event, now: Timestamp) -> Transi
     Transition { state: next, effects }
 }
 
-/// A step that is being taken.
+/// A transition that is being made.
 struct TransitionBuilder<'a> {
     plan: &'a Plan,
     now: Timestamp,

@@ -102,13 +102,24 @@ fn an_unstored_abort_is_known_however_late_it_shows() {
     // Nobody has shown it yet, and the rollout goes on.
     world.verdict(advance());
     world.interval();
-    assert_eq!(world.state.rev, served.next(), "the abort's rev is left to it");
+    assert_eq!(world.state.rev, served.next().next(), "an abort's revs are left to it");
     world.verdict(advance());
     world.interval();
     world.feed(&Event::RevObserved(world.state.rev.next()));
     assert_eq!(world.phase(), "Progressing", "this one was never served");
     world.feed(&Event::RevObserved(served));
     assert_eq!(world.phase(), "Failed");
+    // One that took the place of a step while that was being stored has the rev after the step's.
+    for (steps, rev) in [(0, served.next()), (0, served.next().next().next()), (1, served.next())] {
+        let mut world = running();
+        world.state = world.state.clone().resumed();
+        for _ in 0..steps {
+            world.verdict(advance());
+            world.interval();
+        }
+        world.feed(&Event::RevObserved(rev));
+        assert_eq!(world.phase(), "Failed", "{steps} steps, {rev:?}");
+    }
     // An abort of the restarted controller has the same rev: the next one has to know it, too.
     let mut world = running();
     let served = world.state.rev.next();

@@ -241,6 +241,7 @@ pub(crate) fn running() -> World {
 }
 
 /// What [`World::served`] returns where all requests go to this revision.
+#[expect(clippy::unnecessary_wraps, reason = "what World::served returns is compared with it")]
 pub(crate) fn settled(revision: &str) -> Option<Revision> {
     Some(Revision::new(revision))
 }

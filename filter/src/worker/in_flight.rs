@@ -41,7 +41,7 @@ pub(super) enum Backlog {
     Some,
 }
 
-/// Whose request it is, as far as arms that chance alone does not divide have to know.
+/// The class of a request, where arms are not divided by chance alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum RequestClass {
     /// Anybody's.

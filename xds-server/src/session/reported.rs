@@ -1,11 +1,11 @@
-//! What was told of a stream last, so that each change is told once.
+//! What was reported of a stream last, so that each change is reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kind::Kind;
 use crate::session::message::Changes;
 
-/// What those who watch the stream know of it.
+/// The state of the stream as subscribers know it.
 #[derive(Debug, Default)]
 pub(super) struct ReportedChanges {
     /// What the client refuses.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::resource::{Resource, version_of_all};
 use crate::version::Version;
 
-/// So many sets of resources are remembered, the latest ones. A table of routes is up to some hundred kilobytes, and its
+/// Sets of resources that are cached; beyond, the oldest is dropped. A table of routes is up to some hundred kilobytes, and its
 /// hosts are shared; so are clusters and listeners.
 const MAX_ENTRIES: usize = 32;
 

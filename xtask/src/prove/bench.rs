@@ -15,9 +15,25 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 12] = [
+pub(super) const BENCHES: [Bench; 15] = [
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
+    Bench {
+        name: "scale",
+        program: "scale",
+        at_most: &[
+            ("one_file_cpu_ms_files", 50.0),
+            ("one_file_cpu_ms_bundles", 50.0),
+            ("idle_cores_files", 0.05),
+            ("idle_cores_bundles", 0.05),
+            ("rss_mib_files", 300.0),
+            ("rss_mib_bundles", 300.0),
+            ("reports_short_a_second", 200.0),
+            ("rollouts_cores", 0.5),
+            ("abort_p99_ms", 50.0),
+            ("abort_in_changes_p99_ms", 50.0),
+        ],
+    },
     Bench { name: "engine-10000", program: "engine", at_most: &[("cores", 1.0)] },
     Bench {
         name: "judge-cost",
@@ -72,6 +88,8 @@ pub(super) const BENCHES: [Bench; 12] = [
         at_most: &[("reports_a_second", 2_000.0), ("failed", 0.0)],
     },
     Bench { name: "monitoring", program: "monitoring", at_most: &[("failed", 0.0)] },
+    Bench { name: "page", program: "page", at_most: &[("failed", 0.0)] },
+    Bench { name: "terminal", program: "terminal", at_most: &[("failed", 0.0)] },
 ];
 
 impl Bench {

@@ -16,12 +16,12 @@ use crate::engine::canary::{Canary, FleetStatus, MAX_NODES, Node, RATIO_ALPHA, R
 impl Canary {
     /// Returns the node group of a source among those that report.
     pub(in crate::engine) fn node_group(&mut self, source: &NodeId, now: Timestamp) -> NodeGroup {
-        self.judge.node_group(source, now)
+        self.judge().node_group(source, now)
     }
 
     /// Says how many sources take configuration or report: what few of them say at first waits for the others.
-    pub(in crate::engine) const fn expect(&mut self, sources: usize) {
-        self.judge.expect(sources);
+    pub(in crate::engine) fn expect(&mut self, sources: usize) {
+        self.judge().expect(sources);
     }
 
     /// Notes what a node serves, which reports every `tick` by this source.
@@ -68,8 +68,7 @@ impl Canary {
     /// `before` says how many took part in the rollout before the restart: the first to be heard again is not the only one.
     pub(in crate::engine) fn served_abort(&self, shown: Rev, before: impl FnOnce() -> usize) -> Option<Rev> {
         self.state.resumed?;
-        let abort = self.state.unstored_abort();
-        if shown != abort {
+        if !self.state.is_unstored_abort(shown) {
             return None;
         }
         let sources = |serving: &dyn Fn(&Node) -> bool| {
@@ -81,7 +80,7 @@ impl Canary {
         // Who is there need not be counted again.
         let there = if heard >= 3 { heard } else { heard.max(before()) };
         let needed = if there >= 3 { 2 } else { 1 };
-        (sources(&|node| node.rev == abort) >= needed).then_some(abort)
+        (sources(&|node| node.rev == shown) >= needed).then_some(shown)
     }
 
     /// Returns what people are to be told that they were not told yet.
@@ -122,7 +121,8 @@ impl Canary {
         // Some workers may not have the latest limit yet: what is surely true of every overdue request.
         batch.counted_overdue(self.limits.surely_overdue());
         let batch = &batch;
-        self.judge.observe(batch);
+        self.judge().observe(batch);
+        self.chart(batch);
         self.totals.primary.merge(&batch.judged.primary);
         self.totals.canary.merge(&batch.judged.canary);
         if self.recent.len() >= RECENT {

@@ -1,6 +1,7 @@
 //! A canary as it is stored, and what is in force of what is written.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Epoch, Rev};
@@ -25,7 +26,7 @@ impl Canary {
     pub(in crate::engine) fn record_of(&self, state: State, commands: VecDeque<String>) -> PersistedCanary {
         // A rollout that begins with this state begins under what is written.
         let goes_on = state.rollout == self.state.rollout;
-        let terms = state.has_rollout().then(|| if goes_on { self.terms.clone() } else { Terms::of(&self.written) });
+        let terms = state.has_rollout().then(|| if goes_on { self.terms() } else { Terms::of(&self.written) });
         let first_rev = self.first_rev_in(&state);
         let adoption = adoption_in(self.adoption, &state);
         let secret = self.secret.clone();
@@ -48,12 +49,12 @@ impl Canary {
 
     /// Takes over what is written now. While a rollout is on, a part of it waits for the next one. Returns the fields
     /// that began to wait.
-    pub(in crate::engine) fn rewrite(&mut self, written: CanaryConfig) -> Vec<&'static str> {
+    pub(in crate::engine) fn rewrite(&mut self, written: Arc<CanaryConfig>) -> Vec<&'static str> {
         let before = std::mem::take(&mut self.waiting);
         self.written = written;
         if self.state.has_rollout() {
-            (self.config, self.waiting) = self.terms.amend(&self.written);
-            self.terms = Terms::of(&self.config);
+            let (config, waiting) = self.terms().amend(&self.written);
+            (self.config, self.waiting) = (Arc::new(config), waiting);
         } else {
             self.begin_terms();
         }
@@ -63,8 +64,12 @@ impl Canary {
     /// What is written is in force from now on.
     pub(super) fn begin_terms(&mut self) {
         self.config = self.written.clone();
-        self.terms = Terms::of(&self.config);
         self.waiting.clear();
+    }
+
+    /// Returns what the rollout keeps of what was written when it began: what is in force has it.
+    fn terms(&self) -> Terms {
+        Terms::of(&self.config)
     }
 
     /// Returns true if a command of this id was carried out.

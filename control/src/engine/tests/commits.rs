@@ -224,7 +224,7 @@ fn commands_wait_for_what_is_being_stored_and_an_abort_does_not() {
     let engine = &mut *world.engine;
     let paused = engine.command(&name(), Command::Pause, "1", world.now);
     assert!(matches!(paused, Commanded::UnderWay(_)), "{paused:?}");
-    for number in 0..MOST_WAITING {
+    for number in 0..MAX_WAITING_COMMANDS {
         let resumed = engine.command(&name(), Command::Resume, &format!("resume-{number}"), world.now);
         assert!(matches!(resumed, Commanded::UnderWay(_)), "{resumed:?}");
     }
@@ -233,7 +233,7 @@ fn commands_wait_for_what_is_being_stored_and_an_abort_does_not() {
     assert_eq!(engine.command(&name(), Command::Abort, "abort", world.now), Commanded::Done(Ok(())));
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO), "whatever is under way");
     let replies = world.engine.replies();
-    assert_eq!(replies.len(), MOST_WAITING, "there is no rollout any more to resume: {replies:?}");
+    assert_eq!(replies.len(), MAX_WAITING_COMMANDS, "there is no rollout any more to resume: {replies:?}");
     world.engine.settle(world.now);
     world.now = world.now.plus(LATE);
     world.tick();
@@ -292,4 +292,73 @@ fn nothing_is_due_at_once_while_storing_fails_or_hangs() {
             assert!(commits <= 3, "{fault:?}, aborts: {aborts}: {commits} commits in 10 ms");
         }
     }
+}
+
+/// The disk hangs from some commit on, what fails is out, and the process dies: the next one finds the abort in what the
+/// proxies show, whether the step that it took the place of reached the disk or not.
+#[test]
+fn an_abort_in_place_of_a_step_is_found_after_a_kill() {
+    let mut found = 0;
+    for first in 0..live(None, Some(20)).commits {
+        for fault in [Fault::StoredLate, Fault::ConfirmedLate] {
+            for restarted in [false, true] {
+                let store = begun();
+                let (mut world, _) = over(&store, None, 1);
+                world.rollout();
+                let fault_at = if restarted {
+                    // The first step after a restart leaves more revs out.
+                    (0..3).for_each(|_| drop(world.traffic((90, 0), (10, 0))));
+                    let (mut next, _) = over(&store, Some((Befalls::From(first), fault)), 2);
+                    (next.now, next.sequence, next.primary, next.canary) =
+                        (world.now, world.sequence, world.primary, world.canary);
+                    world = next;
+                    world.rollout();
+                    0
+                } else {
+                    world.engine.carry_by(Box::new(Faulty {
+                        store: store.clone(),
+                        fault: Some((Befalls::From(first), fault)),
+                        late: VecDeque::new(),
+                        seen: Arc::default(),
+                    }));
+                    first
+                };
+                for _ in 0..300 {
+                    let weight = world.weight().get() / 100;
+                    let canary = u64::from(weight);
+                    // Good until the next step is on its way to the disk.
+                    let is_held = world.engine.canaries.all()[&name()].proposed.is_some();
+                    world.traffic((100 - canary, 0), (canary, if is_held { canary } else { 0 }));
+                    if world.phase() == "Failed" {
+                        break;
+                    }
+                }
+                if world.phase() != "Failed" {
+                    continue;
+                }
+                found += 1;
+                let request = world.request();
+                let rev = request.clusters[0].rev;
+                let (mut next, _) = over(&store, None, 3);
+                next.now = world.now.plus(Span::from_millis(500));
+                next.rollout();
+                let mend = format!("{fault:?} from {first}, restarted: {restarted}, at {fault_at}, rev {rev}");
+                assert!(next.engine.is_learning() || next.weight().is_zero(), "{mend}");
+                let one = |cluster: &ClusterReport| ClusterReport {
+                    started: cluster.started + 1,
+                    finished: cluster.finished + 1,
+                    outcomes: cluster.outcomes.iter().enumerate().map(|(at, n)| n + u64::from(at == 0)).collect(),
+                    rev_started: cluster.rev_started + 1,
+                    ..cluster.clone()
+                };
+                let clusters = vec![one(&request.clusters[0]), request.clusters[1].clone()];
+                let request = ReportRequest { sequence: request.sequence + 1, clusters, ..request };
+                report(&mut next.engine, &request, next.now).unwrap();
+                next.tick();
+                assert_eq!((next.phase(), next.weight()), ("Failed", BasisPoints::ZERO), "{mend}");
+            }
+        }
+    }
+    println!("killed with an abort that is not stored: {found} times, each found");
+    assert!(found > 20, "{found}");
 }

@@ -39,9 +39,9 @@ impl Judge {
         }
         let decisive = self.config.decision_threshold();
         let (shares, level) = (self.shares(), self.level());
-        let sources = WeightedEvidence::of_trial(&self.trial, &shares, level);
-        self.sources = Some(sources).into();
-        let total = sources.total(&shares, |_| true);
+        let weighted = WeightedEvidence::of_trial(&self.trial, &shares, level);
+        self.weighted = Some(weighted).into();
+        let total = weighted.total(&shares, |_| true);
         let over_all = total >= decisive;
         if over_all {
             self.jackknife.flush(&self.config);
@@ -82,7 +82,7 @@ impl Judge {
         if !found {
             return;
         }
-        let hard = sources.total(&shares, |signal| !signal.is_rate_comparison()) >= decisive;
+        let hard = weighted.total(&shares, |signal| !signal.is_rate_comparison()) >= decisive;
         let at = self.crossed.as_ref().map_or(now, |crossed| crossed.at);
         if self.crossed.is_none() || hard {
             let reason = match opinion {

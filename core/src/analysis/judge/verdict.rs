@@ -157,14 +157,15 @@ impl Judge {
 
     /// Returns why the canary is rolled back, from the signal that speaks loudest.
     pub(super) fn harm_reason(&self, shares: &Shares) -> String {
-        self.words_for(self.sources().dominant(shares))
+        self.words_for(self.weighted().dominant(shares))
     }
 
     /// Returns what all nodes but those of a node group show.
     pub(super) fn hidden(&self, node_group: NodeGroup) -> String {
         let (shares, level) = (self.shares(), self.level());
-        let sources = self.jackknife.without(node_group).map(|trial| WeightedEvidence::of_trial(trial, &shares, level));
-        let loudest = sources.and_then(|sources| sources.dominant(&shares));
+        let weighted =
+            self.jackknife.without(node_group).map(|trial| WeightedEvidence::of_trial(trial, &shares, level));
+        let loudest = weighted.and_then(|weighted| weighted.dominant(&shares));
         explain::hidden_by(&self.node_groups.nodes(node_group), loudest)
     }
 

@@ -18,7 +18,8 @@ impl TransitionBuilder<'_> {
         self.normal(messages::copying(self.plan));
         let due = self.next_tick();
         let Progress { primary, canary, attempt, failed_checks, share, .. } = progress;
-        let (handover, unready, frozen, intact, late_abort) = (self.plan.handover(), None, false, false, false);
+        // Nothing is replaced yet.
+        let (handover, unready, frozen, intact, late_abort) = (self.plan.handover(), None, false, true, false);
         self.state.phase = Phase::Promoting(Promotion {
             primary,
             canary,

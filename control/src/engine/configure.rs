@@ -1,0 +1,176 @@
+//! What is managed, and how it changes: canary by canary.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wingbeat_api::RefusedFileView;
+use wingbeat_api::desired_state::{CanaryConfig, Change, Configured, DesiredState};
+use wingbeat_core::analysis::ledger::Trust;
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::rollout::{Event, Severity};
+use wingbeat_core::time::Timestamp;
+use wingbeat_xds_server::lineage::Adoption;
+use wingbeat_xds_server::version::Version;
+
+use crate::engine::Engine;
+use crate::engine::around::Around;
+use crate::engine::canary::Canary;
+use crate::engine::persisted::PersistedCanary;
+use crate::engine::unconfigured::Unconfigured;
+
+impl Engine {
+    /// Manages this and nothing else from now on. What a rollout in progress takes over of a changed spec, and what waits for
+    /// the next one, is in `terms`.
+    pub fn configure(&mut self, desired: DesiredState, now: Timestamp) {
+        let DesiredState { canaries, listeners, filter, mut files, refused_files, texts } = desired;
+        let gone = self.canaries.all().keys().filter(|name| !canaries.contains_key(*name));
+        let mut change = Change {
+            canaries: gone.map(|name| (name.clone(), None)).collect(),
+            listeners: Some(listeners),
+            refused_files: Some(refused_files),
+            texts: BTreeMap::new(),
+        };
+        change.canaries.extend(canaries.into_iter().map(|(name, config)| {
+            let file = files.remove(&name);
+            (name, Some(Configured { config: Arc::new(config), file }))
+        }));
+        self.texts.take(texts);
+        self.around.filter = filter;
+        self.apply_change(&mut change, usize::MAX, now);
+        self.unconfigured.settle(now);
+        // The next checkpoint writes it.
+        self.reported_since_checkpoint |= self.unconfigured.has_changes();
+        // Of rollouts that did not come back with the first configuration, nothing is held; should they later, …
+        self.ledger.retain_open();
+        // … who reports may have been counted before.
+        self.ledger_trust = Trust::Baseline;
+        self.update_policy(now);
+    }
+
+    /// Manages what a change says from now on: all that concerns what canaries have for themselves, and at most so many
+    /// canaries of the rest, which stays in the change. A host goes from one canary to another in one step.
+    pub fn apply_change(&mut self, change: &mut Change, most: usize, now: Timestamp) {
+        if let Some(refused) = change.refused_files.take() {
+            self.refuse_files(refused);
+        }
+        self.texts.change(std::mem::take(&mut change.texts));
+        if let Some(listeners) = change.listeners.take() {
+            self.canaries.note_nodes(&self.around.listeners, now);
+            if self.policies.follow(&listeners) {
+                self.fleet.misplaced();
+            }
+            self.around.listeners = listeners;
+            (self.routes_changed, self.policy_is_stale) = (true, true);
+        }
+        let gives_up = |(name, configured): &(&CanaryName, &Option<Configured>)| match configured {
+            None => true,
+            Some(Configured { config, .. }) => self.canaries.get(name).is_some_and(|canary| {
+                let (had, has) = (&canary.config.service, &config.service);
+                (&had.hosts, &had.listeners) != (&has.hosts, &has.listeners)
+            }),
+        };
+        let mut names: Vec<CanaryName> =
+            change.canaries.iter().filter(gives_up).map(|(name, _)| name.clone()).collect();
+        let more = change.canaries.keys().filter(|name| names.binary_search(name).is_err()).take(most);
+        let more: Vec<CanaryName> = more.cloned().collect();
+        names.extend(more);
+        let taken: Vec<(CanaryName, Option<Configured>)> =
+            names.into_iter().filter_map(|name| change.canaries.remove_entry(&name)).collect();
+        let (set, gone): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(_, configured)| configured.is_some());
+        for (name, _) in &gone {
+            self.let_go(name, now);
+        }
+        if !gone.is_empty() {
+            self.unconfigured.settle(now);
+            self.reported_since_checkpoint |= self.unconfigured.has_changes();
+        }
+        for (name, configured) in set {
+            if let Some(Configured { config, file }) = configured {
+                match file {
+                    Some(file) => drop(self.around.files.insert(name.clone(), file)),
+                    None => drop(self.around.files.remove(&name)),
+                }
+                self.manage(&name, config, now);
+            }
+        }
+    }
+
+    /// Takes which files are refused, and shows the canaries of those that are or were anew.
+    fn refuse_files(&mut self, refused: Vec<RefusedFileView>) {
+        if *self.around.refused_files == *refused {
+            return;
+        }
+        let is_concerned = |around: &Around, name: &CanaryName| around.refused(name).is_some();
+        let names = |around: &Around| -> Vec<CanaryName> {
+            around.files.keys().filter(|name| is_concerned(around, name)).cloned().collect()
+        };
+        let before = names(&self.around);
+        self.around.refused_files = refused.into();
+        for name in before.iter().chain(&names(&self.around)) {
+            self.views.is_stale(name);
+        }
+    }
+
+    /// Manages a canary no longer.
+    fn let_go(&mut self, name: &CanaryName, now: Timestamp) {
+        self.around.files.remove(name);
+        let Some(mut canary) = self.canaries.remove(name) else { return };
+        for waiting in std::mem::take(&mut canary.waiting_commands) {
+            self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
+        }
+        let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
+        // Nobody takes in what is reported of it meanwhile.
+        self.ledger.close(canary.epoch());
+        self.views.forget(name);
+        self.missing.remove(name);
+        self.emit(name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
+        let proposed = canary.proposed;
+        self.unconfigured.insert(name.clone(), Unconfigured { record, evidence, unstored, away_since: None, proposed });
+        (self.routes_changed, self.policy_is_stale) = (true, true);
+    }
+
+    /// Manages a canary in this way from now on.
+    fn manage(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
+        let revision = config.workload.revision.clone();
+        match self.canaries.get(name) {
+            Some(canary) => {
+                self.policy_is_stale |= canary.is_counted() || canary.is_judged();
+                self.reconfigure(name, config, now);
+            }
+            None => self.attach(name, config, now),
+        }
+        self.routes_changed = true;
+        self.mark_due(name);
+        self.apply(name, &Event::Revision(revision), now);
+    }
+
+    /// Manages a canary from now on: a new one, or one that was stored.
+    fn attach(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
+        self.policy_is_stale = true;
+        let unconfigured = self.unconfigured.attach(name);
+        let proposed = unconfigured.as_ref().and_then(|unconfigured| unconfigured.proposed);
+        let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);
+        let (mut record, evidence, unstored) = unconfigured
+            .map_or_else(fresh, |unconfigured| (unconfigured.record, unconfigured.evidence, unconfigured.unstored));
+        // Nobody followed it meanwhile.
+        record.state = record.state.unwatched();
+        if record.secret.is_empty() {
+            let place = format!("{}/{}", name.namespace, name.name);
+            record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
+        }
+        let mut canary = Canary::new(config, record, now);
+        canary.unstored = unstored;
+        canary.proposed = proposed.filter(|proposed| self.commits.is_under_way(proposed.id));
+        // Open windows were written down with the evidence, and belong to the same rollout.
+        let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));
+        if !goes_on {
+            self.windows.forget(name);
+        }
+        if canary.is_counted() {
+            let is_complete = !self.baselines.contains(&canary.epoch());
+            let trust = if is_complete { self.ledger_trust } else { Trust::Baseline };
+            self.ledger.open(canary.epoch(), trust);
+        }
+        self.canaries.insert(name, canary);
+    }
+}
