@@ -38,7 +38,7 @@ fn a_default_is_what_holds_without_the_field() {
             }
             let without = around(&whole, &world, &path);
             let with = insert(&whole, &without, &path, field["default"].clone()).unwrap();
-            assert_eq!(world.with(with), world.with(without), "{path} of {}", document.api.as_str());
+            assert_eq!(world.with(&with), world.with(&without), "{path} of {}", document.api.as_str());
         }
     }
     assert!(count > 100, "{count} defaults");
@@ -96,7 +96,7 @@ fn an_example_is_right() {
             let world = World::around(document, &path);
             let schema = fields(&whole).into_iter().find(|(known, _)| *known == path).unwrap().1;
             let with = insert(&whole, &world.document, &path, schema["examples"][0].clone()).unwrap();
-            let told = world.with(with);
+            let told = world.with(&with);
             let own = told.errors.iter().filter(|(told, _)| told.starts_with(&at_first(&path)));
             wrong.extend(own.map(|(told, message)| format!("{path} = {:?}: {told}: {message}", field.example)));
         }

@@ -25,7 +25,7 @@ fn no_field_of_flaggers_is_dropped_in_silence() {
         let right = values.into_iter().any(|value| {
             let Some(with) = insert(&schema, &world.document, path, value) else { return false };
             let without = if known { paths::remove(&with, path) } else { world.document.clone() };
-            let (before, after) = (world.with(without), world.with(with));
+            let (before, after) = (world.with(&without), world.with(&with));
             let concrete = path.replace("[]", "[0]").replace(".*", ".x-free");
             let told = after.told().iter().any(|(field, message)| {
                 !field.is_empty() && concrete.starts_with(field.as_str()) && !message.contains("is unknown")

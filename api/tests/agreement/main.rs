@@ -31,7 +31,7 @@ fn disagreements(document: &Document, schema: &Value) -> Vec<String> {
             wrong.push(format!("{path}: cannot be written by the schema"));
             continue;
         };
-        let told = world.with(written).told();
+        let told = world.with(&written).told();
         let Some(read) = told.iter().find_map(|(field, message)| {
             let list = message.strip_prefix("is unknown, the fields here are ")?;
             field.ends_with(BOGUS).then(|| list.split(", ").map(str::to_owned).collect::<BTreeSet<String>>())

@@ -142,8 +142,8 @@ impl World {
     }
 
     /// Returns what comes of another document in the place of this one, where it is only looked at.
-    pub(crate) fn with(&self, document: Value) -> Outcome {
-        self.read(&document, Set::lint)
+    pub(crate) fn with(&self, document: &Value) -> Outcome {
+        self.read(document, Set::lint)
     }
 
     /// Returns what comes of it where it is served.
@@ -171,6 +171,6 @@ fn without_nulls(value: Value) -> Value {
             Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
-        other => other,
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }
