@@ -12,37 +12,15 @@ use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 
-use super::decoder::{Decoder, Fields};
+use super::decoder::Decoder;
+use super::duration::span;
 use super::metric::{self, DecodeContext, MetricDocument};
+use super::platform::{Api, Severity};
 use super::yaml::{Node, Position};
-use super::{hosts, http, judge, outgoing, retries, rules, traffic};
+use super::{hosts, http, judge, outgoing, retries, rules, shape, traffic};
 use crate::desired_state::{Service, Targeting};
 use crate::hook::Hook;
 
-/// Longer than anybody waits for a revision, a year of seconds.
-const MAX_SECONDS: i64 = 31_536_000;
-/// What Flagger's CRD takes, beside `envoy`, which is ours.
-const PROVIDERS_OF_FLAGGER: [&str; 19] = [
-    "apisix",
-    "appmesh",
-    "appmesh:v1beta2",
-    "contour",
-    "gatewayapi:v1",
-    "gatewayapi:v1beta1",
-    "gloo",
-    "istio",
-    "knative",
-    "kubernetes",
-    "kuma",
-    "linkerd",
-    "nginx",
-    "osm",
-    "skipper",
-    "smi:v1alpha1",
-    "smi:v1alpha2",
-    "smi:v1alpha3",
-    "traefik",
-];
 /// A pod's first seconds are not compared.
 const WARMUP: Duration = Duration::from_secs(15);
 
@@ -60,7 +38,7 @@ pub struct CanaryDocument {
     /// The plan's metrics.
     pub(super) metrics: Vec<MetricDocument>,
     /// Names of `AlertProvider`s, with the least serious alerts that they get.
-    pub alerts: Vec<(String, AlertLevel)>,
+    pub alerts: Vec<(CanaryName, AlertLevel)>,
     /// Who gets the canary.
     pub audience: Targeting,
     /// Where its fields are, for what is found wrong later: the hosts, each by itself.
@@ -68,22 +46,17 @@ pub struct CanaryDocument {
     pub(super) target_at: Position,
 }
 
-/// Which API a document is written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Api {
-    Wingbeat,
-    Flagger,
-}
-
 /// What the fields of `analysis` say, before they are put together.
 #[derive(Debug, Default)]
 struct Analysis {
+    /// Where they are: `spec.analysis`, or by its old name.
+    path: String,
     input: PlanInput,
     judge: JudgeConfig,
     mode: Option<Mode>,
     hooks: Vec<Hook>,
     metrics: Vec<MetricDocument>,
-    alerts: Vec<(String, AlertLevel)>,
+    alerts: Vec<(CanaryName, AlertLevel)>,
     rules: Rules,
     holdback: BasisPoints,
     affinity: Option<Identity>,
@@ -91,8 +64,8 @@ struct Analysis {
 }
 
 /// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
-pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: Api) -> Option<CanaryDocument> {
-    let mut fields = decoder.fields(spec, "spec")?;
+pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Option<CanaryDocument> {
+    let mut fields = decoder.fields(spec, "spec", &shape::CANARY)?;
     let mut input = PlanInput { name: Some(name), ..PlanInput::default() };
     let target = fields.need("targetRef", "name the workload", decoder);
     let target_at = target.as_ref().map_or(spec.at, |(node, _)| node.at);
@@ -103,7 +76,7 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         let provider = decoder.text(node, &path).unwrap_or_default();
         if provider != "envoy" {
             let message = format!("{provider} is not what this server serves, use envoy or leave it out");
-            if PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
+            if shape::PROVIDERS_OF_FLAGGER.contains(&provider.as_str()) {
                 decoder.unsupported(node.at, &path, message);
             } else {
                 decoder.wrong(node.at, &path, message);
@@ -111,12 +84,11 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
         }
     }
     let seconds = fields.take("progressDeadlineSeconds");
-    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=MAX_SECONDS));
+    let seconds = seconds.and_then(|(node, path)| decoder.within(node, &path, 1..=shape::MAX_SECONDS));
     input.progress_deadline = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Span::from_secs);
     input.skip_analysis =
         fields.take("skipAnalysis").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     input.suspend = fields.take("suspend").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
-    fields.ignore(&["autoscalerRef", "revertOnDeletion"], "workloads of this server are not scaled", decoder);
     let mut named = BTreeMap::new();
     for (field, what) in [("ingressRef", "ingress"), ("routeRef", "route")] {
         if let Some((node, path)) = fields.take(field) {
@@ -124,28 +96,27 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
             named.extend(name_in(decoder, node, &path).map(|name| (what, name)));
         }
     }
-    fields.ignore(&["upstreamRef"], "this server routes itself", decoder);
     let server = fields.take("metricsServer").and_then(|(node, path)| metric::server_at(decoder, node, &path));
     let mut service = None;
     let mut rules = Rules::default();
     let mut hosts_at = Vec::new();
-    let written = if decoder.foreign {
-        fields.take("service")
-    } else {
-        fields.need("service", "say which hosts it answers to", decoder)
-    };
-    if let Some((node, path)) = written {
+    if let Some((node, path)) = fields.need_here("service", "say which hosts it answers to", decoder) {
         let decoded = decode_service(decoder, node, &path, &mut rules.served, &mut named);
         service = decoded.map(|(service, places)| {
             hosts_at = places;
             service
         });
-    } else if decoder.foreign {
+    } else if decoder.terms.unsupported() == Severity::Warning {
         service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
-    let analysis = fields.take("analysis").or_else(|| fields.take("canaryAnalysis"));
-    let mut decoded = Analysis { input, rules, ..Analysis::default() };
+    let (analysis, old) = (fields.take("analysis"), fields.take("canaryAnalysis"));
+    if let (Some(_), Some((old, path))) = (&analysis, &old) {
+        decoder.slip(old.at, path, "is the old name of analysis, which is there too: keep that one");
+    }
+    let analysis = analysis.or(old);
+    let path = analysis.as_ref().map_or("spec.analysis", |(_, path)| path).to_owned();
+    let mut decoded = Analysis { path, input, rules, ..Analysis::default() };
     decoded.judge.warmup = span(WARMUP);
     match analysis {
         Some((node, path)) => {
@@ -163,16 +134,27 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node, api: 
     );
     fields.misplaced(&["hosts", "listeners", "port", "timeout", "retries"], "spec.service", decoder);
     decoder.done(fields);
-    finish(decoder, decoded, service?, api).map(|document| CanaryDocument { hosts_at, target_at, ..document })
+    finish(decoder, decoded, service?).map(|document| CanaryDocument { hosts_at, target_at, ..document })
 }
 
-fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api) -> Option<CanaryDocument> {
-    let Analysis { mut input, mut judge, mode, hooks, mut metrics, alerts, rules, holdback, affinity, health_checks } =
-        analysis;
+fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service) -> Option<CanaryDocument> {
+    let Analysis {
+        path,
+        mut input,
+        mut judge,
+        mode,
+        hooks,
+        mut metrics,
+        alerts,
+        rules,
+        holdback,
+        affinity,
+        health_checks,
+    } = analysis;
     let service = Service { http: HttpOptions { health_checks, ..service.http }, ..service };
-    judge.mode = mode.unwrap_or(match api {
+    judge.mode = mode.unwrap_or(match decoder.terms.api {
         Api::Wingbeat => Mode::Sequential,
-        Api::Flagger => Mode::Guard,
+        Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3 => Mode::Guard,
     });
     input.pace = match judge.mode {
         Mode::Sequential => Pace::Evidence,
@@ -191,14 +173,14 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         judge.comparison = Comparison::Absolute;
     }
     if !holdback.is_zero() && !input.matches {
-        let field = "spec.analysis.holdback";
-        let at = decoder.place(field);
-        decoder.wrong(at, field, "is for A/B tests, add match or leave it out");
+        let field = format!("{path}.holdback");
+        let at = decoder.place(&field);
+        decoder.wrong(at, &field, "is for A/B tests, add match or leave it out");
     }
     if affinity.is_some() && (input.matches || input.iterations.is_some()) {
-        let field = "spec.analysis.affinity";
-        let at = decoder.place(field);
-        decoder.wrong(at, field, "is for rollouts by weight, leave out match and iterations, or this");
+        let field = format!("{path}.affinity");
+        let at = decoder.place(&field);
+        decoder.wrong(at, &field, "is for rollouts by weight, leave out match and iterations, or this");
     }
     if !rules.served.is_empty() {
         let field = "spec.service.match";
@@ -224,7 +206,10 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
         Ok(plan) => plan,
         Err(errors) => {
             for error in errors {
-                let field = format!("spec.{}", error.field);
+                let field = match error.field.strip_prefix("analysis") {
+                    Some(below) => format!("{path}{below}"),
+                    None => format!("spec.{}", error.field),
+                };
                 let at = decoder.place(&field);
                 decoder.wrong(at, &field, format!("{}, {}", error.wrong, error.mend));
             }
@@ -236,8 +221,7 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service, api: Api)
 }
 
 fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
-    let Some(mut fields) = decoder.fields(node, path) else { return (None, String::new()) };
-    fields.take("apiVersion");
+    let Some(mut fields) = decoder.fields(node, path, &shape::TARGET_REFERENCE) else { return (None, String::new()) };
     let kind = fields.need("kind", "use Workload", decoder).and_then(|(node, path)| {
         let kind = decoder.text(node, &path)?;
         let message = format!("{kind} is not what this server has, use Workload");
@@ -263,23 +247,22 @@ fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>
 
 /// Returns the `name` of a reference to something that is not here.
 fn name_in(decoder: &mut Decoder, node: &Node, path: &str) -> Option<String> {
-    let mut fields = decoder.fields(node, path)?;
-    fields.take("name").and_then(|(node, path)| decoder.text(node, &path))
+    let mut fields = decoder.fields(node, path, &shape::OBJECT_REFERENCE)?;
+    let name = fields.take("name").and_then(|(node, path)| decoder.text(node, &path));
+    decoder.done(fields);
+    name
 }
 
-fn decode_service<'a>(
+fn decode_service(
     decoder: &mut Decoder,
-    node: &'a Node,
+    node: &Node,
     path: &str,
     rules: &mut Entries,
     named: &mut BTreeMap<&str, String>,
 ) -> Option<(Service, Vec<Position>)> {
-    let mut fields = decoder.fields(node, path)?;
-    let mut need = |fields: &mut Fields<'a>, name: &'static str, mend: &str| {
-        if decoder.foreign { fields.take(name) } else { fields.need(name, mend, decoder) }
-    };
-    let hosts = need(&mut fields, "hosts", "list the hosts that it answers to, like backend.local");
-    let listeners = need(&mut fields, "listeners", "list the listeners that serve it");
+    let mut fields = decoder.fields(node, path, &shape::SERVICE)?;
+    let hosts = fields.need_here("hosts", "list the hosts that it answers to, like backend.local", decoder);
+    let listeners = fields.need_here("listeners", "list the listeners that serve it", decoder);
     let hosts = hosts.map(|(node, path)| hosts::decode(decoder, node, &path)).unwrap_or_default();
     let (hosts, places) = hosts.into_iter().unzip();
     let listeners = listeners.map(|(node, path)| decode_listeners(decoder, node, &path)).unwrap_or_default();
@@ -290,28 +273,6 @@ fn decode_service<'a>(
     }
     let name = fields.take("name").and_then(|(node, path)| decoder.text(node, &path));
     named.extend(name.map(|name| ("service", name)));
-    fields.ignore(
-        &[
-            "portName",
-            "targetPort",
-            "appProtocol",
-            "trafficDistribution",
-            "portDiscovery",
-            "headless",
-            "gateways",
-            "gatewayRefs",
-            "delegation",
-            "backendTimeout",
-            "meshName",
-            "backends",
-            "apex",
-            "primary",
-            "canary",
-            "unmanagedMetadata",
-        ],
-        "it is for Services of Kubernetes and for Istio",
-        decoder,
-    );
     let traffic = fields.take("trafficPolicy").map(|(node, path)| traffic::decode(decoder, node, &path));
     let traffic = traffic.unwrap_or_default();
     let mut served = Vec::new();
@@ -321,9 +282,6 @@ fn decode_service<'a>(
         decoder.warn(node.at, &path, "limits who may get the canary; requests that match nothing are still served");
     }
     let http = http::decode(decoder, &mut fields, &served);
-    if let Some((node, path)) = fields.take("mirror") {
-        decoder.unsupported(node.at, &path, "is for the Gateway API, use analysis.mirror or leave it out");
-    }
     decoder.done(fields);
     Some((Service { hosts, listeners, timeout, retries, http, traffic }, places))
 }
@@ -342,7 +300,7 @@ fn decode_listeners(decoder: &mut Decoder, node: &Node, path: &str) -> Vec<Strin
 }
 
 fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &DecodeContext, out: &mut Analysis) {
-    let Some(mut fields) = decoder.fields(node, path) else { return };
+    let Some(mut fields) = decoder.fields(node, path, &shape::ANALYSIS) else { return };
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path));
     out.input.interval = interval.map(span);
     for (name, number) in [
@@ -360,29 +318,17 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Deco
         let field = format!("{path}.stepWeight");
         let message = format!("{step} is beyond maxWeight {max}, use a smaller step or a larger maximum");
         // Flagger takes one step and goes beyond the maximum.
-        if decoder.strict {
-            decoder.wrong(decoder.place(&field), &field, message);
-        } else {
-            decoder.warn(decoder.place(&field), &field, message);
-        }
+        decoder.slip(decoder.place(&field), &field, message);
     }
     if let Some((node, path)) = fields.take("stepWeights") {
         let weights = decoder.list(node, &path);
         out.input.step_weights = weights.into_iter().filter_map(|(node, path)| decoder.number(node, &path)).collect();
     }
     out.input.mirror = fields.take("mirror").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
-    fields.ignore(
-        &["primaryReadyThreshold", "canaryReadyThreshold"],
-        "revisions of a Workload are ready at once",
-        decoder,
-    );
     if let Some((node, path)) = fields.take("match") {
         out.rules.canary = rules::decode_tests(decoder, node, &path);
         // With Flagger, no rules at all are no A/B test.
-        out.input.matches = decoder.strict || !node.is_empty_list();
-    }
-    if let Some((node, path)) = fields.take("sessionAffinity") {
-        decoder.unsupported(node.at, &path, "is not carried out by this server yet, use affinity or leave it out");
+        out.input.matches = decoder.terms.slip() == Severity::Error || !node.is_empty_list();
     }
     if let Some((node, path)) = fields.take("holdback") {
         out.holdback = rules::decode_holdback(decoder, node, &path).unwrap_or_default();
@@ -405,15 +351,11 @@ fn decode_analysis(decoder: &mut Decoder, node: &Node, path: &str, around: &Deco
     }
     if let Some((node, path)) = fields.take("alerts") {
         for (node, path) in decoder.list(node, &path) {
-            out.alerts.extend(outgoing::decode_alert(decoder, node, &path));
+            out.alerts.extend(outgoing::decode_alert(decoder, node, &path, &around.values.namespace));
         }
     }
     if let Some((node, path)) = fields.take("judge") {
         out.mode = judge::decode(decoder, node, &path, &mut out.judge, &mut out.input, &mut out.health_checks);
     }
     decoder.done(fields);
-}
-
-pub(super) fn span(duration: Duration) -> Span {
-    Span::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }

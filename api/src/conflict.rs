@@ -7,9 +7,9 @@ use wingbeat_xds_server::model::Listener;
 
 use super::canary::CanaryDocument;
 use super::decoded::{Location, problem};
-use super::decoder::Problem;
 use super::set::Set;
 use super::{hosts, listener};
+use crate::problem::Problem;
 
 impl Set {
     /// Returns what is wrong where documents clash, with `before` in force.

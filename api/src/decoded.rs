@@ -4,29 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wingbeat_core::id::CanaryName;
-use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::version::Version;
 
-use super::canary::{self, Api, CanaryDocument};
-use super::decoder::{Decoder, HostName, Problem, Reference, Report};
-use super::identity::{Classification, DocumentId, FLAGGERS, classify, placeholders};
-use super::metric::{self, TemplateDocument};
+pub(super) use super::admit::Content;
+use super::admit::{Admission, admit};
+use super::decoder::{HostName, Reference};
+use super::identity::{Classification, DocumentId, classify};
+use super::platform::Platform;
+use super::problem::Problem;
+use super::report::Report;
 use super::yaml::{self, Node, Position, Value};
-use super::{listener, outgoing, workload};
-use crate::alert_provider::Channel;
-use crate::desired_state::Workload;
-
-/// What there is.
-const KINDS: &str = "Canary, Workload, Listener, MetricTemplate or AlertProvider";
-
-/// What documents are read for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// They are to be served.
-    Serve,
-    /// They are only looked at, and those of `flagger.app` may be for another server.
-    Lint,
-}
 
 /// Where a document is.
 #[derive(Debug, Clone)]
@@ -75,16 +62,6 @@ pub(super) struct Document {
     pub(super) report: Report,
 }
 
-/// What a document says, shared: it is the same until its file says something else.
-#[derive(Debug)]
-pub(super) enum Content {
-    Canary(Arc<CanaryDocument>),
-    Workload(Arc<Workload>),
-    Listener(Arc<Listener>),
-    Channel(Arc<Channel>),
-    Template(Arc<TemplateDocument>),
-}
-
 /// A file with its text in force and the one that is to take its place.
 #[derive(Debug, Clone)]
 pub(super) struct Replacement {
@@ -113,12 +90,12 @@ impl Replacement {
 
 impl Decoded {
     /// Decodes a text.
-    pub(super) fn new(file: &str, text: &str, purpose: Purpose) -> Self {
-        Self::after(None, file, text, purpose)
+    pub(super) fn new(file: &str, text: &str, platform: Platform) -> Self {
+        Self::after(None, file, text, platform)
     }
 
     /// Decodes a text that is to take the place of another one of this file. Documents that are the same in both are shared.
-    pub(super) fn after(before: Option<&Self>, file: &str, text: &str, purpose: Purpose) -> Self {
+    pub(super) fn after(before: Option<&Self>, file: &str, text: &str, platform: Platform) -> Self {
         let file: Arc<str> = file.into();
         let known = before.into_iter().flat_map(|before| &before.items).filter_map(|item| match item {
             Item::Document(document) => Some((document.written_as, document)),
@@ -133,7 +110,7 @@ impl Decoded {
                     let message = "there is no document in it: write one, or delete the file";
                     decoded.report.warnings.push(problem(&at, "", message));
                 }
-                documents.iter().for_each(|document| decoded.take(document, &known, purpose));
+                documents.iter().for_each(|document| decoded.take(document, &known, platform));
             }
             Err(broken) => {
                 let rendered = if text.contains("{{") || text.contains("${") {
@@ -150,16 +127,16 @@ impl Decoded {
     }
 
     /// Takes a document, or those of a list.
-    fn take(&mut self, node: &Node, known: &BTreeMap<Version, &Arc<Document>>, purpose: Purpose) {
+    fn take(&mut self, node: &Node, known: &BTreeMap<Version, &Arc<Document>>, platform: Platform) {
         match classify(node) {
-            Classification::List(items) => items.iter().for_each(|item| self.take(item, known, purpose)),
+            Classification::List(items) => items.iter().for_each(|item| self.take(item, known, platform)),
             Classification::Ours(id) => {
                 let mut written = Vec::new();
                 write(node, &mut written);
                 let written_as = Version::of([written.as_slice()]);
                 let document = known.get(&written_as).map(|document| Arc::clone(document));
                 let document =
-                    document.unwrap_or_else(|| Arc::new(Document::new(&self.file, node, id, written_as, purpose)));
+                    document.unwrap_or_else(|| Arc::new(Document::new(&self.file, node, id, written_as, platform)));
                 self.items.push(Item::Document(document));
             }
             Classification::Foreign(why) => {
@@ -184,80 +161,10 @@ impl Decoded {
 }
 
 impl Document {
-    fn new(file: &Arc<str>, node: &Node, written: Option<DocumentId>, written_as: Version, purpose: Purpose) -> Self {
-        let mut decoder = Decoder::new(file, true);
-        let mut document = Self {
-            at: Location { file: file.clone(), place: node.at },
-            written_as,
-            written,
-            id: None,
-            name: CanaryName::new("default", "unnamed"),
-            content: None,
-            references: Vec::new(),
-            hosts: Vec::new(),
-            report: Report::default(),
-        };
-        document.decode(&mut decoder, node, purpose);
-        let unfilled = placeholders(node);
-        let is_wrong = |(place, _): &&(Position, &str)| {
-            decoder.report.errors.iter().any(|error| (error.line, error.column) == (place.line, place.column))
-        };
-        // What else is wrong follows from it, or is yet to be seen: it is no document, but makes one.
-        if let Some((place, name)) = unfilled.iter().find(is_wrong) {
-            decoder.report.errors.clear();
-            let message = format!("${{{name}}} is to be filled in by something else, give what that writes");
-            decoder.wrong(*place, "", message);
-        }
-        document.report = decoder.report;
-        document
-    }
-
-    fn decode(&mut self, decoder: &mut Decoder, node: &Node, purpose: Purpose) {
-        let Some(mut fields) = decoder.fields(node, "") else { return };
-        let api = fields.need("apiVersion", "use wingbeat.dev/v1alpha1", decoder);
-        let kind = fields.need("kind", &format!("use {KINDS}"), decoder);
-        let metadata = fields.need("metadata", "name the document", decoder);
-        let spec = fields.need("spec", "say what is wanted", decoder);
-        let api = api.and_then(|(node, path)| {
-            let text = decoder.text(node, &path)?;
-            match text.as_str() {
-                "wingbeat.dev/v1alpha1" => Some(Api::Wingbeat),
-                flaggers if FLAGGERS.contains(&flaggers) => Some(Api::Flagger),
-                _ => {
-                    decoder.wrong(node.at, &path, format!("there is no {text}, use wingbeat.dev/v1alpha1"));
-                    None
-                }
-            }
-        });
-        decoder.strict = api != Some(Api::Flagger);
-        decoder.foreign = purpose == Purpose::Lint && api == Some(Api::Flagger);
-        fields.take("status");
-        decoder.done(fields);
-        let name = metadata.and_then(|(node, path)| self::metadata(decoder, node, &path));
-        let (Some(api), Some((kind, path)), Some((spec, _))) = (api, kind, spec) else { return };
-        let Some(kind_text) = decoder.text(kind, &path) else { return };
-        let is_named = name.is_some();
-        // Without a name nothing comes of it, but what else is wrong is told too.
-        self.name = name.unwrap_or_else(|| CanaryName::new("default", "unnamed"));
-        self.id = is_named.then(|| DocumentId::new(kind_text.clone(), self.name.clone()));
-        let content = match kind_text.as_str() {
-            "Canary" => canary::decode(decoder, self.name.clone(), spec, api).map(|it| Content::Canary(Arc::new(it))),
-            "Workload" => workload::decode(decoder, spec).map(|it| Content::Workload(Arc::new(it))),
-            "Listener" => listener::decode(decoder, spec, &self.name.name).map(|it| Content::Listener(Arc::new(it))),
-            "AlertProvider" => outgoing::decode_channel(decoder, spec).map(|it| Content::Channel(Arc::new(it))),
-            "MetricTemplate" => metric::decode_template(decoder, spec).map(|it| Content::Template(Arc::new(it))),
-            other => {
-                let message = format!("there is no {other}, use {KINDS}");
-                decoder.wrong(kind.at, &path, message);
-                None
-            }
-        };
-        self.content = content.filter(|_| is_named);
-        self.hosts = std::mem::take(&mut decoder.hosts);
-        // Whose namespace is not known refers to nobody.
-        if is_named {
-            self.references = std::mem::take(&mut decoder.references);
-        }
+    fn new(file: &Arc<str>, node: &Node, written: Option<DocumentId>, written_as: Version, platform: Platform) -> Self {
+        let at = Location { file: file.clone(), place: node.at };
+        let Admission { id, name, document: content, report, references, hosts } = admit(file, node, platform);
+        Self { at, written_as, written, id, name, content, references, hosts, report }
     }
 
     /// Returns the id of a document that this one names.
@@ -303,31 +210,4 @@ fn write(node: &Node, to: &mut Vec<u8>) {
 pub(super) fn problem(at: &Location, field: &str, message: &str) -> Problem {
     let (line, column) = (at.place.line, at.place.column);
     Problem { file: at.file.to_string(), line, column, field: field.to_owned(), message: message.to_owned() }
-}
-
-fn metadata(decoder: &mut Decoder, node: &Node, path: &str) -> Option<CanaryName> {
-    let mut fields = decoder.fields(node, path)?;
-    let name = fields.need("name", "name the document", decoder);
-    let namespace = fields.take("namespace");
-    for ignored in ["labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid", "finalizers"]
-    {
-        fields.take(ignored);
-    }
-    let label = |decoder: &mut Decoder, taken: Option<(&Node, String)>| {
-        let (node, path) = taken?;
-        let text = decoder.text(node, &path)?;
-        let right = !text.is_empty()
-            && text.len() <= 253
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
-        if !right {
-            decoder.wrong(node.at, &path, format!("{text:?} is not a name, use lower case letters, digits, - and ."));
-        }
-        right.then_some(text)
-    };
-    let name = label(decoder, name);
-    let namespace = if namespace.is_some() { label(decoder, namespace) } else { Some("default".to_owned()) };
-    decoder.done(fields);
-    Some(CanaryName::new(namespace?, name?))
 }

@@ -1,75 +1,27 @@
 //! From nodes to typed values, collecting everything that is wrong.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::duration::parse_duration;
+use super::platform::{Severity, Terms};
+use super::problem::Problem;
+use super::report::Report;
+use super::shape::{LONGEST, Object, Support};
 use super::yaml::{Node, Position, Value};
-use crate::refused_file::RefusedFileView;
 
-/// Nothing on its way to a user takes longer.
+/// Nothing on its way to a user takes longer: [`LONGEST`], a year.
 const MAX_LIMIT: Duration = Duration::from_hours(8_760);
-
-/// Something wrong in a file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Problem {
-    /// The file.
-    pub file: String,
-    /// Counted from one; 0 if it concerns the file as a whole.
-    pub line: usize,
-    /// Counted from one.
-    pub column: usize,
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-/// What was found in files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// What must be mended.
-    pub errors: Vec<Problem>,
-    /// What is taken all the same.
-    pub warnings: Vec<Problem>,
-}
-
-impl Report {
-    /// Returns the errors, file by file.
-    pub fn by_file(&self) -> Vec<RefusedFileView> {
-        let mut files: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
-        for problem in &self.errors {
-            files.entry(&problem.file).or_default().push(problem.clone());
-        }
-        files.into_iter().map(|(file, errors)| RefusedFileView { file: file.to_owned(), errors }).collect()
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, field, message } = self;
-        if *line == 0 {
-            write!(f, "{file}: {message}")
-        } else if field.is_empty() {
-            write!(f, "{file}:{line}:{column}: {message}")
-        } else {
-            write!(f, "{file}:{line}:{column}: {field}: {message}")
-        }
-    }
-}
 
 /// Decodes one document.
 #[derive(Debug)]
 pub(super) struct Decoder {
     file: String,
-    /// True if unknown fields are errors.
-    pub(super) strict: bool,
-    /// True if the document is only looked at, and may be for another server.
-    pub(super) foreign: bool,
+    /// What is an error and what a warning.
+    pub(super) terms: Terms,
     pub(super) report: Report,
     /// Documents that this one names.
     pub(super) references: Vec<Reference>,
@@ -92,8 +44,8 @@ pub(super) struct Reference {
     pub(super) at: Position,
     /// The field that names it.
     pub(super) field: String,
-    /// True if it may be somewhere else.
-    pub(super) foreign: bool,
+    /// How bad it is if there is none.
+    pub(super) missing: Severity,
 }
 
 /// A host name of an endpoint.
@@ -113,15 +65,16 @@ pub(super) struct Fields<'a> {
     path: String,
     at: Position,
     left: BTreeMap<&'a str, (Position, &'a Node)>,
+    /// What was asked for so far.
     known: Vec<&'static str>,
+    shape: &'static Object,
 }
 
 impl Decoder {
-    pub(super) fn new(file: &str, strict: bool) -> Self {
+    pub(super) fn new(file: &str, terms: Terms) -> Self {
         Self {
             file: file.to_owned(),
-            strict,
-            foreign: false,
+            terms,
             report: Report::default(),
             references: Vec::new(),
             hosts: Vec::new(),
@@ -141,10 +94,18 @@ impl Decoder {
 
     /// Tells of something that this server does not carry out: an error, unless another one may.
     pub(super) fn unsupported(&mut self, at: Position, field: &str, message: impl Into<String>) {
-        if self.foreign {
-            self.warn(at, field, message);
-        } else {
-            self.wrong(at, field, message);
+        self.say(self.terms.unsupported(), at, field, message);
+    }
+
+    /// Tells of something that makes no sense, and that Flagger takes.
+    pub(super) fn slip(&mut self, at: Position, field: &str, message: impl Into<String>) {
+        self.say(self.terms.slip(), at, field, message);
+    }
+
+    fn say(&mut self, severity: Severity, at: Position, field: &str, message: impl Into<String>) {
+        match severity {
+            Severity::Error => self.wrong(at, field, message),
+            Severity::Warning => self.warn(at, field, message),
         }
     }
 
@@ -169,8 +130,8 @@ impl Decoder {
     }
 
     fn refer(&mut self, kind: &'static str, namespace: Option<String>, name: String, at: Position, field: &str) {
-        let (field, foreign) = (field.to_owned(), self.foreign);
-        self.references.push(Reference { kind, namespace, name, at, field, foreign });
+        let (field, missing) = (field.to_owned(), self.terms.unsupported());
+        self.references.push(Reference { kind, namespace, name, at, field, missing });
     }
 
     fn problem(&self, at: Position, field: &str, message: String) -> Problem {
@@ -191,7 +152,19 @@ impl Decoder {
         }
     }
 
-    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Option<Fields<'a>> {
+    /// Returns the fields of a mapping.
+    pub(super) fn fields<'a>(&mut self, node: &'a Node, path: &str, shape: &'static Object) -> Option<Fields<'a>> {
+        let left = self.mapping(node, path)?;
+        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new(), shape })
+    }
+
+    /// Returns the entries of a mapping from names that the user chooses, with the places of the names.
+    pub(super) fn entries<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a str, Position, &'a Node, String)> {
+        let entries = self.mapping(node, path).unwrap_or_default().into_iter();
+        entries.map(|(name, (at, node))| (name, at, node, join(path, name))).collect()
+    }
+
+    fn mapping<'a>(&mut self, node: &'a Node, path: &str) -> Option<BTreeMap<&'a str, (Position, &'a Node)>> {
         self.places.insert(path.to_owned(), node.at);
         let Value::Mapping(entries) = &node.value else {
             self.wrong(node.at, path, "is not a mapping, write its fields below it");
@@ -203,21 +176,26 @@ impl Decoder {
                 self.wrong(*at, &join(path, name), "is there twice, keep one of them");
             }
         }
-        Some(Fields { path: path.to_owned(), at: node.at, left, known: Vec::new() })
+        Some(left)
     }
 
-    /// Reports the fields that nobody asked for.
-    pub(super) fn done(&mut self, fields: Fields<'_>) {
-        for (name, (at, _)) in fields.left {
-            let hint = match nearest(name, fields.known.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("the fields here are {}", fields.known.join(", ")),
-            };
-            let (field, message) = (join(&fields.path, name), format!("is unknown, {hint}"));
-            if self.strict {
-                self.wrong(at, &field, message);
-            } else {
-                self.warn(at, &field, message);
+    /// Reports the fields that nobody asked for: those that have no effect here, and those that there are none of.
+    pub(super) fn done(&mut self, mut fields: Fields<'_>) {
+        let unread = fields.shape.fields.iter().filter(|field| field.support != Support::Full);
+        fields.known.extend(unread.map(|field| field.name));
+        for (name, (at, node)) in fields.left {
+            let path = join(&fields.path, name);
+            match fields.shape.field(name).map(|field| field.support) {
+                Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
+                Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
+                Some(Support::Moot(_) | Support::Refused(_)) => {}
+                Some(Support::Full) | None => {
+                    let hint = match nearest(name, fields.known.iter().copied()) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("the fields here are {}", fields.known.join(", ")),
+                    };
+                    self.slip(at, &path, format!("is unknown, {hint}"));
+                }
             }
         }
     }
@@ -294,7 +272,11 @@ impl Decoder {
     pub(super) fn limit(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = self.duration(node, path)?;
         if duration > MAX_LIMIT {
-            self.wrong(node.at, path, "is longer than a year, use at most 8760h, or leave it out for no limit");
+            self.wrong(
+                node.at,
+                path,
+                format!("is longer than a year, use at most {LONGEST}, or leave it out for no limit"),
+            );
             return None;
         }
         Some(duration)
@@ -344,9 +326,8 @@ impl Decoder {
     }
 
     pub(super) fn text_map(&mut self, node: &Node, path: &str) -> BTreeMap<String, String> {
-        let Some(fields) = self.fields(node, path) else { return BTreeMap::new() };
-        let entries = fields.left.into_iter();
-        entries.filter_map(|(name, (_, value))| Some((name.to_owned(), self.text(value, &join(path, name))?))).collect()
+        let entries = self.entries(node, path).into_iter();
+        entries.filter_map(|(name, _, node, path)| Some((name.to_owned(), self.text(node, &path)?))).collect()
     }
 }
 
@@ -367,78 +348,30 @@ impl<'a> Fields<'a> {
         taken
     }
 
-    /// Takes every field whatever its name.
-    pub(super) fn rest(&mut self) -> Vec<(&'a str, Position, &'a Node, String)> {
-        let path = self.path.clone();
-        std::mem::take(&mut self.left)
-            .into_iter()
-            .map(|(name, (at, node))| (name, at, node, join(&path, name)))
-            .collect()
+    /// Returns a field that must be there if plain Envoy is to carry it out.
+    pub(super) fn need_here(
+        &mut self,
+        name: &'static str,
+        mend: &str,
+        decoder: &mut Decoder,
+    ) -> Option<(&'a Node, String)> {
+        match decoder.terms.unsupported() {
+            Severity::Error => self.need(name, mend, decoder),
+            Severity::Warning => self.take(name),
+        }
     }
 
     /// Tells of fields that belong somewhere else.
     pub(super) fn misplaced(&mut self, names: &[&'static str], place: &str, decoder: &mut Decoder) {
         for name in names {
             let Some((at, _)) = self.left.remove(name) else { continue };
-            let (field, message) = (join(&self.path, name), format!("belongs to {place}, move it there"));
-            if decoder.strict {
-                decoder.wrong(at, &field, message);
-            } else {
-                decoder.warn(at, &field, message);
-            }
-        }
-    }
-
-    /// Takes fields that have no effect here, and says so.
-    pub(super) fn ignore(&mut self, names: &[&'static str], why: &str, decoder: &mut Decoder) {
-        for name in names {
-            self.known.push(name);
-            if let Some((at, _)) = self.left.remove(name) {
-                decoder.warn(at, &join(&self.path, name), format!("has no effect here: {why}"));
-            }
+            decoder.slip(at, &join(&self.path, name), format!("belongs to {place}, move it there"));
         }
     }
 }
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-/// Takes what Go does: `1m30s`, `500ms`, `3.5s`, `1h`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(unit_end)?;
-        let nanos: u64 = match unit {
-            "ns" => 1,
-            "us" | "µs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        total = total.checked_add(times(number, nanos)?)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Returns so many units, each of `nanos`; what is left of a nanosecond is cut off.
-fn times(number: &str, nanos: u64) -> Option<Duration> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    // Finer than a nanosecond of an hour is nothing.
-    let fraction = fraction.get(..fraction.len().min(13))?;
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
-    let numerator: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let part = u64::try_from(u128::from(nanos).checked_mul(numerator)? / scale).ok()?;
-    let seconds = u128::from(whole).checked_mul(u128::from(nanos))?.checked_add(u128::from(part))?;
-    Some(Duration::new(u64::try_from(seconds / 1_000_000_000).ok()?, u32::try_from(seconds % 1_000_000_000).ok()?))
 }
 
 /// Returns the one of these that a word was probably meant to be.
@@ -469,38 +402,6 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_as_people_write_them() {
-        for (text, millis) in [
-            ("500ms", 500),
-            ("10s", 10_000),
-            ("1m30s", 90_000),
-            ("1h", 3_600_000),
-            ("3.5s", 3_500),
-            ("0.25h", 900_000),
-            (".5s", 500),
-            ("1500us", 1),
-            ("1.0000000000000000001s", 1_000),
-        ] {
-            assert_eq!(parse_duration(text).map(|it| it.as_millis()), Some(millis), "{text}");
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "1.5",
-            ".s",
-            "1..5s",
-            "1.2.3s",
-            "-1s",
-            "99999999999999999999s",
-            "9999999999999999999h",
-            "1s ",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn near_names_are_near() {

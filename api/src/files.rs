@@ -10,14 +10,17 @@ use std::sync::Arc;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::{Span, Timestamp};
 
-use super::decoded::{Decoded, Purpose, Replacement};
-use super::decoder::{Problem, Report};
+use super::decoded::{Decoded, Replacement};
 use super::identity::DocumentId;
 use super::index::Index;
+use super::platform::Severity;
 use super::set::{Set, Source, Uses};
 use crate::desired_state::InUse;
 use crate::files::stored::{Piece, Stored};
 use crate::files::taken::Listeners;
+use crate::platform::Platform;
+use crate::problem::Problem;
+use crate::report::Report;
 
 pub use crate::files::taken::{Extent, InForce, Moment, Removal};
 pub use crate::part::Part;
@@ -120,7 +123,7 @@ impl Files {
         let mut files = Self::default();
         for (file, parts) in parts {
             for Part { text, only } in parts {
-                let decoded = Arc::new(Decoded::new(&file, &text, Purpose::Serve));
+                let decoded = Arc::new(Decoded::new(&file, &text, Platform::Envoy));
                 match only {
                     None => {
                         files.good.insert(file.clone(), decoded);
@@ -223,7 +226,7 @@ impl Files {
             return;
         };
         let before = self.good.get(file).map(Arc::as_ref);
-        let decoded = Arc::new(Decoded::after(before, file, text, Purpose::Serve));
+        let decoded = Arc::new(Decoded::after(before, file, text, Platform::Envoy));
         let errors = Set::single(&decoded).report.errors;
         if !errors.is_empty() {
             self.wrong.insert(file.to_owned());
@@ -491,6 +494,6 @@ impl Files {
 /// Returns what is wrong as a file names some of these documents.
 fn naming<V>(decoded: &Decoded, gone: &BTreeMap<DocumentId, V>) -> Vec<Problem> {
     let named = decoded.documents().flat_map(|document| document.references.iter().map(move |it| (document, it)));
-    let wrong = named.filter(|(document, it)| !it.foreign && gone.contains_key(&document.named(it)));
+    let wrong = named.filter(|(document, it)| it.missing == Severity::Error && gone.contains_key(&document.named(it)));
     wrong.map(|(document, it)| document.dangles(it)).collect()
 }

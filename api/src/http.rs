@@ -5,11 +5,10 @@ use wingbeat_core::matching::compile::captures;
 use wingbeat_core::matching::input::{EntryInput, StringMatch};
 use wingbeat_xds_server::model::http::{Cors, HeaderChanges, HttpOptions, NewPath, PathRewrite, TextMatch};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
-use super::operators;
-use super::rules::decode_test;
+use super::duration::span;
 use super::yaml::Node;
+use super::{operators, shape};
 
 /// Envoy's limit on names and values.
 const MAX_VALUE_LEN: usize = 16_384;
@@ -21,7 +20,7 @@ pub(super) fn decode(decoder: &mut Decoder, fields: &mut Fields<'_>, served: &[E
         rewrite(decoder, node, &path, served, &mut options);
     }
     if let Some((node, path)) = fields.take("headers")
-        && let Some(mut fields) = decoder.fields(node, &path)
+        && let Some(mut fields) = decoder.fields(node, &path, &shape::HEADERS)
     {
         if let Some((node, path)) = fields.take("request") {
             options.request = headers(decoder, node, &path, Some(&mut options.authority));
@@ -36,7 +35,7 @@ pub(super) fn decode(decoder: &mut Decoder, fields: &mut Fields<'_>, served: &[E
 }
 
 fn rewrite(decoder: &mut Decoder, node: &Node, path: &str, served: &[EntryInput], options: &mut HttpOptions) {
-    let Some(mut fields) = decoder.fields(node, path) else { return };
+    let Some(mut fields) = decoder.fields(node, path, &shape::REWRITE) else { return };
     let authority = fields.take("authority").and_then(|(node, path)| host(decoder, node, &path));
     options.authority = authority.or_else(|| options.authority.take());
     let uri = fields.take("uri");
@@ -47,7 +46,6 @@ fn rewrite(decoder: &mut Decoder, node: &Node, path: &str, served: &[EntryInput]
     if uri.is_none() && by_regex.is_none() && options.authority.is_none() {
         decoder.wrong(node.at, path, "has nothing to rewrite, write uri, uriRegexRewrite or authority");
     }
-    fields.ignore(&["type"], "it is for the Gateway API; the prefix that matched is replaced, as Istio does", decoder);
     decoder.done(fields);
     let to = match (uri, by_regex) {
         (Some((node, path)), _) => new_path(decoder, node, &path, served),
@@ -110,7 +108,7 @@ fn new_path(decoder: &mut Decoder, node: &Node, path: &str, served: &[EntryInput
 }
 
 fn substitution(decoder: &mut Decoder, node: &Node, path: &str) -> Option<NewPath> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::SUBSTITUTION)?;
     let pattern = fields.need("match", "write a regex", decoder).and_then(|(node, path)| {
         let pattern = decoder.text(node, &path)?;
         match captures(&pattern) {
@@ -155,11 +153,10 @@ fn headers(
     mut authority: Option<&mut Option<String>>,
 ) -> HeaderChanges {
     let mut changes = HeaderChanges::default();
-    let Some(mut fields) = decoder.fields(node, path) else { return changes };
+    let Some(mut fields) = decoder.fields(node, path, &shape::HEADER_CHANGES) else { return changes };
     for (name, into) in [("set", &mut changes.set), ("add", &mut changes.add)] {
         let Some((node, path)) = fields.take(name) else { continue };
-        let Some(mut named) = decoder.fields(node, &path) else { continue };
-        for (header, at, node, path) in named.rest() {
+        for (header, at, node, path) in decoder.entries(node, &path) {
             let is_host = header.eq_ignore_ascii_case("host") || header == ":authority";
             if let Some(authority) = authority.as_mut().filter(|_| is_host && name == "set") {
                 let host = host(decoder, node, &path);
@@ -219,7 +216,7 @@ fn is_token(text: &str) -> bool {
 }
 
 fn cors(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Cors> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::CORS_POLICY)?;
     let mut cors = Cors::default();
     // Istio's old form, of exact ones.
     if let Some((node, path)) = fields.take("allowOrigin") {
@@ -260,17 +257,21 @@ fn cors(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Cors> {
 }
 
 fn origin(decoder: &mut Decoder, node: &Node, path: &str) -> Option<TextMatch> {
-    match decode_test(decoder, node, path)? {
-        StringMatch { exact: Some(text), prefix: None, suffix: None, regex: None } => Some(TextMatch::Exact(text)),
-        StringMatch { exact: None, prefix: Some(text), suffix: None, regex: None } => Some(TextMatch::Prefix(text)),
-        StringMatch { exact: None, prefix: None, suffix: None, regex: Some(text) } => match captures(&text) {
+    let mut fields = decoder.fields(node, path, &shape::ORIGIN)?;
+    let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
+    let tests = (text("exact"), text("prefix"), text("regex"));
+    decoder.done(fields);
+    match tests {
+        (Some(text), None, None) => Some(TextMatch::Exact(text)),
+        (None, Some(text), None) => Some(TextMatch::Prefix(text)),
+        (None, None, Some(text)) => match captures(&text) {
             Ok(_) => Some(TextMatch::Regex(text)),
             Err(wrong) => {
                 decoder.wrong(node.at, path, wrong);
                 None
             }
         },
-        StringMatch { .. } => {
+        _ => {
             decoder.wrong(node.at, path, "has to be one of exact, prefix and regex");
             None
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use wingbeat_core::id::CanaryName;
 
 use super::decoder::nearest;
+use super::platform::Api;
 use super::yaml::{Node, Position, Value};
 
 /// The kinds that there are.
@@ -14,8 +15,6 @@ const KINDS: [&str; 5] = ["Canary", "Workload", "Listener", "MetricTemplate", "A
 const OUR_GROUP: &str = "wingbeat.dev";
 /// The API group of the kinds that Flagger has, too.
 const FLAGGERS_GROUP: &str = "flagger.app";
-/// The versions of Flagger's group that are read.
-pub(super) const FLAGGERS: [&str; 2] = ["flagger.app/v1beta1", "flagger.app/v1alpha3"];
 
 /// What names a document among all others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,8 +73,8 @@ pub(super) fn classify(node: &Node) -> Classification<'_> {
     }
     let is_flaggers = group == Some(FLAGGERS_GROUP);
     match (api, kind) {
-        (Some(api), _) if is_flaggers && !FLAGGERS.contains(&api) => {
-            let [latest, _] = FLAGGERS;
+        (Some(api), _) if is_flaggers && Api::parse(api).is_none() => {
+            let latest = Api::FlaggerV1Beta1.as_str();
             Classification::Foreign(format!("{api} is not read, and this document is left out: write {latest}"))
         }
         _ if is_known => ours(),

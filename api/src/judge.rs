@@ -4,12 +4,10 @@ use wingbeat_core::analysis::judge::{JudgeConfig, Mode, SinglePodPolicy};
 use wingbeat_core::rollout::{NoData, PlanInput};
 use wingbeat_xds_server::model::http::HealthChecks;
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
+use super::shape;
 use super::yaml::Node;
-
-/// A step that needs more requests than this would never end.
-const MAX_REQUESTS: i64 = 1_000_000_000;
 
 /// Decodes the section over what is there. Returns the mode, if it names one.
 pub(super) fn decode(
@@ -20,7 +18,7 @@ pub(super) fn decode(
     plan: &mut PlanInput,
     health_checks: &mut HealthChecks,
 ) -> Option<Mode> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::JUDGE)?;
     let mode = fields.take("mode").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
         let modes = [("sequential", Mode::Sequential), ("guard", Mode::Guard), ("thresholds", Mode::Thresholds)];
@@ -37,7 +35,7 @@ pub(super) fn decode(
     between(&mut fields, "alpha", 1e-9, 0.5, &mut judge.alpha);
     between(&mut fields, "errorRatio", 1.0, 100.0, &mut judge.error_ratio);
     if let Some((node, path)) = fields.take("mustDetect")
-        && let Some(mut must) = decoder.fields(node, &path)
+        && let Some(mut must) = decoder.fields(node, &path, &shape::MUST_DETECT)
     {
         let mut factor = |must: &mut Fields<'_>, name: &'static str, into: &mut f64| {
             let Some((node, path)) = must.take(name) else { return };
@@ -62,7 +60,7 @@ pub(super) fn decode(
         decode_latency(decoder, node, &path, judge);
     }
     if let Some((node, path)) = fields.take("minRequests") {
-        let requests = decoder.within(node, &path, 0..=MAX_REQUESTS);
+        let requests = decoder.within(node, &path, 0..=shape::MAX_REQUESTS);
         judge.min_requests = requests.and_then(|it| u64::try_from(it).ok()).unwrap_or(judge.min_requests);
     }
     if let Some((node, path)) = fields.take("warmup") {
@@ -82,7 +80,7 @@ pub(super) fn decode(
     });
     judge.on_one_pod = on_one_pod.unwrap_or(judge.on_one_pod);
     if let Some((node, path)) = fields.take("healthChecks")
-        && let Some(mut fields) = decoder.fields(node, &path)
+        && let Some(mut fields) = decoder.fields(node, &path, &shape::HEALTH_CHECKS)
     {
         for (name, into) in [("userAgents", &mut health_checks.user_agents), ("paths", &mut health_checks.paths)] {
             let Some((node, path)) = fields.take(name) else { continue };
@@ -104,7 +102,7 @@ pub(super) fn decode(
 }
 
 fn decode_latency(decoder: &mut Decoder, node: &Node, path: &str, judge: &mut JudgeConfig) {
-    let Some(mut fields) = decoder.fields(node, path) else { return };
+    let Some(mut fields) = decoder.fields(node, path, &shape::LATENCY) else { return };
     if let Some((node, path)) = fields.take("quantiles") {
         let listed = decoder.list(node, &path);
         let quantiles: Vec<f64> = listed.into_iter().filter_map(|(node, path)| decoder.float(node, &path)).collect();

@@ -6,17 +6,14 @@ use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::traffic::{ClientAddress, Front, Http10, TrailingDot};
 use wingbeat_xds_server::model::{AccessLog, Listener, LogFormat};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
-use super::operators;
+use super::duration::span;
 use super::yaml::{Node, Value};
-
-/// More proxies in front of each other are a slip.
-const MAX_HOPS: i64 = 100;
+use super::{operators, shape};
 
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<Listener> {
-    let mut fields = decoder.fields(node, "spec")?;
+    let mut fields = decoder.fields(node, "spec", &shape::LISTENER)?;
     let address = fields.need("address", "use an IP address, like 127.0.0.1", decoder).and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
         if text.parse::<IpAddr>().is_err() {
@@ -47,7 +44,8 @@ pub(super) fn decode(decoder: &mut Decoder, node: &Node, name: &str) -> Option<L
 fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
     let mut truth = |name: &'static str| fields.take(name).and_then(|(node, path)| decoder.truth(node, &path));
     let (remote, http_10, dot) = (truth("useRemoteAddress"), truth("acceptHttp10"), truth("stripTrailingHostDot"));
-    let hops = fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=MAX_HOPS));
+    let hops =
+        fields.take("xffNumTrustedHops").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MAX_HOPS));
     let trusted_hops = hops.and_then(|hops| u32::try_from(hops).ok()).unwrap_or_default();
     let idle = fields.take("streamIdleTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);
     Front {
@@ -68,7 +66,7 @@ fn decode_front(decoder: &mut Decoder, fields: &mut Fields<'_>) -> Front {
 }
 
 fn decode_access_log(decoder: &mut Decoder, node: &Node, path: &str) -> Option<AccessLog> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::ACCESS_LOG)?;
     let file = fields.need("path", "name a file, like /var/log/envoy/access.log", decoder).and_then(|(node, path)| {
         let file = decoder.text(node, &path)?;
         if !file.starts_with('/') || file.ends_with('/') || file.contains('\0') {

@@ -13,28 +13,16 @@ use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::MetricSource;
 use wingbeat_core::time::Span;
 
-use super::canary::span;
 use super::decoder::Decoder;
+use super::duration::span;
+use super::platform::Severity;
+use super::shape;
 use super::template::{Template, Values};
 use super::yaml::{Node, Position};
 use crate::desired_state::MetricProvider;
 use crate::number::rounded;
 use crate::query::{Origin, Query};
 
-/// Who can be asked by a `MetricTemplate` of Flagger's.
-const PROVIDERS: [&str; 11] = [
-    "prometheus",
-    "influxdb",
-    "datadog",
-    "externalmetrics",
-    "stackdriver",
-    "cloudwatch",
-    "newrelic",
-    "graphite",
-    "dynatrace",
-    "keptn",
-    "splunk",
-];
 /// Flagger's default window of a metric.
 const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -191,13 +179,13 @@ pub(super) fn decode(
     around: &DecodeContext,
     modes: &mut Vec<(Signal, SignalMode)>,
 ) -> Vec<MetricDocument> {
-    let Some(mut fields) = decoder.fields(node, path) else { return Vec::new() };
+    let Some(mut fields) = decoder.fields(node, path, &shape::METRIC) else { return Vec::new() };
     let name = fields.need("name", "name the metric", decoder);
     let name = name.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?, path)));
     let interval = fields.take("interval").and_then(|(node, path)| decoder.duration(node, &path)).unwrap_or(INTERVAL);
     let threshold = fields.take("threshold").and_then(|(node, path)| decoder.float(node, &path));
     let range = fields.take("thresholdRange").and_then(|(node, path)| {
-        let mut bounds = decoder.fields(node, &path)?;
+        let mut bounds = decoder.fields(node, &path, &shape::RANGE)?;
         let mut bound = |name| bounds.take(name).and_then(|(node, path)| decoder.float(node, &path));
         let range = Range { min: bound("min"), max: bound("max") };
         decoder.done(bounds);
@@ -205,7 +193,7 @@ pub(super) fn decode(
             Range { min: Some(min), max: Some(max) } if min > max => {
                 decoder.wrong(node.at, &path, format!("has min {min} above max {max}, nothing would pass; swap them"));
             }
-            Range { min: None, max: None } if decoder.strict => {
+            Range { min: None, max: None } if decoder.terms.slip() == Severity::Error => {
                 decoder.wrong(node.at, &path, "has neither min nor max, everything would pass; add one of them");
             }
             Range { .. } => {}
@@ -216,7 +204,9 @@ pub(super) fn decode(
     let asks = inline.is_some() || template.is_some();
     let inline = inline.and_then(|(node, path)| query(decoder, node, &path));
     let namespace = around.values.namespace.as_str();
-    let template = template.and_then(|(node, path)| template_ref(decoder, node, &path, namespace));
+    let template = template.and_then(|(node, path)| {
+        named(decoder, ("MetricTemplate", &shape::TEMPLATE_REFERENCE), node, &path, namespace)
+    });
     let custom = fields.take("templateVariables").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
     let mode = fields.take("mode").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
@@ -275,10 +265,11 @@ pub(super) fn decode(
     let bounds = range.or_else(|| threshold.map(|max| Range { min: None, max: Some(max) }));
     if bounds.is_none() {
         let field = format!("{path}.thresholdRange");
-        if decoder.strict {
-            decoder.wrong(node.at, &field, "is missing, say what is good, like {max: 500}");
-        } else {
-            decoder.warn(node.at, &field, "is missing: as with Flagger, everything above 0 fails");
+        match decoder.terms.slip() {
+            Severity::Error => decoder.wrong(node.at, &field, "is missing, say what is good, like {max: 500}"),
+            Severity::Warning => {
+                decoder.warn(node.at, &field, "is missing: as with Flagger, everything above 0 fails");
+            }
         }
     }
     let values = Values { interval: span(interval).to_string(), custom, ..around.values.clone() };
@@ -319,7 +310,7 @@ fn doubt(decoder: &mut Decoder, metric: Metric, range: Range, at: Position, fiel
             let millis = rounded(max * 1_000.0);
             let message = format!("has max {max}, which is in milliseconds and cut to 0: write {millis} for {max} s");
             // Nothing would pass; with Flagger, that is what was asked for.
-            if decoder.strict { decoder.wrong(at, field, message) } else { decoder.warn(at, field, message) }
+            decoder.slip(at, field, message);
         }
         (Metric::SuccessRate, Range { min: Some(min), .. }) if min > 0.0 && min <= 1.0 => {
             let percent = rounded(min * 100.0);
@@ -381,7 +372,7 @@ const fn millis(millis: f64) -> Span {
 
 /// Decodes the spec of a `MetricTemplate`.
 pub(super) fn decode_template(decoder: &mut Decoder, node: &Node) -> Option<TemplateDocument> {
-    let mut fields = decoder.fields(node, "spec")?;
+    let mut fields = decoder.fields(node, "spec", &shape::METRIC_TEMPLATE)?;
     let query = fields.need("query", "write it in PromQL", decoder);
     let query = query.and_then(|(node, path)| query_of(decoder, node, &path));
     let provider = fields.need("provider", "say who is asked, like {type: prometheus, address: …}", decoder);
@@ -398,11 +389,11 @@ pub(super) fn server_at(decoder: &mut Decoder, node: &Node, path: &str) -> Optio
 
 /// Decodes who is asked. What this server cannot ask is legal all the same, and told where somebody refers to it.
 fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Result<Server, String>> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::PROVIDER)?;
     let kind = fields.need("type", "use prometheus", decoder);
     let kind = kind.and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
-        decoder.one_of(node.at, &path, &text, &PROVIDERS.map(|name| (name, name)))
+        decoder.one_of(node.at, &path, &text, &shape::PROVIDERS.map(|name| (name, name)))
     });
     let is_ours = kind.is_none_or(|kind| kind == "prometheus");
     let server = if is_ours {
@@ -423,7 +414,6 @@ fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Result<
     if skips == Some(true) {
         reasons.push("has insecureSkipVerify: certificates are always checked, use http or a trusted one".to_owned());
     }
-    fields.take("region");
     decoder.done(fields);
     if reasons.is_empty() {
         return Some(Ok(Server { headers, ..server? }));
@@ -435,8 +425,7 @@ fn provider_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Result<
 /// What is in headers may be secret: neither errors nor logs show it.
 fn headers(decoder: &mut Decoder, node: &Node, path: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let Some(mut fields) = decoder.fields(node, path) else { return headers };
-    for (name, at, values, path) in fields.rest() {
+    for (name, at, values, path) in decoder.entries(node, path) {
         let Ok(header) = name.parse::<HeaderName>() else {
             decoder.wrong(at, &path, "is not the name of a header, use letters, digits and -");
             continue;
@@ -470,12 +459,19 @@ fn query_of(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Template> 
     }
 }
 
-fn template_ref(decoder: &mut Decoder, node: &Node, path: &str, namespace: &str) -> Option<CanaryName> {
-    let mut fields = decoder.fields(node, path)?;
+/// Takes the name of a document, in this namespace unless it says another one.
+pub(super) fn named(
+    decoder: &mut Decoder,
+    (kind, shape): (&'static str, &'static shape::Object),
+    node: &Node,
+    path: &str,
+    namespace: &str,
+) -> Option<CanaryName> {
+    let mut fields = decoder.fields(node, path, shape)?;
     let given = fields.take("namespace").and_then(|(node, path)| decoder.text(node, &path));
     let namespace = given.unwrap_or_else(|| namespace.to_owned());
-    let name = fields.need("name", "name the MetricTemplate", decoder);
-    let name = name.and_then(|(node, path)| decoder.reference_in("MetricTemplate", &namespace, node, &path));
+    let name = fields.need("name", &format!("name the {kind}"), decoder);
+    let name = name.and_then(|(node, path)| decoder.reference_in(kind, &namespace, node, &path));
     decoder.done(fields);
     Some(CanaryName::new(namespace, name?))
 }

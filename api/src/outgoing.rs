@@ -2,23 +2,21 @@
 
 use std::time::Duration;
 
+use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{AlertLevel, HookInput};
 
 use super::decoder::Decoder;
 use super::yaml::Node;
+use super::{metric, shape};
 use crate::alert_provider::{Channel, Format};
 use crate::hook::Hook;
 
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// More would be a loop.
-const MAX_HOOK_RETRIES: i64 = 1_000;
-/// What a channel of Flagger's may have that needs something that this server has not.
-const NOT_CARRIED_OUT: &str = "is not carried out by this server yet, leave it out";
 
 /// Decodes one of `analysis.webhooks`.
 pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(HookInput, Hook)> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::WEBHOOK)?;
     let name = fields.need("name", "name the hook", decoder).and_then(|(node, path)| decoder.text(node, &path));
     let kind = fields.take("type").and_then(|(node, path)| decoder.text(node, &path)).unwrap_or_default();
     let url = fields
@@ -31,16 +29,10 @@ pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
         }
         Some(timeout)
     });
-    let retries = fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=MAX_HOOK_RETRIES));
+    let retries =
+        fields.take("retries").and_then(|(node, path)| decoder.within(node, &path, 0..=shape::MAX_HOOK_RETRIES));
     let mute_alert = fields.take("muteAlert").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let metadata = fields.take("metadata").map(|(node, path)| decoder.text_map(node, &path)).unwrap_or_default();
-    if let Some((node, path)) = fields.take("disableTLS") {
-        decoder.unsupported(
-            node.at,
-            &path,
-            "is not carried out: certificates are always checked; use http or a trusted certificate",
-        );
-    }
     decoder.done(fields);
     let retries = retries.and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
     let hook = Hook { url: url?, timeout: timeout.unwrap_or(HOOK_TIMEOUT), retries, metadata };
@@ -48,9 +40,13 @@ pub(super) fn decode_hook(decoder: &mut Decoder, node: &Node, path: &str) -> Opt
 }
 
 /// Decodes one of `analysis.alerts`.
-pub(super) fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Option<(String, AlertLevel)> {
-    let mut fields = decoder.fields(node, path)?;
-    fields.take("name");
+pub(super) fn decode_alert(
+    decoder: &mut Decoder,
+    node: &Node,
+    path: &str,
+    namespace: &str,
+) -> Option<(CanaryName, AlertLevel)> {
+    let mut fields = decoder.fields(node, path, &shape::ALERT)?;
     let severity = fields.take("severity").and_then(|(node, path)| {
         let text = decoder.text(node, &path)?;
         decoder.one_of(
@@ -60,13 +56,9 @@ pub(super) fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Op
             &[("info", AlertLevel::Info), ("warn", AlertLevel::Warn), ("error", AlertLevel::Error)],
         )
     });
-    let provider = fields.need("providerRef", "name the AlertProvider", decoder).and_then(|(node, path)| {
-        let mut fields = decoder.fields(node, &path)?;
-        fields.take("namespace");
-        let name = fields.need("name", "name the AlertProvider", decoder);
-        let name = name.and_then(|(node, path)| decoder.reference("AlertProvider", node, &path));
-        decoder.done(fields);
-        name
+    let provider = fields.need("providerRef", "name the AlertProvider", decoder);
+    let provider = provider.and_then(|(node, path)| {
+        metric::named(decoder, ("AlertProvider", &shape::PROVIDER_REFERENCE), node, &path, namespace)
     });
     decoder.done(fields);
     Some((provider?, severity.unwrap_or(AlertLevel::Info)))
@@ -74,7 +66,7 @@ pub(super) fn decode_alert(decoder: &mut Decoder, node: &Node, path: &str) -> Op
 
 /// Decodes the spec of an `AlertProvider`.
 pub(super) fn decode_channel(decoder: &mut Decoder, node: &Node) -> Option<Channel> {
-    let mut fields = decoder.fields(node, "spec")?;
+    let mut fields = decoder.fields(node, "spec", &shape::ALERT_PROVIDER)?;
     let formats = Format::ALL.map(|format| (format.as_str(), format));
     let format = fields.need("type", "use slack, discord, rocket, msteams, gchat or generic", decoder);
     let format = format.and_then(|(node, path)| {
@@ -82,16 +74,10 @@ pub(super) fn decode_channel(decoder: &mut Decoder, node: &Node) -> Option<Chann
         decoder.one_of(node.at, &path, &text, &formats)
     });
     // With Flagger, a Secret may say it.
-    let url =
-        if decoder.foreign { fields.take("address") } else { fields.need("address", "say where messages go", decoder) };
+    let url = fields.need_here("address", "say where messages go", decoder);
     let url = url.and_then(|(node, path)| decoder.url(node, &path, "https://hooks.slack.com/…").map(String::from));
     let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
     let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
-    for name in ["secretRef", "proxy"] {
-        if let Some((node, path)) = fields.take(name) {
-            decoder.unsupported(node.at, &path, NOT_CARRIED_OUT);
-        }
-    }
     decoder.done(fields);
     Some(Channel {
         format: format?,

@@ -2,8 +2,9 @@
 
 use wingbeat_xds_server::model::Retries;
 
-use super::canary::span;
 use super::decoder::{Decoder, nearest};
+use super::duration::span;
+use super::shape;
 use super::yaml::{Node, Position};
 
 /// What Istio retries on where nothing is written.
@@ -29,7 +30,7 @@ const CONDITIONS: [&str; 16] = [
 ];
 
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Retries> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::RETRIES)?;
     let attempts = fields.need("attempts", "say how often", decoder);
     let attempts = attempts.and_then(|(node, path)| u32::try_from(decoder.within(node, &path, 0..=100)?).ok());
     let per_try_timeout = fields.take("perTryTimeout").and_then(|(node, path)| decoder.limit(node, &path)).map(span);

@@ -6,6 +6,8 @@ use wingbeat_core::matching::rule::Entries;
 use wingbeat_core::weight::BasisPoints;
 
 use super::decoder::Decoder;
+use super::platform::Severity;
+use super::shape;
 use super::yaml::{Node, Position};
 
 /// Decodes a list of rules as they are written.
@@ -15,7 +17,7 @@ pub(super) fn decode_inputs(decoder: &mut Decoder, node: &Node, path: &str) -> V
 
 /// Decodes the rules of an A/B test: each has to test something, or everybody would get the canary.
 pub(super) fn decode_tests(decoder: &mut Decoder, node: &Node, path: &str) -> Entries {
-    if decoder.strict && node.is_empty_list() {
+    if decoder.terms.slip() == Severity::Error && node.is_empty_list() {
         decoder.wrong(node.at, path, "is empty, list whom the canary is for, or leave it out");
     }
     let mut rules = Vec::new();
@@ -58,7 +60,7 @@ pub(super) fn decode_holdback(decoder: &mut Decoder, node: &Node, path: &str) ->
 
 /// Decodes where requests name their user.
 pub(super) fn decode_affinity(decoder: &mut Decoder, node: &Node, path: &str) -> Option<Identity> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::IDENTITY)?;
     let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
     let (cookie, header) = (text("cookie"), text("header"));
     decoder.done(fields);
@@ -73,17 +75,15 @@ pub(super) fn decode_affinity(decoder: &mut Decoder, node: &Node, path: &str) ->
 }
 
 fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryInput> {
-    let mut fields = decoder.fields(node, path)?;
+    let mut fields = decoder.fields(node, path, &shape::HTTP_MATCH)?;
     let mut rule = EntryInput::default();
     for (kind, tests) in [
         ("headers", &mut rule.headers),
         ("withoutHeaders", &mut rule.without_headers),
         ("queryParams", &mut rule.query),
     ] {
-        if let Some((node, path)) = fields.take(kind)
-            && let Some(mut named) = decoder.fields(node, &path)
-        {
-            for (name, at, node, path) in named.rest() {
+        if let Some((node, path)) = fields.take(kind) {
+            for (name, at, node, path) in decoder.entries(node, &path) {
                 if let Some(mend) = of_no_header(name).filter(|_| kind != "queryParams") {
                     decoder.unsupported(at, &path, format!("is no header that rules see, write {mend}"));
                 }
@@ -101,14 +101,6 @@ fn decode_rule(decoder: &mut Decoder, node: &Node, path: &str) -> Option<EntryIn
     }
     let ignore = fields.take("ignoreUriCase").and_then(|(node, path)| decoder.truth(node, &path));
     rule.ignore_uri_case = ignore.unwrap_or(false);
-    fields.take("name");
-    // What is left out would let in requests that nobody meant.
-    for name in ["port", "gateways", "sourceLabels", "sourceNamespace"] {
-        if let Some((node, path)) = fields.take(name) {
-            let message = "is a condition that cannot be tested here: leave it out if the entry is meant without it";
-            decoder.unsupported(node.at, &path, message);
-        }
-    }
     decoder.done(fields);
     Some(rule)
 }
@@ -124,8 +116,8 @@ fn of_no_header(name: &str) -> Option<&'static str> {
     }
 }
 
-pub(super) fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
-    let mut fields = decoder.fields(node, path)?;
+fn decode_test(decoder: &mut Decoder, node: &Node, path: &str) -> Option<StringMatch> {
+    let mut fields = decoder.fields(node, path, &shape::STRING_MATCH)?;
     let mut text = |name| fields.take(name).and_then(|(node, path)| decoder.text(node, &path));
     let test =
         StringMatch { exact: text("exact"), prefix: text("prefix"), suffix: text("suffix"), regex: text("regex") };

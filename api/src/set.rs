@@ -8,14 +8,18 @@ use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
 use super::canary::CanaryDocument;
-use super::decoded::{Content, Decoded, Document, Item, Location, Purpose, Replacement, problem};
-use super::decoder::{Problem, Reference, Report};
+use super::decoded::{Content, Decoded, Document, Item, Location, Replacement, problem};
+use super::decoder::Reference;
 use super::identity::DocumentId;
 use super::metric::{MetricDocument, TemplateDocument};
 use super::yaml::Position;
 use crate::alert_provider::Channel;
 use crate::desired_state::{CanaryConfig, Configured, DesiredState, InUse, MetricProvider, Workload};
 use crate::hook::Hook;
+use crate::platform::Platform;
+use crate::platform::Severity;
+use crate::problem::Problem;
+use crate::report::Report;
 
 /// The listeners, by name.
 pub(super) type ListenersByName = RedBlackTreeMapSync<String, (Location, Arc<Listener>)>;
@@ -27,7 +31,7 @@ pub struct Set {
     pub(super) canaries: RedBlackTreeMapSync<CanaryName, (Location, Arc<CanaryDocument>)>,
     pub(super) workloads: RedBlackTreeMapSync<CanaryName, (Location, Arc<Workload>)>,
     pub(super) listeners: ListenersByName,
-    pub(super) channels: RedBlackTreeMapSync<(String, String), (Location, Arc<Channel>)>,
+    pub(super) channels: RedBlackTreeMapSync<CanaryName, (Location, Arc<Channel>)>,
     pub(super) templates: RedBlackTreeMapSync<CanaryName, (Location, Arc<TemplateDocument>)>,
     /// Every document with its file, right or wrong: one mistake is not told as another one too.
     pub(super) declared: RedBlackTreeMapSync<DocumentId, Arc<str>>,
@@ -64,7 +68,7 @@ impl<'a> Source<'a> {
 impl Set {
     /// Reads files and checks what they say together.
     pub fn of(texts: &BTreeMap<String, String>) -> Self {
-        let decoded = decode(texts, Purpose::Serve);
+        let decoded = decode(texts, Platform::Envoy);
         Self::combined(decoded.iter().map(Source::whole), &Self::default(), &|_| None)
     }
 
@@ -82,7 +86,7 @@ impl Set {
     /// Reads files as [`Set::of`] does, to look at what they say and not to serve it: documents of `flagger.app` may be
     /// for another server. What this one does not carry out is a warning then, and so is a document that is not there.
     pub fn lint(texts: &BTreeMap<String, String>) -> Self {
-        let decoded = decode(texts, Purpose::Lint);
+        let decoded = decode(texts, Platform::Undecided);
         let mut set = Self::default();
         let references = set.add(decoded.iter().map(Source::whole), &Self::default());
         set.check(&references, &Self::default());
@@ -152,7 +156,7 @@ impl Set {
             Content::Canary(canary) => put(&mut self.canaries, name.clone(), at, canary, holder),
             Content::Workload(workload) => put(&mut self.workloads, name.clone(), at, workload, holder),
             Content::Listener(listener) => put(&mut self.listeners, name.name.clone(), at, listener, holder),
-            Content::Channel(channel) => put(&mut self.channels, pair(name), at, channel, holder),
+            Content::Channel(channel) => put(&mut self.channels, name.clone(), at, channel, holder),
             Content::Template(template) => put(&mut self.templates, name.clone(), at, template, holder),
         };
         if let Some((newcomer, holder)) = twice {
@@ -186,7 +190,7 @@ impl Set {
             "Canary" => self.canaries.remove_mut(name),
             "Workload" => self.workloads.remove_mut(name),
             "Listener" => self.listeners.remove_mut(&name.name),
-            "AlertProvider" => self.channels.remove_mut(&pair(name)),
+            "AlertProvider" => self.channels.remove_mut(name),
             "MetricTemplate" => self.templates.remove_mut(name),
             _ => false,
         };
@@ -215,7 +219,7 @@ impl Set {
         let target = CanaryName::new(name.namespace.clone(), document.plan.target());
         let (_, workload) = self.workloads.get(&target)?;
         let alerts = document.alerts.iter().filter_map(|(provider, level)| {
-            let (_, channel) = self.channels.get(&(name.namespace.clone(), provider.clone()))?;
+            let (_, channel) = self.channels.get(provider)?;
             Some(Channel { level: *level, ..Channel::clone(channel) })
         });
         let template = |name: &CanaryName| self.template(name);
@@ -277,7 +281,7 @@ impl Set {
             return false;
         };
         let target = CanaryName::new(name.namespace.clone(), now.plan.target());
-        let mut channels = now.alerts.iter().map(|(provider, _)| (name.namespace.clone(), provider.clone()));
+        let mut channels = now.alerts.iter().map(|(provider, _)| provider.clone());
         let mut templates = now.metrics.iter().filter_map(MetricDocument::template);
         Arc::ptr_eq(now, was)
             && at.file == was_at.file
@@ -324,7 +328,7 @@ impl Set {
             if self.declared.contains_key(&id) {
                 continue;
             }
-            if reference.foreign {
+            if reference.missing == Severity::Warning {
                 self.report.warnings.push(document.dangles(reference));
             } else {
                 errors.push(document.dangles(reference));
@@ -342,8 +346,8 @@ impl Set {
     }
 }
 
-fn decode(texts: &BTreeMap<String, String>, purpose: Purpose) -> Vec<Decoded> {
-    texts.iter().map(|(file, text)| Decoded::new(file, text, purpose)).collect()
+fn decode(texts: &BTreeMap<String, String>, platform: Platform) -> Vec<Decoded> {
+    texts.iter().map(|(file, text)| Decoded::new(file, text, platform)).collect()
 }
 
 /// Returns true if both have the very same document of this name, or both have none.
@@ -357,10 +361,6 @@ fn the_same<K: Ord, V>(
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
     }
-}
-
-fn pair(name: &CanaryName) -> (String, String) {
-    (name.namespace.clone(), name.name.clone())
 }
 
 /// Puts a document under its name. Of two with one name, the one whose file had it before stays; the other one is

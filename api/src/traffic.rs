@@ -3,8 +3,9 @@
 use wingbeat_core::time::Span;
 use wingbeat_xds_server::model::traffic::{LocalFailures, OutlierDetection, TrafficPolicy};
 
-use super::canary::span;
 use super::decoder::{Decoder, Fields};
+use super::duration::span;
+use super::shape;
 use super::yaml::Node;
 
 /// Limits of Envoy are 32 bits wide; the highest one is no limit.
@@ -12,45 +13,34 @@ const MAX_COUNT: i64 = u32::MAX as i64;
 
 pub(super) fn decode(decoder: &mut Decoder, node: &Node, path: &str) -> TrafficPolicy {
     let mut policy = TrafficPolicy::default();
-    let Some(mut fields) = decoder.fields(node, path) else { return policy };
+    let Some(mut fields) = decoder.fields(node, path, &shape::TRAFFIC_POLICY) else { return policy };
     if let Some((node, path)) = fields.take("connectionPool") {
         connection_pool(decoder, node, &path, &mut policy);
     }
     if let Some((node, path)) = fields.take("outlierDetection") {
         policy.outliers = outliers(decoder, node, &path);
     }
-    fields.ignore(
-        &["loadBalancer", "portLevelSettings", "tls", "tunnel", "proxyProtocol", "retryBudget"],
-        "of a trafficPolicy, this server carries out connectionPool and outlierDetection",
-        decoder,
-    );
     decoder.done(fields);
     policy
 }
 
 fn connection_pool(decoder: &mut Decoder, node: &Node, path: &str, policy: &mut TrafficPolicy) {
-    let Some(mut fields) = decoder.fields(node, path) else { return };
+    let Some(mut fields) = decoder.fields(node, path, &shape::CONNECTION_POOL) else { return };
     if let Some((node, path)) = fields.take("tcp")
-        && let Some(mut tcp) = decoder.fields(node, &path)
+        && let Some(mut tcp) = decoder.fields(node, &path, &shape::TCP_POOL)
     {
         policy.max_connections = limit(decoder, &mut tcp, "maxConnections");
         policy.connect_timeout = time(decoder, &mut tcp, "connectTimeout");
-        tcp.ignore(&["maxConnectionDuration", "tcpKeepalive", "idleTimeout"], "it is for TCP, set http", decoder);
         decoder.done(tcp);
     }
     if let Some((node, path)) = fields.take("http")
-        && let Some(mut http) = decoder.fields(node, &path)
+        && let Some(mut http) = decoder.fields(node, &path, &shape::HTTP_POOL)
     {
         policy.max_pending_requests = limit(decoder, &mut http, "http1MaxPendingRequests");
         policy.max_requests = limit(decoder, &mut http, "http2MaxRequests");
         policy.max_retries = limit(decoder, &mut http, "maxRetries");
         policy.idle_timeout = time(decoder, &mut http, "idleTimeout");
         policy.max_requests_per_connection = limit(decoder, &mut http, "maxRequestsPerConnection");
-        http.ignore(
-            &["h2UpgradePolicy", "useClientProtocol", "maxConcurrentStreams"],
-            "the protocol is up to http2 of the Workload",
-            decoder,
-        );
         decoder.done(http);
     }
     decoder.done(fields);
@@ -65,7 +55,7 @@ fn outliers(decoder: &mut Decoder, node: &Node, path: &str) -> OutlierDetection 
         min_health_percent: Some(0),
         ..OutlierDetection::default()
     };
-    let Some(mut fields) = decoder.fields(node, path) else { return defaults };
+    let Some(mut fields) = decoder.fields(node, path, &shape::OUTLIER_DETECTION) else { return defaults };
     let apart = fields
         .take("splitExternalLocalOriginErrors")
         .and_then(|(node, path)| decoder.truth(node, &path))
@@ -83,7 +73,6 @@ fn outliers(decoder: &mut Decoder, node: &Node, path: &str) -> OutlierDetection 
             .unwrap_or(defaults.max_ejection_percent),
         min_health_percent: count(decoder, &mut fields, "minHealthPercent", 100).or(defaults.min_health_percent),
     };
-    fields.ignore(&["consecutiveErrors"], "Istio has given it up, write consecutive5xxErrors", decoder);
     decoder.done(fields);
     outliers
 }

@@ -7,6 +7,7 @@ use wingbeat_core::foreign::unfit_name;
 use wingbeat_core::id::Revision;
 
 use super::decoder::{Decoder, HostName};
+use super::shape;
 use super::yaml::Node;
 use crate::desired_state::Workload;
 
@@ -15,21 +16,19 @@ const MAX_REVISION_LEN: usize = 253;
 
 /// Decodes `spec`. Errors are in the decoder.
 pub(super) fn decode(decoder: &mut Decoder, node: &Node) -> Option<Workload> {
-    let mut fields = decoder.fields(node, "spec")?;
+    let mut fields = decoder.fields(node, "spec", &shape::WORKLOAD)?;
     let revision = fields.need("revision", "name the one that is wanted", decoder);
     let revision = revision.and_then(|(node, path)| Some((node.at, decoder.text(node, &path)?)));
     let http2 = fields.take("http2").and_then(|(node, path)| decoder.truth(node, &path)).unwrap_or(false);
     let mut revisions = BTreeMap::new();
-    if let Some((node, path)) = fields.need("revisions", "list them with their endpoints", decoder)
-        && let Some(mut named) = decoder.fields(node, &path)
-    {
-        for (name, _, node, path) in named.rest() {
+    if let Some((node, path)) = fields.need("revisions", "list them with their endpoints", decoder) {
+        for (name, _, node, path) in decoder.entries(node, &path) {
             // It is a part of the cluster's name, which every report repeats.
             if let Some(unfit) = unfit_name("the revision's name", name, MAX_REVISION_LEN) {
                 decoder.wrong(node.at, &path, unfit);
                 continue;
             }
-            let Some(mut fields) = decoder.fields(node, &path) else { continue };
+            let Some(mut fields) = decoder.fields(node, &path, &shape::REVISION) else { continue };
             let listed = fields.need("endpoints", "list them like [\"127.0.0.1:9001\"]", decoder);
             let mend = "list them like [\"127.0.0.1:9001\"]";
             let listed = listed.map(|(node, path)| decoder.some(node, &path, mend)).unwrap_or_default();

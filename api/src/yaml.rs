@@ -74,6 +74,29 @@ impl Node {
         }
     }
 
+    /// Returns it as JSON: what is plain and looks like a number or a truth value is one, and fields without a value are
+    /// left out.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Scalar { .. } if self.is_null() => Json::Null,
+            Value::Scalar { text, plain: true } if text == "true" || text == "false" => Json::Bool(text == "true"),
+            Value::Scalar { text, plain: true }
+                if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) =>
+            {
+                let whole = text.parse::<i64>().ok().map(Json::from);
+                let number = || text.parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Json::Number);
+                whole.or_else(number).unwrap_or_else(|| Json::String(text.clone()))
+            }
+            Value::Scalar { text, .. } => Json::String(text.clone()),
+            Value::Sequence(items) => Json::Array(items.iter().map(Self::to_json).collect()),
+            Value::Mapping(entries) => {
+                let written = entries.iter().filter(|(_, _, node)| !node.is_null());
+                Json::Object(written.map(|(name, _, node)| (name.clone(), node.to_json())).collect())
+            }
+        }
+    }
+
     /// Returns the number of nodes in it, itself included.
     fn size(&self) -> usize {
         let inner: usize = match &self.value {

@@ -19,6 +19,7 @@ mod names;
 mod output;
 mod plan;
 mod replay;
+mod schema;
 mod serve;
 
 /// Progressive delivery judged in the data path.
@@ -60,6 +61,8 @@ enum Verb {
     /// Says how a rollout stands; with --wait, how it ended
     #[command(after_help = "Example: wingbeat status prod/backend --wait=10m --revision 1.4.1")]
     Status(client::StatusArgs),
+    /// Prints the JSON schema of documents, for editors
+    Schema(schema::Args),
     /// Prints completions for a shell
     #[command(after_help = "Example: wingbeat completion bash > /etc/bash_completion.d/wingbeat")]
     Completion(completion::Args),
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
                 Verb::Events(args) => client::events(args).await,
                 Verb::Proxies(args) => client::proxies(args).await,
                 Verb::Status(args) => client::status(args).await,
+                Verb::Schema(args) => schema::print(&args),
                 Verb::Completion(args) => completion::print::<Cli>(&args),
                 Verb::Man(args) => manual::write::<Cli>(&args),
                 Verb::Pause(args) => client::command(Command::Pause, args).await,

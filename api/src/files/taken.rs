@@ -6,10 +6,11 @@ use std::sync::Arc;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 
-use crate::decoder::{Problem, Report};
 use crate::desired_state::{Change, InUse};
 use crate::identity::DocumentId;
 use crate::part::Part;
+use crate::problem::Problem;
+use crate::report::Report;
 use crate::set::Set;
 
 /// What is known at one moment, beside the texts of files.

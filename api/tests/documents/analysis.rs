@@ -162,6 +162,7 @@ fn what_envoy_would_refuse_of_a_service_is_told() {
         @r#"
     spec.service.rewrite.uriRegexRewrite.match: has look-around, which Envoy cannot run here
     spec.service.corsPolicy.allowOrigins[0]: has to be one of exact, prefix and regex
+    spec.service.corsPolicy.allowOrigins[0].suffix: is unknown, the fields here are exact, prefix, regex
     spec.service.corsPolicy.allowMethods[0]: "GET, PUT" is not the name of a method, write one like GET
     spec.service.corsPolicy.maxAge: "600" is not a duration, write one like 500ms, 10s or 1m30s
     "#

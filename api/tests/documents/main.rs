@@ -1,11 +1,12 @@
 //! What users write, and what they are told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use wingbeat_api::desired_state::{InUse, MetricProvider, Targeting};
 use wingbeat_api::files::{InForce, Observation, Removal};
 use wingbeat_api::query::{Origin, Query};
-use wingbeat_api::{Files, Problem, Report, Set};
+use wingbeat_api::{Files, Problem, Report, Set, yaml};
 use wingbeat_core::analysis::judge::{Comparison, SinglePodPolicy};
 use wingbeat_core::analysis::signal::{Signal, SignalMode};
 use wingbeat_core::id::{CanaryName, Revision};
@@ -28,7 +29,23 @@ const GATED: &str = include_str!("../../../deploy/examples/gated.yaml");
 const INSIDERS: &str = include_str!("../../../deploy/examples/insiders.yaml");
 
 fn read(text: &str) -> Set {
-    Set::of(&BTreeMap::from([("canary.yaml".to_owned(), text.to_owned())]))
+    let set = Set::of(&BTreeMap::from([("canary.yaml".to_owned(), text.to_owned())]));
+    if set.report.errors.is_empty() {
+        assert_valid(text);
+    }
+    set
+}
+
+/// What is taken is valid by the JSON schema, too: nobody's editor complains of it.
+#[expect(clippy::unwrap_used, reason = "what was read is read again")]
+fn assert_valid(text: &str) {
+    static VALIDATOR: LazyLock<jsonschema::Validator> =
+        LazyLock::new(|| jsonschema::validator_for(&wingbeat_api::shape::bundle()).unwrap());
+    for document in yaml::parse(text).unwrap() {
+        let document = document.to_json();
+        let told: Vec<String> = VALIDATOR.iter_errors(&document).map(|error| error.to_string()).collect();
+        assert_eq!(told, Vec::<String>::new(), "{document}");
+    }
 }
 
 fn errors(text: &str) -> String {

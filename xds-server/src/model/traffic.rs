@@ -2,6 +2,9 @@
 
 use wingbeat_core::time::Span;
 
+/// A connection that takes longer to come about is given up, where a `trafficPolicy` says nothing else. Envoy's default is 5 s.
+pub const CONNECT_TIMEOUT: Span = Span::from_secs(1);
+
 /// How an Envoy uses the endpoints of a cluster. What is left out has no limit, as with Istio: Envoy's own limits (1,024
 /// connections and requests, 3 retries at a time) turn healthy services into 503.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub struct TrafficPolicy {
     pub max_retries: Option<u32>,
     /// Requests that a connection serves before it is closed.
     pub max_requests_per_connection: Option<u32>,
-    /// Longest time to connect; if left out, 1 s.
+    /// Longest time to connect; if left out, [`CONNECT_TIMEOUT`].
     pub connect_timeout: Option<Span>,
     /// How long a connection without requests is kept.
     pub idle_timeout: Option<Span>,

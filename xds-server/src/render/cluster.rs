@@ -25,14 +25,12 @@ use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use wingbeat_core::time::Span;
 
 use crate::model::Cluster;
-use crate::model::traffic::{self, LocalFailures, TrafficPolicy};
+use crate::model::traffic::{self, CONNECT_TIMEOUT, LocalFailures, TrafficPolicy};
 use crate::render::duration::duration;
 use crate::resource::any;
 
 /// The extension that says which protocol a cluster speaks.
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-/// A connection that takes longer to come about is given up, where a `trafficPolicy` says nothing else. Envoy's default is 5 s.
-const CONNECT_TIMEOUT: Span = Span::from_secs(1);
 
 /// Returns the configuration source "the stream that this came by".
 pub(super) fn ads() -> ConfigSource {

@@ -18,7 +18,7 @@ pub(super) struct Suite {
     table: bool,
 }
 
-pub(super) const SUITES: [Suite; 21] = [
+pub(super) const SUITES: [Suite; 22] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -82,6 +82,12 @@ pub(super) const SUITES: [Suite; 21] = [
         claim: "six mistakes, each with line, column and field",
         tests: &["six_mistakes"],
         ..suite("wingbeat-api", &["--test", "documents"])
+    },
+    Suite {
+        name: "api",
+        claim: "decoder, JSON schema, defaults and reference agree; no field of Flagger's is dropped in silence",
+        table: true,
+        ..suite("wingbeat-api", &["--test", "agreement"])
     },
     Suite {
         name: "bad-input",
