@@ -22,7 +22,6 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{Any, UInt32Value};
-use wingbeat_core::time::Span;
 
 use crate::model::Cluster;
 use crate::model::traffic::{self, CONNECT_TIMEOUT, LocalFailures, TrafficPolicy};
@@ -177,6 +176,8 @@ const fn number(value: u32) -> Option<UInt32Value> {
 mod tests {
     use prost::Message as _;
     use wingbeat_core::id::ClusterName;
+
+    use wingbeat_core::time::Span;
 
     use super::*;
 
