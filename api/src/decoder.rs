@@ -10,10 +10,10 @@ use super::duration::parse_duration;
 use super::platform::{Severity, Terms};
 use super::problem::Problem;
 use super::report::Report;
-use super::shape::{LONGEST, Object, Support};
+use super::shape::{MAX_DURATION, Object, Support};
 use super::yaml::{Node, Position, Value};
 
-/// Nothing on its way to a user takes longer: [`LONGEST`], a year.
+/// Nothing on its way to a user takes longer: [`MAX_DURATION`], a year.
 const MAX_LIMIT: Duration = Duration::from_hours(8_760);
 
 /// Decodes one document.
@@ -275,7 +275,7 @@ impl Decoder {
             self.wrong(
                 node.at,
                 path,
-                format!("is longer than a year, use at most {LONGEST}, or leave it out for no limit"),
+                format!("is longer than a year, use at most {MAX_DURATION}, or leave it out for no limit"),
             );
             return None;
         }

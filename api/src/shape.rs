@@ -29,7 +29,7 @@ pub(crate) use analysis::{
 };
 pub(crate) use canary::{CANARY, MAX_SECONDS, OBJECT_REFERENCE, PROVIDERS_OF_FLAGGER, TARGET_REFERENCE};
 pub(crate) use document::{DOCUMENT, METADATA};
-pub(crate) use field::LONGEST;
+pub(crate) use field::MAX_DURATION;
 pub(crate) use judge::{HEALTH_CHECKS, JUDGE, LATENCY, MAX_REQUESTS, MUST_DETECT};
 pub(crate) use listener::{ACCESS_LOG, LISTENER, MAX_HOPS};
 pub(crate) use metric_template::{METRIC_TEMPLATE, PROVIDER, PROVIDERS};

@@ -15,7 +15,7 @@
 //!   configuration that no longer refers to it.
 //! - A refused resource is not sent again until it changes. Who is to blame among what was refused together is looked
 //!   for, so that the innocent get through; within a table of routes, among its hosts.
-//! - Routes wait for clusters that are on their way, [`CLUSTER_WAIT`] at most, and for nothing else: hosts whose clusters are
+//! - Routes wait for clusters that are on their way, [`CLUSTER_WAIT`](crate::client_event::CLUSTER_WAIT) at most, and for nothing else: hosts whose clusters are
 //!   missing or refused hold no other one back.
 //!
 //! - Connections of a listener that is gone go by its routes until they end: these stay, with all that they lead to, and

@@ -33,7 +33,7 @@ pub(crate) fn is_of_product(path: &Path) -> bool {
 }
 
 /// Returns line and name of constants without a `///` above them and their attributes, tests at the end aside. What a trait
-/// asks for is documented there.
+/// asks for is documented there, and the kind of a field of a document is a description.
 fn undocumented(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let (mut is_documented, mut in_impl_of_trait) = (false, false);
@@ -44,7 +44,9 @@ fn undocumented(text: &str) -> Vec<(usize, String)> {
             in_impl_of_trait = false;
         }
         let code = line.trim_start();
-        if let Some(name) = constant(code).filter(|_| !is_documented && !in_impl_of_trait) {
+        if let Some(name) =
+            constant(code).filter(|_| !is_documented && !in_impl_of_trait && !code.contains(": Kind = "))
+        {
             found.push((number, name.to_owned()));
         }
         is_documented = code.starts_with("///") || (is_documented && code.starts_with("#["));

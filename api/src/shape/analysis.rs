@@ -1,6 +1,6 @@
 //! `spec.analysis`.
 
-use super::field::{Bounds, Field, Kind, LONGEST, Object, Text};
+use super::field::{Bounds, Field, Kind, MAX_DURATION, Object, Text};
 use super::judge::JUDGE;
 use super::service::HTTP_MATCH;
 
@@ -17,6 +17,7 @@ const BELOW_ALL: Kind = Kind::Percent { below: Some(100) };
 const HEADER_OR_COOKIE: Kind = Kind::TEXT;
 const URL: Kind = Kind::Text(Text::Form("URL of http or https"));
 const QUERY: Kind = Kind::Text(Text::Form("PromQL with {{ variables }}"));
+/// Why fields about readiness are without effect.
 const READY_AT_ONCE: &str = "revisions of a Workload are ready at once";
 
 /// `analysis`.
@@ -207,7 +208,7 @@ pub(crate) static WEBHOOK: Object = Object::of("Webhook", &[
     )
     .default("rollout"),
     Field::new("url", URL, "Where it is. It is posted to.").required().example("http://127.0.0.1:8090/"),
-    Field::new("timeout", Kind::Duration { shortest: "1ns", longest: Some(LONGEST) }, "How long an answer may take.")
+    Field::new("timeout", Kind::Duration { shortest: "1ns", longest: Some(MAX_DURATION) }, "How long an answer may take.")
         .default("10s")
         .example("30s"),
     Field::new(

@@ -30,7 +30,9 @@ pub(crate) const PROVIDERS_OF_FLAGGER: [&str; 19] = [
 ];
 
 const URL: Kind = Kind::Text(Text::Form("URL of http or https"));
+/// What is made of references to what is not here.
 const NAMES_ONLY: &str = "Only its `name` is used, in queries of metrics.";
+/// Why fields about scaling are without effect.
 const NOT_SCALED: &str = "workloads of this server are not scaled";
 
 /// `spec` of a Canary.

@@ -3,7 +3,7 @@
 use crate::platform::Api;
 
 /// Nothing on its way to a user takes longer: a year. As it is written.
-pub(crate) const LONGEST: &str = "8760h";
+pub(crate) const MAX_DURATION: &str = "8760h";
 
 /// The fields of a mapping.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Kind {
     /// Any duration.
     pub(crate) const DURATION: Self = Self::Duration { shortest: "0s", longest: None };
     /// How long something on the way to a user may take.
-    pub(crate) const LIMIT: Self = Self::Duration { shortest: "0s", longest: Some(LONGEST) };
+    pub(crate) const LIMIT: Self = Self::Duration { shortest: "0s", longest: Some(MAX_DURATION) };
     /// Any share.
     pub(crate) const PERCENT: Self = Self::Percent { below: None };
     /// A count that has 32 bits.

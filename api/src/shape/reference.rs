@@ -6,6 +6,7 @@ use super::document::{Document, METADATA};
 use super::field::{Bounds, Field, Kind, Object, Presence, Support, Text};
 use crate::platform::Api;
 
+/// The beginning of the reference.
 const INTRODUCTION: &str = "\
 # Field reference
 
@@ -26,6 +27,7 @@ where PATH is that of [schema/wingbeat.json](schema/wingbeat.json), or of a file
   [below](#documents-of-flagger), and field by field in [flagger.md](flagger.md).
 ";
 
+/// The beginning of the part on Flagger's fields.
 const FLAGGER: &str = "
 ## Documents of Flagger
 

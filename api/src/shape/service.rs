@@ -11,7 +11,9 @@ const HEADER_NAME: Kind = Kind::Text(Text::Form("name of a header"));
 const TOKEN: Kind = Kind::Text(Text::Pattern(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,16384}$", "token of HTTP"));
 const HEADER_VALUE: Kind = Kind::Text(Text::Form("text with Envoy's command operators"));
 const CONDITIONS: Kind = Kind::Text(Text::Form("list of Envoy's conditions and status codes"));
+/// Why fields of Services are without effect.
 const OF_KUBERNETES: &str = "it is for Services of Kubernetes and for Istio";
+/// Why a condition is refused.
 const UNTESTED: &str = "is a condition that cannot be tested here: leave it out if the entry is meant without it";
 
 /// `service`.

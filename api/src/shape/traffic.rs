@@ -1,12 +1,15 @@
 //! `service.trafficPolicy`, of the shape that Istio gives it.
 
-use super::field::{Field, Kind, LONGEST, Object};
+use super::field::{Field, Kind, MAX_DURATION, Object};
 
 /// A time that is more than nothing.
-const TIME: Kind = Kind::Duration { shortest: "1ns", longest: Some(LONGEST) };
+const TIME: Kind = Kind::Duration { shortest: "1ns", longest: Some(MAX_DURATION) };
 const PERCENT_OF_ENDPOINTS: Kind = Kind::Whole { low: 0, high: 100 };
+/// Why other parts of a traffic policy are refused.
 const BEYOND: &str = "of a trafficPolicy, this server carries out connectionPool and outlierDetection";
+/// Why limits of TCP are refused.
 const OF_TCP: &str = "it is for TCP, set http";
+/// Why the protocol cannot be said here.
 const OF_WORKLOAD: &str = "the protocol is up to http2 of the Workload";
 
 /// `trafficPolicy`.
