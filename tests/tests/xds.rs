@@ -26,7 +26,7 @@ use wingbeat_e2e::lab::scene;
 use wingbeat_e2e::names::Names;
 use wingbeat_e2e::{reached, send};
 use wingbeat_xds_server::bootstrap::{Bootstrap, ClientTls};
-use wingbeat_xds_server::client_event::ClientEventKind;
+use wingbeat_xds_server::client_event::{CLUSTER_WAIT, ClientEventKind};
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::model::Cluster;
 use wingbeat_xds_server::render::render;
@@ -55,6 +55,36 @@ async fn real_envoy_nobody_notices_that_clusters_come_and_go() {
         assert_eq!((tally.failed.len(), tally.finished), (0, tally.sent), "delta: {delta}");
         assert!(tally.sent > 10 * GENERATIONS);
         assert_eq!(control.notes().count(|what| matches!(what, ClientEventKind::Refused(_))), 0);
+    }
+}
+
+/// A cluster may be gone before Envoy has asked for its endpoints, and Envoy accepts no other one until it has them: it
+/// would wait for 15 s, and nobody could be rolled back.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_envoy_clusters_that_are_gone_while_they_warm_hold_nothing_up() {
+    /// Between two generations, from nothing to what Envoy takes for one of them.
+    const STEP: Duration = Duration::from_micros(20);
+    const GENERATIONS: u32 = 120;
+    for delta in [false, true] {
+        let [old, new] = [1, 2].map(|seed| Service::start("1", seed, Behaviour::default()));
+        let (old, new) = (old.await.expect("a service"), new.await.expect("a service"));
+        let (control, entry) = (Control::start(None).await, free().await);
+        control.store().publish(render(&model(entry, &old, 1, false)));
+        let _envoy = control.envoy(delta, None, entry).await.expect("Envoy starts");
+        let request = b"GET / HTTP/1.1\r\nhost: backend.local\r\nconnection: close\r\n\r\n";
+        reached(|| control.notes().count(|what| matches!(what, ClientEventKind::Settled(Kind::Routes))) > 0).await;
+        for generation in 2..GENERATIONS {
+            control.store().publish(render(&model(entry, &old, generation.into(), false)));
+            tokio::time::sleep(STEP * generation).await;
+        }
+        control.store().publish(render(&model(entry, &new, GENERATIONS.into(), false)));
+        let served = async {
+            while new.first_request().is_none() {
+                send(entry, request).await;
+            }
+        };
+        tokio::time::timeout(CLUSTER_WAIT, served).await.expect("the latest is served at once");
+        assert_eq!(control.notes().count(|what| matches!(what, ClientEventKind::Overdue(_))), 0, "delta: {delta}");
     }
 }
 

@@ -357,9 +357,16 @@ impl Session {
                 }
             };
             let Some(used) = used else { continue };
+            // A client that warms a cluster asks for its endpoints, and accepts nothing of clusters until it has them. In
+            // delta it is told that they are gone.
+            let is_warmed = |name: &&String| {
+                let sow_endpoints = kind == Kind::Endpoints && self.dialect == Dialect::StateOfTheWorld;
+                sow_endpoints && self.of(Kind::Cluster).holding.may_be_used(name)
+            };
+            let warmed: BTreeSet<String> = self.of(kind).lingering.keys().filter(is_warmed).cloned().collect();
             let subscription = self.of_mut(kind);
             let before = subscription.lingering.len();
-            subscription.lingering.retain(|name, _| used.contains(name));
+            subscription.lingering.retain(|name, _| used.contains(name) || warmed.contains(name));
             let removes = std::mem::take(&mut subscription.removes_later);
             subscription.dirty |= removes || subscription.lingering.len() != before;
         }
