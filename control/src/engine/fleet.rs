@@ -7,7 +7,7 @@ use wingbeat_core::id::NodeId;
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::budget::{Budget, IDLE_TICK_MS};
-use crate::engine::policy::{AssignmentVersion, OutdatedNodes, PolicyScope};
+use crate::engine::policy::{OutdatedNodes, PolicyNumber, PolicyScope};
 
 /// Workers that are kept, over all sources. Beyond it the one that is silent longest is forgotten; it is back with its next
 /// report.
@@ -48,8 +48,8 @@ struct ReportingWorker {
     last: Timestamp,
     /// When it is forgotten if it stays silent.
     until: Timestamp,
-    /// Which policy is for it, and how it divides hosts.
-    knows: (PolicyScope, AssignmentVersion),
+    /// Which policy is for it, and the number of the one that it has, if that is known.
+    knows: (PolicyScope, Option<PolicyNumber>),
 }
 
 impl Fleet {
@@ -60,7 +60,7 @@ impl Fleet {
         source: &NodeId,
         key: WorkerKey,
         node: &NodeId,
-        knows: (PolicyScope, AssignmentVersion),
+        knows: (PolicyScope, Option<PolicyNumber>),
         is_judging: bool,
         now: Timestamp,
     ) -> u32 {
@@ -106,15 +106,16 @@ impl Fleet {
         self.nodes.len()
     }
 
-    /// Returns the nodes with a worker that divides hosts in another way than is `wanted` in its place.
-    pub(super) fn unaware(&self, wanted: impl Fn(&PolicyScope) -> AssignmentVersion) -> OutdatedNodes {
-        let mut unaware: BTreeMap<PolicyScope, BTreeSet<NodeId>> = BTreeMap::new();
-        for ReportingWorker { node, knows: (place, divisions), .. } in self.workers.values() {
-            if *place == PolicyScope::Unknown || *divisions != wanted(place) {
-                unaware.entry(place.clone()).or_default().insert(node.clone());
+    /// Returns the nodes with a worker that does not have the policy in force in its place.
+    pub(super) fn outdated(&self, in_force: impl Fn(&PolicyScope) -> Option<PolicyNumber>) -> OutdatedNodes {
+        let mut outdated: BTreeMap<PolicyScope, BTreeMap<NodeId, Option<PolicyNumber>>> = BTreeMap::new();
+        for ReportingWorker { node, knows: (place, has), .. } in self.workers.values() {
+            if *place == PolicyScope::Unknown || *has != in_force(place) {
+                let oldest = outdated.entry(place.clone()).or_default().entry(node.clone()).or_insert(*has);
+                *oldest = (*oldest).min(*has);
             }
         }
-        OutdatedNodes(unaware)
+        OutdatedNodes(outdated)
     }
 
     /// Notes that nodes are served something else than before: of nobody it is known what, until it reports again.
@@ -177,8 +178,12 @@ mod tests {
         fleet.observe(&node, key(worker), &node, (PolicyScope::Others, None), is_judging, now)
     }
 
-    fn unaware(fleet: &Fleet, wanted: AssignmentVersion) -> Vec<NodeId> {
-        fleet.unaware(|_| wanted).0.into_values().flatten().collect()
+    const FIFTH: Option<PolicyNumber> = Some(PolicyNumber(5));
+    const SIXTH: Option<PolicyNumber> = Some(PolicyNumber(6));
+
+    /// Returns the nodes that do not have this policy, each with the oldest one that it has.
+    fn outdated(fleet: &Fleet, in_force: Option<PolicyNumber>) -> BTreeMap<NodeId, Option<PolicyNumber>> {
+        fleet.outdated(|_| in_force).0.into_values().flatten().collect()
     }
 
     /// Four workers a node. Returns the tick that the last one is granted, too.
@@ -265,21 +270,25 @@ mod tests {
         );
         assert_eq!(observe(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
         // A key of somebody else is another worker.
-        fleet.observe(&forger, key(0), &NodeId::new("0"), (PolicyScope::Others, Some(5)), true, at(1));
-        assert!(unaware(&fleet, Some(5)).contains(&NodeId::new("0")));
+        fleet.observe(&forger, key(0), &NodeId::new("0"), (PolicyScope::Others, FIFTH), true, at(1));
+        assert_eq!(
+            outdated(&fleet, FIFTH)[&NodeId::new("0")],
+            None,
+            "its own worker has none, whatever the other one says"
+        );
     }
 
     #[test]
-    fn who_divides_otherwise_is_named_while_it_reports() {
+    fn who_has_another_policy_is_named_while_it_reports() {
         let (mut fleet, _) = fleet(4, true, at(0));
         let knows = NodeId::new("knows");
         let aware = |fleet: &mut Fleet, second| {
-            fleet.observe(&knows, key(9), &knows, (PolicyScope::Others, Some(5)), true, at(second))
+            fleet.observe(&knows, key(9), &knows, (PolicyScope::Others, FIFTH), true, at(second))
         };
         aware(&mut fleet, 3);
-        assert_eq!(unaware(&fleet, Some(5)), [NodeId::new("0")]);
+        assert_eq!(outdated(&fleet, FIFTH), [(NodeId::new("0"), None)].into());
         aware(&mut fleet, 6);
-        assert_eq!(unaware(&fleet, Some(5)), []);
-        assert_eq!(unaware(&fleet, Some(6)), [NodeId::new("knows")]);
+        assert_eq!(outdated(&fleet, FIFTH), BTreeMap::new());
+        assert_eq!(outdated(&fleet, SIXTH), [(knows, FIFTH)].into());
     }
 }

@@ -51,8 +51,8 @@ impl Engine {
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
         self.clients.reported(&source, &request.node_cluster, now);
-        let divisions = self.policies.divisions_of(&request.node_cluster, request.policy_version);
-        let knows = (self.policies.place_of(&request.node_cluster), divisions);
+        let has = self.policies.number_of(&request.node_cluster, request.policy_version);
+        let knows = (self.policies.place_of(&request.node_cluster), has);
         let tick = self.fleet.observe(&source, key, &node, knows, self.canaries.is_judging(), now);
         let ahead = EarlyReport { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);

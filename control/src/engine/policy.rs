@@ -9,7 +9,7 @@ use wingbeat_core::id::{Arm, CanaryName, NodeId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
 use wingbeat_core::time::Timestamp;
-use wingbeat_proto::convert::policy::write::{Automata, host};
+use wingbeat_proto::convert::policy::write::{Automata, DividedHost};
 use wingbeat_proto::v1::{ClusterPolicy, Policy};
 use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::scope::{Scope, Scopes};
@@ -17,8 +17,9 @@ use wingbeat_xds_server::version::Version;
 
 use crate::engine::canary::Canary;
 
-/// Earlier policies of a place whose divisions are remembered. A worker with an older one counts as one that knows nothing.
-const MAX_REVISIONS: usize = 64;
+/// Earlier policies of a place that are remembered, 16 bytes each: at least three minutes of changes at each tick. A worker
+/// with an older one counts as one that knows nothing.
+const MAX_REVISIONS: usize = 4_096;
 
 /// Hanging and abandoned requests of one client that count against a canary in 10 minutes, at each worker, where rules or
 /// users decide who gets it. Beyond it they count only while more of the client's connections hang than a browser opens.
@@ -32,7 +33,13 @@ pub(super) struct Policies {
     named: BTreeMap<Arc<str>, PolicyRevisions>,
     /// For all others.
     others: PolicyRevisions,
+    /// The latest number of any place.
+    latest: PolicyNumber,
 }
+
+/// When a policy came into force: each one, of whatever place, has a higher number than those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PolicyNumber(pub(super) u64);
 
 /// The policy of a place.
 #[derive(Debug, Default)]
@@ -40,12 +47,25 @@ struct PolicyRevisions {
     current: Arc<Policy>,
     /// The same without divisions, for filters that cannot run our automata.
     plain: Arc<Policy>,
-    /// Versions that were in force, each with the version of its divisions.
-    known: VecDeque<(u64, AssignmentVersion)>,
+    /// Hosts that are divided.
+    divided: BTreeMap<CanaryName, DividedSince>,
+    /// Versions that were in force, with the numbers that they had. One may come back with a higher number.
+    known: VecDeque<(u64, PolicyNumber)>,
 }
 
-/// Names how all hosts of a place are divided. Equal ones are the same; nothing for a policy that is not known.
-pub(super) type AssignmentVersion = Option<u64>;
+/// How a host is divided, and since when. What changes for another host does not concern this one.
+#[derive(Debug, Clone, Copy)]
+struct DividedSince {
+    content: Version,
+    since: PolicyNumber,
+}
+
+/// A policy, with how each host is divided by it.
+#[derive(Debug)]
+struct PlacePolicy {
+    policy: Arc<Policy>,
+    divided: BTreeMap<CanaryName, Version>,
+}
 
 /// Which policy is for a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,9 +79,10 @@ pub(super) enum PolicyScope {
     Named(Arc<str>),
 }
 
-/// Workers that do not know how hosts are divided that they may be served, by place.
+/// Nodes with a worker that does not have the policy in force, by place, each with the oldest policy that a worker of it has:
+/// nothing where it is not known.
 #[derive(Debug, Default)]
-pub(super) struct OutdatedNodes(pub(super) BTreeMap<PolicyScope, BTreeSet<NodeId>>);
+pub(super) struct OutdatedNodes(pub(super) BTreeMap<PolicyScope, BTreeMap<NodeId, Option<PolicyNumber>>>);
 
 /// How many sources speak for nodes of these places.
 #[derive(Debug, Default)]
@@ -83,21 +104,23 @@ impl Policies {
         self.named.retain(|name, _| names.contains(&**name));
         // Places with the same canaries share one.
         let mut made = BTreeMap::new();
-        let mut policy_of = |serves: &dyn Fn(&Canary) -> bool| -> Arc<Policy> {
+        let mut policy_of = |serves: &dyn Fn(&Canary) -> bool| -> Arc<PlacePolicy> {
             let served: Vec<&Canary> = counted.iter().copied().filter(|canary| serves(canary)).collect();
             let whose: Vec<&CanaryName> = served.iter().map(|canary| canary.config.plan.name()).collect();
             made.entry(whose).or_insert_with(|| Arc::new(policy(&served))).clone()
         };
+        let latest = &mut self.latest;
         for name in names {
             let scope = self.scopes.of_node(name);
             let policy = policy_of(&|canary| serves(scope, canary) || canary.former.had(name, now));
             match self.named.get_mut(name) {
-                Some(edition) => edition.replace(policy),
-                None => self.named.entry(name.into()).or_default().replace(policy),
+                Some(edition) => edition.replace(&policy, latest),
+                None => self.named.entry(name.into()).or_default().replace(&policy, latest),
             }
         }
         let scope = self.scopes.others();
-        self.others.replace(policy_of(&|canary| serves(scope, canary) || canary.former.had_all(now)));
+        let policy = policy_of(&|canary| serves(scope, canary) || canary.former.had_all(now));
+        self.others.replace(&policy, latest);
     }
 
     /// Returns true if nodes of this `node.cluster` are served a canary, or were until lately: what they report of it counts.
@@ -119,24 +142,25 @@ impl Policies {
         named.map_or(PolicyScope::Others, |(name, _)| PolicyScope::Named(name.clone()))
     }
 
-    /// Returns how a worker of this `node.cluster` divides hosts with the policy of this version.
-    pub(super) fn divisions_of(&self, node_cluster: &str, version: u64) -> AssignmentVersion {
-        self.edition(node_cluster).divisions_of(version)
+    /// Returns when the policy of this version was in force last for nodes of this `node.cluster`, if it is known.
+    pub(super) fn number_of(&self, node_cluster: &str, version: u64) -> Option<PolicyNumber> {
+        self.edition(node_cluster).number_of(version)
     }
 
-    /// Returns how hosts are to be divided in a place.
-    pub(super) fn divisions(&self, place: &PolicyScope) -> AssignmentVersion {
-        match place {
-            PolicyScope::Unknown => None,
-            PolicyScope::Others => self.others.divisions(),
-            PolicyScope::Named(name) => self.edition(name).divisions(),
-        }
+    /// Returns the number of the policy in force in a place.
+    pub(super) fn number_in(&self, place: &PolicyScope) -> Option<PolicyNumber> {
+        self.in_place(place)?.number()
     }
 
-    /// Returns the nodes that are served a canary, or may be, and do not know how its hosts are divided.
+    /// Returns the nodes that are served a canary, or may be, and do not know how its host is divided.
     pub(super) fn unaware(&self, of: &OutdatedNodes, canary: &Canary) -> Vec<NodeId> {
-        let nodes = of.0.iter().filter(|(place, _)| self.may_serve(place, canary)).flat_map(|(_, nodes)| nodes);
-        nodes.cloned().collect::<BTreeSet<NodeId>>().into_iter().collect()
+        let mut unaware = BTreeSet::new();
+        for (place, nodes) in of.0.iter().filter(|(place, _)| self.may_serve(place, canary)) {
+            let divided = self.in_place(place).and_then(|policies| policies.divided.get(canary.config.plan.name()));
+            let knows = |has: Option<PolicyNumber>| divided.is_some_and(|divided| has >= Some(divided.since));
+            unaware.extend(nodes.iter().filter(|(_, has)| !knows(**has)).map(|(node, _)| node));
+        }
+        unaware.into_iter().cloned().collect()
     }
 
     /// Returns how many of these sources speak for nodes that are served a canary.
@@ -153,6 +177,14 @@ impl Policies {
         }
     }
 
+    fn in_place(&self, place: &PolicyScope) -> Option<&PolicyRevisions> {
+        match place {
+            PolicyScope::Unknown => None,
+            PolicyScope::Others => Some(&self.others),
+            PolicyScope::Named(name) => Some(self.edition(name)),
+        }
+    }
+
     fn edition(&self, node_cluster: &str) -> &PolicyRevisions {
         self.named.get(node_cluster).unwrap_or(&self.others)
     }
@@ -163,32 +195,41 @@ fn serves(scope: &Scope, canary: &Canary) -> bool {
 }
 
 impl PolicyRevisions {
-    /// Makes a policy the one in force.
-    fn replace(&mut self, policy: Arc<Policy>) {
+    /// Makes a policy the one in force. It has the number after `latest`, if it is another one than before.
+    fn replace(&mut self, by: &PlacePolicy, latest: &mut PolicyNumber) {
+        let PlacePolicy { policy, divided } = by;
         if policy.version == self.current.version {
             return;
         }
-        self.known.push_back((policy.version, Some(divisions(&policy))));
+        let number = PolicyNumber(latest.0.saturating_add(1));
+        *latest = number;
+        let since = |(name, content): (&CanaryName, &Version)| {
+            let before = self.divided.get(name).filter(|before| before.content == *content);
+            (name.clone(), before.copied().unwrap_or(DividedSince { content: *content, since: number }))
+        };
+        self.divided = divided.iter().map(since).collect();
+        self.known.push_back((policy.version, number));
         while self.known.len() > MAX_REVISIONS {
             self.known.pop_front();
         }
-        self.plain = Arc::new(versioned(Policy { hosts: Vec::new(), automata: Vec::new(), ..Policy::clone(&policy) }));
-        self.current = policy;
+        self.plain = Arc::new(versioned(Policy { hosts: Vec::new(), automata: Vec::new(), ..Policy::clone(policy) }));
+        self.current = policy.clone();
     }
 
-    fn divisions_of(&self, version: u64) -> AssignmentVersion {
+    fn number_of(&self, version: u64) -> Option<PolicyNumber> {
         let known = self.known.iter().rev().find(|(known, _)| *known == version);
-        known.and_then(|(_, divisions)| *divisions)
+        known.map(|(_, number)| *number)
     }
 
-    fn divisions(&self) -> AssignmentVersion {
-        self.divisions_of(self.current.version)
+    fn number(&self) -> Option<PolicyNumber> {
+        self.known.back().map(|(_, number)| *number)
     }
 }
 
 /// Returns the policy of these canaries. Its version is made from its content: after a restart nobody needs to be told again.
-fn policy(canaries: &[&Canary]) -> Policy {
+fn policy(canaries: &[&Canary]) -> PlacePolicy {
     let mut policy = Policy::default();
+    let mut divided = BTreeMap::new();
     let mut automata = Automata::default();
     let workload = |of: &Canary| (of.config.plan.name().namespace.clone(), of.config.plan.target().to_owned());
     let mut hosts: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -228,22 +269,19 @@ fn policy(canaries: &[&Canary]) -> Policy {
             });
         }
         if let Some(division) = division {
-            policy.hosts.push(host(virtual_host, &division, &mut automata));
+            let host = DividedHost::new(virtual_host, &division);
+            divided.insert(name.clone(), Version::of([host.content().as_slice()]));
+            policy.hosts.push(automata.add(host));
         }
     }
-    policy.automata = automata.into_wire();
+    policy.automata = automata.to_wire();
     // Cohorts are looked at only where a step may end before its interval.
     policy.cohorts = canaries.iter().any(|canary| canary.is_judged() && canary.config.judge.early_promotion);
-    versioned(policy)
+    PlacePolicy { policy: Arc::new(versioned(policy)), divided }
 }
 
 fn versioned(policy: Policy) -> Policy {
     let content = Policy { version: 0, ..policy };
     let version = Version::of([content.encode_to_vec().as_slice()]).get().max(1);
     Policy { version, ..content }
-}
-
-fn divisions(policy: &Policy) -> u64 {
-    let alone = Policy { hosts: policy.hosts.clone(), automata: policy.automata.clone(), ..Policy::default() };
-    Version::of([alone.encode_to_vec().as_slice()]).get()
 }

@@ -63,12 +63,12 @@ impl Engine {
             self.last_sweep = now;
             due.extend(self.swept.next(self.canaries.busy(), SWEPT_AT_ONCE));
         }
-        let mut unaware = None;
+        let mut outdated = None;
         for name in due {
             // Level-triggered: a revision that came while something else was under way is not lost.
             self.see_revision(&name, now);
             if !self.is_learning() {
-                self.evaluate(&name, &mut unaware, now);
+                self.evaluate(&name, &mut outdated, now);
             }
             self.report_missing(&name, now);
         }
@@ -98,14 +98,14 @@ impl Engine {
         self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
     }
 
-    /// Shows the machine how things stand, and answers what it asks about metrics. `unaware` are the nodes that do not
-    /// know how hosts are divided, once somebody had to ask.
-    fn evaluate(&mut self, name: &CanaryName, unaware: &mut Option<OutdatedNodes>, now: Timestamp) {
+    /// Shows the machine how things stand, and answers what it asks about metrics. `outdated` are the nodes that do not
+    /// have the policy in force, once somebody had to ask.
+    fn evaluate(&mut self, name: &CanaryName, outdated: &mut Option<OutdatedNodes>, now: Timestamp) {
         let nothing_since = self.last_report.filter(|last| now.since(*last) > REPORTS_LOST_AFTER);
         let Some(canary) = self.canaries.measure(name) else { return };
         let unaware = if canary.is_divided() {
-            let unaware = unaware.get_or_insert_with(|| self.fleet.unaware(|place| self.policies.divisions(place)));
-            self.policies.unaware(unaware, canary)
+            let in_force = |place: &_| self.policies.number_in(place);
+            self.policies.unaware(outdated.get_or_insert_with(|| self.fleet.outdated(in_force)), canary)
         } else {
             Vec::new()
         };

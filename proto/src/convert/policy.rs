@@ -96,7 +96,7 @@ mod tests {
     use wingbeat_core::matching::input::{EntryInput, StringMatch};
     use wingbeat_core::matching::request::Request;
 
-    use super::write::{Automata, host};
+    use super::write::{Automata, DividedHost};
     use super::*;
 
     fn insiders() -> v1::Policy {
@@ -113,8 +113,8 @@ mod tests {
         let rules = Rules { served: Entries::default(), canary };
         let division = Assignment::Rules { rules, token: "token".to_owned(), holdback: BasisPoints::from_percent(10) };
         let mut automata = Automata::default();
-        let hosts = vec![host("prod/backend".to_owned(), &division, &mut automata)];
-        v1::Policy { hosts, automata: automata.into_wire(), ..v1::Policy::default() }
+        let hosts = vec![automata.add(DividedHost::new("prod/backend".to_owned(), &division))];
+        v1::Policy { hosts, automata: automata.to_wire(), ..v1::Policy::default() }
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn users_survive_the_wire() {
         let division = Assignment::Users { identity: Identity::Cookie("uid".to_owned()), key: 9 };
-        let hosts = vec![host("prod/backend".to_owned(), &division, &mut Automata::default())];
+        let hosts = vec![Automata::default().add(DividedHost::new("prod/backend".to_owned(), &division))];
         let read = divisions(&v1::Policy { hosts, ..v1::Policy::default() }).unwrap();
         assert!(
             matches!(&read[..], [(_, Assignment::Users { identity: Identity::Cookie(name), key: 9 })] if name == "uid")

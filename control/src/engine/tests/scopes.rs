@@ -264,3 +264,31 @@ fn voices_are_those_of_nodes_that_are_served() {
     pass(&mut world, &mut [&mut same], 10);
     assert_eq!((sources(&world, "shop"), sources(&world, "pay")), (1, 2));
 }
+
+/// A worker that reports as often as a neighbour's rules change never has the latest policy. Those of this canary it has.
+#[test]
+fn a_neighbour_whose_rules_change_all_the_time_holds_nobody_up() {
+    let mut world = both(&["a"], &["a"]);
+    let mut worker = Worker::new("edge-1", "a", &["shop"]);
+    pass(&mut world, &mut [&mut worker], 20);
+    assert_ne!(kind(&mut world, "shop"), "no-data");
+    let (mut first, mut last, mut versions) = (None, None, BTreeSet::new());
+    for number in 3..40 {
+        let mut desired = two("2", &["a"], &["a"]);
+        let pay = desired.canaries.get_mut(&CanaryName::new("prod", "pay")).unwrap();
+        pay.workload.revision = Revision::new(number.to_string());
+        world.engine.configure(desired, world.now);
+        pass(&mut world, &mut [&mut worker], 1);
+        versions.insert(worker.policy);
+        assert_ne!(kind(&mut world, "shop"), "no-data", "{number}");
+        last = canary(&world, "shop").state.phase.clone().into();
+        first = first.or_else(|| last.clone());
+    }
+    assert_ne!(first, last, "it moves on");
+    assert!(versions.len() > 30, "each rollout of the other one has its own token: {}", versions.len());
+}
+
+fn kind(world: &mut World, of: &str) -> String {
+    let board = world.engine.status(true, world.now);
+    board.canaries[&("prod".to_owned(), of.to_owned())].verdict.clone().unwrap().kind
+}

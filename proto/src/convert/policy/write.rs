@@ -1,5 +1,9 @@
 //! Divisions of hosts, as they travel. Automata are written once per policy, whoever uses them.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::Message as _;
 use wingbeat_core::matching::assignment::{Assignment, Identity};
 use wingbeat_core::matching::pattern::{Automaton, Pattern};
 use wingbeat_core::matching::rule::{Condition, Entries, Subject};
@@ -9,45 +13,90 @@ use crate::v1::condition::{Pattern as WirePattern, Subject as WireSubject};
 use crate::v1::host_policy::Division as WireDivision;
 use crate::v1::users::Identity as WireIdentity;
 
-/// Automata of a policy, each once.
+/// Automata, each once.
 #[derive(Debug, Default)]
-pub struct Automata(Vec<Vec<u8>>);
+pub struct Automata {
+    in_order: Vec<Arc<[u8]>>,
+    places: HashMap<Arc<[u8]>, u32>,
+}
 
 impl Automata {
     /// Returns the place of an automaton.
-    fn place(&mut self, automaton: &Automaton) -> u32 {
-        let bytes = automaton.to_bytes();
-        let place = self.0.iter().position(|known| *known == bytes).unwrap_or_else(|| {
-            self.0.push(bytes);
-            self.0.len().saturating_sub(1)
-        });
-        u32::try_from(place).unwrap_or(u32::MAX)
+    fn place(&mut self, automaton: Arc<[u8]>) -> u32 {
+        let next = u32::try_from(self.in_order.len()).unwrap_or(u32::MAX);
+        *self.places.entry(automaton).or_insert_with_key(|new| {
+            self.in_order.push(new.clone());
+            next
+        })
+    }
+
+    /// Returns how a host of a policy with these automata is divided.
+    pub fn add(&mut self, host: DividedHost) -> v1::HostPolicy {
+        let DividedHost { mut policy, automata } = host;
+        let places: Vec<u32> = automata.in_order.into_iter().map(|automaton| self.place(automaton)).collect();
+        for place in places_in(&mut policy) {
+            // Each was given by the host's own automata.
+            *place = usize::try_from(*place).ok().and_then(|at| places.get(at)).copied().unwrap_or(u32::MAX);
+        }
+        policy
     }
 
     /// Returns them as they travel.
-    pub fn into_wire(self) -> Vec<Vec<u8>> {
-        self.0
+    pub fn to_wire(&self) -> Vec<Vec<u8>> {
+        self.in_order.iter().map(|automaton| automaton.to_vec()).collect()
     }
 }
 
-/// Returns how a host is divided, as it travels.
-pub fn host(virtual_host: String, division: &Assignment, automata: &mut Automata) -> v1::HostPolicy {
-    let division = match division {
-        Assignment::Rules { rules, token, holdback } => WireDivision::Rules(v1::Rules {
-            arm_value: token.clone(),
-            served: entries(&rules.served, automata),
-            canary: entries(&rules.canary, automata),
-            holdback: holdback.get().into(),
-        }),
-        Assignment::Users { identity, key } => WireDivision::Users(v1::Users {
-            identity: Some(match identity {
-                Identity::Cookie(name) => WireIdentity::Cookie(name.clone()),
-                Identity::Header(name) => WireIdentity::Header(name.clone()),
+/// How a host is divided, with the automata that this takes.
+#[derive(Debug)]
+pub struct DividedHost {
+    policy: v1::HostPolicy,
+    automata: Automata,
+}
+
+impl DividedHost {
+    /// Returns how a host is divided.
+    pub fn new(virtual_host: String, division: &Assignment) -> Self {
+        let mut automata = Automata::default();
+        let division = match division {
+            Assignment::Rules { rules, token, holdback } => WireDivision::Rules(v1::Rules {
+                arm_value: token.clone(),
+                served: entries(&rules.served, &mut automata),
+                canary: entries(&rules.canary, &mut automata),
+                holdback: holdback.get().into(),
             }),
-            key: *key,
-        }),
+            Assignment::Users { identity, key } => WireDivision::Users(v1::Users {
+                identity: Some(match identity {
+                    Identity::Cookie(name) => WireIdentity::Cookie(name.clone()),
+                    Identity::Header(name) => WireIdentity::Header(name.clone()),
+                }),
+                key: *key,
+            }),
+        };
+        Self { policy: v1::HostPolicy { virtual_host, division: Some(division) }, automata }
+    }
+
+    /// Returns bytes that are the same for hosts that are divided in the same way, whatever else a policy says.
+    pub fn content(&self) -> Vec<u8> {
+        v1::Policy { hosts: vec![self.policy.clone()], automata: self.automata.to_wire(), ..v1::Policy::default() }
+            .encode_to_vec()
+    }
+}
+
+/// Returns the places of automata that a host refers to.
+fn places_in(policy: &mut v1::HostPolicy) -> impl Iterator<Item = &mut u32> {
+    let rules = match &mut policy.division {
+        Some(WireDivision::Rules(rules)) => Some(rules),
+        Some(WireDivision::Users(_)) | None => None,
     };
-    v1::HostPolicy { virtual_host, division: Some(division) }
+    let rules = rules.into_iter().flat_map(|rules| rules.served.iter_mut().chain(&mut rules.canary));
+    let patterns = rules.flat_map(|rule| &mut rule.conditions).filter_map(|condition| condition.pattern.as_mut());
+    patterns
+        .filter_map(|pattern| match pattern {
+            WirePattern::Regex(regex) => Some(regex.all.iter_mut().chain(&mut regex.none)),
+            WirePattern::Present(_) | WirePattern::Exact(_) | WirePattern::Prefix(_) | WirePattern::Suffix(_) => None,
+        })
+        .flatten()
 }
 
 fn entries(entries: &Entries, automata: &mut Automata) -> Vec<v1::Rule> {
@@ -67,7 +116,8 @@ fn condition_to_wire(condition: &Condition, automata: &mut Automata) -> v1::Cond
         Subject::Scheme => WireSubject::Scheme(true),
         Subject::Authority => WireSubject::Authority(true),
     };
-    let mut places = |list: &[Automaton]| list.iter().map(|automaton| automata.place(automaton)).collect();
+    let mut places =
+        |list: &[Automaton]| list.iter().map(|automaton| automata.place(automaton.to_bytes().into())).collect();
     let pattern = match &condition.pattern {
         Pattern::Present => WirePattern::Present(true),
         Pattern::Exact(text) => WirePattern::Exact(text.clone()),
