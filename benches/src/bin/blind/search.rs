@@ -133,8 +133,11 @@ impl Round {
         }
         reached(|| fleet.connected() == self.envoys - usize::from(self.event == Event::Join)).await;
         let here: &Fleet = fleet;
-        let opened = self.draws.iter().map(|draw| draw.prepare(here, self));
-        let mut hosts: Vec<(Host, Instant)> = try_join_all(opened).await?;
+        // All begin at a time: else the first ones were over before the longest history is.
+        let opened = self.draws.iter().map(|draw| draw.open(here, self));
+        let hosts: Vec<Host> = try_join_all(opened).await?;
+        let begun = self.draws.iter().zip(hosts).map(|(draw, host)| draw.begin_ahead(here, host));
+        let mut hosts: Vec<(Host, Instant)> = try_join_all(begun).await?;
         self.happen(fleet, &mut hosts).await?;
         let here: &Fleet = fleet;
         let played = self.draws.iter().zip(hosts).map(|(draw, (host, began))| draw.finish(here, host, began));
@@ -175,9 +178,8 @@ impl Round {
 }
 
 impl Draw {
-    /// Has the host serve, lives through its history, and brings the rollout that counts under way, unless its canary is
-    /// broken from the beginning.
-    async fn prepare(&self, fleet: &Fleet, round: &Round) -> anyhow::Result<(Host, Instant)> {
+    /// Has the host serve and lives through its history.
+    async fn open(&self, fleet: &Fleet, round: &Round) -> anyhow::Result<Host> {
         let mut host = Host::open(fleet, self.spec()).await?;
         for edge in 0..round.envoys {
             host.load(fleet, edge, self.rate(round, edge, false)).await;
@@ -198,9 +200,14 @@ impl Draw {
                 }
             }
         }
+        Ok(host)
+    }
+
+    /// Brings the rollout that counts under way, unless its canary is broken from the beginning.
+    async fn begin_ahead(&self, fleet: &Fleet, mut host: Host) -> anyhow::Result<(Host, Instant)> {
         let began = match self.health {
             Health::BrokenAtOnce => now(),
-            Health::Healthy | Health::Broken => self.begin(fleet, &mut host, healthy).await?,
+            Health::Healthy | Health::Broken => self.begin(fleet, &mut host, self.fault.healthy()).await?,
         };
         Ok((host, began))
     }
