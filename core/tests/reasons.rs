@@ -13,7 +13,7 @@ use wingbeat_core::histogram::bin_of;
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_core::verdict::Verdict;
+use wingbeat_core::verdict::{Doubt, Verdict};
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_test_support::reasons::supports_its_claim;
 
@@ -239,7 +239,7 @@ fn suspect() -> String {
     let failing = Counts { pods: pods(&["x"]), ..counts(10, 1, Outcome::ServerFault) };
     for _ in 0..300 {
         course.windows(1, &failing);
-        if course.judge.assess(course.now, &Propagation::Effective).suspect {
+        if course.judge.assess(course.now, &Propagation::Effective).doubt == Doubt::OnePod {
             break;
         }
     }

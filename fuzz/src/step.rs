@@ -10,7 +10,7 @@ use wingbeat_core::rollout::{
     question, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_core::verdict::{Counted, Verdict};
+use wingbeat_core::verdict::{Counted, Doubt, Verdict};
 
 /// Tickets of questions that were open before, of which a late answer may come.
 const LATE: usize = 16;
@@ -41,7 +41,7 @@ struct Sight {
     verdict: Word,
     enough: bool,
     safe: bool,
-    suspect: bool,
+    doubt: Uncertainty,
     uncounted: bool,
     intact: bool,
     millis: u16,
@@ -52,6 +52,13 @@ enum Workload {
     Ready,
     Starting,
     Hopeless,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Uncertainty {
+    None,
+    Harm,
+    OnePod,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -137,6 +144,16 @@ impl From<Order> for Command {
     }
 }
 
+impl From<Uncertainty> for Doubt {
+    fn from(doubt: Uncertainty) -> Self {
+        match doubt {
+            Uncertainty::None => Self::None,
+            Uncertainty::Harm => Self::Harm,
+            Uncertainty::OnePod => Self::OnePod,
+        }
+    }
+}
+
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
         match reply {
@@ -157,7 +174,7 @@ impl Sight {
             verdict: self.verdict.into(),
             counted: if self.enough { Counted::Sufficient } else { Counted::Missing(3) },
             safe: self.safe,
-            suspect: self.suspect,
+            doubt: self.doubt.into(),
             uncounted: self.uncounted,
             intact: self.intact,
         }

@@ -451,7 +451,7 @@ impl Canary {
         facts.verdict = assessed.verdict.clone();
         facts.counted = self.judge().counted();
         facts.safe = assessed.safe;
-        facts.suspect = assessed.suspect;
+        facts.doubt = assessed.doubt;
         if self.is_contested() {
             // Nothing moves; what rolls back still does.
             facts.propagation = false;

@@ -10,7 +10,7 @@ use super::sequential::ln_sum;
 use super::signal::Signal;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
-use crate::verdict::Verdict;
+use crate::verdict::{Doubt, Verdict};
 
 /// Whether the weight of the step is in force at the proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +49,9 @@ pub struct Assessment {
     pub comparison: Comparison,
     /// Harm beyond the margin is ruled out at this weight, and a step may end early.
     pub safe: bool,
-    /// There is harm that one pod alone may have caused: nothing moves up, and the share goes back to the first one.
-    pub suspect: bool,
+    /// What stands against it that the canary is given more.
+    #[serde(default)]
+    pub doubt: Doubt,
     /// What people should know besides.
     pub notices: Vec<Notice>,
 }

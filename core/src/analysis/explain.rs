@@ -277,6 +277,10 @@ pub(crate) fn suspect(reason: &str, left: Span) -> String {
     )
 }
 
+pub(crate) fn undecided(reason: &str) -> String {
+    format!("{reason}; more requests decide, until then nothing is moved")
+}
+
 pub(crate) fn rests_on(reason: &str, nodes: &[NodeId]) -> String {
     format!("{reason}; only {} shows it, what the other nodes report does not: nothing is moved", one_of(nodes))
 }

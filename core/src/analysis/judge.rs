@@ -34,12 +34,14 @@ use super::test_suite::{BatchContext, Limits, TestSuite, above_limit};
 use super::users::Users;
 use super::weighted_evidence::{CachedEvidence, WeightedEvidence};
 use super::window::{Batch, NodeGroup};
+use crate::analysis::judge::outage::Outage;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
 use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
 mod harm;
+mod outage;
 mod verdict;
 
 /// Evidence at which a step counts as safe: α of 5 % per signal and step. All signals must agree,
@@ -109,6 +111,9 @@ pub struct Judge {
     /// Who is waited for before few decide.
     #[serde(default)]
     quorum: Quorum,
+    /// Whether it fails most requests right now.
+    #[serde(default)]
+    outage: Outage,
     /// What the signals said of the latest window.
     #[serde(skip)]
     weighted: CachedEvidence,
@@ -172,6 +177,7 @@ impl Judge {
             contested: None,
             hidden_by: None,
             quorum: Quorum::default(),
+            outage: Outage::default(),
             weighted: CachedEvidence::default(),
             config,
         }
@@ -255,6 +261,7 @@ impl Judge {
         }
         self.baseline.observe(with_hangs(&batch.judged), batch.span);
         self.note_traffic(&batch.judged, batch.end);
+        self.outage.observe(&batch.judged);
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
         self.presence.observe(batch, self.due());
         self.observed.add(batch, standing.warmup);
@@ -273,7 +280,6 @@ impl Judge {
     pub fn assess(&self, now: Timestamp, propagation: &Propagation) -> Assessment {
         let eta_requests = self.missing();
         let eta = self.eta(eta_requests, now);
-        let suspect = self.suspected(now);
         Assessment {
             verdict: self.verdict(now, propagation, eta_requests, eta),
             evidence: self.evidence(),
@@ -283,8 +289,9 @@ impl Judge {
             safe: self.config.early_promotion
                 && self.crossed.is_none()
                 && self.hidden_by.is_none()
+                && !self.may_do_harm()
                 && self.is_safe(now),
-            suspect: suspect.is_some(),
+            doubt: self.doubt(now),
             notices: self.notices(now),
         }
     }
@@ -295,6 +302,7 @@ impl Judge {
             return Counted::Contested;
         }
         match self.config.min_requests().saturating_sub(self.step.canary) {
+            _ if self.may_do_harm() => Counted::Undecided,
             0 => Counted::Sufficient,
             missing => Counted::Missing(missing),
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::readiness::Readiness;
 use super::round::{Answer, Ticket};
 use crate::id::{Rev, Revision};
-use crate::verdict::{Counted, Verdict};
+use crate::verdict::{Counted, Doubt, Verdict};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +39,8 @@ pub struct Facts {
     pub counted: Counted,
     /// True if the judge has ruled out harm at this share and the plan lets a step end early for it.
     pub safe: bool,
-    /// True while there is harm that one bad pod may have caused: nothing rises, and the share goes back to the first
-    /// one.
-    pub suspect: bool,
+    /// What stands against it that the canary is given more.
+    pub doubt: Doubt,
     /// True while so many requests were not counted that they could hide harm: nothing rises.
     pub uncounted: bool,
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
@@ -119,7 +118,7 @@ impl Facts {
             verdict: Verdict::NoData(String::new()),
             counted: Counted::Missing(1),
             safe: false,
-            suspect: false,
+            doubt: Doubt::None,
             uncounted: false,
             intact: true,
         }

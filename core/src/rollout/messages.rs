@@ -99,6 +99,10 @@ pub(super) fn contested(plan: &Plan) -> String {
     format!("Halt {} advancement the canary does harm at some nodes and not at others", plan.name())
 }
 
+pub(super) fn undecided(plan: &Plan) -> String {
+    format!("Halt {} advancement the canary may do harm, more requests decide", plan.name())
+}
+
 pub(super) fn copying(plan: &Plan) -> String {
     format!("Copying {} template spec to {}", target(plan), primary(plan))
 }

@@ -7,7 +7,7 @@ use wingbeat_core::rollout::{
     State, Ticket, project, question, step,
 };
 use wingbeat_core::time::Span;
-use wingbeat_core::verdict::{Counted, Verdict};
+use wingbeat_core::verdict::{Counted, Doubt, Verdict};
 
 use crate::world::{World, advance, down, harm, hooks, input, revision};
 
@@ -38,16 +38,17 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         2 => Just(Verdict::NoData(String::new())),
         2 => Just(Verdict::Continue(String::new())),
     ];
+    let doubt = prop_oneof![18 => Just(Doubt::None), 1 => Just(Doubt::Harm), 1 => Just(Doubt::OnePod)];
     let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
-    (any_readiness(), any_readiness(), mostly, verdict, (seldom, seldom, seldom), any::<bool>()).prop_map(
-        |(primary, canary, propagation, verdict, (safe, suspect, uncounted), intact)| Facts {
+    (any_readiness(), any_readiness(), mostly, verdict, (seldom, doubt, seldom), any::<bool>()).prop_map(
+        |(primary, canary, propagation, verdict, (safe, doubt, uncounted), intact)| Facts {
             primary,
             canary,
             propagation,
             counted: if safe { Counted::Missing(3) } else { Counted::Sufficient },
             verdict,
             safe,
-            suspect,
+            doubt,
             uncounted,
             intact,
         },

@@ -3,7 +3,7 @@
 use wingbeat_core::analysis::judge::{Assessment, Judge, JudgeConfig, Propagation};
 use wingbeat_core::analysis::window::{Batch, WINDOW};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_core::verdict::Verdict;
+use wingbeat_core::verdict::{Doubt, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
 use crate::simulation::traffic::Traffic;
@@ -117,7 +117,7 @@ impl<W: World> Rollout<W> {
                 continue;
             }
             let assessment = self.assess();
-            watched.suspected |= assessment.suspect;
+            watched.suspected |= assessment.doubt == Doubt::OnePod;
             if matches!(assessment.verdict, Verdict::Rollback(_)) {
                 watched.rolled_back = Some(self.canary);
                 return watched;

@@ -11,6 +11,7 @@ use crate::analysis::test_suite::TestSuite;
 use crate::analysis::weighted_evidence::WeightedEvidence;
 use crate::analysis::window::NodeGroup;
 use crate::time::{Span, Timestamp};
+use crate::verdict::Doubt;
 use crate::weight::BasisPoints;
 
 /// Nodes that carry next to nothing may contradict for so long after a step began: the short memory of who carries traffic
@@ -31,7 +32,29 @@ const BARELY_HIDDEN_FOR: Span = Span::from_secs(60);
 /// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
 const PLAIN: f64 = 140.0;
 
+/// The part of the evidence that decides, as a logarithm, from which on harm is in doubt. Chance alone brings a canary that
+/// does none there in one rollout of √(1/α).
+const IN_DOUBT: f64 = 0.5;
+
 impl Judge {
+    /// Returns what stands against it that the canary is given more.
+    pub(super) fn doubt(&self, now: Timestamp) -> Doubt {
+        if self.suspected(now).is_some() {
+            Doubt::OnePod
+        } else if self.may_do_harm() {
+            Doubt::Harm
+        } else {
+            Doubt::None
+        }
+    }
+
+    /// Returns true while there is so much evidence of harm that it may decide before long, or the canary fails most
+    /// requests right now.
+    pub(super) fn may_do_harm(&self) -> bool {
+        let total = self.weighted().total(&self.shares(), |_| true);
+        self.outage.is_likely() || total >= self.config.decision_threshold() * IN_DOUBT
+    }
+
     /// Notes harm that has crossed, whichever node is left out.
     pub(super) fn test_for_harm(&mut self, now: Timestamp) {
         if self.crossed.as_ref().is_some_and(|crossed| crossed.hard) {

@@ -58,6 +58,7 @@ impl Judge {
         match missing {
             Some(0) => match self.rests_on_thin_quorum(now) {
                 Some(few) => Verdict::Continue(self.thin_quorum(few)),
+                None if self.may_do_harm() => Verdict::Continue(explain::undecided(&self.harm_reason(&self.shares()))),
                 None => Verdict::Advance(explain::would_have_been_caught(&self.observed, &self.caught())),
             },
             missing => {

@@ -11,7 +11,7 @@ use super::super::round::Stage;
 use super::super::state::{Ended, Gate, Phase, Progress, StepClock, Unready};
 use super::TransitionBuilder;
 use crate::time::{Span, Timestamp};
-use crate::verdict::{Counted, Verdict};
+use crate::verdict::{Counted, Doubt, Verdict};
 
 impl TransitionBuilder<'_> {
     pub(super) fn tick(&mut self, facts: &Facts) {
@@ -72,7 +72,7 @@ impl TransitionBuilder<'_> {
         if !facts.canary.is_ready() || !facts.primary.is_ready() || progress.paused || plan.is_suspended() {
             return;
         }
-        if facts.suspect && self.shrink(&progress) {
+        if facts.doubt == Doubt::OnePod && self.shrink(&progress) {
             return;
         }
         let is_due = progress.round.due <= now;
@@ -214,6 +214,7 @@ impl TransitionBuilder<'_> {
             Counted::Sufficient => {}
             Counted::Missing(missing) => self.end_check(progress, false, messages::too_few(self.plan, missing)),
             Counted::Contested => self.end_check(progress, false, messages::contested(self.plan)),
+            Counted::Undecided => self.end_check(progress, false, messages::undecided(self.plan)),
         }
     }
 

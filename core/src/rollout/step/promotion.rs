@@ -11,7 +11,7 @@ use super::super::state::{Phase, Progress, Promotion, Unready};
 use super::TransitionBuilder;
 use crate::id::Revision;
 use crate::time::Timestamp;
-use crate::verdict::Verdict;
+use crate::verdict::{Doubt, Verdict};
 
 impl TransitionBuilder<'_> {
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
@@ -98,8 +98,8 @@ impl TransitionBuilder<'_> {
                 return self.failed(promotion.primary, promotion.canary, &reason, true);
             }
         }
-        // Harm that one pod may have caused, or that was not counted, is harm until it is known better.
-        let doubted = promotion.is_judged() && (facts.suspect || facts.uncounted);
+        // Harm that is not decided on, or that was not counted, is harm until it is known better.
+        let doubted = promotion.is_judged() && (facts.doubt != Doubt::None || facts.uncounted);
         if heir.is_ready() && promotion.due <= now && !plan.is_suspended() && !doubted {
             self.move_traffic(promotion);
         }

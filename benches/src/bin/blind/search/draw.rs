@@ -13,6 +13,9 @@ const CANARY_RATE: (u32, u32) = (30, 40);
 /// What the others have where one Envoy carries nearly all of the traffic: requests a second of both arms.
 const NEXT_TO_NOTHING: u32 = 1;
 
+/// Looks of a rollout that is not divided by weight, and steps of one that is to last.
+const ITERATIONS: u32 = 10;
+
 /// Those who match, and as many who do not.
 const MATCHING: &[Visitor] = &[
     Visitor { headers: &[("x-tester", "yes")], matches: true, tester: false },
@@ -142,6 +145,8 @@ impl Draw {
         // What comes before users have the canary lasts an interval; so does measuring the primary.
         let intervals = match strategy {
             Strategy::Weight => intervals,
+            // Users have it for the last interval only.
+            Strategy::BlueGreen if health == Health::Broken => &[8_000],
             Strategy::Mirror | Strategy::Rules | Strategy::Holdback | Strategy::Affinity | Strategy::BlueGreen => {
                 &[2_000, 3_000]
             }
@@ -193,6 +198,18 @@ impl Draw {
         }
     }
 
+    /// Returns how long users have the canary before it is promoted, if all is well, at least.
+    pub(super) fn lasts(&self) -> Duration {
+        let looks = match (self.strategy, self.health) {
+            (Strategy::Rules | Strategy::Holdback, _) | (Strategy::Mirror | Strategy::Affinity, Health::Broken) => {
+                ITERATIONS
+            }
+            (Strategy::Weight | Strategy::Mirror | Strategy::Affinity, _) => self.weight.max(50).div_ceil(self.weight),
+            (Strategy::BlueGreen, _) => 1,
+        };
+        Duration::from_millis(self.interval_ms) * looks
+    }
+
     pub(super) fn spec(&self) -> Spec {
         Spec {
             name: self.name.clone(),
@@ -211,12 +228,19 @@ impl Draw {
 
     fn analysis(&self) -> String {
         let (weight, interval) = (self.weight, self.interval_ms);
-        let steps = format!("stepWeight: {weight}, maxWeight: {}", weight.max(50));
-        let rules = "iterations: 10, match: [{headers: {x-tester: {exact: \"yes\"}}}]";
+        let steps = match (self.strategy, self.health) {
+            // It is to last until all the others are under way, too.
+            (Strategy::Mirror | Strategy::Affinity, Health::Broken) => {
+                let weights: Vec<String> = (weight..weight + ITERATIONS).map(|weight| weight.to_string()).collect();
+                format!("stepWeights: [{}]", weights.join(", "))
+            }
+            _ => format!("stepWeight: {weight}, maxWeight: {}", weight.max(50)),
+        };
+        let rules = format!("iterations: {ITERATIONS}, match: [{{headers: {{x-tester: {{exact: \"yes\"}}}}}}]");
         let who = match self.strategy {
             Strategy::Weight => steps,
             Strategy::Mirror => format!("{steps}, mirror: true"),
-            Strategy::Rules => rules.to_owned(),
+            Strategy::Rules => rules,
             Strategy::Holdback => format!("{rules}, holdback: 10%"),
             Strategy::Affinity => format!("{steps}, affinity: {{cookie: uid}}"),
             Strategy::BlueGreen => "iterations: 1".to_owned(),
