@@ -17,7 +17,7 @@ use wingbeat_core::rollout::{Alert, Answer, Event, QuestionSubject, Severity, Ti
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::client_event::ClientEvent;
 use wingbeat_xds_server::lineage::Lineage;
-use wingbeat_xds_server::model::Model;
+use wingbeat_xds_server::model::ModelChange;
 
 use crate::call::{Call, CallTarget, CallTurn};
 use crate::engine::around::Around;
@@ -122,6 +122,8 @@ pub struct Engine {
     /// Something that filters are told may be different.
     policy_is_stale: bool,
     routes_changed: bool,
+    /// True if listeners or the filter may be others than those that are served.
+    front_changed: bool,
     views: StatusCache,
     charted: Charted,
     event_journal: EventJournal,
@@ -220,6 +222,7 @@ impl Engine {
             last_policy: Timestamp::EPOCH,
             policy_is_stale: false,
             routes_changed: true,
+            front_changed: true,
             views: StatusCache::default(),
             charted: Charted::default(),
             event_journal: EventJournal::open(entries),
@@ -320,25 +323,20 @@ impl Engine {
         answer
     }
 
-    /// Returns what is to be served.
-    pub fn model(&self) -> Model {
-        let unadopted = self.canaries.unadopted();
-        Model { unadopted, ..routes::model(&self.around, self.canaries.served()) }
-    }
-
     /// Returns true if an abort is not served yet.
     pub fn has_unserved_abort(&self) -> bool {
         self.routes_changed && self.canaries.unstored().next().is_some()
     }
 
-    /// Returns true if what is to be served may have changed since it was asked last.
-    pub fn take_routes_changed(&mut self) -> bool {
-        let changed = std::mem::take(&mut self.routes_changed);
-        if changed {
-            // Aborts that are served now can be stored.
-            self.due.extend(self.canaries.unstored().cloned());
+    /// Returns what is to be served in another way since this was asked last, if anything may be. Whoever asks serves it.
+    pub fn take_route_changes(&mut self) -> Option<ModelChange> {
+        if !std::mem::take(&mut self.routes_changed) {
+            return None;
         }
-        changed
+        // Aborts that are served now can be stored.
+        self.due.extend(self.canaries.unstored().cloned());
+        let front = std::mem::take(&mut self.front_changed).then(|| self.around.front());
+        Some(ModelChange { front, hosts: self.canaries.take_changed() })
     }
 
     /// Returns the status of the server and of all canaries.

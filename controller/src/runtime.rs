@@ -323,9 +323,12 @@ impl EngineThread {
         let is_due = self.change.is_empty()
             || now.since(self.last_published) >= PUBLISH_EVERY
             || self.engine.has_unserved_abort();
-        if ready && is_due && self.engine.take_routes_changed() {
+        if ready
+            && is_due
+            && let Some(change) = self.engine.take_route_changes()
+        {
             self.last_published = now;
-            self.snapshots.publish(self.renderer.render(&self.engine.model()));
+            self.snapshots.publish(self.renderer.render(change));
         }
         for (ticket, answer) in self.engine.replies() {
             if let Some(reply) = self.commands.remove(&ticket) {

@@ -10,7 +10,7 @@ use wingbeat_core::weight::BasisPoints;
 pub mod http;
 pub mod traffic;
 
-use crate::lineage::Unadopted;
+use crate::lineage::{Adoption, Unadopted};
 
 use http::HttpOptions;
 use traffic::{Front, TrafficPolicy};
@@ -18,8 +18,7 @@ use traffic::{Front, TrafficPolicy};
 /// Name of the filter in listeners, of its ECDS resource, and of our namespace in route metadata.
 pub const FILTER: &str = "wingbeat";
 
-/// Everything that the Envoys are told. Hosts and clusters are shared with the model before where they are the same:
-/// what is the very same is not rendered anew.
+/// Everything that the Envoys are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     /// Where the Envoys listen.
@@ -32,6 +31,61 @@ pub struct Model {
     pub filter: Option<Arc<[u8]>>,
     /// Whose routes are not to take the place of another state's.
     pub unadopted: Unadopted,
+}
+
+/// What the Envoys are told in another way than before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelChange {
+    /// What all hosts share, if it is another.
+    pub front: Option<ModelFront>,
+    /// Hosts by a key of whoever makes the change, in whose order they are in route tables; nothing for one that is gone.
+    pub hosts: BTreeMap<String, Option<ServedHost>>,
+}
+
+/// What all hosts share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelFront {
+    /// Where the Envoys listen.
+    pub listeners: Vec<Listener>,
+    /// The filter's module; without it, listeners have no filter.
+    pub filter: Option<Arc<[u8]>>,
+}
+
+/// A host with the clusters that its routes lead to, or may at any time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServedHost {
+    /// Its name.
+    pub name: String,
+    /// Names of the listeners that it is, or may be, part of.
+    pub listeners: Vec<String>,
+    /// What is routed, once that is known.
+    pub host: Option<Arc<VirtualHost>>,
+    /// Where it is routed to.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Whether its routes may take the place of another state's.
+    pub adoption: Adoption,
+}
+
+impl From<&Model> for ModelChange {
+    /// Returns the change from nothing to all of it.
+    fn from(model: &Model) -> Self {
+        let front = ModelFront { listeners: model.listeners.clone(), filter: model.filter.clone() };
+        let host = |host: &Arc<VirtualHost>| {
+            let adoption = model.unadopted.values().find_map(|hosts| hosts.get(&host.name)).copied();
+            ServedHost {
+                name: host.name.clone(),
+                listeners: host.listeners.clone(),
+                host: Some(host.clone()),
+                clusters: Vec::new(),
+                adoption: adoption.unwrap_or_default(),
+            }
+        };
+        let clusters = ServedHost { clusters: model.clusters.clone(), ..ServedHost::default() };
+        let hosts = model.hosts.iter().map(host).chain([clusters]);
+        // Their order is that of the model.
+        let hosts = hosts.enumerate().map(|(place, served)| (format!("{place:08}"), Some(served)));
+        Self { front: Some(front), hosts: hosts.collect() }
+    }
 }
 
 /// A listener, with a route configuration of the same name.

@@ -22,6 +22,11 @@ impl ScopedSnapshots {
         Self { scopes, snapshots }
     }
 
+    /// Changes the snapshot of each scope.
+    pub(crate) fn change(&mut self, change: impl Fn(&Scope, &mut Arc<Snapshot>)) {
+        self.snapshots.iter_mut().for_each(|(scope, snapshot)| change(scope, snapshot));
+    }
+
     /// Returns what nodes are served that say that they are this `node.cluster`.
     pub fn of_node(&self, node_cluster: &str) -> Arc<Snapshot> {
         self.of_scope(self.scopes.of_node(node_cluster)).cloned().unwrap_or_default()

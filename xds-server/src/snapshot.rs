@@ -27,6 +27,15 @@ impl Snapshot {
         Arc::make_mut(self.of_mut(kind)).insert(resource.name.clone(), Arc::new(resource));
     }
 
+    /// Replaces the resource of this name, or takes it out.
+    pub(crate) fn replace(&mut self, kind: Kind, name: &str, by: Option<Arc<Resource>>) {
+        let resources = Arc::make_mut(self.of_mut(kind));
+        match by {
+            Some(resource) => drop(resources.insert(name.to_owned(), resource)),
+            None => drop(resources.remove(name)),
+        }
+    }
+
     /// Replaces the resources of a type.
     pub(crate) fn set(&mut self, kind: Kind, resources: Arc<Resources>) {
         *self.of_mut(kind) = resources;

@@ -10,7 +10,7 @@ use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::{Front, TrafficPolicy};
-use wingbeat_xds_server::model::{Cluster, Listener, Model, Split, VirtualHost};
+use wingbeat_xds_server::model::{Cluster, Listener, Model, ModelChange, Split, VirtualHost};
 use wingbeat_xds_server::publisher::Publisher;
 use wingbeat_xds_server::render::{Renderer, render};
 use wingbeat_xds_server::scoped_snapshots::ScopedSnapshots;
@@ -266,12 +266,12 @@ fn a_change_in_one_scope_is_none_in_another() {
     let listeners: [(&str, &[&str]); 3] = [("left", &["a"]), ("right", &["b"]), ("public", &[])];
     let canaries = |rev| [("shop", &["left"][..], rev), ("pay", &["right"][..], 1), ("open", &["public"][..], 1)];
     let (store, mut renderer) = (Publisher::default(), Renderer::default());
-    let mut publish = |model: &Model| {
-        store.publish(renderer.render(model));
+    let mut publish = |change: ModelChange| {
+        store.publish(renderer.render(change));
         store.watch().borrow().clone().expect("it is published")
     };
-    let one = publish(&model(&listeners, &canaries(1)));
-    let two = publish(&model(&listeners, &canaries(2)));
+    let one = publish(ModelChange::from(&model(&listeners, &canaries(1))));
+    let two = publish(ModelChange { front: None, ..ModelChange::from(&model(&listeners, &canaries(2))) });
     assert!(!Arc::ptr_eq(&one.of_node("a"), &two.of_node("a")));
     assert!(Arc::ptr_eq(one.of_node("a").of(Kind::Cluster), two.of_node("a").of(Kind::Cluster)));
     for node in ["b", "c"] {

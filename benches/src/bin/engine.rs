@@ -211,12 +211,14 @@ fn main() -> anyhow::Result<()> {
     ensure!(going_on == rollouts, "{going_on} rollouts go on");
     // What is between the word that ends a rollout and the routes that every Envoy is to have.
     let mut aborts = Vec::new();
-    snapshots.publish(renderer.render(&engine.model()));
+    let change = engine.take_route_changes().context("it was never served")?;
+    snapshots.publish(renderer.render(change));
     for number in 0..ABORTS.min(rollouts) {
         let mut spent = 0;
         cost(&mut spent, || -> Result<(), String> {
             engine.command(&name(number), Command::Abort, "abort", now)?;
-            snapshots.publish(renderer.render(&engine.model()));
+            let change = engine.take_route_changes().ok_or("an abort changes routes")?;
+            snapshots.publish(renderer.render(change));
             Ok(())
         })?
         .map_err(anyhow::Error::msg)?;

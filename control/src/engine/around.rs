@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wingbeat_api::RefusedFileView;
 use wingbeat_core::id::CanaryName;
-use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::model::{Listener, ModelFront};
 
 /// What is configured beside canaries.
 #[derive(Debug, Default)]
@@ -21,6 +21,11 @@ pub(super) struct Around {
 }
 
 impl Around {
+    /// Returns what all hosts share.
+    pub(super) fn front(&self) -> ModelFront {
+        ModelFront { listeners: self.listeners.clone(), filter: self.filter.clone() }
+    }
+
     /// Returns the file that a canary is from, if what that says now was refused.
     pub(super) fn refused(&self, name: &CanaryName) -> Option<&RefusedFileView> {
         let file = self.files.get(name)?;

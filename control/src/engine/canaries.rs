@@ -6,11 +6,10 @@ use std::sync::Arc;
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
 use wingbeat_core::time::Timestamp;
-use wingbeat_xds_server::lineage::{Adoption, Unadopted};
-use wingbeat_xds_server::model::Listener;
+use wingbeat_xds_server::model::{Listener, ServedHost};
 
 use crate::engine::canary::Canary;
-use crate::engine::routes::Served;
+use crate::engine::routes::ServedHosts;
 
 /// The canaries by name. What is derived from them is kept beside them, so that a report costs the same whether there
 /// are ten or ten thousand.
@@ -26,7 +25,7 @@ pub(super) struct Canaries {
     judged: BTreeSet<CanaryName>,
     /// Those with a question to somebody outside.
     asking: BTreeSet<CanaryName>,
-    served: BTreeMap<CanaryName, Served>,
+    served: ServedHosts,
 }
 
 impl Canaries {
@@ -47,11 +46,12 @@ impl Canaries {
     /// Changes a canary's state.
     pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
         let Some(canary) = self.by_name.get_mut(name) else { return };
-        let (rev, counted) = (canary.state.rev, canary.is_counted());
+        let seen = |canary: &Canary| (canary.state.rev, canary.is_counted(), canary.adoption);
+        let before = seen(canary);
         change(canary);
         // Where requests go changes with the rev, and only with it.
-        if (rev, counted) != (canary.state.rev, canary.is_counted()) {
-            self.served.entry(name.clone()).or_default().renew(canary);
+        if before != seen(canary) {
+            self.served.renew(name, canary);
         }
         self.index(name);
     }
@@ -60,7 +60,7 @@ impl Canaries {
     pub(super) fn configure(&mut self, name: &CanaryName, config: Arc<CanaryConfig>) -> Vec<&'static str> {
         let Some(canary) = self.by_name.get_mut(name) else { return Vec::new() };
         let waiting = canary.rewrite(config);
-        self.served.entry(name.clone()).or_default().renew(canary);
+        self.served.renew(name, canary);
         self.index(name);
         waiting
     }
@@ -72,11 +72,11 @@ impl Canaries {
         for (revision, endpoints) in revisions {
             Arc::make_mut(&mut canary.config).workload.revisions.insert(revision, endpoints);
         }
-        self.served.entry(name.clone()).or_default().renew(canary);
+        self.served.renew(name, canary);
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {
-        self.served.entry(name.clone()).or_default().renew(&canary);
+        self.served.renew(name, &canary);
         self.by_name.insert(name.clone(), canary);
         self.index(name);
     }
@@ -96,26 +96,19 @@ impl Canaries {
         }
     }
 
-    /// Returns the canaries of each listener that are not adopted.
-    pub(super) fn unadopted(&self) -> Unadopted {
-        let mut unadopted = Unadopted::new();
-        for (name, canary) in self.all().iter().filter(|(_, canary)| canary.adoption != Adoption::Adopted) {
-            for listener in &canary.config.service.listeners {
-                let host = format!("{}/{}", name.namespace, name.name);
-                unadopted.entry(listener.clone()).or_default().insert(host, canary.adoption);
-            }
-        }
-        unadopted
+    /// Returns what is served in another way since this was asked last.
+    pub(super) fn take_changed(&mut self) -> BTreeMap<String, Option<ServedHost>> {
+        self.served.take_changed()
     }
 
-    /// Returns what is served of each.
-    pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
-        self.served.values()
+    #[cfg(test)]
+    pub(super) const fn served(&self) -> &BTreeMap<CanaryName, ServedHost> {
+        self.served.all()
     }
 
     /// Returns the cluster that a canary's routes lead to and that there is none of, if one is missing.
     pub(super) fn missing(&self, name: &CanaryName) -> Option<&ClusterName> {
-        self.served.get(name).and_then(Served::missing)
+        self.served.missing(name)
     }
 
     /// Returns whose a cluster is.
@@ -186,12 +179,9 @@ impl Canaries {
         let arms = self.by_name.iter().flat_map(|(name, canary)| {
             Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))
         });
-        assert!(self.served.keys().eq(self.by_name.keys()));
-        for (served, canary) in self.served.values().zip(self.by_name.values()) {
-            let mut anew = Served::default();
-            anew.renew(canary);
-            assert_eq!(*served, anew);
-        }
+        let mut anew = ServedHosts::default();
+        self.by_name.iter().for_each(|(name, canary)| anew.renew(name, canary));
+        assert_eq!(self.served.all(), anew.all());
         assert_eq!(self.owners, arms.collect::<BTreeMap<_, _>>());
     }
 }

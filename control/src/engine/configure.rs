@@ -35,7 +35,7 @@ impl Engine {
             (name, Some(Configured { config: Arc::new(config), file }))
         }));
         self.texts.take(texts);
-        self.around.filter = filter;
+        (self.around.filter, self.front_changed) = (filter, true);
         self.apply_change(&mut change, usize::MAX, now);
         self.unconfigured.settle(now);
         // The next checkpoint writes it.
@@ -59,7 +59,7 @@ impl Engine {
             if self.policies.follow(&listeners) {
                 self.fleet.misplaced();
             }
-            self.around.listeners = listeners;
+            (self.around.listeners, self.front_changed) = (listeners, true);
             (self.routes_changed, self.policy_is_stale) = (true, true);
         }
         let gives_up = |(name, configured): &(&CanaryName, &Option<Configured>)| match configured {

@@ -1,53 +1,74 @@
 //! What is served: the routes that the states imply, with the clusters that they lead to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wingbeat_api::desired_state::{CanaryConfig, Targeting, cluster_name};
-use wingbeat_core::id::{Arm, ClusterName};
+use wingbeat_core::id::{Arm, CanaryName, ClusterName};
 use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
-use wingbeat_xds_server::model::{Cluster, Model, Split, VirtualHost};
+use wingbeat_xds_server::model::{Cluster, ServedHost, Split, VirtualHost};
 
-use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::targets::Targets;
 
-/// What is served of one canary.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Served {
-    clusters: Vec<Arc<Cluster>>,
-    host: Option<Arc<VirtualHost>>,
+/// What is served of each canary, and of which it is another one than was served last.
+#[derive(Debug, Default)]
+pub(super) struct ServedHosts {
+    by_name: BTreeMap<CanaryName, ServedHost>,
+    changed: BTreeSet<CanaryName>,
 }
 
-impl Served {
-    /// Returns the cluster that the routes lead to and that there is none of, if one is missing. Proxies are not sent such
-    /// routes, and keep those that they have.
-    pub(super) fn missing(&self) -> Option<&ClusterName> {
-        let needed = self.host.as_deref().map(|host| host.split.clusters()).unwrap_or_default();
-        needed.into_iter().find(|name| self.clusters.iter().all(|cluster| cluster.name != **name))
-    }
-
-    /// Makes it what the canary implies now. What is the same stays the very same, for those who compare.
-    pub(super) fn renew(&mut self, canary: &Canary) {
-        let host = host(canary);
-        if self.host.as_deref() != host.as_ref() {
-            self.host = host.map(Arc::new);
-        }
-        let before = std::mem::take(&mut self.clusters);
-        let same = |cluster: &Cluster| before.iter().find(|known| known.as_ref() == cluster).cloned();
+impl ServedHosts {
+    /// Makes what is served of a canary what it implies now. What is the same stays the very same, for those who compare.
+    pub(super) fn renew(&mut self, name: &CanaryName, canary: &Canary) {
+        let before = self.by_name.get(name);
+        let known_host =
+            |host: &VirtualHost| before.and_then(|before| before.host.as_ref()).filter(|it| ***it == *host);
+        let host = host(canary).map(|host| known_host(&host).cloned().unwrap_or_else(|| Arc::new(host)));
+        let known_cluster = |cluster: &Cluster| before?.clusters.iter().find(|known| known.as_ref() == cluster);
         let clusters = clusters(&canary.config);
-        self.clusters = clusters.map(|cluster| same(&cluster).unwrap_or_else(|| Arc::new(cluster))).collect();
+        let clusters = clusters.map(|cluster| known_cluster(&cluster).cloned().unwrap_or_else(|| Arc::new(cluster)));
+        let served = ServedHost {
+            name: host_name(name),
+            listeners: canary.config.service.listeners.clone(),
+            clusters: clusters.collect(),
+            host,
+            adoption: canary.adoption,
+        };
+        if before != Some(&served) {
+            self.by_name.insert(name.clone(), served);
+            self.changed.insert(name.clone());
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &CanaryName) {
+        self.by_name.remove(name);
+        self.changed.insert(name.clone());
+    }
+
+    /// Returns the cluster that a canary's routes lead to and that there is none of, if one is missing. Proxies are not sent
+    /// such routes, and keep those that they have.
+    pub(super) fn missing(&self, name: &CanaryName) -> Option<&ClusterName> {
+        let served = self.by_name.get(name)?;
+        let needed = served.host.as_deref().map(|host| host.split.clusters()).unwrap_or_default();
+        needed.into_iter().find(|name| served.clusters.iter().all(|cluster| cluster.name != **name))
+    }
+
+    /// Returns what is another one since this was asked last.
+    pub(super) fn take_changed(&mut self) -> BTreeMap<String, Option<ServedHost>> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed.map(|name| (host_name(&name), self.by_name.get(&name).cloned())).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn all(&self) -> &BTreeMap<CanaryName, ServedHost> {
+        &self.by_name
     }
 }
 
-/// Returns the model that serves all of these.
-pub(super) fn model<'a>(around: &Around, served: impl Iterator<Item = &'a Served>) -> Model {
-    let mut model = Model { listeners: around.listeners.clone(), filter: around.filter.clone(), ..Model::default() };
-    for served in served {
-        model.clusters.extend(served.clusters.iter().cloned());
-        model.hosts.extend(served.host.iter().cloned());
-    }
-    model
+fn host_name(of: &CanaryName) -> String {
+    format!("{}/{}", of.namespace, of.name)
 }
 
 fn host(canary: &Canary) -> Option<VirtualHost> {
@@ -63,7 +84,7 @@ fn host(canary: &Canary) -> Option<VirtualHost> {
         }
     };
     Some(VirtualHost {
-        name: format!("{}/{}", plan.name().namespace, plan.name().name),
+        name: host_name(plan.name()),
         domains: canary.config.service.hosts.clone(),
         listeners: canary.config.service.listeners.clone(),
         timeout: canary.config.service.timeout,

@@ -20,9 +20,10 @@ use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest, ReportResponse};
 use wingbeat_xds_server::client_event::{ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::lineage::Adoption;
-use wingbeat_xds_server::model::Split;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
+use wingbeat_xds_server::model::{Model, ModelFront, Split};
+use wingbeat_xds_server::render::{Renderer, render};
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::version::Version;
 
@@ -59,6 +60,8 @@ struct World {
     /// Requests to the canary that found no room.
     uncounted: u64,
     texts: Vec<String>,
+    /// What was rendered of all changes.
+    renderer: Renderer,
 }
 
 /// Reports as somebody on this machine does, where each node has a source of its own.
@@ -122,6 +125,24 @@ fn desired_state(revision: &str) -> DesiredState {
     DesiredState { canaries: BTreeMap::from([(name(), config)]), ..DesiredState::default() }
 }
 
+impl Engine {
+    /// Returns all that is to be served.
+    fn model(&self) -> Model {
+        let ModelFront { listeners, filter } = self.around.front();
+        let mut model = Model { listeners, filter, ..Model::default() };
+        for served in self.canaries.served().values().cloned() {
+            if served.adoption != Adoption::Adopted {
+                for listener in served.listeners {
+                    model.unadopted.entry(listener).or_default().insert(served.name.clone(), served.adoption);
+                }
+            }
+            model.clusters.extend(served.clusters);
+            model.hosts.extend(served.host);
+        }
+        model
+    }
+}
+
 impl World {
     fn new() -> Self {
         let mut world = Self::over(Memory::default());
@@ -139,12 +160,14 @@ impl World {
             canary: (0, 0),
             uncounted: 0,
             texts: Vec::new(),
+            renderer: Renderer::default(),
         }
     }
 
     /// The control plane dies and comes back over what it has stored.
     fn restart(self) -> Self {
-        Self { engine: Immediate::open(Box::new(self.store.clone()), [2; 32]).unwrap(), ..self }
+        let engine = Immediate::open(Box::new(self.store.clone()), [2; 32]).unwrap();
+        Self { engine, renderer: Renderer::default(), ..self }
     }
 
     fn rollout(&mut self) {
@@ -177,11 +200,18 @@ impl World {
     /// A tick, after which what it comes to is served and, if that is an abort, stored.
     fn tick(&mut self) {
         self.engine.tick(self.now);
-        if self.engine.take_routes_changed() {
+        if self.serve() {
             self.engine.tick(self.now);
         }
         self.engine.canaries.check();
         self.texts.extend(self.engine.take_events().into_iter().map(|told| told.text));
+    }
+
+    /// Serves what changed. Returns true if anything may have.
+    fn serve(&mut self) -> bool {
+        let Some(change) = self.engine.take_route_changes() else { return false };
+        assert_eq!(self.renderer.render(change), render(&self.engine.model()), "as if it was served from nothing");
+        true
     }
 
     fn request(&self) -> ReportRequest {

@@ -62,7 +62,7 @@ fn a_canary_is_held_until_it_is_approved_also_across_restarts() {
         assert_eq!(world.engine.command(&name(), Command::Approve, "3", world.now), Ok(()));
     }
     assert_eq!((world.adoption(), world.condition()), (Adoption::Adopted, None));
-    assert!(world.engine.take_routes_changed());
+    assert!(world.serve());
     world = world.restart();
     world.engine.configure(desired_state("2"), world.now);
     world.engine.observe(&foreign(&["prod/backend"]), world.now);

@@ -45,7 +45,7 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     assert_eq!(counting(&world), (true, true, true));
     let request = world.request();
     world.store.set_full(false);
-    let mut stored = World { engine: world.engine, ..World::over(world.store.clone()) };
+    let mut stored = World { engine: world.engine, renderer: world.renderer, ..World::over(world.store.clone()) };
     stored.now = world.now.plus(Span::from_millis(50));
     let before = world.store.writes();
     world.store.crash(Some(Crash { at: before, after: false }));
@@ -53,7 +53,7 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     assert_eq!(counting(&stored), (false, true, false), "once it is stored, they rest");
     assert!(world.store.take_dead(), "but the process died before it was");
     world.store.crash(None);
-    let mut world = World { engine: stored.engine, ..world }.restart();
+    let mut world = World { engine: stored.engine, renderer: stored.renderer, ..world }.restart();
     world.rollout();
     assert_eq!(world.phase(), "Progressing");
     world.sequence += 1;
@@ -89,7 +89,7 @@ fn aborts_are_stored_together() {
     for name in &names {
         world.engine.command(name, Command::Abort, "1", world.now).unwrap();
     }
-    assert!(world.engine.take_routes_changed());
+    assert!(world.serve());
     world.engine.tick(world.now);
     assert_eq!(world.engine.canaries.unstored().count(), 0, "one round, whatever their number");
     let mut world = world.restart();
