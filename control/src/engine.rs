@@ -30,7 +30,7 @@ use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, OLD_LEDGER_KEY,
 use crate::engine::event_journal::EventJournal;
 use crate::engine::fleet::Fleet;
 use crate::engine::persisted::{PersistedCanary, away_key, evidence_key, read, read_or_leave_aside};
-use crate::engine::policy::Policies;
+use crate::engine::policy::{Policies, StalePolicies};
 use crate::engine::recording::RecordingBuffer;
 use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
@@ -120,7 +120,7 @@ pub struct Engine {
     /// When the policies were made anew.
     last_policy: Timestamp,
     /// Something that filters are told may be different.
-    policy_is_stale: bool,
+    stale_policies: StalePolicies,
     routes_changed: bool,
     /// True if listeners or the filter may be others than those that are served.
     front_changed: bool,
@@ -220,7 +220,7 @@ impl Engine {
             last_sweep: Timestamp::EPOCH,
             swept: Turns::default(),
             last_policy: Timestamp::EPOCH,
-            policy_is_stale: false,
+            stale_policies: StalePolicies::default(),
             routes_changed: true,
             front_changed: true,
             views: StatusCache::default(),
@@ -467,9 +467,8 @@ impl Engine {
     }
 
     fn update_policy(&mut self, now: Timestamp) {
-        self.policy_is_stale = false;
         self.last_policy = now;
-        self.policies.update(self.canaries.all(), now);
+        self.policies.update(&self.canaries, std::mem::take(&mut self.stale_policies), now);
     }
 }
 

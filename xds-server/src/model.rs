@@ -39,7 +39,7 @@ pub struct ModelChange {
     /// What all hosts share, if it is another.
     pub front: Option<ModelFront>,
     /// Hosts by a key of whoever makes the change, in whose order they are in route tables; nothing for one that is gone.
-    pub hosts: BTreeMap<String, Option<ServedHost>>,
+    pub hosts: BTreeMap<Arc<str>, Option<Arc<ServedHost>>>,
 }
 
 /// What all hosts share.
@@ -83,7 +83,7 @@ impl From<&Model> for ModelChange {
         let clusters = ServedHost { clusters: model.clusters.clone(), ..ServedHost::default() };
         let hosts = model.hosts.iter().map(host).chain([clusters]);
         // Their order is that of the model.
-        let hosts = hosts.enumerate().map(|(place, served)| (format!("{place:08}"), Some(served)));
+        let hosts = hosts.enumerate().map(|(place, served)| (format!("{place:08}").into(), Some(Arc::new(served))));
         Self { front: Some(front), hosts: hosts.collect() }
     }
 }

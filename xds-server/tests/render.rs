@@ -120,10 +120,10 @@ proptest! {
             for happening in happenings {
                 match happening {
                     Happening::Front(front) => change.front = Some(front),
-                    Happening::Host(host) => drop(change.hosts.insert(host.name.clone(), Some(host))),
-                    Happening::Gone(number) => drop(change.hosts.insert(format!("prod/{number}"), None)),
+                    Happening::Host(host) => drop(change.hosts.insert(host.name.as_str().into(), Some(Arc::new(host)))),
+                    Happening::Gone(number) => drop(change.hosts.insert(format!("prod/{number}").into(), None)),
                     Happening::Again(number) => {
-                        let name = format!("prod/{number}");
+                        let name: Arc<str> = format!("prod/{number}").into();
                         if let Some(host) = whole.hosts.get(&name) {
                             change.hosts.insert(name, host.clone());
                         }
@@ -164,7 +164,7 @@ fn the_last_host_that_brings_a_cluster_counts() {
             clusters: vec![Arc::new(cluster)],
             ..ServedHost::default()
         };
-        (name.to_owned(), Some(served))
+        (Arc::from(name), Some(Arc::new(served)))
     };
     let mut renderer = Renderer::default();
     let version = |snapshots: &ScopedSnapshots| {
@@ -174,8 +174,8 @@ fn the_last_host_that_brings_a_cluster_counts() {
     let alone = version(&renderer.render(ModelChange { front, hosts: [host("prod/a", 1)].into() })).unwrap();
     let both = version(&renderer.render(ModelChange { front: None, hosts: [host("prod/b", 2)].into() })).unwrap();
     assert_ne!(alone, both);
-    let gone = ModelChange { front: None, hosts: [("prod/b".to_owned(), None)].into() };
+    let gone = ModelChange { front: None, hosts: [("prod/b".into(), None)].into() };
     assert_eq!(version(&renderer.render(gone)), Some(alone));
-    let gone = ModelChange { front: None, hosts: [("prod/a".to_owned(), None)].into() };
+    let gone = ModelChange { front: None, hosts: [("prod/a".into(), None)].into() };
     assert_eq!(version(&renderer.render(gone)), None);
 }

@@ -234,7 +234,7 @@ impl Engine {
             self.obsolete.insert(evidence_key(name));
         }
         self.mark_due(name);
-        self.policy_is_stale = true;
+        self.stale_policies.note(name);
         self.carry_out(name, effects, now);
     }
 
@@ -291,6 +291,9 @@ impl Engine {
         }
         canary.rewritten = None;
         let suspended = config.plan.is_suspended() && !canary.config.plan.is_suspended();
+        if canary.is_told() {
+            self.stale_policies.note(name);
+        }
         let waiting = self.canaries.configure(name, config);
         if !waiting.is_empty() {
             let text = status::held_back(name, &waiting);

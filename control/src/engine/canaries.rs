@@ -97,12 +97,12 @@ impl Canaries {
     }
 
     /// Returns what is served in another way since this was asked last.
-    pub(super) fn take_changed(&mut self) -> BTreeMap<String, Option<ServedHost>> {
+    pub(super) fn take_changed(&mut self) -> BTreeMap<Arc<str>, Option<Arc<ServedHost>>> {
         self.served.take_changed()
     }
 
     #[cfg(test)]
-    pub(super) const fn served(&self) -> &BTreeMap<CanaryName, ServedHost> {
+    pub(super) const fn served(&self) -> &BTreeMap<CanaryName, Arc<ServedHost>> {
         self.served.all()
     }
 
@@ -135,6 +135,12 @@ impl Canaries {
     /// Returns those in a rollout.
     pub(super) fn judged(&self) -> impl Iterator<Item = (&CanaryName, &Canary)> {
         self.judged.iter().filter_map(|name| self.by_name.get_key_value(name))
+    }
+
+    /// Returns those that filters are told of.
+    pub(super) fn counted(&self) -> impl Iterator<Item = &Canary> {
+        // What is told of is not at rest.
+        self.busy.iter().filter_map(|name| self.by_name.get(name)).filter(|canary| canary.is_told())
     }
 
     /// Returns those with an open question.
@@ -175,6 +181,8 @@ impl Canaries {
         };
         assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
         assert_eq!(self.judged, names(&Canary::is_judged));
+        let told = names(&Canary::is_told);
+        assert_eq!(self.counted().map(|canary| canary.config.plan.name().clone()).collect::<BTreeSet<_>>(), told);
         assert_eq!(self.asking, names(&Canary::asks));
         let arms = self.by_name.iter().flat_map(|(name, canary)| {
             Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))

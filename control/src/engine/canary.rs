@@ -244,6 +244,11 @@ impl Canary {
         matches!(self.state.phase, Phase::Progressing(_) | Phase::Promoting(_)) || self.unstored
     }
 
+    /// Returns true while filters are told of it.
+    pub(super) const fn is_told(&self) -> bool {
+        self.is_counted() || self.is_judged()
+    }
+
     /// Returns true while a question to somebody outside is open.
     pub(super) fn asks(&self) -> bool {
         question(&self.config.plan, &self.state).is_some()

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
+use crate::engine::policy::StalePolicies;
 use crate::engine::unconfigured::Unconfigured;
 
 impl Engine {
@@ -44,6 +45,7 @@ impl Engine {
         self.ledger.retain_open();
         // … who reports may have been counted before.
         self.ledger_trust = Trust::Baseline;
+        self.stale_policies = StalePolicies::All;
         self.update_policy(now);
     }
 
@@ -59,8 +61,8 @@ impl Engine {
             if self.policies.follow(&listeners) {
                 self.fleet.misplaced();
             }
-            (self.around.listeners, self.front_changed) = (listeners, true);
-            (self.routes_changed, self.policy_is_stale) = (true, true);
+            (self.around.listeners, self.front_changed, self.routes_changed) = (listeners, true, true);
+            self.stale_policies = StalePolicies::All;
         }
         let gives_up = |(name, configured): &(&CanaryName, &Option<Configured>)| match configured {
             None => true,
@@ -126,17 +128,15 @@ impl Engine {
         self.emit(name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
         let proposed = canary.proposed;
         self.unconfigured.insert(name.clone(), Unconfigured { record, evidence, unstored, away_since: None, proposed });
-        (self.routes_changed, self.policy_is_stale) = (true, true);
+        self.routes_changed = true;
+        self.stale_policies.note(name);
     }
 
     /// Manages a canary in this way from now on.
     fn manage(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
         let revision = config.workload.revision.clone();
         match self.canaries.get(name) {
-            Some(canary) => {
-                self.policy_is_stale |= canary.is_counted() || canary.is_judged();
-                self.reconfigure(name, config, now);
-            }
+            Some(_) => self.reconfigure(name, config, now),
             None => self.attach(name, config, now),
         }
         self.routes_changed = true;
@@ -146,7 +146,7 @@ impl Engine {
 
     /// Manages a canary from now on: a new one, or one that was stored.
     fn attach(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
-        self.policy_is_stale = true;
+        self.stale_policies.note(name);
         let unconfigured = self.unconfigured.attach(name);
         let proposed = unconfigured.as_ref().and_then(|unconfigured| unconfigured.proposed);
         let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);

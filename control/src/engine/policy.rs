@@ -15,6 +15,7 @@ use wingbeat_xds_server::model::Listener;
 use wingbeat_xds_server::scope::{Scope, Scopes};
 use wingbeat_xds_server::version::Version;
 
+use crate::engine::canaries::Canaries;
 use crate::engine::canary::Canary;
 
 /// Earlier policies of a place that are remembered, 16 bytes each: at least three minutes of changes at each tick. A worker
@@ -41,9 +42,20 @@ pub(super) struct Policies {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PolicyNumber(pub(super) u64);
 
+/// Canaries of which policies may say something else than they do.
+#[derive(Debug)]
+pub(super) enum StalePolicies {
+    /// These.
+    Of(BTreeSet<CanaryName>),
+    /// All, and where they are served.
+    All,
+}
+
 /// The policy of a place.
 #[derive(Debug, Default)]
 struct PolicyRevisions {
+    /// Those that filters count there.
+    canaries: BTreeSet<CanaryName>,
     current: Arc<Policy>,
     /// The same without divisions, for filters that cannot run our automata.
     plain: Arc<Policy>,
@@ -96,31 +108,34 @@ impl Policies {
         before != self.scopes
     }
 
-    /// Makes the policies that these canaries need the ones in force.
-    pub(super) fn update(&mut self, canaries: &BTreeMap<CanaryName, Canary>, now: Timestamp) {
-        let counted: Vec<&Canary> = canaries.values().filter(|it| it.is_counted() || it.is_judged()).collect();
-        let former = counted.iter().flat_map(|canary| canary.former.names(now));
-        let names: BTreeSet<&str> = self.scopes.names().chain(former).collect();
-        self.named.retain(|name, _| names.contains(&**name));
+    /// Makes the policies that the canaries need the ones in force, where they may have changed.
+    pub(super) fn update(&mut self, canaries: &Canaries, stale: StalePolicies, now: Timestamp) {
+        let stale = match stale {
+            StalePolicies::Of(stale) => Some(stale),
+            StalePolicies::All => {
+                let names = canaries.counted().flat_map(|canary| canary.former.names(now)).chain(self.scopes.names());
+                let names: BTreeSet<&str> = names.collect();
+                self.named.retain(|name, _| names.contains(&**name));
+                let new: Vec<&str> = names.into_iter().filter(|name| !self.named.contains_key(*name)).collect();
+                self.named.extend(new.into_iter().map(|name| (name.into(), PolicyRevisions::default())));
+                None
+            }
+        };
         // Places with the same canaries share one.
         let mut made = BTreeMap::new();
-        let mut policy_of = |serves: &dyn Fn(&Canary) -> bool| -> Arc<PlacePolicy> {
-            let served: Vec<&Canary> = counted.iter().copied().filter(|canary| serves(canary)).collect();
-            let whose: Vec<&CanaryName> = served.iter().map(|canary| canary.config.plan.name()).collect();
-            made.entry(whose).or_insert_with(|| Arc::new(policy(&served))).clone()
-        };
-        let latest = &mut self.latest;
-        for name in names {
-            let scope = self.scopes.of_node(name);
-            let policy = policy_of(&|canary| serves(scope, canary) || canary.former.had(name, now));
-            match self.named.get_mut(name) {
-                Some(edition) => edition.replace(&policy, latest),
-                None => self.named.entry(name.into()).or_default().replace(&policy, latest),
+        let mut renew = |place: &mut PolicyRevisions, latest: &mut PolicyNumber, serves: &dyn Fn(&Canary) -> bool| {
+            if place.follow(canaries, stale.as_ref(), serves) {
+                let served = || place.canaries.iter().filter_map(|name| canaries.get(name)).collect::<Vec<_>>();
+                let policy = made.entry(place.canaries.clone()).or_insert_with(|| Arc::new(policy(&served()))).clone();
+                place.replace(&policy, latest);
             }
+        };
+        for (name, place) in &mut self.named {
+            let scope = self.scopes.of_node(name);
+            renew(place, &mut self.latest, &|canary| serves(scope, canary) || canary.former.had(name, now));
         }
         let scope = self.scopes.others();
-        let policy = policy_of(&|canary| serves(scope, canary) || canary.former.had_all(now));
-        self.others.replace(&policy, latest);
+        renew(&mut self.others, &mut self.latest, &|canary| serves(scope, canary) || canary.former.had_all(now));
     }
 
     /// Returns true if nodes of this `node.cluster` are served a canary, or were until lately: what they report of it counts.
@@ -177,6 +192,17 @@ impl Policies {
         }
     }
 
+    /// Holds the policies against those that are made from nothing.
+    #[cfg(test)]
+    pub(super) fn check(&self, canaries: &Canaries, now: Timestamp) {
+        let mut anew = Self { scopes: self.scopes.clone(), ..Self::default() };
+        anew.update(canaries, StalePolicies::All, now);
+        for (name, place) in &anew.named {
+            assert_eq!(self.edition(name).current, place.current, "{name}");
+        }
+        assert_eq!(self.others.current, anew.others.current);
+    }
+
     fn in_place(&self, place: &PolicyScope) -> Option<&PolicyRevisions> {
         match place {
             PolicyScope::Unknown => None,
@@ -194,7 +220,53 @@ fn serves(scope: &Scope, canary: &Canary) -> bool {
     scope.serves(&canary.config.service.listeners)
 }
 
+impl Default for StalePolicies {
+    fn default() -> Self {
+        Self::Of(BTreeSet::new())
+    }
+}
+
+impl StalePolicies {
+    /// Notes a canary.
+    pub(super) fn note(&mut self, name: &CanaryName) {
+        match self {
+            Self::Of(names) if names.contains(name) => {}
+            Self::Of(names) => drop(names.insert(name.clone())),
+            Self::All => {}
+        }
+    }
+
+    /// Returns true if there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Of(names) => names.is_empty(),
+            Self::All => false,
+        }
+    }
+}
+
 impl PolicyRevisions {
+    /// Notes which of these canaries, or of all, filters count here. Returns true if what they are told may be something else.
+    fn follow(
+        &mut self,
+        canaries: &Canaries,
+        stale: Option<&BTreeSet<CanaryName>>,
+        serves: &dyn Fn(&Canary) -> bool,
+    ) -> bool {
+        let Some(stale) = stale else {
+            let served = canaries.counted().filter(|canary| serves(canary));
+            self.canaries = served.map(|canary| canary.config.plan.name().clone()).collect();
+            return true;
+        };
+        let mut concerned = false;
+        for name in stale {
+            let is_served = canaries.get(name).is_some_and(|canary| canary.is_told() && serves(canary));
+            let was_served = if is_served { !self.canaries.insert(name.clone()) } else { self.canaries.remove(name) };
+            concerned |= is_served || was_served;
+        }
+        concerned
+    }
+
     /// Makes a policy the one in force. It has the number after `latest`, if it is another one than before.
     fn replace(&mut self, by: &PlacePolicy, latest: &mut PolicyNumber) {
         let PlacePolicy { policy, divided } = by;

@@ -15,7 +15,7 @@ use crate::targets::Targets;
 /// What is served of each canary, and of which it is another one than was served last.
 #[derive(Debug, Default)]
 pub(super) struct ServedHosts {
-    by_name: BTreeMap<CanaryName, ServedHost>,
+    by_name: BTreeMap<CanaryName, Arc<ServedHost>>,
     changed: BTreeSet<CanaryName>,
 }
 
@@ -36,8 +36,8 @@ impl ServedHosts {
             host,
             adoption: canary.adoption,
         };
-        if before != Some(&served) {
-            self.by_name.insert(name.clone(), served);
+        if before.is_none_or(|before| **before != served) {
+            self.by_name.insert(name.clone(), Arc::new(served));
             self.changed.insert(name.clone());
         }
     }
@@ -56,13 +56,13 @@ impl ServedHosts {
     }
 
     /// Returns what is another one since this was asked last.
-    pub(super) fn take_changed(&mut self) -> BTreeMap<String, Option<ServedHost>> {
+    pub(super) fn take_changed(&mut self) -> BTreeMap<Arc<str>, Option<Arc<ServedHost>>> {
         let changed = std::mem::take(&mut self.changed).into_iter();
-        changed.map(|name| (host_name(&name), self.by_name.get(&name).cloned())).collect()
+        changed.map(|name| (host_name(&name).into(), self.by_name.get(&name).cloned())).collect()
     }
 
     #[cfg(test)]
-    pub(super) const fn all(&self) -> &BTreeMap<CanaryName, ServedHost> {
+    pub(super) const fn all(&self) -> &BTreeMap<CanaryName, Arc<ServedHost>> {
         &self.by_name
     }
 }

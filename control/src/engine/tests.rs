@@ -22,7 +22,7 @@ use wingbeat_xds_server::kind::Kind;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::model::http::HttpOptions;
 use wingbeat_xds_server::model::traffic::TrafficPolicy;
-use wingbeat_xds_server::model::{Model, ModelFront, Split};
+use wingbeat_xds_server::model::{Model, ModelFront, ServedHost, Split};
 use wingbeat_xds_server::render::{Renderer, render};
 use wingbeat_xds_server::report_refusal::ReportRefusal;
 use wingbeat_xds_server::version::Version;
@@ -130,7 +130,7 @@ impl Engine {
     fn model(&self) -> Model {
         let ModelFront { listeners, filter } = self.around.front();
         let mut model = Model { listeners, filter, ..Model::default() };
-        for served in self.canaries.served().values().cloned() {
+        for served in self.canaries.served().values().map(|served| ServedHost::clone(served)) {
             if served.adoption != Adoption::Adopted {
                 for listener in served.listeners {
                     model.unadopted.entry(listener).or_default().insert(served.name.clone(), served.adoption);
@@ -204,6 +204,7 @@ impl World {
             self.engine.tick(self.now);
         }
         self.engine.canaries.check();
+        self.engine.policies.check(&self.engine.canaries, self.now);
         self.texts.extend(self.engine.take_events().into_iter().map(|told| told.text));
     }
 

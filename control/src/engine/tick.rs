@@ -10,7 +10,7 @@ use crate::engine::canary::{Canary, FleetStatus};
 use crate::engine::commit::{Checkpointed, Purpose};
 use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, LEDGER_PREFIX, WINDOWS_KEY};
 use crate::engine::persisted::{encode, entry, evidence_key};
-use crate::engine::policy::{OutdatedNodes, ReporterCounts};
+use crate::engine::policy::{OutdatedNodes, ReporterCounts, StalePolicies};
 use crate::engine::timeouts::REPORTS_LOST_AFTER;
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::store::Write;
@@ -49,7 +49,9 @@ impl Engine {
                 let told = canary.limits.take_events();
                 canary.observe(batch);
                 // Nothing else that a window changes is told to filters.
-                self.policy_is_stale |= told != canary.limits.take_events();
+                if told != canary.limits.take_events() {
+                    self.stale_policies.note(&name);
+                }
                 if self.records.is_on && is_taken {
                     self.records.hold(canary.judged_window());
                     self.records.relieve();
@@ -82,7 +84,10 @@ impl Engine {
             self.checkpoint(now);
         }
         let is_old = self.canaries.is_judging() && now.since(self.last_policy) >= POLICY_EVERY;
-        if self.policy_is_stale || is_old {
+        if is_old {
+            self.stale_policies = StalePolicies::All;
+        }
+        if !self.stale_policies.is_empty() {
             self.update_policy(now);
         }
     }
@@ -185,7 +190,8 @@ impl Engine {
             self.canaries.change(&name, |canary| canary.unstored = false);
             self.follow_epoch(&name, before);
             self.mark_due(&name);
-            (self.routes_changed, self.policy_is_stale) = (true, true);
+            self.routes_changed = true;
+            self.stale_policies.note(&name);
         }
     }
 

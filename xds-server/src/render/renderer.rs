@@ -24,11 +24,12 @@ use crate::snapshot::{Resources, Snapshot};
 /// Renders one change after another.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    hosts: BTreeMap<String, RenderedHost>,
-    /// The keys of the hosts that bring a cluster of this name. Where several do, the last one that is served in a scope counts.
-    owners: BTreeMap<ClusterName, BTreeSet<String>>,
+    hosts: BTreeMap<Arc<str>, RenderedHost>,
+    /// The keys of the hosts that bring a cluster of this name, in their order. Where several do, the last one that is served in
+    /// a scope counts.
+    owners: BTreeMap<ClusterName, Vec<Arc<str>>>,
     /// The hosts of each route table, by key.
-    tables: BTreeMap<String, BTreeMap<String, Arc<Part>>>,
+    tables: BTreeMap<String, BTreeMap<Arc<str>, Arc<Part>>>,
     /// Whose routes are not to take the place of another state's.
     unadopted: Unadopted,
     listeners: Resources,
@@ -40,7 +41,7 @@ pub struct Renderer {
 /// A host as it travels.
 #[derive(Debug, Default)]
 struct RenderedHost {
-    served: ServedHost,
+    served: Arc<ServedHost>,
     part: Option<Arc<Part>>,
     clusters: Vec<RenderedCluster>,
 }
@@ -69,6 +70,10 @@ impl Renderer {
         let mut changed = Changed::default();
         for (key, served) in change.hosts {
             self.replace(key, served, &mut changed);
+            if change.front.is_some() {
+                // All is made from nothing.
+                changed = Changed::default();
+            }
         }
         match change.front {
             Some(front) => {
@@ -89,7 +94,7 @@ impl Renderer {
     }
 
     /// Takes a host in, or out. What is the very same in it is not rendered again.
-    fn replace(&mut self, key: String, served: Option<ServedHost>, changed: &mut Changed) {
+    fn replace(&mut self, key: Arc<str>, served: Option<Arc<ServedHost>>, changed: &mut Changed) {
         let before = self.hosts.remove(&key).unwrap_or_default();
         let after = served.map(|served| RenderedHost::new(served, &before));
         let none = RenderedHost::default();
@@ -98,9 +103,11 @@ impl Renderer {
             for listener in was.listeners() {
                 if let Some(table) = self.tables.get_mut(listener) {
                     table.remove(&key);
+                    if table.is_empty() {
+                        self.tables.remove(listener);
+                    }
                 }
             }
-            self.tables.retain(|_, table| !table.is_empty());
             for (listener, part) in now.listeners().iter().flat_map(|listener| Some((listener, now.part.as_ref()?))) {
                 self.tables.entry(listener.clone()).or_default().insert(key.clone(), part.clone());
             }
@@ -109,14 +116,17 @@ impl Renderer {
         if !now.has_clusters_of(was) {
             for name in was.clusters.iter().map(|it| &it.model.name) {
                 if let Some(owners) = self.owners.get_mut(name) {
-                    owners.remove(&key);
+                    owners.retain(|owner| *owner != key);
                     if owners.is_empty() {
                         self.owners.remove(name);
                     }
                 }
             }
             for name in now.clusters.iter().map(|it| &it.model.name) {
-                self.owners.entry(name.clone()).or_default().insert(key.clone());
+                let owners = self.owners.entry(name.clone()).or_default();
+                if let Err(place) = owners.binary_search(&key) {
+                    owners.insert(place, key.clone());
+                }
             }
             for RenderedCluster { model, .. } in was.clusters.iter().chain(&now.clusters) {
                 changed.clusters.entry(model.name.clone()).or_default().extend(model.listeners.iter().cloned());
@@ -134,6 +144,9 @@ impl Renderer {
         for listener in &was.listeners {
             if let Some(hosts) = self.unadopted.get_mut(listener) {
                 hosts.remove(&was.name);
+                if hosts.is_empty() {
+                    self.unadopted.remove(listener);
+                }
             }
         }
         if now.adoption != Adoption::Adopted {
@@ -141,7 +154,6 @@ impl Renderer {
                 self.unadopted.entry(listener.clone()).or_default().insert(now.name.clone(), now.adoption);
             }
         }
-        self.unadopted.retain(|_, hosts| !hosts.is_empty());
         changed.unadopted.extend(was.listeners.iter().chain(&now.listeners).cloned());
     }
 
@@ -173,10 +185,12 @@ impl Renderer {
     fn snapshot(&self, scope: &Scope) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let (mut clusters, mut endpoints) = (Resources::new(), Resources::new());
-        for name in self.owners.keys() {
-            if let Some(served) = self.cluster_in(scope, name) {
-                clusters.extend([by_name(served.cluster.clone())]);
-                endpoints.extend(served.endpoints.clone().map(by_name));
+        let all = self.hosts.values().flat_map(|host| &host.clusters);
+        for RenderedCluster { cluster, endpoints: own, .. } in all.filter(|it| scope.serves(&it.model.listeners)) {
+            clusters.insert(cluster.name.clone(), cluster.clone());
+            match own {
+                Some(own) => drop(endpoints.insert(own.name.clone(), own.clone())),
+                None => drop(endpoints.remove(&cluster.name)),
             }
         }
         snapshot.set(Kind::Cluster, Arc::new(clusters));
@@ -235,7 +249,7 @@ impl Renderer {
 }
 
 impl RenderedHost {
-    fn new(served: ServedHost, before: &Self) -> Self {
+    fn new(served: Arc<ServedHost>, before: &Self) -> Self {
         let part = served.host.as_ref().map(|host| match (&before.served.host, &before.part) {
             (Some(known), Some(part)) if known == host => part.clone(),
             (Some(_) | None, Some(_) | None) => Arc::new(route::part(host)),
