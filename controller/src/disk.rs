@@ -151,11 +151,20 @@ mod tests {
         assert_eq!(mode(&inner.join(FILE)), FILE_MODE);
     }
 
+    fn put(key: &str) -> Write {
+        Write::Put(key.into(), b"1".to_vec())
+    }
+
+    /// Returns the keys that are found once a disk was closed.
+    fn keys_after(disk: Disk, folder: &Path) -> Vec<String> {
+        drop(disk);
+        Disk::open(folder).unwrap().load().unwrap().into_keys().collect()
+    }
+
     #[test]
     fn a_state_that_is_taken_away_while_in_use_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
-        let put = |key: &str| Write::Put(key.into(), b"1".to_vec());
         let mut disk = Disk::open(&inner).unwrap();
         disk.commit(&[put("a")]).unwrap();
         std::fs::remove_dir_all(&inner).unwrap();
@@ -165,16 +174,13 @@ mod tests {
         std::fs::write(inner.join(FILE), "of someone else").unwrap();
         disk.commit(&[put("c")]).unwrap();
         assert_eq!(std::fs::read(inner.join("state.replaced")).unwrap(), b"of someone else");
-        drop(disk);
-        let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
-        assert_eq!(keys, ["a", "b", "c"]);
+        assert_eq!(keys_after(disk, &inner), ["a", "b", "c"]);
     }
 
     #[test]
     fn what_was_taken_away_is_held_until_it_can_be_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
-        let put = |key: &str| Write::Put(key.into(), b"1".to_vec());
         let mut disk = Disk::open(&inner).unwrap();
         disk.commit(&[put("a")]).unwrap();
         std::fs::remove_dir_all(&inner).unwrap();
@@ -184,9 +190,7 @@ mod tests {
         }
         std::fs::remove_file(&inner).unwrap();
         disk.commit(&[put("b")]).unwrap();
-        drop(disk);
-        let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
-        assert_eq!(keys, ["a", "b"]);
+        assert_eq!(keys_after(disk, &inner), ["a", "b"]);
     }
 
     /// Who makes room on a full disk may take away what a write has just failed in.
@@ -194,7 +198,6 @@ mod tests {
     fn what_was_taken_away_after_a_write_failed_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
-        let put = |key: &str| Write::Put(key.into(), b"1".to_vec());
         let mut disk = Disk::open(&inner).unwrap();
         for (key, stranger) in [("a", None), ("b", Some("of someone else"))] {
             disk.commit(&[put(key)]).unwrap();
@@ -208,9 +211,7 @@ mod tests {
         }
         disk.commit(&[put("c")]).unwrap();
         assert_eq!(std::fs::read(inner.join("state.replaced")).unwrap(), b"of someone else");
-        drop(disk);
-        let keys: Vec<String> = Disk::open(&inner).unwrap().load().unwrap().into_keys().collect();
-        assert_eq!(keys, ["a", "b", "c"]);
+        assert_eq!(keys_after(disk, &inner), ["a", "b", "c"]);
     }
 
     #[test]
