@@ -103,7 +103,7 @@ impl Engine {
     /// Hands a step in, to be adopted once it is stored. What cannot be written down is not begun.
     pub(super) fn propose(&mut self, proposal: Proposal, now: Timestamp) -> Fed {
         let name = proposal.canary.clone();
-        if let Some(error) = self.commits.refuse(now) {
+        if let Some(error) = self.commits.refuse(now).or_else(|| self.commits.refuse_of(&name, now)) {
             return Fed::Refused(error.to_string());
         }
         let entry = match entry(&name, &proposal.record) {
@@ -133,16 +133,19 @@ impl Engine {
 
     /// Takes it that a commit was not carried out: nothing of it is stored.
     pub fn refused(&mut self, id: CommitId, error: StoreError, now: Timestamp) {
-        let why = error.to_string();
-        let Some((purpose, recovery)) = self.commits.refused(id, error, now) else { return };
+        let Some((purpose, recovery)) = self.commits.refused(id, error.clone(), now) else { return };
         self.note(recovery);
         match purpose {
-            // Aborts are handed in again by a later tick.
-            Purpose::Note | Purpose::Aborts(_) => {}
+            Purpose::Note => {}
+            // They are handed in again by a later tick.
+            Purpose::Aborts(aborts) => self.commits.aborts_are_refused(&aborts, error, now),
             Purpose::Step(proposal) => {
                 let Proposal { canary: name, command, .. } = *proposal;
                 if let Some(ticket) = command {
-                    self.commits.reply(ticket, Err(why));
+                    self.commits.reply(ticket, Err(error.to_string()));
+                }
+                if self.canaries.get(&name).is_some() {
+                    self.commits.back_off(&name, error, now);
                 }
                 self.settle(&name, id, now);
             }
@@ -173,6 +176,7 @@ impl Engine {
     /// Adopts a step that is stored, unless an abort took its place.
     fn stored(&mut self, id: CommitId, proposal: Proposal, now: Timestamp) {
         let Proposal { canary: name, record, effects, command } = proposal;
+        self.commits.forget(&name);
         match self.canaries.get(&name) {
             Some(canary) if canary.proposed.is_some_and(|proposed| proposed.id == id) => {
                 self.adopt(&name, record, effects, Durability::Stored, now);

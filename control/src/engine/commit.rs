@@ -25,6 +25,10 @@ pub(super) const MAX_WAITING_COMMANDS: usize = 16;
 /// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
 const RETRY_INTERVAL: Span = Span::from_millis(50);
 
+/// What is refused of one canary though others are stored is handed in again after so long at most: the time doubles with each
+/// refusal, from [`RETRY_INTERVAL`].
+const MAX_RETRY_INTERVAL: Span = Span::from_secs(1);
+
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -87,9 +91,31 @@ pub(super) struct Commits {
     under_way: BTreeMap<CommitId, Purpose>,
     /// When storing failed, and why, until it works again.
     failed: Option<(Timestamp, StoreError)>,
+    /// Canaries of which something was refused by itself: it may be they that cannot be stored.
+    refused: BTreeMap<CanaryName, Backoff>,
+    /// How aborts are handed in next.
+    aborts: AbortBatch,
     /// The state's lineage, in each commit until one is carried out.
     lineage: Option<Write>,
     replies: Vec<(CommandTicket, Result<(), String>)>,
+}
+
+/// When something of a canary that was refused may be handed in again.
+#[derive(Debug)]
+struct Backoff {
+    delay: Span,
+    until: Timestamp,
+    error: StoreError,
+}
+
+/// How many aborts one commit stores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum AbortBatch {
+    /// All: a fault that many canaries share takes one write.
+    #[default]
+    All,
+    /// One, until it is known which of them is refused.
+    One,
 }
 
 impl Commits {
@@ -118,6 +144,47 @@ impl Commits {
     pub(super) fn refuse(&self, now: Timestamp) -> Option<&StoreError> {
         let (failed, error) = self.failed.as_ref()?;
         (now.since(*failed) < RETRY_INTERVAL || !self.under_way.is_empty()).then_some(error)
+    }
+
+    /// Returns why nothing of this canary should be handed in at the moment, whatever is of others.
+    pub(super) fn refuse_of(&self, name: &CanaryName, now: Timestamp) -> Option<&StoreError> {
+        self.refused.get(name).filter(|backoff| now < backoff.until).map(|backoff| &backoff.error)
+    }
+
+    /// Returns how many of these aborts the next commit takes.
+    pub(super) const fn abort_batch(&self, aborts: usize) -> usize {
+        match self.aborts {
+            AbortBatch::All => aborts,
+            AbortBatch::One => 1,
+        }
+    }
+
+    /// Takes it that something of this canary was refused by itself: others go before it.
+    pub(super) fn back_off(&mut self, name: &CanaryName, error: StoreError, now: Timestamp) {
+        let before = self.refused.get(name).map(|backoff| backoff.delay);
+        let delay = before.map_or(RETRY_INTERVAL, |delay| delay.times(2).min(MAX_RETRY_INTERVAL));
+        self.refused.insert(name.clone(), Backoff { delay, until: now.plus(delay), error });
+    }
+
+    /// Takes it that no abort waits to be stored.
+    pub(super) const fn no_aborts_wait(&mut self) {
+        self.aborts = AbortBatch::All;
+    }
+
+    /// Takes it that these aborts were refused.
+    pub(super) fn aborts_are_refused(&mut self, aborts: &[(CanaryName, Rev)], error: StoreError, now: Timestamp) {
+        self.aborts = match aborts {
+            [(name, _)] => {
+                self.back_off(name, error, now);
+                AbortBatch::All
+            }
+            _ => AbortBatch::One,
+        };
+    }
+
+    /// Takes it that something of this canary was stored, or that there is nothing left of it to store.
+    pub(super) fn forget(&mut self, name: &CanaryName) {
+        self.refused.remove(name);
     }
 
     /// Returns why nothing can be stored, as far as is known.

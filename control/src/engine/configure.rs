@@ -116,6 +116,7 @@ impl Engine {
     /// Manages a canary no longer.
     fn let_go(&mut self, name: &CanaryName, now: Timestamp) {
         self.around.files.remove(name);
+        self.commits.forget(name);
         let Some(mut canary) = self.canaries.remove(name) else { return };
         for waiting in std::mem::take(&mut canary.waiting_commands) {
             self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));

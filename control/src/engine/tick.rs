@@ -146,25 +146,31 @@ impl Engine {
         }
     }
 
-    /// Stores the aborts that are served, all at once: a fault that many canaries share takes one write.
+    /// Stores the aborts that are served, all at once if none of them is refused.
     fn store_aborts(&mut self, now: Timestamp) {
         if self.routes_changed {
             // Not served yet.
             return;
         }
-        let (aborts, entries) = self.unstored_aborts();
+        let (mut aborts, mut entries) = self.unstored_aborts(|name| self.commits.refuse_of(name, now).is_none());
         let is_under_way = || self.commits.has(|purpose| matches!(purpose, Purpose::Aborts(_)));
-        if aborts.is_empty() || self.commits.refuse(now).is_some() || is_under_way() {
+        if aborts.is_empty() {
+            return self.commits.no_aborts_wait();
+        }
+        if self.commits.refuse(now).is_some() || is_under_way() {
             return;
         }
+        let batch = self.commits.abort_batch(aborts.len());
+        aborts.truncate(batch);
+        entries.truncate(batch);
         self.commits.put(Purpose::Aborts(aborts), entries);
     }
 
-    /// Returns the aborts that are not stored, with what is to be stored of them.
-    fn unstored_aborts(&self) -> (Vec<(CanaryName, Rev)>, Vec<Write>) {
+    /// Returns the aborts of these canaries that are not stored, with what is to be stored of each.
+    fn unstored_aborts(&self, of: impl Fn(&CanaryName) -> bool) -> (Vec<(CanaryName, Rev)>, Vec<Write>) {
         // What is stored after an abort comes after it: it is not to be overwritten.
         let unstored = self.canaries.unstored().filter_map(|name| Some((name, self.canaries.get(name)?)));
-        let unstored = unstored.filter(|(_, canary)| canary.proposed.is_none());
+        let unstored = unstored.filter(|(name, canary)| canary.proposed.is_none() && of(name));
         let entry = |(name, canary): (&CanaryName, &Canary)| {
             Some(((name.clone(), canary.state.rev), entry(name, &canary.record()).ok()?))
         };
@@ -173,7 +179,7 @@ impl Engine {
 
     /// Hands the aborts in that are served and not stored, whatever else is under way or has failed: nothing comes after it.
     pub fn finish(&mut self) {
-        let (aborts, entries) = self.unstored_aborts();
+        let (aborts, entries) = self.unstored_aborts(|_| true);
         if !aborts.is_empty() {
             self.commits.put(Purpose::Aborts(aborts), entries);
         }
@@ -182,6 +188,7 @@ impl Engine {
     /// Notes that these aborts are stored: filters need not count any more for them.
     pub(super) fn aborts_are_stored(&mut self, aborts: Vec<(CanaryName, Rev)>) {
         for (name, rev) in aborts {
+            self.commits.forget(&name);
             let Some(canary) = self.canaries.get(&name).filter(|canary| canary.unstored && canary.state.rev == rev)
             else {
                 continue;

@@ -14,6 +14,8 @@ pub struct Memory {
 struct Held {
     entries: Entries,
     full: bool,
+    /// The key of an entry that is not taken.
+    refused: Option<String>,
     writes: u64,
     crash: Option<Crash>,
     dead: bool,
@@ -36,6 +38,11 @@ impl Memory {
 }
 
 impl Memory {
+    /// Makes every write fail that is of this entry, too.
+    pub fn refuse(&self, key: Option<String>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).refused = key;
+    }
+
     /// Plans the end of the process that writes here.
     pub fn crash(&self, crash: Option<Crash>) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).crash = crash;
@@ -59,7 +66,7 @@ impl Store for Memory {
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.full {
+        if held.full || writes.iter().any(|write| held.refused.as_ref() == Some(write.key())) {
             return Err(StoreError::Write { path: "memory".to_owned(), why: "it was told to fail".to_owned() });
         }
         let write = held.writes;

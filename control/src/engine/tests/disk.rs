@@ -66,21 +66,82 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 
+/// Three canaries, of which the usual one is the first by name.
+fn setup_of_three(revision: &str) -> DesiredState {
+    let mut three = desired_state(revision);
+    for other in ["second", "third"] {
+        let mut config = three.canaries[&name()].clone();
+        let name = CanaryName::new("prod", other);
+        config.plan =
+            Plan::try_new(&PlanInput { name: Some(name.clone()), target: other.into(), ..plan_input() }).unwrap();
+        config.service.hosts = vec![format!("{other}.local")];
+        three.canaries.insert(name, config);
+    }
+    three
+}
+
+/// An object that a store refuses for ever, as an API server does with one that it finds invalid: the others go on, their
+/// steps as fast as before and their aborts stored.
+#[test]
+fn what_is_refused_of_one_canary_holds_up_no_other() {
+    let mut world = World::new();
+    world.engine.configure(setup_of_three("1"), world.now);
+    world.tick();
+    world.store.refuse(Some("canary/prod/backend".to_owned()));
+    world.engine.configure(setup_of_three("2"), world.now);
+    let phases = |world: &World| -> Vec<&'static str> {
+        world.engine.canaries.all().values().map(|canary| canary.state.phase.as_str()).collect()
+    };
+    let pass = |world: &mut World, holds: &dyn Fn(&World) -> bool| {
+        let began = world.now;
+        while !holds(world) {
+            world.now = world.now.plus(Span::from_millis(10));
+            world.tick();
+            assert!(world.now.since(began) < Span::from_secs(1), "{:?}", phases(world));
+        }
+    };
+    pass(&mut world, &|world| phases(world) == ["Initialized", "Progressing", "Progressing"]);
+    let others = ["second", "third"].map(|name| CanaryName::new("prod", name));
+    for number in 0..20 {
+        world.now = world.now.plus(Span::from_millis(500));
+        world.tick();
+        for name in &others {
+            let (verb, id) = if number % 2 == 0 { (Command::Pause, "a") } else { (Command::Resume, "b") };
+            let before = world.now;
+            // Somebody who is told that it cannot be stored asks again.
+            while world.engine.command(name, verb, &format!("{id}{number}"), world.now).is_err() {
+                world.now = world.now.plus(Span::from_millis(10));
+                world.tick();
+                assert!(world.now.since(before) <= Span::from_millis(100), "{number}");
+            }
+        }
+    }
+    // Once it is taken, it is stored soon; then it is refused again, with an abort.
+    world.store.refuse(None);
+    world.now = world.now.plus(Span::from_secs(1));
+    pass(&mut world, &|world| phases(world) == ["Progressing"; 3]);
+    world.store.refuse(Some("canary/prod/backend".to_owned()));
+    for (number, name) in [name()].iter().chain(&others).enumerate() {
+        world.engine.command(name, Command::Abort, &number.to_string(), world.now).unwrap();
+    }
+    assert_eq!(phases(&world), ["Failed"; 3], "all are served");
+    pass(&mut world, &|world| world.engine.canaries.unstored().eq([&name()]));
+    for _ in 0..100 {
+        world.now = world.now.plus(Span::from_millis(50));
+        world.tick();
+    }
+    world.store.refuse(None);
+    world.now = world.now.plus(Span::from_secs(1));
+    pass(&mut world, &|world| world.engine.canaries.unstored().next().is_none());
+    let mut world = world.restart();
+    world.engine.configure(setup_of_three("2"), world.now);
+    assert_eq!(phases(&world), ["Failed"; 3]);
+}
+
 /// A fault that many share: each write takes its time, and the last abort waits for none.
 #[test]
 fn aborts_are_stored_together() {
     let mut world = World::new();
-    let setup_of_three = |revision: &str| {
-        let mut three = desired_state(revision);
-        for other in ["second", "third"] {
-            let mut config = three.canaries[&name()].clone();
-            let name = CanaryName::new("prod", other);
-            config.plan = Plan::try_new(&PlanInput { name: Some(name.clone()), ..plan_input() }).unwrap();
-            config.service.hosts = vec![format!("{other}.local")];
-            three.canaries.insert(name, config);
-        }
-        three
-    };
     for revision in ["1", "2"] {
         world.engine.configure(setup_of_three(revision), world.now);
         world.tick();
