@@ -121,7 +121,6 @@ pub struct Engine {
     last_policy: Timestamp,
     /// Something that filters are told may be different.
     stale_policies: StalePolicies,
-    routes_changed: bool,
     /// True if listeners or the filter may be others than those that are served.
     front_changed: bool,
     views: StatusCache,
@@ -221,7 +220,6 @@ impl Engine {
             swept: Turns::default(),
             last_policy: Timestamp::EPOCH,
             stale_policies: StalePolicies::default(),
-            routes_changed: true,
             front_changed: true,
             views: StatusCache::default(),
             charted: Charted::default(),
@@ -265,7 +263,7 @@ impl Engine {
     }
 
     /// Returns the questions that are open. The same ones until they are answered; who asks has to remember.
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self, now: Timestamp) -> Vec<Call> {
         let mut calls = Vec::new();
         if self.is_learning() {
             return calls;
@@ -284,7 +282,9 @@ impl Engine {
                     Some(MetricProvider::Filters(_)) | None => None,
                 },
             };
-            let turn = if canary.proposed.is_none() { CallTurn::Now } else { CallTurn::Later };
+            // An answer leads to a step, which has to be stored.
+            let may_step = canary.proposed.is_none() && self.commits.refuse_of(name, now).is_none();
+            let turn = if may_step { CallTurn::Now } else { CallTurn::Later };
             calls.extend(target.map(|target| Call { canary: name.clone(), ticket: open.ticket, target, turn }));
         }
         calls
@@ -325,12 +325,16 @@ impl Engine {
 
     /// Returns true if an abort is not served yet.
     pub fn has_unserved_abort(&self) -> bool {
-        self.routes_changed && self.canaries.unstored().next().is_some()
+        self.routes_changed() && self.canaries.unstored().next().is_some()
+    }
+
+    fn routes_changed(&self) -> bool {
+        self.front_changed || self.canaries.have_changed()
     }
 
     /// Returns what is to be served in another way since this was asked last, if anything may be. Whoever asks serves it.
     pub fn take_route_changes(&mut self) -> Option<ModelChange> {
-        if !std::mem::take(&mut self.routes_changed) {
+        if !self.routes_changed() {
             return None;
         }
         // Aborts that are served now can be stored.

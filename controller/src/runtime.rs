@@ -378,7 +378,7 @@ impl EngineThread {
 
     /// Puts the questions that are open and not on their way yet.
     fn ask(&mut self, now: Timestamp) {
-        let calls = self.engine.calls();
+        let calls = self.engine.calls(now);
         // An answer that cannot be stored is asked for again, and a hook is not to be called as fast as it answers.
         let may_ask = self.engine.stores() || now.since(self.asked_in_vain) >= HOOK_RETRY_INTERVAL;
         let mut before = std::mem::take(&mut self.asked);

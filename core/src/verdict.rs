@@ -29,8 +29,6 @@ pub enum Counted {
     Missing(u64),
     /// They show harm, and not all nodes confirm it: neither is a step to end on.
     Contested,
-    /// They speak for harm, and not yet enough to decide.
-    Undecided,
 }
 
 /// What keeps a rollout where it is though nothing is decided.
@@ -39,8 +37,7 @@ pub enum Doubt {
     /// Nothing.
     #[default]
     None,
-    /// There is more evidence of harm than chance brings about in one rollout of thirty, at the default α, or lately most requests
-    /// failed: a canary that breaks just before a step ends is not decided on yet. Nothing rises.
+    /// Most requests fail since a moment ago: a canary that breaks just before a step ends is not decided on yet. Nothing rises.
     Harm,
     /// There is harm that one pod alone may have caused: nothing rises, and the share goes back to the first one.
     OnePod,

@@ -188,6 +188,7 @@ fn no_rollback() -> Vec<(&'static str, String)> {
     course.windows(1, &Counts::default());
     told.push(("no data, primary only", course.said(&Propagation::Effective)));
     told.push(("no data, older routes", course.said(&Propagation::Pending { laggards: vec![NodeId::new("edge-1")] })));
+    told.push(("no data, no rules", course.said(&Propagation::Unassigned { nodes: vec![NodeId::new("edge-1")] })));
     told.push(("no data, astray", course.said(&Propagation::Skewed { nodes: vec![NodeId::new("edge-1")] })));
     course.windows(5, &ok);
     told.push(("continue", course.said(&Propagation::Effective)));

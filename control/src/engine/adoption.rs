@@ -85,7 +85,6 @@ impl Engine {
 
     fn change_adoption(&mut self, name: &CanaryName, adoption: Adoption) {
         self.canaries.change(name, |canary| canary.adoption = adoption);
-        self.routes_changed = true;
         self.mark_due(name);
     }
 }

@@ -138,7 +138,14 @@ impl Engine {
         match purpose {
             Purpose::Note => {}
             // They are handed in again by a later tick.
-            Purpose::Aborts(aborts) => self.commits.aborts_are_refused(&aborts, error, now),
+            Purpose::Aborts(aborts) => {
+                self.commits.aborts_are_refused(&aborts);
+                if let [(name, _)] = &aborts[..]
+                    && self.canaries.get(name).is_some()
+                {
+                    self.commits.back_off(name, error, now);
+                }
+            }
             Purpose::Step(proposal) => {
                 let Proposal { canary: name, command, .. } = *proposal;
                 if let Some(ticket) = command {
@@ -176,7 +183,7 @@ impl Engine {
     /// Adopts a step that is stored, unless an abort took its place.
     fn stored(&mut self, id: CommitId, proposal: Proposal, now: Timestamp) {
         let Proposal { canary: name, record, effects, command } = proposal;
-        self.commits.forget(&name);
+        self.commits.is_stored(&name);
         match self.canaries.get(&name) {
             Some(canary) if canary.proposed.is_some_and(|proposed| proposed.id == id) => {
                 self.adopt(&name, record, effects, Durability::Stored, now);
@@ -215,7 +222,6 @@ impl Engine {
             (Adoption::Contested, Adoption::Open) => Adoption::Contested,
             (_, adoption) => adoption,
         };
-        self.routes_changed |= record.state.rev != canary.state.rev || adoption != canary.adoption;
         if let Some(end) = end {
             self.ended.push(RolloutEnd::of(&canary.config.plan, end));
         }
@@ -290,7 +296,6 @@ impl Engine {
             let revisions = config.workload.revisions.clone();
             canary.rewritten = Some(config);
             self.canaries.move_revisions(name, revisions);
-            self.routes_changed = true;
             return;
         }
         canary.rewritten = None;

@@ -96,6 +96,11 @@ impl Canaries {
         }
     }
 
+    /// Returns true if something is served in another way since that was asked for last.
+    pub(super) fn have_changed(&self) -> bool {
+        self.served.have_changed()
+    }
+
     /// Returns what is served in another way since this was asked last.
     pub(super) fn take_changed(&mut self) -> BTreeMap<Arc<str>, Option<Arc<ServedHost>>> {
         self.served.take_changed()

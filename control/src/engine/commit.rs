@@ -25,8 +25,8 @@ pub(super) const MAX_WAITING_COMMANDS: usize = 16;
 /// After a commit that failed, the next one is handed in this much later: a disk that is full refuses as fast as it is asked.
 const RETRY_INTERVAL: Span = Span::from_millis(50);
 
-/// What is refused of one canary though others are stored is handed in again after so long at most: the time doubles with each
-/// refusal, from [`RETRY_INTERVAL`].
+/// What is refused of one canary though others are stored is handed in again after so long at most, or later where it is one of
+/// many: the time doubles with each refusal, from [`RETRY_INTERVAL`].
 const MAX_RETRY_INTERVAL: Span = Span::from_secs(1);
 
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
@@ -148,7 +148,10 @@ impl Commits {
 
     /// Returns why nothing of this canary should be handed in at the moment, whatever is of others.
     pub(super) fn refuse_of(&self, name: &CanaryName, now: Timestamp) -> Option<&StoreError> {
-        self.refused.get(name).filter(|backoff| now < backoff.until).map(|backoff| &backoff.error)
+        let backoff = self.refused.get(name)?;
+        // After a failure, the others are tried first.
+        let others_first = self.failed.as_ref().is_some_and(|(failed, _)| now.since(*failed) < RETRY_INTERVAL.times(2));
+        (others_first || now < backoff.until).then_some(&backoff.error)
     }
 
     /// Returns how many of these aborts the next commit takes.
@@ -162,7 +165,11 @@ impl Commits {
     /// Takes it that something of this canary was refused by itself: others go before it.
     pub(super) fn back_off(&mut self, name: &CanaryName, error: StoreError, now: Timestamp) {
         let before = self.refused.get(name).map(|backoff| backoff.delay);
-        let delay = before.map_or(RETRY_INTERVAL, |delay| delay.times(2).min(MAX_RETRY_INTERVAL));
+        // While storing fails, one commit is tried in each [`RETRY_INTERVAL`]: those that are refused, however many they are,
+        // take half of them at most.
+        let refused = u64::try_from(self.refused.len()).unwrap_or(u64::MAX);
+        let most = MAX_RETRY_INTERVAL.max(RETRY_INTERVAL.times(refused.saturating_mul(2)));
+        let delay = before.map_or(RETRY_INTERVAL, |delay| delay.times(2).min(most));
         self.refused.insert(name.clone(), Backoff { delay, until: now.plus(delay), error });
     }
 
@@ -172,17 +179,19 @@ impl Commits {
     }
 
     /// Takes it that these aborts were refused.
-    pub(super) fn aborts_are_refused(&mut self, aborts: &[(CanaryName, Rev)], error: StoreError, now: Timestamp) {
-        self.aborts = match aborts {
-            [(name, _)] => {
-                self.back_off(name, error, now);
-                AbortBatch::All
-            }
-            _ => AbortBatch::One,
-        };
+    pub(super) fn aborts_are_refused(&mut self, aborts: &[(CanaryName, Rev)]) {
+        self.aborts = if aborts.len() > 1 { AbortBatch::One } else { AbortBatch::All };
     }
 
-    /// Takes it that something of this canary was stored, or that there is nothing left of it to store.
+    /// Takes it that something of this canary was stored. If it was refused before, so were others for the same reason, as
+    /// with a disk that was full: they need not wait.
+    pub(super) fn is_stored(&mut self, name: &CanaryName) {
+        if self.refused.contains_key(name) {
+            self.refused.clear();
+        }
+    }
+
+    /// Takes it that there is nothing left of this canary to store.
     pub(super) fn forget(&mut self, name: &CanaryName) {
         self.refused.remove(name);
     }

@@ -61,7 +61,7 @@ impl Engine {
             if self.policies.follow(&listeners) {
                 self.fleet.misplaced();
             }
-            (self.around.listeners, self.front_changed, self.routes_changed) = (listeners, true, true);
+            (self.around.listeners, self.front_changed) = (listeners, true);
             self.stale_policies = StalePolicies::All;
         }
         let gives_up = |(name, configured): &(&CanaryName, &Option<Configured>)| match configured {
@@ -129,7 +129,6 @@ impl Engine {
         self.emit(name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
         let proposed = canary.proposed;
         self.unconfigured.insert(name.clone(), Unconfigured { record, evidence, unstored, away_since: None, proposed });
-        self.routes_changed = true;
         self.stale_policies.note(name);
     }
 
@@ -140,7 +139,6 @@ impl Engine {
             Some(_) => self.reconfigure(name, config, now),
             None => self.attach(name, config, now),
         }
-        self.routes_changed = true;
         self.mark_due(name);
         self.apply(name, &Event::Revision(revision), now);
     }

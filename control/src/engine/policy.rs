@@ -197,10 +197,15 @@ impl Policies {
     pub(super) fn check(&self, canaries: &Canaries, now: Timestamp) {
         let mut anew = Self { scopes: self.scopes.clone(), ..Self::default() };
         anew.update(canaries, StalePolicies::All, now);
-        for (name, place) in &anew.named {
-            assert_eq!(self.edition(name).current, place.current, "{name}");
+        let contents = |place: &PolicyRevisions| -> Vec<_> {
+            place.divided.iter().map(|(name, divided)| (name.clone(), divided.content)).collect()
+        };
+        let places = anew.named.iter().map(|(name, place)| (self.edition(name), place));
+        for (held, anew) in places.chain([(&self.others, &anew.others)]) {
+            assert_eq!(held.current, anew.current);
+            assert_eq!(contents(held), contents(anew));
+            assert!(held.divided.values().all(|divided| Some(divided.since) <= held.number()));
         }
-        assert_eq!(self.others.current, anew.others.current);
     }
 
     fn in_place(&self, place: &PolicyScope) -> Option<&PolicyRevisions> {

@@ -55,10 +55,17 @@ impl ServedHosts {
         needed.into_iter().find(|name| served.clusters.iter().all(|cluster| cluster.name != **name))
     }
 
+    /// Returns true if something is another one since that was asked for last.
+    pub(super) fn have_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Returns what is another one since this was asked last.
     pub(super) fn take_changed(&mut self) -> BTreeMap<Arc<str>, Option<Arc<ServedHost>>> {
+        // A key sorts as the name does.
+        let key = |name: &CanaryName| format!("{}\0{}", name.namespace, name.name).into();
         let changed = std::mem::take(&mut self.changed).into_iter();
-        changed.map(|name| (host_name(&name).into(), self.by_name.get(&name).cloned())).collect()
+        changed.map(|name| (key(&name), self.by_name.get(&name).cloned())).collect()
     }
 
     #[cfg(test)]

@@ -449,7 +449,7 @@ fn metrics_of_others_are_asked_for_beside_the_evidence() {
     }
     let ask = |world: &mut World, answer: Answer| {
         for _ in 0..100 {
-            if let [call] = world.engine.calls().as_slice() {
+            if let [call] = world.engine.calls(world.now).as_slice() {
                 assert!(matches!(&call.target, CallTarget::Prometheus(query) if query.metric == "lag"));
                 world.engine.measured(&name(), "lag".into(), 7.0);
                 world.engine.answer(&name(), call.ticket, answer, world.now);

@@ -148,7 +148,7 @@ impl Engine {
 
     /// Stores the aborts that are served, all at once if none of them is refused.
     fn store_aborts(&mut self, now: Timestamp) {
-        if self.routes_changed {
+        if self.routes_changed() {
             // Not served yet.
             return;
         }
@@ -179,16 +179,17 @@ impl Engine {
 
     /// Hands the aborts in that are served and not stored, whatever else is under way or has failed: nothing comes after it.
     pub fn finish(&mut self) {
+        // Each by itself: should one be refused, nobody tries the others again.
         let (aborts, entries) = self.unstored_aborts(|_| true);
-        if !aborts.is_empty() {
-            self.commits.put(Purpose::Aborts(aborts), entries);
+        for (abort, entry) in aborts.into_iter().zip(entries) {
+            self.commits.put(Purpose::Aborts(vec![abort]), vec![entry]);
         }
     }
 
     /// Notes that these aborts are stored: filters need not count any more for them.
     pub(super) fn aborts_are_stored(&mut self, aborts: Vec<(CanaryName, Rev)>) {
         for (name, rev) in aborts {
-            self.commits.forget(&name);
+            self.commits.is_stored(&name);
             let Some(canary) = self.canaries.get(&name).filter(|canary| canary.unstored && canary.state.rev == rev)
             else {
                 continue;
@@ -197,7 +198,6 @@ impl Engine {
             self.canaries.change(&name, |canary| canary.unstored = false);
             self.follow_epoch(&name, before);
             self.mark_due(&name);
-            self.routes_changed = true;
             self.stale_policies.note(&name);
         }
     }

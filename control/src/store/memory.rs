@@ -14,7 +14,7 @@ pub struct Memory {
 struct Held {
     entries: Entries,
     full: bool,
-    /// The key of an entry that is not taken.
+    /// How keys of entries begin that are not taken.
     refused: Option<String>,
     writes: u64,
     crash: Option<Crash>,
@@ -38,9 +38,9 @@ impl Memory {
 }
 
 impl Memory {
-    /// Makes every write fail that is of this entry, too.
-    pub fn refuse(&self, key: Option<String>) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).refused = key;
+    /// Makes every write fail that is of an entry whose key begins like this, too.
+    pub fn refuse(&self, prefix: Option<String>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).refused = prefix;
     }
 
     /// Plans the end of the process that writes here.
@@ -59,6 +59,12 @@ impl Memory {
     }
 }
 
+impl Held {
+    fn refuses(&self, key: &str) -> bool {
+        self.refused.as_ref().is_some_and(|prefix| key.starts_with(prefix))
+    }
+}
+
 impl Store for Memory {
     fn load(&mut self) -> Result<Entries, StoreError> {
         Ok(self.held.lock().unwrap_or_else(PoisonError::into_inner).entries.clone())
@@ -66,7 +72,7 @@ impl Store for Memory {
 
     fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.full || writes.iter().any(|write| held.refused.as_ref() == Some(write.key())) {
+        if held.full || writes.iter().any(|write| held.refuses(write.key())) {
             return Err(StoreError::Write { path: "memory".to_owned(), why: "it was told to fail".to_owned() });
         }
         let write = held.writes;

@@ -22,6 +22,11 @@ pub enum Propagation {
         /// The nodes that lag behind.
         laggards: Vec<NodeId>,
     },
+    /// The routes are in force, and filters of these nodes do not know yet how requests find their arm.
+    Unassigned {
+        /// The nodes that were not told yet.
+        nodes: Vec<NodeId>,
+    },
     /// The routes are in force, and requests do not divide as they say.
     Skewed {
         /// The nodes that show it. May be empty if only all of them together do.

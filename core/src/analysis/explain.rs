@@ -392,6 +392,10 @@ pub(crate) fn not_propagated(weight: BasisPoints, laggards: &[NodeId]) -> String
     }
 }
 
+pub(crate) fn unassigned(nodes: &[NodeId]) -> String {
+    format!("not flowing: filters that do not have the rules for the present routes yet: {}", named(nodes))
+}
+
 pub(crate) fn skewed(weight: BasisPoints, nodes: &[NodeId]) -> String {
     if nodes.is_empty() {
         return format!("not flowing: requests do not divide by weight {weight} %, at no node in particular");

@@ -22,6 +22,7 @@ use super::explain::Observed;
 use super::guard::{self, LimitFrom, with_hangs};
 use super::interval::RatioInterval;
 use super::jackknife::Jackknife;
+use super::judge::outage::Outage;
 use super::node_groups::NodeGroups;
 use super::pairing::{Pairing, Ready};
 use super::presence::Presence;
@@ -34,10 +35,9 @@ use super::test_suite::{BatchContext, Limits, TestSuite, above_limit};
 use super::users::Users;
 use super::weighted_evidence::{CachedEvidence, WeightedEvidence};
 use super::window::{Batch, NodeGroup};
-use crate::analysis::judge::outage::Outage;
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
-use crate::verdict::Counted;
+use crate::verdict::{Counted, Doubt};
 use crate::weight::BasisPoints;
 
 mod harm;
@@ -261,7 +261,7 @@ impl Judge {
         }
         self.baseline.observe(with_hangs(&batch.judged), batch.span);
         self.note_traffic(&batch.judged, batch.end);
-        self.outage.observe(&batch.judged);
+        self.outage.observe(&batch.judged, batch.end);
         self.step.direct = self.step.direct.saturating_add(batch.direct.canary.finished);
         self.presence.observe(batch, self.due());
         self.observed.add(batch, standing.warmup);
@@ -289,7 +289,7 @@ impl Judge {
             safe: self.config.early_promotion
                 && self.crossed.is_none()
                 && self.hidden_by.is_none()
-                && !self.may_do_harm()
+                && self.doubt(now) == Doubt::None
                 && self.is_safe(now),
             doubt: self.doubt(now),
             notices: self.notices(now),
@@ -302,7 +302,6 @@ impl Judge {
             return Counted::Contested;
         }
         match self.config.min_requests().saturating_sub(self.step.canary) {
-            _ if self.may_do_harm() => Counted::Undecided,
             0 => Counted::Sufficient,
             missing => Counted::Missing(missing),
         }

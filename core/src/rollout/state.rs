@@ -9,6 +9,7 @@ use super::readiness::Readiness;
 use super::round::{Round, Stage};
 use crate::id::{Rev, Revision, RolloutId};
 use crate::time::{Span, Timestamp};
+use crate::verdict::Doubt;
 
 /// What is stored of a canary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +123,9 @@ pub struct Progress {
     /// True while so many requests were not counted that they could hide harm.
     #[serde(default)]
     pub uncounted: bool,
+    /// What stands against it that the canary is given more.
+    #[serde(default)]
+    pub doubt: Doubt,
     /// True while the share is frozen by command.
     pub paused: bool,
     /// The gate that was found closed.

@@ -12,7 +12,7 @@ use core::num::NonZeroU32;
 
 use wingbeat_core::analysis::guard;
 use wingbeat_core::analysis::judge::{
-    Assessment, Comparison, Judge, JudgeConfig, Mode, MustDetect, NoticeSubject, Propagation, SinglePodPolicy,
+    Comparison, Judge, JudgeConfig, Mode, MustDetect, NoticeSubject, Propagation, SinglePodPolicy,
 };
 use wingbeat_core::analysis::sequential::{RatioTest, Split};
 use wingbeat_core::analysis::window::{Arms, Batch, Windows};
@@ -20,7 +20,7 @@ use wingbeat_core::counts::{Cohorts, Counts, PodCounts};
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
 use wingbeat_core::outcome::{Outcome, Stratum};
 use wingbeat_core::time::{Span, Timestamp};
-use wingbeat_core::verdict::{Counted, Doubt, Verdict};
+use wingbeat_core::verdict::{Doubt, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
 mod states;

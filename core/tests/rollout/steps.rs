@@ -3,7 +3,7 @@
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, Handover, HookKind, PlanInput};
 use wingbeat_core::time::Span;
-use wingbeat_core::verdict::{Counted, Verdict};
+use wingbeat_core::verdict::{Counted, Doubt, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
 use crate::world::{World, advance, by_checks, down, harm, hooks, input, percent, revision, running, settled};
@@ -75,7 +75,7 @@ fn proven_safety_asks_nobody_twice_in_an_interval() {
 
 /// What filters had no room to count may be what fails, whoever decides.
 #[test]
-fn no_step_ends_while_requests_are_not_counted() {
+fn no_step_ends_while_harm_may_be_hidden_or_undecided() {
     let alone = PlanInput { metrics: Vec::new(), ..by_checks() };
     for input in [input(), by_checks(), alone] {
         let mut world = World::new(&input);
@@ -87,18 +87,24 @@ fn no_step_ends_while_requests_are_not_counted() {
                 world.interval();
             }
         }
-        world.facts.uncounted = true;
-        world.take_texts();
-        for _ in 0..10 {
+        for (uncounted, doubt, why) in [
+            (true, Doubt::None, "filters had no room to count some requests"),
+            (false, Doubt::Harm, "the canary may do harm, more requests decide"),
+        ] {
+            let before = world.weight();
+            (world.facts.uncounted, world.facts.doubt) = (uncounted, doubt);
+            world.take_texts();
+            for _ in 0..10 {
+                world.interval();
+            }
+            assert_eq!((world.phase(), world.weight(), world.state.failed_checks()), ("Progressing", before, 0));
+            let text = format!("Halt backend.prod advancement {why}");
+            assert!(world.texts.contains(&text), "{:?}", world.texts);
+            (world.facts.uncounted, world.facts.doubt) = (false, Doubt::None);
             world.interval();
+            world.interval();
+            assert!(world.weight() > before);
         }
-        assert_eq!((world.phase(), world.weight(), world.state.failed_checks()), ("Progressing", percent(10), 0));
-        let text = "Halt backend.prod advancement filters had no room to count some requests";
-        assert!(world.texts.iter().any(|told| told == text), "{:?}", world.texts);
-        world.facts.uncounted = false;
-        world.interval();
-        world.interval();
-        assert!(world.weight() > percent(10));
     }
 }
 

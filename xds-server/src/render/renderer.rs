@@ -1,4 +1,5 @@
-//! Renders what changes, and nothing else: a step of one canary costs the same beside ten or ten thousand others.
+//! Renders what changes, and nothing else: a step of one canary costs what is on its listeners and served in its scopes, however
+//! many canaries are elsewhere.
 //!
 //! ```text
 //!  ModelChange ─► hosts: each with its part of route tables, its clusters and their endpoints

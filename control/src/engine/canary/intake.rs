@@ -101,14 +101,15 @@ impl Canary {
         }
         let unaware = heard.unaware;
         match self.flow.assess(now) {
-            Propagation::Effective if !unaware.is_empty() => Propagation::Pending { laggards: unaware.to_vec() },
+            Propagation::Effective if !unaware.is_empty() => Propagation::Unassigned { nodes: unaware.to_vec() },
             Propagation::Effective => match self.ratios.as_ref().and_then(|ratios| ratios.skewed(RATIO_ALPHA)) {
                 Some(nodes) => Propagation::Skewed { nodes },
                 None => Propagation::Effective,
             },
-            propagation @ (Propagation::Pending { .. } | Propagation::Skewed { .. } | Propagation::Unknown { .. }) => {
-                propagation
-            }
+            propagation @ (Propagation::Pending { .. }
+            | Propagation::Unassigned { .. }
+            | Propagation::Skewed { .. }
+            | Propagation::Unknown { .. }) => propagation,
         }
     }
 

@@ -15,7 +15,7 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     };
     assert!(stored(&mut world).is_some_and(|why| why.contains("memory cannot be written")));
     world.store.set_full(false);
-    world.now = world.now.plus(Span::from_millis(50));
+    world.now = world.now.plus(Span::from_millis(100));
     world.tick();
     assert_eq!(world.weight(), BasisPoints::from_percent(10));
     assert_eq!(stored(&mut world), None);
@@ -24,7 +24,7 @@ fn a_full_disk_freezes_steps_but_not_an_abort() {
     assert_eq!(world.weight(), BasisPoints::ZERO);
     // Once there is room, it is stored, and a restart does not take it back.
     world.store.set_full(false);
-    world.now = world.now.plus(Span::from_millis(50));
+    world.now = world.now.plus(Span::from_millis(100));
     world.tick();
     let mut world = world.restart();
     world.rollout();
@@ -66,18 +66,71 @@ fn an_abort_that_could_not_be_stored_is_found_in_what_the_proxies_serve() {
     assert_eq!((world.phase(), world.weight()), ("Failed", BasisPoints::ZERO));
 }
 
+/// The usual canary and others.
+fn with_others<'a>(revision: &str, others: impl IntoIterator<Item = &'a str>) -> DesiredState {
+    let mut desired = desired_state(revision);
+    for other in others {
+        let mut config = desired.canaries[&name()].clone();
+        let name = CanaryName::new("prod", other);
+        let input = PlanInput { name: Some(name.clone()), target: other.into(), ..plan_input() };
+        config.plan = Plan::try_new(&input).unwrap();
+        config.service.hosts = vec![format!("{other}.local")];
+        desired.canaries.insert(name, config);
+    }
+    desired
+}
+
 /// Three canaries, of which the usual one is the first by name.
 fn setup_of_three(revision: &str) -> DesiredState {
-    let mut three = desired_state(revision);
-    for other in ["second", "third"] {
-        let mut config = three.canaries[&name()].clone();
-        let name = CanaryName::new("prod", other);
-        config.plan =
-            Plan::try_new(&PlanInput { name: Some(name.clone()), target: other.into(), ..plan_input() }).unwrap();
-        config.service.hosts = vec![format!("{other}.local")];
-        three.canaries.insert(name, config);
+    with_others(revision, ["second", "third"])
+}
+
+/// With many of them that are refused, some of which come first by name, the others wait for a turn or two.
+#[test]
+fn what_is_refused_of_many_canaries_holds_up_no_other() {
+    let bad: Vec<String> = (0..40).map(|number| format!("a-bad-{number:02}")).collect();
+    let setup = |revision: &str| with_others(revision, bad.iter().map(String::as_str).chain(["other"]));
+    let pass = |world: &mut World| {
+        for _ in 0..400 {
+            world.now = world.now.plus(Span::from_millis(25));
+            world.tick();
+        }
+    };
+    let mut world = World::new();
+    world.engine.configure(setup("1"), world.now);
+    world.tick();
+    world.store.refuse(Some("canary/prod/a-bad-".to_owned()));
+    world.engine.configure(setup("2"), world.now);
+    pass(&mut world);
+    let others = [name(), CanaryName::new("prod", "other")];
+    for number in 0..20 {
+        for name in &others {
+            let (verb, id) = if number % 2 == 0 { (Command::Pause, "a") } else { (Command::Resume, "b") };
+            let before = world.now;
+            while let Err(why) = world.engine.command(name, verb, &format!("{id}{number}"), world.now) {
+                world.now = world.now.plus(Span::from_millis(10));
+                world.tick();
+                assert!(world.now.since(before) <= Span::from_millis(300), "{number} {name}: {why}");
+            }
+        }
     }
-    three
+    // Then they are in a rollout, too, and all are aborted while none of these can be stored.
+    world.store.refuse(None);
+    pass(&mut world);
+    world.store.refuse(Some("canary/prod/a-bad-".to_owned()));
+    let all: Vec<CanaryName> = world.engine.canaries.all().keys().cloned().collect();
+    for name in &all {
+        world.engine.command(name, Command::Abort, "abort", world.now).unwrap();
+    }
+    pass(&mut world);
+    assert_eq!(world.engine.canaries.unstored().count(), bad.len(), "those of the others are stored");
+    // The disk was full, in truth: none waits for long once it is not.
+    world.store.refuse(None);
+    for _ in 0..100 {
+        world.now = world.now.plus(Span::from_millis(10));
+        world.tick();
+    }
+    assert_eq!(world.engine.canaries.unstored().count(), 0);
 }
 
 /// An object that a store refuses for ever, as an API server does with one that it finds invalid: the others go on, their

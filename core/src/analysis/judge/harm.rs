@@ -1,6 +1,6 @@
 //! Whether there is harm, whichever node is left out.
 
-use crate::analysis::config::Comparison;
+use crate::analysis::config::{Comparison, Mode};
 use crate::analysis::jackknife::Opinion;
 use crate::analysis::judge::{HarmFound, Judge};
 use crate::analysis::presence::{self, ExpectedShare};
@@ -32,27 +32,15 @@ const BARELY_HIDDEN_FOR: Span = Span::from_secs(60);
 /// Hidden harm is plain with so much evidence beyond what it needs: chance does not divide errors so unevenly.
 const PLAIN: f64 = 140.0;
 
-/// The part of the evidence that decides, as a logarithm, from which on harm is in doubt. Chance alone brings a canary that
-/// does none there in one rollout of √(1/α).
-const IN_DOUBT: f64 = 0.5;
-
 impl Judge {
-    /// Returns what stands against it that the canary is given more.
+    /// Returns what stands against it that the canary is given more. Where checks alone decide, nothing does.
     pub(super) fn doubt(&self, now: Timestamp) -> Doubt {
-        if self.suspected(now).is_some() {
-            Doubt::OnePod
-        } else if self.may_do_harm() {
-            Doubt::Harm
-        } else {
-            Doubt::None
+        match self.config.mode {
+            Mode::Thresholds => Doubt::None,
+            Mode::Sequential | Mode::Guard if self.suspected(now).is_some() => Doubt::OnePod,
+            Mode::Sequential | Mode::Guard if self.outage.is_in_doubt(now) => Doubt::Harm,
+            Mode::Sequential | Mode::Guard => Doubt::None,
         }
-    }
-
-    /// Returns true while there is so much evidence of harm that it may decide before long, or the canary fails most
-    /// requests right now.
-    pub(super) fn may_do_harm(&self) -> bool {
-        let total = self.weighted().total(&self.shares(), |_| true);
-        self.outage.is_likely() || total >= self.config.decision_threshold() * IN_DOUBT
     }
 
     /// Notes harm that has crossed, whichever node is left out.

@@ -20,7 +20,7 @@ use crate::analysis::test_suite::SLOW_SHARE;
 use crate::analysis::weighted_evidence::WeightedEvidence;
 use crate::analysis::window::NodeGroup;
 use crate::time::{Span, Timestamp};
-use crate::verdict::Verdict;
+use crate::verdict::{Doubt, Verdict};
 
 /// Failures are called by the name of a kind if it makes up so many of so many.
 const MOSTLY: (u64, u64) = (9, 10);
@@ -58,7 +58,9 @@ impl Judge {
         match missing {
             Some(0) => match self.rests_on_thin_quorum(now) {
                 Some(few) => Verdict::Continue(self.thin_quorum(few)),
-                None if self.may_do_harm() => Verdict::Continue(explain::undecided(&self.harm_reason(&self.shares()))),
+                None if self.doubt(now) != Doubt::None => {
+                    Verdict::Continue(explain::undecided(&self.harm_reason(&self.shares())))
+                }
                 None => Verdict::Advance(explain::would_have_been_caught(&self.observed, &self.caught())),
             },
             missing => {
@@ -101,6 +103,7 @@ impl Judge {
         match propagation {
             Propagation::Effective | Propagation::Unknown { .. } => {}
             Propagation::Pending { laggards } => return Some(explain::not_propagated(self.step.weight, laggards)),
+            Propagation::Unassigned { nodes } => return Some(explain::unassigned(nodes)),
             Propagation::Skewed { nodes } => return Some(explain::skewed(self.step.weight, nodes)),
         }
         if self.step.canary == 0 && self.step.stalled > 0 {

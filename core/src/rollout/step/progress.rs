@@ -48,7 +48,7 @@ impl TransitionBuilder<'_> {
     fn progress(&mut self, mut progress: Progress, facts: &Facts) {
         let (plan, now) = (self.plan, self.now);
         progress.clock = progress.clock.run(facts.propagation, now);
-        progress.uncounted = facts.uncounted;
+        (progress.uncounted, progress.doubt) = (facts.uncounted, facts.doubt);
         if progress.round.is_outdated(plan) {
             progress.round = progress.round.at(Stage::Over);
         }
@@ -214,7 +214,6 @@ impl TransitionBuilder<'_> {
             Counted::Sufficient => {}
             Counted::Missing(missing) => self.end_check(progress, false, messages::too_few(self.plan, missing)),
             Counted::Contested => self.end_check(progress, false, messages::contested(self.plan)),
-            Counted::Undecided => self.end_check(progress, false, messages::undecided(self.plan)),
         }
     }
 
@@ -262,6 +261,9 @@ impl TransitionBuilder<'_> {
         // The judge does not end a step on them; whoever else was asked has not seen them either.
         if progress.uncounted {
             return self.end_check(progress, false, messages::uncounted(self.plan));
+        }
+        if progress.doubt != Doubt::None {
+            return self.end_check(progress, false, messages::undecided(self.plan));
         }
         let gate = gate(self.plan, &progress);
         let open = gate.is_none() || progress.approved == gate;
