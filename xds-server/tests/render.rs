@@ -1,5 +1,4 @@
 //! What is rendered change by change is what the whole renders to.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -300,7 +300,7 @@ impl Engine {
         }
         canary.rewritten = None;
         let suspended = config.plan.is_suspended() && !canary.config.plan.is_suspended();
-        if canary.is_told() {
+        if canary.is_in_policy() {
             self.stale_policies.note(name);
         }
         let waiting = self.canaries.configure(name, config);

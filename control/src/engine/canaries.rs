@@ -143,9 +143,9 @@ impl Canaries {
     }
 
     /// Returns those that filters are told of.
-    pub(super) fn counted(&self) -> impl Iterator<Item = &Canary> {
+    pub(super) fn in_policy(&self) -> impl Iterator<Item = &Canary> {
         // What is told of is not at rest.
-        self.busy.iter().filter_map(|name| self.by_name.get(name)).filter(|canary| canary.is_told())
+        self.busy.iter().filter_map(|name| self.by_name.get(name)).filter(|canary| canary.is_in_policy())
     }
 
     /// Returns those with an open question.
@@ -186,8 +186,8 @@ impl Canaries {
         };
         assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
         assert_eq!(self.judged, names(&Canary::is_judged));
-        let told = names(&Canary::is_told);
-        assert_eq!(self.counted().map(|canary| canary.config.plan.name().clone()).collect::<BTreeSet<_>>(), told);
+        let expected = names(&Canary::is_in_policy);
+        assert_eq!(self.in_policy().map(|canary| canary.config.plan.name().clone()).collect::<BTreeSet<_>>(), expected);
         assert_eq!(self.asking, names(&Canary::asks));
         let arms = self.by_name.iter().flat_map(|(name, canary)| {
             Arm::ALL.into_iter().filter_map(|arm| Some((canary.cluster(arm)?, (name.clone(), arm))))

@@ -245,7 +245,7 @@ impl Canary {
     }
 
     /// Returns true while filters are told of it.
-    pub(super) const fn is_told(&self) -> bool {
+    pub(super) const fn is_in_policy(&self) -> bool {
         self.is_counted() || self.is_judged()
     }
 

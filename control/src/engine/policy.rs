@@ -113,7 +113,7 @@ impl Policies {
         let stale = match stale {
             StalePolicies::Of(stale) => Some(stale),
             StalePolicies::All => {
-                let names = canaries.counted().flat_map(|canary| canary.former.names(now)).chain(self.scopes.names());
+                let names = canaries.in_policy().flat_map(|canary| canary.former.names(now)).chain(self.scopes.names());
                 let names: BTreeSet<&str> = names.collect();
                 self.named.retain(|name, _| names.contains(&**name));
                 let new: Vec<&str> = names.into_iter().filter(|name| !self.named.contains_key(*name)).collect();
@@ -259,13 +259,13 @@ impl PolicyRevisions {
         serves: &dyn Fn(&Canary) -> bool,
     ) -> bool {
         let Some(stale) = stale else {
-            let served = canaries.counted().filter(|canary| serves(canary));
+            let served = canaries.in_policy().filter(|canary| serves(canary));
             self.canaries = served.map(|canary| canary.config.plan.name().clone()).collect();
             return true;
         };
         let mut concerned = false;
         for name in stale {
-            let is_served = canaries.get(name).is_some_and(|canary| canary.is_told() && serves(canary));
+            let is_served = canaries.get(name).is_some_and(|canary| canary.is_in_policy() && serves(canary));
             let was_served = if is_served { !self.canaries.insert(name.clone()) } else { self.canaries.remove(name) };
             concerned |= is_served || was_served;
         }

@@ -376,7 +376,7 @@ fn traffic_that_does_not_split_as_routed_moves_nothing_and_hides_no_harm() {
 }
 
 #[test]
-fn traffic_that_stops_is_told_from_reports_that_do() {
+fn traffic_that_stops_is_in_policy_from_reports_that_do() {
     let word = |world: &mut World| {
         let verdict = world.engine.status(true, world.now).canaries.values().next().unwrap().verdict.clone().unwrap();
         (verdict.kind, verdict.reason)

@@ -109,7 +109,7 @@ impl Renderer {
                     }
                 }
             }
-            for (listener, part) in now.listeners().iter().flat_map(|listener| Some((listener, now.part.as_ref()?))) {
+            for (listener, part) in now.listeners().iter().filter_map(|listener| Some((listener, now.part.as_ref()?))) {
                 self.tables.entry(listener.clone()).or_default().insert(key.clone(), part.clone());
             }
             changed.tables.extend(was.listeners().iter().chain(now.listeners()).cloned());

@@ -35,11 +35,16 @@ const PLAIN: f64 = 140.0;
 impl Judge {
     /// Returns what stands against it that the canary is given more. Where checks alone decide, nothing does.
     pub(super) fn doubt(&self, now: Timestamp) -> Doubt {
-        match self.config.mode {
-            Mode::Thresholds => Doubt::None,
-            Mode::Sequential | Mode::Guard if self.suspected(now).is_some() => Doubt::OnePod,
-            Mode::Sequential | Mode::Guard if self.outage.is_in_doubt(now) => Doubt::Harm,
-            Mode::Sequential | Mode::Guard => Doubt::None,
+        let is_judged = match self.config.mode {
+            Mode::Thresholds => false,
+            Mode::Sequential | Mode::Guard => true,
+        };
+        if is_judged && self.suspected(now).is_some() {
+            Doubt::OnePod
+        } else if is_judged && self.outage.is_in_doubt(now) {
+            Doubt::Harm
+        } else {
+            Doubt::None
         }
     }
 
