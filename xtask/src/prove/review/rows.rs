@@ -11,7 +11,7 @@ pub(super) const ROWS: [Row; 63] = [
             "room_is_bounded_and_what_finds_none_is_counted",
             "rollouts_are_counted_apart_and_leave_when_they_are_over_and_durable",
             "a_step_does_not_end_on_counts_that_lack_something",
-            "no_step_ends_while_requests_are_not_counted",
+            "no_step_ends_while_harm_may_be_hidden_or_undecided",
         ],
     ),
     row(
