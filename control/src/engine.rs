@@ -119,7 +119,7 @@ pub struct Engine {
     swept: Turns,
     /// When the policies were made anew.
     last_policy: Timestamp,
-    /// Something that filters are told may be different.
+    /// Canaries of which policies are to be made anew.
     stale_policies: StalePolicies,
     /// True if listeners or the filter may be others than those that are served.
     front_changed: bool,

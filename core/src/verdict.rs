@@ -32,11 +32,8 @@ pub enum Counted {
 }
 
 /// What keeps a rollout where it is though nothing is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Doubt {
-    /// Nothing.
-    #[default]
-    None,
     /// Most requests fail since a moment ago: a canary that breaks just before a step ends is not decided on yet. Nothing rises.
     Harm,
     /// There is harm that one pod alone may have caused: nothing rises, and the share goes back to the first one.

@@ -240,7 +240,7 @@ fn suspect() -> String {
     let failing = Counts { pods: pods(&["x"]), ..counts(10, 1, Outcome::ServerFault) };
     for _ in 0..300 {
         course.windows(1, &failing);
-        if course.judge.assess(course.now, &Propagation::Effective).doubt == Doubt::OnePod {
+        if course.judge.assess(course.now, &Propagation::Effective).doubt == Some(Doubt::OnePod) {
             break;
         }
     }

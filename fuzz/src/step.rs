@@ -41,7 +41,7 @@ struct Sight {
     verdict: Word,
     enough: bool,
     safe: bool,
-    doubt: Uncertainty,
+    doubt: Option<Uncertainty>,
     uncounted: bool,
     intact: bool,
     millis: u16,
@@ -56,7 +56,6 @@ enum Workload {
 
 #[derive(Debug, Arbitrary)]
 enum Uncertainty {
-    None,
     Harm,
     OnePod,
 }
@@ -147,7 +146,6 @@ impl From<Order> for Command {
 impl From<Uncertainty> for Doubt {
     fn from(doubt: Uncertainty) -> Self {
         match doubt {
-            Uncertainty::None => Self::None,
             Uncertainty::Harm => Self::Harm,
             Uncertainty::OnePod => Self::OnePod,
         }
@@ -174,7 +172,7 @@ impl Sight {
             verdict: self.verdict.into(),
             counted: if self.enough { Counted::Sufficient } else { Counted::Missing(3) },
             safe: self.safe,
-            doubt: self.doubt.into(),
+            doubt: self.doubt.map(Doubt::from),
             uncounted: self.uncounted,
             intact: self.intact,
         }

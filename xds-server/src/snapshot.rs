@@ -24,7 +24,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Adds a resource, or replaces the one of this name.
     pub fn add(&mut self, kind: Kind, resource: Resource) {
-        Arc::make_mut(self.of_mut(kind)).insert(resource.name.clone(), Arc::new(resource));
+        self.replace(kind, &resource.name.clone(), Some(Arc::new(resource)));
     }
 
     /// Replaces the resource of this name, or takes it out.

@@ -139,7 +139,7 @@ impl Engine {
             Purpose::Note => {}
             // They are handed in again by a later tick.
             Purpose::Aborts(aborts) => {
-                self.commits.aborts_are_refused(&aborts);
+                self.commits.note_refused_aborts(&aborts);
                 if let [(name, _)] = &aborts[..]
                     && self.canaries.get(name).is_some()
                 {
@@ -183,7 +183,7 @@ impl Engine {
     /// Adopts a step that is stored, unless an abort took its place.
     fn stored(&mut self, id: CommitId, proposal: Proposal, now: Timestamp) {
         let Proposal { canary: name, record, effects, command } = proposal;
-        self.commits.is_stored(&name);
+        self.commits.end_backoff(&name);
         match self.canaries.get(&name) {
             Some(canary) if canary.proposed.is_some_and(|proposed| proposed.id == id) => {
                 self.adopt(&name, record, effects, Durability::Stored, now);

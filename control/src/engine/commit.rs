@@ -174,18 +174,18 @@ impl Commits {
     }
 
     /// Takes it that no abort waits to be stored.
-    pub(super) const fn no_aborts_wait(&mut self) {
+    pub(super) const fn reset_abort_batch(&mut self) {
         self.aborts = AbortBatch::All;
     }
 
     /// Takes it that these aborts were refused.
-    pub(super) fn aborts_are_refused(&mut self, aborts: &[(CanaryName, Rev)]) {
+    pub(super) fn note_refused_aborts(&mut self, aborts: &[(CanaryName, Rev)]) {
         self.aborts = if aborts.len() > 1 { AbortBatch::One } else { AbortBatch::All };
     }
 
     /// Takes it that something of this canary was stored. If it was refused before, so were others for the same reason, as
     /// with a disk that was full: they need not wait.
-    pub(super) fn is_stored(&mut self, name: &CanaryName) {
+    pub(super) fn end_backoff(&mut self, name: &CanaryName) {
         if self.refused.contains_key(name) {
             self.refused.clear();
         }

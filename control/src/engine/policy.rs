@@ -18,9 +18,9 @@ use wingbeat_xds_server::version::Version;
 use crate::engine::canaries::Canaries;
 use crate::engine::canary::Canary;
 
-/// Earlier policies of a place that are remembered, 16 bytes each: at least three minutes of changes at each tick. A worker
-/// with an older one counts as one that knows nothing.
-const MAX_REVISIONS: usize = 4_096;
+/// Policies of a place that are remembered, 16 bytes each: half a minute in which each tick brings another one, and workers report
+/// every five seconds at least. A worker with an older one counts as one that has none.
+const MAX_REVISIONS: usize = 512;
 
 /// Hanging and abandoned requests of one client that count against a canary in 10 minutes, at each worker, where rules or
 /// users decide who gets it. Beyond it they count only while more of the client's connections hang than a browser opens.

@@ -155,7 +155,7 @@ impl Engine {
         let (mut aborts, mut entries) = self.unstored_aborts(|name| self.commits.refuse_of(name, now).is_none());
         let is_under_way = || self.commits.has(|purpose| matches!(purpose, Purpose::Aborts(_)));
         if aborts.is_empty() {
-            return self.commits.no_aborts_wait();
+            return self.commits.reset_abort_batch();
         }
         if self.commits.refuse(now).is_some() || is_under_way() {
             return;
@@ -189,7 +189,7 @@ impl Engine {
     /// Notes that these aborts are stored: filters need not count any more for them.
     pub(super) fn aborts_are_stored(&mut self, aborts: Vec<(CanaryName, Rev)>) {
         for (name, rev) in aborts {
-            self.commits.is_stored(&name);
+            self.commits.end_backoff(&name);
             let Some(canary) = self.canaries.get(&name).filter(|canary| canary.unstored && canary.state.rev == rev)
             else {
                 continue;

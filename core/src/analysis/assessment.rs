@@ -56,7 +56,7 @@ pub struct Assessment {
     pub safe: bool,
     /// What stands against it that the canary is given more.
     #[serde(default)]
-    pub doubt: Doubt,
+    pub doubt: Option<Doubt>,
     /// What people should know besides.
     pub notices: Vec<Notice>,
 }

@@ -37,7 +37,7 @@ use super::weighted_evidence::{CachedEvidence, WeightedEvidence};
 use super::window::{Batch, NodeGroup};
 use crate::id::NodeId;
 use crate::time::{Span, Timestamp};
-use crate::verdict::{Counted, Doubt};
+use crate::verdict::Counted;
 use crate::weight::BasisPoints;
 
 mod harm;
@@ -289,7 +289,7 @@ impl Judge {
             safe: self.config.early_promotion
                 && self.crossed.is_none()
                 && self.hidden_by.is_none()
-                && self.doubt(now) == Doubt::None
+                && self.doubt(now).is_none()
                 && self.is_safe(now),
             doubt: self.doubt(now),
             notices: self.notices(now),

@@ -40,7 +40,7 @@ pub struct Facts {
     /// True if the judge has ruled out harm at this share and the plan lets a step end early for it.
     pub safe: bool,
     /// What stands against it that the canary is given more.
-    pub doubt: Doubt,
+    pub doubt: Option<Doubt>,
     /// True while so many requests were not counted that they could hide harm: nothing rises.
     pub uncounted: bool,
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
@@ -118,7 +118,7 @@ impl Facts {
             verdict: Verdict::NoData(String::new()),
             counted: Counted::Missing(1),
             safe: false,
-            doubt: Doubt::None,
+            doubt: None,
             uncounted: false,
             intact: true,
         }

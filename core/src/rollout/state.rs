@@ -125,7 +125,7 @@ pub struct Progress {
     pub uncounted: bool,
     /// What stands against it that the canary is given more.
     #[serde(default)]
-    pub doubt: Doubt,
+    pub doubt: Option<Doubt>,
     /// True while the share is frozen by command.
     pub paused: bool,
     /// The gate that was found closed.

@@ -162,7 +162,7 @@ fn a_canary_that_breaks_at_the_end_of_its_step_is_held_until_that_is_decided() {
             judge.assess(now, &Propagation::Effective)
         };
         for _ in 0..1_000 {
-            assert_eq!(pass(&mut judge, counts(8, 0)).doubt, Doubt::None);
+            assert_eq!(pass(&mut judge, counts(8, 0)).doubt, None);
         }
         assert_eq!(matches!(pass(&mut judge, counts(8, 0)).verdict, Verdict::Advance(_)), mode == Mode::Sequential);
         let stalled = || Counts { started: 8, stalled: 8, ..Counts::default() };
@@ -171,7 +171,7 @@ fn a_canary_that_breaks_at_the_end_of_its_step_is_held_until_that_is_decided() {
             if matches!(assessed.verdict, Verdict::Rollback(_)) {
                 return None;
             }
-            assert_eq!(assessed.doubt, Doubt::Harm, "{mode:?}: from the first window on");
+            assert_eq!(assessed.doubt, Some(Doubt::Harm), "{mode:?}: from the first window on");
             assert!(matches!(assessed.verdict, Verdict::Continue(_)), "{mode:?}");
             Some(())
         });
@@ -181,7 +181,7 @@ fn a_canary_that_breaks_at_the_end_of_its_step_is_held_until_that_is_decided() {
     let mut judge = Judge::new(JudgeConfig { mode: Mode::Thresholds, ..JudgeConfig::default() });
     let now = Timestamp::from_millis(1_000_000);
     judge.observe(&batch(now, counts(8, 0), counts(8, 8)));
-    assert_eq!(judge.assess(now, &Propagation::Effective).doubt, Doubt::None, "checks alone decide");
+    assert_eq!(judge.assess(now, &Propagation::Effective).doubt, None, "checks alone decide");
 }
 
 /// One request a second, by chance at either arm; windows without any are not told. Returns when the canary is rolled
@@ -327,7 +327,7 @@ fn harm_of_one_pod_beside_many_is_suspected_first() {
             batch.judged.canary.pods = pods(canary_pods);
             judge.observe(&batch);
             let assessed = judge.assess(world.now, &Propagation::Effective);
-            if assessed.doubt == Doubt::OnePod && suspected.is_none() {
+            if assessed.doubt == Some(Doubt::OnePod) && suspected.is_none() {
                 suspected = Some(world.now.since(start));
             }
             if matches!(assessed.verdict, Verdict::Rollback(_)) {

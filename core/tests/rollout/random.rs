@@ -38,7 +38,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         2 => Just(Verdict::NoData(String::new())),
         2 => Just(Verdict::Continue(String::new())),
     ];
-    let doubt = prop_oneof![18 => Just(Doubt::None), 1 => Just(Doubt::Harm), 1 => Just(Doubt::OnePod)];
+    let doubt = prop_oneof![18 => Just(None), 1 => Just(Some(Doubt::Harm)), 1 => Just(Some(Doubt::OnePod))];
     let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
     (any_readiness(), any_readiness(), mostly, verdict, (seldom, doubt, seldom), any::<bool>()).prop_map(
         |(primary, canary, propagation, verdict, (safe, doubt, uncounted), intact)| Facts {

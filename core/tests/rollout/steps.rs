@@ -88,8 +88,8 @@ fn no_step_ends_while_harm_may_be_hidden_or_undecided() {
             }
         }
         for (uncounted, doubt, why) in [
-            (true, Doubt::None, "filters had no room to count some requests"),
-            (false, Doubt::Harm, "the canary may do harm, more requests decide"),
+            (true, None, "filters had no room to count some requests"),
+            (false, Some(Doubt::Harm), "the canary may do harm, more requests decide"),
         ] {
             let before = world.weight();
             (world.facts.uncounted, world.facts.doubt) = (uncounted, doubt);
@@ -100,7 +100,7 @@ fn no_step_ends_while_harm_may_be_hidden_or_undecided() {
             assert_eq!((world.phase(), world.weight(), world.state.failed_checks()), ("Progressing", before, 0));
             let text = format!("Halt backend.prod advancement {why}");
             assert!(world.texts.contains(&text), "{:?}", world.texts);
-            (world.facts.uncounted, world.facts.doubt) = (false, Doubt::None);
+            (world.facts.uncounted, world.facts.doubt) = (false, None);
             world.interval();
             world.interval();
             assert!(world.weight() > before);

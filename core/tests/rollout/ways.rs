@@ -115,7 +115,7 @@ fn a_suspected_canary_goes_back_to_the_first_weight_and_may_rise_again() {
         world.tick();
     }
     world.take_texts();
-    world.facts.doubt = Doubt::OnePod;
+    world.facts.doubt = Some(Doubt::OnePod);
     world.facts.verdict = Verdict::Continue("suspect".into());
     world.tick();
     world.pass(9_000);
@@ -126,7 +126,7 @@ fn a_suspected_canary_goes_back_to_the_first_weight_and_may_rise_again() {
         ["Halt backend.prod advancement: one pod may be bad by itself, canary weight back to 5"],
         "told once"
     );
-    world.facts.doubt = Doubt::None;
+    world.facts.doubt = None;
     world.facts.verdict = advance();
     for _ in 0..12 {
         world.pass(100);
@@ -250,7 +250,7 @@ fn a_canary_in_doubt_takes_over_nothing_more() {
         }
     }
     assert_eq!((world.phase(), world.weight()), ("Promoting", percent(60)));
-    for (doubt, uncounted) in [(Doubt::OnePod, false), (Doubt::Harm, false), (Doubt::None, true)] {
+    for (doubt, uncounted) in [(Some(Doubt::OnePod), false), (Some(Doubt::Harm), false), (None, true)] {
         let before = world.weight();
         (world.facts.doubt, world.facts.uncounted) = (doubt, uncounted);
         world.facts.verdict = Verdict::Continue("suspect".into());
@@ -258,12 +258,12 @@ fn a_canary_in_doubt_takes_over_nothing_more() {
             world.interval();
         }
         assert_eq!((world.phase(), world.weight()), ("Promoting", before));
-        (world.facts.doubt, world.facts.uncounted) = (Doubt::None, false);
+        (world.facts.doubt, world.facts.uncounted) = (None, false);
         world.facts.verdict = advance();
         world.tick();
         assert!(world.weight() > before);
     }
-    world.facts.doubt = Doubt::OnePod;
+    world.facts.doubt = Some(Doubt::OnePod);
     world.interval();
     world.verdict(harm());
     assert_eq!((world.phase(), world.served()), ("Failed", settled("1")));

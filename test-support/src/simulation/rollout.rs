@@ -117,7 +117,7 @@ impl<W: World> Rollout<W> {
                 continue;
             }
             let assessment = self.assess();
-            watched.suspected |= assessment.doubt == Doubt::OnePod;
+            watched.suspected |= assessment.doubt == Some(Doubt::OnePod);
             if matches!(assessment.verdict, Verdict::Rollback(_)) {
                 watched.rolled_back = Some(self.canary);
                 return watched;

@@ -34,17 +34,13 @@ const PLAIN: f64 = 140.0;
 
 impl Judge {
     /// Returns what stands against it that the canary is given more. Where checks alone decide, nothing does.
-    pub(super) fn doubt(&self, now: Timestamp) -> Doubt {
-        let is_judged = match self.config.mode {
-            Mode::Thresholds => false,
-            Mode::Sequential | Mode::Guard => true,
-        };
-        if is_judged && self.suspected(now).is_some() {
-            Doubt::OnePod
-        } else if is_judged && self.outage.is_in_doubt(now) {
-            Doubt::Harm
-        } else {
-            Doubt::None
+    pub(super) fn doubt(&self, now: Timestamp) -> Option<Doubt> {
+        match self.config.mode {
+            Mode::Thresholds => None,
+            Mode::Sequential | Mode::Guard => {
+                let of_one_pod = self.suspected(now).map(|_| Doubt::OnePod);
+                of_one_pod.or_else(|| self.outage.is_in_doubt(now).then_some(Doubt::Harm))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::analysis::test_suite::SLOW_SHARE;
 use crate::analysis::weighted_evidence::WeightedEvidence;
 use crate::analysis::window::NodeGroup;
 use crate::time::{Span, Timestamp};
-use crate::verdict::{Doubt, Verdict};
+use crate::verdict::Verdict;
 
 /// Failures are called by the name of a kind if it makes up so many of so many.
 const MOSTLY: (u64, u64) = (9, 10);
@@ -58,7 +58,7 @@ impl Judge {
         match missing {
             Some(0) => match self.rests_on_thin_quorum(now) {
                 Some(few) => Verdict::Continue(self.thin_quorum(few)),
-                None if self.doubt(now) != Doubt::None => {
+                None if self.doubt(now).is_some() => {
                     Verdict::Continue(explain::undecided(&self.harm_reason(&self.shares())))
                 }
                 None => Verdict::Advance(explain::would_have_been_caught(&self.observed, &self.caught())),

@@ -8,7 +8,6 @@ use super::super::state::{Phase, Progress, StepClock, Waiting};
 use super::TransitionBuilder;
 use crate::id::Revision;
 use crate::time::Span;
-use crate::verdict::Doubt;
 
 impl TransitionBuilder<'_> {
     pub(super) fn revision(&mut self, seen: &Revision) {
@@ -92,7 +91,7 @@ impl TransitionBuilder<'_> {
             round: Round::new(due),
             failed_checks: 0,
             uncounted: false,
-            doubt: Doubt::None,
+            doubt: None,
             paused: false,
             gate: None,
             approved: None,

@@ -72,7 +72,7 @@ impl TransitionBuilder<'_> {
         if !facts.canary.is_ready() || !facts.primary.is_ready() || progress.paused || plan.is_suspended() {
             return;
         }
-        if facts.doubt == Doubt::OnePod && self.shrink(&progress) {
+        if facts.doubt == Some(Doubt::OnePod) && self.shrink(&progress) {
             return;
         }
         let is_due = progress.round.due <= now;
@@ -262,7 +262,7 @@ impl TransitionBuilder<'_> {
         if progress.uncounted {
             return self.end_check(progress, false, messages::uncounted(self.plan));
         }
-        if progress.doubt != Doubt::None {
+        if progress.doubt.is_some() {
             return self.end_check(progress, false, messages::undecided(self.plan));
         }
         let gate = gate(self.plan, &progress);

@@ -11,7 +11,7 @@ use super::super::state::{Phase, Progress, Promotion, Unready};
 use super::TransitionBuilder;
 use crate::id::Revision;
 use crate::time::Timestamp;
-use crate::verdict::{Doubt, Verdict};
+use crate::verdict::Verdict;
 
 impl TransitionBuilder<'_> {
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
@@ -99,7 +99,7 @@ impl TransitionBuilder<'_> {
             }
         }
         // Harm that is not decided on, or that was not counted, is harm until it is known better.
-        let doubted = promotion.is_judged() && (facts.doubt != Doubt::None || facts.uncounted);
+        let doubted = promotion.is_judged() && (facts.doubt.is_some() || facts.uncounted);
         if heir.is_ready() && promotion.due <= now && !plan.is_suspended() && !doubted {
             self.move_traffic(promotion);
         }
