@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use wingbeat_benches::table::Table;
 
-use crate::{Access, LONGEST, Lie, Moment, ROUND, Stage, Truth};
+use crate::{Cell, LONGEST, Lie, Moment, ROUND, Stage, Truth};
 
 fn with(ended: &BTreeMap<(Truth, Lie), String>, truth: Truth, is: impl Fn(&str) -> bool) -> Vec<&'static str> {
     ended.iter().filter(|((it, _), phase)| *it == truth && is(phase)).map(|((_, lie), _)| lie.name()).collect()
@@ -16,12 +16,13 @@ fn shown(lies: &[&str]) -> String {
 }
 
 /// Lies about rollouts of all truths, and looks at how they end.
-pub(super) async fn decide(table: &mut Table, access: Access, honest: usize, moment: Moment) -> anyhow::Result<()> {
+pub(super) async fn decide(table: &mut Table, cell: Cell) -> anyhow::Result<()> {
+    let Cell { access, honest, moment } = cell;
     let stage = Stage::build(access, honest).await?;
     let ended = stage.play(moment).await?;
     let promoted = |phase: &str| !matches!(phase, "Progressing" | "Failed");
     let all = Lie::ALL.len();
-    let cell = format!("{}, {honest} Envoys, {}", access.name(), moment.name());
+    let cell = cell.name();
     let taken = stage.forger.taken.load(Ordering::Relaxed);
     let broken = with(&ended, Truth::Broken, promoted);
     table.row(

@@ -9,7 +9,8 @@
 //!
 //! All of it runs in a network of its own, in which the forger and each Envoy are hosts: on loopback everybody is trusted.
 //!
-//! Usage: `forger [MINUTES]`: how long it floods.
+//! Usage: `forger [MINUTES [all|decide|flood]]`: how long it floods. `CELL` in the environment: only the cells whose names
+//! have it in them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -106,6 +107,30 @@ impl Moment {
             Self::Before => "from before the rollout",
             Self::Middle => "from its middle",
         }
+    }
+}
+
+/// Who lies beside how many that do not.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    access: Access,
+    honest: usize,
+    moment: Moment,
+}
+
+impl Cell {
+    fn all() -> impl Iterator<Item = Self> {
+        let without = Self { access: Access::Certificates, honest: 3, moment: Moment::Never };
+        let with = Access::ALL.into_iter().flat_map(|access| {
+            (1..=3).flat_map(move |honest| {
+                [Moment::Before, Moment::Middle].map(|moment| Self { access, honest, moment })
+            })
+        });
+        std::iter::once(without).chain(with)
+    }
+
+    fn name(self) -> String {
+        format!("{}, {} Envoys, {}", self.access.name(), self.honest, self.moment.name())
     }
 }
 
@@ -499,13 +524,9 @@ async fn main() -> anyhow::Result<()> {
 async fn run(what: &str, minutes: f64) -> anyhow::Result<()> {
     let mut table = Table::default();
     if what != "flood" {
-        decide(&mut table, Access::Certificates, 3, Moment::Never).await?;
-        for access in Access::ALL {
-            for honest in 1..=3 {
-                for moment in [Moment::Before, Moment::Middle] {
-                    decide(&mut table, access, honest, moment).await?;
-                }
-            }
+        let only = std::env::var("CELL").ok();
+        for cell in Cell::all().filter(|cell| only.as_ref().is_none_or(|only| cell.name().contains(only.as_str()))) {
+            decide(&mut table, cell).await?;
         }
     }
     if what != "decide" {
