@@ -1,7 +1,7 @@
 //! Which nodes a verdict rests on: nodes that leave, fall silent, return, carry next to nothing, restart, or lie.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, and its counts are small")]
 
-use wingbeat_core::analysis::judge::{Judge, JudgeConfig, NoticeSubject, Propagation};
+use wingbeat_core::analysis::judge::{Judge, JudgeConfig, NoticeSubject, Propagation, Sources};
 use wingbeat_core::analysis::window::{Batch, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
@@ -61,7 +61,7 @@ impl Nodes {
         let node =
             |(number, rps): (usize, &f64)| Node { id: NodeId::new(format!("edge-{number}")), rps: *rps, lie: None };
         let mut judge = Judge::new(JudgeConfig::default());
-        judge.expect(rps.len());
+        judge.expect(Sources::prompt(rps.len()), |_| None, Timestamp::EPOCH);
         Self {
             draw: Draw::new(seed),
             judge,

@@ -64,6 +64,9 @@ pub struct Worker {
     last_urgent_ns: u64,
     tick_ms: u64,
     urgent: bool,
+    /// The last report that was sent had news. The next one is sent at the next tick, with or without: silence after news
+    /// would not tell a node without traffic from one whose reports are late.
+    had_news: bool,
     logged: u64,
 }
 
@@ -88,6 +91,7 @@ impl Worker {
             last_urgent_ns: 0,
             tick_ms: IDLE_TICK_MS,
             urgent: false,
+            had_news: false,
             logged: 0,
         }
     }
@@ -186,8 +190,8 @@ impl Worker {
         let urgent = std::mem::take(&mut self.urgent);
         let idle = now.saturating_sub(self.last_sent_ns) >= idle_ns || self.sent == 0;
         // While there is more to look at, ticks are short, and would each make a report.
-        let news = rest == Backlog::None && self.store.has_changes(self.sent);
-        if urgent || idle || news {
+        let due = rest == Backlog::None && (self.had_news || self.store.has_changes(self.sent));
+        if urgent || idle || due {
             self.report(host, now, urgent);
         }
         if urgent {
@@ -337,6 +341,7 @@ impl Worker {
     fn report(&mut self, host: &dyn Host, now: u64, urgent: bool) {
         let (node_id, node_cluster) = self.node(host);
         let sequence = self.next_sequence();
+        let has_news = self.store.has_changes(self.sent);
         let request = v1::ReportRequest {
             node_id,
             node_cluster,
@@ -354,6 +359,7 @@ impl Worker {
         if host.send(&request.encode_to_vec()) {
             self.sent = sequence;
             self.last_sent_ns = now;
+            self.had_news = has_news;
         }
     }
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wingbeat_api::desired_state::cluster_name;
+use wingbeat_core::analysis::judge::{LATE_FOR, Sources};
 use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::client_event::{CLUSTER_WAIT, ClientEvent, ClientEventKind, Nack};
 use wingbeat_xds_server::kind::Kind;
 
 use crate::engine::canary::Canary;
-use crate::engine::policy::{PolicyScope, ReporterCounts};
+use crate::engine::policy::{PolicyScope, SourcesByPlaces};
 use crate::view::ClientsView;
 
 /// What a client says of a refusal is repeated up to this length.
@@ -24,6 +25,9 @@ const NO_CLIENTS_AFTER: Span = Span::from_secs(10);
 
 /// Sources that are remembered to have reported. Later ones count once they are heard of by the judge.
 const MAX_SOURCES: usize = 10_000;
+
+/// Workers without news report once a second, or at each tick where these are longer: who is silent for longer is late.
+const IDLE_REPORTS: Span = Span::from_secs(1);
 
 /// Values of `node.cluster` that are remembered of each.
 const MAX_CLUSTERS: usize = 16;
@@ -53,6 +57,13 @@ impl EventLimit {
     }
 }
 
+/// When somebody reported last, and how long the next report may take.
+#[derive(Debug, Clone, Copy)]
+struct LastReport {
+    at: Timestamp,
+    tick: Span,
+}
+
 /// Open streams, and what stands in the way of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
@@ -60,7 +71,7 @@ pub(super) struct Clients {
     /// Whose sources take configuration and may report, with the number of their streams of each `node.cluster`.
     sources: BTreeMap<NodeId, BTreeMap<String, u64>>,
     /// Whose sources reported, and when they did last, by `node.cluster`.
-    reporters: BTreeMap<NodeId, BTreeMap<String, Timestamp>>,
+    reporters: BTreeMap<NodeId, BTreeMap<String, LastReport>>,
     /// What was refused together by who cannot be told what of it is to blame.
     refusals: BTreeMap<(u64, Kind), Refusal>,
     /// By what it is about and stream, what is told of it.
@@ -179,29 +190,41 @@ impl Clients {
     }
 
     /// Notes that somebody reported, for a node of this cluster.
-    pub(super) fn reported(&mut self, source: &NodeId, node_cluster: &str, now: Timestamp) {
+    pub(super) fn reported(&mut self, source: &NodeId, node_cluster: &str, tick: Span, now: Timestamp) {
+        let report = LastReport { at: now, tick };
         if let Some(clusters) = self.reporters.get_mut(source) {
             if let Some(last) = clusters.get_mut(node_cluster) {
-                *last = now;
+                *last = report;
             } else if clusters.len() < MAX_CLUSTERS {
-                clusters.insert(node_cluster.to_owned(), now);
+                clusters.insert(node_cluster.to_owned(), report);
             }
         } else if self.reporters.len() < MAX_SOURCES {
-            self.reporters.insert(source.clone(), BTreeMap::from([(node_cluster.to_owned(), now)]));
+            self.reporters.insert(source.clone(), BTreeMap::from([(node_cluster.to_owned(), report)]));
         }
     }
 
     /// Forgets who has not reported for so long.
     pub(super) fn forget_silent(&mut self, now: Timestamp, silent: Span) {
         self.reporters.retain(|_, clusters| {
-            clusters.retain(|_, last| now.since(*last) <= silent);
+            clusters.retain(|_, last| now.since(last.at) <= silent);
             !clusters.is_empty()
         });
     }
 
-    /// Returns how many sources there are, by the places of their nodes: of those that take configuration, and of those that
-    /// reported lately.
-    pub(super) fn sources(&self, place_of: impl Fn(&str) -> PolicyScope) -> ReporterCounts {
+    /// Returns true for a source that takes configuration: who leaves takes none.
+    pub(super) fn takes_configuration(&self, source: &NodeId) -> bool {
+        self.sources.contains_key(source)
+    }
+
+    /// Returns when a source was heard last that is late, of those that take configuration and reported lately.
+    fn late_since(&self, source: &NodeId, now: Timestamp) -> Option<Timestamp> {
+        let reports = self.reporters.get(source).filter(|_| self.takes_configuration(source))?;
+        let LastReport { at, tick } = *reports.values().max_by_key(|report| report.at)?;
+        (tick.max(IDLE_REPORTS)..=LATE_FOR).contains(&now.since(at)).then_some(at)
+    }
+
+    /// Returns the sources, by the places of their nodes: those that take configuration, and those that reported lately.
+    pub(super) fn sources(&self, place_of: impl Fn(&str) -> PolicyScope, now: Timestamp) -> SourcesByPlaces {
         let connected =
             self.sources.iter().flat_map(|(source, clusters)| clusters.keys().map(move |name| (source, name)));
         let reporting =
@@ -210,8 +233,12 @@ impl Clients {
         for (source, name) in connected.chain(reporting) {
             places.entry(source).or_default().insert(place_of(name));
         }
-        let mut sources = ReporterCounts::default();
-        places.into_values().for_each(|places| *sources.0.entry(places).or_default() += 1);
+        let mut sources = SourcesByPlaces::default();
+        for (source, places) in places {
+            let one = Sources { count: 1, late_since: self.late_since(source, now) };
+            let held = sources.0.entry(places).or_default();
+            *held = held.plus(one);
+        }
         sources
     }
 

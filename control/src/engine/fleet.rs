@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wingbeat_core::analysis::judge::LATE_FOR;
 use wingbeat_core::analysis::ledger::WorkerKey;
 use wingbeat_core::id::NodeId;
 use wingbeat_core::time::{Span, Timestamp};
@@ -22,17 +23,45 @@ pub const MAX_IDLE_REPORT_INTERVAL: Span = Span::from_millis(IDLE_TICK_MS.0 + ID
 /// so much more.
 const GRACE: Span = Span::from_secs(5);
 
+/// The report after one that showed requests is late so long after its tick, which filters make longer by up to an eighth:
+/// what a network and two busy machines may take.
+const LATE_AFTER: Span = Span::from_millis(300);
+
 /// The workers that report.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     workers: BTreeMap<Identity, ReportingWorker>,
     /// When each is forgotten if it stays silent.
     order: BTreeSet<(Timestamp, Identity)>,
-    /// The same for the workers of each source.
-    sources: BTreeMap<NodeId, BTreeSet<(Timestamp, WorkerKey)>>,
+    sources: BTreeMap<NodeId, WorkersOfSource>,
     budget: Budget,
     /// Workers of each node.
     nodes: BTreeMap<NodeId, usize>,
+}
+
+#[derive(Debug, Default)]
+struct WorkersOfSource {
+    /// When each is forgotten if it stays silent.
+    order: BTreeSet<(Timestamp, WorkerKey)>,
+    /// When the next report of each is late, of those whose latest one showed requests.
+    with_traffic: BTreeSet<(Timestamp, WorkerKey)>,
+}
+
+/// What a report says of its worker.
+#[derive(Debug)]
+pub(super) struct WorkerReport<'a> {
+    pub(super) key: WorkerKey,
+    pub(super) node: &'a NodeId,
+    /// Which policy is for it, and the number of the one that it has, if that is known.
+    pub(super) knows: (PolicyScope, Option<PolicyNumber>),
+    pub(super) traffic: Traffic,
+}
+
+/// Whether a report shows requests. After one that does, the next one comes at the next tick, whether there are more or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traffic {
+    Some,
+    None,
 }
 
 /// A worker is known by its source, too: a key that somebody else claims is another worker.
@@ -48,6 +77,8 @@ struct ReportingWorker {
     last: Timestamp,
     /// When it is forgotten if it stays silent.
     until: Timestamp,
+    /// When its next report is late, if the latest one showed requests.
+    due: Option<Timestamp>,
     /// Which policy is for it, and the number of the one that it has, if that is known.
     knows: (PolicyScope, Option<PolicyNumber>),
 }
@@ -58,9 +89,7 @@ impl Fleet {
     pub(super) fn observe(
         &mut self,
         source: &NodeId,
-        key: WorkerKey,
-        node: &NodeId,
-        knows: (PolicyScope, Option<PolicyNumber>),
+        reported: WorkerReport<'_>,
         is_judging: bool,
         now: Timestamp,
     ) -> u32 {
@@ -70,20 +99,33 @@ impl Fleet {
         {
             self.forget(&gone);
         }
+        let WorkerReport { key, node, knows, traffic } = reported;
         let identity = Identity { key, source: source.clone() };
         if !self.forget(&identity) {
             self.make_room(source);
         }
-        let others = self.sources.get(source).map_or(0, BTreeSet::len);
+        let others = self.sources.get(source).map_or(0, |workers| workers.order.len());
         let workers = others.saturating_add(1);
         self.budget.change(others, workers);
         let tick = self.budget.tick_ms(workers, is_judging);
         let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
         *self.nodes.entry(node.clone()).or_default() += 1;
-        self.sources.entry(source.clone()).or_default().insert((until, key));
+        let due = now.plus(Span::from_millis(tick.saturating_add(tick / 8))).plus(LATE_AFTER);
+        let due = (traffic == Traffic::Some).then_some(due);
+        let workers = self.sources.entry(source.clone()).or_default();
+        workers.order.insert((until, key));
+        workers.with_traffic.extend(due.map(|due| (due, key)));
         self.order.insert((until, identity.clone()));
-        self.workers.insert(identity, ReportingWorker { node: node.clone(), last: now, until, knows });
+        self.workers.insert(identity, ReportingWorker { node: node.clone(), last: now, until, due, knows });
         u32::try_from(tick).unwrap_or(u32::MAX)
+    }
+
+    /// Returns since when a source is late: one of its workers had requests, and has neither reported more nor that it has no
+    /// more. Who is silent for longer than [`LATE_FOR`] is gone.
+    pub(super) fn late_since(&self, source: &NodeId, now: Timestamp) -> Option<Timestamp> {
+        let workers = &self.sources.get(source)?.with_traffic;
+        let late = workers.iter().map(|(due, _)| *due).find(|due| now.since(*due) <= LATE_FOR);
+        late.filter(|due| *due < now)
     }
 
     /// Returns each node with the time of its latest report.
@@ -125,7 +167,8 @@ impl Fleet {
 
     /// Makes room for one more worker of a source: at its own cost where it has many.
     fn make_room(&mut self, source: &NodeId) {
-        let own = self.sources.get(source).filter(|own| own.len() >= MAX_WORKERS_OF_SOURCE).and_then(BTreeSet::first);
+        let own = self.sources.get(source).map(|workers| &workers.order);
+        let own = own.filter(|own| own.len() >= MAX_WORKERS_OF_SOURCE).and_then(BTreeSet::first);
         let oldest = match own {
             Some((_, key)) => Some(Identity { key: *key, source: source.clone() }),
             None if self.workers.len() >= MAX_WORKERS => self.order.first().map(|(_, oldest)| oldest.clone()),
@@ -141,10 +184,13 @@ impl Fleet {
         let Some(worker) = self.workers.remove(identity) else { return false };
         self.order.remove(&(worker.until, identity.clone()));
         if let Some(workers) = self.sources.get_mut(&identity.source) {
-            let before = workers.len();
-            workers.remove(&(worker.until, identity.key));
-            self.budget.change(before, workers.len());
-            if workers.is_empty() {
+            let before = workers.order.len();
+            workers.order.remove(&(worker.until, identity.key));
+            if let Some(due) = worker.due {
+                workers.with_traffic.remove(&(due, identity.key));
+            }
+            self.budget.change(before, workers.order.len());
+            if workers.order.is_empty() {
                 self.sources.remove(&identity.source);
             }
         }
@@ -175,7 +221,11 @@ mod tests {
     /// A report of a worker whose node speaks for itself.
     fn observe(fleet: &mut Fleet, worker: u64, node: &str, is_judging: bool, now: Timestamp) -> u32 {
         let node = NodeId::new(node);
-        fleet.observe(&node, key(worker), &node, (PolicyScope::Others, None), is_judging, now)
+        fleet.observe(&node, of(worker, &node, None), is_judging, now)
+    }
+
+    fn of(worker: u64, node: &NodeId, has: Option<PolicyNumber>) -> WorkerReport<'_> {
+        WorkerReport { key: key(worker), node, knows: (PolicyScope::Others, has), traffic: Traffic::None }
     }
 
     const FIFTH: Option<PolicyNumber> = Some(PolicyNumber(5));
@@ -255,22 +305,15 @@ mod tests {
         let (mut fleet, _) = fleet(8, true, at(0));
         let forger = NodeId::new("forger");
         for worker in 0..100_000 {
-            fleet.observe(
-                &forger,
-                key(worker),
-                &NodeId::new(worker.to_string()),
-                (PolicyScope::Others, None),
-                true,
-                at(1),
-            );
+            fleet.observe(&forger, of(worker, &NodeId::new(worker.to_string()), None), true, at(1));
         }
         assert_eq!(
-            (fleet.workers.len(), fleet.sources[&forger].len()),
+            (fleet.workers.len(), fleet.sources[&forger].order.len()),
             (8 + MAX_WORKERS_OF_SOURCE, MAX_WORKERS_OF_SOURCE)
         );
         assert_eq!(observe(&mut fleet, 1, "0", true, at(2)), 100, "nor do others report more seldom");
         // A key of somebody else is another worker.
-        fleet.observe(&forger, key(0), &NodeId::new("0"), (PolicyScope::Others, FIFTH), true, at(1));
+        fleet.observe(&forger, of(0, &NodeId::new("0"), FIFTH), true, at(1));
         assert_eq!(
             outdated(&fleet, FIFTH)[&NodeId::new("0")],
             None,
@@ -279,12 +322,32 @@ mod tests {
     }
 
     #[test]
+    fn who_had_requests_is_late_until_it_reports_and_gone_after_a_while() {
+        let mut fleet = Fleet::default();
+        let node = NodeId::new("0");
+        let ms = |millis| at(0).plus(Span::from_millis(millis));
+        let report = |fleet: &mut Fleet, worker, traffic, millis| {
+            fleet.observe(&node, WorkerReport { traffic, ..of(worker, &node, None) }, true, ms(millis));
+        };
+        report(&mut fleet, 1, Traffic::None, 0);
+        assert_eq!(fleet.late_since(&node, ms(4_000)), None, "silence of who has no requests says nothing");
+        report(&mut fleet, 2, Traffic::Some, 0);
+        report(&mut fleet, 3, Traffic::Some, 200);
+        let due = |millis: u64| Some(ms(millis + 112 + 300));
+        assert_eq!([412, 413, 5_412].map(|now| fleet.late_since(&node, ms(now))), [None, due(0), due(0)]);
+        assert_eq!(fleet.late_since(&node, ms(5_413)), due(200), "another one is");
+        report(&mut fleet, 3, Traffic::None, 300);
+        assert_eq!(fleet.late_since(&node, ms(5_413)), None);
+        assert_eq!(fleet.late_since(&node, ms(5_000)), due(0));
+        report(&mut fleet, 2, Traffic::Some, 5_000);
+        assert_eq!(fleet.late_since(&node, ms(5_000)), None);
+    }
+
+    #[test]
     fn who_has_another_policy_is_named_while_it_reports() {
         let (mut fleet, _) = fleet(4, true, at(0));
         let knows = NodeId::new("knows");
-        let aware = |fleet: &mut Fleet, second| {
-            fleet.observe(&knows, key(9), &knows, (PolicyScope::Others, FIFTH), true, at(second))
-        };
+        let aware = |fleet: &mut Fleet, second| fleet.observe(&knows, of(9, &knows, FIFTH), true, at(second));
         aware(&mut fleet, 3);
         assert_eq!(outdated(&fleet, FIFTH), [(NodeId::new("0"), None)].into());
         aware(&mut fleet, 6);

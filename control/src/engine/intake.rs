@@ -11,6 +11,7 @@ use wingbeat_xds_server::report_refusal::ReportRefusal;
 
 use crate::engine::Engine;
 use crate::engine::canary::Canary;
+use crate::engine::fleet::{Traffic, WorkerReport};
 use crate::engine::timeouts::NODE_TIMEOUT;
 
 impl Engine {
@@ -50,10 +51,12 @@ impl Engine {
         // One that leaves out what is not held here shows nothing yet.
         self.heard_of(key, !entries.is_empty() && !ingested.incomplete);
         self.reported_since_checkpoint |= !ingested.deltas.is_empty();
-        self.clients.reported(&source, &request.node_cluster, now);
         let has = self.policies.number_of(&request.node_cluster, request.policy_version);
         let knows = (self.policies.place_of(&request.node_cluster), has);
-        let tick = self.fleet.observe(&source, key, &node, knows, self.canaries.is_judging(), now);
+        let traffic = if ingested.deltas.is_empty() { Traffic::None } else { Traffic::Some };
+        let reported = WorkerReport { key, node: &node, knows, traffic };
+        let tick = self.fleet.observe(&source, reported, self.canaries.is_judging(), now);
+        self.clients.reported(&source, &request.node_cluster, Span::from_millis(u64::from(tick)), now);
         let ahead = EarlyReport { worker: (key.boot, key.worker), tick: Span::from_millis(u64::from(tick)) };
         let ahead = request.urgent.then_some(ahead);
         if ahead.is_none() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use prost::Message as _;
+use wingbeat_core::analysis::judge::Sources;
 use wingbeat_core::id::{Arm, CanaryName, NodeId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::pattern::AUTOMATON_FORMAT;
@@ -96,9 +97,9 @@ pub(super) enum PolicyScope {
 #[derive(Debug, Default)]
 pub(super) struct OutdatedNodes(pub(super) BTreeMap<PolicyScope, BTreeMap<NodeId, Option<PolicyNumber>>>);
 
-/// How many sources speak for nodes of these places.
+/// The sources that speak for nodes of these places.
 #[derive(Debug, Default)]
-pub(super) struct ReporterCounts(pub(super) BTreeMap<BTreeSet<PolicyScope>, usize>);
+pub(super) struct SourcesByPlaces(pub(super) BTreeMap<BTreeSet<PolicyScope>, Sources>);
 
 impl Policies {
     /// Takes new listeners. Returns true if some nodes are served something else.
@@ -178,10 +179,10 @@ impl Policies {
         unaware.into_iter().cloned().collect()
     }
 
-    /// Returns how many of these sources speak for nodes that are served a canary.
-    pub(super) fn sources(&self, of: &ReporterCounts, canary: &Canary) -> usize {
+    /// Returns those of these sources that speak for nodes that are served a canary.
+    pub(super) fn sources(&self, of: &SourcesByPlaces, canary: &Canary) -> Sources {
         let served = of.0.iter().filter(|(places, _)| places.iter().any(|place| self.may_serve(place, canary)));
-        served.map(|(_, count)| count).sum()
+        served.fold(Sources::default(), |sum, (_, sources)| sum.plus(*sources))
     }
 
     fn may_serve(&self, place: &PolicyScope, canary: &Canary) -> bool {

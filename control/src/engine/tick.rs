@@ -1,7 +1,7 @@
 //! What is due: windows that are over, canaries that time or news may take further, what was reported and is not
 //! written down.
 
-use wingbeat_core::id::{CanaryName, Rev};
+use wingbeat_core::id::{CanaryName, NodeId, Rev};
 use wingbeat_core::rollout::{Alert, AlertLevel, Event, QuestionSubject, Severity, question};
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -10,7 +10,7 @@ use crate::engine::canary::{Canary, FleetStatus};
 use crate::engine::commit::{Checkpointed, Purpose};
 use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, LEDGER_PREFIX, WINDOWS_KEY};
 use crate::engine::persisted::{encode, entry, evidence_key};
-use crate::engine::policy::{OutdatedNodes, ReporterCounts, StalePolicies};
+use crate::engine::policy::{OutdatedNodes, SourcesByPlaces, StalePolicies};
 use crate::engine::timeouts::REPORTS_LOST_AFTER;
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::store::Write;
@@ -36,14 +36,19 @@ impl Engine {
         self.store_aborts(now);
         let closed = self.windows.close(now);
         let sources = if closed.is_empty() {
-            ReporterCounts::default()
+            SourcesByPlaces::default()
         } else {
             self.clients.forget_silent(now, REPORTS_LOST_AFTER);
-            self.clients.sources(|node_cluster| self.policies.place_of(node_cluster))
+            self.clients.sources(|node_cluster| self.policies.place_of(node_cluster), now)
         };
         for (name, batch) in closed {
             if let Some(canary) = self.canaries.measure(&name) {
-                canary.expect(self.policies.sources(&sources, canary));
+                let sources = self.policies.sources(&sources, canary);
+                let late_since = |source: &NodeId| {
+                    let is_there = self.clients.takes_configuration(source);
+                    is_there.then(|| self.fleet.late_since(source, now)).flatten()
+                };
+                canary.expect(sources, late_since, now);
                 // A window may end after the rollout did: nobody judges it.
                 let is_taken = canary.is_judged();
                 let told = canary.limits.take_events();

@@ -10,12 +10,14 @@
 //! ```
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
 pub use super::assessment::{Assessment, Evidence, Harm, HarmSafe, Notice, NoticeSubject, Propagation};
 pub use super::config::{Comparison, JudgeConfig, Mode, MustDetect, SinglePodPolicy};
+pub use super::quorum::{LATE_FOR, Sources};
 
 use super::baseline::Baseline;
 use super::explain::Observed;
@@ -193,10 +195,15 @@ impl Judge {
         self.node_groups.of(node, now)
     }
 
-    /// Says how many sources may report. Where several may, the first of them does not decide before the others have had
-    /// the time to.
-    pub const fn expect(&mut self, sources: usize) {
-        self.quorum.expect(sources);
+    /// Says who may report. Where several may, the first of them does not decide before the others have had the time to.
+    ///
+    /// `late_since` tells of a node whose reports showed requests and are late now when the next one was due: it is not
+    /// known whether such a node has traffic.
+    pub fn expect(&mut self, sources: Sources, late_since: impl Fn(&NodeId) -> Option<Timestamp>, now: Timestamp) {
+        self.quorum.expect(sources, now);
+        // Nothing else is decided by who has no traffic.
+        let late = if self.decided.is_some() { self.node_groups.late_since(late_since) } else { BTreeMap::new() };
+        self.presence.expect(late, now);
     }
 
     /// Notes that a step began. Evidence of harm stays; evidence of safety starts anew, since some

@@ -71,6 +71,21 @@ impl NodeGroups {
         seated.filter(|(_, seated)| !is_silent(**seated, last)).map(|(node, _)| node.clone()).collect()
     }
 
+    /// Returns since when node groups are late: those of which a node is.
+    pub(crate) fn late_since(
+        &self,
+        late_since: impl Fn(&NodeId) -> Option<Timestamp>,
+    ) -> BTreeMap<NodeGroup, Timestamp> {
+        let mut late = BTreeMap::new();
+        for (node, seated) in &self.nodes {
+            if let Some(since) = late_since(node) {
+                let longest = late.entry(seated.node_group).or_insert(since);
+                *longest = since.min(*longest);
+            }
+        }
+        late
+    }
+
     /// Forgets the node that is silent for longest, if it is for long enough.
     fn forget_one(&mut self, now: Timestamp) -> bool {
         let longest = self.nodes.iter().min_by_key(|(_, seated)| seated.last);

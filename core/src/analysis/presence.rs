@@ -7,12 +7,16 @@
 //! What the others report weighs if it is a tenth of all, or if it is enough to show a broken canary within seconds,
 //! whatever the one claims. The price: one that claims ten times what all others have is believed where these have
 //! next to nothing. Nobody can tell it from a node that has nearly all traffic.
+//!
+//! One that is silent is not one without traffic: a filter says once that it has no more. While the reports of a node group are
+//! late, what it carried of late is what it carried when the next one was due.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::quorum::REPORTED_WITHIN;
 use super::window::{Arms, Batch, NodeGroup};
 use crate::time::{Span, Timestamp};
 use crate::weight::BasisPoints;
@@ -67,6 +71,18 @@ pub(crate) enum ExpectedShare {
 pub(crate) struct Presence {
     #[serde(rename = "seats")]
     node_groups: BTreeMap<NodeGroup, Recent>,
+    /// Those whose reports are late, or were.
+    #[serde(skip)]
+    late: BTreeMap<NodeGroup, LateReports>,
+}
+
+/// That reports are late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LateReports {
+    /// When the next one was due.
+    since: Timestamp,
+    /// When it had not come yet.
+    until: Timestamp,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +118,13 @@ struct Divided {
 }
 
 impl Presence {
+    /// Says whose reports are late now, and since when.
+    pub(crate) fn expect(&mut self, late: BTreeMap<NodeGroup, Timestamp>, now: Timestamp) {
+        // What came late is in no window yet.
+        self.late.retain(|_, held| now.since(held.until) < REPORTED_WITHIN);
+        self.late.extend(late.into_iter().map(|(node_group, since)| (node_group, LateReports { since, until: now })));
+    }
+
     /// Takes in a window.
     pub(crate) fn observe(&mut self, batch: &Batch, due: ExpectedShare) {
         if batch.by_node_group.is_empty() {
@@ -158,17 +181,22 @@ impl Presence {
     }
 
     fn short(&self, one: NodeGroup, now: Timestamp) -> Divided {
-        self.divide(one, |recent| recent.short.sum(number(now, SHORT)))
+        self.divide(one, |node_group, recent| recent.short.sum(number(self.known_until(node_group, now), SHORT)))
     }
 
     fn long(&self, one: NodeGroup, now: Timestamp) -> Divided {
-        self.divide(one, |recent| recent.long.sum(number(now, LONG)))
+        self.divide(one, |_, recent| recent.long.sum(number(now, LONG)))
     }
 
-    fn divide(&self, one: NodeGroup, of: impl Fn(&Recent) -> TrafficSum) -> Divided {
+    /// Returns up to when it is known what a node group carried.
+    fn known_until(&self, node_group: NodeGroup, now: Timestamp) -> Timestamp {
+        self.late.get(&node_group).map_or(now, |late| late.since)
+    }
+
+    fn divide(&self, one: NodeGroup, of: impl Fn(NodeGroup, &Recent) -> TrafficSum) -> Divided {
         let (mut others, mut all) = (TrafficSum::default(), TrafficSum::default());
         for (node_group, recent) in &self.node_groups {
-            let carried = of(recent);
+            let carried = of(*node_group, recent);
             all = all.plus(carried);
             if *node_group != one {
                 others = others.plus(carried);
@@ -285,6 +313,23 @@ mod tests {
         assert!(!presence.may_contradict(NodeGroup(0), now), "190 requests a second and none at the canary");
         carry(&mut presence, &mut now, 1, &[20, 20, 20]);
         assert!(presence.may_contradict(NodeGroup(0), now));
+    }
+
+    #[test]
+    fn who_is_late_carries_what_it_did_until_its_reports_are_in() {
+        let mut now = Timestamp::from_millis(1_000_000);
+        let mut presence = Presence::default();
+        carry(&mut presence, &mut now, 60, &[1_000, 20, 20]);
+        let last = now;
+        carry(&mut presence, &mut now, 3, &[1_000]);
+        assert!(!presence.may_contradict(NodeGroup(0), now), "they have no more");
+        let late = BTreeMap::from([(NodeGroup(1), last), (NodeGroup(2), last)]);
+        presence.expect(late, now);
+        assert!(presence.may_contradict(NodeGroup(0), now), "their reports have not come");
+        presence.expect(BTreeMap::new(), now.plus(Span::from_millis(599)));
+        assert!(presence.may_contradict(NodeGroup(0), now), "they have come, and are in no window");
+        presence.expect(BTreeMap::new(), now.plus(Span::from_millis(600)));
+        assert!(!presence.may_contradict(NodeGroup(0), now), "they showed nothing");
     }
 
     #[test]

@@ -14,6 +14,10 @@
 //!  3, more    │ 1             │ 2 s after …                 │ 2 s after …
 //!  3, more    │ 3, more       │ the jackknife               │ the jackknife
 //! ```
+//!
+//! Two seconds are enough on a machine that keeps up. Where it does not, reports are late, and of a source whose reports
+//! have not come nobody knows whether it has traffic: so one that was there just before, and takes configuration still, is
+//! waited for until it is heard, or is silent for [`LATE_FOR`].
 
 use serde::{Deserialize, Serialize};
 
@@ -27,15 +31,51 @@ const QUORUM_TIMEOUT: Span = Span::from_secs(2);
 /// From so many sources on, no one of them rolls back alone.
 const MIN_SOURCES: usize = 3;
 
+/// A source that takes configuration and is silent is taken to be late for so long; after that, it is taken to have no
+/// traffic. So much longer a broken canary may stay in where only few of those who would see it are heard.
+pub const LATE_FOR: Span = Span::from_secs(5);
+
+/// A source that was heard so long after the canary got its first share has had the time to see it.
+const AWARE_AFTER: Span = Span::from_secs(1);
+
+/// What those that were late report is in the windows so long after it came.
+pub(crate) const REPORTED_WITHIN: Span = Span::from_millis(600);
+
+/// Those that may report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// How many take configuration or report at the moment.
+    pub count: usize,
+    /// When that one was heard last which is late for longest: that takes configuration, and has not reported when it was
+    /// due, for [`LATE_FOR`] at most.
+    pub late_since: Option<Timestamp>,
+}
+
+impl Sources {
+    /// So many of which none is late.
+    pub const fn prompt(count: usize) -> Self {
+        Self { count, late_since: None }
+    }
+
+    /// Returns those of both.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        let late_since = [self.late_since, more.late_since].into_iter().flatten().min();
+        Self { count: self.count.saturating_add(more.count), late_since }
+    }
+}
+
 /// How many may report, and since when they have had something to report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Quorum {
     /// When the canary got its first share.
     #[serde(default)]
     began: Option<Timestamp>,
-    /// Sources that take configuration or report at the moment.
     #[serde(skip)]
-    sources: usize,
+    sources: Sources,
+    /// When one that is waited for was late last.
+    #[serde(skip)]
+    late: Option<Timestamp>,
 }
 
 /// Why few are not enough.
@@ -53,8 +93,12 @@ pub(crate) enum ThinQuorum {
 }
 
 impl Quorum {
-    pub(crate) const fn expect(&mut self, sources: usize) {
+    pub(crate) fn expect(&mut self, sources: Sources, now: Timestamp) {
         self.sources = sources;
+        let is_aware = |last: Timestamp| self.began.is_none_or(|began| last >= began.plus(AWARE_AFTER));
+        if sources.late_since.is_some_and(|last| !is_aware(last)) {
+            self.late = Some(now);
+        }
     }
 
     /// Notes that the canary has a share.
@@ -64,17 +108,18 @@ impl Quorum {
 
     /// Returns true while harm that fewer than three carry traffic to show is not believed.
     pub(crate) fn delays_rollback(&self, now: Timestamp) -> bool {
-        self.sources >= MIN_SOURCES && self.is_early(now)
+        self.sources.count >= MIN_SOURCES && self.is_early(now)
     }
 
     /// Returns why a step may not end yet, if fewer carry traffic than may.
     pub(crate) fn thin_quorum(&self, now: Timestamp, carrying: usize) -> Option<ThinQuorum> {
-        let sources = self.sources;
+        let sources = self.sources.count;
         (carrying < sources.min(MIN_SOURCES) && self.is_early(now)).then_some(ThinQuorum::Of { carrying, sources })
     }
 
     fn is_early(&self, now: Timestamp) -> bool {
-        self.began.is_some_and(|began| now.since(began) < QUORUM_TIMEOUT)
+        let is_late = self.late.is_some_and(|late| now.since(late) < REPORTED_WITHIN);
+        self.began.is_some_and(|began| is_late || now.since(began) < QUORUM_TIMEOUT)
     }
 }
 
@@ -98,7 +143,7 @@ mod tests {
             (3, 3, true, false),
         ] {
             let mut quorum = Quorum::default();
-            quorum.expect(sources);
+            quorum.expect(Sources::prompt(sources), began);
             quorum.begin(began);
             quorum.begin(after(1_000));
             let early = after(1_999);
@@ -106,6 +151,23 @@ mod tests {
             let few = step_waits.then_some(ThinQuorum::Of { carrying, sources });
             assert_eq!(quorum.thin_quorum(early, carrying), few, "{sources} {carrying}");
             assert!(!quorum.delays_rollback(after(2_000)) && quorum.thin_quorum(after(2_000), carrying).is_none());
+        }
+    }
+
+    #[test]
+    fn those_that_are_late_are_waited_for_until_they_have_seen_the_canary() {
+        let began = Timestamp::from_millis(1_000);
+        let after = |millis| began.plus(Span::from_millis(millis));
+        for (late_since, waits) in
+            [(None, false), (Some(began), true), (Some(after(999)), true), (Some(after(1_000)), false)]
+        {
+            let mut quorum = Quorum::default();
+            quorum.begin(began);
+            quorum.expect(Sources { late_since, ..Sources::prompt(3) }, after(2_500));
+            for (now, waits) in [(2_500, waits), (3_099, waits), (3_100, false)] {
+                assert_eq!(quorum.delays_rollback(after(now)), waits, "{late_since:?} {now}");
+                assert_eq!(quorum.thin_quorum(after(now), 2).is_some(), waits, "{late_since:?} {now}");
+            }
         }
     }
 }

@@ -212,6 +212,24 @@ fn what_envoy_does_not_take_stays_news() {
     assert_eq!((host.last().sequence, host.last().clusters.len()), (2, 1));
 }
 
+/// Silence after news means that reports are late: so who has no more says so, once.
+#[test]
+fn after_news_one_report_says_that_there_are_no_more() {
+    let (host, mut worker) = started();
+    let reports_of_ticks = |worker: &mut Worker, ticks: usize| {
+        let before = host.sent.borrow().len();
+        for _ in 0..ticks {
+            host.pass(100);
+            worker.tick(&host);
+        }
+        host.sent.borrow().len() - before
+    };
+    assert_eq!(reports_of_ticks(&mut worker, 8), 0, "nothing was told yet");
+    host.request(&mut worker, 2, "prod/backend/1", 200, 3);
+    assert_eq!([1, 1, 8, 1].map(|ticks| reports_of_ticks(&mut worker, ticks)), [1, 1, 0, 0]);
+    assert_eq!(reports_of_ticks(&mut worker, 10), 1, "it is there");
+}
+
 #[test]
 fn a_hanging_request_is_counted_once_and_then_as_what_it_becomes() {
     let (host, mut worker) = started();
@@ -227,10 +245,10 @@ fn a_hanging_request_is_counted_once_and_then_as_what_it_becomes() {
         (host.last().clusters[0].overdue, host.last().clusters[0].started, host.last().clusters[0].finished),
         (1, 1, 0)
     );
-    let (reports, reads) = (host.sent.borrow().len(), host.reads.get());
+    let (known, reads) = (host.last().clusters, host.reads.get());
     host.pass(100);
     worker.tick(&host);
-    assert_eq!((host.sent.borrow().len(), host.reads.get()), (reports, reads), "looked at and counted once");
+    assert_eq!((host.last().clusters, host.reads.get()), (known, reads), "looked at and counted once");
     host.answer(&mut worker, 2, 503, 400);
     worker.tick(&host);
     let told = host.last().clusters[0].clone();

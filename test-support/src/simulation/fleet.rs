@@ -1,7 +1,7 @@
 //! Many workers: each counts by itself and reports by its tick, or at once on a canary's error. What they report goes
 //! through the ledger and the windows, as in the engine.
 
-use wingbeat_core::analysis::judge::Judge;
+use wingbeat_core::analysis::judge::{Judge, Sources};
 use wingbeat_core::analysis::ledger::{Ledger, Report, Reported, Trust, WorkerKey};
 use wingbeat_core::analysis::window::{Batch, EarlyReport, NodeGroup, ReportSource, WINDOW, Windows};
 use wingbeat_core::counts::Counts;
@@ -80,8 +80,8 @@ struct Worker {
     counts: [Counts; 2],
     has_news: bool,
     hurries: bool,
-    /// Its latest report did not wait for its tick.
-    was_urgent: bool,
+    /// Its latest report had news.
+    had_news: bool,
     last_urgent: Timestamp,
 }
 
@@ -110,7 +110,7 @@ impl Fleet {
             counts: [Counts::default(), Counts::default()],
             has_news: false,
             hurries: false,
-            was_urgent: false,
+            had_news: false,
             last_urgent: Timestamp::EPOCH,
         };
         Self {
@@ -180,12 +180,13 @@ impl Fleet {
             forge(&mut worker.counts, forgery);
             worker.has_news = true;
         }
-        // Without news, a worker reports once a second, and at the first tick after an urgent report.
-        let idles = !urgent && (self.turns.len() >= 1_000 || std::mem::take(&mut worker.was_urgent));
-        if !std::mem::take(&mut worker.has_news) && !idles {
+        // Without news, a worker reports once a second, and at the first tick after a report with news.
+        let has_news = std::mem::take(&mut worker.has_news);
+        let idles = !urgent && (self.turns.len() >= 1_000 || worker.had_news);
+        if !has_news && !idles {
             return;
         }
-        worker.was_urgent = urgent;
+        worker.had_news = has_news;
         worker.sequence += 1;
         let entry = |(cluster, counts): (&ClusterName, &Counts)| Reported {
             cluster: cluster.clone(),
@@ -215,7 +216,7 @@ impl Fleet {
 
 impl World for Fleet {
     fn meet(&mut self, judge: &mut Judge) {
-        judge.expect(self.nodes.len());
+        judge.expect(Sources::prompt(self.nodes.len()), |_| None, Timestamp::EPOCH);
         for (node, node_group) in &mut self.nodes {
             *node_group = judge.node_group(node, Timestamp::EPOCH);
         }

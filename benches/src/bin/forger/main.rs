@@ -122,9 +122,8 @@ impl Cell {
     fn all() -> impl Iterator<Item = Self> {
         let without = Self { access: Access::Certificates, honest: 3, moment: Moment::Never };
         let with = Access::ALL.into_iter().flat_map(|access| {
-            (1..=3).flat_map(move |honest| {
-                [Moment::Before, Moment::Middle].map(|moment| Self { access, honest, moment })
-            })
+            (1..=3)
+                .flat_map(move |honest| [Moment::Before, Moment::Middle].map(|moment| Self { access, honest, moment }))
         });
         std::iter::once(without).chain(with)
     }

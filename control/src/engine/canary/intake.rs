@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use wingbeat_api::desired_state::MetricProvider;
-use wingbeat_core::analysis::judge::Propagation;
+use wingbeat_core::analysis::judge::{Propagation, Sources};
 use wingbeat_core::analysis::ledger::Delta;
 use wingbeat_core::analysis::window::{Batch, NodeGroup};
 use wingbeat_core::id::{Arm, NodeId, Rev};
@@ -19,9 +19,15 @@ impl Canary {
         self.judge().node_group(source, now)
     }
 
-    /// Says how many sources take configuration or report: what few of them say at first waits for the others.
-    pub(in crate::engine) fn expect(&mut self, sources: usize) {
-        self.judge().expect(sources);
+    /// Says who takes configuration or reports, and whose reports are late: what few say at first waits for the others, and
+    /// so does what nobody contradicts whose reports have come.
+    pub(in crate::engine) fn expect(
+        &mut self,
+        sources: Sources,
+        late_since: impl Fn(&NodeId) -> Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        self.judge().expect(sources, late_since, now);
     }
 
     /// Notes what a node serves, which reports every `tick` by this source.

@@ -84,6 +84,110 @@ fn a_forger_with_any_number_of_nodes_rolls_nothing_back_beside_three() {
     }
 }
 
+/// Three that report every tenth of a second whether they have requests or not, and one that lies.
+struct LateReports {
+    world: World,
+    honest: Vec<Source>,
+    forger: Source,
+    phases: BTreeSet<&'static str>,
+}
+
+impl LateReports {
+    fn new(truth: Said, lie: Said) -> Self {
+        let world = World::new();
+        let honest = (1..=3).map(|host| Source::new(host, 1, truth)).collect();
+        let mut held = Self { world, honest, forger: Source::new(99, 20, lie), phases: BTreeSet::new() };
+        held.honest.iter().zip(1..).for_each(|(source, stream)| source.connect(&mut held.world, stream));
+        held
+    }
+
+    fn tenths(&mut self, tenths: u32, who: &[usize]) {
+        for _ in 0..tenths {
+            self.world.now = self.world.now.plus(Span::from_millis(100));
+            self.forger.report(&mut self.world);
+            who.iter().for_each(|place| self.honest[*place].report(&mut self.world));
+            self.world.tick();
+            self.phases.insert(self.world.phase());
+        }
+    }
+
+    /// The same with reports that show no requests.
+    fn idle(&mut self, tenths: u32, who: &[usize]) {
+        let says: Vec<Said> = self.honest.iter_mut().map(|source| std::mem::take(&mut source.says)).collect();
+        self.tenths(tenths, who);
+        self.honest.iter_mut().zip(says).for_each(|(source, says)| source.says = says);
+    }
+}
+
+/// On a busy machine reports are late, and one that lies is not. Whose reports have not come does not say that it has no
+/// requests.
+#[test]
+fn a_forger_rolls_nothing_back_while_the_reports_of_others_are_late() {
+    for lie in [[(95, 0), (5, 5)], [(100_000, 0), (100_000, 100_000)], [(40_000, 0), (40_000, 40_000)]] {
+        for before in [10, 30, 100] {
+            for late in [8, 12, 20, 30, 45] {
+                let mut held = LateReports::new(HEALTHY, lie);
+                held.world.rollout();
+                held.tenths(before, &[0, 1, 2]);
+                for _ in 0..3 {
+                    held.tenths(late, &[]);
+                    held.tenths(10, &[0, 1, 2]);
+                }
+                assert!(!held.phases.contains("Failed"), "{lie:?} {before} {late}: {:?}", held.world.texts);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forger_rolls_nothing_back_while_the_first_reports_of_others_are_late() {
+    for late in [5, 15, 25, 45] {
+        for silent_before in [0, 5, 10] {
+            let mut held = LateReports::new(HEALTHY, [(40_000, 0), (40_000, 40_000)]);
+            held.idle(10, &[0, 1, 2]);
+            held.idle(silent_before, &[]);
+            held.world.rollout();
+            held.tenths(late - silent_before.min(late), &[]);
+            held.tenths(100, &[0, 1, 2]);
+            assert!(!held.phases.contains("Failed"), "{late} {silent_before}: {:?}", held.world.texts);
+        }
+    }
+}
+
+/// Who left, or says that it has no requests, is not waited for, and who is silent is not for long.
+#[test]
+fn who_reports_no_more_holds_up_no_rollback() {
+    #[derive(Debug, Clone, Copy)]
+    enum Gone {
+        Left,
+        Idle,
+        Silent,
+    }
+    for (gone, bound) in [(Gone::Left, 25), (Gone::Idle, 25), (Gone::Silent, 70)] {
+        let mut held = LateReports::new(HEALTHY, HEALTHY);
+        // Nobody lies.
+        held.forger.says = [(0, 0); 2];
+        held.world.rollout();
+        held.tenths(50, &[0, 1, 2]);
+        assert!(!held.phases.contains("Failed"));
+        if matches!(gone, Gone::Left) {
+            for stream in [2, 3] {
+                let news = ClientEvent { node: format!("edge-{stream}"), stream, what: ClientEventKind::Left };
+                held.world.engine.observe(&news, held.world.now);
+            }
+        }
+        held.honest[0].says = BROKEN;
+        [1, 2].iter().for_each(|place| held.honest[*place].says = [(0, 0); 2]);
+        let reporting: &[usize] = if matches!(gone, Gone::Idle) { &[0, 1, 2] } else { &[0] };
+        let mut tenths = 0;
+        while !held.phases.contains("Failed") {
+            held.tenths(1, reporting);
+            tenths += 1;
+            assert!(tenths <= bound, "{gone:?}: {:?}", held.world.texts);
+        }
+    }
+}
+
 /// Who waits for others does not wait for ever: a broken canary leaves also where one of three carries all requests.
 #[test]
 fn where_one_of_three_carries_all_traffic_it_decides_in_the_end() {

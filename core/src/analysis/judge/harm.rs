@@ -4,7 +4,7 @@ use crate::analysis::config::{Comparison, Mode};
 use crate::analysis::jackknife::Opinion;
 use crate::analysis::judge::{HarmFound, Judge};
 use crate::analysis::presence::{self, ExpectedShare};
-use crate::analysis::quorum::ThinQuorum;
+use crate::analysis::quorum::{REPORTED_WITHIN, ThinQuorum};
 use crate::analysis::sequential::count;
 use crate::analysis::signal::Signal;
 use crate::analysis::test_suite::TestSuite;
@@ -18,9 +18,6 @@ use crate::weight::BasisPoints;
 /// is full by then. A canary that fails everything at the only node that has any is gone within three seconds, detection
 /// included.
 const CONTRADICT_WITHIN: Span = Span::from_millis(1_600);
-
-/// And for so long after the harm was found, that what they saw of it may arrive: some ticks.
-const REPORTED_WITHIN: Span = Span::from_millis(600);
 
 /// Harm that one node may hide is believed after so long: by then every trial has taken in more.
 const HIDDEN_FOR: Span = Span::from_secs(1);
@@ -59,6 +56,7 @@ impl Judge {
             self.jackknife.flush(&self.config);
         }
         self.decided = over_all.then(|| self.decided.unwrap_or(now));
+        // What they saw of it has to arrive.
         let is_heard = self.decided.is_some_and(|since| now.since(since) >= REPORTED_WITHIN);
         let waited = is_heard && now.since(self.step.began) >= CONTRADICT_WITHIN;
         let may_contradict = |node_group: NodeGroup| !waited || self.presence.may_contradict(node_group, now);
