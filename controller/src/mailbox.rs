@@ -2,7 +2,8 @@
 //!
 //! Reports come by the thousand and may be refused, since filters send again; commands, answers and configuration are few
 //! and must get through. The engine takes them in rounds: everything of the other lanes and a bounded number of reports,
-//! and decides between two rounds.
+//! and decides between two rounds. Reports that can wait are gathered for some milliseconds: a round costs more than a
+//! report.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ use crate::verb::{Refusal, Verb};
 const MAX_REPORTS: usize = 4_096;
 /// Reports of one round, from all sources in turn: a few milliseconds of work. The engine decides before it takes more.
 const REPORTS_PER_ROUND: usize = 256;
+/// So long a report waits for others to share its round with, unless a canary fails in it or something else is to be done.
+const GATHER_FOR: Duration = Duration::from_millis(5);
 /// Commands that may wait. More are refused as too many.
 const MAX_COMMANDS: usize = 1_024;
 /// Queries that may wait; of those for the proxies, one answer is for all. More are refused as too many.
@@ -109,7 +112,28 @@ struct Lanes {
     desired: Option<Box<DesiredState>>,
     /// All that changed since: as much as there are canaries and files, however often they change.
     change: Change,
+    /// Something is there that is to be taken at once.
+    is_pressing: bool,
+    waits_for: WaitsFor,
     is_closed: bool,
+}
+
+/// What the engine is woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum WaitsFor {
+    /// It is at work, and looks by itself.
+    #[default]
+    Nothing,
+    Anything,
+    /// It has reports that can wait.
+    Pressing,
+}
+
+/// Whether something can wait for others to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Pressing,
+    CanWait,
 }
 
 /// Reports that wait, by source. One that sends thousands waits behind itself: others would be heard a tick later.
@@ -119,6 +143,8 @@ struct Reports {
     waiting: BTreeMap<String, VecDeque<(Share, Report)>>,
     /// The sources that have some, in the order of their turns.
     turns: VecDeque<String>,
+    /// All of them.
+    count: usize,
 }
 
 impl Reports {
@@ -128,6 +154,7 @@ impl Reports {
             self.turns.push_back(source);
         }
         waiting.push_back((place, report));
+        self.count = self.count.saturating_add(1);
     }
 
     /// Takes at most so many, one of each source after the other.
@@ -144,11 +171,8 @@ impl Reports {
                 self.turns.push_back(source);
             }
         }
+        self.count = self.count.saturating_sub(taken.len());
         taken
-    }
-
-    fn is_empty(&self) -> bool {
-        self.turns.is_empty()
     }
 }
 
@@ -163,7 +187,8 @@ impl Mailbox {
     pub(crate) fn report(&self, report: Report) -> bool {
         let source = report.peer.source(&report.request.node_id);
         let Some(place) = self.0.places.take(&source, 1) else { return false };
-        self.put(|lanes| {
+        let urgency = if report.request.urgent { Urgency::Pressing } else { Urgency::CanWait };
+        self.put(urgency, |lanes| {
             lanes.reports.put(source, place, report);
             true
         })
@@ -182,7 +207,7 @@ impl Mailbox {
 
     /// Asks for something to see. False if there is no room.
     pub(crate) fn query(&self, query: Query) -> bool {
-        self.put(|lanes| {
+        self.put(Urgency::Pressing, |lanes| {
             lanes.queries.retain(|query| !query.is_closed());
             let fits = lanes.queries.len() < MAX_QUERIES;
             if fits {
@@ -193,7 +218,7 @@ impl Mailbox {
     }
 
     fn order(&self, order: Order) -> bool {
-        self.put(|lanes| {
+        self.put(Urgency::Pressing, |lanes| {
             let is_bounded = |order: &&Order| match order {
                 Order::Command { .. } => true,
                 Order::Answer(_) => false,
@@ -208,7 +233,7 @@ impl Mailbox {
 
     /// Hands in what somebody outside has answered: one to a question, so that there is always room.
     pub(crate) fn answer(&self, answered: Answered) {
-        self.put(|lanes| {
+        self.put(Urgency::Pressing, |lanes| {
             lanes.orders.push_back(Order::Answer(answered));
             true
         });
@@ -217,8 +242,9 @@ impl Mailbox {
     /// Hands in what came of a commit: one to a commit, so that there is always room. It is kept though nothing else is
     /// taken any more.
     pub(crate) fn stored(&self, outcome: Outcome) {
-        self.lock().stored.push(outcome);
-        self.0.filled.notify_one();
+        let mut lanes = self.lock();
+        lanes.stored.push(outcome);
+        self.wake(lanes, Urgency::Pressing);
     }
 
     /// Returns what came of commits and was not taken yet.
@@ -228,7 +254,7 @@ impl Mailbox {
 
     /// Hands in what is to be managed from now on. False if the engine has ended.
     pub(crate) fn configure(&self, desired: DesiredState) -> bool {
-        self.put(|lanes| {
+        self.put(Urgency::Pressing, |lanes| {
             lanes.desired = Some(Box::new(desired));
             lanes.change = Change::default();
             true
@@ -237,7 +263,7 @@ impl Mailbox {
 
     /// Hands in what is to be managed in another way from now on. False if the engine has ended.
     pub(crate) fn change(&self, change: Change) -> bool {
-        self.put(|lanes| {
+        self.put(Urgency::Pressing, |lanes| {
             lanes.change.then(change);
             true
         })
@@ -252,28 +278,42 @@ impl Mailbox {
 
     /// Waits for something to do, at most for so long. Returns nothing once the lanes are closed.
     pub(crate) fn take(&self, wait: Duration) -> Option<Round> {
-        let empty = |lanes: &mut Lanes| {
-            let is_empty = lanes.desired.is_none()
-                && lanes.change.is_empty()
-                && lanes.orders.is_empty()
-                && lanes.queries.is_empty()
-                && lanes.stored.is_empty();
-            !lanes.is_closed && is_empty && lanes.reports.is_empty()
-        };
-        let waited = self.0.filled.wait_timeout_while(self.lock(), wait, empty);
-        let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let ends = self.0.opened.elapsed().saturating_add(wait);
+        let mut lanes = self.wait(self.lock(), WaitsFor::Anything, wait);
+        if !lanes.is_pressing && lanes.reports.count > 0 {
+            let left = ends.saturating_sub(self.0.opened.elapsed());
+            lanes = self.wait(lanes, WaitsFor::Pressing, left.min(GATHER_FOR));
+        }
         if lanes.is_closed {
             return None;
         }
         self.0.beat.store(self.age(), Ordering::Relaxed);
+        let reports = lanes.reports.take(REPORTS_PER_ROUND);
+        lanes.is_pressing = lanes.reports.count > 0;
         Some(Round {
             desired: lanes.desired.take(),
             stored: std::mem::take(&mut lanes.stored),
             change: std::mem::take(&mut lanes.change),
             orders: lanes.orders.drain(..).collect(),
             queries: std::mem::take(&mut lanes.queries),
-            reports: lanes.reports.take(REPORTS_PER_ROUND),
+            reports,
         })
+    }
+
+    fn wait<'a>(&self, mut lanes: MutexGuard<'a, Lanes>, what: WaitsFor, wait: Duration) -> MutexGuard<'a, Lanes> {
+        let is_there = |lanes: &Lanes| {
+            let suits = match what {
+                WaitsFor::Nothing => true,
+                WaitsFor::Anything => lanes.reports.count > 0,
+                WaitsFor::Pressing => false,
+            };
+            suits || lanes.is_pressing || lanes.is_closed
+        };
+        lanes.waits_for = what;
+        let waited = self.0.filled.wait_timeout_while(lanes, wait, |lanes| !is_there(lanes));
+        let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        lanes.waits_for = WaitsFor::Nothing;
+        lanes
     }
 
     /// Returns true if the engine takes what comes: it has not ended, and does not hang.
@@ -282,11 +322,27 @@ impl Mailbox {
         !self.lock().is_closed && u128::from(since) < WATCHDOG_TIMEOUT.as_millis()
     }
 
-    fn put(&self, put: impl FnOnce(&mut Lanes) -> bool) -> bool {
+    fn put(&self, urgency: Urgency, put: impl FnOnce(&mut Lanes) -> bool) -> bool {
         let mut lanes = self.lock();
         let done = !lanes.is_closed && put(&mut lanes);
-        self.0.filled.notify_one();
+        if done {
+            self.wake(lanes, urgency);
+        }
         done
+    }
+
+    /// Wakes the engine if it waits for this.
+    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>, urgency: Urgency) {
+        lanes.is_pressing |= urgency == Urgency::Pressing || lanes.reports.count >= REPORTS_PER_ROUND;
+        let wakes = match lanes.waits_for {
+            WaitsFor::Nothing => false,
+            WaitsFor::Anything => true,
+            WaitsFor::Pressing => lanes.is_pressing,
+        };
+        drop(lanes);
+        if wakes {
+            self.0.filled.notify_one();
+        }
     }
 
     fn age(&self) -> u64 {
@@ -387,6 +443,46 @@ mod tests {
         assert!(mailbox.query(Query::Proxies(reply)));
         let round = mailbox.take(NOW).unwrap();
         assert_eq!((round.queries.len(), round.orders.len()), (1, 1));
+    }
+
+    /// Reports share a round; one in which a canary fails waits for nobody, and neither does anything else.
+    #[test]
+    fn reports_are_gathered_and_what_presses_is_not() {
+        let long = Duration::from_secs(60);
+        let urgent = |mailbox: &Mailbox| {
+            let (reply, _) = oneshot::channel();
+            let request = Box::new(ReportRequest { urgent: true, ..ReportRequest::default() });
+            mailbox.report(Report { peer: Peer::Uncertified([10, 0, 0, 9].into()), request, reply })
+        };
+        let mailbox = Mailbox::open();
+        let engine = mailbox.clone();
+        let (told, taken) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            while let Some(round) = engine.take(long) {
+                if told.send((round.reports.len(), round.orders.len())).is_err() {
+                    break;
+                }
+            }
+        });
+        let next = || taken.recv_timeout(long).unwrap();
+        assert!(report(&mailbox));
+        assert_eq!(next(), (1, 0), "it is taken, alone too");
+        assert!(urgent(&mailbox));
+        assert_eq!(next(), (1, 0));
+        assert!(command(&mailbox));
+        assert_eq!(next(), (0, 1));
+        mailbox.close();
+        thread.join().unwrap();
+
+        let mailbox = Mailbox::open();
+        let all = REPORTS_PER_ROUND + 1;
+        assert!((0..all).all(|_| report(&mailbox)));
+        let reports = |wait| mailbox.take(wait).unwrap().reports.len();
+        assert_eq!([reports(long), reports(long)], [REPORTS_PER_ROUND, 1], "a full round, and what is left of it");
+        assert!(report(&mailbox) && urgent(&mailbox));
+        assert_eq!(reports(long), 2, "what waited goes along");
+        assert!(report(&mailbox));
+        assert_eq!(reports(NOW), 1, "what is due is not late for it");
     }
 
     #[test]
