@@ -35,7 +35,7 @@ use crate::engine::recording::RecordingBuffer;
 use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
 use crate::engine::timeouts::NODE_TIMEOUT;
-use crate::engine::turns::Turns;
+use crate::engine::timers::Timers;
 use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
 use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
@@ -49,6 +49,7 @@ mod budget;
 mod canaries;
 mod canary;
 mod charted;
+mod checkpoint;
 mod clients;
 mod commit;
 mod configure;
@@ -70,6 +71,7 @@ mod status;
 mod texts;
 mod tick;
 mod timeouts;
+mod timers;
 mod turns;
 mod unconfigured;
 
@@ -114,9 +116,10 @@ pub struct Engine {
     /// After a restart in mid-rollout: the workers that had traffic before and did not report since. Until all have, no
     /// rollout is moved: one of them may show an abort that was served and not stored (P28).
     awaited: Option<BTreeSet<WorkerKey>>,
-    /// When those that are not at rest were looked at, and how far that went.
+    /// When each of those that are not at rest is looked at again.
+    timers: Timers,
+    /// When it was seen to that each of them has a timer.
     last_sweep: Timestamp,
-    swept: Turns,
     /// When the policies were made anew.
     last_policy: Timestamp,
     /// Canaries of which policies are to be made anew.
@@ -216,8 +219,8 @@ impl Engine {
             stored_clock: read_or_leave_aside(entries, CLOCK_KEY)?.unwrap_or_default(),
             due: BTreeSet::new(),
             awaited,
+            timers: Timers::default(),
             last_sweep: Timestamp::EPOCH,
-            swept: Turns::default(),
             last_policy: Timestamp::EPOCH,
             stale_policies: StalePolicies::default(),
             front_changed: true,

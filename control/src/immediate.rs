@@ -35,7 +35,7 @@ struct AtOnce(Box<dyn Store>);
 
 impl Carrier for AtOnce {
     fn carry(&mut self, commits: Vec<Commit>, _now: Timestamp) -> Vec<(CommitId, Result<(), StoreError>)> {
-        commits.into_iter().map(|Commit { id, writes }| (id, self.0.commit(&writes))).collect()
+        commits.into_iter().map(|commit| (commit.id, self.0.commit(&commit.into_writes()))).collect()
     }
 }
 

@@ -99,34 +99,31 @@ fn run(mut store: Box<dyn Store>, commits: &Receiver<Commit>, confirm: impl Fn(O
             }
             Err(RecvTimeoutError::Disconnected) => return store,
         };
-        let mut bytes = size(&first);
-        let mut batch = vec![first];
-        while bytes < MAX_BYTES
-            && let Ok(commit) = commits.try_recv()
-        {
-            bytes = bytes.saturating_add(size(&commit));
-            batch.push(commit);
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(commit) = next {
+            let (id, writes) = (commit.id, commit.into_writes());
+            bytes = writes.iter().map(Write::bytes).fold(bytes, usize::saturating_add);
+            batch.push((id, writes));
+            next = if bytes < MAX_BYTES { commits.try_recv().ok() } else { None };
         }
         carry_out(store.as_mut(), batch, &confirm);
     }
 }
 
 /// Carries commits out, all at once; where that fails, one by one, since a small one may find room where all do not.
-fn carry_out(store: &mut dyn Store, mut batch: Vec<Commit>, confirm: &impl Fn(Outcome)) {
+fn carry_out(store: &mut dyn Store, batch: Vec<(CommitId, Vec<Write>)>, confirm: &impl Fn(Outcome)) {
     if batch.len() > 1 {
-        let writes: Vec<Write> = batch.iter_mut().flat_map(|commit| commit.writes.iter().cloned()).collect();
+        let writes: Vec<Write> = batch.iter().flat_map(|(_, writes)| writes).cloned().collect();
         if store.commit(&writes).is_ok() {
-            batch.into_iter().for_each(|commit| confirm((commit.id, Ok(()))));
+            batch.into_iter().for_each(|(id, _)| confirm((id, Ok(()))));
             return;
         }
     }
-    for Commit { id, writes } in batch {
+    for (id, writes) in batch {
         confirm((id, store.commit(&writes)));
     }
-}
-
-fn size(commit: &Commit) -> usize {
-    commit.writes.iter().map(Write::bytes).sum()
 }
 
 #[cfg(test)]
@@ -166,8 +163,9 @@ mod tests {
     fn commits(count: u64) -> Vec<Commit> {
         let ids = (0..count).map(|number| {
             let mut engine = Engine::open(&Entries::default(), [0; 32]).unwrap();
-            let commit = engine.commits().remove(0);
-            Commit { writes: vec![Write::Put(number.to_string(), Vec::new())], ..commit }
+            let mut commit = engine.commits().remove(0);
+            commit.writes = vec![Write::Put(number.to_string(), Vec::new())];
+            commit
         });
         ids.collect()
     }
@@ -202,7 +200,8 @@ mod tests {
         let memory = Memory::default();
         memory.set_full(true);
         let confirm = std::cell::RefCell::new(Vec::new());
-        carry_out(&mut memory.clone(), commits(3), &|(_, result): Outcome| confirm.borrow_mut().push(result.is_ok()));
+        let batch = commits(3).into_iter().map(|commit| (commit.id, commit.into_writes())).collect();
+        carry_out(&mut memory.clone(), batch, &|(_, result): Outcome| confirm.borrow_mut().push(result.is_ok()));
         assert_eq!(confirm.into_inner(), [false; 3], "each is answered");
     }
 

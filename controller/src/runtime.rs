@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use wingbeat_api::desired_state::{Change, DesiredState};
 use wingbeat_control::call::CallTurn;
 use wingbeat_control::engine::{
-    CommandTicket, Commanded, Commit, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
+    CommandTicket, Commanded, Engine, MAX_EVENTS, MAX_IDLE_REPORT_INTERVAL, RolloutEvent, rfc3339,
 };
 use wingbeat_control::series::Series;
 use wingbeat_control::store::Store;
@@ -97,9 +97,10 @@ impl Runtime {
         let clock = Clock::start(engine.latest_stored());
         // What the state is known by is stored before anybody is served by it, if it can be.
         for commit in engine.commits() {
-            match store.commit(&commit.writes) {
-                Ok(()) => engine.committed(commit.id, clock.now()),
-                Err(error) => engine.refused(commit.id, error, clock.now()),
+            let id = commit.id;
+            match store.commit(&commit.into_writes()) {
+                Ok(()) => engine.committed(id, clock.now()),
+                Err(error) => engine.refused(id, error, clock.now()),
             }
         }
         let confirmed = mailbox.clone();
@@ -367,8 +368,9 @@ impl EngineThread {
             self.settle(self.mailbox.take_stored(), now);
             self.engine.finish();
             self.act();
-            for Commit { id, writes } in self.committer.late() {
-                self.settle(vec![(id, store.commit(&writes))], now);
+            for commit in self.committer.late() {
+                let id = commit.id;
+                self.settle(vec![(id, store.commit(&commit.into_writes()))], now);
             }
         }
         if let Some(recorder) = self.recorder.take() {

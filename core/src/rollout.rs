@@ -27,6 +27,7 @@ pub mod recovery;
 pub mod round;
 pub mod state;
 pub mod step;
+pub mod timeout;
 
 pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Severity};
 pub use plan::{
@@ -39,3 +40,4 @@ pub use readiness::Readiness;
 pub use round::{Answer, Round, Stage, Ticket};
 pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Transition, step};
+pub use timeout::next_timeout;

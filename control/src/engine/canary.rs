@@ -466,6 +466,13 @@ impl Canary {
         facts
     }
 
+    /// Returns true while any report may show that what is judged is in force at the proxies, or is no longer: where filters
+    /// mark requests, one that comes anew does not know whom.
+    pub(super) fn is_pending(&self) -> bool {
+        let is_effective = || self.asked.as_ref().is_some_and(|(_, by)| *by == Propagation::Effective);
+        self.is_judged() && (self.is_divided() || !is_effective())
+    }
+
     /// Returns what the filters had no room to count in this rollout.
     pub(super) const fn uncounted(&self) -> Uncounted<'_> {
         Uncounted { totals: &self.totals, nodes: &self.nodes }

@@ -14,6 +14,7 @@ use wingbeat_core::id::{CanaryName, Rev};
 use wingbeat_core::rollout::Effect;
 use wingbeat_core::time::{Span, Timestamp};
 
+use crate::engine::checkpoint::Checkpoint;
 use crate::engine::pending::{CommandTicket, CommitId};
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::unconfigured;
@@ -30,12 +31,23 @@ const RETRY_INTERVAL: Span = Span::from_millis(50);
 const MAX_RETRY_INTERVAL: Span = Span::from_secs(1);
 
 /// A change of what is stored: carried out whole or not at all, after those that were handed out before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Commit {
     /// Comes back with what came of it.
     pub id: CommitId,
-    /// What is to be stored.
+    /// What is to be stored, but for a checkpoint.
     pub writes: Vec<Write>,
+    /// What is stored with them, and not encoded yet.
+    checkpoint: Option<Box<Checkpoint>>,
+}
+
+impl Commit {
+    /// Returns all that is to be stored. Of a checkpoint it is encoded now, which takes its time.
+    pub fn into_writes(self) -> Vec<Write> {
+        let mut writes = self.writes;
+        writes.extend(self.checkpoint.map(|checkpoint| checkpoint.encode()).unwrap_or_default());
+        writes
+    }
 }
 
 /// What comes of a command.
@@ -130,10 +142,19 @@ impl Commits {
 
     /// Hands a commit in.
     pub(super) fn put(&mut self, purpose: Purpose, writes: Vec<Write>) -> CommitId {
+        self.hand_in(purpose, writes, None)
+    }
+
+    /// Hands a checkpoint in.
+    pub(super) fn put_checkpoint(&mut self, purpose: Purpose, checkpoint: Checkpoint) -> CommitId {
+        self.hand_in(purpose, Vec::new(), Some(Box::new(checkpoint)))
+    }
+
+    fn hand_in(&mut self, purpose: Purpose, writes: Vec<Write>, checkpoint: Option<Box<Checkpoint>>) -> CommitId {
         self.given = self.given.saturating_add(1);
         let id = CommitId(self.given);
         let writes = self.lineage.iter().cloned().chain(writes).collect();
-        self.ready.push(Commit { id, writes });
+        self.ready.push(Commit { id, writes, checkpoint });
         self.under_way.insert(id, purpose);
         id
     }

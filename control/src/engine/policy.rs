@@ -101,6 +101,27 @@ pub(super) struct OutdatedNodes(pub(super) BTreeMap<PolicyScope, BTreeMap<NodeId
 #[derive(Debug, Default)]
 pub(super) struct SourcesByPlaces(pub(super) BTreeMap<BTreeSet<PolicyScope>, Sources>);
 
+/// The sources that speak for nodes that are served what is on some listeners. Many canaries are on the same.
+#[derive(Debug)]
+pub(super) struct SourcesByListeners<'a> {
+    /// What those are served that the sources speak for; nothing where that is not known.
+    served: Vec<(Vec<Option<&'a Scope>>, Sources)>,
+    known: BTreeMap<Vec<String>, Sources>,
+}
+
+impl SourcesByListeners<'_> {
+    pub(super) fn of(&mut self, listeners: &[String]) -> Sources {
+        if let Some(known) = self.known.get(listeners) {
+            return *known;
+        }
+        let may_serve = |scope: &Option<&Scope>| scope.is_none_or(|scope| scope.serves(listeners));
+        let serving = self.served.iter().filter(|(scopes, _)| scopes.iter().any(may_serve));
+        let sources = serving.fold(Sources::default(), |sum, (_, sources)| sum.plus(*sources));
+        self.known.insert(listeners.to_vec(), sources);
+        sources
+    }
+}
+
 impl Policies {
     /// Takes new listeners. Returns true if some nodes are served something else.
     pub(super) fn follow(&mut self, listeners: &[Listener]) -> bool {
@@ -179,17 +200,23 @@ impl Policies {
         unaware.into_iter().cloned().collect()
     }
 
-    /// Returns those of these sources that speak for nodes that are served a canary.
-    pub(super) fn sources(&self, of: &SourcesByPlaces, canary: &Canary) -> Sources {
-        let served = of.0.iter().filter(|(places, _)| places.iter().any(|place| self.may_serve(place, canary)));
-        served.fold(Sources::default(), |sum, (_, sources)| sum.plus(*sources))
+    /// Returns these sources by what is on the listeners of the nodes that they speak for.
+    pub(super) fn sources(&self, of: &SourcesByPlaces) -> SourcesByListeners<'_> {
+        let scopes = |places: &BTreeSet<PolicyScope>| places.iter().map(|place| self.scope(place)).collect();
+        let served = of.0.iter().map(|(places, sources)| (scopes(places), *sources)).collect();
+        SourcesByListeners { served, known: BTreeMap::new() }
     }
 
     fn may_serve(&self, place: &PolicyScope, canary: &Canary) -> bool {
+        self.scope(place).is_none_or(|scope| serves(scope, canary))
+    }
+
+    /// Returns what nodes of a place are served, if that is known.
+    fn scope(&self, place: &PolicyScope) -> Option<&Scope> {
         match place {
-            PolicyScope::Unknown => true,
-            PolicyScope::Others => serves(self.scopes.others(), canary),
-            PolicyScope::Named(name) => serves(self.scopes.of_node(name), canary),
+            PolicyScope::Unknown => None,
+            PolicyScope::Others => Some(self.scopes.others()),
+            PolicyScope::Named(name) => Some(self.scopes.of_node(name)),
         }
     }
 

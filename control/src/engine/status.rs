@@ -36,7 +36,7 @@ const SWEEP_EVERY: Span = Span::from_secs(1);
 
 /// Canaries that are shown anew at once for what was counted meanwhile, or for what concerns all of them. With more, each has
 /// its turn: what happens to one is shown at once.
-const SHOWN_AT_ONCE: usize = 256;
+const SHOWN_AT_ONCE: usize = 64;
 
 /// All canaries as they were shown last, and which of them changed since.
 #[derive(Debug, Default)]

@@ -2,14 +2,13 @@
 //! written down.
 
 use wingbeat_core::id::{CanaryName, NodeId, Rev};
-use wingbeat_core::rollout::{Alert, AlertLevel, Event, QuestionSubject, Severity, question};
+use wingbeat_core::rollout::{Alert, AlertLevel, Event, QuestionSubject, Severity, next_timeout, question};
 use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::apply::Fed;
 use crate::engine::canary::{Canary, FleetStatus};
-use crate::engine::commit::{Checkpointed, Purpose};
-use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, LEDGER_PREFIX, WINDOWS_KEY};
-use crate::engine::persisted::{encode, entry, evidence_key};
+use crate::engine::commit::Purpose;
+use crate::engine::persisted::entry;
 use crate::engine::policy::{OutdatedNodes, SourcesByPlaces, StalePolicies};
 use crate::engine::timeouts::REPORTS_LOST_AFTER;
 use crate::engine::{Engine, RolloutAlert, status};
@@ -17,12 +16,21 @@ use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
-/// Canaries that are not at rest are looked at this often, whatever happens: nothing depends on having heard of a
-/// change.
-const SWEEP_EVERY: Span = Span::from_millis(50);
-/// Canaries that one sweep looks at: with more that are not at rest, each is looked at more rarely, but for those that
-/// something happened to.
-const SWEPT_AT_ONCE: usize = 256;
+/// A canary that is not at rest is looked at this often, whatever happens: what was counted, and what the judge says of it,
+/// changes with time. Each window of its traffic is a reason of its own, five a second.
+const LOOK_EVERY: Span = Span::from_millis(250);
+/// And this often while reports of any node may show that its share flows, or that it does not, and while nothing of it can be
+/// stored.
+const LOOK_EVERY_WHILE_PENDING: Span = Span::from_millis(50);
+/// Canaries that are looked at that often. With twice as many that are not at rest, each is looked at half as often, but for
+/// what happens to it: this alone costs some thousand looks a second at most.
+const MAX_LOOKED_AT_OFTEN: u64 = 1_000;
+/// Canaries whose time is up that one tick looks at; with more, the others have to wait for the next one.
+const TIMERS_AT_ONCE: usize = 256;
+/// It is seen to this often that each canary that is not at rest has a timer: nothing depends on having heard of a change.
+const SWEEP_EVERY: Span = Span::from_secs(1);
+/// What was counted is shown this often.
+const SHOW_EVERY: Span = Span::from_millis(50);
 /// While some rollout is on, policies are made anew this often, also where nothing has changed that is known to change them:
 /// some of it goes with time.
 const POLICY_EVERY: Span = Span::from_secs(1);
@@ -41,9 +49,10 @@ impl Engine {
             self.clients.forget_silent(now, REPORTS_LOST_AFTER);
             self.clients.sources(|node_cluster| self.policies.place_of(node_cluster), now)
         };
+        let mut sources = self.policies.sources(&sources);
         for (name, batch) in closed {
             if let Some(canary) = self.canaries.measure(&name) {
-                let sources = self.policies.sources(&sources, canary);
+                let sources = sources.of(&canary.config.service.listeners);
                 let late_since = |source: &NodeId| {
                     let is_there = self.clients.takes_configuration(source);
                     is_there.then(|| self.fleet.late_since(source, now)).flatten()
@@ -66,9 +75,10 @@ impl Engine {
             }
         }
         let mut due = std::mem::take(&mut self.due);
+        due.extend(self.timers.take(now, TIMERS_AT_ONCE));
         if now.since(self.last_sweep) >= SWEEP_EVERY {
             self.last_sweep = now;
-            due.extend(self.swept.next(self.canaries.busy(), SWEPT_AT_ONCE));
+            due.extend(self.canaries.busy().iter().filter(|name| !self.timers.has(name)).cloned());
         }
         let mut outdated = None;
         for name in due {
@@ -78,6 +88,7 @@ impl Engine {
                 self.evaluate(&name, &mut outdated, now);
             }
             self.report_missing(&name, now);
+            self.arm(&name, now);
         }
         if self.clients.lost_all_clients(now) {
             let judged: Vec<CanaryName> = self.canaries.judged().map(|(name, _)| name.clone()).collect();
@@ -102,10 +113,22 @@ impl Engine {
         if !self.due.is_empty() {
             return now;
         }
-        let busy = !self.canaries.busy().is_empty();
-        let rest = if self.views.are_aging() { SWEEP_EVERY } else { IDLE_WAKEUP };
-        let next = if busy { self.last_sweep.plus(SWEEP_EVERY) } else { now.plus(rest) };
-        self.windows.next_end().map_or(next, |end| end.min(next)).max(now)
+        let rest = now.plus(if self.views.are_aging() { SHOW_EVERY } else { IDLE_WAKEUP });
+        let times = [self.timers.next(), self.windows.next_end()].into_iter().flatten();
+        times.fold(rest, Timestamp::min).max(now)
+    }
+
+    /// Has a canary looked at again when its time is up, or after a while.
+    fn arm(&mut self, name: &CanaryName, now: Timestamp) {
+        let Some(canary) = self.canaries.get(name).filter(|canary| !canary.is_at_rest()) else {
+            return self.timers.disarm(name);
+        };
+        let is_refused = self.commits.failure().is_some() || self.commits.refuse_of(name, now).is_some();
+        let often = if canary.is_pending() || is_refused { LOOK_EVERY_WHILE_PENDING } else { LOOK_EVERY };
+        let busy = u64::try_from(self.canaries.busy().len()).unwrap_or(u64::MAX);
+        let again = now.plus(often.times(busy.div_ceil(MAX_LOOKED_AT_OFTEN)));
+        let timeout = next_timeout(&canary.config.plan, &canary.state, now);
+        self.timers.arm(name, timeout.map_or(again, |timeout| timeout.min(again)));
     }
 
     /// Shows the machine how things stand, and answers what it asks about metrics. `outdated` are the nodes that do not
@@ -222,50 +245,5 @@ impl Engine {
         if let Some(text) = text {
             self.emit(name, Severity::Warning, text, now);
         }
-    }
-
-    fn checkpoint(&mut self, now: Timestamp) {
-        let is_under_way = self.commits.has(|purpose| matches!(purpose, Purpose::Checkpoint(_)));
-        if is_under_way || self.commits.refuse(now).is_some() {
-            return;
-        }
-        self.ledger.expire(now);
-        let checkpoint = self.ledger.checkpoint();
-        let id = checkpoint.id;
-        self.last_checkpoint = now;
-        // In one transaction: what the ledger calls durable is in the evidence or in an open window, and nowhere else.
-        // What is obsolete first: of a canary whose next rollout is on already, there is evidence again.
-        let obsolete: Vec<String> = std::mem::take(&mut self.obsolete).into_iter().collect();
-        let mut writes: Vec<Write> = obsolete.iter().cloned().map(Write::Delete).collect();
-        let (of_dormant, unconfigured) = self.unconfigured.write();
-        writes.extend(of_dormant);
-        for (key, worker) in &checkpoint.changed {
-            writes.extend(encode(&format!("{LEDGER_PREFIX}{key}"), worker));
-        }
-        writes.extend(checkpoint.removed.iter().map(|key| Write::Delete(format!("{LEDGER_PREFIX}{key}"))));
-        writes.extend(encode(WINDOWS_KEY, &self.windows.open()));
-        writes.extend(encode(CLOCK_KEY, &now));
-        writes.extend(encode(BASELINES_KEY, &self.ledger.baselines()));
-        writes.extend(encode(HELD_KEY, &self.windows.held()));
-        for (name, canary) in self.canaries.judged() {
-            if let Some(evidence) = canary.evidence() {
-                writes.extend(encode(&evidence_key(name), &evidence));
-            }
-        }
-        // What cannot be written down, the filters keep.
-        self.reported_since_checkpoint = false;
-        self.records.relieve();
-        let recorded = self.records.mark();
-        let written = Checkpointed { ledger: id, obsolete, unconfigured, recorded };
-        self.commits.put(Purpose::Checkpoint(Box::new(written)), writes);
-    }
-
-    /// Notes that a checkpoint is stored.
-    pub(super) fn checkpointed(&mut self, written: &Checkpointed) {
-        self.unconfigured.written(&written.unconfigured);
-        self.ledger.mark_durable(written.ledger);
-        // Of workers that are not held any more, a checkpoint deletes so many.
-        self.reported_since_checkpoint |= self.ledger.has_changes();
-        self.records.release_to(written.recorded);
     }
 }

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use wingbeat_core::id::Rev;
 use wingbeat_core::rollout::{
     Answer, Command, Event, Facts, Handover, HookKind, MetricInput, MetricSource, Pace, Plan, PlanInput, Readiness,
-    State, Ticket, project, question, step,
+    State, Ticket, next_timeout, project, question, step,
 };
-use wingbeat_core::time::Span;
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_core::verdict::{Counted, Doubt, Verdict};
 
 use crate::world::{World, advance, down, harm, hooks, input, revision};
@@ -117,8 +117,59 @@ fn any_plan() -> impl Strategy<Value = PlanInput> {
     })
 }
 
+/// Ticks until nothing follows any more. False if something always does.
+fn comes_to_rest(plan: &Plan, state: &mut State, facts: &Facts, now: Timestamp) -> bool {
+    (0..100).any(|_| {
+        let next = step(plan, state, &Event::Tick(facts.clone()), now).state;
+        let rests = next == *state;
+        *state = next;
+        rests
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Who looks when time is up, and whenever something else happens, misses nothing.
+    #[test]
+    fn before_its_timeout_time_alone_does_nothing(
+        plan in maybe_suspended(),
+        happenings in prop::collection::vec((happening(), 0..2_000_u64), 1..80),
+        facts in any_facts(),
+        later in prop::collection::vec(0.0..1.0, 5),
+    ) {
+        let mut world = World::new(&plan);
+        for (happening, millis) in happenings {
+            world.pass(millis);
+            match happening {
+                Happening::Event(event) => drop(world.feed(&event)),
+                Happening::Answer(answer) => {
+                    if let Some(open) = question(&world.plan, &world.state) {
+                        drop(world.feed(&Event::Answer(open.ticket, answer)));
+                    }
+                }
+                Happening::Rewrite(input) => drop(world.rewrite(&input)),
+                Happening::Restart => world.state = world.state.clone().resumed(),
+                Happening::Late(_) => {}
+            }
+            let mut state = world.state.clone();
+            if !comes_to_rest(&world.plan, &mut state, &facts, world.now) {
+                continue;
+            }
+            let timeout = next_timeout(&world.plan, &state, world.now);
+            prop_assert!(timeout.is_none_or(|timeout| timeout > world.now));
+            // An hour stands for ever.
+            let span = timeout.unwrap_or_else(|| world.now.plus(Span::from_secs(3_600))).since(world.now);
+            let all = span.as_nanos().saturating_sub(1);
+            let times = later.iter().map(|share| (all as f64 * share) as u64).chain([all]);
+            for after in times {
+                let now = world.now.plus(Span::from_nanos(after));
+                let looked = step(&world.plan, &state, &Event::Tick(facts.clone()), now);
+                prop_assert_eq!(&looked.state, &state, "{:?} of {:?}", Span::from_nanos(after), span);
+                prop_assert_eq!(looked.effects, []);
+            }
+        }
+    }
 
     #[test]
     fn whatever_happens(plan in maybe_suspended(), happenings in prop::collection::vec((happening(), 0..2_000_u64), 1..80)) {

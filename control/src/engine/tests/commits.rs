@@ -61,7 +61,8 @@ impl Carrier for Faulty {
     fn carry(&mut self, commits: Vec<Commit>, now: Timestamp) -> Vec<(CommitId, Result<(), StoreError>)> {
         let mut outcomes = Vec::new();
         let mut seen = self.seen.lock().unwrap();
-        for Commit { id, writes } in commits {
+        for commit in commits {
+            let (id, writes) = (commit.id, commit.into_writes());
             let number = seen.commits;
             seen.commits += 1;
             let fault = self.fault.filter(|(befalls, _)| match befalls {

@@ -252,7 +252,7 @@ fn voices_are_those_of_nodes_that_are_served() {
     let sources = |world: &World, of: &str| {
         let policies = &world.engine.policies;
         let sources = world.engine.clients.sources(|node_cluster| policies.place_of(node_cluster), world.now);
-        policies.sources(&sources, canary(world, of)).count
+        policies.sources(&sources).of(&canary(world, of).config.service.listeners).count
     };
     assert_eq!((sources(&world, "shop"), sources(&world, "pay")), (1, 3));
     // One that takes no configuration, and one that does by then.
