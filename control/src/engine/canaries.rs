@@ -23,6 +23,8 @@ pub(super) struct Canaries {
     /// Those that time alone may take further, or that could not be stored.
     busy: BTreeSet<CanaryName>,
     judged: BTreeSet<CanaryName>,
+    /// Those with an abort that is not stored.
+    unstored: BTreeSet<CanaryName>,
     /// Those with a question to somebody outside.
     asking: BTreeSet<CanaryName>,
     served: ServedHosts,
@@ -128,8 +130,7 @@ impl Canaries {
 
     /// Returns those with an abort that is not stored.
     pub(super) fn unstored(&self) -> impl Iterator<Item = &CanaryName> {
-        let is_unstored = |name: &&CanaryName| self.by_name.get(*name).is_some_and(|canary| canary.unstored);
-        self.busy.iter().filter(is_unstored)
+        self.unstored.iter()
     }
 
     /// Returns true while some rollout is on.
@@ -165,6 +166,7 @@ impl Canaries {
         }
         note(&mut self.busy, name, canary.is_some_and(|canary| !canary.is_at_rest()));
         note(&mut self.judged, name, canary.is_some_and(Canary::is_judged));
+        note(&mut self.unstored, name, canary.is_some_and(|canary| canary.unstored));
         note(&mut self.asking, name, canary.is_some_and(Canary::asks));
     }
 }
@@ -186,6 +188,8 @@ impl Canaries {
         };
         assert_eq!(self.busy, names(&|canary| !canary.is_at_rest()));
         assert_eq!(self.judged, names(&Canary::is_judged));
+        assert_eq!(self.unstored, names(&|canary| canary.unstored));
+        assert!(self.by_name.values().all(|canary| canary.epoch() == canary.made_epoch()));
         let expected = names(&Canary::is_in_policy);
         assert_eq!(self.in_policy().map(|canary| canary.config.plan.name().clone()).collect::<BTreeSet<_>>(), expected);
         assert_eq!(self.asking, names(&Canary::asks));

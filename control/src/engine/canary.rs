@@ -12,7 +12,7 @@ use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::CheckResult;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, NodeId, Rev, Revision, RolloutId};
+use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, Revision, RolloutId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, Ticket, project, question};
@@ -71,6 +71,8 @@ pub(super) struct Canary {
     /// The ids of the commands that were carried out, stored with the state.
     pub(super) commands: VecDeque<String>,
     secret: String,
+    /// What filters and ledger know the latest rollout by: it follows from the secret and the rollout.
+    epoch: Epoch,
     /// The rev of the first routes of the latest rollout.
     pub(super) first_rev: Rev,
     /// Whether its routes may take the place of another state's.
@@ -160,6 +162,7 @@ impl Canary {
             state,
             commands,
             secret,
+            epoch: Epoch::default(),
             first_rev,
             adoption,
             unstored: false,
@@ -185,6 +188,7 @@ impl Canary {
             told: JudgeInputs::default(),
             chronicle: Chronicle::default(),
         };
+        canary.epoch = canary.made_epoch();
         canary.begin_judging();
         canary.begin_step(now);
         canary
@@ -350,6 +354,7 @@ impl Canary {
         }
         if old.rollout != self.state.rollout {
             self.began = Some(now);
+            self.epoch = self.made_epoch();
             self.begin_judging();
         }
         if old.rev != self.state.rev || old.rollout != self.state.rollout {

@@ -17,6 +17,8 @@ use crate::targets::Targets;
 pub(super) struct ServedHosts {
     by_name: BTreeMap<CanaryName, Arc<ServedHost>>,
     changed: BTreeSet<CanaryName>,
+    /// The clusters that routes lead to and that there are none of.
+    missing: BTreeMap<CanaryName, ClusterName>,
 }
 
 impl ServedHosts {
@@ -37,6 +39,10 @@ impl ServedHosts {
             adoption: canary.adoption,
         };
         if before.is_none_or(|before| **before != served) {
+            match missing(&served) {
+                Some(cluster) => self.missing.insert(name.clone(), cluster),
+                None => self.missing.remove(name),
+            };
             self.by_name.insert(name.clone(), Arc::new(served));
             self.changed.insert(name.clone());
         }
@@ -44,15 +50,14 @@ impl ServedHosts {
 
     pub(super) fn remove(&mut self, name: &CanaryName) {
         self.by_name.remove(name);
+        self.missing.remove(name);
         self.changed.insert(name.clone());
     }
 
     /// Returns the cluster that a canary's routes lead to and that there is none of, if one is missing. Proxies are not sent
     /// such routes, and keep those that they have.
     pub(super) fn missing(&self, name: &CanaryName) -> Option<&ClusterName> {
-        let served = self.by_name.get(name)?;
-        let needed = served.host.as_deref().map(|host| host.split.clusters()).unwrap_or_default();
-        needed.into_iter().find(|name| served.clusters.iter().all(|cluster| cluster.name != **name))
+        self.missing.get(name)
     }
 
     /// Returns true if something is another one since that was asked for last.
@@ -72,6 +77,11 @@ impl ServedHosts {
     pub(super) const fn all(&self) -> &BTreeMap<CanaryName, Arc<ServedHost>> {
         &self.by_name
     }
+}
+
+fn missing(served: &ServedHost) -> Option<ClusterName> {
+    let needed = served.host.as_deref().map(|host| host.split.clusters()).unwrap_or_default();
+    needed.into_iter().find(|name| served.clusters.iter().all(|cluster| cluster.name != **name)).cloned()
 }
 
 fn host_name(of: &CanaryName) -> String {

@@ -32,8 +32,8 @@ const SWEEP_EVERY: Span = Span::from_secs(1);
 /// What was counted is shown this often.
 const SHOW_EVERY: Span = Span::from_millis(50);
 /// While some rollout is on, policies are made anew this often, also where nothing has changed that is known to change them:
-/// some of it goes with time.
-const POLICY_EVERY: Span = Span::from_secs(1);
+/// for nodes that listeners were for until lately, which count for ten minutes more.
+const POLICY_EVERY: Span = Span::from_secs(10);
 /// Without anything to do, the engine wakes this often.
 const IDLE_WAKEUP: Span = Span::from_millis(500);
 

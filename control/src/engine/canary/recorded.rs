@@ -33,9 +33,13 @@ impl Canary {
         PersistedCanary { state, commands, secret, first_rev, terms, adoption }
     }
 
-    /// Returns what filters and ledger know the latest rollout by. The secret is part of it: a canary whose state was
-    /// lost begins to count its rollouts again, and these are others.
-    pub(in crate::engine) fn epoch(&self) -> Epoch {
+    /// Returns what filters and ledger know the latest rollout by.
+    pub(in crate::engine) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The secret is part of it: a canary whose state was lost begins to count its rollouts again, and these are others.
+    pub(in crate::engine) fn made_epoch(&self) -> Epoch {
         let version = Version::of([b"epoch", self.secret.as_bytes(), &self.key().to_le_bytes()]);
         Epoch::new(version.get().max(1))
     }
