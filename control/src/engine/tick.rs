@@ -7,7 +7,8 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::apply::Fed;
 use crate::engine::canary::{Canary, FleetStatus};
-use crate::engine::commit::Purpose;
+use crate::engine::checkpoint::Checkpoint;
+use crate::engine::commit::{Checkpointed, Purpose};
 use crate::engine::persisted::entry;
 use crate::engine::policy::{OutdatedNodes, SourcesByPlaces, StalePolicies};
 use crate::engine::timeouts::REPORTS_LOST_AFTER;
@@ -245,5 +246,44 @@ impl Engine {
         if let Some(text) = text {
             self.emit(name, Severity::Warning, text, now);
         }
+    }
+
+    /// Hands in what was reported, unless an earlier one is under way or nothing can be stored.
+    pub(super) fn checkpoint(&mut self, now: Timestamp) {
+        let is_under_way = self.commits.has(|purpose| matches!(purpose, Purpose::Checkpoint(_)));
+        if is_under_way || self.commits.refuse(now).is_some() {
+            return;
+        }
+        self.ledger.expire(now);
+        let ledger = self.ledger.checkpoint();
+        self.last_checkpoint = now;
+        let obsolete: Vec<String> = std::mem::take(&mut self.obsolete).into_iter().collect();
+        let (of_dormant, unconfigured) = self.unconfigured.write();
+        let evidence = |(name, canary): (&CanaryName, &Canary)| Some((name.clone(), canary.evidence()?));
+        let checkpoint = Checkpoint {
+            now,
+            first: obsolete.iter().cloned().map(Write::Delete).chain(of_dormant).collect(),
+            changed: ledger.changed,
+            removed: ledger.removed,
+            windows: self.windows.open(),
+            baselines: self.ledger.baselines(),
+            held: self.windows.held(),
+            evidence: self.canaries.judged().filter_map(evidence).collect(),
+        };
+        // What cannot be written down, the filters keep.
+        self.reported_since_checkpoint = false;
+        self.records.relieve();
+        let recorded = self.records.mark();
+        let written = Checkpointed { ledger: ledger.id, obsolete, unconfigured, recorded };
+        self.commits.put_checkpoint(Purpose::Checkpoint(Box::new(written)), checkpoint);
+    }
+
+    /// Notes that a checkpoint is stored.
+    pub(super) fn checkpointed(&mut self, written: &Checkpointed) {
+        self.unconfigured.written(&written.unconfigured);
+        self.ledger.mark_durable(written.ledger);
+        // Of workers that are not held any more, a checkpoint deletes so many.
+        self.reported_since_checkpoint |= self.ledger.has_changes();
+        self.records.release_to(written.recorded);
     }
 }
