@@ -92,14 +92,15 @@ pub(super) struct Canary {
     /// What people were told of, and is not over.
     noticed: BTreeSet<NoticeSubject>,
     pub(super) assessed: Option<Assessment>,
-    /// Judged traffic of the rollout, and of the last windows.
-    pub(super) totals: Arms,
+    /// Judged traffic of the rollout, and of the last windows. Totals, limits and judge are shared with a checkpoint until it is
+    /// encoded.
+    pub(super) totals: Arc<Arms>,
     pub(super) recent: VecDeque<Batch>,
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) former: FormerNodes,
     /// None until there is something to judge: most canaries are at rest.
-    judge: Option<Box<Judge>>,
+    judge: Option<Arc<Judge>>,
     flow: PropagationTracker,
     ratios: Option<SampleRatios>,
     /// What Flagger's checks look back at; kept only where they decide.
@@ -141,10 +142,10 @@ impl StoredFormat for Evidence {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Evidence {
     rollout: RolloutId,
-    judge: Judge,
-    totals: Arms,
+    judge: Arc<Judge>,
+    totals: Arc<Arms>,
     #[serde(flatten)]
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 impl Canary {
@@ -173,9 +174,9 @@ impl Canary {
             adoption_unstored: false,
             noticed: BTreeSet::new(),
             assessed: None,
-            totals: Arms::default(),
+            totals: Arc::default(),
             recent: VecDeque::new(),
-            limits: Limits::default(),
+            limits: Arc::default(),
             nodes: BTreeMap::new(),
             former: FormerNodes::default(),
             judge: None,
@@ -198,7 +199,7 @@ impl Canary {
     pub(super) fn restore(&mut self, evidence: Evidence, now: Timestamp) -> bool {
         let goes_on = evidence.rollout == self.state.rollout && self.is_judged();
         if goes_on {
-            self.judge = Some(Box::new(evidence.judge));
+            self.judge = Some(evidence.judge);
             self.totals = evidence.totals;
             self.limits = evidence.limits;
             self.begin_step(now);
@@ -211,7 +212,7 @@ impl Canary {
     pub(super) fn evidence(&self) -> Option<Evidence> {
         self.is_judged().then(|| Evidence {
             rollout: self.state.rollout,
-            judge: self.judge.as_deref().cloned().unwrap_or_else(|| Judge::new(self.judge_config())),
+            judge: self.judge.clone().unwrap_or_else(|| Arc::new(Judge::new(self.judge_config()))),
             totals: self.totals.clone(),
             limits: self.limits.clone(),
         })
@@ -364,12 +365,12 @@ impl Canary {
 
     fn begin_judging(&mut self) {
         self.judge = None;
-        self.totals = Arms::default();
+        self.totals = Arc::default();
         self.recent.clear();
         self.history.clear();
         self.measured.clear();
         self.assessed = None;
-        self.limits = Limits::default();
+        self.limits = Arc::default();
         self.former = FormerNodes::default();
         self.nodes.values_mut().for_each(|node| node.uncounted = 0);
         self.told = JudgeInputs::default();
@@ -479,7 +480,7 @@ impl Canary {
     }
 
     /// Returns what the filters had no room to count in this rollout.
-    pub(super) const fn uncounted(&self) -> Uncounted<'_> {
+    pub(super) fn uncounted(&self) -> Uncounted<'_> {
         Uncounted { totals: &self.totals, nodes: &self.nodes }
     }
 

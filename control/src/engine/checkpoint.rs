@@ -38,8 +38,9 @@ impl Checkpoint {
         writes.extend(encode(CLOCK_KEY, &self.now));
         writes.extend(encode(BASELINES_KEY, &self.baselines));
         writes.extend(encode(HELD_KEY, &self.held));
-        for (name, evidence) in &self.evidence {
-            writes.extend(encode(&evidence_key(name), evidence));
+        // Each is given back as soon as it is encoded: what is still shared when its canary changes is copied.
+        for (name, evidence) in self.evidence {
+            writes.extend(encode(&evidence_key(&name), &evidence));
         }
         writes
     }

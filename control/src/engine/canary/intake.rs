@@ -1,6 +1,7 @@
 //! What nodes say of a canary, from their reports to the judge.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use wingbeat_api::desired_state::MetricProvider;
 use wingbeat_core::analysis::judge::{Propagation, Sources};
@@ -130,8 +131,7 @@ impl Canary {
         let batch = &batch;
         self.judge().observe(batch);
         self.chart(batch);
-        self.totals.primary.merge(&batch.judged.primary);
-        self.totals.canary.merge(&batch.judged.canary);
+        Arc::make_mut(&mut self.totals).merge(&batch.judged);
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
@@ -139,7 +139,7 @@ impl Canary {
         if self.config.plan.pace() == Pace::Checks {
             self.append(batch);
         }
-        self.limits.follow(batch);
+        Arc::make_mut(&mut self.limits).follow(batch);
     }
 
     fn append(&mut self, batch: &Batch) {

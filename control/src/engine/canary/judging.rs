@@ -1,6 +1,7 @@
 //! The judge of a canary, and what it is told to go by.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use wingbeat_core::analysis::judge::{Judge, JudgeConfig};
 
@@ -10,8 +11,8 @@ impl Canary {
     /// Returns the judge of the rollout. It takes kilobytes, and most canaries are at rest: it is made for the first thing that
     /// there is to judge.
     pub(super) fn judge(&mut self) -> &mut Judge {
-        let judge = self.judge.take().unwrap_or_else(|| Box::new(Judge::new(self.judge_config())));
-        self.judge.insert(judge)
+        let judge = self.judge.take().unwrap_or_else(|| Arc::new(Judge::new(self.judge_config())));
+        Arc::make_mut(self.judge.insert(judge))
     }
 
     /// Returns what the judge goes by, of this attempt.
