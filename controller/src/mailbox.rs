@@ -448,7 +448,7 @@ mod tests {
     /// Reports share a round; one in which a canary fails waits for nobody, and neither does anything else.
     #[test]
     fn reports_are_gathered_and_what_presses_is_not() {
-        let long = Duration::from_secs(60);
+        let long = Duration::from_mins(1);
         let urgent = |mailbox: &Mailbox| {
             let (reply, _) = oneshot::channel();
             let request = Box::new(ReportRequest { urgent: true, ..ReportRequest::default() });

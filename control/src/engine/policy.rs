@@ -114,8 +114,8 @@ impl SourcesByListeners<'_> {
         if let Some(known) = self.known.get(listeners) {
             return *known;
         }
-        let may_serve = |scope: &Option<&Scope>| scope.is_none_or(|scope| scope.serves(listeners));
-        let serving = self.served.iter().filter(|(scopes, _)| scopes.iter().any(may_serve));
+        let may_serve = |scope: Option<&Scope>| scope.is_none_or(|scope| scope.serves(listeners));
+        let serving = self.served.iter().filter(|(scopes, _)| scopes.iter().copied().any(may_serve));
         let sources = serving.fold(Sources::default(), |sum, (_, sources)| sum.plus(*sources));
         self.known.insert(listeners.to_vec(), sources);
         sources

@@ -17,16 +17,16 @@ use crate::store::Write;
 
 /// What filters reported is written down at least this often while there is news.
 const CHECKPOINT_EVERY: Span = Span::from_secs(1);
-/// A canary that is not at rest is looked at this often, whatever happens: what was counted, and what the judge says of it,
+/// A canary that is not at rest is evaluated this often, whatever happens: what was counted, and what the judge says of it,
 /// changes with time. Each window of its traffic is a reason of its own, five a second.
-const LOOK_EVERY: Span = Span::from_millis(250);
+const EVALUATE_EVERY: Span = Span::from_millis(250);
 /// And this often while reports of any node may show that its share flows, or that it does not, and while nothing of it can be
 /// stored.
-const LOOK_EVERY_WHILE_PENDING: Span = Span::from_millis(50);
-/// Canaries that are looked at that often. With twice as many that are not at rest, each is looked at half as often, but for
-/// what happens to it: this alone costs some thousand looks a second at most.
-const MAX_LOOKED_AT_OFTEN: u64 = 1_000;
-/// Canaries whose time is up that one tick looks at; with more, the others have to wait for the next one.
+const EVALUATE_EVERY_WHILE_PENDING: Span = Span::from_millis(50);
+/// Canaries that are evaluated that often. With twice as many that are not at rest, each is evaluated half as often, but for
+/// what happens to it: this alone costs some thousand evaluations a second at most.
+const MAX_EVALUATED_OFTEN: u64 = 1_000;
+/// Canaries whose time is up that one tick evaluates; with more, the others have to wait for the next one.
 const TIMERS_AT_ONCE: usize = 256;
 /// It is seen to this often that each canary that is not at rest has a timer: nothing depends on having heard of a change.
 const SWEEP_EVERY: Span = Span::from_secs(1);
@@ -125,9 +125,9 @@ impl Engine {
             return self.timers.disarm(name);
         };
         let is_refused = self.commits.failure().is_some() || self.commits.refuse_of(name, now).is_some();
-        let often = if canary.is_pending() || is_refused { LOOK_EVERY_WHILE_PENDING } else { LOOK_EVERY };
+        let often = if canary.is_pending() || is_refused { EVALUATE_EVERY_WHILE_PENDING } else { EVALUATE_EVERY };
         let busy = u64::try_from(self.canaries.busy().len()).unwrap_or(u64::MAX);
-        let again = now.plus(often.times(busy.div_ceil(MAX_LOOKED_AT_OFTEN)));
+        let again = now.plus(often.times(busy.div_ceil(MAX_EVALUATED_OFTEN)));
         let timeout = next_timeout(&canary.config.plan, &canary.state, now);
         self.timers.arm(name, timeout.map_or(again, |timeout| timeout.min(again)));
     }
