@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
+mod write;
+
+pub use write::to_yaml;
+
 /// Deeper nesting than this is an attack or a slip.
 const MAX_DEPTH: usize = 64;
 /// Most nodes of a file that aliases repeat: a few of them can stand for as much text as one likes.

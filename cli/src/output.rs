@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::Value;
+use wingbeat_api::yaml::to_yaml;
 
 /// The form of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,7 +103,7 @@ pub(crate) fn emit<T: Serialize>(format: Format, value: &T) -> anyhow::Result<()
     match format {
         Format::Text | Format::Json => print_line(&serde_json::to_string(value)?),
         // Every JSON value is a YAML value; blocks make it one that people read.
-        Format::Yaml => print(&format!("---\n{}", yaml(&serde_json::to_value(value)?))),
+        Format::Yaml => print(&format!("---\n{}", to_yaml(&serde_json::to_value(value)?))),
     }
 }
 
@@ -136,56 +136,6 @@ pub(crate) fn lasting(millis: u64) -> String {
     }
 }
 
-fn yaml(value: &Value) -> String {
-    let mut out = String::new();
-    write_yaml(value, 0, &mut out);
-    out
-}
-
-/// Block style for maps and lists, JSON (which YAML reads) for everything inside a line.
-fn write_yaml(value: &Value, indent: usize, out: &mut String) {
-    let pad = " ".repeat(indent);
-    let pad = pad.as_str();
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                out.extend([pad, &quoted(key), ":"]);
-                write_nested(value, indent + 2, out);
-            }
-        }
-        Value::Array(list) if !list.is_empty() => {
-            for value in list {
-                out.extend([pad, "-"]);
-                write_nested(value, indent + 2, out);
-            }
-        }
-        flat @ (Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Array(_)
-        | Value::Object(_)) => out.extend([pad, flat.to_string().as_str(), "\n"]),
-    }
-}
-
-/// A key that is no plain word is written as JSON writes it.
-fn quoted(key: &str) -> String {
-    let plain = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    if plain { key.to_owned() } else { Value::from(key).to_string() }
-}
-
-fn write_nested(value: &Value, indent: usize, out: &mut String) {
-    let nested =
-        value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|list| !list.is_empty());
-    if nested {
-        out.push('\n');
-        write_yaml(value, indent, out);
-    } else {
-        out.extend([" ", value.to_string().as_str(), "\n"]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,18 +152,5 @@ mod tests {
         ] {
             assert_eq!(lasting(millis), text);
         }
-    }
-
-    #[test]
-    fn yaml_is_in_blocks() {
-        let value = serde_json::json!({"name": "a: b", "list": [1, {"@x": null}], "none": {}});
-        insta::assert_snapshot!(yaml(&value), @r#"
-        list:
-          - 1
-          -
-            "@x": null
-        name: "a: b"
-        none: {}
-        "#);
     }
 }
