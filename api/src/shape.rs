@@ -7,6 +7,7 @@
 mod alert_provider;
 mod analysis;
 mod canary;
+mod cluster;
 mod document;
 mod field;
 mod judge;
@@ -21,7 +22,7 @@ mod workload;
 pub use document::Document;
 pub use field::{Bounds, Field, Kind, Object, Presence, Support, Text};
 pub use reference::{fields_below, flagger_page, reference, support};
-pub use schema::{bundle, schema};
+pub use schema::{DURATION, PERCENT, PERCENT_BELOW_ALL, bundle, schema};
 
 pub(crate) use alert_provider::ALERT_PROVIDER;
 pub(crate) use analysis::{

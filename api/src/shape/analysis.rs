@@ -1,5 +1,6 @@
 //! `spec.analysis`.
 
+use super::cluster::SESSION_AFFINITY;
 use super::field::{Bounds, Field, Kind, MAX_DURATION, Object, Text};
 use super::judge::JUDGE;
 use super::service::HTTP_MATCH;
@@ -17,6 +18,7 @@ const BELOW_ALL: Kind = Kind::Percent { below: Some(100) };
 const HEADER_OR_COOKIE: Kind = Kind::TEXT;
 const URL: Kind = Kind::Text(Text::Form("URL of http or https"));
 const QUERY: Kind = Kind::Text(Text::Form("PromQL with {{ variables }}"));
+const READY_SHARE: Kind = Kind::Whole { low: 0, high: 100 };
 /// Why fields about readiness are without effect.
 const READY_AT_ONCE: &str = "revisions of a Workload are ready at once";
 
@@ -96,13 +98,16 @@ pub(crate) static ANALYSIS: Object = Object::of("Analysis", &[
     Field::new("metrics", Kind::list(&Kind::Object(&METRIC)), "Limits, and what a Prometheus is asked."),
     Field::new("webhooks", Kind::list(&Kind::Object(&WEBHOOK)), "Services that are asked or told in a rollout."),
     Field::new("alerts", Kind::list(&Kind::Object(&ALERT)), "Channels that people are alerted by."),
-    Field::ignored("primaryReadyThreshold", "Percent of the primary's pods that must be ready.", READY_AT_ONCE),
-    Field::ignored("canaryReadyThreshold", "Percent of the canary's pods that must be ready.", READY_AT_ONCE),
+    Field::ignored("primaryReadyThreshold", "Percent of the primary's pods that must be ready.", READY_AT_ONCE)
+        .in_cluster(READY_SHARE),
+    Field::ignored("canaryReadyThreshold", "Percent of the canary's pods that must be ready.", READY_AT_ONCE)
+        .in_cluster(READY_SHARE),
     Field::refused(
         "sessionAffinity",
         "Cookies that keep users with their arm.",
         "is not carried out by this server yet, use affinity or leave it out",
-    ),
+    )
+    .in_cluster(Kind::Object(&SESSION_AFFINITY)),
 ]);
 
 /// `affinity`: one of both.
@@ -220,14 +225,16 @@ pub(crate) static WEBHOOK: Object = Object::of("Webhook", &[
     .example("3"),
     Field::new("muteAlert", Kind::Truth, "Waiting for it alerts nobody.").default("false"),
     Field::new("metadata", Kind::Map(&Kind::TEXT), "Goes along with every call.").example("{cmd: \"hey -z 1m\"}"),
-    Field::refused("disableTLS", "Certificates are not checked.", HOOK_TLS),
+    Field::refused("disableTLS", "Certificates are not checked.", HOOK_TLS).in_cluster(Kind::Truth),
 ]);
 
 /// One of `alerts`.
 pub(crate) static ALERT: Object = Object::of(
     "Alert",
     &[
-        Field::new("name", Kind::Anything, "For people.").moot("alerts carry the name of the Canary"),
+        Field::new("name", Kind::Anything, "For people.")
+            .moot("alerts carry the name of the Canary")
+            .in_cluster(Kind::TEXT),
         Field::new("providerRef", Kind::Object(&PROVIDER_REFERENCE), "The AlertProvider.").required(),
         Field::new("severity", Kind::Choice(&["info", "warn", "error"]), "The least serious alerts that go there.")
             .default("info")

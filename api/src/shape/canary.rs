@@ -1,6 +1,7 @@
 //! The Canary, but for `service` and `analysis`.
 
 use super::analysis::ANALYSIS;
+use super::cluster::{AUTOSCALER_REFERENCE, UPSTREAM_REFERENCE};
 use super::field::{Field, Kind, Object, Text};
 use super::service::SERVICE;
 
@@ -68,9 +69,12 @@ pub(crate) static CANARY: Object = Object::of(
             .default("false"),
         Field::new("ingressRef", Kind::Object(&OBJECT_REFERENCE), NAMES_ONLY),
         Field::new("routeRef", Kind::Object(&OBJECT_REFERENCE), NAMES_ONLY),
-        Field::ignored("upstreamRef", "An upstream of Gloo.", "this server routes itself"),
-        Field::ignored("autoscalerRef", "The scaler of the workload.", NOT_SCALED),
-        Field::ignored("revertOnDeletion", "Brings back what was before the Canary.", NOT_SCALED),
+        Field::ignored("upstreamRef", "An upstream of Gloo.", "this server routes itself")
+            .in_cluster(Kind::Object(&UPSTREAM_REFERENCE)),
+        Field::ignored("autoscalerRef", "The scaler of the workload.", NOT_SCALED)
+            .in_cluster(Kind::Object(&AUTOSCALER_REFERENCE)),
+        Field::ignored("revertOnDeletion", "Brings back what was before the Canary.", NOT_SCALED)
+            .in_cluster(Kind::Truth),
     ],
 );
 
@@ -78,14 +82,17 @@ pub(crate) static CANARY: Object = Object::of(
 pub(crate) static TARGET_REFERENCE: Object = Object::of(
     "TargetReference",
     &[
-        Field::new("apiVersion", Kind::Anything, "The API of the kind.").moot("the kind says it"),
+        Field::new("apiVersion", Kind::Anything, "The API of the kind.")
+            .moot("the kind says it")
+            .in_cluster(Kind::TEXT),
         Field::new(
             "kind",
             Kind::Either(&Kind::Choice(&["Workload"]), &Kind::Choice(&["Deployment", "DaemonSet", "Service"])),
             "What it is. Plain Envoy has `Workload`; of Flagger's documents, others are told.",
         )
         .required()
-        .example("Workload"),
+        .example("Workload")
+        .in_cluster(Kind::Choice(&["Deployment", "DaemonSet", "Service"])),
         Field::new("name", Kind::TEXT, "Its name, in the namespace of the Canary.").required().example("backend"),
     ],
 );
@@ -94,8 +101,10 @@ pub(crate) static TARGET_REFERENCE: Object = Object::of(
 pub(crate) static OBJECT_REFERENCE: Object = Object::of(
     "ObjectReference",
     &[
-        Field::new("apiVersion", Kind::Anything, "The API of the kind.").moot("only the name is used"),
-        Field::new("kind", Kind::Anything, "What it is.").moot("only the name is used"),
+        Field::new("apiVersion", Kind::Anything, "The API of the kind.")
+            .moot("only the name is used")
+            .in_cluster(Kind::TEXT),
+        Field::new("kind", Kind::Anything, "What it is.").moot("only the name is used").in_cluster(Kind::TEXT),
         Field::new("name", Kind::TEXT, "Stands for `{{ ingress }}` or `{{ route }}` in queries.").example("backend"),
     ],
 );

@@ -33,6 +33,10 @@ pub struct Field {
     pub doc: &'static str,
     /// What plain Envoy makes of it.
     pub support: Support,
+    /// What it holds in a cluster, if that is something else, or something that plain Envoy does not look into.
+    pub cluster_kind: Option<Kind>,
+    /// Whether it may be left out in a cluster, if that differs.
+    pub cluster_presence: Option<Presence>,
 }
 
 /// What a field holds.
@@ -153,6 +157,8 @@ impl Field {
             example: None,
             doc,
             support: Support::Full,
+            cluster_kind: None,
+            cluster_presence: None,
         }
     }
 
@@ -178,6 +184,24 @@ impl Field {
 
     pub(crate) const fn example(mut self, example: &'static str) -> Self {
         self.example = Some(example);
+        self
+    }
+
+    /// Says what it holds in a cluster.
+    pub(crate) const fn in_cluster(mut self, kind: Kind) -> Self {
+        self.cluster_kind = Some(kind);
+        self
+    }
+
+    /// In a cluster, something else stands in for it.
+    pub(crate) const fn optional_in_cluster(mut self) -> Self {
+        self.cluster_presence = Some(Presence::Optional);
+        self
+    }
+
+    /// Only a cluster needs it.
+    pub(crate) const fn required_in_cluster(mut self) -> Self {
+        self.cluster_presence = Some(Presence::Required);
         self
     }
 

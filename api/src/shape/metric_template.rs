@@ -1,5 +1,6 @@
 //! The `MetricTemplate`.
 
+use super::cluster::SECRET_REFERENCE;
 use super::field::{Field, Kind, Object, Text};
 
 /// Who can be asked by a `MetricTemplate` of Flagger's.
@@ -50,12 +51,13 @@ pub(crate) static PROVIDER: Object = Object::of("Provider", &[
         "Headers of every request to it, like `X-Scope-OrgID`. They may be secret: they are never logged.",
     )
     .example("{x-scope-orgid: [shop]}"),
-    Field::new("region", Kind::Anything, "The region of CloudWatch.").moot("a Prometheus has none"),
+    Field::new("region", Kind::Anything, "The region of CloudWatch.").moot("a Prometheus has none").in_cluster(Kind::TEXT),
     Field::new(
         "secretRef",
         Kind::Anything,
         "A Secret with credentials. Taken with a warning; canaries that refer to the template are refused.",
-    ),
+    )
+    .in_cluster(Kind::Object(&SECRET_REFERENCE)),
     Field::new(
         "insecureSkipVerify",
         Kind::Truth,

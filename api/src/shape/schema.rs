@@ -14,12 +14,12 @@ use crate::platform::Api;
 
 /// The dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
-/// What Go takes for a duration.
-const DURATION: &str = r"^(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$";
-/// A share, blanks before its sign or not.
-const PERCENT: &str = r"^(100(\.0*)?|[0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
+/// What Go takes for a duration, as a pattern; what does not match is refused.
+pub const DURATION: &str = r"^(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$";
+/// A share, blanks before its sign or not, as a pattern; what does not match is refused.
+pub const PERCENT: &str = r"^(100(\.0*)?|[0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
 /// The same below 100 %.
-const PERCENT_BELOW_ALL: &str = r"^([0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
+pub const PERCENT_BELOW_ALL: &str = r"^([0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)\s*%$";
 
 /// Where the schemas of mappings go.
 #[derive(Debug)]

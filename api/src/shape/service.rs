@@ -1,5 +1,6 @@
 //! `spec.service`.
 
+use super::cluster::{GATEWAY_REFERENCE, REQUEST_MIRROR, SERVICE_METADATA, UNMANAGED_METADATA};
 use super::field::{Field, Kind, Object, Text};
 use super::traffic::TRAFFIC_POLICY;
 
@@ -11,6 +12,9 @@ const HEADER_NAME: Kind = Kind::Text(Text::Form("name of a header"));
 const TOKEN: Kind = Kind::Text(Text::Pattern(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,16384}$", "token of HTTP"));
 const HEADER_VALUE: Kind = Kind::Text(Text::Form("text with Envoy's command operators"));
 const CONDITIONS: Kind = Kind::Text(Text::Form("list of Envoy's conditions and status codes"));
+const PORT: Kind = Kind::Whole { low: 1, high: 65_535 };
+const PORT_OR_NAME: Kind = Kind::Either(&PORT, &Kind::TEXT);
+const TEXTS: Kind = Kind::list(&Kind::TEXT);
 /// Why fields of Services are without effect.
 const OF_KUBERNETES: &str = "it is for Services of Kubernetes and for Istio";
 /// Why a condition is refused.
@@ -20,9 +24,11 @@ const UNTESTED: &str = "is a condition that cannot be tested here: leave it out 
 pub(crate) static SERVICE: Object = Object::of("Service", &[
     Field::new("hosts", Kind::some(&HOST), "Hosts that it answers to. A host of a listener belongs to one Canary.")
         .required_here()
+        .optional_in_cluster()
         .example("[backend.local]"),
     Field::new("listeners", Kind::some(&Kind::TEXT), "Names of the Listeners that serve it.")
         .required_here()
+        .optional_in_cluster()
         .example("[public]"),
     Field::new("timeout", Kind::LIMIT, "How long a request may take; without it, for ever.").example("15s"),
     Field::new("retries", Kind::Object(&RETRIES), "Which requests Envoy sends again.").example("{attempts: 2}"),
@@ -38,30 +44,48 @@ pub(crate) static SERVICE: Object = Object::of("Service", &[
     Field::new("trafficPolicy", Kind::Object(&TRAFFIC_POLICY), "How endpoints are used."),
     Field::new("name", Kind::TEXT, "Stands for `{{ service }}` in queries; without it, the name of the workload.")
         .example("backend"),
-    Field::new("port", Kind::Whole { low: 1, high: 65_535 }, "The port of the Service.")
+    Field::new("port", PORT, "The port of the Service.")
         .moot("endpoints of a Workload have their ports")
+        .required_in_cluster()
         .example("9898"),
-    Field::ignored("portName", "The name of the port.", OF_KUBERNETES),
-    Field::ignored("targetPort", "The port of the pods.", OF_KUBERNETES),
-    Field::ignored("appProtocol", "The protocol of the port.", OF_KUBERNETES),
-    Field::ignored("trafficDistribution", "Which endpoints are preferred.", OF_KUBERNETES),
-    Field::ignored("portDiscovery", "Other ports of the pods are served.", OF_KUBERNETES),
-    Field::ignored("headless", "The Services have no address.", OF_KUBERNETES),
-    Field::ignored("gateways", "Gateways of Istio.", OF_KUBERNETES),
-    Field::ignored("gatewayRefs", "Gateways of the Gateway API.", OF_KUBERNETES),
-    Field::ignored("delegation", "The VirtualService is a delegate.", OF_KUBERNETES),
-    Field::ignored("backendTimeout", "How long an endpoint may take, with the Gateway API.", OF_KUBERNETES),
-    Field::ignored("meshName", "The mesh of App Mesh.", OF_KUBERNETES),
-    Field::ignored("backends", "Backends of App Mesh.", OF_KUBERNETES),
-    Field::ignored("apex", "Labels and annotations of the Service.", OF_KUBERNETES),
-    Field::ignored("primary", "Labels and annotations of the primary's Service.", OF_KUBERNETES),
-    Field::ignored("canary", "Labels and annotations of the canary's Service.", OF_KUBERNETES),
-    Field::ignored("unmanagedMetadata", "Labels and annotations that are left alone.", OF_KUBERNETES),
+    Field::ignored("portName", "The name of the port.", OF_KUBERNETES)
+        .in_cluster(Kind::TEXT),
+    Field::ignored("targetPort", "The port of the pods.", OF_KUBERNETES)
+        .in_cluster(PORT_OR_NAME),
+    Field::ignored("appProtocol", "The protocol of the port.", OF_KUBERNETES)
+        .in_cluster(Kind::TEXT),
+    Field::ignored("trafficDistribution", "Which endpoints are preferred.", OF_KUBERNETES)
+        .in_cluster(Kind::Choice(&["PreferClose", "PreferSameZone", "PreferSameNode"])),
+    Field::ignored("portDiscovery", "Other ports of the pods are served.", OF_KUBERNETES)
+        .in_cluster(Kind::Truth),
+    Field::ignored("headless", "The Services have no address.", OF_KUBERNETES)
+        .in_cluster(Kind::Truth),
+    Field::ignored("gateways", "Gateways of Istio.", OF_KUBERNETES)
+        .in_cluster(TEXTS),
+    Field::ignored("gatewayRefs", "Gateways of the Gateway API.", OF_KUBERNETES)
+        .in_cluster(Kind::list(&Kind::Object(&GATEWAY_REFERENCE))),
+    Field::ignored("delegation", "The VirtualService is a delegate.", OF_KUBERNETES)
+        .in_cluster(Kind::Truth),
+    Field::ignored("backendTimeout", "How long an endpoint may take, with the Gateway API.", OF_KUBERNETES)
+        .in_cluster(Kind::LIMIT),
+    Field::ignored("meshName", "The mesh of App Mesh.", OF_KUBERNETES)
+        .in_cluster(Kind::TEXT),
+    Field::ignored("backends", "Backends of App Mesh.", OF_KUBERNETES)
+        .in_cluster(TEXTS),
+    Field::ignored("apex", "Labels and annotations of the Service.", OF_KUBERNETES)
+        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+    Field::ignored("primary", "Labels and annotations of the primary's Service.", OF_KUBERNETES)
+        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+    Field::ignored("canary", "Labels and annotations of the canary's Service.", OF_KUBERNETES)
+        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+    Field::ignored("unmanagedMetadata", "Labels and annotations that are left alone.", OF_KUBERNETES)
+        .in_cluster(Kind::Object(&UNMANAGED_METADATA)),
     Field::refused(
         "mirror",
         "Where copies of requests go, with the Gateway API.",
         "is for the Gateway API, use analysis.mirror or leave it out",
-    ),
+    )
+    .in_cluster(Kind::list(&Kind::Object(&REQUEST_MIRROR))),
 ]);
 
 /// `retries`.
@@ -98,11 +122,11 @@ pub(crate) static HTTP_MATCH: Object = Object::of(
         Field::new("method", Kind::Object(&STRING_MATCH), "A test of the method."),
         Field::new("scheme", Kind::Object(&STRING_MATCH), "A test of the scheme, `http` or `https`."),
         Field::new("authority", Kind::Object(&STRING_MATCH), "A test of the host; case and port do not matter."),
-        Field::new("name", Kind::Anything, "For people.").moot("nothing refers to it"),
-        Field::refused("port", "The port that was connected to.", UNTESTED),
-        Field::refused("gateways", "The gateway that was reached.", UNTESTED),
-        Field::refused("sourceLabels", "Labels of the caller's pod.", UNTESTED),
-        Field::refused("sourceNamespace", "The namespace of the caller's pod.", UNTESTED),
+        Field::new("name", Kind::Anything, "For people.").moot("nothing refers to it").in_cluster(Kind::TEXT),
+        Field::refused("port", "The port that was connected to.", UNTESTED).in_cluster(PORT),
+        Field::refused("gateways", "The gateway that was reached.", UNTESTED).in_cluster(TEXTS),
+        Field::refused("sourceLabels", "Labels of the caller's pod.", UNTESTED).in_cluster(Kind::Map(&Kind::TEXT)),
+        Field::refused("sourceNamespace", "The namespace of the caller's pod.", UNTESTED).in_cluster(Kind::TEXT),
     ],
 );
 
@@ -140,7 +164,8 @@ pub(crate) static REWRITE: Object = Object::of(
             "type",
             "How much of the path is replaced.",
             "it is for the Gateway API; the prefix that matched is replaced, as Istio does",
-        ),
+        )
+        .in_cluster(Kind::TEXT),
     ],
 );
 

@@ -1,5 +1,6 @@
 //! `service.trafficPolicy`, of the shape that Istio gives it.
 
+use super::cluster::{CLIENT_TLS, LOAD_BALANCER};
 use super::field::{Field, Kind, MAX_DURATION, Object};
 
 /// A time that is more than nothing.
@@ -27,9 +28,9 @@ pub(crate) static TRAFFIC_POLICY: Object = Object::of(
             "Which endpoints get no requests for a while. Without it, one that five times in a row cannot be connected to, \
          for half a minute. The defaults below are those where it is written.",
         ),
-        Field::ignored("loadBalancer", "How an endpoint is chosen.", BEYOND),
+        Field::ignored("loadBalancer", "How an endpoint is chosen.", BEYOND).in_cluster(Kind::Object(&LOAD_BALANCER)),
         Field::ignored("portLevelSettings", "The same for single ports.", BEYOND),
-        Field::ignored("tls", "TLS to the endpoints.", BEYOND),
+        Field::ignored("tls", "TLS to the endpoints.", BEYOND).in_cluster(Kind::Object(&CLIENT_TLS)),
         Field::ignored("tunnel", "Tunnels to the endpoints.", BEYOND),
         Field::ignored("proxyProtocol", "The PROXY protocol to the endpoints.", BEYOND),
         Field::ignored("retryBudget", "How much of the traffic may be retries.", BEYOND),
@@ -51,9 +52,9 @@ pub(crate) static TCP_POOL: Object = Object::of(
     &[
         Field::new("maxConnections", Kind::COUNT, "Connections at a time; 0 is no limit.").default("0").example("1000"),
         Field::new("connectTimeout", TIME, "How long connecting may take.").default("1s").example("250ms"),
-        Field::ignored("maxConnectionDuration", "How old a connection may become.", OF_TCP),
+        Field::ignored("maxConnectionDuration", "How old a connection may become.", OF_TCP).in_cluster(TIME),
         Field::ignored("tcpKeepalive", "Probes of silent connections.", OF_TCP),
-        Field::ignored("idleTimeout", "How long a silent connection is kept.", OF_TCP),
+        Field::ignored("idleTimeout", "How long a silent connection is kept.", OF_TCP).in_cluster(TIME),
     ],
 );
 
@@ -77,9 +78,15 @@ pub(crate) static HTTP_POOL: Object = Object::of(
             "How long a connection without requests is kept; without it, as long as Envoy does.",
         )
         .example("1h"),
-        Field::ignored("h2UpgradePolicy", "Whether HTTP/1 becomes HTTP/2.", OF_WORKLOAD),
-        Field::ignored("useClientProtocol", "Whether the client's protocol is used.", OF_WORKLOAD),
-        Field::ignored("maxConcurrentStreams", "Requests at a time on a connection of HTTP/2.", OF_WORKLOAD),
+        Field::ignored("h2UpgradePolicy", "Whether HTTP/1 becomes HTTP/2.", OF_WORKLOAD).in_cluster(Kind::Choice(&[
+            "DEFAULT",
+            "DO_NOT_UPGRADE",
+            "UPGRADE",
+        ])),
+        Field::ignored("useClientProtocol", "Whether the client's protocol is used.", OF_WORKLOAD)
+            .in_cluster(Kind::Truth),
+        Field::ignored("maxConcurrentStreams", "Requests at a time on a connection of HTTP/2.", OF_WORKLOAD)
+            .in_cluster(Kind::COUNT),
     ],
 );
 
@@ -113,6 +120,7 @@ pub(crate) static OUTLIER_DETECTION: Object = Object::of(
             "Below this percent of endpoints, all get requests again.",
         )
         .default("0"),
-        Field::ignored("consecutiveErrors", "The old form.", "Istio has given it up, write consecutive5xxErrors"),
+        Field::ignored("consecutiveErrors", "The old form.", "Istio has given it up, write consecutive5xxErrors")
+            .in_cluster(Kind::COUNT),
     ],
 );
