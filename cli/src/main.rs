@@ -11,6 +11,7 @@ mod bootstrap;
 mod check;
 mod client;
 mod completion;
+mod crds;
 mod demo;
 mod files;
 mod manual;
@@ -63,6 +64,8 @@ enum Verb {
     Status(client::StatusArgs),
     /// Prints the JSON schema of documents, for editors
     Schema(schema::Args),
+    /// Prints the CustomResourceDefinitions of a cluster, for kubectl
+    Crds(crds::Args),
     /// Prints completions for a shell
     #[command(after_help = "Example: wingbeat completion bash > /etc/bash_completion.d/wingbeat")]
     Completion(completion::Args),
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
                 Verb::Proxies(args) => client::proxies(args).await,
                 Verb::Status(args) => client::status(args).await,
                 Verb::Schema(args) => schema::print(&args),
+                Verb::Crds(args) => crds::print(&args),
                 Verb::Completion(args) => completion::print::<Cli>(&args),
                 Verb::Man(args) => manual::write::<Cli>(&args),
                 Verb::Pause(args) => client::command(Command::Pause, args).await,

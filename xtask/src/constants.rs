@@ -7,7 +7,8 @@ use anyhow::bail;
 use crate::lengths::Source;
 
 /// The crates that users run. Of others, tests and benches, a name may do.
-const PRODUCT: [&str; 9] = ["core", "api", "proto", "filter", "xds-server", "control", "controller", "demo", "cli"];
+const PRODUCT: [&str; 10] =
+    ["core", "api", "proto", "filter", "xds-server", "control", "controller", "kubernetes", "demo", "cli"];
 
 /// Fails if constants of the product have no documentation, and names them.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {

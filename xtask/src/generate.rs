@@ -1,10 +1,12 @@
 //! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/`, written by protox and
-//! tonic's generator; the JSON schema of documents and the pages about their fields, written from the shapes in `api/`.
+//! tonic's generator; the JSON schema of documents, the pages about their fields and the CustomResourceDefinitions, written
+//! from the shapes in `api/`.
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use wingbeat_api::shape;
+use wingbeat_kubernetes::crds::Group;
 
 const FOLDER: &str = "proto/src/gen";
 /// The fields of Flagger's CRDs, one a line.
@@ -34,20 +36,22 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     }
     for (file, text) in pages(root)? {
         if std::fs::read_to_string(root.join(file)).unwrap_or_default() != text {
-            bail!("{file} is not what api/src/shape says: run cargo xtask gen");
+            bail!("{file} is not what api/src/shape and kubernetes/src/crds say: run cargo xtask gen");
         }
     }
     Ok(())
 }
 
 /// Returns the files about documents, with their text.
-fn pages(root: &Path) -> anyhow::Result<[(&'static str, String); 3]> {
+fn pages(root: &Path) -> anyhow::Result<[(&'static str, String); 5]> {
     let fields = std::fs::read_to_string(root.join(FLAGGERS_FIELDS)).context("cannot read Flagger's fields")?;
     let schema = format!("{:#}\n", shape::bundle());
     Ok([
         ("docs/schema/wingbeat.json", schema),
         ("docs/reference.md", shape::reference()),
         ("docs/flagger.md", shape::flagger_page(&fields)),
+        ("deploy/crds/wingbeat.dev.yaml", Group::Wingbeat.manifest()),
+        ("deploy/crds/flagger.app.yaml", Group::Flagger.manifest()),
     ])
 }
 

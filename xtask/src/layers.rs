@@ -14,7 +14,7 @@ struct Layer {
     never: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer {
         package: "wingbeat-core",
         may_use: &[],
@@ -38,6 +38,12 @@ const LAYERS: [Layer; 7] = [
         may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-proto", "wingbeat-xds-server", "wingbeat-control"],
         never: &["wingbeat-demo", "kube"],
     },
+    Layer {
+        package: "wingbeat-kubernetes",
+        // What `api` needs of the model of listeners comes along.
+        may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-xds-server"],
+        never: &PURE,
+    },
 ];
 
 /// What nothing depends on that decides and does not act.
@@ -57,7 +63,7 @@ const PURE: [&str; 12] = [
 ];
 
 /// Crates whose source names no clock, no thread and nothing of the system.
-const WITHOUT_IO: [&str; 3] = ["core", "api", "control"];
+const WITHOUT_IO: [&str; 4] = ["core", "api", "control", "kubernetes"];
 
 /// What such a source does not name.
 const IO: [&str; 10] = [

@@ -1,0 +1,151 @@
+//! What the controller writes into objects, and nobody else.
+
+use serde_json::{Value, json};
+
+/// What Flagger calls the phases of a rollout. Terminated is never written; it is there since Flagger has it.
+const PHASES: [&str; 12] = [
+    "",
+    "Initializing",
+    "Initialized",
+    "Waiting",
+    "Progressing",
+    "WaitingPromotion",
+    "Promoting",
+    "Finalising",
+    "Succeeded",
+    "Failed",
+    "Terminating",
+    "Terminated",
+];
+
+/// Returns the schema of `status` of a kind.
+pub(super) fn of_kind(kind: &str) -> Value {
+    match kind {
+        "Canary" => of_canary(),
+        "CanaryState" => of_canary_state(),
+        _ => json!({
+            "type": "object",
+            "description": "What came of it.",
+            "properties": {"observedGeneration": observed_generation(), "conditions": conditions()},
+        }),
+    }
+}
+
+fn text(doc: &str) -> Value {
+    json!({"type": "string", "description": doc})
+}
+
+fn whole(doc: &str) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": 0, "description": doc})
+}
+
+/// Counts that Flagger writes too, as numbers, and not below zero only by intent.
+fn number(doc: &str) -> Value {
+    json!({"type": "number", "description": doc})
+}
+
+fn time(doc: &str) -> Value {
+    json!({"type": "string", "format": "date-time", "description": doc})
+}
+
+fn opaque(doc: &str) -> Value {
+    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": doc})
+}
+
+fn observed_generation() -> Value {
+    whole(
+        "The generation of the spec that is in force. Behind metadata.generation, a later one was refused: see conditions.",
+    )
+}
+
+fn conditions() -> Value {
+    json!({
+        "type": "array",
+        "description": "How it stands. Of a Canary, Promoted is Flagger's.",
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason"],
+            "properties": {
+                "type": text("What it is about."),
+                "status": text("True, False or Unknown."),
+                "reason": text("Why, in a word."),
+                "message": text("Why, and what to do."),
+                "observedGeneration": whole("The generation of the spec that it is about."),
+                "lastTransitionTime": time("When status changed."),
+                "lastUpdateTime": time("When anything of it changed."),
+            },
+        },
+    })
+}
+
+/// What Flagger's scripts and dashboards read.
+fn of_canary() -> Value {
+    json!({
+        "type": "object",
+        "description": "How the rollout stands.",
+        "properties": {
+            "phase": {"type": "string", "enum": PHASES, "description": "Where the rollout is."},
+            "canaryWeight": number("Percent of requests that the canary gets."),
+            "failedChecks": number("Failed checks of this rollout."),
+            "iterations": number("Intervals of this A/B test or blue/green rollout."),
+            "trackedConfigs": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Checksums of ConfigMaps and Secrets of the target, like configmap/settings.",
+            },
+            "lastAppliedSpec": text("The hash of the target's newest Pod template."),
+            "lastPromotedSpec": text("The hash of the Pod template that was promoted last."),
+            "lastTransitionTime": time("When the status changed."),
+            "sessionAffinityCookie": text("The cookie of this rollout's canary."),
+            "primarySessionAffinityCookie": text("The cookie of this rollout's primary."),
+            "previousSessionAffinityCookie": text("The cookie of the rollout before."),
+            "observedGeneration": observed_generation(),
+            "conditions": conditions(),
+        },
+    })
+}
+
+/// Written by compare-and-swap on the object's version.
+fn of_canary_state() -> Value {
+    json!({
+        "type": "object",
+        "description": "Written before anything is done that follows from it.",
+        "required": ["format", "epoch", "record"],
+        "properties": {
+            "format": {
+                "type": "integer", "format": "int64", "minimum": 1,
+                "description": "The form of record. A controller reads its own and the one before; a canary with another is left alone.",
+            },
+            "epoch": whole("How often the lease had changed hands when this was written. A leader of a lower one writes no more."),
+            "record": opaque("The rollout as the controller keeps it. Not for people; its form changes with format."),
+            "acceptedGeneration": whole("The generation of acceptedSpec."),
+            "acceptedSpec": opaque("The last spec without errors. It stays in force while a later one is refused."),
+            "fence": {
+                "type": "object",
+                "description": "The target as it was when its revision was taken: the same fence, the same revision.",
+                "required": ["uid", "generation"],
+                "properties": {
+                    "uid": text("metadata.uid."),
+                    "generation": whole("metadata.generation."),
+                    "replicaSet": text("The annotation deployment.kubernetes.io/revision; of a DaemonSet, the newest ControllerRevision."),
+                    "revision": text("The revision of the target's Pod template."),
+                    "hash": text("The hash of that template today, which an upgrade may change where the revision stays."),
+                },
+            },
+            "promoted": {
+                "type": "object",
+                "description": "What the primary was made from.",
+                "properties": {
+                    "revision": text("Its revision."),
+                    "template": opaque("Its Pod template."),
+                    "configs": {
+                        "type": "object",
+                        "additionalProperties": {"type": "string"},
+                        "description": "Copies of ConfigMaps and Secrets, by what they are copies of.",
+                    },
+                },
+            },
+            "scaledFor": text("The rollout and phase that the target was scaled for, which is done once."),
+        },
+    })
+}

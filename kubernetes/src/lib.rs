@@ -1,0 +1,10 @@
+//! The pure half of Wingbeat in a cluster: the kinds that its API server is given, and the objects that should be there.
+//!
+//! ```text
+//!  api::shape ─► crds ─► YAML for kubectl
+//! ```
+//!
+//! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
+//! they do not know. Nothing here has a client, a clock or a thread.
+
+pub mod crds;
