@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  api::shape ─► crds ─► YAML for kubectl
+//!  template ─► revision
 //! ```
 //!
 //! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
 //! they do not know. Nothing here has a client, a clock or a thread.
 
 pub mod crds;
+pub mod revision;
