@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  api::shape ─► crds ─► YAML for kubectl
-//!  template ─► revision
+//!  Canary, target ─► desire ─► primary, Services       template ─► revision
 //! ```
 //!
 //! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
 //! they do not know. Nothing here has a client, a clock or a thread.
 
 pub mod crds;
+pub mod desire;
+mod object;
 pub mod revision;
