@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  api::shape ─► crds ─► YAML for kubectl
-//!  Canary, target ─► desire ─► primary, Services       template ─► revision
+//!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
 //! ```
 //!
 //! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
@@ -10,5 +10,6 @@
 
 pub mod crds;
 pub mod desire;
+pub mod fence;
 mod object;
 pub mod revision;
