@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  api::shape ─► crds ─► YAML for kubectl
+//!  objects ─► world ─► Canaries that are concerned, ready endpoints
 //!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
 //! ```
 //!
@@ -13,3 +14,4 @@ pub mod desire;
 pub mod fence;
 mod object;
 pub mod revision;
+pub mod world;
