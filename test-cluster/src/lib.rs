@@ -1,0 +1,6 @@
+//! A real Kubernetes without containers, for tests: what no imitation gets right (readiness, grace periods, back-off, garbage
+//! collection, field ownership, admission, roles) is not imitated.
+
+pub mod binaries;
+
+pub use binaries::Binaries;
