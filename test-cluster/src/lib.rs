@@ -2,5 +2,8 @@
 //! collection, field ownership, admission, roles) is not imitated.
 
 pub mod binaries;
+pub mod cri;
+
+mod process;
 
 pub use binaries::Binaries;

@@ -1,20 +1,53 @@
 //! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/`, written by protox and
 //! tonic's generator; the JSON schema of documents, the pages about their fields and the CustomResourceDefinitions, written
 //! from the shapes in `api/`.
+//! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/` and `test-cluster/`, written
+//! by protox and tonic's generator; the JSON schema of documents and the pages about their fields, written from the shapes in
+//! `api/`.
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use tonic_prost_build::Builder;
 use wingbeat_api::shape;
 use wingbeat_kubernetes::crds::Group;
 
-const FOLDER: &str = "proto/src/gen";
+/// Types that are made from a protobuf file.
+struct Messages {
+    /// Where the file is, and its name there.
+    protos: &'static str,
+    file: &'static str,
+    /// Where the types are.
+    folder: &'static str,
+    with: fn(Builder) -> Builder,
+}
+
+const MESSAGES: [Messages; 2] = [
+    Messages {
+        protos: "proto/proto",
+        file: "wingbeat/report/v1/report.proto",
+        folder: "proto/src/gen",
+        with: |builder| {
+            builder
+                .client_mod_attribute(".", r#"#[cfg(feature = "grpc")]"#)
+                .server_mod_attribute(".", r#"#[cfg(feature = "grpc")]"#)
+        },
+    },
+    Messages {
+        protos: "test-cluster/proto",
+        file: "cri.proto",
+        folder: "test-cluster/src/gen",
+        with: |builder| builder.build_client(false).btree_map("."),
+    },
+];
 /// The fields of Flagger's CRDs, one a line.
 const FLAGGERS_FIELDS: &str = "api/tests/flagger-fields.txt";
 
 /// Writes all of them anew.
 pub(crate) fn generate(root: &Path) -> anyhow::Result<()> {
-    write(root, &root.join(FOLDER))?;
+    for messages in &MESSAGES {
+        messages.write(root, &root.join(messages.folder))?;
+    }
     for (file, text) in pages(root)? {
         let path = root.join(file);
         path.parent().map(std::fs::create_dir_all).transpose().with_context(|| format!("cannot create {file}"))?;
@@ -25,13 +58,16 @@ pub(crate) fn generate(root: &Path) -> anyhow::Result<()> {
 
 /// Checks that all of them are what would be written.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
-    let fresh = tempfile::tempdir()?;
-    write(root, fresh.path())?;
-    for entry in std::fs::read_dir(fresh.path())? {
-        let entry = entry?;
-        let held = std::fs::read(root.join(FOLDER).join(entry.file_name())).unwrap_or_default();
-        if std::fs::read(entry.path())? != held {
-            bail!("{FOLDER}/{} is not what proto/proto says: run cargo xtask gen", entry.file_name().display());
+    for messages in &MESSAGES {
+        let (fresh, folder) = (tempfile::tempdir()?, messages.folder);
+        messages.write(root, fresh.path())?;
+        for entry in std::fs::read_dir(fresh.path())? {
+            let entry = entry?;
+            let held = std::fs::read(root.join(folder).join(entry.file_name())).unwrap_or_default();
+            if std::fs::read(entry.path())? != held {
+                let (name, protos) = (entry.file_name(), messages.protos);
+                bail!("{folder}/{} is not what {protos} says: run cargo xtask gen", name.display());
+            }
         }
     }
     for (file, text) in pages(root)? {
@@ -55,14 +91,14 @@ fn pages(root: &Path) -> anyhow::Result<[(&'static str, String); 5]> {
     ])
 }
 
-fn write(root: &Path, folder: &Path) -> anyhow::Result<()> {
-    let protos = root.join("proto/proto");
-    let descriptors =
-        protox::compile(["wingbeat/report/v1/report.proto"], [&protos]).context("proto/proto does not compile")?;
-    tonic_prost_build::configure()
-        .out_dir(folder)
-        .client_mod_attribute(".", r#"#[cfg(feature = "grpc")]"#)
-        .server_mod_attribute(".", r#"#[cfg(feature = "grpc")]"#)
-        .compile_fds(descriptors)
-        .with_context(|| format!("cannot write {}", folder.display()))
+impl Messages {
+    fn write(&self, root: &Path, folder: &Path) -> anyhow::Result<()> {
+        let protos = root.join(self.protos);
+        let descriptors =
+            protox::compile([self.file], [&protos]).with_context(|| format!("{} does not compile", self.protos))?;
+        (self.with)(tonic_prost_build::configure())
+            .out_dir(folder)
+            .compile_fds(descriptors)
+            .with_context(|| format!("cannot write {}", folder.display()))
+    }
 }
