@@ -44,6 +44,8 @@ const LAYERS: [Layer; 8] = [
         may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-xds-server"],
         never: &PURE,
     },
+    // It is no client of ours that says whether a cluster is there.
+    Layer { package: "wingbeat-test-cluster", may_use: &[], never: &["kube", "envoy-types"] },
 ];
 
 /// What nothing depends on that decides and does not act.
