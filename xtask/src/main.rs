@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod circles;
 mod constants;
 mod generate;
+mod kube;
 mod layers;
 mod lengths;
 mod lint;
@@ -29,7 +30,7 @@ struct Cli {
 enum Verb {
     /// Runs all tests; what they need is prepared
     Test {
-        /// Leaves out the tests that start a real Envoy
+        /// Leaves out the tests with a real Envoy and a real Kubernetes
         #[arg(long)]
         fast: bool,
     },
@@ -55,6 +56,13 @@ enum Verb {
     },
     /// Takes the pictures in docs/pictures anew: of the page in each state, and of the demo in a terminal
     Pictures,
+    /// Starts a real Kubernetes without containers and keeps it until Ctrl-C (--help: how to build it only, and how to enter)
+    #[command(disable_help_flag = true)]
+    Kube {
+        /// What its program is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Runs what a promise claims; prints command, figure, bound, PASS or FAIL
     Prove {
         /// Which ones; all if none is named
@@ -73,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Corpus => prove::fuzz::write_corpus(root),
         Verb::Simulate { full, names } => simulate::simulate(root, full, &names),
         Verb::Pictures => pictures::take(root),
+        Verb::Kube { args } => kube::kube(root, &args),
         Verb::Prove { names } => prove::prove(root, &names),
     }
 }
