@@ -1,9 +1,6 @@
-//! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/`, written by protox and
-//! tonic's generator; the JSON schema of documents, the pages about their fields and the CustomResourceDefinitions, written
-//! from the shapes in `api/`.
 //! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/` and `test-cluster/`, written
-//! by protox and tonic's generator; the JSON schema of documents and the pages about their fields, written from the shapes in
-//! `api/`.
+//! by protox and tonic's generator; the JSON schema of documents, the pages about their fields and the
+//! CustomResourceDefinitions, written from the shapes in `api/`.
 
 use std::path::Path;
 

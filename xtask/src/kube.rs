@@ -7,12 +7,28 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::run::{cargo, succeed};
+use crate::run::{cargo, stage, succeed};
 
 const PACKAGE: &str = "wingbeat-test-cluster";
 
+/// Tests in Kubernetes that run at a time: all of them, since they share a cluster and mostly wait for it.
+const TEST_THREADS: &str = "16";
+
+/// Runs the tests in Kubernetes, whose names begin with `real_kubernetes_`. Fails where there can be no cluster, and says why.
+fn test(root: &Path) -> anyhow::Result<()> {
+    available(root)?;
+    stage("programs of Kubernetes", || build(root))?;
+    stage("tests with Kubernetes", || {
+        let command = ["test", "--workspace", "--locked", "--tests", "--", "real_kubernetes_"];
+        succeed(&mut cargo(root, &[&command[..], &["--test-threads", TEST_THREADS]].concat()))
+    })
+}
+
 /// Becomes the program that does what these arguments say: Ctrl-C is for it.
 pub(crate) fn kube(root: &Path, args: &[String]) -> anyhow::Result<()> {
+    if args == ["test"] {
+        return test(root);
+    }
     // The web service of the tests is among them.
     succeed(&mut cargo(root, &["build", "--quiet", "--locked", "--package", PACKAGE, "--bins"]))?;
     let mut run = program(root);
@@ -21,12 +37,12 @@ pub(crate) fn kube(root: &Path, args: &[String]) -> anyhow::Result<()> {
 }
 
 /// Builds the programs of a cluster that are missing.
-pub(crate) fn build(root: &Path) -> anyhow::Result<()> {
+fn build(root: &Path) -> anyhow::Result<()> {
     succeed(program(root).arg("build"))
 }
 
 /// Fails where there can be no cluster, and says why.
-pub(crate) fn available(root: &Path) -> anyhow::Result<()> {
+fn available(root: &Path) -> anyhow::Result<()> {
     let output = program(root).arg("check").output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());

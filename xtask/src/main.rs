@@ -30,7 +30,7 @@ struct Cli {
 enum Verb {
     /// Runs all tests; what they need is prepared
     Test {
-        /// Leaves out the tests with a real Envoy and a real Kubernetes
+        /// Leaves out the tests that start a real Envoy
         #[arg(long)]
         fast: bool,
     },
@@ -56,7 +56,8 @@ enum Verb {
     },
     /// Takes the pictures in docs/pictures anew: of the page in each state, and of the demo in a terminal
     Pictures,
-    /// Starts a real Kubernetes without containers and keeps it until Ctrl-C (--help: how to build it only, and how to enter)
+    /// Starts a real Kubernetes without containers and keeps it until Ctrl-C; `test` runs the tests in one (--help: how to build it
+    /// only, and how to enter)
     #[command(disable_help_flag = true)]
     Kube {
         /// What its program is told
