@@ -339,6 +339,10 @@ impl Mailbox {
             WaitsFor::Anything => true,
             WaitsFor::Pressing => lanes.is_pressing,
         };
+        if wakes {
+            // Once: it takes all that comes until it is awake.
+            lanes.waits_for = WaitsFor::Nothing;
+        }
         drop(lanes);
         if wakes {
             self.0.filled.notify_one();

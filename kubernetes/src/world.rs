@@ -48,16 +48,7 @@ impl World {
         // Whoever was concerned by what it was, and whoever is by what it is.
         let mut concerned = self.concerned(&key);
         self.objects.insert(key.clone(), bytes);
-        match kind {
-            Kind::Canary => self.refer(&key, references::of_canary(&key, object)),
-            Kind::EndpointSlice => self.put_slice(&key, Slice::read(object)),
-            Kind::CanaryState
-            | Kind::MetricTemplate
-            | Kind::AlertProvider
-            | Kind::Listener
-            | Kind::Deployment
-            | Kind::Service => {}
-        }
+        self.index(&key, Some(object));
         concerned.extend(self.concerned(&key));
         concerned
     }
@@ -68,16 +59,7 @@ impl World {
         if self.objects.remove(key).is_none() {
             return BTreeSet::new();
         }
-        match key.kind {
-            Kind::Canary => self.refer(key, BTreeSet::new()),
-            Kind::EndpointSlice => self.put_slice(key, None),
-            Kind::CanaryState
-            | Kind::MetricTemplate
-            | Kind::AlertProvider
-            | Kind::Listener
-            | Kind::Deployment
-            | Kind::Service => {}
-        }
+        self.index(key, None);
         concerned
     }
 
@@ -137,6 +119,22 @@ impl World {
             concerned.extend(wanted.flat_map(dependents));
         }
         concerned
+    }
+
+    /// Keeps what is derived from an object; nothing: it is gone.
+    fn index(&mut self, key: &ObjectKey, object: Option<&Value>) {
+        match key.kind {
+            Kind::Canary => {
+                self.refer(key, object.map(|object| references::of_canary(key, object)).unwrap_or_default());
+            }
+            Kind::EndpointSlice => self.put_slice(key, object.and_then(Slice::read)),
+            Kind::CanaryState
+            | Kind::MetricTemplate
+            | Kind::AlertProvider
+            | Kind::Listener
+            | Kind::Deployment
+            | Kind::Service => {}
+        }
     }
 
     /// Notes what a Canary depends on from now on; on nothing: it is gone.

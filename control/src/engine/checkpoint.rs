@@ -10,8 +10,8 @@ use crate::engine::entries::{BASELINES_KEY, CLOCK_KEY, HELD_KEY, LEDGER_PREFIX, 
 use crate::engine::persisted::{encode, evidence_key};
 use crate::store::Write;
 
-/// A checkpoint as of one moment. With a thousand rollouts, to encode it takes longer than everything else that is done in a
-/// second: whoever stores it does.
+/// A checkpoint as of one moment. Whoever stores it encodes it: with many rollouts that takes longer than reports can be kept
+/// waiting.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     pub(super) now: Timestamp,

@@ -10,6 +10,7 @@ use wingbeat_xds_server::client_event::{CLUSTER_WAIT, ClientEvent, ClientEventKi
 use wingbeat_xds_server::kind::Kind;
 
 use crate::engine::canary::Canary;
+use crate::engine::fleet::{MAX_IDLE_REPORT_INTERVAL, max_interval};
 use crate::engine::policy::{PolicyScope, SourcesByPlaces};
 use crate::view::ClientsView;
 
@@ -25,9 +26,6 @@ const NO_CLIENTS_AFTER: Span = Span::from_secs(10);
 
 /// Sources that are remembered to have reported. Later ones count once they are heard of by the judge.
 const MAX_SOURCES: usize = 10_000;
-
-/// Workers without news report once a second, or at each tick where these are longer: who is silent for longer is late.
-const IDLE_REPORTS: Span = Span::from_secs(1);
 
 /// Values of `node.cluster` that are remembered of each.
 const MAX_CLUSTERS: usize = 16;
@@ -220,7 +218,7 @@ impl Clients {
     fn late_since(&self, source: &NodeId, now: Timestamp) -> Option<Timestamp> {
         let reports = self.reporters.get(source).filter(|_| self.takes_configuration(source))?;
         let LastReport { at, tick } = *reports.values().max_by_key(|report| report.at)?;
-        (tick.max(IDLE_REPORTS)..=LATE_FOR).contains(&now.since(at)).then_some(at)
+        (max_interval(tick).max(MAX_IDLE_REPORT_INTERVAL)..=LATE_FOR).contains(&now.since(at)).then_some(at)
     }
 
     /// Returns the sources, by the places of their nodes: those that take configuration, and those that reported lately.

@@ -118,6 +118,7 @@ impl Engine {
         self.around.files.remove(name);
         self.commits.forget(name);
         let Some(mut canary) = self.canaries.remove(name) else { return };
+        self.timers.disarm(name);
         for waiting in std::mem::take(&mut canary.waiting_commands) {
             self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
         }

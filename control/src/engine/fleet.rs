@@ -17,14 +17,13 @@ const MAX_WORKERS: usize = 65_536;
 /// Workers that are kept of one source. Beyond it, the source gives up the one of its own that is silent longest.
 const MAX_WORKERS_OF_SOURCE: usize = 4_096;
 
-/// While few workers report, each does at least this often: filters make the tick longer by up to an eighth, to keep apart.
-pub const MAX_IDLE_REPORT_INTERVAL: Span = Span::from_millis(IDLE_TICK_MS.0 + IDLE_TICK_MS.0 / 8);
+/// While few workers report, each does at least this often.
+pub const MAX_IDLE_REPORT_INTERVAL: Span = max_interval(Span::from_millis(IDLE_TICK_MS.0));
 /// A worker counts among those that report until two of the ticks that it was granted have passed without a report, and
 /// so much more.
 const GRACE: Span = Span::from_secs(5);
 
-/// The report after one that showed requests is late so long after its tick, which filters make longer by up to an eighth:
-/// what a network and two busy machines may take.
+/// The report after one that showed requests is late so long after its tick: what a network and two busy machines may take.
 const LATE_AFTER: Span = Span::from_millis(300);
 
 /// The workers that report.
@@ -83,6 +82,12 @@ struct ReportingWorker {
     knows: (PolicyScope, Option<PolicyNumber>),
 }
 
+/// Returns the longest time between two reports of a worker that is granted this tick: filters make it longer by up to an
+/// eighth, to keep apart.
+pub(super) const fn max_interval(tick: Span) -> Span {
+    Span::from_nanos(tick.as_nanos().saturating_add(tick.as_nanos() / 8))
+}
+
 impl Fleet {
     /// Notes a report. Returns the tick that its worker is granted, in milliseconds: if all keep to it, no more reports
     /// come than one engine takes, and each source has its share of them.
@@ -110,7 +115,7 @@ impl Fleet {
         let tick = self.budget.tick_ms(workers, is_judging);
         let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
         *self.nodes.entry(node.clone()).or_default() += 1;
-        let due = now.plus(Span::from_millis(tick.saturating_add(tick / 8))).plus(LATE_AFTER);
+        let due = now.plus(max_interval(Span::from_millis(tick))).plus(LATE_AFTER);
         let due = (traffic == Traffic::Some).then_some(due);
         let workers = self.sources.entry(source.clone()).or_default();
         workers.order.insert((until, key));
@@ -123,9 +128,9 @@ impl Fleet {
     /// Returns since when a source is late: one of its workers had requests, and has neither reported more nor that it has no
     /// more. Who is silent for longer than [`LATE_FOR`] is gone.
     pub(super) fn late_since(&self, source: &NodeId, now: Timestamp) -> Option<Timestamp> {
-        let workers = &self.sources.get(source)?.with_traffic;
-        let late = workers.iter().map(|(due, _)| *due).find(|due| now.since(*due) <= LATE_FOR);
-        late.filter(|due| *due < now)
+        let still_waited_for = (now.minus(LATE_FOR), WorkerKey::default())..;
+        let (due, _) = self.sources.get(source)?.with_traffic.range(still_waited_for).next()?;
+        (*due < now).then_some(*due)
     }
 
     /// Returns each node with the time of its latest report.
@@ -333,7 +338,7 @@ mod tests {
         assert_eq!(fleet.late_since(&node, ms(4_000)), None, "silence of who has no requests says nothing");
         report(&mut fleet, 2, Traffic::Some, 0);
         report(&mut fleet, 3, Traffic::Some, 200);
-        let due = |millis: u64| Some(ms(millis + 112 + 300));
+        let due = |millis: u64| Some(ms(millis).plus(Span::from_micros(112_500)).plus(LATE_AFTER));
         assert_eq!([412, 413, 5_412].map(|now| fleet.late_since(&node, ms(now))), [None, due(0), due(0)]);
         assert_eq!(fleet.late_since(&node, ms(5_413)), due(200), "another one is");
         report(&mut fleet, 3, Traffic::None, 300);

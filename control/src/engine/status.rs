@@ -38,6 +38,9 @@ const SWEEP_EVERY: Span = Span::from_secs(1);
 /// its turn: what happens to one is shown at once.
 const SHOWN_AT_ONCE: usize = 64;
 
+/// Or one in so many of those that wait, if that is more: ten thousand take 61 rounds, three seconds.
+const SHOWN_PART: usize = 20;
+
 /// All canaries as they were shown last, and which of them changed since.
 #[derive(Debug, Default)]
 pub(super) struct StatusCache {
@@ -96,7 +99,7 @@ impl StatusCache {
             self.swept = now;
             self.aging.extend(canaries.busy().iter().cloned());
         }
-        for name in self.turns.next(&self.aging, SHOWN_AT_ONCE) {
+        for name in self.turns.next(&self.aging, shown_at_once(self.aging.len())) {
             self.aging.remove(&name);
             stale.insert(name);
         }
@@ -108,6 +111,11 @@ impl StatusCache {
         }
         &self.shown
     }
+}
+
+/// Returns how many of those that wait are shown anew.
+fn shown_at_once(waiting: usize) -> usize {
+    SHOWN_AT_ONCE.max(waiting / SHOWN_PART)
 }
 
 /// The sources of what blocks canaries from outside.
@@ -457,4 +465,22 @@ fn rate(canary: &Canary, arm: Arm) -> f64 {
 
 const fn started(counts: &Counts) -> u64 {
     counts.started
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_wait_all_are_shown_within_seconds() {
+        let rounds = |mut waiting: usize| {
+            let mut rounds = 0;
+            while waiting > 0 {
+                waiting = waiting.saturating_sub(shown_at_once(waiting));
+                rounds += 1;
+            }
+            rounds
+        };
+        assert_eq!([1, 64, 1_000, 10_000, 100_000].map(rounds), [1, 1, 16, 61, 106]);
+    }
 }

@@ -204,6 +204,7 @@ impl World {
             self.engine.tick(self.now);
         }
         self.engine.canaries.check();
+        self.engine.check_timers();
         self.engine.policies.check(&self.engine.canaries, self.now);
         self.texts.extend(self.engine.take_events().into_iter().map(|told| told.text));
     }

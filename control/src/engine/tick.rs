@@ -128,6 +128,8 @@ impl Engine {
         let often = if canary.is_pending() || is_refused { EVALUATE_EVERY_WHILE_PENDING } else { EVALUATE_EVERY };
         let busy = u64::try_from(self.canaries.busy().len()).unwrap_or(u64::MAX);
         let again = now.plus(often.times(busy.div_ceil(MAX_EVALUATED_OFTEN)));
+        // Many have the same time, and one round.
+        let again = again.window_start(EVALUATE_EVERY_WHILE_PENDING);
         let timeout = next_timeout(&canary.config.plan, &canary.state, now);
         self.timers.arm(name, timeout.map_or(again, |timeout| timeout.min(again)));
     }
@@ -285,5 +287,17 @@ impl Engine {
         // Of workers that are not held any more, a checkpoint deletes so many.
         self.reported_since_checkpoint |= self.ledger.has_changes();
         self.records.release_to(written.recorded);
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Checks that those that are not at rest have a timer, or are due, and no others do.
+    pub(super) fn check_timers(&self) {
+        let busy = self.canaries.busy();
+        let looked_at = |name: &CanaryName| self.timers.has(name) || self.due.contains(name);
+        assert!(busy.iter().all(looked_at), "{busy:?}");
+        let at_rest = |name: &&CanaryName| !busy.contains(*name) && !self.due.contains(*name);
+        assert_eq!(self.timers.names().filter(at_rest).count(), 0, "{busy:?}");
     }
 }

@@ -78,6 +78,13 @@ impl Timers {
 }
 
 #[cfg(test)]
+impl Timers {
+    pub(super) fn names(&self) -> impl Iterator<Item = &CanaryName> {
+        self.due.keys()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -38,7 +38,7 @@ pub const LATE_FOR: Span = Span::from_secs(5);
 /// A source that was heard so long after the canary got its first share has had the time to see it.
 const AWARE_AFTER: Span = Span::from_secs(1);
 
-/// What those that were late report is in the windows so long after it came.
+/// What nodes report is in a window, and judged, after so long at most: some ticks. Until then, what they saw is not known.
 pub(crate) const REPORTED_WITHIN: Span = Span::from_millis(600);
 
 /// Those that may report.
