@@ -169,8 +169,8 @@ impl Document {
 
     /// Returns the id of a document that this one names.
     pub(super) fn named(&self, reference: &Reference) -> DocumentId {
-        let namespace = reference.namespace.as_ref().unwrap_or(&self.name.namespace);
-        DocumentId::new(reference.kind, CanaryName::new(namespace.clone(), reference.name.clone()))
+        let namespace = reference.namespace.as_deref().unwrap_or(&self.name.namespace);
+        DocumentId::new(reference.kind, CanaryName::new(namespace, reference.name.as_str()))
     }
 
     /// Returns what is told where it names a document that is not there.

@@ -480,8 +480,8 @@ pub(super) fn named(
 pub(super) fn values(name: &CanaryName, target: &str, named: &BTreeMap<&str, String>) -> Values {
     let or_target = |what: &str| named.get(what).cloned().unwrap_or_else(|| target.to_owned());
     Values {
-        name: name.name.clone(),
-        namespace: name.namespace.clone(),
+        name: name.name.to_string(),
+        namespace: name.namespace.to_string(),
         target: target.to_owned(),
         service: or_target("service"),
         ingress: or_target("ingress"),

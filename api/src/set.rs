@@ -155,7 +155,7 @@ impl Set {
         let twice = match content {
             Content::Canary(canary) => put(&mut self.canaries, name.clone(), at, canary, holder),
             Content::Workload(workload) => put(&mut self.workloads, name.clone(), at, workload, holder),
-            Content::Listener(listener) => put(&mut self.listeners, name.name.clone(), at, listener, holder),
+            Content::Listener(listener) => put(&mut self.listeners, name.name.to_string(), at, listener, holder),
             Content::Channel(channel) => put(&mut self.channels, name.clone(), at, channel, holder),
             Content::Template(template) => put(&mut self.templates, name.clone(), at, template, holder),
         };
@@ -189,7 +189,7 @@ impl Set {
         match id.kind.as_str() {
             "Canary" => self.canaries.remove_mut(name),
             "Workload" => self.workloads.remove_mut(name),
-            "Listener" => self.listeners.remove_mut(&name.name),
+            "Listener" => self.listeners.remove_mut(&*name.name),
             "AlertProvider" => self.channels.remove_mut(name),
             "MetricTemplate" => self.templates.remove_mut(name),
             _ => false,

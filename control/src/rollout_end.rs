@@ -29,7 +29,7 @@ pub struct End {
 
 impl RolloutEnd {
     pub(crate) fn of(plan: &Plan, end: End) -> Self {
-        let (namespace, target) = (plan.name().namespace.clone(), plan.target().to_owned());
+        let (namespace, target) = (plan.name().namespace.to_string(), plan.target().to_owned());
         Self { namespace, target, strategy: plan.strategy(), end }
     }
 }

@@ -435,8 +435,8 @@ impl EngineThread {
     fn tell_anew(&mut self, told: &RolloutEvent, kind: &str) -> EventView {
         let RolloutEvent { canary, rollout: _, severity, text, at } = told;
         match severity {
-            Severity::Normal => tracing::info!(canary = canary.name, namespace = canary.namespace, "{text}"),
-            Severity::Warning => tracing::warn!(canary = canary.name, namespace = canary.namespace, "{text}"),
+            Severity::Normal => tracing::info!(canary = &*canary.name, namespace = &*canary.namespace, "{text}"),
+            Severity::Warning => tracing::warn!(canary = &*canary.name, namespace = &*canary.namespace, "{text}"),
         }
         self.told = self.told.saturating_add(1);
         let event = EventView {
@@ -448,8 +448,8 @@ impl EngineThread {
             kind: kind.to_owned(),
             reason: "Synced".to_owned(),
             message: text.clone(),
-            namespace: canary.namespace.clone(),
-            name: canary.name.clone(),
+            namespace: canary.namespace.to_string(),
+            name: canary.name.to_string(),
         };
         if let Some(managed) = self.engine.config(canary) {
             let (phase, checksum) = self.engine.describe(canary).unwrap_or_default();

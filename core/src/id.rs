@@ -1,6 +1,6 @@
 //! Names and numbers that must not be mistaken for one another.
 
-use alloc::string::String;
+use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
 
@@ -35,18 +35,19 @@ impl fmt::Display for Arm {
     }
 }
 
-/// The name of a Canary object. Shown as Flagger shows it: `backend.prod`.
+/// The name of a Canary object. Shown as Flagger shows it: `backend.prod`. Cheap to clone, as all names are: one is on its
+/// way with each report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CanaryName {
     /// The namespace that it lives in.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl CanaryName {
     /// Returns the name made of both parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -62,11 +63,11 @@ macro_rules! string_id {
         $(#[$doc])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Returns the identifier with this text.
-            pub fn new(text: impl Into<String>) -> Self {
+            pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
 

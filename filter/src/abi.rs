@@ -107,6 +107,12 @@ impl Host for Envoy {
         property(path, |bytes| bytes.try_into().ok().map(u64::from_le_bytes)).flatten()
     }
 
+    /// By its header, a plain look-up: Envoy finds attributes by way of its expression engine.
+    fn status(&self) -> Option<u64> {
+        let digits = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse().ok();
+        response_header(":status", digits).flatten()
+    }
+
     fn request_headers(&self) -> Vec<(String, Vec<u8>)> {
         hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
     }
@@ -155,6 +161,14 @@ impl Envoy {
 unsafe extern "C" {
     fn proxy_get_property(path: *const u8, path_size: usize, value: *mut *mut u8, value_size: *mut usize) -> u32;
 
+    fn proxy_get_header_map_value(
+        map: MapType,
+        key: *const u8,
+        key_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
+
     fn proxy_grpc_call(
         upstream: *const u8,
         upstream_size: usize,
@@ -202,12 +216,31 @@ extern "C" fn wingbeat_on_memory_allocate(size: usize) -> *mut u8 {
 /// Reads an attribute. The SDK's function would build the path anew each time, in several allocations, allocate the value,
 /// and panic on a status that it does not know.
 fn property<T>(path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    handed_over(
+        // SAFETY: the path is a slice, followed by its length; the host writes an address to `value` and a number to
+        // `size`, and keeps none of them.
+        |value, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), value, size) },
+        read,
+    )
+}
+
+/// Reads a header of the response, in the same way.
+fn response_header<T>(name: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    handed_over(
+        // SAFETY: as above.
+        |value, size| unsafe {
+            proxy_get_header_map_value(MapType::HttpResponseHeaders, name.as_ptr(), name.len(), value, size)
+        },
+        read,
+    )
+}
+
+/// Reads what a host call hands over by an address and a length, without allocating for what is short.
+fn handed_over<T>(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
     let (mut value, mut size) = (std::ptr::null_mut(), 0);
     let is_free = |is_free| ATTRIBUTE.try_with(|scratch| scratch.is_free.set(is_free));
     is_free(true).ok()?;
-    // SAFETY: the path is a slice, followed by its length; the host writes an address to `value` and a number to `size`,
-    // and keeps none of them.
-    let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut value, &raw mut size) };
+    let status = call(&raw mut value, &raw mut size);
     is_free(false).ok()?;
     if status != 0 || value.is_null() {
         return None;
@@ -215,8 +248,8 @@ fn property<T>(path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
     ATTRIBUTE
         .try_with(|scratch| {
             if value == scratch.bytes.get().cast() {
-                // SAFETY: the host wrote so many bytes there, which it asked room for, and no other attribute is read, nor
-                // is room given, before `read` returns.
+                // SAFETY: the host wrote so many bytes there, which it asked room for, and no other value is handed over,
+                // nor is room given, before `read` returns.
                 return read(unsafe { std::slice::from_raw_parts(value, size.min(SCRATCH)) });
             }
             // SAFETY: `wingbeat_on_memory_allocate` allocated it: a boxed slice of this size, which is ours from now on.

@@ -12,6 +12,11 @@ pub trait Host {
         Some(u64::from_le_bytes(bytes))
     }
 
+    /// Returns the status of a response that is logged; none where there was no response.
+    fn status(&self) -> Option<u64> {
+        self.number("response\0code")
+    }
+
     /// Returns the header lines of the current request, those that begin with a colon included. Only while its headers
     /// are at hand.
     fn request_headers(&self) -> Vec<(String, Vec<u8>)>;

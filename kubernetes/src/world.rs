@@ -14,6 +14,7 @@ mod references;
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 use wingbeat_core::id::{Arm, CanaryName};
@@ -34,7 +35,7 @@ pub struct World {
     dependents: BTreeMap<Reference, BTreeSet<CanaryName>>,
     slices: BTreeMap<ObjectKey, Slice>,
     /// Slices by namespace and what they say of their Canary.
-    slices_of: BTreeMap<(String, String), BTreeSet<ObjectKey>>,
+    slices_of: BTreeMap<(Arc<str>, String), BTreeSet<ObjectKey>>,
 }
 
 impl World {
@@ -159,7 +160,7 @@ impl World {
 
     fn put_slice(&mut self, key: &ObjectKey, slice: Option<Slice>) {
         if let Some(before) = self.slices.remove(key) {
-            let of = (key.namespace.clone(), before.canary);
+            let of = (Arc::from(key.namespace.as_str()), before.canary);
             if let Some(keys) = self.slices_of.get_mut(&of) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -168,7 +169,10 @@ impl World {
             }
         }
         if let Some(slice) = slice {
-            self.slices_of.entry((key.namespace.clone(), slice.canary.clone())).or_default().insert(key.clone());
+            self.slices_of
+                .entry((key.namespace.as_str().into(), slice.canary.clone()))
+                .or_default()
+                .insert(key.clone());
             self.slices.insert(key.clone(), slice);
         }
     }

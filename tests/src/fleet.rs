@@ -75,7 +75,7 @@ impl Documents {
         }
         let mut setup = set.desired_state(Some(Arc::from(wingbeat::FILTER)));
         for (name, managed) in &mut setup.canaries {
-            if self.spoilt.contains(&name.name) {
+            if self.spoilt.contains(&*name.name) {
                 managed.service.traffic.outliers.max_ejection_percent = REFUSED;
             }
         }
@@ -234,7 +234,8 @@ impl Fleet {
 
     fn change(&self, change: impl FnOnce(&mut Documents)) -> anyhow::Result<()> {
         let board = self.handle().status();
-        let in_use = board.canaries.values().map(|view| (CanaryName::new(NAMESPACE, &view.name), view.in_use.clone()));
+        let in_use =
+            board.canaries.values().map(|view| (CanaryName::new(NAMESPACE, view.name.as_str()), view.in_use.clone()));
         let mut documents = self.documents();
         change(&mut documents);
         let setup = documents.desired_state(&in_use.collect())?;

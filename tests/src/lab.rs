@@ -105,7 +105,7 @@ impl Test {
     fn managed(&self, shared: &CanaryConfig) -> CanaryConfig {
         let by_rules = matches!(self.audience, Targeting::Rules { .. });
         let input = PlanInput {
-            name: Some(CanaryName::new(NAMESPACE, &self.name)),
+            name: Some(CanaryName::new(NAMESPACE, self.name.as_str())),
             target: self.name.clone(),
             // The judge never lets a step end; by rules, one is measured before them.
             interval: Some(Span::from_millis(200)),
@@ -156,7 +156,8 @@ impl Lab {
             let shared = template.canaries.values().next().expect("one").clone();
             let listeners = template.listeners.iter().cloned();
             let listeners = listeners.map(|listener| Listener { access_log: log.cloned(), ..listener }).collect();
-            let managed = tests.iter().map(|test| (CanaryName::new(NAMESPACE, &test.name), test.managed(&shared)));
+            let managed =
+                tests.iter().map(|test| (CanaryName::new(NAMESPACE, test.name.as_str()), test.managed(&shared)));
             DesiredState { canaries: managed.collect(), listeners, ..template }
         };
         stage.handle().configure(desired_state(PRIMARY)).expect("they are managed");

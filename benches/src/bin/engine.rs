@@ -63,7 +63,7 @@ fn managed(number: usize, revision: &str) -> anyhow::Result<CanaryConfig> {
     let name = name(number);
     let plan = Plan::try_new(&PlanInput {
         name: Some(name.clone()),
-        target: name.name.clone(),
+        target: name.name.to_string(),
         interval: Some(Span::from_secs(2)),
         step_weight: Some(5),
         max_weight: Some(50),

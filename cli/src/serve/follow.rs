@@ -237,7 +237,7 @@ async fn other_in_use(rests_on: &BTreeMap<CanaryName, InUse>, handle: &Handle) -
 fn rests_on_other(rests_on: &BTreeMap<CanaryName, InUse>, handle: &Handle) -> bool {
     let board = handle.status();
     rests_on.iter().any(|(name, before)| {
-        let canary = board.canaries.get(&(name.namespace.clone(), name.name.clone()));
+        let canary = board.canaries.get(&(name.namespace.to_string(), name.name.to_string()));
         canary.is_some_and(|canary| canary.in_use != *before)
     })
 }
@@ -250,6 +250,6 @@ fn is_in(name: &str, path: &str) -> bool {
 /// The revisions of a canary that carry users now, or are about to.
 fn in_use(handle: &Handle, name: &CanaryName) -> Option<InUse> {
     let board = handle.status();
-    let canary = board.canaries.get(&(name.namespace.clone(), name.name.clone()))?;
+    let canary = board.canaries.get(&(name.namespace.to_string(), name.name.to_string()))?;
     Some(canary.in_use.clone())
 }

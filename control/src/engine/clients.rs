@@ -140,7 +140,7 @@ impl Clients {
             ClientEventKind::Connected { source, node_cluster } => {
                 self.changed |= self.streams.is_empty();
                 self.mismatched = None;
-                let source = source.as_ref().map(|source| (NodeId::new(source), node_cluster.clone()));
+                let source = source.as_ref().map(|source| (NodeId::new(source.as_str()), node_cluster.clone()));
                 if let Some((source, node_cluster)) = source.clone() {
                     let streams = self.sources.entry(source).or_default().entry(node_cluster).or_default();
                     *streams = streams.saturating_add(1);

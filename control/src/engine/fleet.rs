@@ -82,6 +82,16 @@ struct ReportingWorker {
     knows: (PolicyScope, Option<PolicyNumber>),
 }
 
+impl WorkersOfSource {
+    /// Takes the times of a worker out.
+    fn remove(&mut self, worker: &ReportingWorker, key: WorkerKey) {
+        self.order.remove(&(worker.until, key));
+        if let Some(due) = worker.due {
+            self.with_traffic.remove(&(due, key));
+        }
+    }
+}
+
 /// Returns the longest time between two reports of a worker that is granted this tick: filters make it longer by up to an
 /// eighth, to keep apart.
 pub(super) const fn max_interval(tick: Span) -> Span {
@@ -99,29 +109,39 @@ impl Fleet {
         now: Timestamp,
     ) -> u32 {
         // Who has gone is granted nothing, and slows the others down no longer.
-        while let Some((until, gone)) = self.order.first().cloned()
-            && until < now
-        {
+        while let Some((_, gone)) = self.order.first().filter(|(until, _)| *until < now).cloned() {
             self.forget(&gone);
         }
         let WorkerReport { key, node, knows, traffic } = reported;
         let identity = Identity { key, source: source.clone() };
-        if !self.forget(&identity) {
+        let is_new = !self.workers.contains_key(&identity);
+        if is_new {
             self.make_room(source);
         }
-        let others = self.sources.get(source).map_or(0, |workers| workers.order.len());
-        let workers = others.saturating_add(1);
-        self.budget.change(others, workers);
+        let own = self.sources.entry(source.clone()).or_default();
+        let before = own.order.len();
+        let workers = before.saturating_add(usize::from(is_new));
+        self.budget.change(before, workers);
         let tick = self.budget.tick_ms(workers, is_judging);
         let until = now.plus(Span::from_millis(tick).times(2)).plus(GRACE);
-        *self.nodes.entry(node.clone()).or_default() += 1;
         let due = now.plus(max_interval(Span::from_millis(tick))).plus(LATE_AFTER);
         let due = (traffic == Traffic::Some).then_some(due);
-        let workers = self.sources.entry(source.clone()).or_default();
-        workers.order.insert((until, key));
-        workers.with_traffic.extend(due.map(|due| (due, key)));
-        self.order.insert((until, identity.clone()));
-        self.workers.insert(identity, ReportingWorker { node: node.clone(), last: now, until, due, knows });
+        let reporting = ReportingWorker { node: node.clone(), last: now, until, due, knows };
+        let before = self.workers.insert(identity.clone(), reporting);
+        if let Some(before) = &before {
+            own.remove(before, key);
+            self.order.remove(&(before.until, identity.clone()));
+        }
+        own.order.insert((until, key));
+        own.with_traffic.extend(due.map(|due| (due, key)));
+        self.order.insert((until, identity));
+        if before.as_ref().is_none_or(|before| before.node != *node) {
+            let workers = self.nodes.entry(node.clone()).or_default();
+            *workers = workers.saturating_add(1);
+            if let Some(before) = before {
+                self.leave(&before.node);
+            }
+        }
         u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
@@ -184,28 +204,28 @@ impl Fleet {
         }
     }
 
-    /// Returns false if it was not known.
-    fn forget(&mut self, identity: &Identity) -> bool {
-        let Some(worker) = self.workers.remove(identity) else { return false };
+    fn forget(&mut self, identity: &Identity) {
+        let Some(worker) = self.workers.remove(identity) else { return };
         self.order.remove(&(worker.until, identity.clone()));
         if let Some(workers) = self.sources.get_mut(&identity.source) {
             let before = workers.order.len();
-            workers.order.remove(&(worker.until, identity.key));
-            if let Some(due) = worker.due {
-                workers.with_traffic.remove(&(due, identity.key));
-            }
+            workers.remove(&worker, identity.key);
             self.budget.change(before, workers.order.len());
             if workers.order.is_empty() {
                 self.sources.remove(&identity.source);
             }
         }
-        if let Some(left) = self.nodes.get_mut(&worker.node) {
+        self.leave(&worker.node);
+    }
+
+    /// A node has a worker less.
+    fn leave(&mut self, node: &NodeId) {
+        if let Some(left) = self.nodes.get_mut(node) {
             *left = left.saturating_sub(1);
             if *left == 0 {
-                self.nodes.remove(&worker.node);
+                self.nodes.remove(node);
             }
         }
-        true
     }
 }
 

@@ -27,12 +27,16 @@ impl Engine {
         let node = NodeId::new(request.node_id.clone());
         let key = WorkerKey { boot: BootId::new(request.boot_id), worker: WorkerId::new(request.worker_id) };
         // What is of no rollout in progress, or of one that the node is not served, is left out before anything is made of it.
-        let ours = |report: &&ClusterReport| {
-            let owner = self.owner(&report.cluster, Epoch::new(report.epoch));
-            let canary = owner.and_then(|(name, _)| self.canaries.get(name));
-            canary.is_some_and(|canary| self.policies.reaches(&request.node_cluster, canary, now))
-        };
-        let entries = request.clusters.iter().filter(ours).map(reported);
+        let mut owners: Vec<(&ClusterReport, CanaryName, Arm)> = Vec::with_capacity(request.clusters.len());
+        for report in &request.clusters {
+            let Some((name, arm)) = self.canaries.owner(&report.cluster) else { continue };
+            let counts = |canary: &&Canary| canary.epoch() == Epoch::new(report.epoch);
+            let canary = self.canaries.get(name).filter(counts);
+            if canary.is_some_and(|canary| self.policies.reaches(&request.node_cluster, canary, now)) {
+                owners.push((report, name.clone(), *arm));
+            }
+        }
+        let entries = owners.iter().map(|(report, ..)| reported(report));
         let entries: Result<Vec<Reported>, ReportError> = entries.collect();
         let entries = entries.map_err(|error| ReportRefusal::Malformed(error.to_string()))?;
         let foreign = request.clusters.len().saturating_sub(entries.len());
@@ -63,15 +67,18 @@ impl Engine {
             self.windows.caught_up(key.boot, key.worker, now);
         }
         for delta in ingested.deltas {
-            let Some((name, arm)) = self.owner(delta.cluster.as_str(), delta.epoch).cloned() else { continue };
-            let Some(canary) = self.canaries.measure(&name) else { continue };
+            let owner = owners.iter().find(|(report, ..)| report.cluster == delta.cluster.as_str());
+            let Some((_, name, arm)) = owner else { continue };
+            // A report of its own may have taken it further.
+            let counts = |canary: &&mut Canary| canary.epoch() == delta.epoch;
+            let Some(canary) = self.canaries.measure(name).filter(counts) else { continue };
             let sender = ReportSource { node_group: canary.node_group(&source, now), ahead };
-            self.windows.add(&name, sender, arm, delta.stratum, &delta.counts, now);
-            canary.observe_delta(arm, &delta, &source, Span::from_millis(u64::from(tick)), now);
+            self.windows.add(name, sender, *arm, delta.stratum, &delta.counts, now);
+            canary.observe_delta(*arm, &delta, &source, Span::from_millis(u64::from(tick)), now);
             if let Some(rev) =
                 canary.served_abort(delta.counts.rev, || self.ledger.sources_in(delta.epoch, NODE_TIMEOUT))
             {
-                self.apply(&name, &Event::RevObserved(rev), now);
+                self.apply(name, &Event::RevObserved(rev), now);
             }
         }
         let policy = self.policies.update_for(&request.node_cluster, request.policy_version, request.automaton_format);
@@ -82,13 +89,6 @@ impl Engine {
             next_tick_ms: tick,
             send_all: ingested.incomplete,
         })
-    }
-
-    /// Returns the canary whose cluster this is, if its rollout in progress is of this epoch.
-    fn owner(&self, cluster: &str, epoch: Epoch) -> Option<&(CanaryName, Arm)> {
-        let owner = self.canaries.owner(cluster)?;
-        let canary = self.canaries.get(&owner.0)?;
-        (canary.epoch() == epoch).then_some(owner)
     }
 
     /// Notes a report. One without requests shows nothing: threads of Envoy that serve nobody ask for the policy, too.

@@ -336,8 +336,8 @@ fn policy(canaries: &[&Canary]) -> PlacePolicy {
     let mut policy = Policy::default();
     let mut divided = BTreeMap::new();
     let mut automata = Automata::default();
-    let workload = |of: &Canary| (of.config.plan.name().namespace.clone(), of.config.plan.target().to_owned());
-    let mut hosts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let workload = |of: &Canary| (Arc::clone(&of.config.plan.name().namespace), of.config.plan.target().to_owned());
+    let mut hosts: BTreeMap<(Arc<str>, String), usize> = BTreeMap::new();
     let judged = || canaries.iter().filter(|canary| canary.is_counted());
     judged().for_each(|canary| *hosts.entry(workload(canary)).or_default() += 1);
     for canary in judged() {

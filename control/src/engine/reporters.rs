@@ -23,7 +23,7 @@ impl Engine {
         for (name, canary) in self.canaries.all() {
             let nodes = canary.nodes.iter().filter(|(_, node)| !node.is_silent(now));
             for (id, node) in nodes {
-                let (namespace, name) = (name.namespace.clone(), name.name.clone());
+                let (namespace, name) = (name.namespace.to_string(), name.name.to_string());
                 let (rev, current_rev) = (node.rev.get(), canary.state.rev.get());
                 let route = ProxyRouteView { namespace, name, rev, current_rev };
                 reporters.entry(id.to_string()).or_default().routes.push(route);

@@ -173,7 +173,7 @@ pub(super) fn missing(canary: &Canary, cluster: &ClusterName) -> String {
 }
 
 fn key(name: &CanaryName) -> (String, String) {
-    (name.namespace.clone(), name.name.clone())
+    (name.namespace.to_string(), name.name.to_string())
 }
 
 /// Returns a canary as it is shown.
@@ -193,8 +193,8 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Blockers<'_>, now: Timesta
     let began = state.rollout != RolloutId::default();
     let nodes = canary.nodes.iter().filter(|(_, node)| !node.is_silent(now));
     CanaryView {
-        namespace: name.namespace.clone(),
-        name: name.name.clone(),
+        namespace: name.namespace.to_string(),
+        name: name.name.to_string(),
         target: plan.target().to_owned(),
         phase: state.phase.as_str().to_owned(),
         weight: canary.routes().canary_weight().percent(),

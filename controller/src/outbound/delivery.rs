@@ -38,9 +38,10 @@ pub(super) enum Delivery {
 impl Delivery {
     fn key(&self) -> Key {
         match self {
-            Self::Event { hook, payload } => {
-                Key { canary: CanaryName::new(&payload.namespace, &payload.name), url: hook.url.clone() }
-            }
+            Self::Event { hook, payload } => Key {
+                canary: CanaryName::new(payload.namespace.as_str(), payload.name.as_str()),
+                url: hook.url.clone(),
+            },
             Self::Alert { canary, url, .. } => Key { canary: canary.clone(), url: url.clone() },
         }
     }

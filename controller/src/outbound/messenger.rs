@@ -61,7 +61,7 @@ impl Messenger {
             let Call { canary, ticket, target, turn: _ } = call;
             let (answer, measured) = match target {
                 CallTarget::Hook { hook, phase, checksum } => {
-                    let (name, namespace) = (canary.name.clone(), canary.namespace.clone());
+                    let (name, namespace) = (canary.name.to_string(), canary.namespace.to_string());
                     let payload = Payload { name, namespace, phase, checksum, metadata: hook.metadata.clone() };
                     (webhook::ask(&posting, &hook, &payload).await, None)
                 }

@@ -24,7 +24,7 @@ impl Worker {
         before: CountedAs,
         read_rev: bool,
     ) -> FinishedRequest {
-        let code = host.number("response\0code");
+        let code = host.status();
         let grpc = if reading.grpc { grpc_status(host, code) } else { None };
         let flags = host.number("response\0flags").unwrap_or_default();
         let outcome = classify(Logged { code, flags, grpc });

@@ -96,7 +96,7 @@ fn points_are_kept_of_a_few_ended_rollouts() {
         let canaries = names.iter().map(|name| {
             let mut config = desired_state(revision).canaries.remove(&super::name()).unwrap();
             config.plan =
-                Plan::try_new(&PlanInput { name: Some(name.clone()), target: name.name.clone(), ..plan_input() })
+                Plan::try_new(&PlanInput { name: Some(name.clone()), target: name.name.to_string(), ..plan_input() })
                     .unwrap();
             config.service.hosts = vec![format!("{}.local", name.name)];
             (name.clone(), config)
