@@ -28,6 +28,7 @@ pub mod round;
 pub mod state;
 pub mod step;
 pub mod timeout;
+pub mod workloads;
 
 pub use event::{Alert, AlertLevel, Command, Effect, Event, Facts, Severity};
 pub use plan::{
@@ -41,3 +42,4 @@ pub use round::{Answer, Round, Stage, Ticket};
 pub use state::{Cause, Ended, Gate, Phase, Progress, Promotion, State, StepClock, Unready, Waiting};
 pub use step::{Transition, step};
 pub use timeout::next_timeout;
+pub use workloads::{Apex, DRAIN, PrimaryTemplate, TargetScale, Workloads, workloads};

@@ -46,6 +46,10 @@ pub struct Facts {
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
+    /// True while no pod of the primary's workload serves.
+    pub primary_gone: bool,
+    /// True while no pod of the canary's workload serves.
+    pub canary_gone: bool,
 }
 
 /// What can be commanded.
@@ -121,6 +125,8 @@ impl Facts {
             doubt: None,
             uncounted: false,
             intact: true,
+            primary_gone: false,
+            canary_gone: false,
         }
     }
 }

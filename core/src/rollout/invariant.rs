@@ -30,7 +30,7 @@ pub fn broken(plan: &Plan, before: &State, event: &Event, after: &State) -> Opti
         (!rises(old.routes, new.routes) || may_rise(event), "only time and answers raise the canary's share"),
         (
             skips_nothing(plan, before, after),
-            "a rollout goes up one position at a time, and back only to the first weight",
+            "a rollout goes up one position at a time, and back only to the first weight or to nothing",
         ),
         (
             promotes_by_steps(plan, before, after),
@@ -110,7 +110,8 @@ fn skips_nothing(plan: &Plan, before: &State, after: &State) -> bool {
         (Phase::Progressing(old), Phase::Progressing(new)) if before.rollout == after.rollout => {
             let back = new.share.shown() < old.share.shown() && plan.first_weight() == Some((new.position, new.share));
             let stays = (new.position, new.share) == (old.position, old.share);
-            stays || plan.next(old.position, old.share) == Some((new.position, new.share)) || back
+            let withdrawn = (new.position, new.share) == (0, Share::Nothing);
+            stays || plan.next(old.position, old.share) == Some((new.position, new.share)) || back || withdrawn
         }
         (_, Phase::Progressing(new)) => new.position == 0 && new.share == Share::Nothing,
         (
@@ -129,14 +130,17 @@ fn skips_nothing(plan: &Plan, before: &State, after: &State) -> bool {
 fn promotes_by_steps(plan: &Plan, before: &State, after: &State) -> bool {
     match (&before.phase, &after.phase) {
         (Phase::Progressing(old), Phase::Promoting(new)) => {
-            (&old.primary, &old.canary, old.share) == (&new.primary, &new.canary, new.share)
+            // One that takes the place of a primary that is gone has everything at once.
+            let is_rescue = new.handover == Handover::Copy && new.share == Share::Everything;
+            (&old.primary, &old.canary) == (&new.primary, &new.canary) && (is_rescue || old.share == new.share)
         }
         (Phase::Promoting(old), Phase::Promoting(new)) => {
             let step = plan.promotion_step().unwrap_or(BasisPoints::ZERO);
             let (was, is) = (old.share.shown(), new.share.shown());
             let moves = match new.handover {
                 Handover::Relabel => was <= is && is <= was.plus(step),
-                Handover::Copy => is <= was && was <= is.plus(step),
+                // Or to nothing, at once: the target's pods are of another revision.
+                Handover::Copy => is.is_zero() || (is <= was && was <= is.plus(step)),
             };
             moves && (&old.canary, old.handover) == (&new.canary, new.handover)
         }

@@ -83,6 +83,10 @@ pub(super) fn shrunk(plan: &Plan, share: Share) -> String {
     format!("Halt {} advancement: one pod may be bad by itself, canary weight back to {}", plan.name(), share.shown())
 }
 
+pub(super) fn withdrawn_share(plan: &Plan) -> String {
+    format!("Halt {} advancement no pod of {} serves, canary weight back to 0", plan.name(), target(plan))
+}
+
 pub(super) fn no_data(plan: &Plan, reason: &str) -> String {
     format!("Halt {} advancement no data: {reason}", plan.name())
 }
@@ -101,6 +105,15 @@ pub(super) fn contested(plan: &Plan) -> String {
 
 pub(super) fn undecided(plan: &Plan) -> String {
     format!("Halt {} advancement the canary may do harm, more requests decide", plan.name())
+}
+
+/// Flagger has no word for it: it waits for the primary.
+pub(super) fn rescued(plan: &Plan) -> String {
+    format!("No pod of {} serves: {} gets all requests and is promoted without analysis", primary(plan), target(plan))
+}
+
+pub(super) const fn rescued_alert() -> &'static str {
+    "No pod of the primary serves: the canary is promoted without analysis."
 }
 
 pub(super) fn copying(plan: &Plan) -> String {

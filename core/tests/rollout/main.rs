@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 mod asking;
+mod copies;
 mod random;
 mod steps;
 mod turns;

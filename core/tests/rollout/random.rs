@@ -40,19 +40,31 @@ fn any_facts() -> impl Strategy<Value = Facts> {
     ];
     let doubt = prop_oneof![18 => Just(None), 1 => Just(Some(Doubt::Harm)), 1 => Just(Some(Doubt::OnePod))];
     let (seldom, mostly) = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
-    (any_readiness(), any_readiness(), mostly, verdict, (seldom, doubt, seldom), any::<bool>()).prop_map(
-        |(primary, canary, propagation, verdict, (safe, doubt, uncounted), intact)| Facts {
-            primary,
-            canary,
-            propagation,
-            counted: if safe { Counted::Missing(3) } else { Counted::Sufficient },
-            verdict,
-            safe,
-            doubt,
-            uncounted,
-            intact,
-        },
+    (
+        any_readiness(),
+        any_readiness(),
+        mostly,
+        verdict,
+        (seldom, doubt, seldom),
+        (any::<bool>(), prop::bool::weighted(0.05), prop::bool::weighted(0.05)),
     )
+        .prop_map(
+            |(primary, canary, propagation, verdict, (safe, doubt, uncounted), (intact, primary_gone, canary_gone))| {
+                Facts {
+                    primary_gone,
+                    canary_gone,
+                    primary,
+                    canary,
+                    propagation,
+                    counted: if safe { Counted::Missing(3) } else { Counted::Sufficient },
+                    verdict,
+                    safe,
+                    doubt,
+                    uncounted,
+                    intact,
+                }
+            },
+        )
 }
 
 fn happening() -> impl Strategy<Value = Happening> {

@@ -2,7 +2,7 @@
 
 use super::super::event::AlertLevel;
 use super::super::messages;
-use super::super::plan::{HookKind, Pace, Share};
+use super::super::plan::{Handover, HookKind, Pace, Share};
 use super::super::round::{Round, Stage};
 use super::super::state::{Phase, Progress, StepClock, Waiting};
 use super::TransitionBuilder;
@@ -45,6 +45,15 @@ impl TransitionBuilder<'_> {
             Phase::Progressing(progress) if progress.canary != *seen => {
                 self.normal(messages::restarting(plan));
                 self.start(progress.primary, seen.clone(), 1);
+            }
+            // Where pods of the target serve as the canary, these are of a revision that nobody judged from now on.
+            Phase::Promoting(mut promotion)
+                if promotion.handover == Handover::Copy
+                    && promotion.canary != *seen
+                    && promotion.share != Share::Nothing =>
+            {
+                promotion.share = Share::Nothing;
+                self.state.phase = Phase::Promoting(promotion);
             }
             // A promotion is finished first; the revision is seen again after it.
             Phase::Initialized { .. }

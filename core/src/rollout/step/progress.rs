@@ -59,6 +59,12 @@ impl TransitionBuilder<'_> {
             // The judge compares with the primary: its word counts however the primary's workload looks.
             return self.fail(reason, AlertLevel::Error, format!("Canary rolled back: {reason}"));
         }
+        if facts.primary_gone && facts.canary.is_ready() && self.may_rescue(&progress) {
+            return self.rescue(progress);
+        }
+        if facts.canary_gone && self.withdraw(&progress) {
+            return;
+        }
         if let Some(reason) = hopeless {
             match act(RolloutStage::Judging, primary, Health::Bad) {
                 Action::Rollback => {
@@ -96,6 +102,18 @@ impl TransitionBuilder<'_> {
     fn check(&mut self, progress: Progress, facts: &Facts) {
         self.begin_round(progress);
         self.move_on(facts);
+    }
+
+    /// Takes the share back to nothing, as nobody would answer. False if it is nothing, or suspended.
+    fn withdraw(&mut self, progress: &Progress) -> bool {
+        if progress.share == Share::Nothing || self.plan.is_suspended() {
+            return false;
+        }
+        self.warning(messages::withdrawn_share(self.plan));
+        let mut progress = progress.clone();
+        self.enter(&mut progress, 0, Share::Nothing);
+        self.state.phase = Phase::Progressing(progress);
+        true
     }
 
     /// Takes the share back to the first one. False if it is not above it.

@@ -4,7 +4,7 @@ use alloc::format;
 
 use super::super::event::{AlertLevel, Facts};
 use super::super::messages;
-use super::super::plan::{Handover, Pace};
+use super::super::plan::{Handover, Pace, Share};
 use super::super::readiness::Readiness;
 use super::super::recovery::{Action, Health, RolloutStage, act};
 use super::super::state::{Phase, Progress, Promotion, Unready};
@@ -14,6 +14,19 @@ use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 impl TransitionBuilder<'_> {
+    /// Returns true if a canary may take the place of a primary that is gone. One that nobody judged is better than none.
+    pub(super) fn may_rescue(&self, progress: &Progress) -> bool {
+        self.plan.handover() == Handover::Copy && !progress.paused && !self.plan.is_suspended()
+    }
+
+    /// The primary is gone and the canary serves: it gets all requests and is promoted. Waiting for the primary would serve
+    /// errors, and keep out the revision that mends it.
+    pub(super) fn rescue(&mut self, progress: Progress) {
+        self.warning(messages::rescued(self.plan));
+        self.alert(AlertLevel::Error, messages::rescued_alert());
+        self.promote(Progress { share: Share::Everything, ..progress }, false);
+    }
+
     pub(super) fn promote(&mut self, progress: Progress, skipped: bool) {
         self.normal(messages::copying(self.plan));
         let due = self.next_tick();
