@@ -15,7 +15,7 @@ use wingbeat_xds_server::model::http::{HealthChecks, HttpOptions};
 use super::decoder::Decoder;
 use super::duration::span;
 use super::metric::{self, DecodeContext, MetricDocument};
-use super::platform::{Api, Severity};
+use super::platform::{Api, Platform, Severity};
 use super::yaml::{Node, Position};
 use super::{hosts, http, judge, outgoing, retries, rules, shape, traffic};
 use crate::desired_state::{Service, Targeting};
@@ -66,7 +66,7 @@ struct Analysis {
 /// Decodes `spec`. Errors are in the decoder; nothing is returned if there are any.
 pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Option<CanaryDocument> {
     let mut fields = decoder.fields(spec, "spec", &shape::CANARY)?;
-    let mut input = PlanInput { name: Some(name), ..PlanInput::default() };
+    let mut input = PlanInput { name: Some(name), handover: decoder.terms.handover(), ..PlanInput::default() };
     let target = fields.need("targetRef", "name the workload", decoder);
     let target_at = target.as_ref().map_or(spec.at, |(node, _)| node.at);
     if let Some((node, path)) = target {
@@ -100,13 +100,13 @@ pub(super) fn decode(decoder: &mut Decoder, name: CanaryName, spec: &Node) -> Op
     let mut service = None;
     let mut rules = Rules::default();
     let mut hosts_at = Vec::new();
-    if let Some((node, path)) = fields.need_here("service", "say which hosts it answers to", decoder) {
+    if let Some((node, path)) = fields.need_in_files("service", "say which hosts it answers to", decoder) {
         let decoded = decode_service(decoder, node, &path, &mut rules.served, &mut named);
         service = decoded.map(|(service, places)| {
             hosts_at = places;
             service
         });
-    } else if decoder.terms.unsupported() == Severity::Warning {
+    } else if decoder.terms.left_out() == Severity::Warning {
         service = Some(Service::default());
     }
     // The guide's v1alpha3 calls it canaryAnalysis.
@@ -222,11 +222,15 @@ fn finish(decoder: &mut Decoder, analysis: Analysis, service: Service) -> Option
 
 fn target_ref(decoder: &mut Decoder, node: &Node, path: &str) -> (Option<String>, String) {
     let Some(mut fields) = decoder.fields(node, path, &shape::TARGET_REFERENCE) else { return (None, String::new()) };
-    let kind = fields.need("kind", "use Workload", decoder).and_then(|(node, path)| {
+    let here = match decoder.terms.platform {
+        Platform::Cluster => "Deployment",
+        Platform::Envoy | Platform::Undecided => "Workload",
+    };
+    let kind = fields.need("kind", &format!("use {here}"), decoder).and_then(|(node, path)| {
         let kind = decoder.text(node, &path)?;
-        let message = format!("{kind} is not what this server has, use Workload");
+        let message = format!("{kind} is not what this server has, use {here}");
         match kind.as_str() {
-            "Workload" => {}
+            kind if kind == here => {}
             "Deployment" | "DaemonSet" | "Service" => decoder.unsupported(node.at, &path, message),
             _ => decoder.wrong(node.at, &path, message),
         }
@@ -261,8 +265,8 @@ fn decode_service(
     named: &mut BTreeMap<&str, String>,
 ) -> Option<(Service, Vec<Position>)> {
     let mut fields = decoder.fields(node, path, &shape::SERVICE)?;
-    let hosts = fields.need_here("hosts", "list the hosts that it answers to, like backend.local", decoder);
-    let listeners = fields.need_here("listeners", "list the listeners that serve it", decoder);
+    let hosts = fields.need_in_files("hosts", "list the hosts that it answers to, like backend.local", decoder);
+    let listeners = fields.need_in_files("listeners", "list the listeners that serve it", decoder);
     let hosts = hosts.map(|(node, path)| hosts::decode(decoder, node, &path)).unwrap_or_default();
     let (hosts, places) = hosts.into_iter().unzip();
     let listeners = listeners.map(|(node, path)| decode_listeners(decoder, node, &path)).unwrap_or_default();

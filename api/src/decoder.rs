@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::duration::parse_duration;
-use super::platform::{Severity, Terms};
+use super::platform::{Platform, Severity, Terms};
 use super::problem::Problem;
 use super::report::Report;
 use super::shape::{MAX_DURATION, Object, Support};
@@ -185,7 +185,12 @@ impl Decoder {
         fields.known.extend(unread.map(|field| field.name));
         for (name, (at, node)) in fields.left {
             let path = join(&fields.path, name);
-            match fields.shape.field(name).map(|field| field.support) {
+            let shaped = fields.shape.field(name);
+            match shaped.map(|field| field.support) {
+                // Objects of the cluster are made from it, where they are made.
+                Some(Support::Ignored(_))
+                    if self.terms.platform == Platform::Cluster
+                        && shaped.is_some_and(|field| field.cluster_kind.is_some()) => {}
                 Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
                 Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
                 Some(Support::Moot(_) | Support::Refused(_)) => {}
@@ -346,6 +351,19 @@ impl<'a> Fields<'a> {
             decoder.wrong(self.at, &join(&self.path, name), format!("is missing, {mend}"));
         }
         taken
+    }
+
+    /// Returns a field that must be there if plain Envoy is to carry it out from files: a cluster knows it by itself.
+    pub(super) fn need_in_files(
+        &mut self,
+        name: &'static str,
+        mend: &str,
+        decoder: &mut Decoder,
+    ) -> Option<(&'a Node, String)> {
+        match decoder.terms.left_out() {
+            Severity::Error => self.need(name, mend, decoder),
+            Severity::Warning => self.take(name),
+        }
     }
 
     /// Returns a field that must be there if plain Envoy is to carry it out.

@@ -10,7 +10,7 @@ use wingbeat_core::analysis::threshold::Check;
 use wingbeat_core::id::{CanaryName, ClusterName, Revision};
 use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
-use wingbeat_core::rollout::{Phase, Plan, State};
+use wingbeat_core::rollout::{Phase, Plan, Readiness, State};
 use wingbeat_core::time::Span;
 use wingbeat_core::weight::BasisPoints;
 use wingbeat_xds_server::model::http::HttpOptions;
@@ -23,6 +23,9 @@ use crate::hook::Hook;
 use crate::part::Part;
 use crate::query::Query;
 use crate::refused_file::RefusedFileView;
+
+/// What is told of a workload whose template is not the one that it should have yet, in Flagger's words.
+const OUTDATED: &str = "waiting for rollout to finish: observed deployment generation less than desired generation";
 
 /// The desired state of everything that is configured.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +42,8 @@ pub struct DesiredState {
     pub refused_files: Vec<RefusedFileView>,
     /// The texts of files that are in force, to be stored.
     pub texts: BTreeMap<String, Vec<Part>>,
+    /// How the workloads of canaries stand, where a cluster runs them.
+    pub observed: BTreeMap<CanaryName, Arc<ObservedArms>>,
 }
 
 /// What is managed in another way from now on, of all that is.
@@ -52,6 +57,8 @@ pub struct Change {
     pub refused_files: Option<Vec<RefusedFileView>>,
     /// The texts of files that are in force, to be stored, where they are different; none for files that are gone.
     pub texts: BTreeMap<String, Option<Vec<Part>>>,
+    /// How the workloads of canaries stand, where that is different and a cluster runs them.
+    pub observed: BTreeMap<CanaryName, Arc<ObservedArms>>,
 }
 
 /// A canary, and where it is from.
@@ -66,8 +73,9 @@ pub struct Configured {
 impl Change {
     /// Adds a later change: of what both change, it is as the later one says.
     pub fn then(&mut self, later: Self) {
-        let Self { canaries, listeners, refused_files, texts } = later;
+        let Self { canaries, listeners, refused_files, texts, observed } = later;
         self.canaries.extend(canaries);
+        self.observed.extend(observed);
         self.texts.extend(texts);
         self.listeners = listeners.or_else(|| self.listeners.take());
         self.refused_files = refused_files.or_else(|| self.refused_files.take());
@@ -75,8 +83,8 @@ impl Change {
 
     /// Returns true if nothing is different.
     pub fn is_empty(&self) -> bool {
-        let Self { canaries, listeners, refused_files, texts } = self;
-        canaries.is_empty() && listeners.is_none() && refused_files.is_none() && texts.is_empty()
+        let Self { canaries, listeners, refused_files, texts, observed } = self;
+        canaries.is_empty() && listeners.is_none() && refused_files.is_none() && texts.is_empty() && observed.is_empty()
     }
 }
 
@@ -154,6 +162,41 @@ pub struct Workload {
     pub revisions: BTreeMap<Revision, Vec<(String, u16)>>,
     /// True if the revisions speak HTTP/2.
     pub http2: bool,
+}
+
+/// The workloads behind the arms of a canary, as a cluster runs them: the primary's takes a revision over once it passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedArms {
+    /// The primary's.
+    pub primary: ObservedWorkload,
+    /// The target, whose pods are the canary's. Its revision is the one that is wanted.
+    pub target: ObservedWorkload,
+}
+
+/// A workload, as it was observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedWorkload {
+    /// The revision of its template; nothing if there is no such workload, or its template is none that is known.
+    pub revision: Option<Revision>,
+    /// Whether all of its pods are of that revision and available.
+    pub readiness: Readiness,
+    /// Host and port of its endpoints that are ready.
+    pub endpoints: Vec<(String, u16)>,
+}
+
+impl ObservedWorkload {
+    /// Returns whether it can serve as this revision.
+    pub fn serves(&self, revision: &Revision) -> Readiness {
+        let not_ready = |reason: &str| Readiness::NotReady { reason: reason.to_owned(), hopeless: false };
+        match &self.readiness {
+            // What is said of it is said of another revision.
+            _ if self.revision.as_ref() != Some(revision) => not_ready(OUTDATED),
+            Readiness::Ready if self.endpoints.is_empty() => {
+                not_ready("waiting for rollout to finish: no endpoint is ready")
+            }
+            readiness => readiness.clone(),
+        }
+    }
 }
 
 /// How requests reach a canary.

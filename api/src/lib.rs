@@ -25,6 +25,7 @@ mod judge;
 mod listener;
 mod metric;
 pub mod number;
+pub mod object;
 mod operators;
 mod outgoing;
 mod part;

@@ -1,11 +1,15 @@
 //! All that depends on the platform, or on the API that a document is written for: what is an error there, and what a warning.
 
+use wingbeat_core::rollout::Handover;
+
 /// What is to carry out a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Platform {
     /// Plain Envoys, served from files.
     #[default]
     Envoy,
+    /// Plain Envoys in front of a cluster's Deployments, served from objects of its API server.
+    Cluster,
     /// Not decided: the document is only checked, and one of Flagger's may be for a mesh or a cluster.
     Undecided,
 }
@@ -70,7 +74,23 @@ impl Terms {
     pub(crate) const fn unsupported(self) -> Severity {
         match (self.platform, self.api) {
             (Platform::Undecided, Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3) => Severity::Warning,
-            (Platform::Envoy, _) | (Platform::Undecided, Api::Wingbeat) => Severity::Error,
+            (Platform::Envoy | Platform::Cluster, _) | (Platform::Undecided, Api::Wingbeat) => Severity::Error,
+        }
+    }
+
+    /// Returns how bad it is to leave out what files need and a cluster knows by itself: hosts, listeners, endpoints.
+    pub(crate) const fn left_out(self) -> Severity {
+        match self.platform {
+            Platform::Cluster => Severity::Warning,
+            Platform::Envoy | Platform::Undecided => self.unsupported(),
+        }
+    }
+
+    /// Returns how a revision that passed becomes the primary: a Deployment beside the target takes it over in a cluster.
+    pub(crate) const fn handover(self) -> Handover {
+        match self.platform {
+            Platform::Cluster => Handover::Copy,
+            Platform::Envoy | Platform::Undecided => Handover::Relabel,
         }
     }
 }

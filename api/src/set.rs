@@ -218,24 +218,8 @@ impl Set {
         let (_, document) = self.canaries.get(name)?;
         let target = CanaryName::new(name.namespace.clone(), document.plan.target());
         let (_, workload) = self.workloads.get(&target)?;
-        let alerts = document.alerts.iter().filter_map(|(provider, level)| {
-            let (_, channel) = self.channels.get(provider)?;
-            Some(Channel { level: *level, ..Channel::clone(channel) })
-        });
-        let template = |name: &CanaryName| self.template(name);
-        let metric_providers: Vec<MetricProvider> =
-            document.metrics.iter().filter_map(|metric| metric.measure(template)).collect();
-        let asked = (document.hooks.iter().map(Hook::digest), metric_providers.iter().map(MetricProvider::digest));
-        Some(CanaryConfig {
-            plan: document.plan.clone().asking(asked.0, asked.1),
-            judge: document.judge.clone(),
-            workload: Workload::clone(workload),
-            service: document.service.clone(),
-            audience: document.audience.clone(),
-            hooks: document.hooks.clone(),
-            metric_providers,
-            alerts: alerts.collect(),
-        })
+        let channel = |name: &CanaryName| self.channels.get(name).map(|(_, channel)| Channel::clone(channel));
+        Some(assemble(document, Workload::clone(workload), channel, |name| self.template(name)))
     }
 
     fn template(&self, name: &CanaryName) -> Option<TemplateDocument> {
@@ -343,6 +327,30 @@ impl Set {
         }
         errors.extend(self.conflicts(before));
         self.report.errors.append(&mut errors);
+    }
+}
+
+/// Puts together how a canary is managed, with what it names. What is not there is left out, and told where it is missed.
+pub(super) fn assemble(
+    document: &CanaryDocument,
+    workload: Workload,
+    channel: impl Fn(&CanaryName) -> Option<Channel>,
+    template: impl Fn(&CanaryName) -> Option<TemplateDocument>,
+) -> CanaryConfig {
+    let alerts =
+        document.alerts.iter().filter_map(|(provider, level)| Some(Channel { level: *level, ..channel(provider)? }));
+    let metric_providers: Vec<MetricProvider> =
+        document.metrics.iter().filter_map(|metric| metric.measure(&template)).collect();
+    let asked = (document.hooks.iter().map(Hook::digest), metric_providers.iter().map(MetricProvider::digest));
+    CanaryConfig {
+        plan: document.plan.clone().asking(asked.0, asked.1),
+        judge: document.judge.clone(),
+        workload,
+        service: document.service.clone(),
+        audience: document.audience.clone(),
+        hooks: document.hooks.clone(),
+        metric_providers,
+        alerts: alerts.collect(),
     }
 }
 

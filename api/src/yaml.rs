@@ -59,6 +59,29 @@ pub struct SyntaxError {
 }
 
 impl Node {
+    /// Makes one from JSON, which has no places.
+    pub fn from_json(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let at = Position::default();
+        let scalar = |text: String, plain: bool| Value::Scalar { text, plain };
+        let value = match json {
+            Json::Null => scalar(String::new(), true),
+            Json::Bool(truth) => scalar(truth.to_string(), true),
+            // An API server that was given 10.0 for a whole number keeps it so.
+            Json::Number(number) => {
+                let text = number.to_string();
+                scalar(text.strip_suffix(".0").map(str::to_owned).unwrap_or(text), true)
+            }
+            Json::String(text) => scalar(text.clone(), false),
+            Json::Array(items) => Value::Sequence(items.iter().map(Self::from_json).collect()),
+            Json::Object(fields) => {
+                let entries = fields.iter().map(|(name, value)| (name.clone(), at, Self::from_json(value)));
+                Value::Mapping(entries.collect())
+            }
+        };
+        Self { at, value }
+    }
+
     /// Returns true for `[]`.
     pub fn is_empty_list(&self) -> bool {
         matches!(&self.value, Value::Sequence(items) if items.is_empty())

@@ -32,6 +32,7 @@ use crate::engine::fleet::Fleet;
 use crate::engine::persisted::{PersistedCanary, away_key, evidence_key, read, read_or_leave_aside};
 use crate::engine::policy::{Policies, StalePolicies};
 use crate::engine::recording::RecordingBuffer;
+use crate::engine::standing::Standings;
 use crate::engine::status::{BlockerSources, StatusCache};
 use crate::engine::texts::Texts;
 use crate::engine::timeouts::NODE_TIMEOUT;
@@ -67,6 +68,7 @@ mod reporters;
 mod rollouts;
 mod routes;
 pub(crate) mod simulation;
+mod standing;
 mod status;
 mod texts;
 mod tick;
@@ -81,7 +83,8 @@ pub use fleet::MAX_IDLE_REPORT_INTERVAL;
 pub use pending::{CommandTicket, CommitId};
 pub use persisted::OpenError;
 pub use reporter::Reporter;
-pub use status::rfc3339;
+pub use standing::Standing;
+pub use status::{promoted_condition, rfc3339};
 
 /// Characters of an event's text; the rest is cut off.
 const MAX_EVENT_LEN: usize = 4_096;
@@ -127,6 +130,7 @@ pub struct Engine {
     /// True if listeners or the filter may be others than those that are served.
     front_changed: bool,
     views: StatusCache,
+    standings: Standings,
     charted: Charted,
     event_journal: EventJournal,
     texts: Texts,
@@ -225,6 +229,7 @@ impl Engine {
             stale_policies: StalePolicies::default(),
             front_changed: true,
             views: StatusCache::default(),
+            standings: Standings::default(),
             charted: Charted::default(),
             event_journal: EventJournal::open(entries),
             texts: Texts::open(entries)?,

@@ -92,6 +92,7 @@ impl InForce {
             listeners: (self.listeners == Listeners::Different).then(|| self.set.all_listeners()),
             refused_files: Some(Report { errors: problems, warnings: Vec::new() }.by_file()),
             texts: self.parts.clone(),
+            observed: BTreeMap::new(),
         }
     }
 }

@@ -24,6 +24,12 @@ pub(crate) static LISTENER: Object = Object::of(
         )
         .default("[]")
         .example("[edge]"),
+        Field::ignored(
+            "default",
+            "It serves each Canary that names no listener.",
+            "each Canary of a file names its own",
+        )
+        .in_cluster(Kind::Truth),
         Field::new("accessLog", Kind::Object(&ACCESS_LOG), "A line for each request, in a file that Envoy opens."),
         Field::new(
             "useRemoteAddress",

@@ -244,6 +244,7 @@ impl Engine {
             self.obsolete.insert(evidence_key(name));
         }
         self.mark_due(name);
+        self.note_standing(name);
         self.stale_policies.note(name);
         self.carry_out(name, effects, now);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wingbeat_api::desired_state::CanaryConfig;
+use wingbeat_api::desired_state::{CanaryConfig, ObservedArms, ObservedWorkload};
 use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::model::{Listener, ServedHost};
@@ -75,6 +75,21 @@ impl Canaries {
             Arc::make_mut(&mut canary.config).workload.revisions.insert(revision, endpoints);
         }
         self.served.renew(name, canary);
+    }
+
+    /// Notes how a canary's workloads stand from now on.
+    pub(super) fn observe(&mut self, name: &CanaryName, arms: Arc<ObservedArms>) {
+        let Some(canary) = self.by_name.get_mut(name) else { return };
+        let is_served_as = |before: &ObservedArms| {
+            let served = |workload: &ObservedWorkload| (workload.revision.clone(), workload.endpoints.clone());
+            (served(&before.primary), served(&before.target)) == (served(&arms.primary), served(&arms.target))
+        };
+        let is_same = canary.observed.as_deref().is_some_and(is_served_as);
+        canary.observed = Some(arms);
+        if !is_same {
+            self.served.renew(name, canary);
+        }
+        self.index(name);
     }
 
     pub(super) fn insert(&mut self, name: &CanaryName, canary: Canary) {

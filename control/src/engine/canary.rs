@@ -12,7 +12,7 @@ use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::CheckResult;
 use wingbeat_core::analysis::window::{Arms, Batch};
 use wingbeat_core::counts::Counts;
-use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, Revision, RolloutId};
+use wingbeat_core::id::{Arm, ClusterName, Epoch, NodeId, Rev, RolloutId};
 use wingbeat_core::matching::assignment::Assignment;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{Answer, Cause, Facts, Phase, Readiness, Routes, Share, State, Ticket, project, question};
@@ -25,7 +25,7 @@ use wingbeat_xds_server::version::Version;
 pub(super) use crate::engine::canary::chronicle::Chronicle;
 pub(super) use crate::engine::canary::former_nodes::FormerNodes;
 pub(super) use crate::engine::canary::node::Node;
-use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, Targeting, cluster_name};
+use wingbeat_api::desired_state::{CanaryConfig, MetricProvider, ObservedArms, Targeting, cluster_name};
 
 use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
@@ -43,6 +43,7 @@ mod judging;
 mod node;
 mod recorded;
 mod uncounted;
+mod workloads;
 
 /// Windows that a rate is made of.
 const RECENT: usize = 5;
@@ -65,6 +66,8 @@ pub(super) struct Canary {
     pub(super) config: Arc<CanaryConfig>,
     /// What is written, and in force from the next rollout on.
     written: Arc<CanaryConfig>,
+    /// How its workloads stand, where a cluster runs them.
+    pub(super) observed: Option<Arc<ObservedArms>>,
     /// Fields that were changed since, and wait for the next rollout.
     pub(super) waiting: Vec<&'static str>,
     pub(super) state: State,
@@ -159,6 +162,7 @@ impl Canary {
         let mut canary = Self {
             config,
             written,
+            observed: None,
             waiting,
             state,
             commands,
@@ -230,10 +234,10 @@ impl Canary {
 
     /// Returns true if nothing becomes of it by itself.
     pub(super) fn is_at_rest(&self) -> bool {
-        let wanted = &self.config.workload.revision;
+        let wanted = self.wanted();
         let settled = match &self.state.phase {
-            Phase::Initialized { primary } | Phase::Succeeded { primary, .. } => primary == wanted,
-            Phase::Failed { seen, .. } => seen == wanted,
+            Phase::Initialized { primary } | Phase::Succeeded { primary, .. } => Some(primary) == wanted,
+            Phase::Failed { seen, .. } => Some(seen) == wanted,
             Phase::Initializing
             | Phase::Waiting(_)
             | Phase::Progressing(_)
@@ -432,16 +436,9 @@ impl Canary {
         })
     }
 
-    /// Returns how things stand. Standing revisions are ready as soon as they are wanted.
+    /// Returns how things stand.
     pub(super) fn facts(&mut self, now: Timestamp, heard: FleetStatus<'_>) -> Facts {
-        let primary = self.readiness(self.state.primary());
-        let mut facts = Facts {
-            // The revision that served can take everything back as long as it is there.
-            intact: primary.is_ready(),
-            primary,
-            canary: self.readiness(self.state.canary()),
-            ..Facts::unmeasured()
-        };
+        let mut facts = self.workload_facts();
         if !self.is_judged() {
             return facts;
         }
@@ -486,15 +483,6 @@ impl Canary {
 
     fn has_users(&self) -> bool {
         matches!(self.routes(), Routes::Shared { share } if share.has_users())
-    }
-
-    fn readiness(&self, revision: Option<&Revision>) -> Readiness {
-        let Some(revision) = revision else { return Readiness::Ready };
-        let endpoints = self.config.workload.revisions.get(revision);
-        if endpoints.is_some_and(|endpoints| !endpoints.is_empty()) {
-            return Readiness::Ready;
-        }
-        Readiness::NotReady { reason: format!("revision {revision} has no endpoints"), hopeless: false }
     }
 
     /// Looks at the plan's metric in this place, over its interval up to now. Nothing if somebody else has to be asked.

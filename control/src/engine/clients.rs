@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wingbeat_api::desired_state::cluster_name;
 use wingbeat_core::analysis::judge::{LATE_FOR, Sources};
 use wingbeat_core::id::{CanaryName, NodeId};
 use wingbeat_core::time::{Span, Timestamp};
@@ -432,8 +431,7 @@ fn concerns(matter: BlockerKind, name: &str, canary: &Canary) -> bool {
 }
 
 fn clusters(canary: &Canary) -> Vec<String> {
-    let config = &canary.config;
-    config.workload.revisions.keys().map(|revision| cluster_name(&config.plan, revision).to_string()).collect()
+    canary.revision_clusters().into_iter().map(|(name, _)| name.to_string()).collect()
 }
 
 fn host(canary: &Canary) -> String {

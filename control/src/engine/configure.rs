@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wingbeat_api::RefusedFileView;
-use wingbeat_api::desired_state::{CanaryConfig, Change, Configured, DesiredState};
+use wingbeat_api::desired_state::{CanaryConfig, Change, Configured, DesiredState, ObservedArms};
 use wingbeat_core::analysis::ledger::Trust;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Event, Severity};
@@ -23,13 +23,14 @@ impl Engine {
     /// Manages this and nothing else from now on. What a rollout in progress takes over of a changed spec, and what waits for
     /// the next one, is in `terms`.
     pub fn configure(&mut self, desired: DesiredState, now: Timestamp) {
-        let DesiredState { canaries, listeners, filter, mut files, refused_files, texts } = desired;
+        let DesiredState { canaries, listeners, filter, mut files, refused_files, texts, observed } = desired;
         let gone = self.canaries.all().keys().filter(|name| !canaries.contains_key(*name));
         let mut change = Change {
             canaries: gone.map(|name| (name.clone(), None)).collect(),
             listeners: Some(listeners),
             refused_files: Some(refused_files),
             texts: BTreeMap::new(),
+            observed,
         };
         change.canaries.extend(canaries.into_iter().map(|(name, config)| {
             let file = files.remove(&name);
@@ -92,8 +93,16 @@ impl Engine {
                     Some(file) => drop(self.around.files.insert(name.clone(), file)),
                     None => drop(self.around.files.remove(&name)),
                 }
-                self.manage(&name, config, now);
+                self.manage(&name, config, change.observed.remove(&name), now);
             }
+        }
+        // Those that wait to be managed take theirs along.
+        let waits = |name: &CanaryName| change.canaries.contains_key(name);
+        let observed = std::mem::take(&mut change.observed).into_iter();
+        let (waiting, observed): (BTreeMap<_, _>, BTreeMap<_, _>) = observed.partition(|(name, _)| waits(name));
+        change.observed = waiting;
+        for (name, arms) in observed {
+            self.observe_arms(&name, arms);
         }
     }
 
@@ -119,6 +128,7 @@ impl Engine {
         self.commits.forget(name);
         let Some(mut canary) = self.canaries.remove(name) else { return };
         self.timers.disarm(name);
+        self.standings.forget(name);
         for waiting in std::mem::take(&mut canary.waiting_commands) {
             self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
         }
@@ -134,18 +144,51 @@ impl Engine {
     }
 
     /// Manages a canary in this way from now on.
-    fn manage(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
-        let revision = config.workload.revision.clone();
-        match self.canaries.get(name) {
-            Some(_) => self.reconfigure(name, config, now),
-            None => self.attach(name, config, now),
+    fn manage(
+        &mut self,
+        name: &CanaryName,
+        config: Arc<CanaryConfig>,
+        arms: Option<Arc<ObservedArms>>,
+        now: Timestamp,
+    ) {
+        if self.canaries.get(name).is_some() {
+            if let Some(arms) = arms {
+                self.observe_arms(name, arms);
+            }
+            self.reconfigure(name, config, now);
+            self.note_standing(name);
+        } else {
+            self.attach(name, config, arms, now);
         }
         self.mark_due(name);
-        self.apply(name, &Event::Revision(revision), now);
+        self.observe_revision(name, now);
+    }
+
+    /// Takes how the workloads of a canary stand. Costs the same whether there are ten canaries or ten thousand.
+    fn observe_arms(&mut self, name: &CanaryName, arms: Arc<ObservedArms>) {
+        if self.canaries.get(name).is_some_and(|canary| canary.observed.as_ref() != Some(&arms)) {
+            self.canaries.observe(name, arms);
+            self.standings.note(name);
+            self.mark_due(name);
+        }
+    }
+
+    /// Feeds the revision that is wanted, if it may be begun with.
+    pub(super) fn observe_revision(&mut self, name: &CanaryName, now: Timestamp) {
+        if let Some(revision) = self.canaries.get(name).and_then(Canary::wanted) {
+            let revision = revision.clone();
+            self.apply(name, &Event::Revision(revision), now);
+        }
     }
 
     /// Manages a canary from now on: a new one, or one that was stored.
-    fn attach(&mut self, name: &CanaryName, config: Arc<CanaryConfig>, now: Timestamp) {
+    fn attach(
+        &mut self,
+        name: &CanaryName,
+        config: Arc<CanaryConfig>,
+        arms: Option<Arc<ObservedArms>>,
+        now: Timestamp,
+    ) {
         self.stale_policies.note(name);
         let unconfigured = self.unconfigured.attach(name);
         let proposed = unconfigured.as_ref().and_then(|unconfigured| unconfigured.proposed);
@@ -159,6 +202,10 @@ impl Engine {
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
         }
         let mut canary = Canary::new(config, record, now);
+        if arms.is_some() {
+            self.standings.note(name);
+        }
+        canary.observed = arms;
         canary.unstored = unstored;
         canary.proposed = proposed.filter(|proposed| self.commits.is_under_way(proposed.id));
         // Open windows were written down with the evidence, and belong to the same rollout.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use wingbeat_api::desired_state::{CanaryConfig, Targeting, cluster_name};
+use wingbeat_api::desired_state::Targeting;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName};
 use wingbeat_core::rollout::{Projection, Routes, Share, project};
 use wingbeat_core::weight::BasisPoints;
@@ -29,7 +29,7 @@ impl ServedHosts {
             |host: &VirtualHost| before.and_then(|before| before.host.as_ref()).filter(|it| ***it == *host);
         let host = host(canary).map(|host| known_host(&host).cloned().unwrap_or_else(|| Arc::new(host)));
         let known_cluster = |cluster: &Cluster| before?.clusters.iter().find(|known| known.as_ref() == cluster);
-        let clusters = clusters(&canary.config);
+        let clusters = clusters(canary);
         let clusters = clusters.map(|cluster| known_cluster(&cluster).cloned().unwrap_or_else(|| Arc::new(cluster)));
         let served = ServedHost {
             name: host_name(name),
@@ -134,12 +134,12 @@ fn split(canary: &Canary, primary: ClusterName, under_judgement: ClusterName, sh
     }
 }
 
-/// Every revision has its cluster, also those without traffic: a route never waits for one.
-fn clusters(config: &CanaryConfig) -> impl Iterator<Item = Cluster> {
-    config.workload.revisions.iter().map(|(revision, endpoints)| Cluster {
-        name: cluster_name(&config.plan, revision),
+fn clusters(canary: &Canary) -> impl Iterator<Item = Cluster> {
+    let config = &canary.config;
+    canary.revision_clusters().into_iter().map(|(name, endpoints)| Cluster {
+        name,
         listeners: config.service.listeners.clone(),
-        endpoints: endpoints.clone(),
+        endpoints,
         http2: config.workload.http2,
         traffic: config.service.traffic.clone(),
     })

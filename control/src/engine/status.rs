@@ -256,11 +256,9 @@ pub fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-/// The wording is Flagger's.
-fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Blockers<'_>) -> Vec<ConditionView> {
-    let (plan, phase) = (&canary.config.plan, &canary.state.phase);
-    let kind = plan.kind();
-    let (status, message) = match phase {
+/// Returns status and message of the condition `Promoted`. The wording is Flagger's.
+pub fn promoted_condition(phase: &Phase, kind: &str) -> (&'static str, String) {
+    match phase {
         Phase::Initializing => ("Unknown", format!("New {kind} detected, starting initialization.")),
         Phase::Initialized { .. } => ("True", format!("{kind} initialization completed.")),
         Phase::Waiting(_) | Phase::Progressing(Progress { gate: Some(Gate::Promotion), .. }) => {
@@ -276,7 +274,12 @@ fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Blockers<'
             ("False", format!("Canary analysis failed: {reason}"))
         }
         Phase::Failed { reason, cause: Cause::TakenBack, .. } => ("False", format!("Canary taken back: {reason}")),
-    };
+    }
+}
+
+fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Blockers<'_>) -> Vec<ConditionView> {
+    let (plan, phase) = (&canary.config.plan, &canary.state.phase);
+    let (status, message) = promoted_condition(phase, plan.kind());
     let condition = |kind: &str, status: &str, reason: &str, message: String| ConditionView {
         kind: kind.to_owned(),
         status: status.to_owned(),

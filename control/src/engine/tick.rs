@@ -84,7 +84,7 @@ impl Engine {
         let mut outdated = None;
         for name in due {
             // Level-triggered: a revision that came while something else was under way is not lost.
-            self.see_revision(&name, now);
+            self.observe_revision(&name, now);
             if !self.is_learning() {
                 self.evaluate(&name, &mut outdated, now);
             }
@@ -170,13 +170,6 @@ impl Engine {
         }
     }
 
-    fn see_revision(&mut self, name: &CanaryName, now: Timestamp) {
-        if let Some(canary) = self.canaries.get(name) {
-            let revision = canary.config.workload.revision.clone();
-            self.apply(name, &Event::Revision(revision), now);
-        }
-    }
-
     /// Stores the aborts that are served, all at once if none of them is refused.
     fn store_aborts(&mut self, now: Timestamp) {
         if self.routes_changed() {
@@ -229,6 +222,7 @@ impl Engine {
             self.canaries.change(&name, |canary| canary.unstored = false);
             self.follow_epoch(&name, before);
             self.mark_due(&name);
+            self.note_standing(&name);
             self.stale_policies.note(&name);
         }
     }

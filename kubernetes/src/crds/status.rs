@@ -134,15 +134,23 @@ fn of_canary_state() -> Value {
             },
             "promoted": {
                 "type": "object",
-                "description": "What the primary was made from.",
+                "description": "The primary as it runs the revision that serves.",
                 "properties": {
                     "revision": text("Its revision."),
-                    "template": opaque("Its Pod template."),
+                    "template": opaque("The primary's Pod template."),
                     "configs": {
                         "type": "object",
                         "additionalProperties": {"type": "string"},
                         "description": "Copies of ConfigMaps and Secrets, by what they are copies of.",
                     },
+                },
+            },
+            "candidate": {
+                "type": "object",
+                "description": "What is under judgement: it is promoted as it was, whatever the target asks for by then.",
+                "properties": {
+                    "revision": text("Its revision."),
+                    "template": opaque("The target's Pod template."),
                 },
             },
             "scaledFor": text("The rollout and phase that the target was scaled for, which is done once."),
