@@ -14,4 +14,5 @@ mod proxies;
 pub mod recorder;
 pub mod refused_peers;
 pub mod runtime;
+pub mod standings;
 pub mod verb;

@@ -30,6 +30,7 @@ use crate::outbound::alert::Field;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
+use crate::standings::Standings;
 use crate::verb::{Refusal, Verb};
 
 /// After a restart in mid-rollout, proxies are answered once those that carried traffic have reported what they serve,
@@ -84,11 +85,33 @@ impl Runtime {
 
     /// Starts the engine; what its judges see goes to the recorder.
     pub fn start_recording(
+        engine: Engine,
+        store: Box<dyn Store>,
+        desired: DesiredState,
+        snapshots: Snapshots,
+        recorder: Option<Recorder>,
+    ) -> std::io::Result<Self> {
+        Self::launch(engine, store, desired, snapshots, recorder, None)
+    }
+
+    /// Starts the engine of a cluster: where canaries stand, and what happens to them, is taken by whoever keeps their objects.
+    pub fn start_in_cluster(
+        engine: Engine,
+        store: Box<dyn Store>,
+        desired: DesiredState,
+        snapshots: Snapshots,
+        standings: Standings,
+    ) -> std::io::Result<Self> {
+        Self::launch(engine, store, desired, snapshots, None, Some(standings))
+    }
+
+    fn launch(
         mut engine: Engine,
         mut store: Box<dyn Store>,
         desired: DesiredState,
         snapshots: Snapshots,
         recorder: Option<Recorder>,
+        standings: Option<Standings>,
     ) -> std::io::Result<Self> {
         if recorder.is_some() {
             engine.record();
@@ -127,6 +150,7 @@ impl Runtime {
             messenger,
             committer,
             recorder,
+            standings,
             mailbox,
             news,
             proxies: Proxies::default(),
@@ -189,6 +213,8 @@ struct EngineThread {
     messenger: Messenger,
     committer: Committer,
     recorder: Option<Recorder>,
+    /// Whoever keeps the objects of a cluster.
+    standings: Option<Standings>,
     mailbox: Mailbox,
     news: ClientEventQueue,
     proxies: Proxies,
@@ -337,6 +363,9 @@ impl EngineThread {
             }
         }
         let told = self.engine.take_events();
+        if let Some(standings) = &self.standings {
+            standings.put(self.engine.standings(), &told);
+        }
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= PUBLISH_INTERVAL {
             self.last_shown = now;
             self.board.send_replace(Arc::new(self.engine.status(ready, now)));
