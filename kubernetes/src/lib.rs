@@ -4,6 +4,7 @@
 //!  api::shape ─► crds ─► YAML for kubectl
 //!  objects ─► world ─► Canaries that are concerned, ready endpoints
 //!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
+//!  all of them ─► reconcile ─► what the engine is given, and what is to be written
 //! ```
 //!
 //! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
@@ -13,5 +14,6 @@ pub mod crds;
 pub mod desire;
 pub mod fence;
 mod object;
+pub mod reconcile;
 pub mod revision;
 pub mod world;

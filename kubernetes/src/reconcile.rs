@@ -1,0 +1,286 @@
+//! From what is in a cluster to what the engine is given, and from where the engine stands to what is to be written.
+//!
+//! ```text
+//!  watches ─► apply, delete, replace ─► World ─┬─► Change ─► Engine ─► Standing ─► standing ─┐
+//!                                              │                  └─► RolloutEvent ─► event  │
+//!                                              └────────────── poll ◄─────────────────────────┘
+//!                                                               └─► Writes ─► API server ─► written
+//! ```
+//!
+//! Level-triggered: what is to be written follows from how things are, and not from what happened. A canary is evaluated
+//! again when something that it depends on is different, and when its time is up; all else costs nothing. There is no client,
+//! no thread and no clock in it.
+
+mod arms;
+mod canary;
+mod claims;
+mod configuration;
+mod deployment;
+mod events;
+mod objects;
+mod record;
+mod status;
+mod time;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use wingbeat_api::desired_state::Change;
+use wingbeat_control::engine::{RolloutEvent, Standing};
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::time::{Span, Timestamp};
+
+pub use write::{EventKey, Write, WriteKey};
+
+use crate::desire::Settings;
+use crate::world::{Kind, ObjectKey, World};
+use canary::Canary;
+use claims::Claims;
+use configuration::{Listeners, created};
+use events::Occurrence;
+
+/// What could not be written is derived anew after this time: 1 s. Whoever writes has tried for some time already.
+const RETRY_INTERVAL: Span = Span::from_secs(1);
+
+/// Keeps what is in a cluster as it should be. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Reconciler {
+    world: World,
+    settings: Settings,
+    listeners: Listeners,
+    claims: Claims,
+    canaries: BTreeMap<CanaryName, Canary>,
+    /// Those that are to be evaluated.
+    stale: BTreeSet<CanaryName>,
+    /// When those are to be evaluated that wait for a time; each once.
+    timers: BTreeMap<CanaryName, Timestamp>,
+    /// How often documents that Canaries name were different.
+    documents: u64,
+    /// What is being written, and for which canary. At most as many as there are objects.
+    in_flight: BTreeMap<WriteKey, InFlight>,
+    /// Events that were not handed out yet.
+    writes: Vec<Write>,
+    change: Change,
+}
+
+/// A write that was handed out.
+#[derive(Debug)]
+struct InFlight {
+    canary: CanaryName,
+    digest: Revision,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// For the engine.
+    pub change: Change,
+    /// For the API server.
+    pub writes: Vec<Write>,
+    /// When there is something to do without anything happening before.
+    pub due: Option<Timestamp>,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was carried out, or there was nothing left to do. With the object as the API server has it since, if it said so.
+    Written(Option<Value>),
+    /// It was not, and may have been. It is derived anew, and comes again if it is still needed.
+    Failed,
+}
+
+impl Reconciler {
+    /// Makes one that knows nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Takes an object as it is now.
+    pub fn apply(&mut self, kind: Kind, object: &Value) {
+        let concerned = self.world.apply(kind, object);
+        if kind == Kind::Listener {
+            self.listeners.apply(object);
+        }
+        self.note(kind, concerned);
+    }
+
+    /// Takes notice that an object is gone.
+    pub fn delete(&mut self, key: &ObjectKey) {
+        let concerned = self.world.delete(key);
+        if key.kind == Kind::Listener {
+            self.listeners.delete(&key.name);
+        }
+        self.note(key.kind, concerned);
+    }
+
+    /// Takes all objects of a kind, as a list has them: those that are not among them are gone.
+    pub fn replace(&mut self, kind: Kind, objects: &[Value]) {
+        if kind == Kind::Listener {
+            let listed: BTreeSet<String> =
+                objects.iter().filter_map(|object| Some(ObjectKey::of(kind, object)?.name)).collect();
+            self.listeners.retain(&listed);
+            objects.iter().for_each(|object| self.listeners.apply(object));
+        }
+        let concerned = self.world.replace(kind, objects);
+        self.note(kind, concerned);
+    }
+
+    fn note(&mut self, kind: Kind, concerned: BTreeSet<CanaryName>) {
+        let is_named = matches!(kind, Kind::MetricTemplate | Kind::AlertProvider | Kind::Listener);
+        if is_named && !concerned.is_empty() {
+            self.documents = self.documents.saturating_add(1);
+        }
+        self.stale.extend(concerned);
+    }
+
+    /// Takes where a canary stands.
+    pub fn standing(&mut self, name: &CanaryName, standing: Standing) {
+        if let Some(canary) = self.canaries.get_mut(name) {
+            canary.standing = Some(standing);
+            self.stale.insert(name.clone());
+        }
+    }
+
+    /// Takes an event of the engine.
+    pub fn event(&mut self, event: &RolloutEvent) {
+        let RolloutEvent { canary: name, rollout, severity, text, at } = event;
+        let (Some(object), Some(canary)) = (self.world.get(&key(name)), self.canaries.get_mut(name)) else { return };
+        let context = rollout.to_string();
+        let occurrence = Occurrence { severity: *severity, text, context: &context, at: *at };
+        self.writes.push(canary.events.write(&object, &occurrence));
+    }
+
+    /// Takes what came of a write.
+    pub fn written(&mut self, key: &WriteKey, outcome: Outcome, now: Timestamp) {
+        let Some(InFlight { canary, .. }) = self.in_flight.remove(key) else { return };
+        match outcome {
+            Outcome::Written(object) => {
+                let kind = match key {
+                    WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) => Some(key.kind),
+                    WriteKey::Record(_) => Some(Kind::CanaryState),
+                    WriteKey::Event(_) => None,
+                };
+                if let (Some(kind), Some(object)) = (kind, object) {
+                    self.apply(kind, &object);
+                }
+                if kind.is_some() {
+                    self.stale.insert(canary);
+                }
+            }
+            Outcome::Failed => self.arm(&canary, now.plus(RETRY_INTERVAL)),
+        }
+    }
+
+    /// Returns what is to be done by now. All that is at rest costs nothing.
+    pub fn poll(&mut self, now: Timestamp) -> Output {
+        let due: Vec<CanaryName> =
+            self.timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.timers.remove(&name);
+            self.stale.insert(name);
+        }
+        // Claims that are given up concern those that waited for them.
+        while !self.stale.is_empty() {
+            let stale = std::mem::take(&mut self.stale);
+            for name in self.in_order(stale) {
+                self.evaluate(&name, now);
+            }
+        }
+        if let Some(listeners) = self.listeners.take_changed() {
+            self.change.listeners = Some(listeners);
+        }
+        Output {
+            change: std::mem::take(&mut self.change),
+            writes: std::mem::take(&mut self.writes),
+            due: self.timers.values().min().copied(),
+        }
+    }
+
+    /// Returns canaries in the order in which they get what only one can have: after a restart, those whose spec was accepted
+    /// first, and the older ones first.
+    fn in_order(&self, names: BTreeSet<CanaryName>) -> Vec<CanaryName> {
+        let mut ordered: Vec<(bool, String, CanaryName)> = names
+            .into_iter()
+            .map(|name| {
+                let object = self.world.get(&key(&name));
+                let stored = self.world.get(&ObjectKey::new(Kind::CanaryState, &name.namespace, &name.name));
+                let generation = |object: Option<&Value>, field: &str| object?.pointer(field).and_then(Value::as_u64);
+                let is_accepted = generation(object.as_ref(), "/metadata/generation")
+                    .is_some_and(|now| generation(stored.as_ref(), "/status/acceptedGeneration") == Some(now));
+                (!is_accepted, object.as_ref().map(created).unwrap_or_default(), name)
+            })
+            .collect();
+        ordered.sort();
+        ordered.into_iter().map(|(_, _, name)| name).collect()
+    }
+
+    fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {
+        let Some(object) = self.world.get(&key(name)) else { return self.forget(name) };
+        let stored = self.world.get(&ObjectKey::new(Kind::CanaryState, &name.namespace, &name.name));
+        let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(stored.as_ref()));
+        let around = canary::Around {
+            name,
+            object: &object,
+            stored: stored.as_ref(),
+            world: &self.world,
+            listeners: &self.listeners,
+            settings: &self.settings,
+            documents: self.documents,
+            now,
+        };
+        let waited = canary.configure(&around, &mut self.claims, &mut self.change);
+        canary.observe(&around, &mut self.change);
+        let evaluated = canary.writes(&around);
+        for waited in waited {
+            if let Some(canary) = self.canaries.get_mut(&waited) {
+                canary.is_outdated();
+            }
+            self.stale.insert(waited);
+        }
+        if let Some(due) = evaluated.due {
+            self.arm(name, due);
+        }
+        for write in evaluated.writes {
+            self.hand_out(name, write);
+        }
+    }
+
+    /// Hands a write out, unless the very same is on its way.
+    fn hand_out(&mut self, canary: &CanaryName, write: Write) {
+        let (key, digest) = (write.key(), write.digest());
+        if self.in_flight.get(&key).is_some_and(|in_flight| in_flight.digest == digest) {
+            return;
+        }
+        if !matches!(key, WriteKey::Event(_)) {
+            self.in_flight.insert(key, InFlight { canary: canary.clone(), digest });
+        }
+        self.writes.push(write);
+    }
+
+    fn forget(&mut self, name: &CanaryName) {
+        let Some(canary) = self.canaries.remove(name) else { return };
+        if canary.is_configured() {
+            self.change.canaries.insert(name.clone(), None);
+        }
+        self.change.observed.remove(name);
+        self.timers.remove(name);
+        self.in_flight.retain(|_, in_flight| in_flight.canary != *name);
+        for waited in self.claims.release(name) {
+            if let Some(canary) = self.canaries.get_mut(&waited) {
+                canary.is_outdated();
+            }
+            self.stale.insert(waited);
+        }
+    }
+
+    fn arm(&mut self, name: &CanaryName, at: Timestamp) {
+        let timer = self.timers.entry(name.clone()).or_insert(at);
+        *timer = at.min(*timer);
+    }
+}
+
+fn key(name: &CanaryName) -> ObjectKey {
+    ObjectKey::new(Kind::Canary, &name.namespace, &name.name)
+}

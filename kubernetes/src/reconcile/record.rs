@@ -1,0 +1,157 @@
+//! What is kept of a canary beside the engine's record: it is found again in its `CanaryState`.
+
+use serde_json::{Map, Value, json};
+use wingbeat_core::id::Revision;
+use wingbeat_core::rollout::{Phase, State};
+
+use crate::fence::{Fence, FencedRevision};
+use crate::object::{number, put, text};
+
+/// What is kept of a canary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The last spec without errors.
+    pub(super) accepted: Option<Accepted>,
+    /// The target's revision, with what it was taken from.
+    pub(super) fence: Option<FencedRevision>,
+    /// The primary's template as it runs, while it is the one that serves: "back" exists in every phase (P27).
+    pub(super) promoted: Option<Template>,
+    /// The target's template, while it is under judgement: what passed is promoted, whatever the target asks for by then.
+    pub(super) candidate: Option<Template>,
+    /// What the target was scaled for last, which is done once (P33).
+    pub(super) scaled_for: Option<String>,
+}
+
+/// A spec without errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) generation: u64,
+    pub(super) spec: Value,
+}
+
+/// A Pod template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Template {
+    pub(super) revision: Revision,
+    pub(super) template: Value,
+}
+
+impl Record {
+    /// Reads what a `CanaryState` holds. What is missing, or none of ours, is not known.
+    pub(super) fn read(state: &Value) -> Self {
+        let accepted = || {
+            let generation = number(state, "/status/acceptedGeneration")?;
+            Some(Accepted { generation, spec: state.pointer("/status/acceptedSpec")?.clone() })
+        };
+        let fence = || {
+            let of = |field: &str| text(state, &format!("/status/fence/{field}"));
+            Some(FencedRevision {
+                fence: Fence {
+                    uid: of("uid")?.to_owned(),
+                    generation: number(state, "/status/fence/generation")?,
+                    replica_set: of("replicaSet").map(str::to_owned),
+                },
+                revision: Revision::new(of("revision")?),
+                hash: Revision::new(of("hash")?),
+            })
+        };
+        Self {
+            accepted: accepted(),
+            fence: fence(),
+            promoted: Template::read(state, "/status/promoted"),
+            candidate: Template::read(state, "/status/candidate"),
+            scaled_for: text(state, "/status/scaledFor").map(str::to_owned),
+        }
+    }
+
+    /// Returns it as fields of the status. What is not there any more is null, for a merge.
+    pub(super) fn to_json(&self) -> Value {
+        let fence = self.fence.as_ref().map(|fenced| {
+            let FencedRevision { fence: Fence { uid, generation, replica_set }, revision, hash } = fenced;
+            let mut fence = Map::from_iter([
+                ("uid".to_owned(), json!(uid)),
+                ("generation".to_owned(), json!(generation)),
+                ("revision".to_owned(), json!(revision.as_str())),
+                ("hash".to_owned(), json!(hash.as_str())),
+            ]);
+            put(&mut fence, "replicaSet", replica_set.as_ref().map(|it| json!(it)));
+            Value::Object(fence)
+        });
+        json!({
+            "acceptedGeneration": self.accepted.as_ref().map(|accepted| accepted.generation),
+            "acceptedSpec": self.accepted.as_ref().map(|accepted| accepted.spec.clone()),
+            "fence": fence,
+            "promoted": self.promoted.as_ref().map(Template::to_json),
+            "candidate": self.candidate.as_ref().map(Template::to_json),
+            "scaledFor": self.scaled_for,
+        })
+    }
+
+    /// Keeps the templates that a state needs, as far as they are to be had: of the workloads, as they are.
+    pub(super) fn keep_templates(&mut self, state: &State, target: &Template, primary: Option<&Template>) {
+        // In a promotion, the primary runs what is not promoted yet.
+        if let (Some(serves), Some(runs)) = (state.primary(), primary)
+            && runs.revision == *serves
+            && self.promoted.as_ref().is_none_or(|kept| kept.revision != *serves)
+        {
+            self.promoted = Some(runs.clone());
+        }
+        let under_judgement = match &state.phase {
+            Phase::Waiting(_) | Phase::Progressing(_) | Phase::Promoting(_) => state.canary(),
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => None,
+        };
+        match under_judgement {
+            None => self.candidate = None,
+            Some(canary) if target.revision == *canary && !self.has_candidate(canary) => {
+                self.candidate = Some(target.clone());
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn has_candidate(&self, revision: &Revision) -> bool {
+        self.candidate.as_ref().is_some_and(|kept| kept.revision == *revision)
+    }
+
+    pub(super) fn has_promoted(&self, revision: &Revision) -> bool {
+        self.promoted.as_ref().is_some_and(|kept| kept.revision == *revision)
+    }
+}
+
+impl Template {
+    fn read(state: &Value, pointer: &str) -> Option<Self> {
+        let kept = state.pointer(pointer)?;
+        Some(Self { revision: Revision::new(text(kept, "/revision")?), template: kept.get("template")?.clone() })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"revision": self.revision.as_str(), "template": self.template})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let template =
+            |revision: &str| Template { revision: Revision::new(revision), template: json!({"spec": {"a": 1}}) };
+        let fence = Fence { uid: "u".into(), generation: 3, replica_set: Some("2".into()) };
+        let full = Record {
+            accepted: Some(Accepted { generation: 4, spec: json!({"targetRef": {}}) }),
+            fence: Some(FencedRevision { fence, revision: Revision::new("r"), hash: Revision::new("h") }),
+            promoted: Some(template("p")),
+            candidate: Some(template("c")),
+            scaled_for: Some("2/up".into()),
+        };
+        for record in [full, Record::default()] {
+            assert_eq!(Record::read(&json!({"status": record.to_json()})), record);
+        }
+        assert_eq!(Record::read(&json!({"status": {"fence": 7, "promoted": []}})), Record::default());
+    }
+}

@@ -1,0 +1,148 @@
+//! What people and scripts read of a Canary: Flagger's fields, and conditions.
+
+use serde_json::{Map, Value, json};
+use wingbeat_control::engine::{Standing, promoted_condition};
+
+use wingbeat_core::rollout::{Gate, Phase, State, Strategy, project};
+use wingbeat_core::time::Timestamp;
+
+use super::objects::Scaled;
+use super::time::seconds;
+use crate::object::{list, number, text};
+
+/// What a status is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) canary: &'a Value,
+    /// Nothing before the engine has it.
+    pub(super) standing: Option<&'a Standing>,
+    /// The generation of the spec that is in force.
+    pub(super) accepted: Option<u64>,
+    /// What is wrong, all of it.
+    pub(super) problems: &'a [String],
+    pub(super) scaled: &'a Scaled,
+}
+
+/// A condition, without times.
+struct Condition {
+    kind: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Source<'_> {
+    /// Returns the status as it should be: what is there, where nothing is different.
+    pub(super) fn status(&self, now: Timestamp) -> Value {
+        let before = self.canary.get("status").unwrap_or(&Value::Null);
+        let mut status = Map::new();
+        if let Some(Standing { state, config }) = self.standing {
+            let spec = |revision: Option<&wingbeat_core::id::Revision>| json!(revision.map(|it| it.as_str()));
+            let applied = if let Phase::Failed { seen, .. } = &state.phase {
+                Some(seen)
+            } else {
+                state.canary().or(state.primary())
+            };
+            status.extend([
+                ("phase".to_owned(), json!(state.phase.as_str())),
+                ("canaryWeight".to_owned(), json!(weight(state))),
+                ("failedChecks".to_owned(), json!(state.failed_checks())),
+                ("iterations".to_owned(), json!(iterations(state, config.plan.strategy(), config.plan.iterations()))),
+                ("lastAppliedSpec".to_owned(), spec(applied)),
+                ("lastPromotedSpec".to_owned(), spec(state.primary())),
+                ("lastTransitionTime".to_owned(), json!(seconds(state.changed))),
+            ]);
+        } else if text(before, "/phase").is_none() {
+            status.insert("phase".to_owned(), json!("Initializing"));
+            status.insert("canaryWeight".to_owned(), json!(0));
+            status.insert("failedChecks".to_owned(), json!(0));
+            status.insert("iterations".to_owned(), json!(0));
+            status.insert("lastTransitionTime".to_owned(), json!(seconds(now)));
+        }
+        status.retain(|_, value| !value.is_null());
+        if let Some(generation) = self.accepted {
+            status.insert("observedGeneration".to_owned(), json!(generation));
+        }
+        // After a restart, until the engine has it again: what was said last.
+        let is_promoted = |condition: &&Value| text(condition, "/type") == Some("Promoted");
+        let kept = list(before, "/conditions").iter().find(is_promoted).filter(|_| self.standing.is_none());
+        let ours = self.conditions().into_iter().map(|it| self.timed(&it, before, now));
+        let conditions: Vec<Value> = kept.cloned().into_iter().chain(ours).collect();
+        status.insert("conditions".to_owned(), Value::Array(conditions));
+        Value::Object(status)
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        if let Some(Standing { state, config }) = self.standing {
+            let (status, message) = promoted_condition(&state.phase, config.plan.kind());
+            let reason = state.phase.as_str().to_owned();
+            conditions.push(Condition { kind: "Promoted", status, reason, message });
+        }
+        let accepted = if self.problems.is_empty() {
+            let message = "The spec is in force.".to_owned();
+            Condition { kind: "Accepted", status: "True", reason: "Accepted".to_owned(), message }
+        } else {
+            let reason = if self.accepted.is_some() { "KeepsFormerSpec" } else { "Invalid" };
+            let message = self.problems.join("\n");
+            Condition { kind: "Accepted", status: "False", reason: reason.to_owned(), message }
+        };
+        conditions.push(accepted);
+        if let Scaled::ByOthers(replicas) = self.scaled {
+            let message = format!(
+                "Somebody gave the target {replicas} Pods after it was scaled for the rollout: it is left so. Take \
+                 spec.replicas out of what applies the Deployment."
+            );
+            conditions.push(Condition {
+                kind: "Scaled",
+                status: "False",
+                reason: "ReplicasOwnedByOthers".to_owned(),
+                message,
+            });
+        }
+        conditions
+    }
+
+    /// Returns a condition as it is written, with the times of the one that is there where it says the same.
+    fn timed(&self, condition: &Condition, before: &Value, now: Timestamp) -> Value {
+        let Condition { kind, status, reason, message } = condition;
+        let generation = self.accepted.or_else(|| number(self.canary, "/metadata/generation"));
+        let there = list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind));
+        let since = |field: &str, is_same: bool| {
+            let kept = there.filter(|_| is_same).and_then(|there| text(there, field));
+            kept.map_or_else(|| seconds(now), str::to_owned)
+        };
+        let is = |field: &str, value: &str| there.is_some_and(|there| text(there, field) == Some(value));
+        let (same_status, same_text) = (is("/status", status), is("/reason", reason) && is("/message", message));
+        let mut fields = json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": since("/lastTransitionTime", same_status),
+            "lastUpdateTime": since("/lastUpdateTime", same_status && same_text),
+        });
+        if let (Some(fields), Some(generation)) = (fields.as_object_mut(), generation) {
+            fields.insert("observedGeneration".to_owned(), json!(generation));
+        }
+        fields
+    }
+}
+
+/// Returns percent of traffic, whole where it is, as Flagger writes it.
+fn weight(state: &State) -> Value {
+    let weight = project(state).routes.canary_weight();
+    let (whole, part) = (weight.get() / 100, weight.get() % 100);
+    if part == 0 { json!(whole) } else { json!(weight.percent()) }
+}
+
+fn iterations(state: &State, strategy: Strategy, all: Option<usize>) -> usize {
+    let Phase::Progressing(progress) = &state.phase else { return 0 };
+    match (strategy, progress.gate) {
+        (Strategy::Weighted, _) => 0,
+        (Strategy::AbTesting | Strategy::BlueGreen, Some(Gate::Promotion)) => all.unwrap_or_default(),
+        (Strategy::AbTesting | Strategy::BlueGreen, Some(Gate::TrafficIncrease) | None) => {
+            progress.position.min(all.unwrap_or_default())
+        }
+    }
+}

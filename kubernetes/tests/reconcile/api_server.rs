@@ -1,0 +1,221 @@
+//! An API server in memory, with what its controllers would do: enough of it to see a rollout through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use wingbeat_kubernetes::reconcile::{Outcome, Write};
+use wingbeat_kubernetes::world::{Kind, ObjectKey};
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ApiServer {
+    pub(crate) objects: BTreeMap<ObjectKey, Value>,
+    /// Objects that were written or deleted since watches were asked last.
+    changed: BTreeSet<ObjectKey>,
+    version: u64,
+    /// Texts of events, each with how often it happened.
+    pub(crate) events: Vec<(String, String, u64)>,
+    /// What was written by us, in short.
+    pub(crate) log: Vec<String>,
+    /// A Deployment whose Pods do not become ready.
+    pub(crate) is_broken: Option<String>,
+}
+
+pub(crate) fn key(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey::new(kind, if kind == Kind::Listener { "" } else { "prod" }, name)
+}
+
+impl ApiServer {
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<&Value> {
+        self.objects.get(&key(kind, name))
+    }
+
+    /// Returns a value at a pointer of an object.
+    pub(crate) fn at(&self, kind: Kind, name: &str, pointer: &str) -> Value {
+        self.get(kind, name).and_then(|it| it.pointer(pointer)).cloned().unwrap_or_default()
+    }
+
+    /// Returns what changed since this was called last, and forgets it.
+    pub(crate) fn watch(&mut self) -> Vec<(ObjectKey, Option<Value>)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed.map(|key| (key.clone(), self.objects.get(&key).cloned())).collect()
+    }
+
+    /// Changes an object, as somebody does; it is made if it is not there.
+    pub(crate) fn edit(&mut self, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) -> Value {
+        let key = key(kind, name);
+        let before = self.objects.get(&key).cloned();
+        let mut object = before.clone().unwrap_or_else(|| json!({"metadata": {"name": name}}));
+        if !key.namespace.is_empty() {
+            object["metadata"]["namespace"] = json!(key.namespace);
+        }
+        edit(&mut object);
+        if before.as_ref() == Some(&object) {
+            return object;
+        }
+        self.version += 1;
+        let generation = object.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0);
+        let is_new_spec = before.as_ref().and_then(|it| it.get("spec")) != object.get("spec");
+        object["metadata"]["generation"] = json!(generation + u64::from(is_new_spec));
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if before.is_none() {
+            object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
+            object["metadata"]["creationTimestamp"] =
+                json!(format!("2026-11-30T10:{:02}:{:02}Z", self.version / 60, self.version % 60));
+        }
+        self.changed.insert(key.clone());
+        self.objects.insert(key, object.clone());
+        object
+    }
+
+    pub(crate) fn delete(&mut self, kind: Kind, name: &str) {
+        let key = key(kind, name);
+        if self.objects.remove(&key).is_some() {
+            self.changed.insert(key);
+        }
+    }
+
+    /// Carries a write out.
+    pub(crate) fn carry_out(&mut self, write: &Write) -> Outcome {
+        let short = |verb: &str, key: &ObjectKey| format!("{verb} {:?} {}", key.kind, key.name);
+        match write {
+            Write::Create(key, object) => {
+                self.log.push(short("create", key));
+                if self.objects.contains_key(key) {
+                    return Outcome::Failed;
+                }
+                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| merge(it, object))))
+            }
+            Write::Apply(key, object) => {
+                self.log.push(short("apply", key));
+                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| merge(it, object))))
+            }
+            Write::Scale(key, replicas) => {
+                self.log.push(format!("{} to {replicas}", short("scale", key)));
+                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| it["spec"]["replicas"] = json!(replicas))))
+            }
+            Write::Status(key, object) => {
+                self.log.push(short("status", key));
+                let status = &object["status"];
+                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| {
+                    merge(it, &json!({"status": status}));
+                    it["status"]["conditions"] = status["conditions"].clone();
+                })))
+            }
+            Write::Record(name, record) => {
+                self.log.push("record".to_owned());
+                let state = self.edit(Kind::CanaryState, &name.name, |it| {
+                    merge(it, &json!({"status": {}}));
+                    for (field, value) in record.as_object().unwrap() {
+                        match value {
+                            Value::Null => drop(it["status"].as_object_mut().unwrap().remove(field)),
+                            value => it["status"][field] = value.clone(),
+                        }
+                    }
+                });
+                Outcome::Written(Some(state))
+            }
+            Write::Event(key, object) => {
+                let (name, note) = (key.name.clone(), object["note"].as_str().unwrap().to_owned());
+                if !self.events.iter().any(|(known, ..)| *known == name) {
+                    self.events.push((name, note, 1));
+                }
+                Outcome::Written(None)
+            }
+            Write::Repeat(key, series) => {
+                let count = series["series"]["count"].as_u64().unwrap();
+                for event in self.events.iter_mut().filter(|(name, ..)| *name == key.name) {
+                    event.2 = count;
+                }
+                Outcome::Written(None)
+            }
+        }
+    }
+
+    /// What the controllers of Deployments and of slices do, at once.
+    pub(crate) fn run_controllers(&mut self) {
+        let all: Vec<Value> =
+            self.objects.iter().filter(|(key, _)| key.kind == Kind::Deployment).map(|(_, it)| it.clone()).collect();
+        for deployment in &all {
+            let name = deployment["metadata"]["name"].as_str().unwrap().to_owned();
+            let is_broken = self.is_broken.as_deref() == Some(&name);
+            self.edit(Kind::Deployment, &name, |it| roll(it, is_broken));
+        }
+        let services: Vec<Value> =
+            self.objects.iter().filter(|(key, _)| key.kind == Kind::Service).map(|(_, it)| it.clone()).collect();
+        for service in services {
+            let selector = service["spec"]["selector"].clone();
+            let addresses: Vec<String> = self
+                .objects
+                .iter()
+                .filter(|(key, _)| key.kind == Kind::Deployment)
+                .filter(|(_, it)| {
+                    let labels = &it["spec"]["template"]["metadata"]["labels"];
+                    selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+                })
+                .flat_map(|(_, it)| pods(it))
+                .collect();
+            let name = service["metadata"]["name"].as_str().unwrap();
+            self.edit(Kind::EndpointSlice, &format!("{name}-x"), |it| {
+                it["metadata"]["labels"] = service["metadata"]["labels"].clone();
+                let endpoints: Vec<Value> =
+                    addresses.iter().map(|it| json!({"addresses": [it], "conditions": {"ready": true}})).collect();
+                it["endpoints"] = json!(endpoints);
+                it["ports"] = json!([{"name": "http", "port": 9898}]);
+            });
+        }
+    }
+
+    /// Returns how often an event happened, by its text.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        self.events.iter().map(|(_, text, _)| text.as_str()).collect()
+    }
+}
+
+/// A ReplicaSet for each template, and Pods that are ready at once, unless their image says otherwise.
+fn roll(deployment: &mut Value, is_broken: bool) {
+    let image = image(deployment);
+    let template = deployment["spec"]["template"].to_string();
+    if deployment["metadata"]["annotations"]["test/template"] != json!(template) {
+        let before = deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"].as_str();
+        let next = before.and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) + 1;
+        let annotations = json!({"test/template": template, "deployment.kubernetes.io/revision": next.to_string()});
+        merge(deployment, &json!({"metadata": {"annotations": annotations}}));
+    }
+    let replicas = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
+    let available = if is_broken || image.contains("never") { 0 } else { replicas };
+    let conditions = if image.contains("hopeless") && replicas > 0 {
+        json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}])
+    } else {
+        json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}])
+    };
+    deployment["status"] = json!({
+        "observedGeneration": deployment["metadata"]["generation"],
+        "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": available,
+        "availableReplicas": available, "conditions": conditions,
+    });
+}
+
+pub(crate) fn image(deployment: &Value) -> String {
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Returns the addresses of its ready Pods, which say whose they are.
+fn pods(deployment: &Value) -> Vec<String> {
+    let is_primary = deployment["metadata"]["name"].as_str().unwrap().ends_with("-primary");
+    let version: u64 = image(deployment).bytes().map(u64::from).sum::<u64>() % 250;
+    let ready = deployment["status"]["readyReplicas"].as_u64().unwrap_or(0);
+    (1..=ready).map(|pod| format!("10.{}.{version}.{pod}", if is_primary { 1 } else { 2 })).collect()
+}
+
+/// Merges what is written into what is there; lists are replaced.
+pub(crate) fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (field, value) in from {
+                merge(into.entry(field.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}

@@ -1,0 +1,163 @@
+//! What a Canary says, and what comes of it where something is wrong.
+
+use serde_json::{Value, json};
+use wingbeat_kubernetes::reconcile::Reconciler;
+use wingbeat_kubernetes::world::{Kind, ObjectKey};
+
+use crate::api_server::merge;
+use crate::cluster::{Cluster, canary, name, target};
+
+fn condition(cluster: &Cluster, name: &str, kind: &str) -> Value {
+    let all = cluster.api.at(Kind::Canary, name, "/status/conditions");
+    all.as_array().unwrap().iter().find(|it| it["type"] == kind).cloned().unwrap_or_default()
+}
+
+#[test]
+fn without_a_target_nothing_begins_and_with_one_it_does() {
+    let mut cluster = Cluster::new();
+    cluster.api.edit(Kind::Canary, "backend", |it| merge(it, &canary()));
+    cluster.run(3);
+    let accepted = condition(&cluster, "backend", "Accepted");
+    let text = "spec.targetRef.name: there is no Deployment backend, make it";
+    assert_eq!((&accepted["status"], &accepted["message"]), (&json!("False"), &json!(text)));
+    assert_eq!(cluster.api.texts(), [text]);
+    assert_eq!(cluster.phase(), "Initializing");
+    cluster.api.edit(Kind::Deployment, "backend", |it| merge(it, &target("app:1")));
+    cluster.run_until(100, |it| it.phase() == "Initialized");
+    assert_eq!(condition(&cluster, "backend", "Accepted")["status"], json!("True"));
+}
+
+#[test]
+fn a_refused_edit_keeps_the_spec_before_also_across_a_restart() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(5);
+    cluster.api.edit(Kind::Canary, "backend", |it| {
+        it["spec"]["analysis"]["stepWeight"] = json!(25);
+        it["spec"]["analysis"]["webhooks"] = json!([{"name": "gate", "type": "pre-flight", "url": "http://gate/"}]);
+    });
+    for restarts in [false, true] {
+        if restarts {
+            cluster.restart();
+        }
+        cluster.run(5);
+        let accepted = condition(&cluster, "backend", "Accepted");
+        assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("KeepsFormerSpec")));
+        assert!(accepted["message"].as_str().unwrap().starts_with("spec.analysis.webhooks[0].type: there is no type"));
+        let status = cluster.api.at(Kind::Canary, "backend", "/status");
+        assert_eq!((&status["observedGeneration"], &status["phase"]), (&json!(1), &json!("Initialized")));
+        assert!(cluster.split().is_some(), "it is served");
+    }
+    cluster.set_image("app:2");
+    cluster.run_until(100, |it| it.weight() > 0);
+    assert_eq!(cluster.weight(), 10, "by the former spec");
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["analysis"]["webhooks"] = json!([]));
+    cluster.run(5);
+    assert_eq!(cluster.api.at(Kind::Canary, "backend", "/status/observedGeneration"), json!(3));
+}
+
+#[test]
+fn of_two_canaries_with_one_target_the_older_one_has_it() {
+    let mut cluster = Cluster::initialized();
+    let mut other = canary();
+    other["metadata"]["name"] = json!("another");
+    cluster.api.edit(Kind::Canary, "another", |it| merge(it, &other));
+    for restarts in [false, true] {
+        if restarts {
+            cluster.restart();
+        }
+        cluster.run(5);
+        let accepted = condition(&cluster, "another", "Accepted");
+        let message = accepted["message"].as_str().unwrap();
+        assert!(message.contains("backend.prod has the same target"), "{message}");
+        assert_eq!(condition(&cluster, "backend", "Accepted")["status"], json!("True"));
+    }
+    cluster.api.delete(Kind::Canary, "backend");
+    // What it owned goes with it.
+    for (kind, name) in [
+        (Kind::CanaryState, "backend"),
+        (Kind::Deployment, "backend-primary"),
+        (Kind::Service, "backend"),
+        (Kind::Service, "backend-primary"),
+        (Kind::Service, "backend-canary"),
+    ] {
+        cluster.api.delete(kind, name);
+    }
+    cluster.run(3);
+    assert!(!cluster.hosts.contains_key("prod\0backend"), "its routes go");
+    assert_eq!(condition(&cluster, "another", "Accepted")["status"], json!("True"), "it is free");
+}
+
+#[test]
+fn a_listener_is_named_by_the_spec_or_by_an_annotation_or_is_a_default() {
+    let listener = |port: u16| {
+        json!({
+            "apiVersion": "wingbeat.dev/v1alpha1", "kind": "Listener", "spec": {"address": "0.0.0.0", "port": port},
+        })
+    };
+    let mut cluster = Cluster::initialized();
+    cluster.api.edit(Kind::Listener, "inner", |it| merge(it, &listener(8081)));
+    cluster.api.edit(Kind::Listener, "other", |it| merge(it, &listener(8082)));
+    let listeners = |cluster: &Cluster| cluster.hosts["prod\0backend"].listeners.clone();
+    cluster.run(3);
+    assert_eq!(listeners(&cluster), ["public"]);
+    cluster.api.edit(Kind::Canary, "backend", |it| {
+        it["metadata"]["annotations"] = json!({"wingbeat.dev/listeners": "other, inner"});
+    });
+    cluster.run(3);
+    assert_eq!(listeners(&cluster), ["inner", "other"]);
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["service"]["listeners"] = json!(["inner"]));
+    cluster.run(3);
+    assert_eq!(listeners(&cluster), ["inner"]);
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["service"]["listeners"] = json!(["gone"]));
+    cluster.run(3);
+    assert_eq!(listeners(&cluster), ["inner"]);
+    let accepted = condition(&cluster, "backend", "Accepted");
+    let text = "spec.service.listeners: there is no Listener gone, add it or name another";
+    assert_eq!(accepted["message"], json!(text));
+}
+
+#[test]
+fn what_a_canary_names_is_waited_for() {
+    let mut cluster = Cluster::new();
+    cluster.api.edit(Kind::Deployment, "backend", |it| merge(it, &target("app:1")));
+    let mut with_template = canary();
+    with_template["spec"]["analysis"]["metrics"] =
+        json!([{"name": "queue", "templateRef": {"name": "queue"}, "thresholdRange": {"max": 5}, "interval": "1m"}]);
+    cluster.api.edit(Kind::Canary, "backend", |it| merge(it, &with_template));
+    cluster.run(3);
+    let accepted = condition(&cluster, "backend", "Accepted");
+    assert_eq!(accepted["message"], json!("there is no MetricTemplate queue.prod, add it or name another"));
+    let template = json!({
+        "apiVersion": "wingbeat.dev/v1alpha1", "kind": "MetricTemplate",
+        "spec": {"provider": {"type": "prometheus", "address": "http://prometheus:9090"}, "query": "sum(queue)"},
+    });
+    cluster.api.edit(Kind::MetricTemplate, "queue", |it| merge(it, &template));
+    cluster.run_until(100, |it| it.phase() == "Initialized");
+}
+
+#[test]
+fn a_service_of_another_controller_is_in_the_way() {
+    let mut cluster = Cluster::new();
+    cluster.api.edit(Kind::Service, "backend-canary", |it| {
+        it["kind"] = json!("Service");
+        it["metadata"]["ownerReferences"] = json!([{"kind": "App", "name": "shop", "uid": "x", "controller": true}]);
+        it["spec"]["selector"] = json!({"app": "backend"});
+    });
+    cluster.create();
+    cluster.run(5);
+    let accepted = condition(&cluster, "backend", "Accepted");
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.contains("Service backend-canary.prod belongs to App shop"), "{message}");
+    assert!(!cluster.api.log.iter().any(|it| it.contains("Deployment")), "{:?}", cluster.api.log);
+}
+
+#[test]
+fn a_canary_that_is_gone_leaves_nothing_behind() {
+    let mut cluster = Cluster::initialized();
+    cluster.api.delete(Kind::Canary, "backend");
+    cluster.run(2);
+    let mut empty = Reconciler::default();
+    empty.delete(&ObjectKey::new(Kind::Canary, "prod", &name().name));
+    assert!(empty.poll(cluster.now).writes.is_empty());
+    assert_eq!(cluster.due, None);
+}

@@ -1,0 +1,9 @@
+//! A canary of a cluster, from its creation on, without a cluster.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what is not there fails the test")]
+
+mod api_server;
+mod cluster;
+mod configuration;
+mod restarts;
+mod rollouts;

@@ -1,0 +1,175 @@
+//! From creation to promotion, and to rollback.
+
+use serde_json::json;
+use wingbeat_kubernetes::world::Kind;
+
+use crate::cluster::Cluster;
+
+#[test]
+fn a_canary_is_initialized_behind_its_primary() {
+    let cluster = Cluster::initialized();
+    assert_eq!((cluster.image("backend-primary"), cluster.replicas("backend-primary")), ("app:1".to_owned(), 2));
+    assert_eq!(cluster.replicas("backend"), 0);
+    assert_eq!(cluster.api.texts().last(), Some(&"Initialization done! backend.prod"));
+    let selector = cluster.api.at(Kind::Service, "backend", "/spec/selector");
+    assert_eq!(selector, json!({"app": "backend-primary"}));
+    let host = &cluster.hosts["prod\0backend"];
+    let domains = ["backend", "backend.prod", "backend.prod.svc", "backend.prod.svc.cluster.local"];
+    assert_eq!(host.host.as_ref().unwrap().domains, domains);
+    assert_eq!(host.listeners, ["public"]);
+    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
+    assert_eq!((&conditions[0]["type"], &conditions[0]["status"]), (&json!("Promoted"), &json!("True")));
+    assert_eq!((&conditions[1]["type"], &conditions[1]["status"]), (&json!("Accepted"), &json!("True")));
+}
+
+#[test]
+fn at_rest_nothing_is_written_and_nothing_is_due() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(20);
+    let written = cluster.api.log.clone();
+    cluster.run(200);
+    assert_eq!(cluster.api.log, written);
+    assert_eq!(cluster.due, None);
+}
+
+#[test]
+fn a_healthy_revision_is_promoted() {
+    let mut cluster = Cluster::initialized();
+    cluster.weights.clear();
+    cluster.api.log.clear();
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.weights, [0, 10, 20, 30, 40, 50, 0]);
+    assert_eq!((cluster.image("backend-primary"), cluster.replicas("backend-primary")), ("app:2".to_owned(), 2));
+    let texts = cluster.api.texts();
+    for text in [
+        "New revision detected! Scaling up backend.prod",
+        "Starting canary analysis for backend.prod",
+        "Advance backend.prod canary weight 50",
+        "Copying backend.prod template spec to backend-primary.prod",
+        "Routing all traffic to primary",
+        "Promotion completed! Scaling down backend.prod",
+    ] {
+        assert_eq!(texts.iter().filter(|told| **told == text).count(), 1, "{text}: {texts:#?}");
+    }
+    let status = cluster.api.at(Kind::Canary, "backend", "/status");
+    assert_eq!(status["canaryWeight"], json!(0));
+    assert_eq!(status["lastAppliedSpec"], status["lastPromotedSpec"]);
+    let copies = cluster.api.log.iter().filter(|it| *it == "apply Deployment backend-primary").count();
+    assert_eq!(copies, 1, "{:#?}", cluster.api.log);
+}
+
+#[test]
+fn a_broken_revision_is_rolled_back_and_scaled_down_once_it_is_drained() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(100, |it| it.weight() == 10);
+    let failing = cluster.now;
+    cluster.run_until(20, |it| it.weight() == 0);
+    assert!(cluster.now.since(failing).as_millis() < 1_000, "out in less than a second");
+    cluster.run_until(5, |it| it.phase() == "Failed");
+    let failed = cluster.now;
+    assert_eq!(cluster.replicas("backend"), 2, "it is drained first");
+    cluster.run_until(40, |it| it.replicas("backend") == 0);
+    assert!(cluster.now.since(failed).as_millis() >= 2_500);
+    assert_eq!(cluster.image("backend-primary"), "app:1");
+    let promoted = cluster.api.at(Kind::Canary, "backend", "/status/conditions/0/status");
+    assert_eq!(promoted, json!("False"));
+    // It is not tried again by itself; the next revision is.
+    cluster.run(100);
+    assert_eq!(cluster.phase(), "Failed");
+    cluster.errors = 0;
+    cluster.set_image("app:3");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.image("backend-primary"), "app:3");
+}
+
+#[test]
+fn a_revision_that_cannot_become_ready_has_no_requests() {
+    for (image, rounds) in [("app:never", 700), ("app:hopeless", 20)] {
+        let mut cluster = Cluster::initialized();
+        cluster.weights.clear();
+        cluster.set_image(image);
+        cluster.run_until(rounds, |it| it.phase() == "Failed");
+        assert!(cluster.weights.iter().all(|weight| *weight == 0), "{:?}", cluster.weights);
+        cluster.run_until(40, |it| it.replicas("backend") == 0);
+        assert_eq!(cluster.image("backend-primary"), "app:1");
+    }
+}
+
+#[test]
+fn a_new_revision_in_mid_rollout_begins_anew_without_requests() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(200, |it| it.weight() == 30);
+    cluster.set_image("app:3");
+    cluster.run(2);
+    assert_eq!(cluster.weight(), 0);
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.image("backend-primary"), "app:3");
+}
+
+#[test]
+fn a_revision_that_comes_while_another_is_promoted_is_rolled_out_after_it() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Promoting" || it.image("backend-primary") == "app:2");
+    cluster.set_image("app:3");
+    cluster.run_until(20, |it| it.image("backend-primary") == "app:2");
+    cluster.run_until(900, |it| it.phase() == "Succeeded" && it.image("backend-primary") == "app:3");
+}
+
+#[test]
+fn who_scales_the_target_at_rest_is_not_fought() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(10);
+    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(2));
+    cluster.run(100);
+    assert_eq!(cluster.replicas("backend"), 2);
+    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
+    assert_eq!(conditions[2]["reason"], json!("ReplicasOwnedByOthers"), "{conditions:#}");
+    assert_eq!(cluster.phase(), "Initialized", "the size of a target is no revision");
+}
+
+#[test]
+fn a_target_that_is_scaled_away_in_mid_rollout_gets_no_requests() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(200, |it| it.weight() == 30);
+    cluster.skips_checks = true;
+    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(0));
+    cluster.run_until(3, |it| it.weight() == 0);
+    cluster.run(30);
+    assert_eq!((cluster.weight(), cluster.phase()), (0, "Progressing".to_owned()));
+    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
+    assert_eq!(conditions[2]["reason"], json!("ReplicasOwnedByOthers"), "{conditions:#}");
+}
+
+#[test]
+fn a_fix_replaces_a_primary_that_is_gone() {
+    let mut cluster = Cluster::initialized();
+    cluster.skips_checks = true;
+    // Its node was lost, say: none of its Pods comes back.
+    cluster.api.is_broken = Some("backend-primary".to_owned());
+    cluster.run(3);
+    cluster.set_image("app:2");
+    cluster.run_until(30, |it| it.weight() == 100);
+    cluster.run_until(5, |it| it.image("backend-primary") == "app:2");
+    cluster.api.is_broken = None;
+    cluster.run_until(50, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+}
+
+#[test]
+fn a_promotion_that_cannot_become_ready_stays_on_the_canary() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.weight() == 50);
+    cluster.skips_checks = true;
+    cluster.run_until(100, |it| it.image("backend-primary") == "app:2");
+    cluster.api.is_broken = Some("backend-primary".to_owned());
+    cluster.run_until(700, |it| it.phase() == "Failed");
+    cluster.run(100);
+    assert_eq!(cluster.replicas("backend"), 2, "it has all requests");
+    assert!(cluster.api.texts().iter().any(|text| text.starts_with("Promotion of backend.prod failed")));
+}
