@@ -85,7 +85,8 @@ pub struct Output {
 /// What came of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was carried out, or there was nothing left to do. With the object as the API server has it since, if it said so.
+    /// It was carried out, or there was nothing left to do, as the same was written a moment ago and no watch has shown it yet.
+    /// With the object as the API server has it since, if it said so.
     Written(Option<Value>),
     /// It was not, and may have been. It is derived anew, and comes again if it is still needed.
     Failed,
@@ -162,11 +163,9 @@ impl Reconciler {
                     WriteKey::Record(_) => Some(Kind::CanaryState),
                     WriteKey::Event(_) => None,
                 };
+                // Without the object, a watch shows it; where nothing was different, there is nothing to see.
                 if let (Some(kind), Some(object)) = (kind, object) {
                     self.apply(kind, &object);
-                }
-                if kind.is_some() {
-                    self.stale.insert(canary);
                 }
             }
             Outcome::Failed => self.arm(&canary, now.plus(RETRY_INTERVAL)),
