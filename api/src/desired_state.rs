@@ -27,6 +27,9 @@ use crate::refused_file::RefusedFileView;
 /// What is told of a workload whose template is not the one that it should have yet, in Flagger's words.
 const OUTDATED: &str = "waiting for rollout to finish: observed deployment generation less than desired generation";
 
+/// What is told of a workload that is ready, and of whose endpoints none is yet.
+const NO_ENDPOINT: &str = "waiting for rollout to finish: no endpoint is ready";
+
 /// The desired state of everything that is configured.
 #[derive(Debug, Clone, Default)]
 pub struct DesiredState {
@@ -188,14 +191,14 @@ impl ObservedWorkload {
     /// Returns whether it can serve as this revision.
     pub fn serves(&self, revision: &Revision) -> Readiness {
         let not_ready = |reason: &str| Readiness::NotReady { reason: reason.to_owned(), hopeless: false };
-        match &self.readiness {
-            // What is said of it is said of another revision.
-            _ if self.revision.as_ref() != Some(revision) => not_ready(OUTDATED),
-            Readiness::Ready if self.endpoints.is_empty() => {
-                not_ready("waiting for rollout to finish: no endpoint is ready")
-            }
-            readiness => readiness.clone(),
+        // What is said of it is said of another revision.
+        if self.revision.as_ref() != Some(revision) {
+            return not_ready(OUTDATED);
         }
+        if self.readiness.is_ready() && self.endpoints.is_empty() {
+            return not_ready(NO_ENDPOINT);
+        }
+        self.readiness.clone()
     }
 }
 

@@ -414,6 +414,23 @@ impl Engine {
         std::mem::take(&mut self.ended)
     }
 
+    /// Returns where those canaries stand of which that may be different since it was asked last, where a cluster runs them.
+    /// One whose abort is not stored yet is among them once it is.
+    pub fn standings(&mut self) -> Vec<(CanaryName, Standing)> {
+        let standing = |name: CanaryName| {
+            let canary = self.canaries.get(&name).filter(|canary| !canary.unstored)?;
+            Some((name, Standing { state: canary.state.clone(), config: canary.config.clone() }))
+        };
+        self.standings.take().into_iter().filter_map(standing).collect()
+    }
+
+    /// Notes that a canary may stand elsewhere.
+    fn note_standing(&mut self, name: &CanaryName) {
+        if self.canaries.get(name).is_some_and(|canary| canary.observed.is_some()) {
+            self.standings.note(name);
+        }
+    }
+
     /// Hands out what the judges see, from now on.
     pub const fn record(&mut self) {
         self.records.is_on = true;

@@ -78,7 +78,7 @@ mod tests {
             text: number.to_string(),
             at: Timestamp::EPOCH,
         };
-        let events: Vec<RolloutEvent> = (0..MAX_EVENTS + 1).map(event).collect();
+        let events: Vec<RolloutEvent> = (0..=MAX_EVENTS).map(event).collect();
         standings.put(Vec::new(), &events);
         standings.changed().await;
         let waiting = standings.take();

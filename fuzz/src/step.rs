@@ -45,6 +45,8 @@ struct Sight {
     uncounted: bool,
     intact: bool,
     millis: u16,
+    primary_gone: bool,
+    canary_gone: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -175,6 +177,8 @@ impl Sight {
             doubt: self.doubt.map(Doubt::from),
             uncounted: self.uncounted,
             intact: self.intact,
+            primary_gone: self.primary_gone,
+            canary_gone: self.canary_gone,
         }
     }
 }

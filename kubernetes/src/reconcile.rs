@@ -35,7 +35,7 @@ pub use write::{EventKey, Write, WriteKey};
 
 use crate::desire::Settings;
 use crate::world::{Kind, ObjectKey, World};
-use canary::Canary;
+use canary::{Canary, key};
 use claims::Claims;
 use configuration::{Listeners, created};
 use events::Occurrence;
@@ -278,8 +278,4 @@ impl Reconciler {
         let timer = self.timers.entry(name.clone()).or_insert(at);
         *timer = at.min(*timer);
     }
-}
-
-fn key(name: &CanaryName) -> ObjectKey {
-    ObjectKey::new(Kind::Canary, &name.namespace, &name.name)
 }

@@ -40,8 +40,8 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         package: "wingbeat-kubernetes",
-        // What `api` needs of the model of listeners comes along.
-        may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-xds-server"],
+        // What `control` needs of the form of reports comes along.
+        may_use: &["wingbeat-core", "wingbeat-api", "wingbeat-proto", "wingbeat-xds-server", "wingbeat-control"],
         never: &PURE,
     },
     // It is no client of ours that says whether a cluster is there.

@@ -323,6 +323,11 @@ impl Canary {
             "metadata": {"name": &*around.name.name, "namespace": &*around.name.namespace},
             "status": status,
         });
-        evaluated.writes.push(Write::Status(super::key(around.name), object));
+        evaluated.writes.push(Write::Status(key(around.name), object));
     }
+}
+
+/// Returns what a Canary is called.
+pub(super) fn key(name: &CanaryName) -> ObjectKey {
+    ObjectKey::new(Kind::Canary, &name.namespace, &name.name)
 }

@@ -19,8 +19,9 @@ const MAX_NOTE_LEN: usize = 1_024;
 const MAX_KNOWN: usize = 64;
 /// Bytes of a canary's name that the name of an event begins with: with the hash behind it, it is shorter than 253.
 const MAX_PREFIX_LEN: usize = 200;
-/// Whose events these are. With Flagger's API, what filters events by it goes on to work.
+/// Whose events these are.
 const CONTROLLER: &str = "wingbeat";
+/// The same with Flagger's API: what filters events by it goes on to work.
 const FLAGGER: &str = "flagger";
 
 /// The texts of a canary that were told.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use wingbeat_control::engine::{Standing, promoted_condition};
 
+use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Gate, Phase, State, Strategy, project};
 use wingbeat_core::time::Timestamp;
 
@@ -37,11 +38,11 @@ impl Source<'_> {
         let before = self.canary.get("status").unwrap_or(&Value::Null);
         let mut status = Map::new();
         if let Some(Standing { state, config }) = self.standing {
-            let spec = |revision: Option<&wingbeat_core::id::Revision>| json!(revision.map(|it| it.as_str()));
+            let spec = |revision: Option<&Revision>| json!(revision.map(Revision::as_str));
             let applied = if let Phase::Failed { seen, .. } = &state.phase {
                 Some(seen)
             } else {
-                state.canary().or(state.primary())
+                state.canary().or_else(|| state.primary())
             };
             status.extend([
                 ("phase".to_owned(), json!(state.phase.as_str())),

@@ -107,9 +107,10 @@ impl ApiServer {
                 let state = self.edit(Kind::CanaryState, &name.name, |it| {
                     merge(it, &json!({"status": {}}));
                     for (field, value) in record.as_object().unwrap() {
-                        match value {
-                            Value::Null => drop(it["status"].as_object_mut().unwrap().remove(field)),
-                            value => it["status"][field] = value.clone(),
+                        if value.is_null() {
+                            it["status"].as_object_mut().unwrap().remove(field);
+                        } else {
+                            it["status"][field] = value.clone();
                         }
                     }
                 });

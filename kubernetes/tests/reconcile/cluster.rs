@@ -191,7 +191,7 @@ impl Cluster {
             let outcome = match self.api.carry_out(write) {
                 // Half of the time, only the watch shows it.
                 Outcome::Written(_) if place % 2 == 0 => Outcome::Written(None),
-                outcome => outcome,
+                outcome @ (Outcome::Written(_) | Outcome::Failed) => outcome,
             };
             self.reconciler.written(&write.key(), outcome, self.now);
         }
