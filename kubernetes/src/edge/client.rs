@@ -71,6 +71,8 @@ impl Connection {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // A write that is sent again must have a permit again.
         config.default_retry = false;
+        // More than one is compiled in by libraries, and none is chosen then; one that was chosen before stays.
+        let _chosen = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_from(config).map_err(|error| unusable(&error))?;
         Ok(Self { client })
     }
