@@ -73,4 +73,20 @@ pub enum StoreError {
         /// What the system says.
         why: String,
     },
+    /// An object of a cluster could not be read or written.
+    #[error("{object} is not stored: {why}")]
+    Object {
+        /// The object, like `CanaryState backend.prod`.
+        object: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// An object of a cluster is not what it was when it was read or written last.
+    #[error("{object} is not stored: it was changed by {by}; it was read again, and the next attempt counts")]
+    Conflict {
+        /// The object.
+        object: String,
+        /// Who has changed it, as far as is known.
+        by: String,
+    },
 }

@@ -165,7 +165,7 @@ impl Writer {
     /// Returns the file of a rollout: the last one of this number if it goes on, a new one if it is new. Numbers begin
     /// again where no state is kept.
     fn path(&self, recorded: &JudgedWindow) -> std::io::Result<PathBuf> {
-        let JudgedWindow { canary: CanaryName { namespace, name }, rollout, resumed, .. } = recorded;
+        let JudgedWindow { canary: CanaryName { namespace, name, .. }, rollout, resumed, .. } = recorded;
         // Names have no underscore.
         let stem = format!("{namespace}_{name}_{rollout}");
         let mut last = None;

@@ -1,19 +1,31 @@
-//! The pure half of Wingbeat in a cluster: the kinds that its API server is given, and the objects that should be there.
+//! Wingbeat in a cluster: the kinds that its API server is given, the objects that should be there, and the edge that talks
+//! to it.
 //!
 //! ```text
 //!  api::shape ─► crds ─► YAML for kubectl
 //!  objects ─► world ─► Canaries that are concerned, ready endpoints
 //!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
 //!  all of them ─► reconcile ─► what the engine is given, and what is to be written
+//!
+//!  API server ─► edge::watch ─► slots ─► world         writes ─► edge::act ─► API server
+//!                edge::lease ◄─► lease ─► permit       engine ─► edge::state ─► canary_state
 //! ```
 //!
 //! Objects are JSON as the API server gives it: a Pod template that went through types of ours would lose the fields that
-//! they do not know. Nothing here has a client, a clock or a thread.
+//! they do not know. Whatever decides has no client, clock or thread; all that acts is in [`edge`].
 
+pub mod canary_state;
 pub mod crds;
 pub mod desire;
+pub mod edge;
+pub mod failure;
 pub mod fence;
+pub mod lease;
 mod object;
+pub mod permit;
 pub mod reconcile;
+pub mod resource;
 pub mod revision;
+pub mod slots;
 pub mod world;
+pub mod writes;

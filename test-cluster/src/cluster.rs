@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc as requests, oneshot};
 
 use crate::audit::Audit;
 use crate::binaries::Binaries;
@@ -43,6 +43,7 @@ pub struct Options {
 pub struct Cluster {
     /// First, so that it is dropped first: the folder is removed once nothing uses it.
     keeper: Keeper,
+    restarts: requests::Sender<RestartRequest>,
     namespace: Namespace,
     binaries: Binaries,
     kubeconfig: PathBuf,
@@ -55,10 +56,11 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("wingbeat-cluster-").tempdir().context("no temporary folder")?;
         let path = folder.path().to_owned();
         let (ready, started) = oneshot::channel();
-        let keeper = Keeper::spawn(move |stop| keep(&path, &options, ready, stop))?;
+        let (restarts, requested) = requests::channel(1);
+        let keeper = Keeper::spawn(move |stop| keep(&path, &options, ready, stop, requested))?;
         let (namespace, binaries) = started.await.context("the thread of the cluster has ended")??;
         let kubeconfig = folder.path().join("kubeconfig");
-        Ok(Self { keeper, namespace, binaries, kubeconfig, folder })
+        Ok(Self { keeper, restarts, namespace, binaries, kubeconfig, folder })
     }
 
     /// Returns a cluster that tests share which run at the same time, each in a namespace of its own: the first one starts it,
@@ -172,6 +174,16 @@ impl Cluster {
         std::fs::read_link(self.namespace.path()).context("the cluster is gone")
     }
 
+    /// Kills the API server, starts it with these flags beside those that it had at first, and waits until it is ready. Who
+    /// watches loses the connection, and finds that the API server has forgotten what it was at.
+    pub async fn restart_api_server(&self, flags: &[&str]) -> anyhow::Result<()> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let (done, restarted) = oneshot::channel();
+        let gone = "the thread of the cluster has ended";
+        self.restarts.send(RestartRequest { flags, done }).await.ok().context(gone)?;
+        restarted.await.context(gone)?
+    }
+
     /// Ends the cluster and waits until it is gone, as dropping it does.
     pub fn stop(mut self) -> anyhow::Result<()> {
         self.keeper.stop()
@@ -224,11 +236,24 @@ impl Drop for Keeper {
     }
 }
 
+/// That the API server is to be started once more.
+#[derive(Debug)]
+struct RestartRequest {
+    flags: Vec<String>,
+    done: oneshot::Sender<anyhow::Result<()>>,
+}
+
 /// What starting ends with.
 type Started = anyhow::Result<(Namespace, Binaries)>;
 
 /// Runs a cluster until it is to stop.
-fn keep(folder: &Path, options: &Options, ready: oneshot::Sender<Started>, mut stop: oneshot::Receiver<()>) {
+fn keep(
+    folder: &Path,
+    options: &Options,
+    ready: oneshot::Sender<Started>,
+    mut stop: oneshot::Receiver<()>,
+    mut restarts: requests::Receiver<RestartRequest>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime.context("no runtime for the cluster") {
         Ok(runtime) => runtime,
@@ -250,7 +275,18 @@ fn keep(folder: &Path, options: &Options, ready: oneshot::Sender<Started>, mut s
         match started {
             Ok((mut running, binaries)) => {
                 if ready.send(Ok((running.namespace.clone(), binaries))).is_ok() {
-                    let _dropped = stop.await;
+                    loop {
+                        let request = tokio::select! {
+                            _ = &mut stop => break,
+                            Some(request) = restarts.recv() => request,
+                        };
+                        let restart = running.control_plane.restart_api_server(&request.flags);
+                        let restarted = tokio::select! {
+                            _ = &mut stop => break,
+                            restarted = restart => restarted,
+                        };
+                        let _nobody_waits = request.done.send(restarted);
+                    }
                 }
                 running.kill().await;
             }

@@ -1,6 +1,6 @@
 //! etcd, API server and controller manager: started in this order, ended in the other one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,6 +31,17 @@ pub(crate) struct ControlPlane {
     etcd: Process,
     api_server: Process,
     controller_manager: Option<Process>,
+    restart: Restart,
+}
+
+/// What it takes to start the API server once more.
+#[derive(Debug)]
+struct Restart {
+    binaries: PathBuf,
+    logs: PathBuf,
+    flags: Vec<String>,
+    certificate: PathBuf,
+    token: String,
 }
 
 impl ControlPlane {
@@ -75,9 +86,12 @@ impl ControlPlane {
             // In megabytes; a log that is divided would be counted in part.
             "--audit-log-maxsize=1000".to_owned(),
         ];
-        let api_server = api_server.into_iter().chain(of_server.iter().cloned());
-        let api_server = Process::start("kube-apiserver", binaries, &logs, api_server)?;
-        let mut this = Self { etcd, api_server, controller_manager: None };
+        let flags: Vec<String> = api_server.into_iter().chain(of_server.iter().cloned()).collect();
+        let api_server = Process::start("kube-apiserver", binaries, &logs, flags.clone())?;
+        let (binaries_folder, certificate) = (binaries.to_owned(), certificate(folder));
+        let restart =
+            Restart { binaries: binaries_folder, logs: logs.clone(), flags, certificate, token: token.clone() };
+        let mut this = Self { etcd, api_server, controller_manager: None, restart };
         let api = match this.ready(folder, binaries, &logs, &token, of_manager).await {
             Ok(api) => api,
             Err(error) => {
@@ -131,6 +145,19 @@ impl ControlPlane {
         })
         .await?;
         Ok(api)
+    }
+
+    /// Kills the API server, starts it with these flags beside those that it had at first, and waits until it is ready.
+    pub(crate) async fn restart_api_server(&mut self, flags: &[String]) -> anyhow::Result<()> {
+        self.api_server.kill().await;
+        let Restart { binaries, logs, flags: first, certificate, token } = &self.restart;
+        let flags = first.iter().chain(flags).cloned();
+        self.api_server = Process::start("kube-apiserver", binaries, logs, flags)?;
+        let api = Api::new(certificate, token)?;
+        until("the API server is ready again", API_SERVER_TIMEOUT, &mut self.api_server, async || {
+            api.is_ok("/readyz").await.then_some(())
+        })
+        .await
     }
 
     /// Kills all of it. The API server goes before etcd: alone it would wait for it.

@@ -1,5 +1,6 @@
 //! Steps of a canary: stored first, then adopted, then told. Aborts are adopted first.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -58,8 +59,8 @@ impl Engine {
         };
         // What is being stored may be what a restart finds: no other routes have its rev.
         let from = match canary.proposed {
-            Some(Proposed { rev, .. }) => State { rev: rev.max(canary.state.rev), ..canary.state.clone() },
-            None => canary.state.clone(),
+            Some(Proposed { rev, .. }) => Cow::Owned(State { rev: rev.max(canary.state.rev), ..canary.state.clone() }),
+            None => Cow::Borrowed(&canary.state),
         };
         let stepped = step(&canary.config.plan, &from, event, now);
         // Where the step that is being stored leaves nothing that an abort could go back to, a restart would not look for one.
@@ -75,18 +76,21 @@ impl Engine {
         if let Some(why) = refused {
             return Fed::Refused(why);
         }
+        let is_same = stepped.state == *from;
         let mut effects = stepped.effects;
         let (commands, ticket) = match ordered {
             Some(Ordered { commands, ticket, text }) => {
                 effects.extend(text.map(|text| Effect::Emit(Severity::Normal, text)));
-                (commands, Some(ticket))
+                (Some(commands), Some(ticket))
             }
-            None => (canary.commands.clone(), None),
+            None => (None, None),
         };
-        if stepped.state == from {
+        if is_same {
+            // Most events: each window of each canary is one.
             self.carry_out(name, effects, now);
             return Fed::Adopted;
         }
+        let commands = commands.unwrap_or_else(|| canary.commands.clone());
         let record = canary.record_of(stepped.state, commands);
         if aborts {
             // It is served at once, and stored by a later tick: a disk may hang.

@@ -1,6 +1,6 @@
 //! The configured canaries, with indexes: the owner of a cluster, the canaries that are not at rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use wingbeat_api::desired_state::{CanaryConfig, ObservedArms, ObservedWorkload};
@@ -16,8 +16,8 @@ use crate::engine::routes::ServedHosts;
 #[derive(Debug, Default)]
 pub(super) struct Canaries {
     by_name: BTreeMap<CanaryName, Canary>,
-    /// Whose each cluster is that filters count.
-    owners: BTreeMap<ClusterName, (CanaryName, Arm)>,
+    /// Whose each cluster is that filters count. Found by name only: no order is asked of it.
+    owners: HashMap<ClusterName, (CanaryName, Arm)>,
     /// The clusters of each canary that is in there.
     clusters: BTreeMap<CanaryName, [ClusterName; 2]>,
     /// Those that time alone may take further, or that could not be stored.
@@ -214,6 +214,6 @@ impl Canaries {
         let mut anew = ServedHosts::default();
         self.by_name.iter().for_each(|(name, canary)| anew.renew(name, canary));
         assert_eq!(self.served.all(), anew.all());
-        assert_eq!(self.owners, arms.collect::<BTreeMap<_, _>>());
+        assert_eq!(self.owners, arms.collect::<HashMap<_, _>>());
     }
 }

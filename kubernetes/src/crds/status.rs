@@ -117,7 +117,8 @@ fn of_canary_state() -> Value {
                 "description": "The form of record. A controller reads its own and the one before; a canary with another is left alone.",
             },
             "epoch": whole("How often the lease had changed hands when this was written. A leader of a lower one writes no more."),
-            "record": opaque("The rollout as the controller keeps it. Not for people; its form changes with format."),
+            // An API server keeps numbers beyond 64 bits with a sign as floats.
+            "record": text("The rollout as the controller keeps it, as JSON. Not for people; its form changes with format."),
             "acceptedGeneration": whole("The generation of acceptedSpec."),
             "acceptedSpec": opaque("The last spec without errors. It stays in force while a later one is refused."),
             "fence": {

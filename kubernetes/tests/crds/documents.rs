@@ -168,12 +168,13 @@ fn a_state_has_its_form_its_epoch_and_its_record() {
     let schema = Version::of("wingbeat.dev/v1alpha1", "CanaryState").schema;
     let state = |status: Value| json!({"apiVersion": "a", "kind": "CanaryState", "metadata": {}, "status": status});
     let right = state(json!({
-        "format": 1, "epoch": 7, "record": {"phase": {"Progressing": {"anything": [1, {"a": null}]}}},
+        "format": 1, "epoch": 7, "record": r#"{"phase": {"Progressing": {"id": 18446744073709551615}}}"#,
         "fence": {"uid": "u", "generation": 5, "replicaSet": "2", "revision": "0123456789", "hash": "0123456789"},
     }));
     assert_eq!(refusals(&schema, &right), Vec::<String>::new());
     assert_eq!(pruned("", &schema, &right), Vec::<String>::new());
-    for wrong in [json!({"format": 1, "epoch": 7}), json!({"format": 0, "epoch": 7, "record": {}})] {
+    let no_text = json!({"format": 1, "epoch": 7, "record": {}});
+    for wrong in [json!({"format": 1, "epoch": 7}), json!({"format": 0, "epoch": 7, "record": "{}"}), no_text] {
         assert!(!refusals(&schema, &state(wrong.clone())).is_empty(), "{wrong}");
     }
     // It is made before there is anything to keep.

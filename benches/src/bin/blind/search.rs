@@ -5,7 +5,9 @@
 //! decide within three seconds by design:
 //! - the canary has 30 to 40 requests of users a second, also of those Envoys that are left when some went: the hard guard
 //!   needs about twenty failures, and a stalled answer is one after a second;
-//! - who is held back has eight requests a second: that the primary works is known by these alone;
+//! - who is held back has eight requests a second: that the primary works is known by these alone. Fourteen where answers
+//!   stall, which is known only after one and a half seconds: with eight, and an equal half of them at each of two Envoys,
+//!   the canary is out after some four seconds;
 //! - of three Envoys either each carries a third, or one carries all but a few: where two have little, yet enough to have a
 //!   say, the verdict waits until these few show the fault;
 //! - where the control plane is restarted, the fault comes when all Envoys are connected again;

@@ -187,7 +187,9 @@ impl Draw {
             Strategy::Weight | Strategy::Mirror | Strategy::Affinity => self.canary_rate * 100 / self.weight,
             // Half of them match, and all of these but a tenth get it.
             Strategy::Rules => self.canary_rate * 2,
-            // Those held back have to show that the primary works: some eight a second.
+            // Those held back have to show that the primary works: some eight a second, or fourteen where it is known only
+            // after more than a second that the canary does not.
+            Strategy::Holdback if matches!(self.fault, Fault::Stall) => self.canary_rate * 70 / 9,
             Strategy::Holdback => self.canary_rate * 40 / 9,
             Strategy::BlueGreen => self.canary_rate,
         };
