@@ -45,8 +45,8 @@ const LIST_END: &str = "k8s.io/initial-events-end";
 const RESOURCE_VERSION: &str = "/metadata/resourceVersion";
 /// After a watch failed for the first time, it is begun anew this much later, and the time doubles.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-/// What the time doubles to. A definition that is installed is found within this time.
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// What the time doubles to. A definition that is installed, and an API server that is back, are found within this time.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// What is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
