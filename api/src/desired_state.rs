@@ -170,6 +170,8 @@ pub struct Workload {
 /// The workloads behind the arms of a canary, as a cluster runs them: the primary's takes a revision over once it passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedArms {
+    /// Which object the canary is: one that is made anew under its name is another one.
+    pub uid: Arc<str>,
     /// The primary's.
     pub primary: ObservedWorkload,
     /// The target, whose pods are the canary's. Its revision is the one that is wanted.

@@ -31,9 +31,10 @@ use wingbeat_control::engine::{RolloutEvent, Standing};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::time::{Span, Timestamp};
 
-pub use write::{EventKey, Write, WriteKey};
+pub use write::{Carrier, EventKey, Write, WriteKey};
 
 use crate::desire::Settings;
+use crate::object::text;
 use crate::world::{Kind, ObjectKey, World};
 use canary::{Canary, key};
 use claims::Claims;
@@ -42,6 +43,10 @@ use events::Occurrence;
 
 /// What could not be written is derived anew after this time: 1 s. Whoever writes has tried for some time already.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
+
+/// What was written and shows in no watch is looked at once more after this time: 90 s. Somebody may have undone it at once, and
+/// nothing is written a second time within a minute.
+const RECHECK_INTERVAL: Span = Span::from_secs(90);
 
 /// Keeps what is in a cluster as it should be. See the module's documentation.
 #[derive(Debug, Default)]
@@ -86,8 +91,7 @@ pub struct Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was carried out, or there was nothing left to do, as the same was written a moment ago and no watch has shown it yet.
-    /// With the object as the API server has it since, if it said so.
-    Written(Option<Value>),
+    Written,
     /// It was not, and may have been. It is derived anew, and comes again if it is still needed.
     Failed,
 }
@@ -157,19 +161,19 @@ impl Reconciler {
     pub fn written(&mut self, key: &WriteKey, outcome: Outcome, now: Timestamp) {
         let Some(InFlight { canary, .. }) = self.in_flight.remove(key) else { return };
         match outcome {
-            Outcome::Written(object) => {
-                let kind = match key {
-                    WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) => Some(key.kind),
-                    WriteKey::Record(_) => Some(Kind::CanaryState),
-                    WriteKey::Event(_) => None,
-                };
-                // Without the object, a watch shows it; where nothing was different, there is nothing to see.
-                if let (Some(kind), Some(object)) = (kind, object) {
-                    self.apply(kind, &object);
-                }
-            }
+            // A watch shows it; where nothing was different, there is nothing to see.
+            Outcome::Written => self.arm(&canary, now.plus(RECHECK_INTERVAL)),
             Outcome::Failed => self.arm(&canary, now.plus(RETRY_INTERVAL)),
         }
+    }
+
+    /// Returns the version that is known of what a write is about; nothing: it is not there.
+    pub fn version(&self, write: &Write) -> Option<String> {
+        let key = match write.key() {
+            WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) => key,
+            WriteKey::Record(_) | WriteKey::Event(_) => return None,
+        };
+        text(&self.world.get(&key)?, "/metadata/resourceVersion").map(str::to_owned)
     }
 
     /// Returns what is to be done by now. All that is at rest costs nothing.
@@ -217,8 +221,13 @@ impl Reconciler {
 
     fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {
         let Some(object) = self.world.get(&key(name)) else { return self.forget(name) };
+        if self.canaries.get(name).is_some_and(|canary| !canary.is(&object)) {
+            self.forget(name);
+        }
         let stored = self.world.get(&ObjectKey::new(Kind::CanaryState, &name.namespace, &name.name));
-        let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(stored.as_ref()));
+        // One of a Canary that was deleted goes with it, a moment later.
+        let stored = stored.filter(|stored| is_owned(stored, &object));
+        let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(&object, stored.as_ref()));
         let around = canary::Around {
             name,
             object: &object,
@@ -278,4 +287,10 @@ impl Reconciler {
         let timer = self.timers.entry(name.clone()).or_insert(at);
         *timer = at.min(*timer);
     }
+}
+
+/// Returns true unless an object says that it belongs to another one than this Canary.
+fn is_owned(object: &Value, canary: &Value) -> bool {
+    let owner = text(object, "/metadata/ownerReferences/0/uid");
+    owner.is_none_or(|owner| Some(owner) == text(canary, "/metadata/uid"))
 }

@@ -43,7 +43,9 @@ pub struct Ticket(u64);
 pub enum Accepted {
     /// It will be carried out. An earlier one of the same object and channel that waited is forgotten, without a report.
     Queued(Ticket),
-    /// The same waits, is under way, or was written a moment ago and not observed since: nothing is to be done.
+    /// The same waits or is under way: what comes of it is reported.
+    UnderWay,
+    /// The same was written a moment ago and not observed since: nothing is to be done, and nothing is reported.
     Repeated,
     /// [`MAX_WAITING`] wait already.
     Full,
@@ -118,17 +120,21 @@ impl Queue {
         let key = (write.object.clone(), write.change.channel());
         let digest = write.change.digest();
         if self.waiting.get(&key).is_some_and(|slot| slot.digest == digest) {
-            return Accepted::Repeated;
+            return Accepted::UnderWay;
         }
         let mut not_before = now;
         match self.under_way.get(&key.0).filter(|slot| slot.write.change.channel() == key.1) {
-            Some(slot) if slot.digest == digest => return self.repeated(&key),
+            Some(slot) if slot.digest == digest => {
+                self.forget(&key);
+                return Accepted::UnderWay;
+            }
             // Whatever was written before, this one will have been in between.
             Some(_) => {}
             None => match self.last.get(&key).filter(|last| last.digest == digest) {
                 Some(last) if last.outcome == Outcome::Written && now.since(last.at) < REPEAT_INTERVAL => {
                     if last.basis == write.basis {
-                        return self.repeated(&key);
+                        self.forget(&key);
+                        return Accepted::Repeated;
                     }
                     not_before = last.at.plus(REPEAT_INTERVAL);
                 }
@@ -237,11 +243,10 @@ impl Queue {
     }
 
     /// Forgets what waits: it is not wanted any more, and what is wanted is there, or will be.
-    fn repeated(&mut self, key: &Key) -> Accepted {
+    fn forget(&mut self, key: &Key) {
         if let Some(slot) = self.waiting.remove(key) {
             self.due.remove(&(slot.not_before, slot.ticket, key.clone()));
         }
-        Accepted::Repeated
     }
 
     fn wait(&mut self, key: Key, slot: Slot) {

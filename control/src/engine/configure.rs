@@ -139,7 +139,13 @@ impl Engine {
         self.missing.remove(name);
         self.emit(name, Severity::Warning, format!("{name} is not configured any more: its routes go"), now);
         let proposed = canary.proposed;
-        self.unconfigured.insert(name.clone(), Unconfigured { record, evidence, unstored, away_since: None, proposed });
+        if canary.observed.is_some() {
+            // What was decided of it went with its object; one that is made anew under its name is another one.
+            self.unconfigured.forget(name);
+        } else {
+            let away = Unconfigured { record, evidence, unstored, away_since: None, proposed };
+            self.unconfigured.insert(name.clone(), away);
+        }
         self.stale_policies.note(name);
     }
 
@@ -151,6 +157,10 @@ impl Engine {
         arms: Option<Arc<ObservedArms>>,
         now: Timestamp,
     ) {
+        let before = self.canaries.get(name).and_then(|canary| canary.observed.as_deref());
+        if before.zip(arms.as_deref()).is_some_and(|(before, arms)| before.uid != arms.uid) {
+            self.let_go(name, now);
+        }
         if self.canaries.get(name).is_some() {
             if let Some(arms) = arms {
                 self.observe_arms(name, arms);
@@ -198,7 +208,8 @@ impl Engine {
         // Nobody followed it meanwhile.
         record.state = record.state.unwatched();
         if record.secret.is_empty() {
-            let place = format!("{}/{}", name.namespace, name.name);
+            // One that was forgotten and comes back under its name counts anew.
+            let place = format!("{}/{}/{}", name.namespace, name.name, now.as_nanos());
             record.secret = Version::of([&self.random[..], place.as_bytes()]).to_string();
         }
         let mut canary = Canary::new(config, record, now);

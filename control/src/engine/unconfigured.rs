@@ -95,7 +95,8 @@ impl UnconfiguredCanaries {
         }
     }
 
-    fn forget(&mut self, name: &CanaryName) {
+    /// Keeps nothing of a canary, and has what is stored of it deleted.
+    pub(super) fn forget(&mut self, name: &CanaryName) {
         self.all.remove(name);
         self.unstored.remove(name);
         self.noted.remove(name);

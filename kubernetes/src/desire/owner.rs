@@ -28,6 +28,8 @@ pub(super) enum Existing<'a> {
     Owned(&'a Value),
     /// No controller has it.
     Unowned(&'a Value),
+    /// It is that of a Canary of the same name, which was deleted: it goes, too.
+    Former,
     /// Another controller has it.
     Foreign(&'a Value),
 }
@@ -87,6 +89,12 @@ impl<'a> Canary<'a> {
         }])
     }
 
+    /// Returns what is wrong with an object of a Canary that is no more, and the mend.
+    pub(super) fn former(&self) -> (String, &'static str) {
+        let wrong = format!("belongs to a former {}, and is deleted with it", self.shown());
+        (wrong, "wait until it is gone, or delete it")
+    }
+
     /// Returns what is there of a kind under a name.
     pub(super) fn find(&self, existing: &[&'a Value], kind: &str, name: &str) -> Existing<'a> {
         let is_it = |object: &&Value| {
@@ -98,6 +106,11 @@ impl<'a> Canary<'a> {
         match controller(object) {
             None => Existing::Unowned(object),
             Some(controller) if text(controller, "/uid") == Some(self.uid) => Existing::Owned(object),
+            Some(controller)
+                if text(controller, "/kind") == Some("Canary") && text(controller, "/name") == Some(self.name) =>
+            {
+                Existing::Former
+            }
             Some(_) => Existing::Foreign(object),
         }
     }

@@ -51,6 +51,11 @@ pub(super) fn desire(
             problems.add(&shown, "", wrong, "delete it or give it another name");
             return None;
         }
+        Existing::Former => {
+            let (wrong, mend) = canary.former();
+            problems.add(&shown, "", wrong, mend);
+            return None;
+        }
         Existing::Foreign(object) => {
             let wrong =
                 format!("belongs to {}, where the primary of {} should be", controller_of(object), canary.shown());

@@ -89,13 +89,16 @@ fn existing<'a>(
     problems: &mut Problems,
 ) -> Option<Existing<'a>> {
     let existing = canary.find(observed.existing, "Service", name);
-    if let Existing::Foreign(object) = existing {
-        let wrong = format!("belongs to {}, and {} needs it", controller_of(object), canary.shown());
-        let mend = "give one of both another spec.service.name";
-        problems.add(&format!("Service {name}.{}", canary.namespace), "", wrong, mend);
-        return None;
-    }
-    Some(existing)
+    let (wrong, mend) = match existing {
+        Existing::Foreign(object) => {
+            let wrong = format!("belongs to {}, and {} needs it", controller_of(object), canary.shown());
+            (wrong, "give one of both another spec.service.name")
+        }
+        Existing::Former => canary.former(),
+        Existing::Absent | Existing::Owned(_) | Existing::Unowned(_) => return Some(existing),
+    };
+    problems.add(&format!("Service {name}.{}", canary.namespace), "", wrong, mend);
+    None
 }
 
 /// Returns one of them. What nobody made for us is taken over, with its labels, type and owners as they are.

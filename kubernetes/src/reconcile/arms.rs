@@ -7,6 +7,7 @@ use wingbeat_core::rollout::Readiness;
 
 use super::configuration::port;
 use super::deployment::{promoted, readiness};
+use crate::object::text;
 use crate::world::World;
 
 /// Returns how the workloads of a canary stand.
@@ -29,6 +30,7 @@ pub(super) fn observe(
             .collect(),
     };
     ObservedArms {
+        uid: text(canary, "/metadata/uid").unwrap_or_default().into(),
         primary: workload(Arm::Primary, primary.and_then(promoted).map(|it| it.revision), primary),
         target: workload(Arm::Canary, Some(revision.clone()), target),
     }

@@ -17,6 +17,7 @@ use super::deployment::promoted;
 use super::events::{Events, Occurrence};
 use super::objects::{Live, Plan, Scaled};
 use super::record::{Accepted, Record, Template};
+use super::is_owned;
 use super::status::Source;
 use super::write::{Write, differs};
 use crate::desire::Settings;
@@ -31,6 +32,8 @@ const STATUS_INTERVAL: Span = Span::from_secs(10);
 /// A canary of a cluster.
 #[derive(Debug)]
 pub(super) struct Canary {
+    /// Which object it is.
+    uid: String,
     record: Record,
     pub(super) standing: Option<Standing>,
     pub(super) events: Events,
@@ -48,7 +51,6 @@ pub(super) struct Canary {
 /// What a spec depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Inputs {
-    uid: String,
     generation: u64,
     annotations: Value,
     documents: u64,
@@ -99,15 +101,22 @@ impl Around<'_> {
         self.get(Kind::Deployment, self.target_name()).filter(|_| has_deployment(self.object))
     }
 
-    fn primary(&self) -> Option<Value> {
+    /// Returns what has the primary's name, whosever it is.
+    fn named_as_primary(&self) -> Option<Value> {
         self.get(Kind::Deployment, &format!("{}-primary", self.target_name()))
+    }
+
+    /// Returns the primary. That of a former Canary of the same name goes with it, a moment later.
+    fn primary(&self) -> Option<Value> {
+        self.named_as_primary().filter(|primary| is_owned(primary, self.object))
     }
 }
 
 impl Canary {
     /// Goes on with what is stored of it, if anything is.
-    pub(super) fn new(stored: Option<&Value>) -> Self {
+    pub(super) fn new(object: &Value, stored: Option<&Value>) -> Self {
         Self {
+            uid: text(object, "/metadata/uid").unwrap_or_default().to_owned(),
             record: stored.map(Record::read).unwrap_or_default(),
             standing: None,
             events: Events::default(),
@@ -118,6 +127,11 @@ impl Canary {
             arms: None,
             status_written: Timestamp::EPOCH,
         }
+    }
+
+    /// Returns true if this is the object: one that was deleted and made anew is another one.
+    pub(super) fn is(&self, object: &Value) -> bool {
+        text(object, "/metadata/uid").unwrap_or_default() == self.uid
     }
 
     /// Returns true if the engine has it.
@@ -144,7 +158,6 @@ impl Canary {
         }
         let generation = number(around.object, "/metadata/generation").unwrap_or(0);
         let inputs = Inputs {
-            uid: text(around.object, "/metadata/uid").unwrap_or_default().to_owned(),
             generation,
             annotations: around.object.pointer("/metadata/annotations").cloned().unwrap_or_default(),
             documents: around.documents,
@@ -262,20 +275,23 @@ impl Canary {
         let Some(revision) = self.record.fence.as_ref().map(|fence| fence.revision.clone()) else {
             return Plan::default();
         };
-        let primary = around.primary();
+        let named = around.named_as_primary();
+        let primary = named.as_ref().filter(|primary| is_owned(primary, around.object));
         let template = target.pointer("/spec/template").cloned().unwrap_or_default();
         let of_target = Template { revision: revision.clone(), template };
-        let of_primary = primary.as_ref().and_then(promoted);
+        let of_primary = primary.and_then(promoted);
         self.record.keep_templates(state, &of_target, of_primary.as_ref());
         let apex = service_name(around.object);
         let names = [apex.to_owned(), format!("{apex}-primary"), format!("{apex}-canary")];
         let services: Vec<Value> = names.iter().filter_map(|name| around.get(Kind::Service, name)).collect();
+        let services: Vec<&Value> = services.iter().collect();
         let live = Live {
             canary: around.object,
             target: &target,
             revision: &revision,
-            primary: primary.as_ref(),
-            services: &services.iter().collect::<Vec<_>>(),
+            primary,
+            existing: &services.iter().copied().chain(named.as_ref()).collect::<Vec<_>>(),
+            services: &services,
             stored,
         };
         Plan::of(&live, state, &mut self.record, around.settings, around.now)

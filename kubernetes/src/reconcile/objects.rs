@@ -20,6 +20,8 @@ pub(super) struct Live<'a> {
     /// Which revision the target has.
     pub(super) revision: &'a Revision,
     pub(super) primary: Option<&'a Value>,
+    /// What has the name of an object that is to be made, whosever it is.
+    pub(super) existing: &'a [&'a Value],
     /// The Services, as far as they are there.
     pub(super) services: &'a [&'a Value],
     /// What is stored of the canary, which is what a restart finds.
@@ -190,8 +192,7 @@ impl Plan {
 
 impl Live<'_> {
     fn desired(&self, target: &Value, revision: &Revision, settings: &Settings) -> Result<Desired, Vec<String>> {
-        let existing: Vec<&Value> = self.services.iter().copied().chain(self.primary).collect();
-        let observed = Observed { canary: self.canary, target, existing: &existing, promotion: revision.as_str() };
+        let observed = Observed { canary: self.canary, target, existing: self.existing, promotion: revision.as_str() };
         Desired::of(&observed, settings).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 }

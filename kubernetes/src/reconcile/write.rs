@@ -1,10 +1,14 @@
 //! What is to be written into a cluster, by whoever has a client.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use wingbeat_core::id::CanaryName;
 
+use crate::crds::Group;
+use crate::object::text;
+use crate::resource::{ObjectRef, Resource};
 use crate::revision;
-use crate::world::ObjectKey;
+use crate::world::{Kind, ObjectKey};
+use crate::writes::{self, Change, Channel};
 
 /// Something to be written. Each is derived from how things are, again and again until they are as they should be: one that
 /// is lost comes again, and one that is carried out twice does no harm.
@@ -50,7 +54,51 @@ pub enum WriteKey {
     Event(EventKey),
 }
 
+/// How a write is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carrier {
+    /// By a call of its own.
+    Call(writes::Write),
+    /// As notes beside the engine's record, by whoever stores that.
+    Notes(CanaryName, Map<String, Value>),
+}
+
+impl WriteKey {
+    /// Returns what was written, of what a call wrote; nothing for an event, which nobody waits for.
+    pub fn of(object: &ObjectRef, channel: &Channel) -> Option<Self> {
+        let kinds = [Kind::Canary, Kind::Deployment, Kind::Service];
+        let kind = kinds.into_iter().find(|kind| Resource::of(*kind, Group::Wingbeat).kind == object.resource.kind)?;
+        let key = ObjectKey::new(kind, &object.namespace, &object.name);
+        match channel {
+            Channel::Create | Channel::Apply => Some(Self::Object(key)),
+            Channel::Status => Some(Self::Status(key)),
+            Channel::Scale => Some(Self::Scale(key)),
+            Channel::Merge(_) => None,
+        }
+    }
+}
+
 impl Write {
+    /// Returns how it is carried out. The decision to write rests on this version of the object; nothing: it was not there.
+    pub fn into_carrier(self, basis: Option<String>) -> Carrier {
+        let of_event = |key: &EventKey| ObjectRef::new(Resource::EVENT, &key.namespace, &key.name);
+        let (object, change) = match self {
+            Self::Record(name, fields) => {
+                let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
+                return Carrier::Notes(name, fields);
+            }
+            Self::Create(key, object) => (reference(&key, &object), Change::Create(object)),
+            Self::Apply(key, object) => (reference(&key, &object), Change::Apply(object)),
+            Self::Status(key, object) => (reference(&key, &object), Change::ApplyStatus(object)),
+            Self::Scale(key, replicas) => {
+                (reference(&key, &Value::Null), Change::Scale(u32::try_from(replicas).unwrap_or(u32::MAX)))
+            }
+            Self::Event(key, object) => (of_event(&key), Change::Create(object)),
+            Self::Repeat(key, patch) => (of_event(&key), Change::Merge { slot: "series", patch }),
+        };
+        Carrier::Call(writes::Write { object, change, basis })
+    }
+
     /// Returns what it writes.
     pub fn key(&self) -> WriteKey {
         match self {
@@ -76,6 +124,13 @@ impl Write {
     }
 }
 
+/// Returns where an API server has an object, of the group that it is written in.
+fn reference(key: &ObjectKey, object: &Value) -> ObjectRef {
+    let is_flaggers = text(object, "/apiVersion").is_some_and(|version| version.starts_with("flagger.app/"));
+    let group = if is_flaggers { Group::Flagger } else { Group::Wingbeat };
+    ObjectRef::new(Resource::of(key.kind, group), &key.namespace, &key.name)
+}
+
 /// Returns true unless all that is wanted is there. What is there beside it is somebody else's; of a list, all entries are
 /// ours.
 pub(super) fn differs(wanted: &Value, live: &Value) -> bool {
@@ -95,6 +150,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_came_of_a_call_is_known_by_what_was_written() {
+        let canary = ObjectKey::new(Kind::Canary, "prod", "backend");
+        let target = ObjectKey::new(Kind::Deployment, "prod", "backend");
+        let status = json!({"apiVersion": "flagger.app/v1alpha3", "kind": "Canary", "status": {}});
+        let name = EventKey { namespace: "prod".into(), name: "backend.1".into() };
+        for write in [
+            Write::Status(canary, status),
+            Write::Scale(target.clone(), 3),
+            Write::Apply(target.clone(), json!({})),
+            Write::Create(target, json!({})),
+            Write::Event(name.clone(), json!({})),
+            Write::Repeat(name, json!({})),
+        ] {
+            let key = write.key();
+            let Carrier::Call(call) = write.into_carrier(Some("7".into())) else { panic!("{key:?} is a call") };
+            match WriteKey::of(&call.object, &call.change.channel()) {
+                None => assert!(matches!(key, WriteKey::Event(_))),
+                Some(found) => assert_eq!(found, key),
+            }
+            if matches!(key, WriteKey::Status(_)) {
+                assert_eq!(call.object.path(), "/apis/flagger.app/v1beta1/namespaces/prod/canaries/backend");
+            }
+        }
+        let notes = Write::Record(CanaryName::new("prod", "backend"), json!({"scaledFor": null})).into_carrier(None);
+        let expected = Map::from_iter([("scaledFor".to_owned(), Value::Null)]);
+        assert_eq!(notes, Carrier::Notes(CanaryName::new("prod", "backend"), expected));
+    }
 
     #[test]
     fn what_others_wrote_is_no_difference() {

@@ -21,7 +21,7 @@ fn apply(name: &str, content: u64, basis: Option<&str>) -> Write {
 fn queued(queue: &mut Queue, write: Write, now: Timestamp) -> Ticket {
     match queue.put(write, now) {
         Accepted::Queued(ticket) => ticket,
-        other @ (Accepted::Repeated | Accepted::Full) => panic!("{other:?}"),
+        other @ (Accepted::UnderWay | Accepted::Repeated | Accepted::Full) => panic!("{other:?}"),
     }
 }
 
@@ -106,9 +106,9 @@ fn a_server_that_wants_peace_gets_it() {
 fn the_same_is_written_once_until_something_was_observed() {
     let mut queue = Queue::default();
     queued(&mut queue, apply("a", 1, Some("5")), at(0));
-    assert_eq!(queue.put(apply("a", 1, Some("5")), at(0)), Accepted::Repeated, "it waits");
+    assert_eq!(queue.put(apply("a", 1, Some("5")), at(0)), Accepted::UnderWay, "it waits");
     let job = one(&mut queue, at(0));
-    assert_eq!(queue.put(apply("a", 1, Some("5")), at(1)), Accepted::Repeated, "it is under way");
+    assert_eq!(queue.put(apply("a", 1, Some("5")), at(1)), Accepted::UnderWay, "it is under way");
     queue.done(&job, Ok(Some("6".into())), at(2), 0);
     assert_eq!(queue.put(apply("a", 1, Some("5")), at(3)), Accepted::Repeated, "nothing was observed since");
     // Somebody has changed it back: it is written once a minute.

@@ -84,27 +84,31 @@ impl ApiServer {
                 if self.objects.contains_key(key) {
                     return Outcome::Failed;
                 }
-                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| merge(it, object))))
+                self.edit(key.kind, &key.name, |it| merge(it, object));
+                Outcome::Written
             }
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));
-                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| merge(it, object))))
+                self.edit(key.kind, &key.name, |it| merge(it, object));
+                Outcome::Written
             }
             Write::Scale(key, replicas) => {
                 self.log.push(format!("{} to {replicas}", short("scale", key)));
-                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| it["spec"]["replicas"] = json!(replicas))))
+                self.edit(key.kind, &key.name, |it| it["spec"]["replicas"] = json!(replicas));
+                Outcome::Written
             }
             Write::Status(key, object) => {
                 self.log.push(short("status", key));
                 let status = &object["status"];
-                Outcome::Written(Some(self.edit(key.kind, &key.name, |it| {
+                self.edit(key.kind, &key.name, |it| {
                     merge(it, &json!({"status": status}));
                     it["status"]["conditions"] = status["conditions"].clone();
-                })))
+                });
+                Outcome::Written
             }
             Write::Record(name, record) => {
                 self.log.push("record".to_owned());
-                let state = self.edit(Kind::CanaryState, &name.name, |it| {
+                self.edit(Kind::CanaryState, &name.name, |it| {
                     merge(it, &json!({"status": {}}));
                     for (field, value) in record.as_object().unwrap() {
                         if value.is_null() {
@@ -114,21 +118,21 @@ impl ApiServer {
                         }
                     }
                 });
-                Outcome::Written(Some(state))
+                Outcome::Written
             }
             Write::Event(key, object) => {
                 let (name, note) = (key.name.clone(), object["note"].as_str().unwrap().to_owned());
                 if !self.events.iter().any(|(known, ..)| *known == name) {
                     self.events.push((name, note, 1));
                 }
-                Outcome::Written(None)
+                Outcome::Written
             }
             Write::Repeat(key, series) => {
                 let count = series["series"]["count"].as_u64().unwrap();
                 for event in self.events.iter_mut().filter(|(name, ..)| *name == key.name) {
                     event.2 = count;
                 }
-                Outcome::Written(None)
+                Outcome::Written
             }
         }
     }

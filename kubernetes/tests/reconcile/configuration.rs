@@ -161,3 +161,50 @@ fn a_canary_that_is_gone_leaves_nothing_behind() {
     assert!(empty.poll(cluster.now).writes.is_empty());
     assert_eq!(cluster.due, None);
 }
+
+#[test]
+fn a_canary_that_is_made_anew_begins_anew() {
+    for at_once in [false, true] {
+        let mut cluster = Cluster::initialized();
+        cluster.set_image("app:2");
+        cluster.errors = 10;
+        cluster.run_until(400, |it| it.phase() == "Failed");
+        cluster.run(100);
+        cluster.api.delete(Kind::Canary, "backend");
+        // What it owned goes with it: at once, or a moment later.
+        if !at_once {
+            cluster.run(3);
+            assert!(cluster.split().is_none(), "its routes go");
+        }
+        cluster.errors = 0;
+        cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(2));
+        cluster.api.edit(Kind::Canary, "backend", |it| merge(it, &canary()));
+        cluster.run(1);
+        cluster.api.delete(Kind::Deployment, "backend-primary");
+        for service in ["backend", "backend-primary", "backend-canary"] {
+            cluster.api.delete(Kind::Service, service);
+        }
+        cluster.api.delete(Kind::CanaryState, "backend");
+        cluster.run_until(200, |it| it.phase() == "Initialized" && it.image("backend-primary") == "app:2");
+        cluster.set_image("app:3");
+        cluster.run_until(2_000, |it| it.phase() == "Succeeded" && it.image("backend-primary") == "app:3");
+    }
+}
+
+#[test]
+fn what_has_the_primarys_name_and_is_somebody_elses_is_left_alone() {
+    let mut cluster = Cluster::new();
+    cluster.api.edit(Kind::Deployment, "backend-primary", |it| {
+        merge(it, &target("other:1"));
+        it["metadata"]["name"] = json!("backend-primary");
+        it["metadata"]["ownerReferences"] =
+            json!([{"kind": "Release", "name": "other", "uid": "other", "controller": true}]);
+    });
+    cluster.create();
+    cluster.run(50);
+    assert_eq!((cluster.image("backend-primary"), cluster.phase()), ("other:1".into(), "Initializing".into()));
+    assert!(cluster.split().is_none(), "nothing is routed");
+    let accepted = condition(&cluster, "backend", "Accepted");
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.starts_with("Deployment backend-primary.prod belongs to Release other"), "{message}");
+}

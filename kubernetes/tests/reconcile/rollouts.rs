@@ -27,7 +27,7 @@ fn at_rest_nothing_is_written_and_nothing_is_due() {
     let mut cluster = Cluster::initialized();
     cluster.run(20);
     let written = cluster.api.log.clone();
-    cluster.run(200);
+    cluster.run(1_000);
     assert_eq!(cluster.api.log, written);
     assert_eq!(cluster.due, None);
 }
