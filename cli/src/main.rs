@@ -7,11 +7,15 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use wingbeat_controller::verb::Verb as Command;
 
+use crate::daemon::LogFormat;
+
 mod bootstrap;
 mod check;
 mod client;
 mod completion;
+mod controller;
 mod crds;
+mod daemon;
 mod demo;
 mod files;
 mod manual;
@@ -37,6 +41,8 @@ enum Verb {
     Demo(demo::Args),
     /// Runs the control plane for plain Envoys, from files
     Serve(serve::Args),
+    /// Runs the control plane of a Kubernetes cluster
+    Controller(controller::Args),
     /// Prints an Envoy's bootstrap
     Bootstrap(bootstrap::Args),
     /// Says everything that is wrong with documents
@@ -97,21 +103,24 @@ enum Verb {
 
 /// A server tells what it does; other verbs say what they have to say themselves.
 fn begin_log(verb: &Verb) {
-    let (format, level) =
-        if let Verb::Serve(args) = verb { (args.log_format, "info") } else { (serve::LogFormat::Text, "error") };
+    let (format, level) = match verb {
+        Verb::Serve(args) => (args.log_format, "info"),
+        Verb::Controller(args) => (args.log_format, "info"),
+        _ => (LogFormat::Text, "error"),
+    };
     let filter = EnvFilter::try_from_env("WINGBEAT_LOG").unwrap_or_else(|_| level.into());
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
     match format {
-        serve::LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        serve::LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     begin_log(&cli.verb);
-    if let Verb::Serve(_) = cli.verb {
-        serve::allocator::configure();
+    if let Verb::Serve(_) | Verb::Controller(_) = cli.verb {
+        daemon::allocator::configure();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
@@ -119,6 +128,7 @@ fn main() -> ExitCode {
             match cli.verb {
                 Verb::Demo(args) => demo::run(args).await,
                 Verb::Serve(args) => serve::run(args).await,
+                Verb::Controller(args) => controller::run(args).await,
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args).await,
                 Verb::Match(args) => matching::run(&args),

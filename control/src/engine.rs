@@ -254,6 +254,11 @@ impl Engine {
         self.unconfigured.in_use()
     }
 
+    /// Returns the canaries that are stored as in a rollout and not managed yet.
+    pub fn in_rollout(&self) -> Vec<CanaryName> {
+        self.unconfigured.in_rollout()
+    }
+
     /// Takes news of a client of xDS. What it refuses is told of the canaries that it concerns.
     pub fn observe(&mut self, news: &ClientEvent, now: Timestamp) {
         self.contest(news, now);

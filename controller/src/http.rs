@@ -30,7 +30,7 @@ use crate::handle::Handle;
 use crate::metrics;
 use crate::verb::{Refusal, Verb};
 
-pub use serve::{Bounds, serve};
+pub use serve::{Bounds, serve, serve_waiting};
 
 mod page;
 mod serve;
@@ -110,6 +110,12 @@ pub fn router(api: Api) -> Router {
     let hosts = api.hosts.clone();
     let routes = routes().into_iter().fold(Router::new(), |router, (path, route)| router.route(path, route));
     routes.layer(DefaultBodyLimit::max(MAX_BODY)).layer(from_fn_with_state(hosts, only_for_us)).with_state(api)
+}
+
+/// Returns the routes of a replica that waits to lead.
+fn waiting_router() -> Router {
+    let not_ready = || async { (StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead") };
+    Router::new().route("/healthz", get(|| async { "OK" })).route("/readyz", get(not_ready))
 }
 
 /// Refuses requests for other hosts.

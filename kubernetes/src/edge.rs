@@ -1,13 +1,15 @@
 //! The half that acts: it has clients, clocks and tasks, and decides nothing. What it carries out, the other modules decide.
 //!
 //! ```text
-//!  API server ─► watch ─► Slots ─► World           Queue ─► act ─┐
-//!                                                 Election ◄► lease ┼─► client ─► API server
-//!                                            canary_state ◄► state ┘
+//!  API server ─► watch ─► Slots ─► driver ◄► Reconciler
+//!                                    └► Queue ─► act ─────────────┐
+//!                                                Election ◄► lease ┼─► client ─► API server
+//!                                           canary_state ◄► state ┘
 //! ```
 
 pub mod act;
 pub mod client;
+pub mod driver;
 pub mod lease;
 pub mod state;
 pub mod watch;

@@ -121,9 +121,10 @@ impl Election {
         (now < until).then_some(Permit { epoch, until })
     }
 
-    /// Returns who leads, as far as is known.
-    pub fn holder(&self) -> Option<&str> {
-        self.observed.as_ref().map(Observed::holder).filter(|holder| !holder.is_empty())
+    /// Returns who had the Lease when it was read last, where that was another replica.
+    pub fn other(&self) -> Option<&str> {
+        let holder = self.observed.as_ref().map(Observed::holder);
+        holder.filter(|holder| !holder.is_empty() && *holder != self.identity)
     }
 
     /// Returns what is to be done now.
@@ -324,13 +325,13 @@ mod tests {
         // Its clock is an hour ahead: that is no reason.
         let ahead = 3_600_000;
         assert_eq!(server.serve(&mut b, at(ahead)), at(ahead + 750));
-        assert_eq!((b.holder(), b.permit(at(ahead))), (Some("a"), None));
+        assert_eq!((b.other(), b.permit(at(ahead))), (Some("a"), None));
         assert_eq!(server.serve(&mut b, at(ahead + 14_999)), at(ahead + 15_000), "not a moment later than it may");
         assert_eq!(b.permit(at(ahead + 14_999)), None);
         server.serve(&mut b, at(ahead + 15_000));
         assert_eq!(epoch(&b, at(ahead + 15_000)), Some(1));
         server.serve(&mut a, at(17_000));
-        assert_eq!((a.permit(at(17_000)), a.holder()), (None, Some("b")));
+        assert_eq!((a.permit(at(17_000)), a.other()), (None, Some("b")));
     }
 
     #[test]

@@ -83,8 +83,6 @@ pub struct Output {
     pub change: Change,
     /// For the API server.
     pub writes: Vec<Write>,
-    /// When there is something to do without anything happening before.
-    pub due: Option<Timestamp>,
 }
 
 /// What came of a write.
@@ -197,7 +195,6 @@ impl Reconciler {
         Output {
             change: std::mem::take(&mut self.change),
             writes: std::mem::take(&mut self.writes),
-            due: self.timers.values().min().copied(),
         }
     }
 
@@ -217,6 +214,11 @@ impl Reconciler {
             .collect();
         ordered.sort();
         ordered.into_iter().map(|(_, _, name)| name).collect()
+    }
+
+    /// Returns when there is something to do without anything happening before.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.timers.values().min().copied()
     }
 
     fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {

@@ -167,6 +167,12 @@ impl UnconfiguredCanaries {
         self.all.values().map(|unconfigured| unconfigured.record.state.changed).max()
     }
 
+    /// Returns those that were in a rollout.
+    pub(super) fn in_rollout(&self) -> Vec<CanaryName> {
+        let in_rollout = self.all.iter().filter(|(_, unconfigured)| unconfigured.record.state.has_rollout());
+        in_rollout.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Returns the revisions that were in use.
     pub(super) fn in_use(&self) -> BTreeMap<CanaryName, InUse> {
         self.all.iter().map(|(name, unconfigured)| (name.clone(), InUse::of(&unconfigured.record.state))).collect()

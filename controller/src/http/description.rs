@@ -218,7 +218,7 @@ async fn what_is_answered_is_what_is_described() {
     let address = listener.local_addr().unwrap();
     let hosts = Arc::new(["wingbeat.example".to_owned()]);
     let api = Api { handle, token: None, hosts, readers: Readers::default() };
-    tokio::spawn(async move { serve(listener, None, Bounds::default(), api).await });
+    tokio::spawn(async move { serve(&listener, None, Bounds::default(), api).await });
     let client = reqwest::Client::new();
     let document = document();
     let at = |path: &str| format!("http://{address}{path}");

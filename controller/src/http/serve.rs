@@ -19,7 +19,7 @@ use wingbeat_xds_server::server::{
     Cause, Connections, Intake as _, Limits, OnMismatch, Peer as Client, RefusalLog, Remote, Tls, Wire,
 };
 
-use super::{Api, Peer, failure, router, tls};
+use super::{Api, Peer, failure, router, tls, waiting_router};
 
 /// Bytes of a request's headers; more is answered with 431.
 const MAX_HEADERS: usize = 16 * 1024;
@@ -44,20 +44,35 @@ impl Default for Bounds {
 }
 
 /// Serves the API until the future is dropped.
-pub async fn serve(listener: TcpListener, tls: Option<&Tls>, bounds: Bounds, api: Api) -> std::io::Result<()> {
+pub async fn serve(listener: &TcpListener, tls: Option<&Tls>, bounds: Bounds, api: Api) -> std::io::Result<()> {
+    let handle = api.handle.clone();
+    serve_routes(listener, tls, bounds, router(api), move || handle.refused(Cause::Tls)).await
+}
+
+/// Serves health alone until the future is dropped, while another replica leads: it lives, and is not ready.
+pub async fn serve_waiting(listener: &TcpListener, tls: Option<&Tls>, bounds: Bounds) -> std::io::Result<()> {
+    serve_routes(listener, tls, bounds, waiting_router(), || {}).await
+}
+
+async fn serve_routes(
+    listener: &TcpListener,
+    tls: Option<&Tls>,
+    bounds: Bounds,
+    routes: axum::Router,
+    refused: impl Fn() + Send + Sync + 'static,
+) -> std::io::Result<()> {
     let acceptor = tls.map(tls::config).transpose().map_err(std::io::Error::other)?;
     let acceptor = acceptor.map(|config| TlsAcceptor::from(Arc::new(config)));
     let wire = if acceptor.is_some() { Wire::Tls } else { Wire::Plain };
-    let (handle, log) = (api.handle.clone(), RefusalLog::default());
+    let log = RefusalLog::default();
     let on_mismatch = OnMismatch::new(move |address, mend| {
-        handle.refused(Cause::Tls);
+        refused();
         let _unlogged = log.note(Cause::Tls, &Client::Uncertified(address.to_canonical()), mend);
     });
-    let routes = router(api);
     let limits = Limits { most: bounds.most, waiting: bounds.headers + bounds.answer };
     let connections = Connections::new(limits, wire, on_mismatch);
     loop {
-        let connection = connections.accept(&listener).await;
+        let connection = connections.accept(listener).await;
         let (remote, routes, acceptor) = (connection.remote().clone(), routes.clone(), acceptor.clone());
         tokio::spawn(async move {
             match acceptor {
@@ -137,7 +152,7 @@ mod tests {
             Api { handle: runtime.handle().clone(), token: None, hosts: Arc::default(), readers: Readers::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { serve(listener, None, bounds, api).await });
+        tokio::spawn(async move { serve(&listener, None, bounds, api).await });
         (runtime, address)
     }
 

@@ -19,9 +19,14 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How the election stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Leadership {
-    /// Another one leads, or nobody yet.
+    /// Nobody leads, as far as is known: the Lease was not read yet, or not renewed in time.
     #[default]
     Waiting,
+    /// Another replica does.
+    Following {
+        /// Which one.
+        leader: String,
+    },
     /// We do.
     Leading {
         /// How often the Lease had changed hands.
@@ -151,11 +156,15 @@ impl Driver {
     fn publish(&self, election: &Election) {
         let permit = election.permit(self.clock.now());
         self.permits.set(permit);
-        let leadership = permit.map_or(Leadership::Waiting, |permit| Leadership::Leading { epoch: permit.epoch });
+        let leadership = match (permit, election.other()) {
+            (Some(permit), _) => Leadership::Leading { epoch: permit.epoch },
+            (None, Some(leader)) => Leadership::Following { leader: leader.to_owned() },
+            (None, None) => Leadership::Waiting,
+        };
         self.told.send_if_modified(|before| {
             let is_new = *before != leadership;
             if is_new {
-                tracing::info!(lease = %self.lease, ?leadership, holder = election.holder(), "election");
+                tracing::info!(lease = %self.lease, ?leadership, "election");
                 *before = leadership;
             }
             is_new

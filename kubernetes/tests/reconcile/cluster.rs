@@ -182,7 +182,7 @@ impl Cluster {
         self.api.run_controllers();
         self.watch();
         let output = self.reconciler.poll(self.now);
-        self.due = output.due;
+        self.due = self.reconciler.next_due();
         self.configure(output.change);
         for (place, write) in output.writes.iter().enumerate() {
             if crash == Some(Crash::Writes(place)) {

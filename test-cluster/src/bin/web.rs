@@ -7,7 +7,7 @@
 //! | `/healthz` | 200, or the status that was set by `POST /healthz/NNN` |
 //! | `/status/NNN` | this status |
 //! | `/delay/SECONDS` | 200, this much later |
-//! | any other | 200 |
+//! | any other | 200, or `$STATUS`: a release that fails |
 //!
 //! But for the first two, the body is JSON. It ends at SIGTERM, with code 0.
 
@@ -39,6 +39,8 @@ const MAX_DELAY: Duration = Duration::from_hours(1);
 struct Web {
     version: String,
     health: AtomicU16,
+    /// What requests for nothing in particular are answered with.
+    status: StatusCode,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -49,7 +51,8 @@ async fn main() -> anyhow::Result<()> {
     let image = variable("IMAGE").unwrap_or_default();
     let tag = image.rsplit_once(':').map(|(_, tag)| tag.to_owned());
     let version = variable("VERSION").or(tag).unwrap_or_default();
-    let web = Arc::new(Web { version, health: AtomicU16::new(StatusCode::OK.as_u16()) });
+    let status = variable("STATUS").map_or(Ok(StatusCode::OK), |status| status.parse()).context("STATUS")?;
+    let web = Arc::new(Web { version, health: AtomicU16::new(StatusCode::OK.as_u16()), status });
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.with_context(|| format!("cannot listen at {address}:{port}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -97,7 +100,7 @@ impl Web {
                 tokio::time::sleep(delay.unwrap_or_default().min(MAX_DELAY)).await;
                 self.respond(StatusCode::OK, None)
             }
-            _ => self.respond(StatusCode::OK, None),
+            _ => self.respond(self.status, None),
         }
     }
 

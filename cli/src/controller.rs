@@ -1,0 +1,215 @@
+//! `wingbeat controller`: the control plane of a cluster.
+//!
+//! ```text
+//!  watch ─► lead ─► load CanaryStates ─► engine ─► xDS
+//!            │ another leads: healthy, not ready
+//! ```
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle as Tokio;
+use tokio::signal::unix::{SignalKind, signal};
+use wingbeat_control::engine::Engine;
+use wingbeat_controller::clock::Clock;
+use wingbeat_controller::disk::Disk;
+use wingbeat_controller::runtime::{Runtime, random};
+use wingbeat_controller::standings::Standings;
+use wingbeat_core::time::Timestamp;
+use wingbeat_kubernetes::crds::Group;
+use wingbeat_kubernetes::desire::Settings;
+use wingbeat_kubernetes::edge::client::{Access, Connection};
+use wingbeat_kubernetes::edge::driver::Driver;
+use wingbeat_kubernetes::edge::lease::{Elector, Leadership, lease};
+use wingbeat_kubernetes::edge::state::{ClusterStore, States};
+use wingbeat_kubernetes::edge::watch::Scopes;
+use wingbeat_kubernetes::lease::Election;
+use wingbeat_kubernetes::permit::Permits;
+use wingbeat_xds_server::publisher::Publisher as Snapshots;
+
+use crate::daemon::ports::{self, Ports};
+use crate::daemon::{LogFormat, state_folder, told_to_stop};
+use crate::output::{Outcome, Wrong};
+
+/// What the API server's audit log calls this program.
+const USER_AGENT: &str = concat!("wingbeat/", env!("CARGO_PKG_VERSION"));
+/// The Lease that the leader holds.
+const LEASE: &str = "wingbeat";
+/// The same with Flagger's API: a Flagger beside it waits, and the other way round.
+const FLAGGERS_LEASE: &str = "flagger-leader-election";
+/// While the API server cannot be read at the start, it is tried again this often.
+const LOAD_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Which cluster, and what of it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: wingbeat controller --kubeconfig ~/.kube/config --lease-namespace wingbeat")]
+pub(crate) struct Args {
+    /// Says where the API server is, and who this is to it [default: $KUBECONFIG, or the service account of the Pod]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Keeps to the Canaries of one namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Where the Lease is by which one of several replicas leads
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Takes Canaries of flagger.app, too, and leads by Flagger's Lease
+    #[arg(long)]
+    flagger_api: bool,
+    /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_control=warn
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Folder that keeps counts and evidence; what was decided is in CanaryStates [default: as of serve]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    ports: ports::Args,
+}
+
+/// Runs until it is told to stop.
+pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
+    let _broken_pipes = signal(SignalKind::pipe()).context("cannot handle signals")?;
+    let ports = Ports::of(&args.ports)?;
+    let disk = Disk::open(&state_folder(args.state.clone())?).map_err(|error| Wrong(error.to_string()))?;
+    let http = Arc::new(ports.bind_http().await?);
+    let mut stopped = pin!(told_to_stop());
+    let mut health = pin!(ports.serve_waiting(&http));
+    let mut replica = tokio::select! {
+        replica = Replica::connect(&args) => replica?,
+        ended = &mut health => return Err(ended.map_or_else(Into::into, |()| anyhow!("the HTTP server ended"))),
+        () = &mut stopped => return Ok(Outcome::Done),
+    };
+    let waited = tokio::select! {
+        epoch = replica.wait_to_lead() => epoch.map(Some),
+        ended = &mut health => Err(ended.map_or_else(Into::into, |()| anyhow!("the HTTP server ended"))),
+        () = &mut stopped => Ok(None),
+    };
+    let ended = match waited {
+        Ok(Some(epoch)) => tokio::select! {
+            ended = replica.lead(epoch, disk, &ports, http.clone()) => ended,
+            () = &mut stopped => Ok(()),
+        },
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    tracing::info!("stopping: Envoys keep what they have, the state is stored");
+    replica.stop().await;
+    ended.map(|()| Outcome::Done)
+}
+
+/// One of several replicas.
+struct Replica {
+    states: Arc<States>,
+    driver: Driver,
+    elector: Elector,
+    /// While it leads.
+    runtime: Option<Runtime>,
+}
+
+impl Replica {
+    /// Begins to watch, and to take part in the election.
+    async fn connect(args: &Args) -> anyhow::Result<Self> {
+        let access = args.kubeconfig.clone().map_or(Access::Environment, Access::Kubeconfig);
+        let connect = async || Connection::open(&access, USER_AGENT).await.map_err(|error| Wrong(error.to_string()));
+        let connection = connect().await?;
+        let clock = Clock::start(Timestamp::EPOCH);
+        let permits = Permits::default();
+        let groups: &[Group] = if args.flagger_api { &[Group::Wingbeat, Group::Flagger] } else { &[Group::Wingbeat] };
+        let namespace = args.namespace.as_deref();
+        let states = Arc::new(States::new(connection.clone(), clock, permits.clone(), groups, namespace));
+        let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned) };
+        let driver =
+            Driver::start(&connection, clock, &scopes, Settings::default(), permits.clone(), states.clone());
+        while let Err(error) = states.load().await {
+            tracing::warn!("{error}");
+            tokio::time::sleep(LOAD_RETRY_INTERVAL).await;
+        }
+        let name = if args.flagger_api { FLAGGERS_LEASE } else { LEASE };
+        let mut election = Election::new(&args.lease_namespace, name, &identity()?);
+        if let Some(epoch) = states.max_epoch().await {
+            // Where somebody has deleted the Lease, it does not begin anew.
+            election.set_floor(epoch.saturating_add(1));
+        }
+        // By a connection of its own, which nothing else delays.
+        let elector = Elector::start(connect().await?, clock, &lease(&args.lease_namespace, name), election, permits);
+        Ok(Self { states, driver, elector, runtime: None })
+    }
+
+    /// Waits until it leads and knows what is in the cluster. Returns how often the Lease had changed hands.
+    async fn wait_to_lead(&mut self) -> anyhow::Result<u64> {
+        let mut leadership = self.elector.leadership();
+        loop {
+            let now = leadership.borrow_and_update().clone();
+            match now {
+                Leadership::Leading { epoch } if self.driver.is_listed() => return Ok(epoch),
+                Leadership::Leading { .. } | Leadership::Following { .. } | Leadership::Waiting => {}
+            }
+            tokio::select! {
+                () = self.driver.observe() => {}
+                changed = leadership.changed() => changed.context("the election has ended")?,
+            }
+        }
+    }
+
+    /// Leads, until it must not any more.
+    async fn lead(
+        &mut self,
+        epoch: u64,
+        disk: Disk,
+        ports: &Ports,
+        http: Arc<TcpListener>,
+    ) -> anyhow::Result<()> {
+        let states = self.states.clone();
+        // The store waits for its calls, which tokio's own threads must not.
+        let loaded = tokio::task::spawn_blocking(move || {
+            let mut store = ClusterStore::new(states, Box::new(disk), Tokio::current());
+            let engine = Engine::load(&mut store, random()?)?;
+            anyhow::Ok((engine, store))
+        });
+        let (engine, store) = loaded.await?.context("what is stored cannot be loaded")?;
+        for why in self.states.refused().await.into_values() {
+            tracing::error!("{why}");
+        }
+        // Whatever the leader before still writes is refused from then on.
+        self.states.raise(&engine.in_rollout()).await.context("the rollouts of an earlier leader cannot be taken over")?;
+        let desired = self.driver.begin(Arc::from(wingbeat::FILTER));
+        let snapshots = Snapshots::of(engine.lineage());
+        let standings = Standings::default();
+        let started = tokio::task::spawn_blocking({
+            let (snapshots, standings) = (snapshots.clone(), standings.clone());
+            move || Runtime::start_in_cluster(engine, Box::new(store), desired, snapshots, standings)
+        });
+        let runtime = self.runtime.insert(started.await??);
+        let handle = runtime.handle().clone();
+        let xds = ports.bind_xds().await?;
+        ports.announce(&xds, &http)?;
+        let mut servers = ports.serve(xds, http, snapshots, &handle);
+        let mut leadership = self.elector.leadership();
+        tokio::select! {
+            ended = servers.ended() => ended,
+            ended = self.driver.run(&handle, &standings, &mut leadership, epoch) => Err(ended.into()),
+            () = handle.ended() => bail!("the engine ended by a fault of this program, which its log shows"),
+        }
+    }
+
+    /// Writes what is to be written, and lets another one lead.
+    async fn stop(self) {
+        let Self { states: _, driver, elector, runtime } = self;
+        drop(driver);
+        // It waits until aborts that are served are stored.
+        let _ended = tokio::task::spawn_blocking(move || drop(runtime)).await;
+        elector.release().await;
+    }
+}
+
+/// Returns what no other replica is called, also not an earlier process of the same Pod.
+fn identity() -> anyhow::Result<String> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let random = random().context("there is no randomness")?;
+    let suffix: String = random.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{host}_{suffix}"))
+}
