@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use wingbeat_core::analysis::judge::JudgeConfig;
 use wingbeat_core::analysis::signal::SignalMode;
 use wingbeat_core::analysis::threshold::Check;
-use wingbeat_core::id::{CanaryName, ClusterName, Revision};
+use wingbeat_core::id::{Arm, CanaryName, ClusterName, Revision};
 use wingbeat_core::matching::assignment::Identity;
 use wingbeat_core::matching::rule::{Entries, Rules};
 use wingbeat_core::rollout::{Phase, Plan, Readiness, State};
@@ -172,6 +172,8 @@ pub struct Workload {
 pub struct ObservedArms {
     /// Which object the canary is: one that is made anew under its name is another one.
     pub uid: Arc<str>,
+    /// Who gets requests by the name of the target: its own pods, until the primary has taken over.
+    pub entry: Arm,
     /// The primary's.
     pub primary: ObservedWorkload,
     /// The target, whose pods are the canary's. Its revision is the one that is wanted.

@@ -29,10 +29,11 @@ use wingbeat_kubernetes::edge::state::{ClusterStore, States};
 use wingbeat_kubernetes::edge::watch::Scopes;
 use wingbeat_kubernetes::lease::Election;
 use wingbeat_kubernetes::permit::Permits;
+use wingbeat_kubernetes::resource::ObjectRef;
 use wingbeat_xds_server::publisher::Publisher as Snapshots;
 
 use crate::daemon::ports::{self, Ports};
-use crate::daemon::{LogFormat, state_folder, told_to_stop};
+use crate::daemon::{LogFormat, state_folder, stop_signal};
 use crate::output::{Outcome, Wrong};
 
 /// What the API server's audit log calls this program.
@@ -76,7 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let ports = Ports::of(&args.ports)?;
     let disk = Disk::open(&state_folder(args.state.clone())?).map_err(|error| Wrong(error.to_string()))?;
     let http = Arc::new(ports.bind_http().await?);
-    let mut stopped = pin!(told_to_stop());
+    let mut stopped = pin!(stop_signal());
     let mut health = pin!(ports.serve_waiting(&http));
     let mut replica = tokio::select! {
         replica = Replica::connect(&args) => replica?,
@@ -103,6 +104,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
 
 /// One of several replicas.
 struct Replica {
+    lease: ObjectRef,
     states: Arc<States>,
     driver: Driver,
     elector: Elector,
@@ -122,8 +124,7 @@ impl Replica {
         let namespace = args.namespace.as_deref();
         let states = Arc::new(States::new(connection.clone(), clock, permits.clone(), groups, namespace));
         let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned) };
-        let driver =
-            Driver::start(&connection, clock, &scopes, Settings::default(), permits.clone(), states.clone());
+        let driver = Driver::start(&connection, clock, &scopes, Settings::default(), permits.clone(), states.clone());
         while let Err(error) = states.load().await {
             tracing::warn!("{error}");
             tokio::time::sleep(LOAD_RETRY_INTERVAL).await;
@@ -134,9 +135,10 @@ impl Replica {
             // Where somebody has deleted the Lease, it does not begin anew.
             election.set_floor(epoch.saturating_add(1));
         }
+        let lease = lease(&args.lease_namespace, name);
         // By a connection of its own, which nothing else delays.
-        let elector = Elector::start(connect().await?, clock, &lease(&args.lease_namespace, name), election, permits);
-        Ok(Self { states, driver, elector, runtime: None })
+        let elector = Elector::start(connect().await?, clock, &lease, election, permits);
+        Ok(Self { lease, states, driver, elector, runtime: None })
     }
 
     /// Waits until it leads and knows what is in the cluster. Returns how often the Lease had changed hands.
@@ -156,17 +158,11 @@ impl Replica {
     }
 
     /// Leads, until it must not any more.
-    async fn lead(
-        &mut self,
-        epoch: u64,
-        disk: Disk,
-        ports: &Ports,
-        http: Arc<TcpListener>,
-    ) -> anyhow::Result<()> {
-        let states = self.states.clone();
+    async fn lead(&mut self, epoch: u64, disk: Disk, ports: &Ports, http: Arc<TcpListener>) -> anyhow::Result<()> {
+        let (states, lease) = (self.states.clone(), self.lease.clone());
         // The store waits for its calls, which tokio's own threads must not.
         let loaded = tokio::task::spawn_blocking(move || {
-            let mut store = ClusterStore::new(states, Box::new(disk), Tokio::current());
+            let mut store = ClusterStore::new(states, &lease, Box::new(disk), Tokio::current());
             let engine = Engine::load(&mut store, random()?)?;
             anyhow::Ok((engine, store))
         });
@@ -175,7 +171,10 @@ impl Replica {
             tracing::error!("{why}");
         }
         // Whatever the leader before still writes is refused from then on.
-        self.states.raise(&engine.in_rollout()).await.context("the rollouts of an earlier leader cannot be taken over")?;
+        self.states
+            .raise(&engine.in_rollout())
+            .await
+            .context("the rollouts of an earlier leader cannot be taken over")?;
         let desired = self.driver.begin(Arc::from(wingbeat::FILTER));
         let snapshots = Snapshots::of(engine.lineage());
         let standings = Standings::default();
@@ -198,7 +197,7 @@ impl Replica {
 
     /// Writes what is to be written, and lets another one lead.
     async fn stop(self) {
-        let Self { states: _, driver, elector, runtime } = self;
+        let Self { lease: _, states: _, driver, elector, runtime } = self;
         drop(driver);
         // It waits until aborts that are served are stored.
         let _ended = tokio::task::spawn_blocking(move || drop(runtime)).await;
@@ -210,6 +209,6 @@ impl Replica {
 fn identity() -> anyhow::Result<String> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let random = random().context("there is no randomness")?;
-    let suffix: String = random.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{host}_{suffix}"))
+    let [a, b, c, d, ..] = random;
+    Ok(format!("{host}_{:08x}", u32::from_be_bytes([a, b, c, d])))
 }

@@ -32,7 +32,7 @@ pub(crate) fn state_folder(chosen: Option<PathBuf>) -> Result<PathBuf, Wrong> {
 }
 
 /// Waits until this process is told to stop.
-pub(crate) async fn told_to_stop() {
+pub(crate) async fn stop_signal() {
     let Ok(mut terminated) = signal(SignalKind::terminate()) else {
         let _interrupted = tokio::signal::ctrl_c().await;
         return;

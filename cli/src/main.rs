@@ -103,10 +103,12 @@ enum Verb {
 
 /// A server tells what it does; other verbs say what they have to say themselves.
 fn begin_log(verb: &Verb) {
-    let (format, level) = match verb {
-        Verb::Serve(args) => (args.log_format, "info"),
-        Verb::Controller(args) => (args.log_format, "info"),
-        _ => (LogFormat::Text, "error"),
+    let (format, level) = if let Verb::Serve(serve::Args { log_format, .. })
+    | Verb::Controller(controller::Args { log_format, .. }) = verb
+    {
+        (*log_format, "info")
+    } else {
+        (LogFormat::Text, "error")
     };
     let filter = EnvFilter::try_from_env("WINGBEAT_LOG").unwrap_or_else(|_| level.into());
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);

@@ -16,7 +16,7 @@ use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_xds_server::publisher::Publisher as Snapshots;
 
 use crate::daemon::ports::{self, Ports};
-use crate::daemon::{LogFormat, state_folder, told_to_stop};
+use crate::daemon::{LogFormat, state_folder, stop_signal};
 use crate::files::{self, Pipes};
 use crate::names;
 use crate::output::{Outcome, Wrong};
@@ -86,7 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         ended = servers.ended() => ended?,
         followed = follow::follow(&args.config, known, &handle) => followed?,
         () = handle.ended() => anyhow::bail!("the engine ended by a fault of this program, which its log shows"),
-        () = told_to_stop() => {}
+        () = stop_signal() => {}
     }
     tracing::info!("stopping: Envoys keep what they have, the state is stored");
     // Envoys keep what they have; the state is stored already.

@@ -78,6 +78,7 @@ mod turns;
 mod unconfigured;
 
 pub use commit::{Commanded, Commit};
+pub use entries::cluster_lineage;
 pub use event_journal::MAX_EVENTS;
 pub use fleet::MAX_IDLE_REPORT_INTERVAL;
 pub use pending::{CommandTicket, CommitId};

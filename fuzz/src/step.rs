@@ -418,15 +418,25 @@ fn holds_across(plan: &Plan, before: &State, event: &Event, after: &State) {
         let judged = matches!(before.phase, Phase::Progressing(_));
         assert!(!(harm && judged) || matches!(after.phase, Phase::Failed { .. }), "harm ends a rollout: {after:?}");
         let is_ready = facts.canary.is_ready() && facts.primary.is_ready();
-        assert!(!(risen && judged) || is_ready, "what cannot serve gets no more: {before:?} to {after:?}");
+        assert!(
+            !(risen && judged) || is_ready || is_rescue(plan, event),
+            "what cannot serve gets no more: {before:?} to {after:?}"
+        );
         assert!(!(risen && judged && plan.is_suspended()), "what is suspended does not rise");
     }
     if let (Phase::Progressing(progress), Phase::Promoting(_)) = (&before.phase, &after.phase) {
         let commanded = matches!(event, Event::Command(Command::Promote));
         let is_last = plan.next(progress.position, progress.share).is_none();
-        assert!(commanded || plan.skips_analysis() || is_last, "promoted after its last step: {before:?}");
+        let may = commanded || plan.skips_analysis() || is_last || is_rescue(plan, event);
+        assert!(may, "promoted after its last step: {before:?}");
         assert!(commanded || !progress.paused, "what is paused is not promoted");
     }
+}
+
+/// Returns true if the canary may take the place of a primary that is gone, whatever is known of it.
+fn is_rescue(plan: &Plan, event: &Event) -> bool {
+    let Event::Tick(facts) = event else { return false };
+    plan.handover() == Handover::Copy && facts.primary_gone && facts.canary.is_ready() && facts.doubt.is_none()
 }
 
 /// What holds of every state.

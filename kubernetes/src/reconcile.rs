@@ -12,13 +12,17 @@
 //! no thread and no clock in it.
 
 mod arms;
+mod around;
 mod canary;
 mod claims;
+mod command;
 mod configuration;
 mod deployment;
 mod events;
 mod objects;
+mod owner;
 mod record;
+mod relax;
 mod status;
 mod time;
 mod write;
@@ -28,18 +32,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use wingbeat_api::desired_state::Change;
 use wingbeat_control::engine::{RolloutEvent, Standing};
-use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_controller::verb::{Refusal, Verb};
+use wingbeat_core::id::{CanaryName, Revision, RolloutId};
+use wingbeat_core::rollout::Severity;
 use wingbeat_core::time::{Span, Timestamp};
 
 pub use write::{Carrier, EventKey, Write, WriteKey};
 
+use crate::canary_state::{self, Content};
 use crate::desire::Settings;
 use crate::object::text;
 use crate::world::{Kind, ObjectKey, World};
+use around::Around;
 use canary::{Canary, key};
 use claims::Claims;
 use configuration::{Listeners, created};
 use events::Occurrence;
+use owner::is_owned;
 
 /// What could not be written is derived anew after this time: 1 s. Whoever writes has tried for some time already.
 const RETRY_INTERVAL: Span = Span::from_secs(1);
@@ -66,6 +75,7 @@ pub struct Reconciler {
     in_flight: BTreeMap<WriteKey, InFlight>,
     /// Events that were not handed out yet.
     writes: Vec<Write>,
+    commands: Vec<Commanded>,
     change: Change,
 }
 
@@ -83,6 +93,19 @@ pub struct Output {
     pub change: Change,
     /// For the API server.
     pub writes: Vec<Write>,
+    /// For the engine, each once.
+    pub commands: Vec<Commanded>,
+}
+
+/// A command that a Canary's annotation gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commanded {
+    /// Whose.
+    pub canary: CanaryName,
+    /// What is to be done.
+    pub verb: Verb,
+    /// What tells it from the same at another time.
+    pub id: String,
 }
 
 /// What came of a write.
@@ -92,6 +115,8 @@ pub enum Outcome {
     Written,
     /// It was not, and may have been. It is derived anew, and comes again if it is still needed.
     Failed,
+    /// The same, for this reason, which does not pass by itself.
+    Refused(String),
 }
 
 impl Reconciler {
@@ -139,10 +164,23 @@ impl Reconciler {
     }
 
     /// Takes where a canary stands.
-    pub fn standing(&mut self, name: &CanaryName, standing: Standing) {
+    pub fn standing(&mut self, name: &CanaryName, standing: Standing, now: Timestamp) {
         if let Some(canary) = self.canaries.get_mut(name) {
-            canary.standing = Some(standing);
+            canary.take(standing, now);
             self.stale.insert(name.clone());
+        }
+    }
+
+    /// Takes the answer to a command. What was refused is told in an event; what the engine had no time for is given again.
+    pub fn answered(&mut self, name: &CanaryName, answer: &Result<(), Refusal>, now: Timestamp) {
+        let Some(canary) = self.canaries.get_mut(name) else { return };
+        let is_taken = !matches!(answer, Err(Refusal::Unavailable));
+        canary.answered(is_taken);
+        self.arm(name, if is_taken { now } else { now.plus(RETRY_INTERVAL) });
+        if let Err(refusal @ (Refusal::NotFound(_) | Refusal::Conflict(_))) = answer {
+            let (rollout, severity) = (RolloutId::default(), Severity::Warning);
+            let text = format!("The command is refused: {refusal}");
+            self.event(&RolloutEvent { canary: name.clone(), rollout, severity, text, at: now });
         }
     }
 
@@ -157,11 +195,19 @@ impl Reconciler {
 
     /// Takes what came of a write.
     pub fn written(&mut self, key: &WriteKey, outcome: Outcome, now: Timestamp) {
-        let Some(InFlight { canary, .. }) = self.in_flight.remove(key) else { return };
+        let Some(InFlight { canary: name, .. }) = self.in_flight.remove(key) else { return };
+        let Some(canary) = self.canaries.get_mut(&name) else { return };
         match outcome {
             // A watch shows it; where nothing was different, there is nothing to see.
-            Outcome::Written => self.arm(&canary, now.plus(RECHECK_INTERVAL)),
-            Outcome::Failed => self.arm(&canary, now.plus(RETRY_INTERVAL)),
+            Outcome::Written => {
+                canary.note_write(key, None);
+                self.arm(&name, now.plus(RECHECK_INTERVAL));
+            }
+            Outcome::Failed => self.arm(&name, now.plus(RETRY_INTERVAL)),
+            Outcome::Refused(why) => {
+                canary.note_write(key, Some(why));
+                self.arm(&name, now.plus(RETRY_INTERVAL));
+            }
         }
     }
 
@@ -195,6 +241,7 @@ impl Reconciler {
         Output {
             change: std::mem::take(&mut self.change),
             writes: std::mem::take(&mut self.writes),
+            commands: std::mem::take(&mut self.commands),
         }
     }
 
@@ -206,9 +253,7 @@ impl Reconciler {
             .map(|name| {
                 let object = self.world.get(&key(&name));
                 let stored = self.world.get(&ObjectKey::new(Kind::CanaryState, &name.namespace, &name.name));
-                let generation = |object: Option<&Value>, field: &str| object?.pointer(field).and_then(Value::as_u64);
-                let is_accepted = generation(object.as_ref(), "/metadata/generation")
-                    .is_some_and(|now| generation(stored.as_ref(), "/status/acceptedGeneration") == Some(now));
+                let is_accepted = stored.is_some_and(|stored| stored.pointer("/status/acceptedSpec").is_some());
                 (!is_accepted, object.as_ref().map(created).unwrap_or_default(), name)
             })
             .collect();
@@ -222,7 +267,11 @@ impl Reconciler {
     }
 
     fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {
-        let Some(object) = self.world.get(&key(name)) else { return self.forget(name) };
+        let object = self.world.get(&key(name));
+        // Of one that is being deleted nothing is made anew.
+        let Some(object) = object.filter(|object| object.pointer("/metadata/deletionTimestamp").is_none()) else {
+            return self.forget(name);
+        };
         if self.canaries.get(name).is_some_and(|canary| !canary.is(&object)) {
             self.forget(name);
         }
@@ -230,9 +279,11 @@ impl Reconciler {
         // One of a Canary that was deleted goes with it, a moment later.
         let stored = stored.filter(|stored| is_owned(stored, &object));
         let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(&object, stored.as_ref()));
-        let around = canary::Around {
+        let in_force = canary.in_force(&object);
+        let around = Around {
             name,
             object: &object,
+            in_force: &in_force,
             stored: stored.as_ref(),
             world: &self.world,
             listeners: &self.listeners,
@@ -240,9 +291,22 @@ impl Reconciler {
             documents: self.documents,
             now,
         };
-        let waited = canary.configure(&around, &mut self.claims, &mut self.change);
-        canary.observe(&around, &mut self.change);
-        let evaluated = canary.writes(&around);
+        let (waited, evaluated) = match stored.as_ref().map(canary_state::read) {
+            Some(Content::Foreign { why }) => {
+                let state = canary_state::object(name);
+                (BTreeSet::new(), canary.disregard(&around, format!("{state}: {why}")))
+            }
+            Some(Content::Empty | Content::Decided(_)) | None => {
+                let waited = canary.configure(&around, &mut self.claims, &mut self.change);
+                let in_force = canary.in_force(&object);
+                let around = Around { in_force: &in_force, ..around };
+                canary.observe(&around, &mut self.change);
+                if let Some((verb, id)) = canary.command(&around) {
+                    self.commands.push(Commanded { canary: name.clone(), verb, id });
+                }
+                (waited, canary.writes(&around))
+            }
+        };
         for waited in waited {
             if let Some(canary) = self.canaries.get_mut(&waited) {
                 canary.is_outdated();
@@ -254,6 +318,12 @@ impl Reconciler {
         }
         for write in evaluated.writes {
             self.hand_out(name, write);
+        }
+        // What was handed out before and is not wanted any more would come late, and undo what is wanted now.
+        for write in evaluated.settled {
+            if self.in_flight.contains_key(&write.key()) {
+                self.hand_out(name, write);
+            }
         }
     }
 
@@ -289,10 +359,4 @@ impl Reconciler {
         let timer = self.timers.entry(name.clone()).or_insert(at);
         *timer = at.min(*timer);
     }
-}
-
-/// Returns true unless an object says that it belongs to another one than this Canary.
-fn is_owned(object: &Value, canary: &Value) -> bool {
-    let owner = text(object, "/metadata/ownerReferences/0/uid");
-    owner.is_none_or(|owner| Some(owner) == text(canary, "/metadata/uid"))
 }

@@ -43,6 +43,9 @@ impl Resource {
     /// CanaryStates, which are ours alone.
     pub const CANARY_STATE: Self = Self::namespaced("wingbeat.dev", "v1alpha1", "CanaryState", "canarystates");
 
+    /// Namespaces of the core group.
+    pub const NAMESPACE: Self = Self { scope: Scope::Cluster, ..Self::namespaced("", "v1", "Namespace", "namespaces") };
+
     const fn namespaced(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
         Self { group, version, kind, plural, scope: Scope::Namespaced }
     }

@@ -78,14 +78,14 @@ impl Canaries {
     }
 
     /// Notes how a canary's workloads stand from now on.
-    pub(super) fn observe(&mut self, name: &CanaryName, arms: Arc<ObservedArms>) {
+    pub(super) fn observe(&mut self, name: &CanaryName, arms: Arc<ObservedArms>, now: Timestamp) {
         let Some(canary) = self.by_name.get_mut(name) else { return };
         let is_served_as = |before: &ObservedArms| {
             let served = |workload: &ObservedWorkload| (workload.revision.clone(), workload.endpoints.clone());
             (served(&before.primary), served(&before.target)) == (served(&arms.primary), served(&arms.target))
         };
         let is_same = canary.observed.as_deref().is_some_and(is_served_as);
-        canary.observed = Some(arms);
+        canary.observe_arms(arms, now);
         if !is_same {
             self.served.renew(name, canary);
         }

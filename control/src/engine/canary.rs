@@ -68,6 +68,8 @@ pub(super) struct Canary {
     written: Arc<CanaryConfig>,
     /// How its workloads stand, where a cluster runs them.
     pub(super) observed: Option<Arc<ObservedArms>>,
+    /// Since when no pod of the primary's workload serves.
+    primary_gone: Option<Timestamp>,
     /// Fields that were changed since, and wait for the next rollout.
     pub(super) waiting: Vec<&'static str>,
     pub(super) state: State,
@@ -163,6 +165,7 @@ impl Canary {
             config,
             written,
             observed: None,
+            primary_gone: None,
             waiting,
             state,
             commands,
@@ -438,7 +441,7 @@ impl Canary {
 
     /// Returns how things stand.
     pub(super) fn facts(&mut self, now: Timestamp, heard: FleetStatus<'_>) -> Facts {
-        let mut facts = self.workload_facts();
+        let mut facts = self.workload_facts(now);
         if !self.is_judged() {
             return facts;
         }

@@ -102,7 +102,7 @@ impl Engine {
         let (waiting, observed): (BTreeMap<_, _>, BTreeMap<_, _>) = observed.partition(|(name, _)| waits(name));
         change.observed = waiting;
         for (name, arms) in observed {
-            self.observe_arms(&name, arms);
+            self.observe_arms(&name, arms, now);
         }
     }
 
@@ -163,7 +163,7 @@ impl Engine {
         }
         if self.canaries.get(name).is_some() {
             if let Some(arms) = arms {
-                self.observe_arms(name, arms);
+                self.observe_arms(name, arms, now);
             }
             self.reconfigure(name, config, now);
             self.note_standing(name);
@@ -175,9 +175,9 @@ impl Engine {
     }
 
     /// Takes how the workloads of a canary stand. Costs the same whether there are ten canaries or ten thousand.
-    fn observe_arms(&mut self, name: &CanaryName, arms: Arc<ObservedArms>) {
+    fn observe_arms(&mut self, name: &CanaryName, arms: Arc<ObservedArms>, now: Timestamp) {
         if self.canaries.get(name).is_some_and(|canary| canary.observed.as_ref() != Some(&arms)) {
-            self.canaries.observe(name, arms);
+            self.canaries.observe(name, arms, now);
             self.standings.note(name);
             self.mark_due(name);
         }
@@ -216,7 +216,9 @@ impl Engine {
         if arms.is_some() {
             self.standings.note(name);
         }
-        canary.observed = arms;
+        if let Some(arms) = arms {
+            canary.observe_arms(arms, now);
+        }
         canary.unstored = unstored;
         canary.proposed = proposed.filter(|proposed| self.commits.is_under_way(proposed.id));
         // Open windows were written down with the evidence, and belong to the same rollout.

@@ -39,6 +39,16 @@ pub(super) fn lineage(entries: &Entries, random: &[u8; 32]) -> Result<(Lineage, 
     Ok((lineage, encode(LINEAGE_KEY, &lineage)))
 }
 
+/// Returns the entry that names a state which lives in a cluster, whichever process has it and whatever its disk has kept: proxies
+/// that one leader configured are the next one's. The seed is the cluster's and the installation's.
+pub fn cluster_lineage(seed: &[u8]) -> Option<(String, Vec<u8>)> {
+    let lineage = Lineage { id: Version::of([LINEAGE_KEY.as_bytes(), seed]).get(), unmarked: Unmarked::Foreign };
+    match encode(LINEAGE_KEY, &lineage)? {
+        Write::Put(key, entry) => Some((key, entry)),
+        Write::Delete(_) => None,
+    }
+}
+
 /// Reads what is held of workers. A damaged entry is left aside: who reports may then have been counted before.
 pub(super) fn read_ledger(entries: &Entries) -> Result<(Ledger, Trust), OpenError> {
     let mut trust = if entries.contains_key(OLD_LEDGER_KEY) { Trust::Baseline } else { Trust::Complete };

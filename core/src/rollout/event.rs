@@ -46,7 +46,7 @@ pub struct Facts {
     /// True while the revision that served before the rollout can take all requests back at once: it is unchanged
     /// and as large as it was (P27).
     pub intact: bool,
-    /// True while no pod of the primary's workload serves.
+    /// True if no pod of the primary's workload has served for some seconds.
     pub primary_gone: bool,
     /// True while no pod of the canary's workload serves.
     pub canary_gone: bool,

@@ -65,6 +65,10 @@ pub fn workloads(state: &State) -> Workloads {
         Phase::Initialized { primary }
         | Phase::Succeeded { primary, .. }
         | Phase::Failed { primary, on_canary: false, .. } => (of(primary), zero, Apex::Primary),
+        // The target went back to what served: so does the primary.
+        Phase::Failed { primary, seen, on_canary: true, .. } if primary == seen => {
+            (of(primary), TargetScale::Keep, Apex::Primary)
+        }
         // It is being replaced and cannot serve. Going back would take as long as going on.
         Phase::Failed { on_canary: true, .. } => (PrimaryTemplate::Keep, TargetScale::Keep, Apex::Primary),
         Phase::Waiting(waiting) => (of(&waiting.primary), TargetScale::Keep, Apex::Primary),
@@ -93,10 +97,10 @@ mod tests {
             target: drained,
             apex: Apex::Primary,
         };
-        let failed = |on_canary| Phase::Failed {
+        let seen = |seen: &Revision, on_canary| Phase::Failed {
             primary: one.clone(),
             canary: two.clone(),
-            seen: two.clone(),
+            seen: seen.clone(),
             reason: "r".into(),
             cause: Cause::RolledBack,
             failed_checks: 0,
@@ -104,11 +108,14 @@ mod tests {
             on_canary,
             ended: Ended::Quiet,
         };
+        let failed = |on_canary| seen(&two, on_canary);
         assert_eq!(at(Phase::Initialized { primary: one.clone() }), settled(&one));
         assert_eq!(at(Phase::Succeeded { primary: two.clone(), ended: Ended::Quiet }), settled(&two));
         assert_eq!(at(failed(false)), settled(&one));
         let stays = Workloads { primary: PrimaryTemplate::Keep, target: TargetScale::Keep, apex: Apex::Primary };
         assert_eq!(at(failed(true)), stays, "the canary has all requests");
+        let back = Workloads { primary: PrimaryTemplate::Of(one.clone()), ..stays };
+        assert_eq!(at(seen(&one, true)), back, "the target went back to what served");
         let begins = Workloads { primary: PrimaryTemplate::Wanted, target: TargetScale::Keep, apex: Apex::Keep };
         assert_eq!(at(Phase::Initializing), begins, "the target serves until there is a primary");
     }

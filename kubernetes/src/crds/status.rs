@@ -155,6 +155,19 @@ fn of_canary_state() -> Value {
                 },
             },
             "scaledFor": text("The rollout and phase that the target was scaled for, which is done once."),
+            "commanded": text("The command that was answered last, as the annotation has it: it acts once."),
+            "sized": {
+                "type": "object",
+                "description": "The primary that was given its size, which is done once.",
+                "properties": {
+                    "uid": text("Which object it is."),
+                    "replicas": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "description": "How many Pods it had when its template was kept last. One that is made anew has as many.",
+                    },
+                },
+            },
         },
     })
 }

@@ -16,21 +16,11 @@ const COPIED_FIELDS: [&str; 4] = ["progressDeadlineSeconds", "minReadySeconds", 
 /// The primary, as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Primary {
-    /// The Deployment, without `spec.replicas`: who holds that field would fight with scalers and people.
+    /// The Deployment, without `spec.replicas`: who holds that field would fight with scalers and people. It is applied, also
+    /// where it is made: of what is created in another way, no later template could take anything away.
     pub object: Value,
-    /// How many Pods it is given where it is made, and where a template is promoted; nothing: that is left as it is.
+    /// How many Pods it is given where a template is promoted; nothing: that is left as it is.
     pub replicas: Option<u64>,
-}
-
-impl Primary {
-    /// Returns the Deployment to be made where there is none yet.
-    pub fn to_create(&self) -> Value {
-        let mut object = self.object.clone();
-        if let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) {
-            put(spec, "replicas", self.replicas.map(Value::from));
-        }
-        object
-    }
 }
 
 /// Returns the primary; nothing if there is something in its way, which is among the problems.
@@ -64,8 +54,9 @@ pub(super) fn desire(
         }
     }
     let of_target = |pointer: &str| texts(target.object, pointer);
+    let selector = selector(existing, target);
     let labels = |mut labels: Texts| {
-        labels.insert(target.label.key.clone(), target.label.of_primary());
+        labels.extend(selector.clone());
         to_json(labels)
     };
     let mut metadata = json!({
@@ -88,7 +79,7 @@ pub(super) fn desire(
     for field in COPIED_FIELDS {
         put(&mut spec, field, target.object.pointer(&format!("/spec/{field}")).filter(|it| !it.is_null()).cloned());
     }
-    spec.insert("selector".to_owned(), json!({"matchLabels": {&target.label.key: target.label.of_primary()}}));
+    spec.insert("selector".to_owned(), json!({"matchLabels": to_json(selector.clone())}));
     spec.insert(
         "template".to_owned(),
         json!({
@@ -101,6 +92,17 @@ pub(super) fn desire(
     );
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
     Some(Primary { object, replicas: replicas(canary, target, existing) })
+}
+
+/// Returns the labels by which the primary's Pods are chosen. It keeps those that it was made with: a Deployment's cannot be
+/// changed, and Services that ask for others would find nobody.
+pub(super) fn selector(primary: Existing<'_>, target: &Target<'_>) -> Texts {
+    let kept = if let Existing::Owned(primary) = primary {
+        texts(primary, "/spec/selector/matchLabels")
+    } else {
+        Texts::new()
+    };
+    if kept.is_empty() { Texts::from([(target.label.key.clone(), target.label.of_primary())]) } else { kept }
 }
 
 /// A scaler has the primary's size from its first day on. Without one, it is the target's, unless that rests at zero.

@@ -7,6 +7,7 @@ use super::metadata::{ARM_LABEL, CANARY_LABEL, Texts, left_by_flux};
 use super::observed::Observed;
 use super::owner::{Canary, Existing, MAX_LABEL_LEN, controller_of, label_value};
 use super::ports::Source;
+use super::primary::selector;
 use super::problem::Problems;
 use super::target::Target;
 use crate::object::{is_true, list, put, text, texts, to_json};
@@ -46,11 +47,11 @@ impl Role {
         }
     }
 
-    /// Returns the value of the label of the Pods that it chooses. Nobody gets the canary who does not ask for it.
-    fn pods(self, target: &Target<'_>) -> String {
+    /// Returns the labels of the Pods that it chooses. Nobody gets the canary who does not ask for it.
+    fn pods(self, target: &Target<'_>, primary: &Texts) -> Texts {
         match self {
-            Self::Apex | Self::Of(Arm::Primary) => target.label.of_primary(),
-            Self::Of(Arm::Canary) => target.label.value.clone(),
+            Self::Apex | Self::Of(Arm::Primary) => primary.clone(),
+            Self::Of(Arm::Canary) => Texts::from([(target.label.key.clone(), target.label.value.clone())]),
         }
     }
 }
@@ -74,9 +75,10 @@ pub(super) fn desire(
     let (shown, target_shown) = (canary.shown(), format!("Deployment {}.{}", target.name, canary.namespace));
     let source = Source { canary: &shown, service, target: &target_shown, containers: target.containers() };
     let ports = source.desire(problems);
+    let primary = selector(canary.find(observed.existing, "Deployment", &target.primary_name()), target);
     let mut make = |role: Role| {
         let existing = existing(observed, canary, &role.name(apex), problems)?;
-        Some(one(role, apex, existing, canary, target, ports.clone()?))
+        Some(one(role, apex, existing, canary, (target, &primary), ports.clone()?))
     };
     let (apex, primary, canary) = (make(Role::Apex), make(Role::Of(Arm::Primary)), make(Role::Of(Arm::Canary)));
     Some(Services { apex: apex?, primary: primary?, canary: canary? })
@@ -107,7 +109,7 @@ fn one(
     apex: &str,
     existing: Existing<'_>,
     canary: &Canary<'_>,
-    target: &Target<'_>,
+    (target, primary): (&Target<'_>, &Texts),
     ports: Vec<Value>,
 ) -> Value {
     let service = canary.service();
@@ -138,7 +140,7 @@ fn one(
         ("annotations".to_owned(), to_json(annotations)),
     ]);
     let mut spec = Map::from_iter([
-        ("selector".to_owned(), json!({&target.label.key: role.pods(target)})),
+        ("selector".to_owned(), to_json(role.pods(target, primary))),
         ("ports".to_owned(), Value::Array(ports)),
     ]);
     if !is_adopted {

@@ -15,6 +15,8 @@ use wingbeat_api::desired_state::{Change as EngineChange, DesiredState};
 use wingbeat_controller::clock::Clock;
 use wingbeat_controller::handle::Handle;
 use wingbeat_controller::standings::Standings;
+use wingbeat_controller::verb::Refusal;
+use wingbeat_core::id::CanaryName;
 
 use crate::desire::Settings;
 use crate::edge::act::Writer;
@@ -24,7 +26,7 @@ use crate::edge::state::States;
 use crate::edge::watch::{Observations, Scopes};
 use crate::failure::Failure;
 use crate::permit::Permits;
-use crate::reconcile::{Carrier, Outcome, Reconciler, Write, WriteKey};
+use crate::reconcile::{Carrier, Commanded, Outcome, Reconciler, Write, WriteKey};
 use crate::slots::{Batch, Change, Readiness};
 use crate::writes::{Accepted, Report};
 
@@ -37,8 +39,9 @@ pub struct Driver {
     states: Arc<States>,
     writer: Writer,
     outcomes: Outcomes,
-    /// Notes that are being written: of each canary once.
-    notes: JoinSet<()>,
+    /// Notes that are being written, of each canary once, and commands that are being carried out.
+    tasks: JoinSet<()>,
+    answers: Answers,
     clock: Clock,
     writing: JoinHandle<()>,
 }
@@ -48,6 +51,13 @@ pub struct Driver {
 struct Outcomes {
     told: mpsc::UnboundedSender<(WriteKey, Outcome)>,
     waiting: mpsc::UnboundedReceiver<(WriteKey, Outcome)>,
+}
+
+/// Answers to commands, of each canary one.
+#[derive(Debug)]
+struct Answers {
+    told: mpsc::UnboundedSender<(CanaryName, Result<(), Refusal>)>,
+    waiting: mpsc::UnboundedReceiver<(CanaryName, Result<(), Refusal>)>,
 }
 
 /// Why nothing is kept any more.
@@ -80,6 +90,7 @@ impl Driver {
                 let _gone = told.send((key, outcome));
             }
         };
+        let (answered, answers) = mpsc::unbounded_channel();
         let (writer, writing) = Writer::start(connection.clone(), clock, permits, report);
         Self {
             reconciler: Reconciler::new(settings),
@@ -88,7 +99,8 @@ impl Driver {
             states,
             writer,
             outcomes,
-            notes: JoinSet::new(),
+            tasks: JoinSet::new(),
+            answers: Answers { told: answered, waiting: answers },
             clock,
             writing,
         }
@@ -112,7 +124,8 @@ impl Driver {
 
     /// Returns what the engine is to manage at first, and begins to write.
     pub fn begin(&mut self, filter: Arc<[u8]>) -> DesiredState {
-        let EngineChange { canaries, listeners, refused_files: _, texts: _, observed } = self.poll();
+        // There is no command before canaries stand somewhere.
+        let (EngineChange { canaries, listeners, refused_files: _, texts: _, observed }, _none) = self.poll();
         let canaries = canaries.into_iter();
         DesiredState {
             canaries: canaries.filter_map(|(name, it)| Some((name, it?.config.as_ref().clone()))).collect(),
@@ -132,7 +145,8 @@ impl Driver {
         epoch: u64,
     ) -> Ended {
         loop {
-            let change = self.poll();
+            let (change, commands) = self.poll();
+            commands.into_iter().for_each(|command| self.command(handle, command));
             if !change.is_empty() && handle.change(change).is_err() {
                 return Ended::Engine;
             }
@@ -149,7 +163,7 @@ impl Driver {
                 () = standings.changed() => {
                     let waiting = standings.take();
                     for (name, standing) in waiting.standings {
-                        self.reconciler.standing(&name, standing);
+                        self.reconciler.standing(&name, standing, self.clock.now());
                     }
                     waiting.events.iter().for_each(|event| self.reconciler.event(event));
                 }
@@ -159,7 +173,10 @@ impl Driver {
                         self.written(&key, outcome);
                     }
                 }
-                Some(_done) = self.notes.join_next() => {}
+                Some(_done) = self.tasks.join_next() => {}
+                Some((canary, answer)) = self.answers.waiting.recv() => {
+                    self.reconciler.answered(&canary, &answer, self.clock.now());
+                }
                 () = due => {}
                 changed = leadership.changed() => {
                     let now = leadership.borrow().clone();
@@ -193,13 +210,23 @@ impl Driver {
         self.reconciler.written(key, outcome, self.clock.now());
     }
 
+    /// Has the engine carry a command out.
+    fn command(&mut self, handle: &Handle, command: Commanded) {
+        let (handle, told) = (handle.clone(), self.answers.told.clone());
+        self.tasks.spawn(async move {
+            let Commanded { canary, verb, id } = command;
+            let answer = handle.command(canary.clone(), verb, id).await;
+            let _gone = told.send((canary, answer));
+        });
+    }
+
     /// Hands writes out, and returns what is for the engine.
-    fn poll(&mut self) -> EngineChange {
+    fn poll(&mut self) -> (EngineChange, Vec<Commanded>) {
         let output = self.reconciler.poll(self.clock.now());
         for write in output.writes {
             self.carry_out(write);
         }
-        output.change
+        (output.change, output.commands)
     }
 
     fn carry_out(&mut self, write: Write) {
@@ -213,7 +240,7 @@ impl Driver {
             },
             Carrier::Notes(name, fields) => {
                 let (states, told) = (self.states.clone(), self.outcomes.told.clone());
-                self.notes.spawn(async move {
+                self.tasks.spawn(async move {
                     let outcome = match states.note(&name, &fields).await {
                         Ok(_) => Outcome::Written,
                         Err(error) => {
@@ -242,12 +269,12 @@ fn came_of(report: &Report) -> Outcome {
         Failure::NoPermit => {}
         // An event that was told before a restart, or whose time is up.
         Failure::Exists | Failure::NotFound(_) if WriteKey::of(&report.object, &report.channel).is_none() => {}
-        Failure::Exists
-        | Failure::NotFound(_)
-        | Failure::Conflict(_)
-        | Failure::Forbidden(_)
+        Failure::Exists | Failure::NotFound(_) | Failure::Forbidden(_) | Failure::Invalid(_) => {
+            tracing::warn!("{error}");
+            return Outcome::Refused(error.to_string());
+        }
+        Failure::Conflict(_)
         | Failure::Terminating
-        | Failure::Invalid(_)
         | Failure::Gone
         | Failure::Throttled { .. }
         | Failure::Server { .. }

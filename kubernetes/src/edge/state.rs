@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
+use wingbeat_control::engine::cluster_lineage;
 use wingbeat_control::store::{Entries, Store, StoreError, Write};
 use wingbeat_controller::clock::Clock;
 use wingbeat_core::id::CanaryName;
@@ -107,6 +108,14 @@ impl States {
         }
         *self.all() = found;
         Ok(entries)
+    }
+
+    /// Returns what tells this cluster from all others: the UID of its namespace `kube-system`.
+    pub async fn cluster(&self) -> Result<String, StoreError> {
+        let namespace = ObjectRef::new(Resource::NAMESPACE, "", "kube-system");
+        let object = self.connection.get(&namespace.path(), LIST_TIMEOUT).await;
+        let object = object.map_err(|failure| unwritten("read", namespace, failure))?;
+        Ok(text(&object, "/metadata/uid").unwrap_or_default().to_owned())
     }
 
     /// Returns the canaries that are left alone since their state cannot be read, and why.
@@ -350,6 +359,7 @@ fn unlisted(namespace: Option<&str>, failure: Failure) -> StoreError {
 /// State in a cluster, for the engine: records in CanaryStates, all else in another store.
 pub struct ClusterStore {
     states: Arc<States>,
+    installation: String,
     disk: Box<dyn Store>,
     runtime: Handle,
 }
@@ -361,9 +371,10 @@ impl std::fmt::Debug for ClusterStore {
 }
 
 impl ClusterStore {
-    /// Returns a store that makes its calls on this runtime. Its own calls must not come from there: they wait.
-    pub fn new(states: Arc<States>, disk: Box<dyn Store>, runtime: Handle) -> Self {
-        Self { states, disk, runtime }
+    /// Returns a store that makes its calls on this runtime. Its own calls must not come from there: they wait. The installation is
+    /// what its replicas share, and no other installation in the cluster: the Lease.
+    pub fn new(states: Arc<States>, installation: &ObjectRef, disk: Box<dyn Store>, runtime: Handle) -> Self {
+        Self { states, installation: installation.to_string(), disk, runtime }
     }
 }
 
@@ -374,6 +385,8 @@ impl Store for ClusterStore {
         // What an earlier run without a cluster left there is not of these canaries.
         entries.retain(|key, _| !is_record(key));
         entries.extend(records);
+        let cluster = self.runtime.block_on(self.states.cluster())?;
+        entries.extend(cluster_lineage(format!("{cluster}/{}", self.installation).as_bytes()));
         Ok(entries)
     }
 

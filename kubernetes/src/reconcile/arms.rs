@@ -10,15 +10,25 @@ use super::deployment::{promoted, readiness};
 use crate::object::text;
 use crate::world::World;
 
-/// Returns how the workloads of a canary stand.
+/// The workloads of a canary, as far as they are there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Workloads<'a> {
+    pub(super) target: Option<&'a Value>,
+    pub(super) primary: Option<&'a Value>,
+    /// How many Pods the primary is yet to be given.
+    pub(super) missing: Option<u64>,
+}
+
+/// Returns how the workloads of a canary stand, and who gets requests by the name of the target's Service.
 pub(super) fn observe(
     name: &CanaryName,
     canary: &Value,
     revision: &Revision,
-    target: Option<&Value>,
-    primary: Option<&Value>,
+    workloads: Workloads<'_>,
+    entry: Option<&Value>,
     world: &World,
 ) -> ObservedArms {
+    let Workloads { target, primary, missing } = workloads;
     let (port_name, number) = port(canary);
     let workload = |arm: Arm, revision: Option<Revision>, object: Option<&Value>| ObservedWorkload {
         revision,
@@ -29,9 +39,17 @@ pub(super) fn observe(
             .map(|address| (address.ip().to_string(), address.port()))
             .collect(),
     };
+    let mut of_primary = workload(Arm::Primary, primary.and_then(promoted).map(|it| it.revision), primary);
+    if let (Some(size), true) = (missing, of_primary.readiness.is_ready()) {
+        let reason = format!("waiting for rollout to finish: it is given {size} replicas");
+        of_primary.readiness = Readiness::NotReady { reason, hopeless: false };
+    }
+    let chosen = primary.and_then(|primary| primary.pointer("/spec/selector/matchLabels"));
+    let is_primarys = chosen.is_some() && entry.and_then(|entry| entry.pointer("/spec/selector")) == chosen;
     ObservedArms {
         uid: text(canary, "/metadata/uid").unwrap_or_default().into(),
-        primary: workload(Arm::Primary, primary.and_then(promoted).map(|it| it.revision), primary),
+        entry: if is_primarys { Arm::Primary } else { Arm::Canary },
+        primary: of_primary,
         target: workload(Arm::Canary, Some(revision.clone()), target),
     }
 }

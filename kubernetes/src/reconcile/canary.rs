@@ -1,30 +1,36 @@
 //! One canary of a cluster: what is known of it, and what follows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 use wingbeat_api::desired_state::{Change, Configured, ObservedArms};
 use wingbeat_control::engine::Standing;
-use wingbeat_core::id::CanaryName;
-use wingbeat_core::rollout::{Phase, Readiness, Severity};
+use wingbeat_controller::verb::Verb;
+use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity};
 use wingbeat_core::time::{Span, Timestamp};
 
 use super::arms;
+use super::around::{Around, target_name};
 use super::claims::{Claim, Claims};
-use super::configuration::{Configuration, Listeners, has_deployment, service_name};
-use super::deployment::promoted;
+use super::command;
+use super::configuration::{Configuration, has_deployment, service_name};
+use super::deployment::{promoted, replicas};
 use super::events::{Events, Occurrence};
-use super::objects::{Live, Plan, Scaled};
+use super::objects::{Live, Plan, Scaled, missing_size};
+use super::owner::is_owned;
 use super::record::{Accepted, Record, Template};
-use super::is_owned;
+use super::relax::Relax;
 use super::status::Source;
-use super::write::{Write, differs};
-use crate::desire::Settings;
-use crate::fence::{Outcome, TargetVersion};
+use super::write::{Write, WriteKey, differs};
+use crate::fence::{FencedRevision, Outcome, TargetVersion};
 use crate::object::{number, text};
 use crate::revision;
-use crate::world::{Kind, ObjectKey, World};
+use crate::world::{Kind, ObjectKey};
+
+/// How long proxies may take to come back to a new leader, and requests to end that they sent to a target before: 10 s.
+const TAKEOVER_DRAIN: Span = Span::from_secs(10);
 
 /// While only counts and weights of a status are different, it is written this often at most: 10 s (P31).
 const STATUS_INTERVAL: Span = Span::from_secs(10);
@@ -42,10 +48,20 @@ pub(super) struct Canary {
     spec: Spec,
     /// What is wrong with the spec as it is written.
     refused: Vec<String>,
+    /// What of the spec in force is not carried out.
+    warnings: Vec<String>,
+    /// Writes that the API server refuses, and why.
+    refused_writes: BTreeMap<WriteKey, String>,
+    /// The command that was handed on and is not answered yet.
+    commanding: Option<String>,
     /// All that was wrong when that was told last.
     reported: BTreeSet<String>,
     arms: Option<Arc<ObservedArms>>,
     status_written: Timestamp,
+    /// The conditions that were composed last, with their times.
+    conditions: Value,
+    /// What has no requests now is drained by then.
+    drained: Timestamp,
 }
 
 /// What a spec depends on.
@@ -55,6 +71,8 @@ struct Inputs {
     annotations: Value,
     documents: u64,
     has_target: bool,
+    /// Which hosts others have that it would answer to by its name.
+    taken: BTreeSet<String>,
 }
 
 /// Which spec the engine has.
@@ -66,50 +84,13 @@ enum Spec {
     Generation(u64),
 }
 
-/// What a canary is evaluated with.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Around<'a> {
-    pub(super) name: &'a CanaryName,
-    pub(super) object: &'a Value,
-    /// Its `CanaryState`.
-    pub(super) stored: Option<&'a Value>,
-    pub(super) world: &'a World,
-    pub(super) listeners: &'a Listeners,
-    pub(super) settings: &'a Settings,
-    /// How often documents that Canaries name were different.
-    pub(super) documents: u64,
-    pub(super) now: Timestamp,
-}
-
 /// What is to be written, and when there is more to do.
 #[derive(Debug, Default)]
 pub(super) struct Evaluated {
     pub(super) writes: Vec<Write>,
+    /// What is as it should be: needed only where something else is on its way there.
+    pub(super) settled: Vec<Write>,
     pub(super) due: Option<Timestamp>,
-}
-
-impl Around<'_> {
-    fn get(&self, kind: Kind, name: &str) -> Option<Value> {
-        self.world.get(&ObjectKey::new(kind, &self.name.namespace, name))
-    }
-
-    fn target_name(&self) -> &str {
-        text(self.object, "/spec/targetRef/name").unwrap_or_default()
-    }
-
-    fn target(&self) -> Option<Value> {
-        self.get(Kind::Deployment, self.target_name()).filter(|_| has_deployment(self.object))
-    }
-
-    /// Returns what has the primary's name, whosever it is.
-    fn named_as_primary(&self) -> Option<Value> {
-        self.get(Kind::Deployment, &format!("{}-primary", self.target_name()))
-    }
-
-    /// Returns the primary. That of a former Canary of the same name goes with it, a moment later.
-    fn primary(&self) -> Option<Value> {
-        self.named_as_primary().filter(|primary| is_owned(primary, self.object))
-    }
 }
 
 impl Canary {
@@ -123,10 +104,45 @@ impl Canary {
             inputs: None,
             spec: Spec::None,
             refused: Vec::new(),
+            warnings: Vec::new(),
+            refused_writes: BTreeMap::new(),
+            commanding: None,
             reported: BTreeSet::new(),
             arms: None,
             status_written: Timestamp::EPOCH,
+            conditions: Value::Null,
+            drained: Timestamp::EPOCH,
         }
+    }
+
+    /// Takes where it stands. Proxies are told at the same time, and those that come back to a new leader a moment later.
+    pub(super) fn take(&mut self, standing: Standing, now: Timestamp) {
+        let drain = if self.standing.is_none() { TAKEOVER_DRAIN } else { DRAIN };
+        let is_same = |before: &Standing| before.state.phase.as_str() == standing.state.phase.as_str();
+        if !self.standing.as_ref().is_some_and(is_same) {
+            self.drained = now.plus(drain);
+        }
+        self.standing = Some(standing);
+    }
+
+    /// Notes what came of a write that the API server refused, and will refuse again as it is; nothing: it was carried out.
+    pub(super) fn note_write(&mut self, key: &WriteKey, refused: Option<String>) {
+        match refused {
+            Some(why) => drop(self.refused_writes.insert(key.clone(), why)),
+            None => drop(self.refused_writes.remove(key)),
+        }
+    }
+
+    /// Returns the object with the spec that is in force: the last one that was right.
+    pub(super) fn in_force(&self, object: &Value) -> Value {
+        let mut in_force = object.clone();
+        let accepted = self.record.accepted.as_ref().filter(|accepted| {
+            !self.refused.is_empty() || number(object, "/metadata/generation") != Some(accepted.generation)
+        });
+        if let (Some(accepted), Some(fields)) = (accepted, in_force.as_object_mut()) {
+            fields.insert("spec".to_owned(), accepted.spec.clone());
+        }
+        in_force
     }
 
     /// Returns true if this is the object: one that was deleted and made anew is another one.
@@ -152,38 +168,60 @@ impl Canary {
         claims: &mut Claims,
         change: &mut Change,
     ) -> BTreeSet<CanaryName> {
-        let target = around.target();
-        if let Some(target) = &target {
-            self.observe_revision(target);
+        let version = |target: &Value| {
+            let template = target.pointer("/spec/template").unwrap_or(&Value::Null);
+            TargetVersion::read(target, revision::of_template(template, &BTreeMap::new()))
+        };
+        if let Some(version) = around.target().as_ref().and_then(version) {
+            self.record.fence = Some(observed(self.record.fence.take(), version));
         }
+        let is_same_target = target_name(around.object) == target_name(around.in_force);
+        let fence = if is_same_target {
+            self.record.fence.clone()
+        } else {
+            around.target_of(around.object).as_ref().and_then(version).map(TargetVersion::first)
+        };
         let generation = number(around.object, "/metadata/generation").unwrap_or(0);
         let inputs = Inputs {
             generation,
             annotations: around.object.pointer("/metadata/annotations").cloned().unwrap_or_default(),
             documents: around.documents,
-            has_target: self.record.fence.is_some(),
+            has_target: fence.is_some(),
+            taken: claims.taken_names(around.name, around.object),
         };
         if self.inputs.as_ref() == Some(&inputs) {
             return BTreeSet::new();
         }
         self.inputs = Some(inputs);
-        let problems = match self.accept(around.object, generation, around, claims, change) {
+        let problems = match self.accept(around.object, generation, fence.as_ref(), around, claims, change) {
             Ok(waited) => {
                 self.refused.clear();
                 let spec = around.object.get("spec").cloned().unwrap_or_default();
                 self.record.accepted = Some(Accepted { generation, spec });
+                self.record.fence = fence;
                 return waited;
             }
             Err(problems) => problems,
         };
         self.refused = problems;
-        // After a restart, the last one that was right.
-        if let (Spec::None, Some(Accepted { generation, spec })) = (self.spec, self.record.accepted.clone()) {
+        let former = self.record.accepted.clone();
+        let (Spec::None, Some(Accepted { generation, spec })) = (self.spec, former) else { return BTreeSet::new() };
+        // After a restart, the last one that was right: a canary that was served goes on to be, whatever is missing by now.
+        for relax in [Relax::Nothing, Relax::Alerts, Relax::Metrics] {
             let mut former = around.object.clone();
             if let Some(fields) = former.as_object_mut() {
-                fields.insert("spec".to_owned(), spec);
+                fields.insert("spec".to_owned(), relax.apply(spec.clone()));
             }
-            return self.accept(&former, generation, around, claims, change).unwrap_or_default();
+            let fence = self.record.fence.clone();
+            match self.accept(&former, generation, fence.as_ref(), around, claims, change) {
+                Ok(waited) => return waited,
+                Err(problems) if relax == Relax::Metrics => {
+                    let lost =
+                        problems.iter().map(|problem| format!("the former spec is not served any more: {problem}"));
+                    self.refused.extend(lost);
+                }
+                Err(_) => {}
+            }
         }
         BTreeSet::new()
     }
@@ -192,17 +230,18 @@ impl Canary {
         &mut self,
         object: &Value,
         generation: u64,
+        fence: Option<&FencedRevision>,
         around: &Around<'_>,
         claims: &mut Claims,
         change: &mut Change,
     ) -> Result<BTreeSet<CanaryName>, Vec<String>> {
         let name = around.name;
-        let revision = self.record.fence.as_ref().map(|fence| fence.revision.clone());
-        let missing = || format!("spec.targetRef.name: there is no Deployment {}, make it", around.target_name());
+        let missing = || format!("spec.targetRef.name: there is no Deployment {}, make it", target_name(object));
         // What else is wrong is told too.
-        let read_as = revision.clone().unwrap_or_else(|| wingbeat_core::id::Revision::new(""));
-        let read = Configuration::read(object, name, &read_as, around.world, around.listeners);
-        let Configuration { config, exposure } = match (read, revision) {
+        let read_as = fence.map_or_else(|| Revision::new(""), |fence| fence.revision.clone());
+        let taken = claims.taken_names(name, object);
+        let read = Configuration::read(object, name, &read_as, around.world, around.listeners, &taken);
+        let Configuration { config, exposure, warnings } = match (read, fence) {
             (Ok(read), Some(_)) => read,
             (Ok(_), None) => return Err(vec![missing()]),
             (Err(problems), Some(_)) => return Err(problems),
@@ -217,37 +256,57 @@ impl Canary {
         let waited = claims
             .take(name, &wanted)
             .map_err(|others| others.iter().map(|(claim, holder)| claim.refused(holder)).collect::<Vec<String>>())?;
+        claims.wait(name, &taken, &exposure.listeners);
         change.canaries.insert(name.clone(), Some(Configured { config, file: None }));
         // Whoever is given a canary is given how it stands.
         self.arms = None;
+        self.warnings = warnings;
         self.spec = Spec::Generation(generation);
         Ok(waited)
-    }
-
-    /// Notes the target's revision.
-    fn observe_revision(&mut self, target: &Value) {
-        let template = target.pointer("/spec/template").unwrap_or(&Value::Null);
-        let hash = revision::of_template(template, &std::collections::BTreeMap::new());
-        let Some(version) = TargetVersion::read(target, hash) else { return };
-        self.record.fence = match self.record.fence.take() {
-            None => Some(version.first()),
-            Some(fence) => match fence.observe(version) {
-                Outcome::Kept(now) | Outcome::Moved(now) => Some(now),
-                Outcome::Pending => Some(fence),
-            },
-        };
     }
 
     /// Tells the engine how its workloads stand, if that is different.
     pub(super) fn observe(&mut self, around: &Around<'_>, change: &mut Change) {
         let Some(fence) = self.record.fence.as_ref().filter(|_| self.is_configured()) else { return };
         let (target, primary) = (around.target(), around.primary());
+        let missing = target.as_ref().zip(primary.as_ref());
+        let missing = missing.and_then(|(target, primary)| missing_size(primary, target, &self.record));
+        let workloads = arms::Workloads { target: target.as_ref(), primary: primary.as_ref(), missing };
+        let entry = around.get(Kind::Service, service_name(around.in_force));
         let arms =
-            arms::observe(around.name, around.object, &fence.revision, target.as_ref(), primary.as_ref(), around.world);
+            arms::observe(around.name, around.in_force, &fence.revision, workloads, entry.as_ref(), around.world);
         if self.arms.as_deref() != Some(&arms) {
             let arms = Arc::new(arms);
             self.arms = Some(arms.clone());
             change.observed.insert(around.name.clone(), arms);
+        }
+    }
+
+    /// Leaves it alone, as what is stored of it cannot be read, and tells why.
+    pub(super) fn disregard(&mut self, around: &Around<'_>, why: String) -> Evaluated {
+        self.refused = vec![why];
+        let (problems, mut evaluated) = (self.refused.clone(), Evaluated::default());
+        self.report(around, &problems, &mut evaluated);
+        self.set_status(around, &problems, &Scaled::Right, &mut evaluated);
+        evaluated
+    }
+
+    /// Returns the command that its annotation gives, once.
+    pub(super) fn command(&mut self, around: &Around<'_>) -> Option<(Verb, String)> {
+        let given = command::given(around.object).filter(|_| self.standing.is_some())?;
+        if [&self.record.commanded, &self.commanding].into_iter().any(|known| known.as_deref() == Some(given)) {
+            return None;
+        }
+        let (verb, id) = command::parse(given).ok()?;
+        self.commanding = Some(given.to_owned());
+        Some((verb, id))
+    }
+
+    /// Takes it that a command was answered, in whichever way; one that nobody took is given again.
+    pub(super) fn answered(&mut self, is_taken: bool) {
+        let given = self.commanding.take();
+        if is_taken {
+            self.record.commanded = given.or_else(|| self.record.commanded.take());
         }
     }
 
@@ -256,8 +315,11 @@ impl Canary {
         let now = around.now;
         let stored = around.stored.map(Record::read).unwrap_or_default();
         let plan = self.plan(around, &stored);
-        let mut evaluated = Evaluated { writes: plan.writes, due: plan.due };
-        let problems: Vec<String> = self.refused.iter().cloned().chain(plan.problems).collect();
+        let mut evaluated = Evaluated { writes: plan.writes, settled: plan.settled, due: plan.due };
+        let refused_writes = self.refused_writes.values();
+        let wrong_command = command::given(around.object).and_then(|given| command::parse(given).err());
+        let problems = self.refused.iter().chain(refused_writes).cloned();
+        let problems: Vec<String> = problems.chain(wrong_command).chain(plan.problems).collect();
         self.report(around, &problems, &mut evaluated);
         // The engine's record comes first: without it there is nothing to go on with.
         if around.stored.is_some() && stored != self.record {
@@ -280,13 +342,13 @@ impl Canary {
         let template = target.pointer("/spec/template").cloned().unwrap_or_default();
         let of_target = Template { revision: revision.clone(), template };
         let of_primary = primary.and_then(promoted);
-        self.record.keep_templates(state, &of_target, of_primary.as_ref());
-        let apex = service_name(around.object);
+        self.record.keep_templates(state, &of_target, of_primary.as_ref(), primary.map(replicas));
+        let apex = service_name(around.in_force);
         let names = [apex.to_owned(), format!("{apex}-primary"), format!("{apex}-canary")];
         let services: Vec<Value> = names.iter().filter_map(|name| around.get(Kind::Service, name)).collect();
         let services: Vec<&Value> = services.iter().collect();
         let live = Live {
-            canary: around.object,
+            canary: around.in_force,
             target: &target,
             revision: &revision,
             primary,
@@ -294,7 +356,7 @@ impl Canary {
             services: &services,
             stored,
         };
-        Plan::of(&live, state, &mut self.record, around.settings, around.now)
+        Plan::of(&live, state, &mut self.record, around.settings, self.drained, around.now)
     }
 
     /// Tells what is wrong, each once until it is mended, and why a first primary is not ready.
@@ -320,8 +382,17 @@ impl Canary {
             Spec::None => None,
             Spec::Generation(generation) => Some(generation),
         };
-        let source = Source { canary: around.object, standing: self.standing.as_ref(), accepted, problems, scaled };
+        let source = Source {
+            canary: around.object,
+            standing: self.standing.as_ref(),
+            accepted,
+            problems,
+            warnings: &self.warnings,
+            scaled,
+            composed: &self.conditions,
+        };
         let status = source.status(around.now);
+        self.conditions = status.get("conditions").cloned().unwrap_or_default();
         let before = around.object.get("status").unwrap_or(&Value::Null);
         if !differs(&status, before) {
             return;
@@ -340,6 +411,17 @@ impl Canary {
             "status": status,
         });
         evaluated.writes.push(Write::Status(key(around.name), object));
+    }
+}
+
+/// Returns the revision of a target that is of this version now.
+fn observed(fence: Option<FencedRevision>, version: TargetVersion) -> FencedRevision {
+    match fence {
+        None => version.first(),
+        Some(fence) => match fence.observe(version) {
+            Outcome::Kept(now) | Outcome::Moved(now) => now,
+            Outcome::Pending => fence,
+        },
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use wingbeat_api::object::{Exposure, host_key};
 use wingbeat_core::id::CanaryName;
+
+use super::configuration::{names_of_service, own_hosts};
 
 /// Something that only one canary can have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +76,28 @@ impl Claims {
             self.holders.insert(claim.clone(), canary.clone());
         }
         Ok(self.give_up(before.difference(wanted)))
+    }
+
+    /// Has a canary evaluated again when one of these hosts is free, which it is served without.
+    pub(super) fn wait(&mut self, canary: &CanaryName, hosts: &BTreeSet<String>, listeners: &[String]) {
+        for (host, listener) in hosts.iter().flat_map(|host| listeners.iter().map(move |listener| (host, listener))) {
+            let claim = Claim::Host { host: host_key(host), listener: listener.clone() };
+            self.waiting.entry(claim).or_default().insert(canary.clone());
+        }
+    }
+
+    /// Returns the names of a canary's Service that another one answers to, on any listener. It is served without them: nobody has
+    /// written them, and in another namespace there may be a Service of the same name.
+    pub(super) fn taken_names(&self, canary: &CanaryName, object: &Value) -> BTreeSet<String> {
+        let own = own_hosts(object);
+        let is_taken = |host: &String| {
+            let key = host_key(host);
+            let of_host = |claim: &Claim| matches!(claim, Claim::Host { host, .. } if *host == key);
+            let first = Claim::Host { host: key.clone(), listener: String::new() };
+            let holders = self.holders.range(first..).take_while(|(claim, _)| of_host(claim));
+            !own.contains(&key) && holders.into_iter().any(|(_, holder)| holder != canary)
+        };
+        names_of_service(object, &canary.namespace).into_iter().filter(is_taken).collect()
     }
 
     /// Has a canary hold nothing. Returns those that waited for what it had.

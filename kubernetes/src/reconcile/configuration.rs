@@ -10,7 +10,7 @@ use wingbeat_api::object::{Exposure, Object, host_key};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
-use crate::object::{is_true, text};
+use crate::object::{is_true, list, text};
 use crate::world::{Kind, ObjectKey, World};
 
 /// Where a Canary of Flagger's API, which has no field for it, names the listeners that serve it, with commas between.
@@ -23,6 +23,8 @@ const HTTP2: [&str; 4] = ["grpc", "http2", "h2c", "kubernetes.io/h2c"];
 pub(super) struct Configuration {
     pub(super) config: Arc<CanaryConfig>,
     pub(super) exposure: Exposure,
+    /// What is not carried out.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The Listeners, by name.
@@ -97,13 +99,14 @@ impl Listeners {
 }
 
 impl Configuration {
-    /// Reads a Canary with what it names, or all that is wrong.
+    /// Reads a Canary with what it names, or all that is wrong. By names of its Service that others have it is not reached.
     pub(super) fn read(
         canary: &Value,
         name: &CanaryName,
         revision: &Revision,
         world: &World,
         listeners: &Listeners,
+        taken: &BTreeSet<String>,
     ) -> Result<Self, Vec<String>> {
         let object = Object::read(canary);
         let named: BTreeMap<DocumentId, Object> =
@@ -117,11 +120,13 @@ impl Configuration {
             Vec::new()
         });
         let own = service.map(|service| service.hosts.as_slice()).unwrap_or_default();
-        let exposure = Exposure { hosts: hosts(own, canary, name), listeners: serving };
+        let exposure = Exposure { hosts: hosts(own, canary, name, taken), listeners: serving };
         let workload = Workload { revision: revision.clone(), revisions: BTreeMap::new(), http2: is_http2(canary) };
         let config = object.configure(&named, exposure.clone(), workload);
+        let not_reached = taken.iter().map(|host| format!("another canary answers to {host}: this one does not"));
+        let warnings = object.warnings().into_iter().chain(not_reached).collect();
         match config {
-            Ok(config) if errors.is_empty() => Ok(Self { config: Arc::new(config), exposure }),
+            Ok(config) if errors.is_empty() => Ok(Self { config: Arc::new(config), exposure, warnings }),
             Ok(_) => Err(errors),
             Err(mut more) => {
                 more.extend(errors);
@@ -163,17 +168,28 @@ fn annotated(canary: &Value) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Returns the hosts that it answers to: its own, and those of its Service in the cluster. Envoy does not look at the port.
-fn hosts(own: &[String], canary: &Value, name: &CanaryName) -> Vec<String> {
-    let (service, namespace) = (service_name(canary), &name.namespace);
-    let of_service = [
+/// Returns the hosts that it answers to: its own, and those of its Service in the cluster that nobody else has. Envoy does not
+/// look at the port.
+fn hosts(own: &[String], canary: &Value, name: &CanaryName, taken: &BTreeSet<String>) -> Vec<String> {
+    let of_service = names_of_service(canary, &name.namespace).into_iter().filter(|host| !taken.contains(host));
+    let mut keys = BTreeSet::new();
+    own.iter().cloned().chain(of_service).filter(|host| keys.insert(host_key(host))).collect()
+}
+
+/// Returns the names by which its Service is reached in the cluster.
+pub(super) fn names_of_service(canary: &Value, namespace: &str) -> [String; 4] {
+    let service = service_name(canary);
+    [
         service.to_owned(),
         format!("{service}.{namespace}"),
         format!("{service}.{namespace}.svc"),
         format!("{service}.{namespace}.svc.cluster.local"),
-    ];
-    let mut keys = BTreeSet::new();
-    own.iter().cloned().chain(of_service).filter(|host| keys.insert(host_key(host))).collect()
+    ]
+}
+
+/// Returns the hosts that a Canary names itself.
+pub(super) fn own_hosts(canary: &Value) -> BTreeSet<String> {
+    list(canary, "/spec/service/hosts").iter().filter_map(Value::as_str).map(host_key).collect()
 }
 
 fn is_http2(canary: &Value) -> bool {

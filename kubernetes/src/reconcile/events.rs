@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use wingbeat_core::rollout::Severity;
-use wingbeat_core::time::Timestamp;
+use wingbeat_core::time::{Span, Timestamp};
 
 use super::time::micros;
 use super::write::{EventKey, Write};
@@ -17,6 +17,9 @@ const MAX_NOTE_LEN: usize = 1_024;
 /// Texts of a canary that are known to have been told, so that the next one is a repetition: the latest. Of one that comes
 /// again after that many others, a new series begins.
 const MAX_KNOWN: usize = 64;
+/// An API server keeps an event for an hour, by default. One that comes again after this time, 50 minutes, is made anew: it may be
+/// gone.
+const MAX_SERIES: Span = Span::from_secs(50 * 60);
 /// Bytes of a canary's name that the name of an event begins with: with the hash behind it, it is shorter than 253.
 const MAX_PREFIX_LEN: usize = 200;
 /// Whose events these are.
@@ -32,6 +35,8 @@ pub(super) struct Events(VecDeque<Known>);
 struct Known {
     key: EventKey,
     count: u64,
+    /// When it was made.
+    since: Timestamp,
 }
 
 /// Something that happened.
@@ -51,12 +56,13 @@ impl Events {
         let hash = revision::hash(&json!([of("uid"), event.context, event.text]));
         let prefix: String = of("name").chars().take(MAX_PREFIX_LEN).collect();
         let key = EventKey { namespace: of("namespace").to_owned(), name: format!("{prefix}.{}", hash.as_str()) };
+        self.0.retain(|known| known.key != key || event.at.since(known.since) < MAX_SERIES);
         if let Some(known) = self.0.iter_mut().find(|known| known.key == key) {
             known.count = known.count.saturating_add(1);
             let series = json!({"count": known.count, "lastObservedTime": micros(event.at)});
             return Write::Repeat(key, json!({"series": series}));
         }
-        self.0.push_back(Known { key: key.clone(), count: 1 });
+        self.0.push_back(Known { key: key.clone(), count: 1, since: event.at });
         while self.0.len() > MAX_KNOWN {
             self.0.pop_front();
         }
@@ -110,6 +116,8 @@ mod tests {
         let again = events.write(&canary, &event("Halt backend.prod"));
         let series = json!({"series": {"count": 2, "lastObservedTime": "2025-11-30T10:53:20.123000Z"}});
         assert_eq!(again, Write::Repeat(key.clone(), series));
+        let later = Occurrence { at: event("").at.plus(MAX_SERIES), ..event("Halt backend.prod") };
+        assert!(matches!(events.write(&canary, &later), Write::Event(it, _) if it == key), "it may be gone");
         let Write::Event(other, _) = events.write(&canary, &event("Advance backend.prod")) else {
             panic!("another one")
         };

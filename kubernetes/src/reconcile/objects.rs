@@ -5,11 +5,11 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Apex, Phase, PrimaryTemplate, State, TargetScale, workloads};
 use wingbeat_core::time::Timestamp;
 
-use super::deployment::{promoted, readiness, replicas};
+use super::deployment::{promoted, replicas};
 use super::record::Record;
-use super::write::{Write, differs};
-use crate::desire::{Desired, Observed, Settings};
-use crate::object::text;
+use super::write::{Write, selects_alike, service_differs};
+use crate::desire::{Desired, Observed, Primary, Settings};
+use crate::object::{number, text};
 use crate::world::{Kind, ObjectKey};
 
 /// The objects of a canary, as they are.
@@ -32,6 +32,8 @@ pub(super) struct Live<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) writes: Vec<Write>,
+    /// What is as it should be: needed only where something else is on its way there.
+    pub(super) settled: Vec<Write>,
     /// What is in the way.
     pub(super) problems: Vec<String>,
     /// When there is something to do without anything else happening.
@@ -50,9 +52,27 @@ pub(super) enum Scaled {
     ByOthers(u64),
 }
 
+/// Returns how many Pods a primary lacks that was not given its size yet: all that it should have.
+pub(super) fn missing_size(primary: &Value, target: &Value, record: &Record) -> Option<u64> {
+    let sized = record.sized.as_ref();
+    if sized.is_some_and(|sized| text(primary, "/metadata/uid") == Some(&sized.uid)) {
+        return None;
+    }
+    let wanted = replicas(target).max(sized.map_or(1, |sized| sized.replicas)).max(1);
+    (replicas(primary) < wanted).then_some(wanted)
+}
+
 impl Plan {
-    /// Returns what is to be done in a state. What the target was scaled for is noted in the record.
-    pub(super) fn of(live: &Live<'_>, state: &State, record: &mut Record, settings: &Settings, now: Timestamp) -> Self {
+    /// Returns what is to be done in a state. What the target was scaled for is noted in the record, and which primary was
+    /// given its size. A target is drained at this moment at the earliest.
+    pub(super) fn of(
+        live: &Live<'_>,
+        state: &State,
+        record: &mut Record,
+        settings: &Settings,
+        drained: Timestamp,
+        now: Timestamp,
+    ) -> Self {
         let mut plan = Self::default();
         let wanted = workloads(state);
         let desired = match live.desired(live.target, live.revision, settings) {
@@ -62,41 +82,50 @@ impl Plan {
                 return plan;
             }
         };
-        let is_ready = live.primary.is_some_and(|primary| readiness(primary).is_ready());
-        if wanted.primary == PrimaryTemplate::Wanted && is_ready && live.primary.and_then(promoted).is_none() {
-            let name = text(&desired.primary.object, "/metadata/name").unwrap_or_default();
-            plan.problems.push(format!(
-                "Deployment {name} runs what another controller promoted, and it is not known which revision that is: \
-                 delete it, and it is made anew from the target"
-            ));
-        }
+        let entry = live.service(&desired.services.apex);
+        let is_switched = entry.is_some_and(|entry| selects_alike(&desired.services.apex, entry));
         let revision = match wanted.primary {
             PrimaryTemplate::Keep => None,
-            // What runs already and is ready is what a rollout begins from, whatever the target asks for by now.
-            PrimaryTemplate::Wanted => (!is_ready).then(|| live.revision.clone()),
+            PrimaryTemplate::Wanted => plan.first_revision(live, &desired, is_switched),
             PrimaryTemplate::Of(revision) => Some(revision),
         };
         if let Some(revision) = revision {
             plan.set_template(live, state, record, &desired, &revision, settings);
         }
+        plan.set_size(live, record);
         let services = [
             Some(&desired.services.primary),
             Some(&desired.services.canary),
             (wanted.apex == Apex::Primary).then_some(&desired.services.apex),
         ];
-        let before = plan.writes.len();
         for service in services.into_iter().flatten() {
-            let name = text(service, "/metadata/name").unwrap_or_default();
-            let there = live.services.iter().find(|it| text(it, "/metadata/name") == Some(name));
-            if there.is_none_or(|there| differs(service, there))
-                && let Some(key) = ObjectKey::of(Kind::Service, service)
-            {
-                plan.writes.push(Write::Apply(key, service.clone()));
+            let Some(key) = ObjectKey::of(Kind::Service, service) else { continue };
+            let write = Write::Apply(key, service.clone());
+            if live.service(service).is_none_or(|there| service_differs(service, there)) {
+                plan.writes.push(write);
+            } else {
+                plan.settled.push(write);
             }
         }
-        let is_switched = plan.writes.len() == before;
-        plan.scale(live, state, record, wanted.target, is_switched, now);
+        plan.scale(live, state, record, (wanted.target, drained), is_switched, now);
         plan
+    }
+
+    /// Returns the revision that a primary is made with, before anything is routed to it. What runs there and was promoted once
+    /// is what a rollout begins from, whatever the target asks for by now: it may ask for what was rolled back.
+    fn first_revision(&mut self, live: &Live<'_>, desired: &Desired, is_switched: bool) -> Option<Revision> {
+        let Some(primary) = live.primary else { return Some(live.revision.clone()) };
+        let has_pods = number(primary, "/status/availableReplicas").unwrap_or(0) > 0;
+        if promoted(primary).is_some() {
+            // One that never served may have a template that never can.
+            return (!has_pods && !is_switched).then(|| live.revision.clone());
+        }
+        let name = text(&desired.primary.object, "/metadata/name").unwrap_or_default();
+        self.problems.push(format!(
+            "Deployment {name} runs what another controller promoted, and it is not known which revision that is: delete it, \
+             and it is made anew from the target"
+        ));
+        None
     }
 
     /// Sees to it that the primary has the template of a revision.
@@ -109,53 +138,61 @@ impl Plan {
         revision: &Revision,
         settings: &Settings,
     ) {
-        let runs = live.primary.and_then(promoted);
-        if runs.is_some_and(|runs| runs.revision == *revision) {
-            return;
-        }
+        let name = text(&desired.primary.object, "/metadata/name").unwrap_or_default();
+        let runs = live.primary.and_then(promoted).is_some_and(|runs| runs.revision == *revision);
         // What served before is overwritten only once it is stored.
         if let Phase::Promoting(promotion) = &state.phase
+            && !runs
             && !live.stored.has_promoted(&promotion.primary)
         {
+            if !record.has_promoted(&promotion.primary) {
+                self.problems.push(format!(
+                    "Deployment {name} is not given the template of revision {revision}: what it runs is not known, and could \
+                     not be taken back; abort the rollout"
+                ));
+            }
             return;
         }
-        let primary = if live.revision == revision {
-            Some(desired.primary.clone())
-        } else if let Some(kept) = record.candidate.as_ref().filter(|kept| kept.revision == *revision) {
-            let mut target = live.target.clone();
-            put(&mut target, kept.template.clone());
-            match live.desired(&target, revision, settings) {
-                Ok(desired) => Some(desired.primary),
-                Err(problems) => {
-                    self.problems.extend(problems);
-                    return;
-                }
+        let primary = match live.primary_of(record, desired, revision, settings) {
+            Ok(primary) => primary,
+            Err(problems) => {
+                self.problems.extend(problems);
+                return;
             }
-        } else {
-            record.promoted.as_ref().filter(|kept| kept.revision == *revision).map(|kept| {
-                let mut primary = desired.primary.clone();
-                put(&mut primary.object, kept.template.clone());
-                primary
-            })
         };
         let Some(primary) = primary else {
-            let name = text(&desired.primary.object, "/metadata/name").unwrap_or_default();
-            self.problems.push(format!(
-                "Deployment {name} should have the template of revision {revision}, which is not known any more: \
-                 give the target that template, and it is rolled out anew"
-            ));
+            if !runs {
+                self.problems.push(format!(
+                    "Deployment {name} should have the template of revision {revision}, which is not known any more: give the \
+                     target that template, and it is rolled out anew"
+                ));
+            }
             return;
         };
         let Some(key) = ObjectKey::of(Kind::Deployment, &primary.object) else { return };
-        let Some(there) = live.primary else {
-            self.writes.push(Write::Create(key, primary.to_create()));
+        if runs {
+            self.settled.push(Write::Apply(key, primary.object));
             return;
-        };
+        }
         // Before its Pods are replaced: never fewer than there were (P29).
-        if let Some(wanted) = primary.replicas.filter(|wanted| *wanted > replicas(there)) {
+        let wanted = live.primary.and_then(|there| primary.replicas.filter(|wanted| *wanted > replicas(there)));
+        if let Some(wanted) = wanted {
             self.writes.push(Write::Scale(key.clone(), wanted));
         }
         self.writes.push(Write::Apply(key, primary.object));
+    }
+
+    /// Gives a primary that was made its size, once: from then on that is up to scalers and people.
+    fn set_size(&mut self, live: &Live<'_>, record: &mut Record) {
+        let Some(primary) = live.primary else { return };
+        match missing_size(primary, live.target, record) {
+            Some(wanted) => {
+                if let Some(key) = ObjectKey::of(Kind::Deployment, primary) {
+                    self.writes.push(Write::Scale(key, wanted));
+                }
+            }
+            None => record.note_size(text(primary, "/metadata/uid").unwrap_or_default(), replicas(primary)),
+        }
     }
 
     fn scale(
@@ -163,7 +200,7 @@ impl Plan {
         live: &Live<'_>,
         state: &State,
         record: &mut Record,
-        wanted: TargetScale,
+        (wanted, drained): (TargetScale, Timestamp),
         is_switched: bool,
         now: Timestamp,
     ) {
@@ -173,8 +210,8 @@ impl Plan {
             TargetScale::Up => {
                 (format!("{}/up", state.rollout), has > 0, live.primary.map_or(1, |it| replicas(it).max(1)))
             }
-            TargetScale::Zero { from } if now < from => {
-                self.due = (has > 0).then_some(from);
+            TargetScale::Zero { from } if now < from.max(drained) => {
+                self.due = (has > 0).then_some(from.max(drained));
                 return;
             }
             // Its Pods are still asked by its name.
@@ -182,7 +219,10 @@ impl Plan {
             TargetScale::Zero { .. } => (format!("{}/zero", state.rollout), has == 0, 0),
         };
         match (is_there, record.scaled_for.as_deref() == Some(&transition)) {
-            (true, _) => record.scaled_for = Some(transition),
+            (true, _) => {
+                record.scaled_for = Some(transition);
+                self.settled.push(Write::Scale(key, has));
+            }
             (false, false) => self.writes.push(Write::Scale(key, replicas)),
             // Once: whoever holds the field would write it back, and again (P33).
             (false, true) => self.scaled = Scaled::ByOthers(has),
@@ -191,6 +231,34 @@ impl Plan {
 }
 
 impl Live<'_> {
+    /// Returns the Service of this name, as it is.
+    fn service(&self, wanted: &Value) -> Option<&Value> {
+        let name = text(wanted, "/metadata/name");
+        self.services.iter().copied().find(|it| text(it, "/metadata/name") == name)
+    }
+
+    /// Returns the primary with the template of a revision: as it was judged, as it was promoted, or as the target has it; nothing
+    /// if none of these is that revision.
+    fn primary_of(
+        &self,
+        record: &Record,
+        desired: &Desired,
+        revision: &Revision,
+        settings: &Settings,
+    ) -> Result<Option<Primary>, Vec<String>> {
+        if let Some(kept) = record.candidate.as_ref().filter(|kept| kept.revision == *revision) {
+            let mut target = self.target.clone();
+            put(&mut target, kept.template.clone());
+            return self.desired(&target, revision, settings).map(|desired| Some(desired.primary));
+        }
+        if let Some(kept) = record.promoted.as_ref().filter(|kept| kept.revision == *revision) {
+            let mut primary = desired.primary.clone();
+            put(&mut primary.object, kept.template.clone());
+            return Ok(Some(primary));
+        }
+        Ok((self.revision == revision).then(|| desired.primary.clone()))
+    }
+
     fn desired(&self, target: &Value, revision: &Revision, settings: &Settings) -> Result<Desired, Vec<String>> {
         let observed = Observed { canary: self.canary, target, existing: self.existing, promotion: revision.as_str() };
         Desired::of(&observed, settings).map_err(|problems| problems.iter().map(ToString::to_string).collect())

@@ -20,6 +20,19 @@ pub(super) struct Record {
     pub(super) candidate: Option<Template>,
     /// What the target was scaled for last, which is done once (P33).
     pub(super) scaled_for: Option<String>,
+    /// The command that was answered last: it acts once.
+    pub(super) commanded: Option<String>,
+    /// The primary that was given its size, which is done once, too.
+    pub(super) sized: Option<Size>,
+}
+
+/// A primary that was given its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Which object it is: one that somebody deletes is made anew with this size.
+    pub(super) uid: String,
+    /// How many Pods it had when its template was kept last.
+    pub(super) replicas: u64,
 }
 
 /// A spec without errors.
@@ -61,6 +74,10 @@ impl Record {
             promoted: Template::read(state, "/status/promoted"),
             candidate: Template::read(state, "/status/candidate"),
             scaled_for: text(state, "/status/scaledFor").map(str::to_owned),
+            commanded: text(state, "/status/commanded").map(str::to_owned),
+            sized: text(state, "/status/sized/uid")
+                .zip(number(state, "/status/sized/replicas"))
+                .map(|(uid, replicas)| Size { uid: uid.to_owned(), replicas }),
         }
     }
 
@@ -84,17 +101,36 @@ impl Record {
             "promoted": self.promoted.as_ref().map(Template::to_json),
             "candidate": self.candidate.as_ref().map(Template::to_json),
             "scaledFor": self.scaled_for,
+            "commanded": self.commanded,
+            "sized": self.sized.as_ref().map(|Size { uid, replicas }| json!({"uid": uid, "replicas": replicas})),
         })
     }
 
-    /// Keeps the templates that a state needs, as far as they are to be had: of the workloads, as they are.
-    pub(super) fn keep_templates(&mut self, state: &State, target: &Template, primary: Option<&Template>) {
+    /// Notes that a primary was given its size; of one of which that is known, nothing.
+    pub(super) fn note_size(&mut self, uid: &str, replicas: u64) {
+        if self.sized.as_ref().is_none_or(|sized| sized.uid != uid) {
+            self.sized = Some(Size { uid: uid.to_owned(), replicas });
+        }
+    }
+
+    /// Keeps the templates that a state needs, as far as they are to be had: of the workloads, as they are; and with a
+    /// primary's how many Pods it has.
+    pub(super) fn keep_templates(
+        &mut self,
+        state: &State,
+        target: &Template,
+        primary: Option<&Template>,
+        size: Option<u64>,
+    ) {
         // In a promotion, the primary runs what is not promoted yet.
         if let (Some(serves), Some(runs)) = (state.primary(), primary)
             && runs.revision == *serves
             && self.promoted.as_ref().is_none_or(|kept| kept.revision != *serves)
         {
             self.promoted = Some(runs.clone());
+            if let (Some(sized), Some(replicas)) = (&mut self.sized, size.filter(|replicas| *replicas > 0)) {
+                sized.replicas = replicas;
+            }
         }
         let under_judgement = match &state.phase {
             Phase::Waiting(_) | Phase::Progressing(_) | Phase::Promoting(_) => state.canary(),
@@ -148,6 +184,8 @@ mod tests {
             promoted: Some(template("p")),
             candidate: Some(template("c")),
             scaled_for: Some("2/up".into()),
+            commanded: Some("abort/1".into()),
+            sized: Some(Size { uid: "p".into(), replicas: 3 }),
         };
         for record in [full, Record::default()] {
             assert_eq!(Record::read(&json!({"status": record.to_json()})), record);

@@ -21,8 +21,24 @@ pub(super) struct Source<'a> {
     pub(super) accepted: Option<u64>,
     /// What is wrong, all of it.
     pub(super) problems: &'a [String],
+    /// What of the spec in force is not carried out.
+    pub(super) warnings: &'a [String],
     pub(super) scaled: &'a Scaled,
+    /// The conditions that were composed last: they may not be there yet.
+    pub(super) composed: &'a Value,
 }
+
+/// Fields of a status that only a standing tells. Until there is one, after a restart, they are as they were: what is not applied
+/// again is taken away.
+const OF_STANDING: [&str; 7] = [
+    "phase",
+    "canaryWeight",
+    "failedChecks",
+    "iterations",
+    "lastAppliedSpec",
+    "lastPromotedSpec",
+    "lastTransitionTime",
+];
 
 /// A condition, without times.
 struct Condition {
@@ -59,6 +75,9 @@ impl Source<'_> {
             status.insert("failedChecks".to_owned(), json!(0));
             status.insert("iterations".to_owned(), json!(0));
             status.insert("lastTransitionTime".to_owned(), json!(seconds(now)));
+        } else {
+            let kept = OF_STANDING.iter().filter_map(|field| Some(((*field).to_owned(), before.get(field)?.clone())));
+            status.extend(kept);
         }
         status.retain(|_, value| !value.is_null());
         if let Some(generation) = self.accepted {
@@ -81,7 +100,8 @@ impl Source<'_> {
             conditions.push(Condition { kind: "Promoted", status, reason, message });
         }
         let accepted = if self.problems.is_empty() {
-            let message = "The spec is in force.".to_owned();
+            let in_force = std::iter::once("The spec is in force.").chain(self.warnings.iter().map(String::as_str));
+            let message = in_force.collect::<Vec<&str>>().join("\n");
             Condition { kind: "Accepted", status: "True", reason: "Accepted".to_owned(), message }
         } else {
             let reason = if self.accepted.is_some() { "KeepsFormerSpec" } else { "Invalid" };
@@ -108,7 +128,9 @@ impl Source<'_> {
     fn timed(&self, condition: &Condition, before: &Value, now: Timestamp) -> Value {
         let Condition { kind, status, reason, message } = condition;
         let generation = self.accepted.or_else(|| number(self.canary, "/metadata/generation"));
-        let there = list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind));
+        let composed = self.composed.as_array().into_iter().flatten();
+        let known = composed.chain(list(before, "/conditions"));
+        let there = known.into_iter().find(|it| text(it, "/type") == Some(kind));
         let since = |field: &str, is_same: bool| {
             let kept = there.filter(|_| is_same).and_then(|there| text(there, field));
             kept.map_or_else(|| seconds(now), str::to_owned)

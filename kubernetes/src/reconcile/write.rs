@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use wingbeat_core::id::CanaryName;
 
 use crate::crds::Group;
-use crate::object::text;
+use crate::object::{list, text};
 use crate::resource::{ObjectRef, Resource};
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
@@ -14,9 +14,7 @@ use crate::writes::{self, Change, Channel};
 /// is lost comes again, and one that is carried out twice does no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// An object is made: nothing was there of its name.
-    Create(ObjectKey, Value),
-    /// The fields of an object that are ours are applied by the server, whoever had them before.
+    /// The fields of an object that are ours are applied by the server, whoever had them before. It is made if it is not there.
     Apply(ObjectKey, Value),
     /// A Deployment is given so many pods, by a field manager of its own: nothing holds the field after that.
     Scale(ObjectKey, u64),
@@ -70,10 +68,10 @@ impl WriteKey {
         let kind = kinds.into_iter().find(|kind| Resource::of(*kind, Group::Wingbeat).kind == object.resource.kind)?;
         let key = ObjectKey::new(kind, &object.namespace, &object.name);
         match channel {
-            Channel::Create | Channel::Apply => Some(Self::Object(key)),
+            Channel::Apply => Some(Self::Object(key)),
             Channel::Status => Some(Self::Status(key)),
             Channel::Scale => Some(Self::Scale(key)),
-            Channel::Merge(_) => None,
+            Channel::Create | Channel::Merge(_) => None,
         }
     }
 }
@@ -87,7 +85,6 @@ impl Write {
                 let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
                 return Carrier::Notes(name, fields);
             }
-            Self::Create(key, object) => (reference(&key, &object), Change::Create(object)),
             Self::Apply(key, object) => (reference(&key, &object), Change::Apply(object)),
             Self::Status(key, object) => (reference(&key, &object), Change::ApplyStatus(object)),
             Self::Scale(key, replicas) => {
@@ -102,7 +99,7 @@ impl Write {
     /// Returns what it writes.
     pub fn key(&self) -> WriteKey {
         match self {
-            Self::Create(key, _) | Self::Apply(key, _) => WriteKey::Object(key.clone()),
+            Self::Apply(key, _) => WriteKey::Object(key.clone()),
             Self::Scale(key, _) => WriteKey::Scale(key.clone()),
             Self::Status(key, _) => WriteKey::Status(key.clone()),
             Self::Record(canary, _) => WriteKey::Record(canary.clone()),
@@ -113,8 +110,7 @@ impl Write {
     /// Returns a digest of what it would write.
     pub(super) fn digest(&self) -> wingbeat_core::id::Revision {
         match self {
-            Self::Create(_, value)
-            | Self::Apply(_, value)
+            Self::Apply(_, value)
             | Self::Status(_, value)
             | Self::Record(_, value)
             | Self::Event(_, value)
@@ -145,6 +141,33 @@ pub(super) fn differs(wanted: &Value, live: &Value) -> bool {
     }
 }
 
+/// Returns true unless a Service is as it is wanted. Its selector is whole: what somebody adds to it takes Pods away. Ports of
+/// others stay, as an API server keeps them beside those that are applied.
+pub(super) fn service_differs(wanted: &Value, live: &Value) -> bool {
+    let without_ports = |service: &Value| {
+        let mut service = service.clone();
+        if let Some(spec) = service.pointer_mut("/spec").and_then(Value::as_object_mut) {
+            spec.remove("ports");
+        }
+        service
+    };
+    let is_same_port = |one: &Value, other: &Value| {
+        let protocol = |port: &Value| text(port, "/protocol").unwrap_or("TCP").to_owned();
+        one.get("port") == other.get("port") && protocol(one) == protocol(other)
+    };
+    let ports = |service: &Value| list(service, "/spec/ports").to_vec();
+    let there = ports(live);
+    let is_there = |port: &Value| there.iter().any(|it| is_same_port(port, it) && !differs(port, it));
+    !selects_alike(wanted, live)
+        || !ports(wanted).iter().all(is_there)
+        || differs(&without_ports(wanted), &without_ports(live))
+}
+
+/// Returns true if two Services choose the same Pods.
+pub(super) fn selects_alike(one: &Value, other: &Value) -> bool {
+    one.pointer("/spec/selector") == other.pointer("/spec/selector")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -160,8 +183,7 @@ mod tests {
         for write in [
             Write::Status(canary, status),
             Write::Scale(target.clone(), 3),
-            Write::Apply(target.clone(), json!({})),
-            Write::Create(target, json!({})),
+            Write::Apply(target, json!({})),
             Write::Event(name.clone(), json!({})),
             Write::Repeat(name, json!({})),
         ] {
@@ -178,6 +200,24 @@ mod tests {
         let notes = Write::Record(CanaryName::new("prod", "backend"), json!({"scaledFor": null})).into_carrier(None);
         let expected = Map::from_iter([("scaledFor".to_owned(), Value::Null)]);
         assert_eq!(notes, Carrier::Notes(CanaryName::new("prod", "backend"), expected));
+    }
+
+    #[test]
+    fn a_service_keeps_the_ports_of_others_and_no_others_selector() {
+        let service = |selector: Value, ports: Value| json!({"spec": {"selector": selector, "ports": ports}});
+        let ours = json!({"name": "http", "protocol": "TCP", "port": 80, "targetPort": "http"});
+        let wanted = service(json!({"app": "a"}), json!([ours]));
+        let live = |selector: Value, http: &Value| {
+            let metrics = json!({"name": "metrics", "protocol": "TCP", "port": 9090, "targetPort": 9090});
+            let mut http = http.clone();
+            http["nodePort"] = json!(30_080);
+            service(selector, json!([metrics, http]))
+        };
+        assert!(!service_differs(&wanted, &live(json!({"app": "a"}), &ours)));
+        assert!(service_differs(&wanted, &live(json!({"app": "a", "color": "blue"}), &ours)));
+        let moved = json!({"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080});
+        assert!(service_differs(&wanted, &live(json!({"app": "a"}), &moved)));
+        assert!(service_differs(&wanted, &service(json!({"app": "a"}), json!([]))));
     }
 
     #[test]

@@ -56,7 +56,10 @@ fn ours(given: &BTreeMap<String, Value>, promotion: &str, existing: &[&Value]) -
     let (canary, target) = (&given["Canary backend"], &given["Deployment backend"]);
     let observed = Observed { canary, target, existing, promotion };
     let Desired { primary, services, .. } = Desired::of(&observed, &Settings::default()).unwrap();
-    let all = [primary.to_create(), services.apex, services.primary, services.canary];
+    let mut sized = primary.object;
+    // Given in a write of its own.
+    sized["spec"]["replicas"] = primary.replicas.into();
+    let all = [sized, services.apex, services.primary, services.canary];
     let named = all.into_iter().map(|object| {
         let of = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
         (format!("{} {}", of("/kind"), of("/metadata/name")), object)

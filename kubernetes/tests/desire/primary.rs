@@ -32,7 +32,7 @@ fn it_is_the_target_under_another_name() {
             },
         })
     );
-    assert_eq!(desired.primary.to_create().pointer("/spec/replicas"), Some(&json!(2)));
+    assert_eq!(desired.primary.replicas, Some(2));
 }
 
 #[test]

@@ -43,7 +43,8 @@ async fn real_kubernetes_a_released_lease_is_taken_within_a_second_and_a_killed_
     let second = Replica::start(&place, "second").await;
     until("the second one waits", async || {
         let holder = second.elector.leadership().borrow().clone();
-        (matches!(holder, Leadership::Following { .. }) && first.has_permit(&place) && !second.has_permit(&place)).then_some(())
+        (matches!(holder, Leadership::Following { .. }) && first.has_permit(&place) && !second.has_permit(&place))
+            .then_some(())
     })
     .await;
 

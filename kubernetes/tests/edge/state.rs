@@ -10,6 +10,7 @@ use wingbeat_controller::disk::Disk;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Span;
 use wingbeat_kubernetes::crds::Group;
+use wingbeat_kubernetes::edge::lease::lease;
 use wingbeat_kubernetes::edge::state::{ClusterStore, Noted, States};
 
 use crate::support::{Place, until};
@@ -150,7 +151,7 @@ async fn real_kubernetes_the_engines_entries_are_divided_and_come_back_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = |path: &Path, states: Arc<States>, runtime: Handle| {
         let disk: Box<dyn Store> = Box::new(Disk::open(path).expect("a disk"));
-        ClusterStore::new(states, disk, runtime)
+        ClusterStore::new(states, &lease("wingbeat", "wingbeat"), disk, runtime)
     };
     let key = format!("canary/{}/a", place.namespace);
     let ledger = Write::Put("ledger/1".into(), b"counts".to_vec());
@@ -166,7 +167,14 @@ async fn real_kubernetes_the_engines_entries_are_divided_and_come_back_whole() {
     let (path, second, runtime) = (folder.path().to_owned(), states(&place, 2).await, Handle::current());
     let loaded = tokio::task::spawn_blocking(move || open(&path, second, runtime).load().expect("loaded"));
     let expected = Entries::from([(key, record(0.1)), ("ledger/1".to_owned(), b"counts".to_vec())]);
-    assert_eq!(loaded.await.expect("no panic"), expected);
+    let mut loaded = loaded.await.expect("no panic");
+    // Of the installation, whichever disk it is: proxies that one leader configured are the next one's.
+    let lineage = loaded.remove("lineage").expect("a lineage");
+    assert_eq!(loaded, expected);
+    let (empty, third, runtime) = (tempfile::tempdir().expect("a folder"), states(&place, 2).await, Handle::current());
+    let path = empty.path().to_owned();
+    let elsewhere = tokio::task::spawn_blocking(move || open(&path, third, runtime).load().expect("loaded"));
+    assert_eq!(elsewhere.await.expect("no panic").get("lineage"), Some(&lineage));
     let status: Value = place.get("canarystates", &a.name).await["status"].clone();
     assert_eq!((&status["format"], &status["epoch"]), (&json!(3), &json!(1)));
 }

@@ -19,10 +19,18 @@ pub(crate) struct ApiServer {
     pub(crate) log: Vec<String>,
     /// A Deployment whose Pods do not become ready.
     pub(crate) is_broken: Option<String>,
+    /// A Deployment that lacks a Pod.
+    pub(crate) is_incomplete: Option<String>,
+    /// Of this write nobody is told what came of it.
+    pub(crate) is_silent: Option<&'static str>,
 }
 
 pub(crate) fn key(kind: Kind, name: &str) -> ObjectKey {
-    ObjectKey::new(kind, if kind == Kind::Listener { "" } else { "prod" }, name)
+    key_in("prod", kind, name)
+}
+
+fn key_in(namespace: &str, kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey::new(kind, if kind == Kind::Listener { "" } else { namespace }, name)
 }
 
 impl ApiServer {
@@ -32,7 +40,13 @@ impl ApiServer {
 
     /// Returns a value at a pointer of an object.
     pub(crate) fn at(&self, kind: Kind, name: &str, pointer: &str) -> Value {
-        self.get(kind, name).and_then(|it| it.pointer(pointer)).cloned().unwrap_or_default()
+        self.at_in("prod", kind, name, pointer)
+    }
+
+    /// The same of an object in another namespace.
+    pub(crate) fn at_in(&self, namespace: &str, kind: Kind, name: &str, pointer: &str) -> Value {
+        let object = self.objects.get(&key_in(namespace, kind, name));
+        object.and_then(|it| it.pointer(pointer)).cloned().unwrap_or_default()
     }
 
     /// Returns what changed since this was called last, and forgets it.
@@ -43,7 +57,12 @@ impl ApiServer {
 
     /// Changes an object, as somebody does; it is made if it is not there.
     pub(crate) fn edit(&mut self, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) -> Value {
-        let key = key(kind, name);
+        self.edit_in("prod", kind, name, edit)
+    }
+
+    /// The same in another namespace.
+    pub(crate) fn edit_in(&mut self, namespace: &str, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) -> Value {
+        let key = key_in(namespace, kind, name);
         let before = self.objects.get(&key).cloned();
         let mut object = before.clone().unwrap_or_else(|| json!({"metadata": {"name": name}}));
         if !key.namespace.is_empty() {
@@ -79,14 +98,6 @@ impl ApiServer {
     pub(crate) fn carry_out(&mut self, write: &Write) -> Outcome {
         let short = |verb: &str, key: &ObjectKey| format!("{verb} {:?} {}", key.kind, key.name);
         match write {
-            Write::Create(key, object) => {
-                self.log.push(short("create", key));
-                if self.objects.contains_key(key) {
-                    return Outcome::Failed;
-                }
-                self.edit(key.kind, &key.name, |it| merge(it, object));
-                Outcome::Written
-            }
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));
                 self.edit(key.kind, &key.name, |it| merge(it, object));
@@ -144,7 +155,13 @@ impl ApiServer {
         for deployment in &all {
             let name = deployment["metadata"]["name"].as_str().unwrap().to_owned();
             let is_broken = self.is_broken.as_deref() == Some(&name);
-            self.edit(Kind::Deployment, &name, |it| roll(it, is_broken));
+            let is_incomplete = self.is_incomplete.as_deref() == Some(&name);
+            self.edit(Kind::Deployment, &name, |it| {
+                roll(it, is_broken);
+                if is_incomplete {
+                    it["status"]["availableReplicas"] = json!(1);
+                }
+            });
         }
         let services: Vec<Value> =
             self.objects.iter().filter(|(key, _)| key.kind == Kind::Service).map(|(_, it)| it.clone()).collect();

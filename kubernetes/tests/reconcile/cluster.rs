@@ -7,11 +7,13 @@ use wingbeat_api::desired_state::{Change, DesiredState};
 use wingbeat_control::immediate::Immediate;
 use wingbeat_control::store::Store as _;
 use wingbeat_control::store::memory::Memory;
+use wingbeat_controller::verb::{Refusal, Verb};
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::outcome::Outcome as Response;
+use wingbeat_core::rollout::Command;
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_kubernetes::desire::Settings;
-use wingbeat_kubernetes::reconcile::Reconciler;
+use wingbeat_kubernetes::reconcile::{Commanded, Reconciler};
 use wingbeat_kubernetes::world::Kind;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::{ServedHost, Split};
@@ -59,6 +61,8 @@ pub(crate) struct Cluster {
     pub(crate) rounds: usize,
     pub(crate) crash: Option<(usize, Crash)>,
     pub(crate) due: Option<Timestamp>,
+    /// The ids of commands that were given.
+    pub(crate) commands: Vec<String>,
     /// Pods are lost, so that requests may have nowhere to go.
     pub(crate) skips_checks: bool,
 }
@@ -122,6 +126,7 @@ impl Cluster {
             rounds: 0,
             crash: None,
             due: None,
+            commands: Vec::new(),
             skips_checks: false,
         }
     }
@@ -167,7 +172,14 @@ impl Cluster {
             }
             self.round();
         }
-        assert!(holds(self), "phase {}, primary {}, {:#?}, {:#?}", self.phase(), self.image("backend-primary"), self.api.log, self.api.events);
+        assert!(
+            holds(self),
+            "phase {}, primary {}, {:#?}, {:#?}",
+            self.phase(),
+            self.image("backend-primary"),
+            self.api.log,
+            self.api.events
+        );
     }
 
     pub(crate) fn run(&mut self, rounds: usize) {
@@ -184,12 +196,21 @@ impl Cluster {
         let output = self.reconciler.poll(self.now);
         self.due = self.reconciler.next_due();
         self.configure(output.change);
+        for Commanded { canary, verb, id } in output.commands {
+            assert_eq!(verb, Verb::Abort, "no test gives another one");
+            let answer = self.engine.command(&canary, Command::Abort, &id, self.now).map_err(Refusal::Conflict);
+            self.commands.push(id);
+            self.reconciler.answered(&canary, &answer, self.now);
+        }
         for (place, write) in output.writes.iter().enumerate() {
             if crash == Some(Crash::Writes(place)) {
                 return self.restart();
             }
             let outcome = self.api.carry_out(write);
-            self.reconciler.written(&write.key(), outcome, self.now);
+            let is_silent = self.api.is_silent.is_some_and(|silent| self.api.log.last().is_some_and(|it| it == silent));
+            if !is_silent {
+                self.reconciler.written(&write.key(), outcome, self.now);
+            }
         }
         if matches!(crash, Some(Crash::Writes(_))) {
             return self.restart();
@@ -206,7 +227,7 @@ impl Cluster {
             self.reconciler.event(&event);
         }
         for (name, standing) in self.engine.standings() {
-            self.reconciler.standing(&name, standing);
+            self.reconciler.standing(&name, standing, self.now);
         }
         self.check();
     }
@@ -259,10 +280,9 @@ impl Cluster {
     fn store_states(&mut self) {
         for (key, record) in self.store.load().unwrap() {
             let Some((_, name)) = key.strip_prefix("canary/").and_then(|it| it.split_once('/')) else { continue };
-            let record: Value = serde_json::from_slice(&record).unwrap();
+            let record = String::from_utf8(record).unwrap();
             self.api.edit(Kind::CanaryState, name, |it| {
-                merge(it, &json!({"status": {"format": 3, "epoch": 1}}));
-                it["status"]["record"] = record;
+                merge(it, &json!({"status": {"format": 3, "epoch": 1, "record": record}}));
             });
         }
     }

@@ -208,3 +208,38 @@ fn what_has_the_primarys_name_and_is_somebody_elses_is_left_alone() {
     let message = accepted["message"].as_str().unwrap();
     assert!(message.starts_with("Deployment backend-primary.prod belongs to Release other"), "{message}");
 }
+
+#[test]
+fn a_spec_that_is_refused_changes_nothing() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(5);
+    let before = cluster.api.log.len();
+    cluster.api.edit(Kind::Canary, "backend", |it| {
+        it["spec"]["service"] = json!({"port": 7070, "portName": "other", "name": "shop"});
+        it["spec"]["targetRef"]["name"] = json!("another");
+        it["spec"]["analysis"]["webhooks"] = json!([{"name": "gate", "type": "pre-flight", "url": "http://gate/"}]);
+    });
+    cluster.run(5);
+    assert_eq!(condition(&cluster, "backend", "Accepted")["reason"], json!("KeepsFormerSpec"));
+    let written = &cluster.api.log[before..];
+    assert!(written.iter().all(|write| write == "status Canary backend"), "{written:?}");
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.image("backend-primary") == "app:2");
+}
+
+#[test]
+fn of_one_name_in_two_namespaces_the_second_is_served_without_the_bare_name() {
+    let mut cluster = Cluster::initialized();
+    for (kind, object) in [(Kind::Deployment, target("app:1")), (Kind::Canary, canary())] {
+        cluster.api.edit_in("staging", kind, "backend", |it| {
+            merge(it, &object);
+            it["metadata"]["namespace"] = json!("staging");
+        });
+    }
+    cluster.run(3);
+    let status = cluster.api.at_in("staging", Kind::Canary, "backend", "/status/conditions/0");
+    assert_eq!((&status["type"], &status["status"]), (&json!("Accepted"), &json!("True")), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("another canary answers to backend"), "{status}");
+    let domains = &cluster.hosts["prod\0backend"].host.as_ref().unwrap().domains;
+    assert!(domains.contains(&"backend".to_owned()), "{domains:?}");
+}

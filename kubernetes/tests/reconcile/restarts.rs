@@ -1,7 +1,10 @@
 //! Wherever the controller dies, the next one ends what it had begun.
 
 use proptest::prelude::*;
+use serde_json::json;
+use wingbeat_kubernetes::world::Kind;
 
+use crate::api_server::merge;
 use crate::cluster::{Cluster, Crash};
 
 fn crash() -> impl Strategy<Value = Crash> {
@@ -42,4 +45,50 @@ fn where_the_state_is_lost_a_rollout_begins_from_what_the_primary_runs() {
     assert_eq!(cluster.image("backend-primary"), "app:1");
     cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
     assert_eq!(cluster.image("backend-primary"), "app:1");
+}
+
+/// One of two Pods is being moved: what the others serve is not overwritten by what the target asks for, which has failed.
+#[test]
+fn where_the_state_is_lost_a_primary_that_is_incomplete_is_not_overwritten() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
+    cluster.api.is_incomplete = Some("backend-primary".to_owned());
+    cluster.run(3);
+    cluster.lose_state();
+    cluster.run_until(10, |it| it.split().is_some());
+    cluster.run(30);
+    assert_eq!(cluster.image("backend-primary"), "app:1");
+    cluster.api.is_incomplete = None;
+    cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
+    assert_eq!(cluster.image("backend-primary"), "app:1");
+}
+
+/// What it names is gone since: it goes on, and nothing is moved on without what it asks for.
+#[test]
+fn a_canary_that_was_served_is_served_after_a_restart_whatever_is_missing() {
+    let mut cluster = Cluster::initialized();
+    let template = json!({
+        "apiVersion": "wingbeat.dev/v1alpha1", "kind": "MetricTemplate",
+        "spec": {"provider": {"type": "prometheus", "address": "http://prometheus:9090"}, "query": "sum(queue)"},
+    });
+    cluster.api.edit(Kind::MetricTemplate, "queue", |it| merge(it, &template));
+    cluster.api.edit(Kind::Canary, "backend", |it| {
+        it["spec"]["analysis"]["metrics"] =
+            json!([{"name": "queue", "templateRef": {"name": "queue"}, "thresholdRange": {"max": 5}, "interval": "1m"}]);
+    });
+    cluster.run(5);
+    cluster.api.delete(Kind::MetricTemplate, "queue");
+    cluster.run(5);
+    cluster.restart();
+    cluster.run(5);
+    assert!(cluster.split().is_some(), "it is served");
+    let phase = cluster.phase();
+    assert_eq!(phase, "Initialized");
+    cluster.set_image("app:2");
+    cluster.run(100);
+    assert_eq!(cluster.phase(), "Initialized", "nothing is begun");
+    cluster.api.edit(Kind::MetricTemplate, "queue", |it| merge(it, &template));
+    cluster.run_until(20, |it| it.phase() == "Progressing");
 }

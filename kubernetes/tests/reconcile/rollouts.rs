@@ -149,15 +149,71 @@ fn a_target_that_is_scaled_away_in_mid_rollout_gets_no_requests() {
 #[test]
 fn a_fix_replaces_a_primary_that_is_gone() {
     let mut cluster = Cluster::initialized();
+    // Its node was lost, say: none of its Pods comes back. At rest there is nobody to answer for it.
     cluster.skips_checks = true;
-    // Its node was lost, say: none of its Pods comes back.
     cluster.api.is_broken = Some("backend-primary".to_owned());
     cluster.run(3);
     cluster.set_image("app:2");
-    cluster.run_until(30, |it| it.weight() == 100);
+    cluster.run_until(10, |it| it.replicas("backend") == 2);
+    cluster.run(3);
+    cluster.skips_checks = false;
+    assert_eq!(cluster.weight(), 0, "it may come back, and requests with it");
+    cluster.run_until(40, |it| it.weight() == 100);
     cluster.run_until(5, |it| it.image("backend-primary") == "app:2");
+    // A second fix comes while the first one has all requests.
+    cluster.set_image("app:3");
+    cluster.run(20);
     cluster.api.is_broken = None;
-    cluster.run_until(50, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    cluster.run_until(500, |it| it.phase() == "Succeeded" && it.image("backend-primary") == "app:3");
+    cluster.run_until(100, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+}
+
+/// A probe that fails once moves requests, and nothing else.
+#[test]
+fn a_primary_that_is_away_for_a_moment_is_not_replaced() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(200, |it| it.weight() == 10);
+    cluster.api.is_broken = Some("backend-primary".to_owned());
+    cluster.run(20);
+    cluster.api.is_broken = None;
+    cluster.run(3);
+    assert_eq!((cluster.phase(), cluster.image("backend-primary")), ("Progressing".into(), "app:1".into()));
+    cluster.run_until(600, |it| it.phase() == "Succeeded");
+}
+
+/// A write of another phase that is late is not the last word.
+#[test]
+fn what_is_on_its_way_and_not_wanted_any_more_is_followed_by_what_is() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed");
+    // Nobody hears of what came of this one.
+    cluster.api.is_silent = Some("scale Deployment backend to 0");
+    cluster.run_until(150, |it| it.api.log.iter().any(|write| write == "scale Deployment backend to 0"));
+    cluster.errors = 0;
+    cluster.api.is_silent = None;
+    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(2));
+    cluster.set_image("app:3");
+    cluster.api.log.clear();
+    cluster.run(5);
+    assert!(cluster.api.log.iter().any(|write| write == "scale Deployment backend to 2"), "{:?}", cluster.api.log);
+    cluster.run_until(600, |it| it.phase() == "Succeeded");
+}
+
+#[test]
+fn a_primary_that_is_made_anew_is_as_large_as_it_was() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(5);
+    cluster.api.edit(Kind::Deployment, "backend-primary", |it| it["spec"]["replicas"] = json!(7));
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.replicas("backend-primary"), 7, "a scaler's size is kept");
+    cluster.skips_checks = true;
+    cluster.api.delete(Kind::Deployment, "backend-primary");
+    cluster.run_until(20, |it| it.replicas("backend-primary") == 7);
+    assert_eq!(cluster.image("backend-primary"), "app:2");
 }
 
 #[test]
@@ -165,11 +221,40 @@ fn a_promotion_that_cannot_become_ready_stays_on_the_canary() {
     let mut cluster = Cluster::initialized();
     cluster.set_image("app:2");
     cluster.run_until(300, |it| it.weight() == 50);
-    cluster.skips_checks = true;
     cluster.run_until(100, |it| it.image("backend-primary") == "app:2");
     cluster.api.is_broken = Some("backend-primary".to_owned());
     cluster.run_until(700, |it| it.phase() == "Failed");
     cluster.run(100);
     assert_eq!(cluster.replicas("backend"), 2, "it has all requests");
     assert!(cluster.api.texts().iter().any(|text| text.starts_with("Promotion of backend.prod failed")));
+}
+
+#[test]
+fn a_command_of_an_annotation_acts_once_also_across_a_restart() {
+    let mut cluster = Cluster::initialized();
+    let annotate = |cluster: &mut Cluster, command: &str| {
+        cluster.api.edit(Kind::Canary, "backend", |it| {
+            it["metadata"]["annotations"] = json!({"wingbeat.dev/command": command});
+        });
+    };
+    annotate(&mut cluster, "abort/early");
+    cluster.run(3);
+    let refused = "The command is refused: there is no rollout to abort";
+    assert!(cluster.api.texts().iter().any(|text| text.starts_with("The command is refused")), "{refused}");
+    cluster.set_image("app:2");
+    cluster.run_until(200, |it| it.weight() == 10);
+    for wrong in ["abort", "stop/1"] {
+        annotate(&mut cluster, wrong);
+        cluster.run(3);
+        let accepted = cluster.api.at(Kind::Canary, "backend", "/status/conditions/1");
+        let message = accepted["message"].as_str().unwrap();
+        assert!(message.starts_with("metadata.annotations[wingbeat.dev/command]: "), "{message}");
+    }
+    annotate(&mut cluster, "abort/incident-17");
+    cluster.run_until(5, |it| it.phase() == "Failed");
+    cluster.run(20);
+    cluster.restart();
+    cluster.set_image("app:3");
+    cluster.run_until(600, |it| it.phase() == "Succeeded");
+    assert_eq!(cluster.commands, ["early", "incident-17"]);
 }

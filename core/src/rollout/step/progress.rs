@@ -59,7 +59,7 @@ impl TransitionBuilder<'_> {
             // The judge compares with the primary: its word counts however the primary's workload looks.
             return self.fail(reason, AlertLevel::Error, format!("Canary rolled back: {reason}"));
         }
-        if facts.primary_gone && facts.canary.is_ready() && self.may_rescue(&progress) {
+        if facts.primary_gone && facts.canary.is_ready() && facts.doubt.is_none() && self.may_rescue(&progress) {
             return self.rescue(progress);
         }
         if facts.canary_gone && self.withdraw(&progress) {

@@ -1,0 +1,65 @@
+//! What a canary is evaluated with.
+
+use serde_json::Value;
+use wingbeat_core::id::CanaryName;
+use wingbeat_core::time::Timestamp;
+
+use super::configuration::{Listeners, has_deployment};
+use super::owner::is_owned;
+use crate::desire::Settings;
+use crate::object::text;
+use crate::world::{Kind, ObjectKey, World};
+
+/// What a canary is evaluated with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) name: &'a CanaryName,
+    pub(super) object: &'a Value,
+    /// The same with the spec that is in force. One that is refused changes nothing.
+    pub(super) in_force: &'a Value,
+    /// Its `CanaryState`.
+    pub(super) stored: Option<&'a Value>,
+    pub(super) world: &'a World,
+    pub(super) listeners: &'a Listeners,
+    pub(super) settings: &'a Settings,
+    /// How often documents that Canaries name were different.
+    pub(super) documents: u64,
+    pub(super) now: Timestamp,
+}
+
+impl Around<'_> {
+    /// Returns an object of the canary's namespace.
+    pub(super) fn get(&self, kind: Kind, name: &str) -> Option<Value> {
+        self.world.get(&ObjectKey::new(kind, &self.name.namespace, name))
+    }
+
+    /// Returns the name of the target.
+    pub(super) fn target_name(&self) -> &str {
+        target_name(self.in_force)
+    }
+
+    /// Returns the target.
+    pub(super) fn target(&self) -> Option<Value> {
+        self.target_of(self.in_force)
+    }
+
+    /// Returns the target that this Canary has.
+    pub(super) fn target_of(&self, object: &Value) -> Option<Value> {
+        self.get(Kind::Deployment, target_name(object)).filter(|_| has_deployment(object))
+    }
+
+    /// Returns what has the primary's name, whosever it is.
+    pub(super) fn named_as_primary(&self) -> Option<Value> {
+        self.get(Kind::Deployment, &format!("{}-primary", self.target_name()))
+    }
+
+    /// Returns the primary. That of a former Canary of the same name goes with it, a moment later.
+    pub(super) fn primary(&self) -> Option<Value> {
+        self.named_as_primary().filter(|primary| is_owned(primary, self.object))
+    }
+}
+
+/// Returns the name of the target of a Canary.
+pub(super) fn target_name(canary: &Value) -> &str {
+    text(canary, "/spec/targetRef/name").unwrap_or_default()
+}
