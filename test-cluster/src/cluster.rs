@@ -153,9 +153,13 @@ impl Cluster {
 
     /// Returns which calls the API server answered so far.
     pub fn audit(&self) -> anyhow::Result<Audit> {
+        Ok(Audit::read(&self.audit_log()?))
+    }
+
+    /// Returns the log of what the API server answered so far: a JSON object a line.
+    pub fn audit_log(&self) -> anyhow::Result<String> {
         let log = self.folder.path().join("log/audit.jsonl");
-        let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-        Ok(Audit::read(&text))
+        std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))
     }
 
     /// Returns the end of the log of `etcd`, `kube-apiserver`, `kube-controller-manager` or `kubelet`.

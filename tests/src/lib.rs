@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod fleet;
+pub mod gateway;
 pub mod lab;
 pub mod names;
 pub mod rig;

@@ -14,8 +14,8 @@ const PACKAGE: &str = "wingbeat-test-cluster";
 /// Tests in Kubernetes that run at a time: all of them, since they share a cluster and mostly wait for it.
 const TEST_THREADS: &str = "16";
 
-/// Runs the tests in Kubernetes, whose names begin with `real_kubernetes_`. Fails where there can be no cluster, and says why.
-fn test(root: &Path) -> anyhow::Result<()> {
+/// Runs the tests in Kubernetes. Fails where there can be no cluster, and says why.
+pub(crate) fn test(root: &Path) -> anyhow::Result<()> {
     available(root)?;
     stage("programs of Kubernetes", || build(root))?;
     stage("tests with Kubernetes", || {
@@ -42,7 +42,7 @@ fn build(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Fails where there can be no cluster, and says why.
-fn available(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn available(root: &Path) -> anyhow::Result<()> {
     let output = program(root).arg("check").output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());

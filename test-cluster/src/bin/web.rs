@@ -7,6 +7,7 @@
 //! | `/healthz` | 200, or the status that was set by `POST /healthz/NNN` |
 //! | `/status/NNN` | this status |
 //! | `/delay/SECONDS` | 200, this much later |
+//! | `POST /answer/NNN` | this, and from now on the same for any other path |
 //! | any other | 200, or `$STATUS`: a release that fails |
 //!
 //! But for the first two, the body is JSON. It ends at SIGTERM, with code 0.
@@ -40,7 +41,7 @@ struct Web {
     version: String,
     health: AtomicU16,
     /// What requests for nothing in particular are answered with.
-    status: StatusCode,
+    status: AtomicU16,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -51,8 +52,10 @@ async fn main() -> anyhow::Result<()> {
     let image = variable("IMAGE").unwrap_or_default();
     let tag = image.rsplit_once(':').map(|(_, tag)| tag.to_owned());
     let version = variable("VERSION").or(tag).unwrap_or_default();
-    let status = variable("STATUS").map_or(Ok(StatusCode::OK), |status| status.parse()).context("STATUS")?;
-    let web = Arc::new(Web { version, health: AtomicU16::new(StatusCode::OK.as_u16()), status });
+    let status: StatusCode =
+        variable("STATUS").map_or(Ok(StatusCode::OK), |status| status.parse()).context("STATUS")?;
+    let ok = StatusCode::OK.as_u16();
+    let web = Arc::new(Web { version, health: AtomicU16::new(ok), status: AtomicU16::new(status.as_u16()) });
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.with_context(|| format!("cannot listen at {address}:{port}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -100,7 +103,11 @@ impl Web {
                 tokio::time::sleep(delay.unwrap_or_default().min(MAX_DELAY)).await;
                 self.respond(StatusCode::OK, None)
             }
-            _ => self.respond(self.status, None),
+            ("answer", Some(status)) if request.method() == Method::POST => {
+                self.status.store(status.as_u16(), Ordering::Relaxed);
+                self.respond(status, None)
+            }
+            _ => self.respond(StatusCode::from_u16(self.status.load(Ordering::Relaxed)).unwrap_or_default(), None),
         }
     }
 

@@ -15,7 +15,22 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 15] = [
+pub(super) const BENCHES: [Bench; 16] = [
+    Bench {
+        name: "kube-gateway",
+        program: "kube",
+        at_most: &[
+            ("rollback_median_ms", 1_000.0),
+            ("rollback_worst_ms", 1_000.0),
+            ("failed_after_rollback", 0.0),
+            ("healthy_failed", 0.0),
+            ("react_p50_ms", 50.0),
+            ("react_p99_ms", 500.0),
+            ("rest_calls", 0.0),
+            ("rollout_reads", 5.0),
+            ("rollout_writes", 45.0),
+        ],
+    },
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench {

@@ -1,0 +1,210 @@
+//! A Deployment behind an Envoy in a real Kubernetes, with the controller in the role that it is deployed with: how fast a broken
+//! canary is out, what a healthy one costs users, how fast a change is answered, and what all of it costs the API server.
+//!
+//! `HEALTHY` says for how many seconds healthy rollouts run (200), `CHANGES` how often the Deployment is changed (50).
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use wingbeat_benches::{asked, print, quantile};
+use wingbeat_demo::load::Load;
+use wingbeat_e2e::gateway::Gateway;
+
+/// Broken canaries.
+const ROUNDS: usize = 10;
+const RATE: u32 = 1_000;
+/// Time for a phase; it takes some seconds, but a busy machine may be slow.
+const PHASE: Duration = Duration::from_mins(2);
+/// How long nobody may do anything.
+const REST: Duration = Duration::from_mins(1);
+/// How the controller calls itself.
+const OURS: &str = "wingbeat/";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let mut figures = json!({});
+    rollback(&mut figures).await?;
+    guide(&mut figures).await?;
+    Ok(print(&figures)?)
+}
+
+/// Breaks canaries that get a twentieth, and then has healthy ones promoted.
+async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
+    let analysis = json!({"interval": "1s", "threshold": 3, "stepWeights": [5, 50], "judge": {"mode": "guard"}});
+    let gateway = Gateway::measured("rollback", analysis).await?;
+    let users = gateway.users_at(RATE);
+    let (mut took, mut lost, mut after) = (Vec::new(), 0, 0);
+    for round in 0..ROUNDS {
+        let said = gateway.said().len();
+        gateway.kubectl(&["set", "image", "deployment/backend", &image("bad", round)]).await;
+        gateway.until_said(said, "canary weight 5 ").await;
+        let before = users.tally().failed.len();
+        let broken = Instant::now();
+        for pod in canaries(&gateway, &format!("bad-{round}")).await {
+            post(&pod, "/answer/500").await?;
+        }
+        let last = last_failure(&users, before).await;
+        gateway.until_phase("Failed", PHASE).await;
+        took.push(last.duration_since(broken).as_secs_f64() * 1e3);
+        let failed = users.tally().failed.len();
+        lost += failed - before;
+        gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
+        after += users.tally().failed.len() - failed;
+    }
+    users.mark();
+    let (began, healthy) = (Instant::now(), Duration::from_secs(asked("HEALTHY").unwrap_or(200)));
+    let mut rollouts = 0;
+    while began.elapsed() < healthy {
+        gateway.kubectl(&["set", "image", "deployment/backend", &image("good", rollouts)]).await;
+        gateway.until_phase("Progressing", PHASE).await;
+        gateway.until_phase("Succeeded", PHASE).await;
+        gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
+        rollouts += 1;
+    }
+    let tally = users.stop(Duration::from_secs(5)).await;
+    let own = json!({
+        "rollback_median_ms": quantile(&mut took, 0.5),
+        "rollback_worst_ms": quantile(&mut took, 1.0),
+        "rollback_lost": lost,
+        "failed_after_rollback": after,
+        "healthy_rollouts": rollouts,
+        "healthy_requests": tally.finished,
+        "healthy_failed": tally.failed.len(),
+    });
+    merge(figures, own);
+    Ok(())
+}
+
+/// Counts calls at rest and in a rollout of ten steps, and takes the time from a change of the Deployment to the first write.
+async fn guide(figures: &mut Value) -> anyhow::Result<()> {
+    let analysis = json!({
+        "interval": "1s", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
+    });
+    let gateway = Gateway::measured("guide", analysis).await?;
+    let users = gateway.users_at(RATE);
+    gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
+    gateway.until_quiet().await;
+    let before = gateway.audit();
+    tokio::time::sleep(REST).await;
+    let (reads, writes) = calls(&gateway, &before);
+    let rest = reads + writes;
+    let before = gateway.audit();
+    gateway.kubectl(&["set", "image", "deployment/backend", &image("good", 0)]).await;
+    gateway.until_phase("Succeeded", PHASE).await;
+    gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
+    gateway.until_quiet().await;
+    let (reads, writes) = calls(&gateway, &before);
+    let mut react = Vec::new();
+    for change in 0..asked("CHANGES").unwrap_or(50) {
+        let before = gateway.audit_log().len();
+        gateway.kubectl(&["set", "image", "deployment/backend", &image("change", change)]).await;
+        react.push(first_write(&gateway, before).await?);
+    }
+    let _tally = users.stop(Duration::from_secs(5)).await;
+    let own = json!({
+        "rest_calls": rest,
+        "rollout_reads": reads,
+        "rollout_writes": writes,
+        "changes": react.len(),
+        "react_p50_ms": quantile(&mut react, 0.5),
+        "react_p99_ms": quantile(&mut react, 0.99),
+    });
+    merge(figures, own);
+    Ok(())
+}
+
+fn merge(figures: &mut Value, more: Value) {
+    if let (Some(figures), Value::Object(more)) = (figures.as_object_mut(), more) {
+        figures.extend(more);
+    }
+}
+
+fn image(kind: &str, number: impl std::fmt::Display) -> String {
+    format!("web=wingbeat.test/web:{kind}-{number}")
+}
+
+/// Returns the addresses of the target's Pods with this version.
+async fn canaries(gateway: &Gateway, version: &str) -> Vec<String> {
+    let path = format!(
+        "{{range .items[?(@.spec.containers[0].image==\"wingbeat.test/web:{version}\")]}}{{.status.podIP}} {{end}}"
+    );
+    let args = ["get", "pods", "--selector=app=backend", &format!("--output=jsonpath={path}")];
+    gateway.kubectl(&args).await.split_whitespace().map(|address| format!("{address}:8080")).collect()
+}
+
+async fn post(address: &str, path: &str) -> anyhow::Result<()> {
+    let mut connection = TcpStream::connect(address).await.with_context(|| format!("cannot reach {address}"))?;
+    let head = format!("POST {path} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    connection.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    ensure!(answer.starts_with("HTTP/1.1"), "{address}: {answer:?}");
+    Ok(())
+}
+
+/// Returns when the last request failed: none does for a second and a half after it.
+async fn last_failure(users: &Load, before: usize) -> Instant {
+    const QUIET: Duration = Duration::from_millis(1_500);
+    let (mut failed, mut last) = (before, Instant::now());
+    let mut poll = tokio::time::interval(Duration::from_millis(1));
+    loop {
+        poll.tick().await;
+        let now = users.tally().failed.len();
+        if now > failed {
+            (failed, last) = (now, Instant::now());
+        } else if failed > before && last.elapsed() > QUIET {
+            return last;
+        }
+    }
+}
+
+/// Returns how often the controller has read and written since, but for its Lease and for watches, which are begun anew now and then.
+fn calls(gateway: &Gateway, before: &wingbeat_test_cluster::audit::Audit) -> (u64, u64) {
+    let since = gateway.audit().since(before);
+    let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS) && call.resource != "leases");
+    ours.fold((0, 0), |(reads, writes), (call, count)| match call.verb.as_str() {
+        "watch" => (reads, writes),
+        "get" | "list" => (reads + count, writes),
+        _ => (reads, writes + count),
+    })
+}
+
+/// Returns milliseconds from the change that kubectl made to the controller's first write after it, by the API server's clock.
+async fn first_write(gateway: &Gateway, before: usize) -> anyhow::Result<f64> {
+    let mut poll = tokio::time::interval(Duration::from_millis(10));
+    let found = async {
+        loop {
+            poll.tick().await;
+            let log = gateway.audit_log();
+            let events = log.get(before..).unwrap_or_default().lines();
+            let events: Vec<Value> = events.filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let text =
+                |event: &Value, at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let is_complete = |event: &&Value| text(event, "/stage") == "ResponseComplete";
+            let is_write = |event: &&Value| ["create", "update", "patch"].contains(&text(event, "/verb").as_str());
+            let writes = || events.iter().filter(is_complete).filter(is_write);
+            let change = writes().find(|event| text(event, "/userAgent").starts_with("kubectl/"));
+            let Some(changed) = change.and_then(|event| millis(&text(event, "/stageTimestamp"))) else { continue };
+            let ours = writes().filter(|event| {
+                text(event, "/userAgent").starts_with(OURS) && text(event, "/objectRef/resource") != "leases"
+            });
+            let first =
+                ours.filter_map(|event| millis(&text(event, "/requestReceivedTimestamp"))).find(|at| *at >= changed);
+            if let Some(first) = first {
+                return first - changed;
+            }
+        }
+    };
+    tokio::time::timeout(PHASE, found).await.context("the controller has not written anything")
+}
+
+/// Reads a time of the audit log.
+fn millis(text: &str) -> Option<f64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of today have 51 bits")]
+    Some(time.as_microsecond() as f64 / 1e3)
+}

@@ -1,0 +1,323 @@
+//! A cluster with a Deployment, its Canary, the controller, and an Envoy in front.
+#![expect(clippy::panic, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
+use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::port::Port;
+use wingbeat_demo::visitor::ANYONE;
+use wingbeat_test_cluster::audit::{Audit, Call};
+use wingbeat_test_cluster::{Cluster, Options};
+use wingbeat_xds_server::bootstrap::Bootstrap;
+
+/// The Canary, as kubectl is told.
+const CANARY: &str = "canaries.wingbeat.dev/backend";
+/// Requests a second, unless something else is asked for.
+const RATE: u32 = 400;
+/// Time for something to come about; it takes some seconds, but a busy machine may be slow.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// A running controller. Killed when dropped.
+#[derive(Debug)]
+struct Controller {
+    process: Child,
+    xds: SocketAddr,
+    said: Arc<Mutex<String>>,
+    _state: tempfile::TempDir,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Gateway {
+    cluster: Arc<Cluster>,
+    namespace: String,
+    controller: Controller,
+    entry: Port,
+    _envoy: Envoy,
+}
+
+impl Gateway {
+    /// Returns one whose Canary is initialised; nothing where there can be no cluster.
+    pub async fn start(test: &str) -> Option<Self> {
+        let cluster = Cluster::for_test(test).await.expect("a cluster")?;
+        Some(Self::start_in(cluster, test).await)
+    }
+
+    /// The same in a cluster of this test alone.
+    pub async fn start_alone(test: &str) -> Option<Self> {
+        // Whether there can be one.
+        drop(Cluster::for_test(test).await.expect("a cluster")?);
+        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+        Some(Self::start_in(Arc::new(cluster), test).await)
+    }
+
+    /// Returns one in a cluster that nobody else has, with this analysis.
+    pub async fn measured(name: &str, analysis: Value) -> anyhow::Result<Self> {
+        let cluster = Cluster::start(Options::default()).await?;
+        Ok(Self::start_with(Arc::new(cluster), name, analysis).await)
+    }
+
+    async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
+        let analysis = json!({
+            "interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
+        });
+        Self::start_with(cluster, test, analysis).await
+    }
+
+    async fn start_with(cluster: Arc<Cluster>, test: &str, analysis: Value) -> Self {
+        let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+        cluster.enter().expect("its network");
+        let namespace = test.trim_start_matches("real_kubernetes_").replace('_', "-");
+        install(&cluster).await;
+        cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
+        cluster.apply(&role(&namespace)).await.expect("its role");
+        let entry = Port::hold().expect("a port");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let controller = Controller::start(&cluster, &namespace, any).await;
+        let objects =
+            [deployment(&namespace), canary(&namespace, &analysis), listener(&namespace, entry.address().port())];
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        cluster.apply(&list.to_string()).await.expect("objects are created");
+        let xds = controller.xds;
+        let bootstrap = Bootstrap {
+            node_id: "edge-1".to_owned(),
+            node_cluster: "edge".to_owned(),
+            host: xds.ip().to_string(),
+            port: xds.port(),
+            admin: None,
+            delta: false,
+            tls: None,
+            authorization: None,
+        };
+        let envoy = envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts");
+        let gateway = Self { cluster, namespace, controller, entry, _envoy: envoy };
+        gateway.until_phase("Initialized", DEADLINE).await;
+        gateway
+    }
+
+    /// Waits until the controller has not called anything but its Lease for three seconds.
+    pub async fn until_quiet(&self) {
+        const QUIET: Duration = Duration::from_secs(3);
+        let calls = |audit: &Audit| -> u64 {
+            let ours = |call: &&Call| call.user_agent.starts_with("wingbeat/") && call.resource != "leases";
+            let all = audit.calls().iter().filter(|(call, _)| ours(call));
+            all.map(|(_, count)| count).sum()
+        };
+        let wait = async {
+            let mut before = calls(&self.audit());
+            loop {
+                tokio::time::sleep(QUIET).await;
+                let now = calls(&self.audit());
+                if std::mem::replace(&mut before, now) == now {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never quiet:\n{}", self.said()));
+    }
+
+    /// Returns the log of the API server's calls, an event a line.
+    pub fn audit_log(&self) -> String {
+        self.cluster.audit_log().expect("an audit log")
+    }
+
+    /// Returns the calls of the API server so far.
+    pub fn audit(&self) -> Audit {
+        self.cluster.audit().expect("an audit log")
+    }
+
+    /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
+    pub async fn replace_controller(&mut self) {
+        self.controller.process.kill().await.expect("it is killed");
+        self.controller = Controller::start(&self.cluster, &self.namespace, self.controller.xds).await;
+    }
+
+    /// Returns the namespace of the Canary and of the controller.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Returns what the controller wrote to its log.
+    pub fn said(&self) -> String {
+        self.controller.said.lock().expect("not poisoned").clone()
+    }
+
+    /// Starts requests to the backend.
+    pub fn users(&self) -> Load {
+        self.users_at(RATE)
+    }
+
+    /// Starts so many requests a second to the backend.
+    pub fn users_at(&self, rate: u32) -> Load {
+        Load::start(LoadConfig {
+            target: self.entry.address(),
+            host: format!("backend.{}", self.namespace),
+            rate,
+            patience: Some(Duration::from_secs(5)),
+            visitors: ANYONE,
+        })
+    }
+
+    /// Runs kubectl to its success, in the namespace, and returns what it printed.
+    pub async fn kubectl(&self, args: &[&str]) -> String {
+        let all = [&["--namespace", &self.namespace], args].concat();
+        self.cluster.kubectl(&all).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.said()))
+    }
+
+    /// Returns what a path of an object is, word by word.
+    pub async fn words(&self, object: &str, path: &str) -> Vec<String> {
+        let printed = self.kubectl(&["get", object, &format!("--output=jsonpath={path}")]).await;
+        printed.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Waits until a path of an object has a value.
+    pub async fn until(&self, what: &str, object: &str, path: &str, value: &str) {
+        self.wait(what, object, path, value, DEADLINE).await;
+    }
+
+    /// Waits until the controller has logged something that it had not at this place of its log, which [`Gateway::said`] gives.
+    pub async fn until_said(&self, after: usize, text: &str) {
+        let mut poll = tokio::time::interval(Duration::from_millis(20));
+        let wait = async {
+            while !self.said().get(after..).is_some_and(|said| said.contains(text)) {
+                poll.tick().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{text} is missing in:\n{}", self.said()));
+    }
+
+    /// Waits until the canary is in a phase.
+    pub async fn until_phase(&self, phase: &str, within: Duration) {
+        self.wait(phase, CANARY, "{.status.phase}", phase, within).await;
+    }
+
+    async fn wait(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
+        let condition = format!("--for=jsonpath={path}={value}");
+        let timeout = format!("--timeout={}s", within.as_secs());
+        let args = ["--namespace", &self.namespace, "wait", object, &condition, &timeout];
+        if let Err(error) = self.cluster.kubectl(&args).await {
+            let shown = self.kubectl(&["get", CANARY, "--output=yaml"]).await;
+            panic!("{what}: {error:#}\n{shown}\n{}", self.said());
+        }
+    }
+}
+
+impl Controller {
+    /// Starts one that leads, with an empty disk.
+    async fn start(cluster: &Cluster, namespace: &str, xds: SocketAddr) -> Self {
+        let state = tempfile::tempdir().expect("a folder");
+        let kubeconfig = cluster.kubeconfig_of(namespace, "wingbeat").await.expect("a service account");
+        let mut process = cluster
+            .command(program())
+            .env("KUBECONFIG", kubeconfig)
+            .args(["controller", "--namespace", namespace, "--lease-namespace", namespace])
+            .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0", "--state"])
+            .arg(state.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let said = Arc::<Mutex<String>>::default();
+        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
+        let heard = said.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut heard = heard.lock().expect("not poisoned");
+                heard.push_str(&line);
+                heard.push('\n');
+            }
+        });
+        let mut stdout = BufReader::new(process.stdout.take().expect("standard output")).lines();
+        let first = tokio::time::timeout(DEADLINE, stdout.next_line()).await;
+        let line = first.expect("it leads in time").expect("standard output").unwrap_or_default();
+        let addresses: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{error}: {line:?}; {}", said.lock().expect("not poisoned")));
+        let xds = addresses.get("xds").and_then(Value::as_str).expect("an address").parse().expect("an address");
+        Self { process, xds, said, _state: state }
+    }
+}
+
+/// Returns the program as cargo puts it: into the folder of a bench, or into the one above that of tests.
+fn program() -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    let beside = here.ancestors().skip(1).take(2).map(|folder| folder.join("wingbeat"));
+    beside.into_iter().find(|path| path.is_file()).expect("wingbeat is built: cargo build --package wingbeat")
+}
+
+/// Applies our definitions, and waits until they are served.
+async fn install(cluster: &Cluster) {
+    /// Held while the definitions are applied: kubectl of two tests would meet.
+    static APPLYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _alone = APPLYING.lock().await;
+    let crds = cluster.command(program()).arg("crds").output().await.expect("the program runs");
+    cluster.apply(&String::from_utf8_lossy(&crds.stdout)).await.expect("our definitions");
+    let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
+    cluster.kubectl(&wait).await.expect("they are served");
+}
+
+/// Returns the role of `deploy`, for a controller in this namespace: it may do nothing else.
+fn role(namespace: &str) -> String {
+    let documents = include_str!("../../deploy/kustomize/rbac.yaml").split("---\n");
+    let documents = documents.map(|document| {
+        let document = document.replace("namespace: wingbeat", &format!("namespace: {namespace}"));
+        // Others have theirs in the same cluster.
+        let is_binding = document.contains("kind: ClusterRoleBinding");
+        if is_binding { document.replacen("name: wingbeat", &format!("name: {namespace}"), 1) } else { document }
+    });
+    documents.collect::<Vec<String>>().join("---\n")
+}
+
+fn deployment(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "backend", "namespace": namespace},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "backend"}},
+            "template": {
+                "metadata": {"labels": {"app": "backend"}},
+                "spec": {"containers": [{
+                    "name": "web",
+                    "image": "wingbeat.test/web:1.4.0",
+                    "ports": [{"name": "http", "containerPort": 8080}],
+                    "env": [{"name": "DEBUG", "value": "1"}, {"name": "KEPT", "value": "1"}],
+                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+                    // Requests that are on their way when a Pod ends are answered.
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
+                }]},
+            },
+        },
+    })
+}
+
+fn canary(namespace: &str, analysis: &Value) -> Value {
+    json!({
+        "apiVersion": "wingbeat.dev/v1alpha1",
+        "kind": "Canary",
+        "metadata": {"name": "backend", "namespace": namespace},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backend"},
+            "progressDeadlineSeconds": 60,
+            "service": {"port": 80, "targetPort": "http", "listeners": [namespace]},
+            "analysis": analysis,
+        },
+    })
+}
+
+fn listener(name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "wingbeat.dev/v1alpha1",
+        "kind": "Listener",
+        "metadata": {"name": name},
+        "spec": {"address": "127.0.0.1", "port": port},
+    })
+}
