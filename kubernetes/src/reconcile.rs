@@ -280,6 +280,7 @@ impl Reconciler {
         let stored = stored.filter(|stored| is_owned(stored, &object));
         let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(&object, stored.as_ref()));
         let in_force = canary.in_force(&object);
+        self.world.depend(name, &in_force);
         let around = Around {
             name,
             object: &object,

@@ -74,6 +74,17 @@ impl World {
         concerned
     }
 
+    /// Notes that a Canary depends on what this says, too, beside what it says itself, until it is another one: a spec that is refused
+    /// leaves the one before in force.
+    pub fn depend(&mut self, canary: &CanaryName, in_force: &Value) {
+        let key = ObjectKey::new(Kind::Canary, &canary.namespace, &canary.name);
+        let mut references = references::of_canary(&key, in_force);
+        references.extend(self.references.get(canary).into_iter().flatten().cloned());
+        if self.references.get(canary).is_some_and(|known| *known != references) {
+            self.refer(&key, references);
+        }
+    }
+
     /// Returns an object, parsed anew.
     pub fn get(&self, key: &ObjectKey) -> Option<Value> {
         serde_json::from_slice(self.objects.get(key)?).ok()

@@ -100,18 +100,18 @@ impl ApiServer {
         match write {
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));
-                self.edit(key.kind, &key.name, |it| merge(it, object));
+                self.edit_in(&key.namespace, key.kind, &key.name, |it| merge(it, object));
                 Outcome::Written
             }
             Write::Scale(key, replicas) => {
                 self.log.push(format!("{} to {replicas}", short("scale", key)));
-                self.edit(key.kind, &key.name, |it| it["spec"]["replicas"] = json!(replicas));
+                self.edit_in(&key.namespace, key.kind, &key.name, |it| it["spec"]["replicas"] = json!(replicas));
                 Outcome::Written
             }
             Write::Status(key, object) => {
                 self.log.push(short("status", key));
                 let status = &object["status"];
-                self.edit(key.kind, &key.name, |it| {
+                self.edit_in(&key.namespace, key.kind, &key.name, |it| {
                     merge(it, &json!({"status": status}));
                     it["status"]["conditions"] = status["conditions"].clone();
                 });
@@ -119,7 +119,7 @@ impl ApiServer {
             }
             Write::Record(name, record) => {
                 self.log.push("record".to_owned());
-                self.edit(Kind::CanaryState, &name.name, |it| {
+                self.edit_in(&name.namespace, Kind::CanaryState, &name.name, |it| {
                     merge(it, &json!({"status": {}}));
                     for (field, value) in record.as_object().unwrap() {
                         if value.is_null() {
@@ -156,7 +156,8 @@ impl ApiServer {
             let name = deployment["metadata"]["name"].as_str().unwrap().to_owned();
             let is_broken = self.is_broken.as_deref() == Some(&name);
             let is_incomplete = self.is_incomplete.as_deref() == Some(&name);
-            self.edit(Kind::Deployment, &name, |it| {
+            let namespace = namespace_of(deployment);
+            self.edit_in(&namespace, Kind::Deployment, &name, |it| {
                 roll(it, is_broken);
                 if is_incomplete {
                     it["status"]["availableReplicas"] = json!(1);
@@ -167,10 +168,11 @@ impl ApiServer {
             self.objects.iter().filter(|(key, _)| key.kind == Kind::Service).map(|(_, it)| it.clone()).collect();
         for service in services {
             let selector = service["spec"]["selector"].clone();
+            let namespace = namespace_of(&service);
             let addresses: Vec<String> = self
                 .objects
                 .iter()
-                .filter(|(key, _)| key.kind == Kind::Deployment)
+                .filter(|(key, _)| key.kind == Kind::Deployment && key.namespace == namespace)
                 .filter(|(_, it)| {
                     let labels = &it["spec"]["template"]["metadata"]["labels"];
                     selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -178,7 +180,7 @@ impl ApiServer {
                 .flat_map(|(_, it)| pods(it))
                 .collect();
             let name = service["metadata"]["name"].as_str().unwrap();
-            self.edit(Kind::EndpointSlice, &format!("{name}-x"), |it| {
+            self.edit_in(&namespace, Kind::EndpointSlice, &format!("{name}-x"), |it| {
                 it["metadata"]["labels"] = service["metadata"]["labels"].clone();
                 let endpoints: Vec<Value> =
                     addresses.iter().map(|it| json!({"addresses": [it], "conditions": {"ready": true}})).collect();
@@ -192,6 +194,10 @@ impl ApiServer {
     pub(crate) fn texts(&self) -> Vec<&str> {
         self.events.iter().map(|(_, text, _)| text.as_str()).collect()
     }
+}
+
+fn namespace_of(object: &Value) -> String {
+    object["metadata"]["namespace"].as_str().unwrap_or("prod").to_owned()
 }
 
 /// A ReplicaSet for each template, and Pods that are ready at once, unless their image says otherwise.

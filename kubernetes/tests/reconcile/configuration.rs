@@ -237,7 +237,7 @@ fn of_one_name_in_two_namespaces_the_second_is_served_without_the_bare_name() {
         });
     }
     cluster.run(3);
-    let status = cluster.api.at_in("staging", Kind::Canary, "backend", "/status/conditions/0");
+    let status = cluster.api.at_in("staging", Kind::Canary, "backend", "/status/conditions/1");
     assert_eq!((&status["type"], &status["status"]), (&json!("Accepted"), &json!("True")), "{status}");
     assert!(status["message"].as_str().unwrap().contains("another canary answers to backend"), "{status}");
     let domains = &cluster.hosts["prod\0backend"].host.as_ref().unwrap().domains;

@@ -190,6 +190,7 @@ fn what_is_on_its_way_and_not_wanted_any_more_is_followed_by_what_is() {
     cluster.set_image("app:2");
     cluster.run_until(300, |it| it.phase() == "Failed");
     // Nobody hears of what came of this one.
+    cluster.api.log.clear();
     cluster.api.is_silent = Some("scale Deployment backend to 0");
     cluster.run_until(150, |it| it.api.log.iter().any(|write| write == "scale Deployment backend to 0"));
     cluster.errors = 0;
