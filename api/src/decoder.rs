@@ -10,7 +10,7 @@ use super::duration::parse_duration;
 use super::platform::{Platform, Severity, Terms};
 use super::problem::Problem;
 use super::report::Report;
-use super::shape::{MAX_DURATION, Object, Support};
+use super::shape::{ClusterUse, MAX_DURATION, Object, Support};
 use super::yaml::{Node, Position, Value};
 
 /// Nothing on its way to a user takes longer: [`MAX_DURATION`], a year.
@@ -187,10 +187,11 @@ impl Decoder {
             let path = join(&fields.path, name);
             let shaped = fields.shape.field(name);
             match shaped.map(|field| field.support) {
-                // Objects of the cluster are made from it, where they are made.
-                Some(Support::Ignored(_))
-                    if self.terms.platform == Platform::Cluster
-                        && shaped.is_some_and(|field| field.cluster_kind.is_some()) => {}
+                Some(Support::Ignored(_)) if self.terms.platform == Platform::Cluster => {
+                    if shaped.is_none_or(|field| field.cluster_use == ClusterUse::Ignored) {
+                        self.warn(at, &path, "has no effect yet".to_owned());
+                    }
+                }
                 Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
                 Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
                 Some(Support::Moot(_) | Support::Refused(_)) => {}

@@ -20,7 +20,7 @@ mod traffic;
 mod workload;
 
 pub use document::Document;
-pub use field::{Bounds, Field, Kind, Object, Presence, Support, Text};
+pub use field::{Bounds, ClusterUse, Field, Kind, Object, Presence, Support, Text};
 pub use reference::{fields_below, flagger_page, reference, support};
 pub use schema::{DURATION, PERCENT, PERCENT_BELOW_ALL, bundle, schema};
 

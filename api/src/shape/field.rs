@@ -37,6 +37,17 @@ pub struct Field {
     pub cluster_kind: Option<Kind>,
     /// Whether it may be left out in a cluster, if that differs.
     pub cluster_presence: Option<Presence>,
+    /// What a cluster makes of it, where plain Envoy ignores it.
+    pub cluster_use: ClusterUse,
+}
+
+/// What a cluster makes of a field that plain Envoy ignores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterUse {
+    /// Nothing either.
+    Ignored,
+    /// Its objects are made from it.
+    Objects,
 }
 
 /// What a field holds.
@@ -159,7 +170,14 @@ impl Field {
             support: Support::Full,
             cluster_kind: None,
             cluster_presence: None,
+            cluster_use: ClusterUse::Ignored,
         }
+    }
+
+    /// A cluster's objects are made from it.
+    pub(crate) const fn makes_objects(mut self) -> Self {
+        self.cluster_use = ClusterUse::Objects;
+        self
     }
 
     pub(crate) const fn required(mut self) -> Self {

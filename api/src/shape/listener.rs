@@ -29,7 +29,8 @@ pub(crate) static LISTENER: Object = Object::of(
             "It serves each Canary that names no listener.",
             "each Canary of a file names its own",
         )
-        .in_cluster(Kind::Truth),
+        .in_cluster(Kind::Truth)
+        .makes_objects(),
         Field::new("accessLog", Kind::Object(&ACCESS_LOG), "A line for each request, in a file that Envoy opens."),
         Field::new(
             "useRemoteAddress",

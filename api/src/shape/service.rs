@@ -49,17 +49,17 @@ pub(crate) static SERVICE: Object = Object::of("Service", &[
         .required_in_cluster()
         .example("9898"),
     Field::ignored("portName", "The name of the port.", OF_KUBERNETES)
-        .in_cluster(Kind::TEXT),
+        .in_cluster(Kind::TEXT).makes_objects(),
     Field::ignored("targetPort", "The port of the pods.", OF_KUBERNETES)
-        .in_cluster(PORT_OR_NAME),
+        .in_cluster(PORT_OR_NAME).makes_objects(),
     Field::ignored("appProtocol", "The protocol of the port.", OF_KUBERNETES)
-        .in_cluster(Kind::TEXT),
+        .in_cluster(Kind::TEXT).makes_objects(),
     Field::ignored("trafficDistribution", "Which endpoints are preferred.", OF_KUBERNETES)
-        .in_cluster(Kind::Choice(&["PreferClose", "PreferSameZone", "PreferSameNode"])),
+        .in_cluster(Kind::Choice(&["PreferClose", "PreferSameZone", "PreferSameNode"])).makes_objects(),
     Field::ignored("portDiscovery", "Other ports of the pods are served.", OF_KUBERNETES)
-        .in_cluster(Kind::Truth),
+        .in_cluster(Kind::Truth).makes_objects(),
     Field::ignored("headless", "The Services have no address.", OF_KUBERNETES)
-        .in_cluster(Kind::Truth),
+        .in_cluster(Kind::Truth).makes_objects(),
     Field::ignored("gateways", "Gateways of Istio.", OF_KUBERNETES)
         .in_cluster(TEXTS),
     Field::ignored("gatewayRefs", "Gateways of the Gateway API.", OF_KUBERNETES)
@@ -73,13 +73,13 @@ pub(crate) static SERVICE: Object = Object::of("Service", &[
     Field::ignored("backends", "Backends of App Mesh.", OF_KUBERNETES)
         .in_cluster(TEXTS),
     Field::ignored("apex", "Labels and annotations of the Service.", OF_KUBERNETES)
-        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+        .in_cluster(Kind::Object(&SERVICE_METADATA)).makes_objects(),
     Field::ignored("primary", "Labels and annotations of the primary's Service.", OF_KUBERNETES)
-        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+        .in_cluster(Kind::Object(&SERVICE_METADATA)).makes_objects(),
     Field::ignored("canary", "Labels and annotations of the canary's Service.", OF_KUBERNETES)
-        .in_cluster(Kind::Object(&SERVICE_METADATA)),
+        .in_cluster(Kind::Object(&SERVICE_METADATA)).makes_objects(),
     Field::ignored("unmanagedMetadata", "Labels and annotations that are left alone.", OF_KUBERNETES)
-        .in_cluster(Kind::Object(&UNMANAGED_METADATA)),
+        .in_cluster(Kind::Object(&UNMANAGED_METADATA)).makes_objects(),
     Field::refused(
         "mirror",
         "Where copies of requests go, with the Gateway API.",
