@@ -3,6 +3,7 @@
 //!
 //! `HEALTHY` says for how many seconds healthy rollouts run (200), `CHANGES` how often the Deployment is changed (50).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -98,8 +99,14 @@ async fn guide(figures: &mut Value) -> anyhow::Result<()> {
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     gateway.until_quiet().await;
     let (reads, writes) = calls(&gateway, &before);
+    let since = gateway.audit().since(&before);
+    let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS));
+    let by_resource: BTreeMap<String, u64> =
+        ours.map(|(call, count)| (format!("{} {}", call.verb, call.resource), *count)).collect();
     let mut react = Vec::new();
     for change in 0..asked("CHANGES").unwrap_or(50) {
+        // The controller of Deployments is through with the last one.
+        gateway.kubectl(&["rollout", "status", "deployment/backend", "--timeout=60s"]).await;
         let before = gateway.audit_log().len();
         gateway.kubectl(&["set", "image", "deployment/backend", &image("change", change)]).await;
         react.push(first_write(&gateway, before).await?);
@@ -109,6 +116,7 @@ async fn guide(figures: &mut Value) -> anyhow::Result<()> {
         "rest_calls": rest,
         "rollout_reads": reads,
         "rollout_writes": writes,
+        "rollout_calls": by_resource,
         "changes": react.len(),
         "react_p50_ms": quantile(&mut react, 0.5),
         "react_p99_ms": quantile(&mut react, 0.99),
