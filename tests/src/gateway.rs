@@ -292,7 +292,7 @@ fn deployment(namespace: &str) -> Value {
                     "env": [{"name": "DEBUG", "value": "1"}, {"name": "KEPT", "value": "1"}],
                     "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
                     // Requests that are on their way when a Pod ends are answered.
-                    "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
                 }]},
             },
         },
