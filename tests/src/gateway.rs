@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
@@ -41,7 +42,7 @@ pub struct Gateway {
     namespace: String,
     controller: Controller,
     entry: Port,
-    _envoy: Envoy,
+    envoy: Envoy,
 }
 
 impl Gateway {
@@ -89,7 +90,7 @@ impl Gateway {
         let xds = controller.xds;
         let bootstrap = Bootstrap {
             node_id: "edge-1".to_owned(),
-            node_cluster: "edge".to_owned(),
+            node_cluster: namespace.clone(),
             host: xds.ip().to_string(),
             port: xds.port(),
             admin: None,
@@ -98,7 +99,7 @@ impl Gateway {
             authorization: None,
         };
         let envoy = envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts");
-        let gateway = Self { cluster, namespace, controller, entry, _envoy: envoy };
+        let gateway = Self { cluster, namespace, controller, entry, envoy };
         gateway.until_phase("Initialized", DEADLINE).await;
         gateway
     }
@@ -122,6 +123,20 @@ impl Gateway {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never quiet:\n{}", self.said()));
+    }
+
+    /// Returns what Envoy counted of requests that failed, and of what may be why.
+    pub async fn failures(&self) -> String {
+        const COUNTED: &str =
+            "5xx|with_active_rq|no_cluster|no_route|reset|pending_failure|connect_fail|modified|cx_protocol_error|idle";
+        let admin = self.envoy.admin().expect("an administration interface");
+        let mut connection = TcpStream::connect(admin).await.expect("it answers");
+        let head = format!("GET /stats?usedonly&filter={COUNTED} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.expect("it is sent");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("it answers");
+        let is_counted = |line: &&str| line.contains(": ") && !line.ends_with(": 0");
+        answer.lines().filter(is_counted).collect::<Vec<&str>>().join("\n")
     }
 
     /// Returns the log of the API server's calls, an event a line.
@@ -292,7 +307,7 @@ fn deployment(namespace: &str) -> Value {
                     "env": [{"name": "DEBUG", "value": "1"}, {"name": "KEPT", "value": "1"}],
                     "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
                     // Requests that are on their way when a Pod ends are answered.
-                    "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
                 }]},
             },
         },
@@ -318,6 +333,7 @@ fn listener(name: &str, port: u16) -> Value {
         "apiVersion": "wingbeat.dev/v1alpha1",
         "kind": "Listener",
         "metadata": {"name": name},
-        "spec": {"address": "127.0.0.1", "port": port},
+        // Listeners are the cluster's: without this, the Envoys of all tests would share the port.
+        "spec": {"address": "127.0.0.1", "port": port, "nodes": [name]},
     })
 }

@@ -26,7 +26,8 @@ async fn real_kubernetes_a_deployment_rolls_out_behind_an_envoy() {
     assert_eq!(env, ["KEPT"], "what a release takes away is gone from the primary");
     assert_eq!(gateway.words("deployment/backend-primary", "{.spec.replicas}").await, ["2"]);
     let tally = users.tally();
-    assert_eq!(tally.failed, [], "of {} requests\n{}", tally.finished, gateway.said());
+    let failures = gateway.failures().await;
+    assert_eq!(tally.failed, [], "of {} requests\n{failures}\n{}", tally.finished, gateway.said());
     // A bad one, which is ready and fails everything.
     gateway.kubectl(&["set", "env", "deployment/backend", "STATUS=500"]).await;
     gateway.until_phase("Failed", ROLLOUT).await;
@@ -69,7 +70,8 @@ async fn real_kubernetes_a_controller_that_is_lost_with_its_disk_is_replaced() {
     gateway.kubectl(&["set", "env", "deployment/backend", "STATUS=500"]).await;
     gateway.until_phase("Progressing", ROLLOUT).await;
     let before = users.tally();
-    assert_eq!(before.failed, [], "of {} requests\n{}", before.finished, gateway.said());
+    let failures = gateway.failures().await;
+    assert_eq!(before.failed, [], "of {} requests\n{failures}\n{}", before.finished, gateway.said());
     gateway.replace_controller().await;
     gateway.until_phase("Failed", ROLLOUT).await;
     let failed = users.tally().failed.len();
