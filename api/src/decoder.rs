@@ -186,11 +186,12 @@ impl Decoder {
         for (name, (at, node)) in fields.left {
             let path = join(&fields.path, name);
             let shaped = fields.shape.field(name);
+            let cluster_use =
+                shaped.map(|field| field.cluster_use).filter(|_| self.terms.platform == Platform::Cluster);
             match shaped.map(|field| field.support) {
-                Some(Support::Ignored(_)) if self.terms.platform == Platform::Cluster => {
-                    if shaped.is_none_or(|field| field.cluster_use == ClusterUse::Ignored) {
-                        self.warn(at, &path, "has no effect yet".to_owned());
-                    }
+                Some(Support::Ignored(_)) if cluster_use == Some(ClusterUse::Objects) => {}
+                Some(Support::Ignored(_)) if cluster_use == Some(ClusterUse::Ignored) => {
+                    self.warn(at, &path, "has no effect yet".to_owned());
                 }
                 Some(Support::Ignored(why)) => self.warn(at, &path, format!("has no effect here: {why}")),
                 Some(Support::Refused(said)) if !node.is_null() => self.unsupported(node.at, &path, said),
@@ -361,10 +362,7 @@ impl<'a> Fields<'a> {
         mend: &str,
         decoder: &mut Decoder,
     ) -> Option<(&'a Node, String)> {
-        match decoder.terms.left_out() {
-            Severity::Error => self.need(name, mend, decoder),
-            Severity::Warning => self.take(name),
-        }
+        self.need_by(decoder.terms.left_out(), name, mend, decoder)
     }
 
     /// Returns a field that must be there if plain Envoy is to carry it out.
@@ -374,7 +372,17 @@ impl<'a> Fields<'a> {
         mend: &str,
         decoder: &mut Decoder,
     ) -> Option<(&'a Node, String)> {
-        match decoder.terms.unsupported() {
+        self.need_by(decoder.terms.unsupported(), name, mend, decoder)
+    }
+
+    fn need_by(
+        &mut self,
+        severity: Severity,
+        name: &'static str,
+        mend: &str,
+        decoder: &mut Decoder,
+    ) -> Option<(&'a Node, String)> {
+        match severity {
             Severity::Error => self.need(name, mend, decoder),
             Severity::Warning => self.take(name),
         }

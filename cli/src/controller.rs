@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use wingbeat_control::engine::Engine;
 use wingbeat_controller::clock::Clock;
 use wingbeat_controller::disk::Disk;
+use wingbeat_controller::handle::Handle;
 use wingbeat_controller::runtime::{Runtime, random};
 use wingbeat_controller::standings::Standings;
 use wingbeat_core::time::Timestamp;
@@ -42,7 +43,7 @@ const USER_AGENT: &str = concat!("wingbeat/", env!("CARGO_PKG_VERSION"));
 const LEASE: &str = "wingbeat";
 /// The same with Flagger's API: a Flagger beside it waits, and the other way round.
 const FLAGGERS_LEASE: &str = "flagger-leader-election";
-/// While the API server cannot be read at the start, it is tried again this often.
+/// While the API server cannot be read at the start, it is tried again every 2 s, for ever: the Pod lives, and is not ready.
 const LOAD_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Which cluster, and what of it.
@@ -84,14 +85,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
         ended = &mut health => return Err(ended.map_or_else(Into::into, |()| anyhow!("the HTTP server ended"))),
         () = &mut stopped => return Ok(Outcome::Done),
     };
-    let waited = tokio::select! {
-        epoch = replica.wait_to_lead() => epoch.map(Some),
+    let taken_over = tokio::select! {
+        leader = replica.take_over(disk) => leader.map(Some),
         ended = &mut health => Err(ended.map_or_else(Into::into, |()| anyhow!("the HTTP server ended"))),
         () = &mut stopped => Ok(None),
     };
-    let ended = match waited {
-        Ok(Some(epoch)) => tokio::select! {
-            ended = replica.lead(epoch, disk, &ports, http.clone()) => ended,
+    let ended = match taken_over {
+        Ok(Some(leader)) => tokio::select! {
+            ended = replica.lead(leader, &ports, http.clone()) => ended,
             () = &mut stopped => Ok(()),
         },
         Ok(None) => Ok(()),
@@ -100,6 +101,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     tracing::info!("stopping: Envoys keep what they have, the state is stored");
     replica.stop().await;
     ended.map(|()| Outcome::Done)
+}
+
+/// What a leader has beside what every replica has.
+struct Leader {
+    /// How often the Lease had changed hands.
+    epoch: u64,
+    snapshots: Snapshots,
+    standings: Standings,
+    handle: Handle,
 }
 
 /// One of several replicas.
@@ -125,8 +135,13 @@ impl Replica {
         let states = Arc::new(States::new(connection.clone(), clock, permits.clone(), groups, namespace));
         let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned) };
         let driver = Driver::start(&connection, clock, &scopes, Settings::default(), permits.clone(), states.clone());
+        let mut told = String::new();
         while let Err(error) = states.load().await {
-            tracing::warn!("{error}");
+            let why = error.to_string();
+            if why != told {
+                tracing::warn!("{why}");
+            }
+            told = why;
             tokio::time::sleep(LOAD_RETRY_INTERVAL).await;
         }
         let name = if args.flagger_api { FLAGGERS_LEASE } else { LEASE };
@@ -157,8 +172,9 @@ impl Replica {
         }
     }
 
-    /// Leads, until it must not any more.
-    async fn lead(&mut self, epoch: u64, disk: Disk, ports: &Ports, http: Arc<TcpListener>) -> anyhow::Result<()> {
+    /// Waits until it leads, and goes on where the leader before was.
+    async fn take_over(&mut self, disk: Disk) -> anyhow::Result<Leader> {
+        let epoch = self.wait_to_lead().await?;
         let (states, lease) = (self.states.clone(), self.lease.clone());
         // The store waits for its calls, which tokio's own threads must not.
         let loaded = tokio::task::spawn_blocking(move || {
@@ -175,7 +191,7 @@ impl Replica {
             .raise(&engine.in_rollout())
             .await
             .context("the rollouts of an earlier leader cannot be taken over")?;
-        let desired = self.driver.begin(Arc::from(wingbeat::FILTER));
+        let desired = self.driver.begin(Arc::from(wingbeat::FILTER), Clock::start(engine.latest_stored()));
         let snapshots = Snapshots::of(engine.lineage());
         let standings = Standings::default();
         let started = tokio::task::spawn_blocking({
@@ -184,6 +200,12 @@ impl Replica {
         });
         let runtime = self.runtime.insert(started.await??);
         let handle = runtime.handle().clone();
+        Ok(Leader { epoch, snapshots, standings, handle })
+    }
+
+    /// Leads, until it must not any more.
+    async fn lead(&mut self, leader: Leader, ports: &Ports, http: Arc<TcpListener>) -> anyhow::Result<()> {
+        let Leader { epoch, snapshots, standings, handle } = leader;
         let xds = ports.bind_xds().await?;
         ports.announce(&xds, &http)?;
         let mut servers = ports.serve(xds, http, snapshots, &handle);
@@ -195,11 +217,10 @@ impl Replica {
         }
     }
 
-    /// Writes what is to be written, and lets another one lead.
+    /// Stores aborts that are served, writes nothing else, and lets another one lead.
     async fn stop(self) {
         let Self { lease: _, states: _, driver, elector, runtime } = self;
         drop(driver);
-        // It waits until aborts that are served are stored.
         let _ended = tokio::task::spawn_blocking(move || drop(runtime)).await;
         elector.release().await;
     }

@@ -1,10 +1,10 @@
 //! From what is in a cluster to what the engine is given, and from where the engine stands to what is to be written.
 //!
 //! ```text
-//!  watches ─► apply, delete, replace ─► World ─┬─► Change ─► Engine ─► Standing ─► standing ─┐
-//!                                              │                  └─► RolloutEvent ─► event  │
-//!                                              └────────────── poll ◄─────────────────────────┘
-//!                                                               └─► Writes ─► API server ─► written
+//!  watches ─► apply, delete ─► World ─┬─► Change ─► Engine ─► Standing ─► standing ─┐
+//!                                     │                  └─► RolloutEvent ─► event  │
+//!                                     └────────────── poll ◄─────────────────────────┘
+//!                                                      └─► Writes ─► API server ─► written
 //! ```
 //!
 //! Level-triggered: what is to be written follows from how things are, and not from what happened. A canary is evaluated
@@ -143,18 +143,6 @@ impl Reconciler {
         self.note(key.kind, concerned);
     }
 
-    /// Takes all objects of a kind, as a list has them: those that are not among them are gone.
-    pub fn replace(&mut self, kind: Kind, objects: &[Value]) {
-        if kind == Kind::Listener {
-            let listed: BTreeSet<String> =
-                objects.iter().filter_map(|object| Some(ObjectKey::of(kind, object)?.name)).collect();
-            self.listeners.retain(&listed);
-            objects.iter().for_each(|object| self.listeners.apply(object));
-        }
-        let concerned = self.world.replace(kind, objects);
-        self.note(kind, concerned);
-    }
-
     fn note(&mut self, kind: Kind, concerned: BTreeSet<CanaryName>) {
         let is_named = matches!(kind, Kind::MetricTemplate | Kind::AlertProvider | Kind::Listener);
         if is_named && !concerned.is_empty() {
@@ -248,6 +236,9 @@ impl Reconciler {
     /// Returns canaries in the order in which they get what only one can have: after a restart, those whose spec was accepted
     /// first, and the older ones first.
     fn in_order(&self, names: BTreeSet<CanaryName>) -> Vec<CanaryName> {
+        if names.len() < 2 {
+            return names.into_iter().collect();
+        }
         let mut ordered: Vec<(bool, String, CanaryName)> = names
             .into_iter()
             .map(|name| {

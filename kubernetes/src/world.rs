@@ -64,16 +64,6 @@ impl World {
         concerned
     }
 
-    /// Takes all objects of a kind as a list has them: those that are not among them are gone.
-    pub fn replace(&mut self, kind: Kind, objects: &[Value]) -> BTreeSet<CanaryName> {
-        let listed: BTreeSet<ObjectKey> = objects.iter().filter_map(|object| ObjectKey::of(kind, object)).collect();
-        let gone: Vec<ObjectKey> =
-            self.objects.keys().filter(|key| key.kind == kind && !listed.contains(key)).cloned().collect();
-        let mut concerned: BTreeSet<CanaryName> = gone.iter().flat_map(|key| self.delete(key)).collect();
-        concerned.extend(objects.iter().flat_map(|object| self.apply(kind, object)));
-        concerned
-    }
-
     /// Notes that a Canary depends on what this says, too, beside what it says itself, until it is another one: a spec that is refused
     /// leaves the one before in force.
     pub fn depend(&mut self, canary: &CanaryName, in_force: &Value) {

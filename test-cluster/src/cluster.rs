@@ -1,7 +1,8 @@
 //! A cluster: everything that runs, and where it is reached.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
@@ -83,12 +84,24 @@ impl Cluster {
     /// The same for a test of this name, or nothing where no cluster can be had: the test is reported as left out then, and
     /// fails where `CI=true`.
     pub async fn for_test(name: &str) -> anyhow::Result<Option<Arc<Self>>> {
-        let Err(why) = Binaries::prerequisites().await else { return Self::shared().await.map(Some) };
+        if Self::may_start(name).await? { Self::shared().await.map(Some) } else { Ok(None) }
+    }
+
+    /// The same, of this test alone.
+    pub async fn for_test_alone(name: &str) -> anyhow::Result<Option<Arc<Self>>> {
+        if !Self::may_start(name).await? {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self::start(Options::default()).await?)))
+    }
+
+    async fn may_start(name: &str) -> anyhow::Result<bool> {
+        let Err(why) = Binaries::prerequisites().await else { return Ok(true) };
         if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
             return Err(why.context("CI=true, and there can be no cluster"));
         }
         writeln!(std::io::stderr(), "left out: {name}: {why:#}").context("cannot write to standard error")?;
-        Ok(None)
+        Ok(false)
     }
 
     /// Returns a program that will run in the cluster's network, with its kubeconfig.
@@ -153,13 +166,19 @@ impl Cluster {
 
     /// Returns which calls the API server answered so far.
     pub fn audit(&self) -> anyhow::Result<Audit> {
-        Ok(Audit::read(&self.audit_log()?))
+        Ok(Audit::read(&self.audit_log(0)?))
     }
 
-    /// Returns the log of what the API server answered so far: a JSON object a line.
-    pub fn audit_log(&self) -> anyhow::Result<String> {
-        let log = self.folder.path().join("log/audit.jsonl");
-        std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))
+    /// Returns the log of what the API server answered, a JSON object a line, from this byte on.
+    pub fn audit_log(&self, from: u64) -> anyhow::Result<String> {
+        let path = self.folder.path().join("log/audit.jsonl");
+        let mut text = String::new();
+        let read = File::open(&path).and_then(|mut log| {
+            log.seek(SeekFrom::Start(from))?;
+            log.read_to_string(&mut text)
+        });
+        read.with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text)
     }
 
     /// Returns the end of the log of `etcd`, `kube-apiserver`, `kube-controller-manager` or `kubelet`.

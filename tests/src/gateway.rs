@@ -54,10 +54,8 @@ impl Gateway {
 
     /// The same in a cluster of this test alone.
     pub async fn start_alone(test: &str) -> Option<Self> {
-        // Whether there can be one.
-        drop(Cluster::for_test(test).await.expect("a cluster")?);
-        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
-        Some(Self::start_in(Arc::new(cluster), test).await)
+        let cluster = Cluster::for_test_alone(test).await.expect("a cluster")?;
+        Some(Self::start_in(cluster, test).await)
     }
 
     /// Returns one in a cluster that nobody else has, with this analysis.
@@ -139,9 +137,9 @@ impl Gateway {
         answer.lines().filter(is_counted).collect::<Vec<&str>>().join("\n")
     }
 
-    /// Returns the log of the API server's calls, an event a line.
-    pub fn audit_log(&self) -> String {
-        self.cluster.audit_log().expect("an audit log")
+    /// Returns the log of the API server's calls, an event a line, from this byte on.
+    pub fn audit_log(&self, from: u64) -> String {
+        self.cluster.audit_log(from).expect("an audit log")
     }
 
     /// Returns the calls of the API server so far.

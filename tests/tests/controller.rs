@@ -38,16 +38,16 @@ async fn real_kubernetes_a_deployment_rolls_out_behind_an_envoy() {
     assert!(failed > 0 && failed < 100, "{failed} of {} requests failed", tally.finished);
     let events =
         gateway.kubectl(&["get", "events.events.k8s.io", "--output=jsonpath={range .items[*]}{.note}\n{end}"]).await;
+    let name = format!("backend.{}", gateway.namespace());
     for text in [
-        "Initialization done! backend.",
-        "New revision detected! Scaling up backend.",
-        "Advance backend.prod canary weight 50",
-        "Copying backend.",
-        "Promotion completed! Scaling down backend.",
-        "Rolling back backend.",
-        "Canary failed! Scaling down backend.",
+        format!("Initialization done! {name}"),
+        format!("New revision detected! Scaling up {name}"),
+        format!("Advance {name} canary weight 50"),
+        format!("Copying {name} template spec"),
+        format!("Promotion completed! Scaling down {name}"),
+        format!("Rolling back {name}"),
+        format!("Canary failed! Scaling down {name}"),
     ] {
-        let text = text.replace(".prod", &format!(".{}", gateway.namespace()));
         assert!(events.contains(&text), "{text} is missing in:\n{events}");
     }
 }

@@ -107,7 +107,7 @@ async fn guide(figures: &mut Value) -> anyhow::Result<()> {
     for change in 0..asked("CHANGES").unwrap_or(50) {
         // The controller of Deployments is through with the last one.
         gateway.kubectl(&["rollout", "status", "deployment/backend", "--timeout=60s"]).await;
-        let before = gateway.audit_log().len();
+        let before = gateway.audit_log(0).len().try_into()?;
         gateway.kubectl(&["set", "image", "deployment/backend", &image("change", change)]).await;
         react.push(first_write(&gateway, before).await?);
     }
@@ -182,14 +182,13 @@ fn calls(gateway: &Gateway, before: &wingbeat_test_cluster::audit::Audit) -> (u6
 }
 
 /// Returns milliseconds from the change that kubectl made to the controller's first write after it, by the API server's clock.
-async fn first_write(gateway: &Gateway, before: usize) -> anyhow::Result<f64> {
+async fn first_write(gateway: &Gateway, before: u64) -> anyhow::Result<f64> {
     let mut poll = tokio::time::interval(Duration::from_millis(10));
     let found = async {
         loop {
             poll.tick().await;
-            let log = gateway.audit_log();
-            let events = log.get(before..).unwrap_or_default().lines();
-            let events: Vec<Value> = events.filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let log = gateway.audit_log(before);
+            let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
             let text =
                 |event: &Value, at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
             let is_complete = |event: &&Value| text(event, "/stage") == "ResponseComplete";

@@ -48,10 +48,10 @@ impl Canaries {
     /// Changes a canary's state.
     pub(super) fn change(&mut self, name: &CanaryName, change: impl FnOnce(&mut Canary)) {
         let Some(canary) = self.by_name.get_mut(name) else { return };
-        let seen = |canary: &Canary| (canary.state.rev, canary.is_counted(), canary.adoption);
+        let seen = |canary: &Canary| (canary.state.rev, canary.is_counted(), canary.adoption, canary.stand_ins());
         let before = seen(canary);
         change(canary);
-        // Where requests go changes with the rev, and only with it.
+        // Where requests go changes with the rev, and only with it; who answers them, with who stands in for whom.
         if before != seen(canary) {
             self.served.renew(name, canary);
         }

@@ -72,7 +72,7 @@ pub enum Ended {
 }
 
 impl Driver {
-    /// Begins to watch. Nothing is written before [`Driver::run`].
+    /// Begins to watch. Nothing is written before [`Driver::begin`].
     pub fn start(
         connection: &Connection,
         clock: Clock,
@@ -117,13 +117,10 @@ impl Driver {
         self.readiness == Readiness::Listed
     }
 
-    /// Returns what is not listed yet, and why not, where that is known.
-    pub const fn readiness(&self) -> &Readiness {
-        &self.readiness
-    }
-
-    /// Returns what the engine is to manage at first, and begins to write.
-    pub fn begin(&mut self, filter: Arc<[u8]>) -> DesiredState {
+    /// Returns what the engine is to manage at first, and begins to write. From now on it has the time of this clock, the engine's:
+    /// where the clock of the machine was set back, that is ahead of it.
+    pub fn begin(&mut self, filter: Arc<[u8]>, clock: Clock) -> DesiredState {
+        self.clock = clock;
         // There is no command before canaries stand somewhere.
         let (EngineChange { canaries, listeners, refused_files: _, texts: _, observed }, _none) = self.poll();
         let canaries = canaries.into_iter();

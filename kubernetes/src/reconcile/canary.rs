@@ -125,7 +125,8 @@ impl Canary {
         self.standing = Some(standing);
     }
 
-    /// Notes what came of a write that the API server refused, and will refuse again as it is; nothing: it was carried out.
+    /// Notes why the API server refuses a write, and will again as it is; nothing: it was carried out. It is told as long as the write
+    /// is wanted, if it is one of an object.
     pub(super) fn note_write(&mut self, key: &WriteKey, refused: Option<String>) {
         match refused {
             Some(why) => drop(self.refused_writes.insert(key.clone(), why)),
@@ -315,6 +316,8 @@ impl Canary {
         let now = around.now;
         let stored = around.stored.map(Record::read).unwrap_or_default();
         let plan = self.plan(around, &stored);
+        // What is not wanted any more is no trouble any more.
+        self.refused_writes.retain(|refused, _| plan.writes.iter().any(|write| write.key() == *refused));
         let mut evaluated = Evaluated { writes: plan.writes, settled: plan.settled, due: plan.due };
         let refused_writes = self.refused_writes.values();
         let wrong_command = command::given(around.object).and_then(|given| command::parse(given).err());
@@ -386,6 +389,7 @@ impl Canary {
             canary: around.object,
             standing: self.standing.as_ref(),
             accepted,
+            refused: &self.refused,
             problems,
             warnings: &self.warnings,
             scaled,

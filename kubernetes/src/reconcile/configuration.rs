@@ -68,12 +68,6 @@ impl Listeners {
         self.has_changed |= self.all.remove(name).is_some_and(|object| object.listener.is_some());
     }
 
-    /// Keeps those with these names.
-    pub(super) fn retain(&mut self, names: &BTreeSet<String>) {
-        let gone: Vec<String> = self.all.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        gone.iter().for_each(|name| self.delete(name));
-    }
-
     /// Returns all that hold, if they are others than when this was asked last.
     pub(super) fn take_changed(&mut self) -> Option<Vec<Listener>> {
         let all = || self.all.values().filter_map(|object| object.listener.as_deref().cloned());

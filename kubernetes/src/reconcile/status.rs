@@ -19,7 +19,9 @@ pub(super) struct Source<'a> {
     pub(super) standing: Option<&'a Standing>,
     /// The generation of the spec that is in force.
     pub(super) accepted: Option<u64>,
-    /// What is wrong, all of it.
+    /// What is wrong with the spec as it is written.
+    pub(super) refused: &'a [String],
+    /// What is wrong, all of it: also what is in the way of a spec that is in force.
     pub(super) problems: &'a [String],
     /// What of the spec in force is not carried out.
     pub(super) warnings: &'a [String],
@@ -104,7 +106,11 @@ impl Source<'_> {
             let message = in_force.collect::<Vec<&str>>().join("\n");
             Condition { kind: "Accepted", status: "True", reason: "Accepted".to_owned(), message }
         } else {
-            let reason = if self.accepted.is_some() { "KeepsFormerSpec" } else { "Invalid" };
+            let reason = match (self.refused, self.accepted) {
+                ([], _) => "Blocked",
+                (_, Some(_)) => "KeepsFormerSpec",
+                (_, None) => "Invalid",
+            };
             let message = self.problems.join("\n");
             Condition { kind: "Accepted", status: "False", reason: reason.to_owned(), message }
         };

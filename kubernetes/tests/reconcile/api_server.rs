@@ -21,6 +21,8 @@ pub(crate) struct ApiServer {
     pub(crate) is_broken: Option<String>,
     /// A Deployment that lacks a Pod.
     pub(crate) is_incomplete: Option<String>,
+    /// This write is refused.
+    pub(crate) refuses: Option<&'static str>,
     /// Of this write nobody is told what came of it.
     pub(crate) is_silent: Option<&'static str>,
 }
@@ -97,6 +99,11 @@ impl ApiServer {
     /// Carries a write out.
     pub(crate) fn carry_out(&mut self, write: &Write) -> Outcome {
         let short = |verb: &str, key: &ObjectKey| format!("{verb} {:?} {}", key.kind, key.name);
+        if let (Write::Apply(key, _), Some(refused)) = (write, self.refuses)
+            && short("apply", key) == refused
+        {
+            return Outcome::Refused(format!("{refused} is refused"));
+        }
         match write {
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));

@@ -22,16 +22,6 @@ use crate::api_server::{ApiServer, image, merge};
 
 /// What a round is made of.
 pub(crate) const TICK: Span = Span::from_millis(100);
-const KINDS: [Kind; 8] = [
-    Kind::Canary,
-    Kind::CanaryState,
-    Kind::MetricTemplate,
-    Kind::AlertProvider,
-    Kind::Listener,
-    Kind::Deployment,
-    Kind::Service,
-    Kind::EndpointSlice,
-];
 
 /// Where in a round the controller dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,11 +259,7 @@ impl Cluster {
         self.engine = Immediate::open(Box::new(self.store.clone()), [2; 32]).unwrap();
         self.reconciler = Reconciler::new(Settings::default());
         self.configured = false;
-        for kind in KINDS {
-            let all: Vec<Value> =
-                self.api.objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, it)| it.clone()).collect();
-            self.reconciler.replace(kind, &all);
-        }
+        self.api.objects.iter().for_each(|(key, object)| self.reconciler.apply(key.kind, object));
     }
 
     /// What the engine stored is in the objects that it is stored in.

@@ -255,3 +255,22 @@ fn what_is_not_carried_out_yet_is_told() {
     let accepted = condition(&cluster, "backend", "Accepted");
     assert_eq!(accepted["message"], json!("The spec is in force.\nspec.autoscalerRef: has no effect yet"));
 }
+
+/// A quota, say, or an admission policy.
+#[test]
+fn what_the_api_server_refuses_is_told_as_long_as_it_is_wanted() {
+    let mut cluster = Cluster::new();
+    cluster.api.refuses = Some("apply Deployment backend-primary");
+    cluster.create();
+    cluster.run(30);
+    let accepted = condition(&cluster, "backend", "Accepted");
+    assert_eq!(
+        (&accepted["reason"], &accepted["message"]),
+        (&json!("Blocked"), &json!("apply Deployment backend-primary is refused"))
+    );
+    assert_eq!(cluster.api.texts(), ["apply Deployment backend-primary is refused"], "once");
+    cluster.api.refuses = None;
+    cluster.run_until(100, |it| it.phase() == "Initialized");
+    cluster.run(30);
+    assert_eq!(condition(&cluster, "backend", "Accepted")["status"], json!("True"));
+}

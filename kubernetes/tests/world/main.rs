@@ -149,18 +149,6 @@ fn endpoints_are_those_of_all_slices_of_an_arm() {
 }
 
 #[test]
-fn a_list_takes_the_place_of_what_was_there() {
-    let mut world = world();
-    world.apply(Kind::Deployment, &object("prod", "backend", 1));
-    world.apply(Kind::Deployment, &object("prod", "frontend", 1));
-    let concerned = world.replace(Kind::Deployment, &[object("prod", "backend", 1), object("test", "backend", 1)]);
-    assert_eq!(names(&concerned), ["frontend.prod", "backend.test"]);
-    assert_eq!(world.get(&ObjectKey::new(Kind::Deployment, "prod", "frontend")), None);
-    let all: Vec<String> = world.canaries().map(ToString::to_string).collect();
-    assert_eq!(all.len(), 3);
-}
-
-#[test]
 fn what_has_no_name_is_left_out() {
     let mut world = World::default();
     for broken in [json!(null), json!([]), json!({"metadata": {"name": 7}})] {

@@ -12,6 +12,17 @@ use super::Canary;
 /// Hosts and ports.
 type Endpoints<'a> = &'a [(String, u16)];
 
+/// Whose pods answer for an arm that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum StandIns {
+    /// Nobody's.
+    None,
+    /// The canary's for the primary's: what is judged is the canary, by its own.
+    ForPrimary,
+    /// Each for the other: nothing is judged.
+    ForBoth,
+}
+
 /// A primary without any pod that serves is replaced by the canary after this time: 3 s. One that comes back within it, after a
 /// probe that failed, is what requests go back to; meanwhile the canary's pods answer for it.
 const RESCUE_AFTER: Span = Span::from_secs(3);
@@ -47,22 +58,28 @@ impl Canary {
         primary_cluster.into_iter().chain(canary_cluster).collect()
     }
 
-    /// Returns the endpoints behind the clusters of primary and canary. No request goes nowhere while somebody serves: where the
-    /// primary has no pod, as in a promotion that recreates it, the target's answer for it, unless the canary failed. In a
-    /// promotion it is the same the other way round: nothing is judged then.
+    /// Returns the endpoints behind the clusters of primary and canary.
     fn endpoints<'a>(&self, arms: &'a ObservedArms) -> (Endpoints<'a>, Endpoints<'a>) {
         let (primary, target) = (arms.primary.endpoints.as_slice(), arms.target.endpoints.as_slice());
         let or = |one: Endpoints<'a>, other: Endpoints<'a>| if one.is_empty() { other } else { one };
+        match self.stand_ins() {
+            StandIns::None => (primary, target),
+            StandIns::ForPrimary => (or(primary, target), target),
+            StandIns::ForBoth => (or(primary, target), or(target, primary)),
+        }
+    }
+
+    /// Returns whose pods answer for an arm that has none. No request goes nowhere while somebody serves: where the primary has no
+    /// pod, as in a promotion that recreates it, the target's answer for it, unless nobody has let the canary in, or it failed.
+    pub(in crate::engine) const fn stand_ins(&self) -> StandIns {
         match &self.state.phase {
-            Phase::Progressing(_) => (or(primary, target), target),
-            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Failed { on_canary: true, .. } => {
-                (or(primary, target), or(target, primary))
-            }
+            Phase::Progressing(_) => StandIns::ForPrimary,
+            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Failed { on_canary: true, .. } => StandIns::ForBoth,
             Phase::Initializing
             | Phase::Initialized { .. }
             | Phase::Waiting(_)
             | Phase::Succeeded { .. }
-            | Phase::Failed { on_canary: false, .. } => (primary, target),
+            | Phase::Failed { on_canary: false, .. } => StandIns::None,
         }
     }
 
@@ -71,11 +88,6 @@ impl Canary {
         let is_gone = arms.primary.endpoints.is_empty() && !arms.primary.readiness.is_ready();
         self.primary_gone = is_gone.then(|| self.primary_gone.unwrap_or(now));
         self.observed = Some(arms);
-    }
-
-    /// Returns when it is time to look again: a primary that is gone is replaced then.
-    pub(in crate::engine) fn rescue_at(&self) -> Option<Timestamp> {
-        Some(self.primary_gone?.plus(RESCUE_AFTER))
     }
 
     /// Returns what is known of the workloads; nothing is measured yet.
@@ -112,7 +124,7 @@ impl Canary {
             intact: primary.is_some_and(|it| arms.primary.revision.as_ref() == Some(it))
                 && !arms.primary.endpoints.is_empty(),
             canary_gone: canary.is_some() && arms.target.endpoints.is_empty(),
-            primary_gone: self.rescue_at().is_some_and(|at| at <= now),
+            primary_gone: self.primary_gone.is_some_and(|since| now.since(since) >= RESCUE_AFTER),
             ..Facts::unmeasured()
         }
     }
