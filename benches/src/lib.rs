@@ -2,6 +2,7 @@
 //! holds their figures against the bounds.
 
 pub mod browser;
+pub mod cpu;
 pub mod memory;
 pub mod network;
 pub mod picture;

@@ -17,8 +17,6 @@ use wingbeat_xds_server::bootstrap::Bootstrap;
 
 /// Longest time to wait for what has to come.
 pub const PATIENCE: Duration = Duration::from_mins(1);
-/// Units of the CPU times that Linux shows to programs, on every machine that it runs on.
-const TICKS_A_SECOND: u64 = 100;
 /// How often is looked.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -135,14 +133,7 @@ impl Site {
 
     /// Returns the CPU time that the server has used, by all of its threads that there are or were.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.as_ref().context("it runs")?.pid()))?;
-        // The name of the program, in parentheses, may have spaces.
-        let (_, fields) = stat.rsplit_once(')').context("a name")?;
-        let ticks = |place: usize| -> anyhow::Result<u64> {
-            Ok(fields.split_whitespace().nth(place).context("a field")?.parse()?)
-        };
-        // utime and stime are fields 14 and 15 of proc(5), and the state, the first one here, is field 3.
-        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 1_000 / TICKS_A_SECOND))
+        crate::cpu::used(self.server.as_ref().context("it runs")?.pid())
     }
 
     /// Returns the size of its state, in KiB.

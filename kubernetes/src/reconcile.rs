@@ -21,6 +21,7 @@ mod deployment;
 mod events;
 mod objects;
 mod owner;
+mod reasons;
 mod record;
 mod relax;
 mod status;
@@ -37,7 +38,7 @@ use wingbeat_core::id::{CanaryName, Revision, RolloutId};
 use wingbeat_core::rollout::Severity;
 use wingbeat_core::time::{Span, Timestamp};
 
-pub use write::{Carrier, EventKey, Write, WriteKey};
+pub use write::{Carrier, EventKey, Urgency, Write, WriteKey};
 
 use crate::canary_state::{self, Content};
 use crate::desire::Settings;
@@ -203,7 +204,7 @@ impl Reconciler {
     pub fn version(&self, write: &Write) -> Option<String> {
         let key = match write.key() {
             WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) => key,
-            WriteKey::Record(_) | WriteKey::Event(_) => return None,
+            WriteKey::Record(_) | WriteKey::Note(_) | WriteKey::Event(_) => return None,
         };
         text(&self.world.get(&key)?, "/metadata/resourceVersion").map(str::to_owned)
     }
@@ -292,11 +293,13 @@ impl Reconciler {
                 let waited = canary.configure(&around, &mut self.claims, &mut self.change);
                 let in_force = canary.in_force(&object);
                 let around = Around { in_force: &in_force, ..around };
-                canary.observe(&around, &mut self.change);
+                let due = canary.observe(&around, &mut self.change);
                 if let Some((verb, id)) = canary.command(&around) {
                     self.commands.push(Commanded { canary: name.clone(), verb, id });
                 }
-                (waited, canary.writes(&around))
+                let mut evaluated = canary.writes(&around);
+                evaluated.due = evaluated.due.into_iter().chain(due).min();
+                (waited, evaluated)
             }
         };
         for waited in waited {

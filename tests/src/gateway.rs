@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
@@ -19,8 +19,10 @@ use wingbeat_test_cluster::audit::{Audit, Call};
 use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
-/// The Canary, as kubectl is told.
+/// The Canary of the API that a controller has, as kubectl is given it.
 const CANARY: &str = "canaries.wingbeat.dev/backend";
+/// The same of Flagger's.
+const FLAGGERS_CANARY: &str = "canaries.flagger.app/backend";
 /// Requests a second, unless something else is asked for.
 const RATE: u32 = 400;
 /// Time for something to come about; it takes some seconds, but a busy machine may be slow.
@@ -39,10 +41,41 @@ struct Controller {
 #[derive(Debug)]
 pub struct Gateway {
     cluster: Arc<Cluster>,
-    namespace: String,
+    setup: Setup,
     controller: Controller,
     entry: Port,
     envoy: Envoy,
+}
+
+/// What is in the cluster of a gateway, beside the Listener.
+#[derive(Debug)]
+struct Setup {
+    namespace: String,
+    /// The Canary, as kubectl is given it.
+    canary: &'static str,
+    /// Flags of the controller beside those that every one has.
+    flags: Vec<String>,
+    /// Flags of `wingbeat crds`.
+    definitions: &'static [&'static str],
+    /// What the Listener says of the Canaries that it serves.
+    serves: Value,
+    /// The Deployment, its Canary, and what that names.
+    documents: String,
+}
+
+impl Setup {
+    fn new(namespace: &str, analysis: &Value) -> Self {
+        let objects = [deployment(namespace), canary(namespace, analysis)];
+        let documents = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        Self {
+            namespace: namespace.to_owned(),
+            canary: CANARY,
+            flags: vec!["--namespace".to_owned(), namespace.to_owned()],
+            definitions: &[],
+            serves: json!({}),
+            documents,
+        }
+    }
 }
 
 impl Gateway {
@@ -61,30 +94,43 @@ impl Gateway {
     /// Returns one in a cluster that nobody else has, with this analysis.
     pub async fn measured(name: &str, analysis: Value) -> anyhow::Result<Self> {
         let cluster = Cluster::start(Options::default()).await?;
-        Ok(Self::start_with(Arc::new(cluster), name, analysis).await)
+        Ok(Self::start_with(Arc::new(cluster), Setup::new(name, &analysis)).await)
+    }
+
+    /// Returns one with these documents of Flagger's API in the namespace `prod`, and a controller that takes it.
+    pub async fn flaggers(test: &str, documents: &str) -> Option<Self> {
+        let cluster = Cluster::for_test_alone(test).await.expect("a cluster")?;
+        let setup = Setup {
+            namespace: "prod".to_owned(),
+            canary: FLAGGERS_CANARY,
+            flags: vec!["--flagger-api".to_owned()],
+            definitions: &["--flagger-api"],
+            serves: json!({"default": true}),
+            documents: documents.to_owned(),
+        };
+        Some(Self::start_with(cluster, setup).await)
     }
 
     async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
         let analysis = json!({
             "interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
         });
-        Self::start_with(cluster, test, analysis).await
+        let namespace = test.trim_start_matches("real_kubernetes_").replace('_', "-");
+        Self::start_with(cluster, Setup::new(&namespace, &analysis)).await
     }
 
-    async fn start_with(cluster: Arc<Cluster>, test: &str, analysis: Value) -> Self {
+    async fn start_with(cluster: Arc<Cluster>, setup: Setup) -> Self {
         let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
         cluster.enter().expect("its network");
-        let namespace = test.trim_start_matches("real_kubernetes_").replace('_', "-");
-        install(&cluster).await;
-        cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
-        cluster.apply(&role(&namespace)).await.expect("its role");
+        let namespace = &setup.namespace;
+        install(&cluster, setup.definitions).await;
+        cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
+        cluster.apply(&role(namespace)).await.expect("its role");
         let entry = Port::hold().expect("a port");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let controller = Controller::start(&cluster, &namespace, any).await;
-        let objects =
-            [deployment(&namespace), canary(&namespace, &analysis), listener(&namespace, entry.address().port())];
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        cluster.apply(&list.to_string()).await.expect("objects are created");
+        let controller = Controller::start(&cluster, &setup, any).await;
+        cluster.apply(&listener(&setup, entry.address().port()).to_string()).await.expect("a Listener");
+        cluster.apply(&setup.documents).await.expect("objects are created");
         let xds = controller.xds;
         let bootstrap = Bootstrap {
             node_id: "edge-1".to_owned(),
@@ -97,7 +143,7 @@ impl Gateway {
             authorization: None,
         };
         let envoy = envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts");
-        let gateway = Self { cluster, namespace, controller, entry, envoy };
+        let gateway = Self { cluster, setup, controller, entry, envoy };
         gateway.until_phase("Initialized", DEADLINE).await;
         gateway
     }
@@ -147,15 +193,25 @@ impl Gateway {
         self.cluster.audit().expect("an audit log")
     }
 
+    /// Returns a command for a program in the network of the cluster.
+    pub fn command(&self, program: &str) -> Command {
+        self.cluster.command(beside(program))
+    }
+
+    /// Creates or changes objects in any namespace.
+    pub async fn apply(&self, documents: &str) {
+        self.cluster.apply(documents).await.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
     /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
     pub async fn replace_controller(&mut self) {
         self.controller.process.kill().await.expect("it is killed");
-        self.controller = Controller::start(&self.cluster, &self.namespace, self.controller.xds).await;
+        self.controller = Controller::start(&self.cluster, &self.setup, self.controller.xds).await;
     }
 
     /// Returns the namespace of the Canary and of the controller.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.setup.namespace
     }
 
     /// Returns what the controller wrote to its log.
@@ -172,7 +228,7 @@ impl Gateway {
     pub fn users_at(&self, rate: u32) -> Load {
         Load::start(LoadConfig {
             target: self.entry.address(),
-            host: format!("backend.{}", self.namespace),
+            host: format!("backend.{}", self.setup.namespace),
             rate,
             patience: Some(Duration::from_secs(5)),
             visitors: ANYONE,
@@ -181,7 +237,7 @@ impl Gateway {
 
     /// Runs kubectl to its success, in the namespace, and returns what it printed.
     pub async fn kubectl(&self, args: &[&str]) -> String {
-        let all = [&["--namespace", &self.namespace], args].concat();
+        let all = [&["--namespace", &self.setup.namespace], args].concat();
         self.cluster.kubectl(&all).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.said()))
     }
 
@@ -209,15 +265,15 @@ impl Gateway {
 
     /// Waits until the canary is in a phase.
     pub async fn until_phase(&self, phase: &str, within: Duration) {
-        self.wait(phase, CANARY, "{.status.phase}", phase, within).await;
+        self.wait(phase, self.setup.canary, "{.status.phase}", phase, within).await;
     }
 
     async fn wait(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
         let condition = format!("--for=jsonpath={path}={value}");
         let timeout = format!("--timeout={}s", within.as_secs());
-        let args = ["--namespace", &self.namespace, "wait", object, &condition, &timeout];
+        let args = ["--namespace", &self.setup.namespace, "wait", object, &condition, &timeout];
         if let Err(error) = self.cluster.kubectl(&args).await {
-            let shown = self.kubectl(&["get", CANARY, "--output=yaml"]).await;
+            let shown = self.kubectl(&["get", self.setup.canary, "--output=yaml"]).await;
             panic!("{what}: {error:#}\n{shown}\n{}", self.said());
         }
     }
@@ -225,13 +281,15 @@ impl Gateway {
 
 impl Controller {
     /// Starts one that leads, with an empty disk.
-    async fn start(cluster: &Cluster, namespace: &str, xds: SocketAddr) -> Self {
+    async fn start(cluster: &Cluster, setup: &Setup, xds: SocketAddr) -> Self {
+        let namespace = &setup.namespace;
         let state = tempfile::tempdir().expect("a folder");
         let kubeconfig = cluster.kubeconfig_of(namespace, "wingbeat").await.expect("a service account");
         let mut process = cluster
             .command(program())
             .env("KUBECONFIG", kubeconfig)
-            .args(["controller", "--namespace", namespace, "--lease-namespace", namespace])
+            .args(["controller", "--lease-namespace", namespace])
+            .args(&setup.flags)
             .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0", "--state"])
             .arg(state.path())
             .stdout(Stdio::piped())
@@ -258,26 +316,30 @@ impl Controller {
     }
 }
 
-/// Returns the program as cargo puts it: into the folder of a bench, or into the one above that of tests.
 fn program() -> PathBuf {
+    beside("wingbeat")
+}
+
+/// Returns a program as cargo puts it: into the folder of a bench, or into the one above that of tests.
+pub fn beside(program: &str) -> PathBuf {
     let here = std::env::current_exe().expect("this program");
-    let beside = here.ancestors().skip(1).take(2).map(|folder| folder.join("wingbeat"));
-    beside.into_iter().find(|path| path.is_file()).expect("wingbeat is built: cargo build --package wingbeat")
+    let mut beside = here.ancestors().skip(1).take(2).map(|folder| folder.join(program));
+    beside.find(|path| path.is_file()).unwrap_or_else(|| panic!("{program} is not built: cargo build --workspace --bins"))
 }
 
 /// Applies our definitions, and waits until they are served.
-async fn install(cluster: &Cluster) {
+pub async fn install(cluster: &Cluster, flags: &[&str]) {
     /// Held while the definitions are applied: kubectl of two tests would meet.
     static APPLYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _alone = APPLYING.lock().await;
-    let crds = cluster.command(program()).arg("crds").output().await.expect("the program runs");
+    let crds = cluster.command(program()).arg("crds").args(flags).output().await.expect("the program runs");
     cluster.apply(&String::from_utf8_lossy(&crds.stdout)).await.expect("our definitions");
     let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
     cluster.kubectl(&wait).await.expect("they are served");
 }
 
 /// Returns the role of `deploy`, for a controller in this namespace: it may do nothing else.
-fn role(namespace: &str) -> String {
+pub fn role(namespace: &str) -> String {
     let documents = include_str!("../../deploy/kustomize/rbac.yaml").split("---\n");
     let documents = documents.map(|document| {
         let document = document.replace("namespace: wingbeat", &format!("namespace: {namespace}"));
@@ -326,12 +388,12 @@ fn canary(namespace: &str, analysis: &Value) -> Value {
     })
 }
 
-fn listener(name: &str, port: u16) -> Value {
-    json!({
-        "apiVersion": "wingbeat.dev/v1alpha1",
-        "kind": "Listener",
-        "metadata": {"name": name},
-        // Listeners are the cluster's: without this, the Envoys of all tests would share the port.
-        "spec": {"address": "127.0.0.1", "port": port, "nodes": [name]},
-    })
+fn listener(setup: &Setup, port: u16) -> Value {
+    let name = &setup.namespace;
+    // Listeners are the cluster's: without `nodes`, the Envoys of all tests would share the port.
+    let mut spec = json!({"address": "127.0.0.1", "port": port, "nodes": [name]});
+    if let (Some(spec), Some(serves)) = (spec.as_object_mut(), setup.serves.as_object()) {
+        spec.extend(serves.clone());
+    }
+    json!({"apiVersion": "wingbeat.dev/v1alpha1", "kind": "Listener", "metadata": {"name": name}, "spec": spec})
 }

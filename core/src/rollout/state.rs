@@ -262,6 +262,19 @@ impl State {
         self
     }
 
+    /// Returns true if a restart goes on from this state as from the other one. Where that one is stored, this one need not be:
+    /// how long a position lasts, and a look that nobody was asked for yet, begin anew anyway.
+    pub fn resumes_as(&self, stored: &Self) -> bool {
+        let resumed = |state: &Self| {
+            let mut state = state.clone().unwatched();
+            if let Phase::Progressing(progress) = &mut state.phase {
+                progress.round = progress.round.resumed();
+            }
+            state
+        };
+        resumed(self) == resumed(stored)
+    }
+
     /// Returns the rev that an abort has which was served and could not be stored.
     #[must_use]
     pub fn unstored_abort(&self) -> Rev {

@@ -26,7 +26,7 @@ use crate::edge::state::States;
 use crate::edge::watch::{Observations, Scopes};
 use crate::failure::Failure;
 use crate::permit::Permits;
-use crate::reconcile::{Carrier, Commanded, Outcome, Reconciler, Write, WriteKey};
+use crate::reconcile::{Carrier, Commanded, Outcome, Reconciler, Urgency, Write, WriteKey};
 use crate::slots::{Batch, Change, Readiness};
 use crate::writes::{Accepted, Report};
 
@@ -235,11 +235,18 @@ impl Driver {
                 Accepted::Repeated => self.written(&key, Outcome::Written),
                 Accepted::Full => self.written(&key, Outcome::Failed),
             },
-            Carrier::Notes(name, fields) => {
+            Carrier::Notes(name, fields, urgency) => {
                 let (states, told) = (self.states.clone(), self.outcomes.told.clone());
                 self.tasks.spawn(async move {
-                    let outcome = match states.note(&name, &fields).await {
-                        Ok(_) => Outcome::Written,
+                    let noted = match urgency {
+                        Urgency::AtOnce => states.note(&name, &fields).await.map(drop),
+                        Urgency::WithNext => {
+                            states.stage(&name, &fields).await;
+                            Ok(())
+                        }
+                    };
+                    let outcome = match noted {
+                        Ok(()) => Outcome::Written,
                         Err(error) => {
                             tracing::debug!(canary = %name, %error, "what is kept of it cannot be written yet");
                             Outcome::Failed

@@ -6,7 +6,7 @@ use wingbeat_core::id::{Arm, CanaryName, Revision};
 use wingbeat_core::rollout::Readiness;
 
 use super::configuration::port;
-use super::deployment::{promoted, readiness};
+use super::deployment::{promoted, readiness, replicas};
 use crate::object::text;
 use crate::world::World;
 
@@ -17,6 +17,8 @@ pub(super) struct Workloads<'a> {
     pub(super) primary: Option<&'a Value>,
     /// How many Pods the primary is yet to be given.
     pub(super) missing: Option<u64>,
+    /// How many Pods a target is given for a rollout that was scaled down after the one before.
+    pub(super) to_come: Option<u64>,
 }
 
 /// Returns how the workloads of a canary stand, and who gets requests by the name of the target's Service.
@@ -28,7 +30,7 @@ pub(super) fn observe(
     entry: Option<&Value>,
     world: &World,
 ) -> ObservedArms {
-    let Workloads { target, primary, missing } = workloads;
+    let Workloads { target, primary, missing, to_come } = workloads;
     let (port_name, number) = port(canary);
     let workload = |arm: Arm, revision: Option<Revision>, object: Option<&Value>| ObservedWorkload {
         revision,
@@ -44,13 +46,18 @@ pub(super) fn observe(
         let reason = format!("waiting for rollout to finish: it is given {size} replicas");
         of_primary.readiness = Readiness::NotReady { reason, hopeless: false };
     }
+    let mut of_target = workload(Arm::Canary, Some(revision.clone()), target);
+    if let (Some(size), Some(0)) = (to_come, target.map(replicas)) {
+        let reason = format!("waiting for rollout to finish: 0 out of {size} new replicas have been updated");
+        of_target.readiness = Readiness::NotReady { reason, hopeless: false };
+    }
     let chosen = primary.and_then(|primary| primary.pointer("/spec/selector/matchLabels"));
     let is_primarys = chosen.is_some() && entry.and_then(|entry| entry.pointer("/spec/selector")) == chosen;
     ObservedArms {
         uid: text(canary, "/metadata/uid").unwrap_or_default().into(),
         entry: if is_primarys { Arm::Primary } else { Arm::Canary },
         primary: of_primary,
-        target: workload(Arm::Canary, Some(revision.clone()), target),
+        target: of_target,
     }
 }
 

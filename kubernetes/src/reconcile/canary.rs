@@ -18,9 +18,10 @@ use super::command;
 use super::configuration::{Configuration, has_deployment, service_name};
 use super::deployment::{promoted, replicas};
 use super::events::{Events, Occurrence};
-use super::objects::{Live, Plan, Scaled, missing_size};
+use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
 use super::record::{Accepted, Record, Template};
+use super::reasons::Reasons;
 use super::relax::Relax;
 use super::status::Source;
 use super::write::{Write, WriteKey, differs};
@@ -35,12 +36,25 @@ const TAKEOVER_DRAIN: Span = Span::from_secs(10);
 /// While only counts and weights of a status are different, it is written this often at most: 10 s (P31).
 const STATUS_INTERVAL: Span = Span::from_secs(10);
 
+/// What is kept beside the engine's record waits for this long to be written together with one: 1 s. Without one by then, it is
+/// written by itself.
+const RECORD_DELAY: Span = Span::from_secs(1);
+
+/// What is kept of a canary, while it is not stored.
+#[derive(Debug)]
+struct Unstored {
+    since: Timestamp,
+    /// As it waits for the engine's next record.
+    noted: Record,
+}
+
 /// A canary of a cluster.
 #[derive(Debug)]
 pub(super) struct Canary {
     /// Which object it is.
     uid: String,
     record: Record,
+    unstored: Option<Unstored>,
     pub(super) standing: Option<Standing>,
     pub(super) events: Events,
     /// What the spec that was read last depended on.
@@ -57,6 +71,8 @@ pub(super) struct Canary {
     /// All that was wrong when that was told last.
     reported: BTreeSet<String>,
     arms: Option<Arc<ObservedArms>>,
+    /// Why target and primary are not ready, as it was given last.
+    reasons: [Reasons; 2],
     status_written: Timestamp,
     /// The conditions that were composed last, with their times.
     conditions: Value,
@@ -99,6 +115,7 @@ impl Canary {
         Self {
             uid: text(object, "/metadata/uid").unwrap_or_default().to_owned(),
             record: stored.map(Record::read).unwrap_or_default(),
+            unstored: None,
             standing: None,
             events: Events::default(),
             inputs: None,
@@ -109,6 +126,7 @@ impl Canary {
             commanding: None,
             reported: BTreeSet::new(),
             arms: None,
+            reasons: Default::default(),
             status_written: Timestamp::EPOCH,
             conditions: Value::Null,
             drained: Timestamp::EPOCH,
@@ -266,21 +284,30 @@ impl Canary {
         Ok(waited)
     }
 
-    /// Tells the engine how its workloads stand, if that is different.
-    pub(super) fn observe(&mut self, around: &Around<'_>, change: &mut Change) {
-        let Some(fence) = self.record.fence.as_ref().filter(|_| self.is_configured()) else { return };
+    /// Tells the engine how its workloads stand, if that is different. Returns when it has more to tell without anything happening
+    /// before.
+    pub(super) fn observe(&mut self, around: &Around<'_>, change: &mut Change) -> Option<Timestamp> {
+        let fence = self.record.fence.as_ref().filter(|_| self.is_configured())?;
         let (target, primary) = (around.target(), around.primary());
         let missing = target.as_ref().zip(primary.as_ref());
         let missing = missing.and_then(|(target, primary)| missing_size(primary, target, &self.record));
-        let workloads = arms::Workloads { target: target.as_ref(), primary: primary.as_ref(), missing };
+        let to_come = || primary.as_ref().map_or(1, |primary| replicas(primary).max(1));
+        let to_come = self.record.was_scaled_down().then(to_come);
+        let workloads = arms::Workloads { target: target.as_ref(), primary: primary.as_ref(), missing, to_come };
         let entry = around.get(Kind::Service, service_name(around.in_force));
-        let arms =
+        let mut arms =
             arms::observe(around.name, around.in_force, &fence.revision, workloads, entry.as_ref(), around.world);
+        let [of_target, of_primary] = &mut self.reasons;
+        let due = [
+            of_target.keep(&mut arms.target.readiness, around.now),
+            of_primary.keep(&mut arms.primary.readiness, around.now),
+        ];
         if self.arms.as_deref() != Some(&arms) {
             let arms = Arc::new(arms);
             self.arms = Some(arms.clone());
             change.observed.insert(around.name.clone(), arms);
         }
+        due.into_iter().flatten().min()
     }
 
     /// Leaves it alone, as what is stored of it cannot be read, and tells why.
@@ -324,13 +351,31 @@ impl Canary {
         let problems = self.refused.iter().chain(refused_writes).cloned();
         let problems: Vec<String> = problems.chain(wrong_command).chain(plan.problems).collect();
         self.report(around, &problems, &mut evaluated);
-        // The engine's record comes first: without it there is nothing to go on with.
-        if around.stored.is_some() && stored != self.record {
-            evaluated.writes.push(Write::Record(around.name.clone(), self.record.to_json()));
-        }
+        self.keep(around, &stored, plan.awaits, &mut evaluated);
         self.set_status(around, &problems, &plan.scaled, &mut evaluated);
         evaluated.due = evaluated.due.filter(|due| *due > now);
         evaluated
+    }
+
+    /// Has what is kept of it stored, if it is not: with the engine's next record, or after a time without one.
+    fn keep(&mut self, around: &Around<'_>, stored: &Record, awaits: Awaits, evaluated: &mut Evaluated) {
+        // The engine's record comes first: without it there is nothing to go on with.
+        if around.stored.is_none() || *stored == self.record {
+            self.unstored = None;
+            return;
+        }
+        let since = self.unstored.as_ref().map_or(around.now, |unstored| unstored.since);
+        let due = since.plus(RECORD_DELAY);
+        // What is in force is known to a restart in any case: the spec as it is written may be wrong by then.
+        if around.now >= due || awaits == Awaits::Record || stored.accepted != self.record.accepted {
+            evaluated.writes.push(Write::Record(around.name.clone(), self.record.to_json()));
+            return;
+        }
+        evaluated.due = Some(evaluated.due.map_or(due, |other| other.min(due)));
+        if self.unstored.as_ref().is_none_or(|unstored| unstored.noted != self.record) {
+            self.unstored = Some(Unstored { since, noted: self.record.clone() });
+            evaluated.writes.push(Write::Note(around.name.clone(), self.record.to_json()));
+        }
     }
 
     fn plan(&mut self, around: &Around<'_>, stored: &Record) -> Plan {

@@ -40,6 +40,17 @@ pub(super) struct Plan {
     pub(super) due: Option<Timestamp>,
     /// How the size of the target stands.
     pub(super) scaled: Scaled,
+    pub(super) awaits: Awaits,
+}
+
+/// What the next write waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// Nothing that is not under way.
+    #[default]
+    Nothing,
+    /// What is kept has to be stored first.
+    Record,
 }
 
 /// How the size of a target stands.
@@ -145,7 +156,9 @@ impl Plan {
             && !runs
             && !live.stored.has_promoted(&promotion.primary)
         {
-            if !record.has_promoted(&promotion.primary) {
+            if record.has_promoted(&promotion.primary) {
+                self.awaits = Awaits::Record;
+            } else {
                 self.problems.push(format!(
                     "Deployment {name} is not given the template of revision {revision}: what it runs is not known, and could \
                      not be taken back; abort the rollout"

@@ -106,6 +106,11 @@ impl Record {
         })
     }
 
+    /// Returns true if the target was scaled down after a rollout, and not up again.
+    pub(super) fn was_scaled_down(&self) -> bool {
+        self.scaled_for.as_deref().is_some_and(|transition| transition.ends_with("/zero"))
+    }
+
     /// Notes that a primary was given its size; of one of which that is known, nothing.
     pub(super) fn note_size(&mut self, uid: &str, replicas: u64) {
         if self.sized.as_ref().is_none_or(|sized| sized.uid != uid) {

@@ -22,6 +22,8 @@ pub enum Write {
     Status(ObjectKey, Value),
     /// The fields of a `CanaryState`'s status beside the engine's record, which belongs to whoever stores it.
     Record(CanaryName, Value),
+    /// The same, together with the engine's next record, which costs no call. It may be a while until there is one.
+    Note(CanaryName, Value),
     /// An event is made. It may be there already: then nothing is left to do.
     Event(EventKey, Value),
     /// An event happened again: these fields of it are merged.
@@ -48,6 +50,8 @@ pub enum WriteKey {
     Status(ObjectKey),
     /// What is kept of a Canary.
     Record(CanaryName),
+    /// What is going to be.
+    Note(CanaryName),
     /// An event.
     Event(EventKey),
 }
@@ -58,7 +62,16 @@ pub enum Carrier {
     /// By a call of its own.
     Call(writes::Write),
     /// As notes beside the engine's record, by whoever stores that.
-    Notes(CanaryName, Map<String, Value>),
+    Notes(CanaryName, Map<String, Value>, Urgency),
+}
+
+/// When notes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// By a call of their own.
+    AtOnce,
+    /// With the next call there is.
+    WithNext,
 }
 
 impl WriteKey {
@@ -81,10 +94,8 @@ impl Write {
     pub fn into_carrier(self, basis: Option<String>) -> Carrier {
         let of_event = |key: &EventKey| ObjectRef::new(Resource::EVENT, &key.namespace, &key.name);
         let (object, change) = match self {
-            Self::Record(name, fields) => {
-                let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
-                return Carrier::Notes(name, fields);
-            }
+            Self::Record(name, fields) => return Carrier::notes(name, fields, Urgency::AtOnce),
+            Self::Note(name, fields) => return Carrier::notes(name, fields, Urgency::WithNext),
             Self::Apply(key, object) => (reference(&key, &object), Change::Apply(object)),
             Self::Status(key, object) => (reference(&key, &object), Change::ApplyStatus(object)),
             Self::Scale(key, replicas) => {
@@ -103,6 +114,7 @@ impl Write {
             Self::Scale(key, _) => WriteKey::Scale(key.clone()),
             Self::Status(key, _) => WriteKey::Status(key.clone()),
             Self::Record(canary, _) => WriteKey::Record(canary.clone()),
+            Self::Note(canary, _) => WriteKey::Note(canary.clone()),
             Self::Event(key, _) | Self::Repeat(key, _) => WriteKey::Event(key.clone()),
         }
     }
@@ -113,10 +125,18 @@ impl Write {
             Self::Apply(_, value)
             | Self::Status(_, value)
             | Self::Record(_, value)
+            | Self::Note(_, value)
             | Self::Event(_, value)
             | Self::Repeat(_, value) => revision::hash(value),
             Self::Scale(_, replicas) => revision::hash(&Value::from(*replicas)),
         }
+    }
+}
+
+impl Carrier {
+    fn notes(name: CanaryName, fields: Value, urgency: Urgency) -> Self {
+        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
+        Self::Notes(name, fields, urgency)
     }
 }
 
@@ -199,7 +219,7 @@ mod tests {
         }
         let notes = Write::Record(CanaryName::new("prod", "backend"), json!({"scaledFor": null})).into_carrier(None);
         let expected = Map::from_iter([("scaledFor".to_owned(), Value::Null)]);
-        assert_eq!(notes, Carrier::Notes(CanaryName::new("prod", "backend"), expected));
+        assert_eq!(notes, Carrier::Notes(CanaryName::new("prod", "backend"), expected, Urgency::AtOnce));
     }
 
     #[test]

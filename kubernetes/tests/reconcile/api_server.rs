@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use wingbeat_core::id::CanaryName;
 use wingbeat_kubernetes::reconcile::{Outcome, Write};
 use wingbeat_kubernetes::world::{Kind, ObjectKey};
 
@@ -15,6 +16,8 @@ pub(crate) struct ApiServer {
     version: u64,
     /// Texts of events, each with how often it happened.
     pub(crate) events: Vec<(String, String, u64)>,
+    /// What is to be written with the engine's next record of a canary.
+    noted: BTreeMap<CanaryName, Value>,
     /// What was written by us, in short.
     pub(crate) log: Vec<String>,
     /// A Deployment whose Pods do not become ready.
@@ -96,6 +99,24 @@ impl ApiServer {
         }
     }
 
+    /// Writes a CanaryState, with what waited for that.
+    pub(crate) fn store(&mut self, name: &CanaryName, record: Option<&str>) {
+        let noted = self.noted.remove(name).unwrap_or_else(|| json!({}));
+        self.edit_in(&name.namespace, Kind::CanaryState, &name.name, |it| {
+            merge(it, &json!({"status": {}}));
+            if let Some(record) = record {
+                merge(it, &json!({"status": {"format": 3, "epoch": 1, "record": record}}));
+            }
+            for (field, value) in noted.as_object().unwrap() {
+                if value.is_null() {
+                    it["status"].as_object_mut().unwrap().remove(field);
+                } else {
+                    it["status"][field] = value.clone();
+                }
+            }
+        });
+    }
+
     /// Carries a write out.
     pub(crate) fn carry_out(&mut self, write: &Write) -> Outcome {
         let short = |verb: &str, key: &ObjectKey| format!("{verb} {:?} {}", key.kind, key.name);
@@ -126,16 +147,12 @@ impl ApiServer {
             }
             Write::Record(name, record) => {
                 self.log.push("record".to_owned());
-                self.edit_in(&name.namespace, Kind::CanaryState, &name.name, |it| {
-                    merge(it, &json!({"status": {}}));
-                    for (field, value) in record.as_object().unwrap() {
-                        if value.is_null() {
-                            it["status"].as_object_mut().unwrap().remove(field);
-                        } else {
-                            it["status"][field] = value.clone();
-                        }
-                    }
-                });
+                self.noted.insert(name.clone(), record.clone());
+                self.store(name, None);
+                Outcome::Written
+            }
+            Write::Note(name, record) => {
+                self.noted.insert(name.clone(), record.clone());
                 Outcome::Written
             }
             Write::Event(key, object) => {

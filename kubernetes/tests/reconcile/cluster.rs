@@ -267,9 +267,9 @@ impl Cluster {
         for (key, record) in self.store.load().unwrap() {
             let Some((_, name)) = key.strip_prefix("canary/").and_then(|it| it.split_once('/')) else { continue };
             let record = String::from_utf8(record).unwrap();
-            self.api.edit(Kind::CanaryState, name, |it| {
-                merge(it, &json!({"status": {"format": 3, "epoch": 1, "record": record}}));
-            });
+            if self.api.at(Kind::CanaryState, name, "/status/record") != json!(record) {
+                self.api.store(&CanaryName::new("prod", name), Some(&record));
+            }
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 16] = [
+pub(super) const BENCHES: [Bench; 17] = [
     Bench {
         name: "kube-gateway",
         program: "kube",
@@ -29,6 +29,18 @@ pub(super) const BENCHES: [Bench; 16] = [
             ("rest_calls", 0.0),
             ("rollout_reads", 5.0),
             ("rollout_writes", 45.0),
+        ],
+    },
+    Bench {
+        name: "kube-scale",
+        program: "kube-scale",
+        at_most: &[
+            ("rest_cores", 0.05),
+            ("rest_calls", 0.0),
+            ("rss_mib", 150.0),
+            ("synced_secs", 5.0),
+            ("rolling_cores", 0.5),
+            ("rolling_failed", 0.0),
         ],
     },
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
