@@ -1,0 +1,344 @@
+//! A thousand Canaries in a real Kubernetes: what the controller costs while they are at rest, how long it takes to begin with
+//! them, and what it costs while fifty of them roll out behind a real Envoy.
+//!
+//! There are no Pods: Deployments are said to be ready as soon as they are scaled, and all endpoints are those of one web service.
+//! `CANARIES` says how many there are (1000), `ROLLING` how many of them roll out (50).
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+use tokio::time::Instant;
+use wingbeat_benches::{asked, cpu, memory, print};
+use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
+use wingbeat_demo::load::{Load, LoadConfig};
+use wingbeat_demo::port::Port;
+use wingbeat_demo::visitor::ANYONE;
+use wingbeat_e2e::gateway::{beside, install, role};
+use wingbeat_kubernetes::edge::client::{Access, Connection};
+use wingbeat_test_cluster::namespace::NODE_ADDRESS;
+use wingbeat_test_cluster::{Cluster, Options};
+use wingbeat_xds_server::bootstrap::Bootstrap;
+
+const NAMESPACE: &str = "scale";
+/// Requests a second to each canary that rolls out.
+const RATE: u32 = 20;
+/// How long nobody may do anything.
+const REST: Duration = Duration::from_mins(1);
+/// Time for all of them to be initialised, or rolled out.
+const DEADLINE: Duration = Duration::from_mins(10);
+/// Time for one call.
+const CALL: Duration = Duration::from_secs(30);
+/// How a patch is merged.
+const MERGE: &str = "application/merge-patch+json";
+/// Objects that are made at a time.
+const AT_A_TIME: usize = 16;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let count = asked("CANARIES").unwrap_or(1_000);
+    let rolling = asked("ROLLING").unwrap_or(50).min(count);
+    // Nobody makes Pods.
+    let options =
+        Options { controller_manager: vec!["--controllers=serviceaccount-controller".to_owned()], ..Options::default() };
+    let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?;
+    let cluster = Arc::new(Cluster::start(options).await?);
+    cluster.enter()?;
+    install(&cluster, &[]).await;
+    cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
+    cluster.apply(&role(NAMESPACE)).await?;
+    let api = Connection::open(&Access::Kubeconfig(cluster.kubeconfig().to_owned()), "wingbeat-bench").await?;
+    let _web = cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;
+    let workloads = tokio::spawn(keep_ready(cluster.clone(), api.clone()));
+    let entry = Port::hold()?;
+    let listener = json!({"address": "127.0.0.1", "port": entry.address().port(), "default": true});
+    create(&api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener).await?;
+
+    let controller = Controller::start(&cluster, "127.0.0.1:0").await?;
+    let (host, port) = controller.xds.split_once(':').context("an address")?;
+    let bootstrap = Bootstrap {
+        node_id: "edge-1".to_owned(),
+        node_cluster: NAMESPACE.to_owned(),
+        host: host.to_owned(),
+        port: port.parse()?,
+        admin: None,
+        delta: false,
+        tls: None,
+        authorization: None,
+    };
+    let _envoy = envoy.start(bootstrap.render(), entry.address()).await?;
+    let began = Instant::now();
+    populate(&api, count).await?;
+    wait_for(&cluster, "Initialized").await?;
+    let initialised = began.elapsed();
+
+    let rest = Cost::begin(&cluster, &controller)?;
+    tokio::time::sleep(REST).await;
+    let rest = rest.end(&cluster, &controller)?;
+    let rss = memory::resident(controller.pid()?)? / 1_024;
+
+    let xds = controller.xds.clone();
+    controller.stop().await?;
+    let began = Instant::now();
+    let controller = Controller::start(&cluster, &xds).await?;
+    let synced = began.elapsed();
+
+    let users: Vec<Load> = (0..rolling)
+        .map(|number| {
+            Load::start(LoadConfig {
+                target: entry.address(),
+                host: format!("{}.{NAMESPACE}", name(number)),
+                rate: RATE,
+                patience: Some(Duration::from_secs(5)),
+                visitors: ANYONE,
+            })
+        })
+        .collect();
+    let before = Cost::begin(&cluster, &controller)?;
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"release": "2"}}}}});
+    for number in 0..rolling {
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{}", name(number));
+        call(&api, "PATCH", &path, MERGE, &patch).await?;
+    }
+    let rolled = Instant::now();
+    for number in 0..rolling {
+        let canary = format!("canaries/{}", name(number));
+        wait(&cluster, &canary, "Succeeded").await?;
+    }
+    let took = rolled.elapsed();
+    let cost = before.end(&cluster, &controller)?;
+    let (mut finished, mut failed) = (0, 0);
+    for load in users {
+        let tally = load.stop(Duration::from_secs(5)).await;
+        finished += tally.finished;
+        failed += tally.failed.len();
+    }
+    workloads.abort();
+    print(&json!({
+        "canaries": count,
+        "initialised_secs": initialised.as_secs_f64(),
+        "rest_cores": rest.cores,
+        "rest_calls": rest.calls,
+        "rss_mib": rss,
+        "synced_secs": synced.as_secs_f64(),
+        "rolling": rolling,
+        "rolled_secs": took.as_secs_f64(),
+        "rolling_cores": cost.cores,
+        "rolling_requests": finished,
+        "rolling_failed": failed,
+    }))?;
+    Ok(())
+}
+
+fn name(number: u64) -> String {
+    format!("web-{number}")
+}
+
+/// A running controller, with an empty disk.
+struct Controller {
+    process: Child,
+    xds: String,
+    _state: tempfile::TempDir,
+}
+
+impl Controller {
+    /// Starts one, and waits until it knows all of the cluster and serves it.
+    async fn start(cluster: &Cluster, xds: &str) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir()?;
+        let mut process = cluster
+            .command(beside("wingbeat"))
+            .env("KUBECONFIG", cluster.kubeconfig_of(NAMESPACE, "wingbeat").await?)
+            .args(["controller", "--lease-namespace", NAMESPACE, "--listen-xds", xds, "--listen-http", "127.0.0.1:0"])
+            .arg("--state")
+            .arg(state.path())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(process.stdout.take().context("standard output")?).lines();
+        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await??.context("it has ended")?;
+        let addresses: Value = serde_json::from_str(&line)?;
+        let xds = addresses.get("xds").and_then(Value::as_str).context("an address")?.to_owned();
+        Ok(Self { process, xds, _state: state })
+    }
+
+    fn pid(&self) -> anyhow::Result<u32> {
+        self.process.id().context("it has ended")
+    }
+
+    /// Has it end as Kubernetes does: it hands its Lease back.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = self.pid()?.to_string();
+        tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await?;
+        let ended = tokio::time::timeout(CALL, self.process.wait()).await??;
+        ensure!(ended.success(), "the controller ended with {ended}");
+        Ok(())
+    }
+}
+
+/// What the controller takes from a moment on.
+struct Cost {
+    began: Instant,
+    cpu: Duration,
+    calls: u64,
+}
+
+/// What it took until another one.
+struct Spent {
+    cores: f64,
+    /// But for its Lease, and for watches, which are begun anew now and then.
+    calls: u64,
+}
+
+impl Cost {
+    fn begin(cluster: &Cluster, controller: &Controller) -> anyhow::Result<Self> {
+        Ok(Self { began: Instant::now(), cpu: cpu::used(controller.pid()?)?, calls: calls(cluster)? })
+    }
+
+    fn end(self, cluster: &Cluster, controller: &Controller) -> anyhow::Result<Spent> {
+        let spent = cpu::used(controller.pid()?)?.saturating_sub(self.cpu);
+        let cores = spent.as_secs_f64() / self.began.elapsed().as_secs_f64();
+        Ok(Spent { cores, calls: calls(cluster)?.saturating_sub(self.calls) })
+    }
+}
+
+fn calls(cluster: &Cluster) -> anyhow::Result<u64> {
+    let audit = cluster.audit()?;
+    let ours = audit.calls().iter().filter(|(call, _)| {
+        call.user_agent.starts_with("wingbeat/") && call.resource != "leases" && call.verb != "watch"
+    });
+    Ok(ours.map(|(_, count)| count).sum())
+}
+
+async fn create(
+    api: &Connection,
+    path: &str,
+    version: &str,
+    kind: &str,
+    name: &str,
+    spec: Value,
+) -> anyhow::Result<()> {
+    let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec});
+    call(api, "POST", path, "application/json", &object).await
+}
+
+async fn call(api: &Connection, method: &str, path: &str, content_type: &str, body: &Value) -> anyhow::Result<()> {
+    let answer = api.call(method, path, content_type, body.to_string().into_bytes(), CALL).await;
+    answer.map(drop).map_err(|failure| anyhow!("{method} {path}: {failure:?}"))
+}
+
+/// Makes Deployments with their Canaries.
+async fn populate(api: &Connection, count: u64) -> anyhow::Result<()> {
+    let made = futures::stream::iter(0..count).map(|number| async move {
+        let name = name(number);
+        let deployment = json!({
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{
+                    "name": "web", "image": "wingbeat.test/web:1", "ports": [{"name": "http", "containerPort": 8080}],
+                }]},
+            },
+        });
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
+        create(api, &path, "apps/v1", "Deployment", &name, deployment).await?;
+        let canary = json!({
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "service": {"port": 80, "targetPort": 8080},
+            "analysis": {"interval": "2s", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"}},
+        });
+        let path = format!("/apis/wingbeat.dev/v1alpha1/namespaces/{NAMESPACE}/canaries");
+        create(api, &path, "wingbeat.dev/v1alpha1", "Canary", &name, canary).await
+    });
+    let results: Vec<anyhow::Result<()>> = made.buffer_unordered(AT_A_TIME).collect().await;
+    results.into_iter().collect()
+}
+
+async fn wait_for(cluster: &Cluster, phase: &str) -> anyhow::Result<()> {
+    wait(cluster, "canaries", phase).await
+}
+
+/// Waits until a Canary, or all of them, are in a phase.
+async fn wait(cluster: &Cluster, canaries: &str, phase: &str) -> anyhow::Result<()> {
+    let condition = format!("--for=jsonpath={{.status.phase}}={phase}");
+    let timeout = format!("--timeout={}s", DEADLINE.as_secs() / 2);
+    let mut args = vec!["--namespace", NAMESPACE, "wait", canaries, &condition, &timeout];
+    if canaries == "canaries" {
+        args.push("--all");
+    }
+    cluster.kubectl(&args).await?;
+    Ok(())
+}
+
+/// Says of each Deployment that all of its Pods are there, and of each arm where they are, as often as that is different.
+async fn keep_ready(cluster: Arc<Cluster>, api: Connection) -> anyhow::Result<()> {
+    let mut watch = cluster.command("kubectl");
+    watch.args(["--namespace", NAMESPACE, "get", "deployments", "--watch", "--output=json"]).stdout(Stdio::piped());
+    let mut watch = watch.spawn().context("kubectl")?;
+    let mut lines = BufReader::new(watch.stdout.take().context("standard output")?).lines();
+    let (mut text, mut known) = (String::new(), BTreeMap::new());
+    while let Some(line) = lines.next_line().await? {
+        text.push_str(&line);
+        // The last line of an object.
+        if line == "}" {
+            let object: Value = serde_json::from_str(&text)?;
+            text.clear();
+            make_ready(&api, &object, &mut known).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What was said of a Deployment: its template, how often that was another one, and how many Pods it has.
+type Known = BTreeMap<String, (Value, u64, u64)>;
+
+async fn make_ready(api: &Connection, deployment: &Value, known: &mut Known) -> anyhow::Result<()> {
+    let at = |pointer: &str| deployment.pointer(pointer).cloned().unwrap_or_default();
+    let (name, template) = (at("/metadata/name").as_str().unwrap_or_default().to_owned(), at("/spec/template"));
+    let replicas = at("/spec/replicas").as_u64().unwrap_or(1);
+    let before = known.get(&name).cloned();
+    let revision = match &before {
+        Some((same, revision, _)) if *same == template => *revision,
+        Some((_, revision, _)) => revision + 1,
+        None => 1,
+    };
+    if before.as_ref().is_none_or(|(_, same, _)| *same != revision) {
+        let annotations = json!({"deployment.kubernetes.io/revision": revision.to_string()});
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}");
+        call(api, "PATCH", &path, MERGE, &json!({"metadata": {"annotations": annotations}})).await?;
+    }
+    if at("/status/observedGeneration") != at("/metadata/generation") {
+        let status = json!({
+            "observedGeneration": at("/metadata/generation"), "replicas": replicas, "updatedReplicas": replicas,
+            "readyReplicas": replicas, "availableReplicas": replicas,
+        });
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}/status");
+        call(api, "PATCH", &path, MERGE, &json!({"status": status})).await?;
+    }
+    if before.as_ref().is_none_or(|(_, _, same)| (*same > 0) != (replicas > 0)) {
+        let (canary, arm) = name.strip_suffix("-primary").map_or((name.as_str(), "canary"), |it| (it, "primary"));
+        let service = format!("{canary}-{arm}");
+        let endpoints = if replicas > 0 {
+            json!([{"addresses": [NODE_ADDRESS], "conditions": {"ready": true}}])
+        } else {
+            json!([])
+        };
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": service, "labels": {
+                "kubernetes.io/service-name": service, "wingbeat.dev/arm": arm, "wingbeat.dev/canary": canary,
+            }},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        });
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{service}?fieldManager=bench");
+        call(api, "PATCH", &path, "application/apply-patch+yaml", &slice).await?;
+    }
+    known.insert(name, (template, revision, replicas));
+    Ok(())
+}
