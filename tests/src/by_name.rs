@@ -1,11 +1,13 @@
 //! Users who ask a Service by its name, as Pods do: each request goes to a ready endpoint of it, over a connection of its own. In
 //! the cluster of tests there is no kube-proxy.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -15,9 +17,8 @@ use wingbeat_test_cluster::Cluster;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// Users give up after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What is told of a slice of endpoints: those that are ready, and the port.
-const SHOWN: &str =
-    "--output=jsonpath={range .endpoints[?(@.conditions.ready==true)]}{.addresses[0]} {end}{.ports[0].port}{\"\\n\"}";
+/// Ready endpoints, by slice.
+type Slices = BTreeMap<String, Vec<SocketAddr>>;
 
 /// What came of requests.
 #[derive(Debug, Clone, Default)]
@@ -41,14 +42,23 @@ impl ByName {
         let of = format!("--selector=kubernetes.io/service-name={service}");
         let mut kubectl = cluster
             .command(cluster.binaries().folder().join("kubectl"))
-            .args(["--namespace", namespace, "get", "endpointslices", &of, SHOWN, "--watch"])
+            .args([
+                "--namespace",
+                namespace,
+                "get",
+                "endpointslices",
+                &of,
+                "--output=json",
+                "--watch",
+                "--output-watch-events",
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .expect("kubectl runs");
-        let mut slices = BufReader::new(kubectl.stdout.take().expect("standard output")).lines();
-        let mut endpoints = Vec::new();
-        while endpoints.is_empty() {
-            endpoints = read(&slices.next_line().await.expect("it is read").expect("it goes on"));
+        let mut lines = BufReader::new(kubectl.stdout.take().expect("standard output")).lines();
+        let (mut begun, mut slices) = (String::new(), Slices::new());
+        while slices.values().all(Vec::is_empty) {
+            read(&lines.next_line().await.expect("it is read").expect("it goes on"), &mut begun, &mut slices);
         }
         let asked = Arc::<Mutex<Asked>>::default();
         let task = tokio::spawn({
@@ -58,11 +68,12 @@ impl ByName {
                 let mut pace = tokio::time::interval(INTERVAL);
                 for turn in 0_usize.. {
                     tokio::select! {
-                        line = slices.next_line() => {
-                            if let Ok(Some(line)) = line { endpoints = read(&line) }
+                        line = lines.next_line() => {
+                            if let Ok(Some(line)) = line { read(&line, &mut begun, &mut slices) }
                         }
                         _now = pace.tick() => {
-                            let endpoint = endpoints.get(turn % endpoints.len().max(1)).copied();
+                            let all: Vec<SocketAddr> = slices.values().flatten().copied().collect();
+                            let endpoint = all.get(turn % all.len().max(1)).copied();
                             tokio::spawn(one(endpoint, asked.clone()));
                         }
                     }
@@ -84,10 +95,22 @@ impl Drop for ByName {
     }
 }
 
-fn read(line: &str) -> Vec<SocketAddr> {
-    let mut words: Vec<&str> = line.split_whitespace().collect();
-    let port = words.pop().and_then(|port| port.parse().ok()).unwrap_or(0);
-    words.iter().filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, port))).collect()
+/// Takes a line of what kubectl prints: an object has one line or several.
+fn read(line: &str, begun: &mut String, slices: &mut Slices) {
+    begun.push_str(line);
+    let Ok(event) = serde_json::from_str::<Value>(begun) else { return };
+    begun.clear();
+    let at = |pointer: &str| event.pointer(pointer);
+    let name = at("/object/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if at("/type").and_then(Value::as_str) == Some("DELETED") {
+        slices.remove(&name);
+        return;
+    }
+    let port = at("/object/ports/0/port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let endpoints = at("/object/endpoints").and_then(Value::as_array).into_iter().flatten();
+    let ready = endpoints.filter(|endpoint| endpoint.pointer("/conditions/ready") == Some(&Value::Bool(true)));
+    let addresses = ready.filter_map(|endpoint| endpoint.pointer("/addresses/0")?.as_str()?.parse().ok());
+    slices.insert(name, addresses.map(|address| SocketAddr::new(address, port.unwrap_or(0))).collect());
 }
 
 async fn one(endpoint: Option<SocketAddr>, asked: Arc<Mutex<Asked>>) {

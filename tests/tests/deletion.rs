@@ -78,9 +78,16 @@ async fn real_kubernetes_a_canary_is_released_by_hand() {
     // Again: there is nothing left to do.
     let said = gateway.wingbeat(&["release", "--all", "--namespace", gateway.namespace()]).await;
     assert_eq!(said.lines().count(), 1, "{said}");
+    let uid = gateway.words(CANARY, "{.metadata.uid}").await.concat();
+    let owner = format!(
+        r#"{{"metadata": {{"ownerReferences": [
+            {{"apiVersion": "wingbeat.dev/v1alpha1", "kind": "Canary", "name": "backend", "uid": "{uid}"}}]}}}}"#
+    );
+    gateway.kubectl(&["create", "configmap", "owned"]).await;
+    gateway.kubectl(&["patch", "configmap", "owned", "--type=merge", "--patch", &owner]).await;
     gateway.kubectl(&["delete", CANARY, "--timeout=30s"]).await;
-    // What belongs to it goes at once; the others are there when that is gone.
-    gateway.kubectl(&["wait", "--for=delete", "canarystates.wingbeat.dev/backend", "--timeout=60s"]).await;
+    // What belongs to it is gone by now, and so would be the others.
+    until_gone(&gateway, "configmap/owned").await;
     assert_eq!(gateway.words("deployment/backend-primary", "{.status.readyReplicas}").await, ["2"]);
     assert_eq!(gateway.words("service/backend", "{.spec.selector.app}").await, ["backend-primary"]);
     let asked = by_name.asked();

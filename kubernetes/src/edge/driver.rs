@@ -268,6 +268,8 @@ fn came_of(report: &Report) -> Outcome {
         Failure::NoPermit => {}
         // It is gone already.
         Failure::NotFound(_) if matches!(report.channel, Channel::Merge(_)) => return Outcome::Written,
+        // It rested on what was there before, and is derived anew from what is.
+        Failure::Conflict(_) if matches!(report.channel, Channel::Merge(_)) => tracing::debug!("{error}"),
         Failure::Terminating => {
             tracing::debug!("{error}");
             return Outcome::NamespaceEnds;
