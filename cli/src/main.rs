@@ -45,6 +45,10 @@ enum Verb {
     /// Runs the control plane of a Kubernetes cluster
     Controller(controller::Args),
     /// Lets Canaries of a cluster go, and leaves what serves: before the controller is taken away
+    ///
+    /// Primaries and Services belong to nobody after that, and the finalizer that holds each Canary is taken off: Canaries and
+    /// their definitions can be deleted, and nothing that serves goes with them. Stop the controller first: one that runs takes
+    /// them over again.
     Release(release::Args),
     /// Prints an Envoy's bootstrap
     Bootstrap(bootstrap::Args),

@@ -12,13 +12,7 @@ const USER_AGENT: &str = concat!("wingbeat-release/", env!("CARGO_PKG_VERSION"))
 
 /// Which Canaries.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Lets Canaries of a cluster go without a controller, and leaves everything as it serves.\n\n\
-                  Primaries and Services belong to nobody after that, and the finalizer that holds each Canary is taken off: \
-                  Canaries, and their definitions, can be deleted, and nothing that serves goes with them. Stop the \
-                  controller first: one that runs takes them over again.",
-    after_help = "Example: wingbeat release backend --namespace prod"
-)]
+#[command(after_help = "Example: wingbeat release backend --namespace prod")]
 pub(crate) struct Args {
     /// The Canary
     #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
