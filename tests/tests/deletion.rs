@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wingbeat_demo::load::Load;
 use wingbeat_e2e::by_name::ByName;
 use wingbeat_e2e::gateway::Gateway;
 
@@ -16,8 +17,7 @@ async fn until_gone(gateway: &Gateway, object: &str) {
 }
 
 /// Deletes the Canary. Nobody fails who asks by its Service's name, nor through the Envoy until its routes end.
-async fn delete(gateway: &Gateway, by_name: &ByName) {
-    let users = gateway.users();
+async fn delete(gateway: &Gateway, by_name: &ByName, users: &Load) {
     gateway.kubectl(&["delete", CANARY, "--wait=false"]).await;
     gateway.until("it is handed back", CANARY, "{.status.conditions[?(@.type==\"HandedBack\")].status}", "True").await;
     let ready = gateway.words("deployment/backend", "{.status.readyReplicas}").await;
@@ -47,7 +47,7 @@ async fn real_kubernetes_a_canary_is_deleted_and_its_target_serves() {
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     assert_eq!(gateway.words(CANARY, "{.metadata.finalizers[*]}").await, ["wingbeat.dev/finalizer"]);
     let by_name = gateway.by_name("backend").await;
-    delete(&gateway, &by_name).await;
+    delete(&gateway, &by_name, &gateway.users()).await;
 }
 
 #[tokio::test]
@@ -55,9 +55,10 @@ async fn real_kubernetes_a_canary_is_deleted_in_mid_rollout() {
     let Some(gateway) = Gateway::start("real_kubernetes_a_canary_is_deleted_in_mid_rollout").await else { return };
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     let by_name = gateway.by_name("backend").await;
+    let users = gateway.users();
     gateway.kubectl(&["set", "image", "deployment/backend", "web=wingbeat.test/web:1.4.1"]).await;
     gateway.until_said(0, "canary weight 30").await;
-    delete(&gateway, &by_name).await;
+    delete(&gateway, &by_name, &users).await;
     let events =
         gateway.kubectl(&["get", "events.events.k8s.io", "--output=jsonpath={range .items[*]}{.note}\n{end}"]).await;
     assert!(events.contains("which was not promoted: it gets all requests"), "{events}");
