@@ -23,6 +23,7 @@ mod matching;
 mod names;
 mod output;
 mod plan;
+mod release;
 mod replay;
 mod schema;
 mod serve;
@@ -43,6 +44,12 @@ enum Verb {
     Serve(serve::Args),
     /// Runs the control plane of a Kubernetes cluster
     Controller(controller::Args),
+    /// Lets Canaries of a cluster go, and leaves what serves: before the controller is taken away
+    ///
+    /// Primaries and Services belong to nobody after that, and the finalizer that holds each Canary is taken off: Canaries and
+    /// their definitions can be deleted, and nothing that serves goes with them. Stop the controller first: one that runs takes
+    /// them over again.
+    Release(release::Args),
     /// Prints an Envoy's bootstrap
     Bootstrap(bootstrap::Args),
     /// Says everything that is wrong with documents
@@ -131,6 +138,7 @@ fn main() -> ExitCode {
                 Verb::Demo(args) => demo::run(args).await,
                 Verb::Serve(args) => serve::run(args).await,
                 Verb::Controller(args) => controller::run(args).await,
+                Verb::Release(args) => release::run(args).await,
                 Verb::Bootstrap(args) => bootstrap::run(args),
                 Verb::Check(args) => check::run(&args).await,
                 Verb::Match(args) => matching::run(&args),

@@ -19,6 +19,7 @@ mod problem;
 mod service;
 mod target;
 
+pub(crate) use metadata::FLUX_ANNOTATIONS;
 pub use metadata::{ARM_LABEL, CANARY_LABEL};
 pub use observed::{Observed, Settings};
 pub use owner::label_value;

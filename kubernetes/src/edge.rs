@@ -11,5 +11,6 @@ pub mod act;
 pub mod client;
 pub mod driver;
 pub mod lease;
+pub mod release;
 pub mod state;
 pub mod watch;

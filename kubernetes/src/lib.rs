@@ -5,7 +5,7 @@
 //!  api::shape ─► crds ─► YAML for kubectl
 //!  objects ─► world ─► Canaries that are concerned, ready endpoints
 //!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
-//!  all of them ─► reconcile ─► what the engine is given, and what is to be written
+//!  all of them ─► reconcile ─► what the engine is given, and what is to be written; before a Canary goes, release
 //!
 //!  API server ─► edge::watch ─► slots ─► world         writes ─► edge::act ─► API server
 //!                edge::lease ◄─► lease ─► permit       engine ─► edge::state ─► canary_state
@@ -24,6 +24,7 @@ pub mod lease;
 mod object;
 pub mod permit;
 pub mod reconcile;
+pub mod release;
 pub mod resource;
 pub mod revision;
 pub mod slots;

@@ -19,6 +19,7 @@ mod command;
 mod configuration;
 mod deployment;
 mod events;
+mod handover;
 mod objects;
 mod owner;
 mod reasons;
@@ -43,6 +44,7 @@ pub use write::{Carrier, EventKey, Urgency, Write, WriteKey};
 use crate::canary_state::{self, Content};
 use crate::desire::Settings;
 use crate::object::text;
+use crate::release;
 use crate::world::{Kind, ObjectKey, World};
 use around::Around;
 use canary::{Canary, key};
@@ -118,6 +120,8 @@ pub enum Outcome {
     Failed,
     /// The same, for this reason, which does not pass by itself.
     Refused(String),
+    /// It was not, as the namespace is being deleted.
+    NamespaceEnds,
 }
 
 impl Reconciler {
@@ -184,15 +188,18 @@ impl Reconciler {
 
     /// Takes what came of a write.
     pub fn written(&mut self, key: &WriteKey, outcome: Outcome, now: Timestamp) {
+        if let (WriteKey::Event(EventKey { namespace, .. }), Outcome::NamespaceEnds) = (key, &outcome) {
+            return self.namespace_ends(namespace);
+        }
         let Some(InFlight { canary: name, .. }) = self.in_flight.remove(key) else { return };
         let Some(canary) = self.canaries.get_mut(&name) else { return };
         match outcome {
             // A watch shows it; where nothing was different, there is nothing to see.
             Outcome::Written => {
-                canary.note_write(key, None);
+                canary.note_written(key, now);
                 self.arm(&name, now.plus(RECHECK_INTERVAL));
             }
-            Outcome::Failed => self.arm(&name, now.plus(RETRY_INTERVAL)),
+            Outcome::Failed | Outcome::NamespaceEnds => self.arm(&name, now.plus(RETRY_INTERVAL)),
             Outcome::Refused(why) => {
                 canary.note_write(key, Some(why));
                 self.arm(&name, now.plus(RETRY_INTERVAL));
@@ -200,10 +207,18 @@ impl Reconciler {
         }
     }
 
+    /// Notes that a namespace goes with all that is in it: of its Canaries, those that are being deleted wait for nothing.
+    fn namespace_ends(&mut self, namespace: &str) {
+        for (name, canary) in self.canaries.iter_mut().filter(|(name, _)| &*name.namespace == namespace) {
+            canary.namespace_ends();
+            self.stale.insert(name.clone());
+        }
+    }
+
     /// Returns the version that is known of what a write is about; nothing: it is not there.
     pub fn version(&self, write: &Write) -> Option<String> {
         let key = match write.key() {
-            WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) => key,
+            WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) | WriteKey::Merge(key) => key,
             WriteKey::Record(_) | WriteKey::Note(_) | WriteKey::Event(_) => return None,
         };
         text(&self.world.get(&key)?, "/metadata/resourceVersion").map(str::to_owned)
@@ -260,10 +275,13 @@ impl Reconciler {
 
     fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {
         let object = self.world.get(&key(name));
-        // Of one that is being deleted nothing is made anew.
-        let Some(object) = object.filter(|object| object.pointer("/metadata/deletionTimestamp").is_none()) else {
+        // Of one that is being deleted nothing is made anew; one that we hold back hands its requests back first.
+        let Some(object) = object.filter(|object| !release::is_deleted(object) || release::is_held(object)) else {
             return self.forget(name);
         };
+        let is_leaving = release::is_deleted(&object);
+        let mut others = self.in_flight.iter().filter(|(_, in_flight)| is_leaving && in_flight.canary == *name);
+        let is_quiet = !others.any(|(key, _)| key.may_take_back());
         if self.canaries.get(name).is_some_and(|canary| !canary.is(&object)) {
             self.forget(name);
         }
@@ -285,6 +303,11 @@ impl Reconciler {
             now,
         };
         let (waited, evaluated) = match stored.as_ref().map(canary_state::read) {
+            Some(Content::Foreign { .. }) if is_leaving => {
+                let evaluated = canary.leave(&around, is_quiet);
+                canary.observe(&around, &mut self.change);
+                (BTreeSet::new(), evaluated)
+            }
             Some(Content::Foreign { why }) => {
                 let state = canary_state::object(name);
                 (BTreeSet::new(), canary.disregard(&around, format!("{state}: {why}")))
@@ -293,11 +316,16 @@ impl Reconciler {
                 let waited = canary.configure(&around, &mut self.claims, &mut self.change);
                 let in_force = canary.in_force(&object);
                 let around = Around { in_force: &in_force, ..around };
-                let due = canary.observe(&around, &mut self.change);
-                if let Some((verb, id)) = canary.command(&around) {
-                    self.commands.push(Commanded { canary: name.clone(), verb, id });
-                }
-                let mut evaluated = canary.writes(&around);
+                let (due, mut evaluated) = if is_leaving {
+                    let evaluated = canary.leave(&around, is_quiet);
+                    (canary.observe(&around, &mut self.change), evaluated)
+                } else {
+                    let due = canary.observe(&around, &mut self.change);
+                    if let Some((verb, id)) = canary.command(&around) {
+                        self.commands.push(Commanded { canary: name.clone(), verb, id });
+                    }
+                    (due, canary.writes(&around))
+                };
                 evaluated.due = evaluated.due.into_iter().chain(due).min();
                 (waited, evaluated)
             }

@@ -19,6 +19,8 @@ use wingbeat_test_cluster::audit::{Audit, Call};
 use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
+use crate::by_name::ByName;
+
 /// The Canary of the API that a controller has, as kubectl is given it.
 const CANARY: &str = "canaries.wingbeat.dev/backend";
 /// The same of Flagger's.
@@ -207,6 +209,24 @@ impl Gateway {
     pub async fn replace_controller(&mut self) {
         self.controller.process.kill().await.expect("it is killed");
         self.controller = Controller::start(&self.cluster, &self.setup, self.controller.xds).await;
+    }
+
+    /// Stops the controller, and starts no other one.
+    pub async fn stop_controller(&mut self) {
+        self.controller.process.kill().await.expect("it is killed");
+    }
+
+    /// Runs our program to its success, and returns what it printed.
+    pub async fn wingbeat(&self, args: &[&str]) -> String {
+        let output = self.cluster.command(program()).args(args).output().await.expect("the program runs");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{args:?}: {}", said(&output.stderr));
+        said(&output.stdout)
+    }
+
+    /// Starts requests to a Service by its name, past Envoy.
+    pub async fn by_name(&self, service: &str) -> ByName {
+        ByName::start(&self.cluster, &self.setup.namespace, service).await
     }
 
     /// Returns the namespace of the Canary and of the controller.

@@ -73,8 +73,13 @@ pub(crate) static CANARY: Object = Object::of(
             .in_cluster(Kind::Object(&UPSTREAM_REFERENCE)),
         Field::ignored("autoscalerRef", "The scaler of the workload.", NOT_SCALED)
             .in_cluster(Kind::Object(&AUTOSCALER_REFERENCE)),
-        Field::ignored("revertOnDeletion", "Brings back what was before the Canary.", NOT_SCALED)
-            .in_cluster(Kind::Truth),
+        Field::ignored(
+            "revertOnDeletion",
+            "Whether the target has its requests back before the Canary goes: so it is unless this is `false`.",
+            NOT_SCALED,
+        )
+        .in_cluster(Kind::Truth)
+        .makes_objects(),
     ],
 );
 

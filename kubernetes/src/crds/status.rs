@@ -156,6 +156,19 @@ fn of_canary_state() -> Value {
             },
             "scaledFor": text("The rollout and phase that the target was scaled for, which is done once."),
             "commanded": text("The command that was answered last, as the annotation has it: it acts once."),
+            "entry": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "The selector of the Service that was there before, which it is given back.",
+            },
+            "deletion": {
+                "type": "object",
+                "description": "How far the Canary's deletion is.",
+                "properties": {
+                    "sinceMillis": whole("When it was seen first, in milliseconds since 1970 by the controller's clock."),
+                    "course": text("Waits for the target, Leads to it, or GivenUp: the primary goes on to serve."),
+                },
+            },
             "sized": {
                 "type": "object",
                 "description": "The primary that was given its size, which is done once.",

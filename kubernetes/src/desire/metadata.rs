@@ -9,7 +9,8 @@ pub const CANARY_LABEL: &str = "wingbeat.dev/canary";
 /// Keys of Flux: what has them belongs to a Kustomization or a Helm release, which would delete or revert a copy.
 const TOOLKIT: &str = "toolkit.fluxcd.io";
 /// What keeps Flux from reverting objects that it finds in its own inventory.
-const LEFT_BY_FLUX: [&str; 2] = ["kustomize.toolkit.fluxcd.io/reconcile", "helm.toolkit.fluxcd.io/driftDetection"];
+pub(crate) const FLUX_ANNOTATIONS: [&str; 2] =
+    ["kustomize.toolkit.fluxcd.io/reconcile", "helm.toolkit.fluxcd.io/driftDetection"];
 
 /// Labels or annotations.
 pub(super) type Texts = BTreeMap<String, String>;
@@ -27,7 +28,7 @@ pub(super) fn copied(texts: Texts, prefixes: &[String]) -> Texts {
 
 /// Returns them with those that keep Flux away.
 pub(super) fn left_by_flux(mut texts: Texts) -> Texts {
-    texts.extend(LEFT_BY_FLUX.map(|key| (key.to_owned(), "disabled".to_owned())));
+    texts.extend(FLUX_ANNOTATIONS.map(|key| (key.to_owned(), "disabled".to_owned())));
     texts
 }
 

@@ -26,9 +26,9 @@ use crate::edge::state::States;
 use crate::edge::watch::{Observations, Scopes};
 use crate::failure::Failure;
 use crate::permit::Permits;
-use crate::reconcile::{Carrier, Commanded, Outcome, Reconciler, Urgency, Write, WriteKey};
+use crate::reconcile::{Carrier, Commanded, EventKey, Outcome, Reconciler, Urgency, Write, WriteKey};
 use crate::slots::{Batch, Change, Readiness};
-use crate::writes::{Accepted, Report};
+use crate::writes::{Accepted, Channel, Report};
 
 /// Keeps the objects of a cluster as they should be.
 #[derive(Debug)]
@@ -85,7 +85,9 @@ impl Driver {
         let outcomes = Outcomes { told: told.clone(), waiting };
         let report = move |report: Report| {
             let outcome = came_of(&report);
-            if let Some(key) = WriteKey::of(&report.object, &report.channel) {
+            let key = WriteKey::of(&report.object, &report.channel);
+            let key = key.or_else(|| ends_namespace(&report, &outcome));
+            if let Some(key) = key {
                 // Whoever waited for it is gone.
                 let _gone = told.send((key, outcome));
             }
@@ -271,6 +273,14 @@ fn came_of(report: &Report) -> Outcome {
     match &error.failure {
         // The leader writes it, or this replica will once it is the leader again.
         Failure::NoPermit => {}
+        // It is gone already.
+        Failure::NotFound(_) if matches!(report.channel, Channel::Merge(_)) => return Outcome::Written,
+        // It rested on what was there before, and is derived anew from what is.
+        Failure::Conflict(_) if matches!(report.channel, Channel::Merge(_)) => tracing::debug!("{error}"),
+        Failure::Terminating => {
+            tracing::debug!("{error}");
+            return Outcome::NamespaceEnds;
+        }
         // An event that was told before a restart, or whose time is up.
         Failure::Exists | Failure::NotFound(_) if WriteKey::of(&report.object, &report.channel).is_none() => {}
         Failure::Exists | Failure::NotFound(_) | Failure::Forbidden(_) | Failure::Invalid(_) => {
@@ -278,7 +288,6 @@ fn came_of(report: &Report) -> Outcome {
             return Outcome::Refused(error.to_string());
         }
         Failure::Conflict(_)
-        | Failure::Terminating
         | Failure::Gone
         | Failure::Throttled { .. }
         | Failure::Server { .. }
@@ -286,4 +295,10 @@ fn came_of(report: &Report) -> Outcome {
         | Failure::Timeout => tracing::warn!("{error}"),
     }
     Outcome::Failed
+}
+
+/// Returns the key of an event that was refused since its namespace ends. Of events, nothing else is waited for.
+fn ends_namespace(report: &Report, outcome: &Outcome) -> Option<WriteKey> {
+    let (namespace, name) = (report.object.namespace.clone(), report.object.name.clone());
+    matches!(outcome, Outcome::NamespaceEnds).then_some(WriteKey::Event(EventKey { namespace, name }))
 }

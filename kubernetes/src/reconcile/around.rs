@@ -4,7 +4,7 @@ use serde_json::Value;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 
-use super::configuration::{Listeners, has_deployment};
+use super::configuration::{Listeners, has_deployment, service_name};
 use super::owner::is_owned;
 use crate::desire::Settings;
 use crate::object::text;
@@ -46,6 +46,13 @@ impl Around<'_> {
     /// Returns the target that this Canary has.
     pub(super) fn target_of(&self, object: &Value) -> Option<Value> {
         self.get(Kind::Deployment, target_name(object)).filter(|_| has_deployment(object))
+    }
+
+    /// Returns its three Services, as far as they are there.
+    pub(super) fn services(&self) -> Vec<Value> {
+        let entry = service_name(self.in_force);
+        let names = [entry.to_owned(), format!("{entry}-primary"), format!("{entry}-canary")];
+        names.iter().filter_map(|name| self.get(Kind::Service, name)).collect()
     }
 
     /// Returns what has the primary's name, whosever it is.

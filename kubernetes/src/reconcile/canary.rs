@@ -1,5 +1,7 @@
 //! One canary of a cluster: what is known of it, and what follows.
 
+mod deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,20 +20,18 @@ use super::command;
 use super::configuration::{Configuration, has_deployment, service_name};
 use super::deployment::{promoted, replicas};
 use super::events::{Events, Occurrence};
+use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
 use super::record::{Accepted, Record, Template};
 use super::reasons::Reasons;
 use super::relax::Relax;
-use super::status::Source;
+use super::status::{Leaving, Source};
 use super::write::{Write, WriteKey, differs};
 use crate::fence::{FencedRevision, Outcome, TargetVersion};
 use crate::object::{number, text};
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
-
-/// How long proxies may take to come back to a new leader, and requests to end that they sent to a target before: 10 s.
-const TAKEOVER_DRAIN: Span = Span::from_secs(10);
 
 /// While only counts and weights of a status are different, it is written this often at most: 10 s (P31).
 const STATUS_INTERVAL: Span = Span::from_secs(10);
@@ -78,6 +78,11 @@ pub(super) struct Canary {
     conditions: Value,
     /// What has no requests now is drained by then.
     drained: Timestamp,
+    /// When it was given its finalizer last.
+    held: Option<Timestamp>,
+    progress: Progress,
+    /// How far its deletion is.
+    leaving: Option<Leaving>,
 }
 
 /// What a spec depends on.
@@ -89,6 +94,7 @@ struct Inputs {
     has_target: bool,
     /// Which hosts others have that it would answer to by its name.
     taken: BTreeSet<String>,
+    is_frozen: bool,
 }
 
 /// Which spec the engine has.
@@ -130,6 +136,9 @@ impl Canary {
             status_written: Timestamp::EPOCH,
             conditions: Value::Null,
             drained: Timestamp::EPOCH,
+            held: None,
+            progress: Progress::default(),
+            leaving: None,
         }
     }
 
@@ -141,6 +150,14 @@ impl Canary {
             self.drained = now.plus(drain);
         }
         self.standing = Some(standing);
+    }
+
+    /// Takes it that a write was carried out.
+    pub(super) fn note_written(&mut self, key: &WriteKey, now: Timestamp) {
+        self.note_write(key, None);
+        if matches!(key, WriteKey::Merge(ObjectKey { kind: Kind::Canary, .. })) {
+            self.held = Some(now);
+        }
     }
 
     /// Notes why the API server refuses a write, and will again as it is; nothing: it was carried out. It is told as long as the write
@@ -207,6 +224,7 @@ impl Canary {
             documents: around.documents,
             has_target: fence.is_some(),
             taken: claims.taken_names(around.name, around.object),
+            is_frozen: self.is_frozen(around),
         };
         if self.inputs.as_ref() == Some(&inputs) {
             return BTreeSet::new();
@@ -255,6 +273,8 @@ impl Canary {
         change: &mut Change,
     ) -> Result<BTreeSet<CanaryName>, Vec<String>> {
         let name = around.name;
+        let frozen = self.is_frozen(around).then(|| deletion::frozen(object));
+        let object = frozen.as_ref().unwrap_or(object);
         let missing = || format!("spec.targetRef.name: there is no Deployment {}, make it", target_name(object));
         // What else is wrong is told too.
         let read_as = fence.map_or_else(|| Revision::new(""), |fence| fence.revision.clone());
@@ -302,6 +322,7 @@ impl Canary {
             of_target.keep(&mut arms.target.readiness, around.now),
             of_primary.keep(&mut arms.primary.readiness, around.now),
         ];
+        let arms = self.handed_over(around, arms);
         if self.arms.as_deref() != Some(&arms) {
             let arms = Arc::new(arms);
             self.arms = Some(arms.clone());
@@ -342,7 +363,8 @@ impl Canary {
     pub(super) fn writes(&mut self, around: &Around<'_>) -> Evaluated {
         let now = around.now;
         let stored = around.stored.map(Record::read).unwrap_or_default();
-        let plan = self.plan(around, &stored);
+        let mut plan = self.plan(around, &stored);
+        self.guard(around, &mut plan);
         // What is not wanted any more is no trouble any more.
         self.refused_writes.retain(|refused, _| plan.writes.iter().any(|write| write.key() == *refused));
         let mut evaluated = Evaluated { writes: plan.writes, settled: plan.settled, due: plan.due };
@@ -392,8 +414,9 @@ impl Canary {
         let of_primary = primary.and_then(promoted);
         self.record.keep_templates(state, &of_target, of_primary.as_ref(), primary.map(replicas));
         let apex = service_name(around.in_force);
-        let names = [apex.to_owned(), format!("{apex}-primary"), format!("{apex}-canary")];
-        let services: Vec<Value> = names.iter().filter_map(|name| around.get(Kind::Service, name)).collect();
+        let services = around.services();
+        let entry = services.iter().find(|service| text(service, "/metadata/name") == Some(apex));
+        note_entry(&mut self.record, around.object, entry, &target);
         let services: Vec<&Value> = services.iter().collect();
         let live = Live {
             canary: around.in_force,
@@ -438,6 +461,7 @@ impl Canary {
             problems,
             warnings: &self.warnings,
             scaled,
+            leaving: self.leaving.as_ref(),
             composed: &self.conditions,
         };
         let status = source.status(around.now);

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Phase, State};
+use wingbeat_core::time::Timestamp;
 
 use crate::fence::{Fence, FencedRevision};
 use crate::object::{number, put, text};
@@ -24,6 +25,41 @@ pub(super) struct Record {
     pub(super) commanded: Option<String>,
     /// The primary that was given its size, which is done once, too.
     pub(super) sized: Option<Size>,
+    /// What the Service of the target's name chose before it led to the primary, of one that was there before.
+    pub(super) entry: Option<Value>,
+    /// How far the Canary's deletion is.
+    pub(super) deletion: Option<Deletion>,
+}
+
+/// How far the deletion of a Canary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deletion {
+    /// When it was seen first.
+    pub(super) since: Timestamp,
+    pub(super) course: Course,
+}
+
+/// Who serves after a Canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// The target, once it is ready.
+    Waits,
+    /// The target, which was ready and has the requests.
+    Leads,
+    /// The primary: the target did not become ready in time.
+    GivenUp,
+}
+
+impl Course {
+    const ALL: [Self; 3] = [Self::Waits, Self::Leads, Self::GivenUp];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waits => "Waits",
+            Self::Leads => "Leads",
+            Self::GivenUp => "GivenUp",
+        }
+    }
 }
 
 /// A primary that was given its size.
@@ -78,6 +114,8 @@ impl Record {
             sized: text(state, "/status/sized/uid")
                 .zip(number(state, "/status/sized/replicas"))
                 .map(|(uid, replicas)| Size { uid: uid.to_owned(), replicas }),
+            entry: state.pointer("/status/entry").cloned(),
+            deletion: Deletion::read(state),
         }
     }
 
@@ -102,6 +140,10 @@ impl Record {
             "candidate": self.candidate.as_ref().map(Template::to_json),
             "scaledFor": self.scaled_for,
             "commanded": self.commanded,
+            "entry": self.entry,
+            "deletion": self.deletion.map(|Deletion { since, course }| {
+                json!({"sinceMillis": since.as_millis(), "course": course.as_str()})
+            }),
             "sized": self.sized.as_ref().map(|Size { uid, replicas }| json!({"uid": uid, "replicas": replicas})),
         })
     }
@@ -163,6 +205,14 @@ impl Record {
     }
 }
 
+impl Deletion {
+    fn read(state: &Value) -> Option<Self> {
+        let since = Timestamp::from_millis(number(state, "/status/deletion/sinceMillis")?);
+        let course = text(state, "/status/deletion/course")?;
+        Some(Self { since, course: Course::ALL.into_iter().find(|it| it.as_str() == course)? })
+    }
+}
+
 impl Template {
     fn read(state: &Value, pointer: &str) -> Option<Self> {
         let kept = state.pointer(pointer)?;
@@ -191,6 +241,8 @@ mod tests {
             scaled_for: Some("2/up".into()),
             commanded: Some("abort/1".into()),
             sized: Some(Size { uid: "p".into(), replicas: 3 }),
+            entry: Some(json!({"app": "backend"})),
+            deletion: Some(Deletion { since: Timestamp::from_millis(7), course: Course::Leads }),
         };
         for record in [full, Record::default()] {
             assert_eq!(Record::read(&json!({"status": record.to_json()})), record);

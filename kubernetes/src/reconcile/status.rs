@@ -26,6 +26,8 @@ pub(super) struct Source<'a> {
     /// What of the spec in force is not carried out.
     pub(super) warnings: &'a [String],
     pub(super) scaled: &'a Scaled,
+    /// How far its deletion is.
+    pub(super) leaving: Option<&'a Leaving>,
     /// The conditions that were composed last: they may not be there yet.
     pub(super) composed: &'a Value,
 }
@@ -41,6 +43,19 @@ const OF_STANDING: [&str; 7] = [
     "lastPromotedSpec",
     "lastTransitionTime",
 ];
+
+/// How far a Canary's deletion is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaving {
+    /// Whether the target has its requests back.
+    pub(super) is_handed_back: bool,
+    /// In a word.
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// What Flagger calls the phase of a Canary that is being deleted.
+const TERMINATING: &str = "Terminating";
 
 /// A condition, without times.
 struct Condition {
@@ -81,6 +96,9 @@ impl Source<'_> {
             let kept = OF_STANDING.iter().filter_map(|field| Some(((*field).to_owned(), before.get(field)?.clone())));
             status.extend(kept);
         }
+        if self.leaving.is_some() {
+            status.insert("phase".to_owned(), json!(TERMINATING));
+        }
         status.retain(|_, value| !value.is_null());
         if let Some(generation) = self.accepted {
             status.insert("observedGeneration".to_owned(), json!(generation));
@@ -98,7 +116,11 @@ impl Source<'_> {
         let mut conditions = Vec::new();
         if let Some(Standing { state, config }) = self.standing {
             let (status, message) = promoted_condition(&state.phase, config.plan.kind());
-            let reason = state.phase.as_str().to_owned();
+            let (status, reason, message) = match self.leaving {
+                Some(_) => ("Unknown", TERMINATING, "The canary is being deleted.".to_owned()),
+                None => (status, state.phase.as_str(), message),
+            };
+            let reason = reason.to_owned();
             conditions.push(Condition { kind: "Promoted", status, reason, message });
         }
         let accepted = if self.problems.is_empty() {
@@ -115,6 +137,11 @@ impl Source<'_> {
             Condition { kind: "Accepted", status: "False", reason: reason.to_owned(), message }
         };
         conditions.push(accepted);
+        if let Some(Leaving { is_handed_back, reason, message }) = self.leaving {
+            let status = if *is_handed_back { "True" } else { "False" };
+            let (reason, message) = ((*reason).to_owned(), message.clone());
+            conditions.push(Condition { kind: "HandedBack", status, reason, message });
+        }
         if let Scaled::ByOthers(replicas) = self.scaled {
             let message = format!(
                 "Somebody gave the target {replicas} Pods after it was scaled for the rollout: it is left so. Take \

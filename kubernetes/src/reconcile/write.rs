@@ -24,6 +24,9 @@ pub enum Write {
     Record(CanaryName, Value),
     /// The same, together with the engine's next record, which costs no call. It may be a while until there is one.
     Note(CanaryName, Value),
+    /// Some fields of an object of this version are merged: a finalizer, an owner, a selector. It may be gone already: then
+    /// nothing is left to do.
+    Merge(ObjectKey, Value),
     /// An event is made. It may be there already: then nothing is left to do.
     Event(EventKey, Value),
     /// An event happened again: these fields of it are merged.
@@ -48,6 +51,8 @@ pub enum WriteKey {
     Scale(ObjectKey),
     /// A Canary's status.
     Status(ObjectKey),
+    /// Some fields of an object.
+    Merge(ObjectKey),
     /// What is kept of a Canary.
     Record(CanaryName),
     /// What is going to be.
@@ -84,7 +89,19 @@ impl WriteKey {
             Channel::Apply => Some(Self::Object(key)),
             Channel::Status => Some(Self::Status(key)),
             Channel::Scale => Some(Self::Scale(key)),
-            Channel::Create | Channel::Merge(_) => None,
+            Channel::Merge(_) => Some(Self::Merge(key)),
+            Channel::Create => None,
+        }
+    }
+}
+
+impl WriteKey {
+    /// Returns true for what may take from a target, or give to the Canary, what it is to have when the Canary is gone.
+    pub(super) const fn may_take_back(&self) -> bool {
+        match self {
+            Self::Object(_) | Self::Scale(_) => true,
+            Self::Merge(ObjectKey { kind, .. }) => !matches!(kind, Kind::Canary),
+            Self::Status(_) | Self::Record(_) | Self::Note(_) | Self::Event(_) => false,
         }
     }
 }
@@ -101,6 +118,7 @@ impl Write {
             Self::Scale(key, replicas) => {
                 (reference(&key, &Value::Null), Change::Scale(u32::try_from(replicas).unwrap_or(u32::MAX)))
             }
+            Self::Merge(key, patch) => (reference(&key, &patch), Change::Merge { slot: "release", patch }),
             Self::Event(key, object) => (of_event(&key), Change::Create(object)),
             Self::Repeat(key, patch) => (of_event(&key), Change::Merge { slot: "series", patch }),
         };
@@ -113,6 +131,7 @@ impl Write {
             Self::Apply(key, _) => WriteKey::Object(key.clone()),
             Self::Scale(key, _) => WriteKey::Scale(key.clone()),
             Self::Status(key, _) => WriteKey::Status(key.clone()),
+            Self::Merge(key, _) => WriteKey::Merge(key.clone()),
             Self::Record(canary, _) => WriteKey::Record(canary.clone()),
             Self::Note(canary, _) => WriteKey::Note(canary.clone()),
             Self::Event(key, _) | Self::Repeat(key, _) => WriteKey::Event(key.clone()),
@@ -124,6 +143,7 @@ impl Write {
         match self {
             Self::Apply(_, value)
             | Self::Status(_, value)
+            | Self::Merge(_, value)
             | Self::Record(_, value)
             | Self::Note(_, value)
             | Self::Event(_, value)
@@ -201,6 +221,7 @@ mod tests {
         let status = json!({"apiVersion": "flagger.app/v1alpha3", "kind": "Canary", "status": {}});
         let name = EventKey { namespace: "prod".into(), name: "backend.1".into() };
         for write in [
+            Write::Merge(canary.clone(), json!({"apiVersion": "flagger.app/v1beta1"})),
             Write::Status(canary, status),
             Write::Scale(target.clone(), 3),
             Write::Apply(target, json!({})),

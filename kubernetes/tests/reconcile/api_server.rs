@@ -26,6 +26,8 @@ pub(crate) struct ApiServer {
     pub(crate) is_incomplete: Option<String>,
     /// This write is refused.
     pub(crate) refuses: Option<&'static str>,
+    /// The namespace is being deleted: nothing is made in it.
+    pub(crate) namespace_ends: bool,
     /// Of this write nobody is told what came of it.
     pub(crate) is_silent: Option<&'static str>,
 }
@@ -92,10 +94,13 @@ impl ApiServer {
         object
     }
 
+    /// Deletes an object, as somebody does: one that has finalizers stays until they are gone.
     pub(crate) fn delete(&mut self, kind: Kind, name: &str) {
-        let key = key(kind, name);
-        if self.objects.remove(&key).is_some() {
-            self.changed.insert(key);
+        let has_finalizers = |it: &Value| it["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
+        if self.get(kind, name).is_some_and(has_finalizers) {
+            self.edit(kind, name, |it| it["metadata"]["deletionTimestamp"] = json!("2026-11-30T12:00:00Z"));
+        } else {
+            self.remove(&key(kind, name));
         }
     }
 
@@ -117,6 +122,44 @@ impl ApiServer {
         });
     }
 
+    /// An object whose finalizers somebody has taken away is gone. What belongs to it is there for a moment.
+    pub(crate) fn delete_by_force(&mut self, kind: Kind, name: &str) {
+        let key = key(kind, name);
+        self.objects.remove(&key);
+        self.changed.insert(key);
+    }
+
+    /// An object is gone, and so is, at once, what belongs to it alone.
+    fn remove(&mut self, key: &ObjectKey) {
+        let Some(object) = self.objects.remove(key) else { return };
+        self.changed.insert(key.clone());
+        let uid = &object["metadata"]["uid"];
+        let belongs = |it: &Value| {
+            let owners = it["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+            !owners.is_empty() && owners.iter().all(|owner| owner["uid"] == *uid)
+        };
+        let dependents: Vec<ObjectKey> =
+            self.objects.iter().filter(|(_, it)| belongs(it)).map(|(key, _)| key.clone()).collect();
+        dependents.iter().for_each(|key| self.remove(key));
+        if key.kind == Kind::Service {
+            self.remove(&ObjectKey::new(Kind::EndpointSlice, &key.namespace, &format!("{}-x", key.name)));
+        }
+    }
+
+    /// Merges a patch, if it is of the version that is there.
+    fn patch(&mut self, key: &ObjectKey, patch: &Value) -> Outcome {
+        let Some(before) = self.objects.get(key) else { return Outcome::Written };
+        if patch["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"] {
+            return Outcome::Failed;
+        }
+        let is_deleted = before["metadata"].get("deletionTimestamp").is_some();
+        let after = self.edit_in(&key.namespace, key.kind, &key.name, |it| merge_patch(it, patch));
+        if is_deleted && after["metadata"]["finalizers"] == json!([]) {
+            self.remove(key);
+        }
+        Outcome::Written
+    }
+
     /// Carries a write out.
     pub(crate) fn carry_out(&mut self, write: &Write) -> Outcome {
         let short = |verb: &str, key: &ObjectKey| format!("{verb} {:?} {}", key.kind, key.name);
@@ -128,7 +171,13 @@ impl ApiServer {
         match write {
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));
-                self.edit_in(&key.namespace, key.kind, &key.name, |it| merge(it, object));
+                self.edit_in(&key.namespace, key.kind, &key.name, |it| {
+                    // A selector is replaced, and not merged.
+                    if let (Kind::Service, Some(spec)) = (key.kind, it.get_mut("spec").and_then(Value::as_object_mut)) {
+                        spec.remove("selector");
+                    }
+                    merge(it, object);
+                });
                 Outcome::Written
             }
             Write::Scale(key, replicas) => {
@@ -155,6 +204,14 @@ impl ApiServer {
                 self.noted.insert(name.clone(), record.clone());
                 Outcome::Written
             }
+            Write::Merge(key, patch) => {
+                let of =
+                    |pointer: &str| patch.pointer(pointer).map(|it| format!(" {pointer} {it}")).unwrap_or_default();
+                let what = ["/metadata/finalizers", "/metadata/ownerReferences", "/spec/selector"].map(of).concat();
+                self.log.push(format!("{}{what}", short("merge", key)));
+                self.patch(key, patch)
+            }
+            Write::Event(..) if self.namespace_ends => Outcome::NamespaceEnds,
             Write::Event(key, object) => {
                 let (name, note) = (key.name.clone(), object["note"].as_str().unwrap().to_owned());
                 if !self.events.iter().any(|(known, ..)| *known == name) {
@@ -258,6 +315,25 @@ fn pods(deployment: &Value) -> Vec<String> {
     let version: u64 = image(deployment).bytes().map(u64::from).sum::<u64>() % 250;
     let ready = deployment["status"]["readyReplicas"].as_u64().unwrap_or(0);
     (1..=ready).map(|pod| format!("10.{}.{version}.{pod}", if is_primary { 1 } else { 2 })).collect()
+}
+
+/// The same where null takes a field away.
+fn merge_patch(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    let fields = into.as_object_mut().unwrap();
+    for (field, value) in patch {
+        if value.is_null() {
+            fields.remove(field);
+        } else {
+            merge_patch(fields.entry(field.clone()).or_insert(Value::Null), value);
+        }
+    }
 }
 
 /// Merges what is written into what is there; lists are replaced.

@@ -55,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) commands: Vec<String>,
     /// Pods are lost, so that requests may have nowhere to go.
     pub(crate) skips_checks: bool,
+    /// Nothing is stored any more: what is in the objects stays there.
+    pub(crate) freezes_states: bool,
 }
 
 pub(crate) fn name() -> CanaryName {
@@ -118,6 +120,7 @@ impl Cluster {
             due: None,
             commands: Vec::new(),
             skips_checks: false,
+            freezes_states: false,
         }
     }
 
@@ -264,6 +267,9 @@ impl Cluster {
 
     /// What the engine stored is in the objects that it is stored in.
     fn store_states(&mut self) {
+        if self.freezes_states {
+            return;
+        }
         for (key, record) in self.store.load().unwrap() {
             let Some((_, name)) = key.strip_prefix("canary/").and_then(|it| it.split_once('/')) else { continue };
             let record = String::from_utf8(record).unwrap();

@@ -71,7 +71,7 @@ fn of_two_canaries_with_one_target_the_older_one_has_it() {
         assert!(message.contains("backend.prod has the same target"), "{message}");
         assert_eq!(condition(&cluster, "backend", "Accepted")["status"], json!("True"));
     }
-    cluster.api.delete(Kind::Canary, "backend");
+    cluster.api.delete_by_force(Kind::Canary, "backend");
     // What it owned goes with it.
     for (kind, name) in [
         (Kind::CanaryState, "backend"),
@@ -154,7 +154,7 @@ fn a_service_of_another_controller_is_in_the_way() {
 #[test]
 fn a_canary_that_is_gone_leaves_nothing_behind() {
     let mut cluster = Cluster::initialized();
-    cluster.api.delete(Kind::Canary, "backend");
+    cluster.api.delete_by_force(Kind::Canary, "backend");
     cluster.run(2);
     let mut empty = Reconciler::default();
     empty.delete(&ObjectKey::new(Kind::Canary, "prod", &name().name));
@@ -170,7 +170,7 @@ fn a_canary_that_is_made_anew_begins_anew() {
         cluster.errors = 10;
         cluster.run_until(400, |it| it.phase() == "Failed");
         cluster.run(100);
-        cluster.api.delete(Kind::Canary, "backend");
+        cluster.api.delete_by_force(Kind::Canary, "backend");
         // What it owned goes with it: at once, or a moment later.
         if !at_once {
             cluster.run(3);

@@ -5,5 +5,6 @@
 mod api_server;
 mod cluster;
 mod configuration;
+mod deletion;
 mod restarts;
 mod rollouts;
