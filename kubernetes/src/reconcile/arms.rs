@@ -17,6 +17,8 @@ pub(super) struct Workloads<'a> {
     pub(super) primary: Option<&'a Value>,
     /// How many Pods the primary is yet to be given.
     pub(super) missing: Option<u64>,
+    /// Whether the target's Pods have read another ConfigMap or Secret than is there now.
+    pub(super) is_outdated: bool,
 }
 
 /// Returns how the workloads of a canary stand, and who gets requests by the name of the target's Service.
@@ -28,7 +30,7 @@ pub(super) fn observe(
     entry: Option<&Value>,
     world: &World,
 ) -> ObservedArms {
-    let Workloads { target, primary, missing } = workloads;
+    let Workloads { target, primary, missing, is_outdated } = workloads;
     let (port_name, number) = port(canary);
     let workload = |arm: Arm, revision: Option<Revision>, object: Option<&Value>| ObservedWorkload {
         revision,
@@ -44,13 +46,18 @@ pub(super) fn observe(
         let reason = format!("waiting for rollout to finish: it is given {size} replicas");
         of_primary.readiness = Readiness::NotReady { reason, hopeless: false };
     }
+    let mut of_target = workload(Arm::Canary, Some(revision.clone()), target);
+    if is_outdated && of_target.readiness.is_ready() {
+        let reason = "waiting for rollout to finish: its pods start again, as a ConfigMap or Secret is another one";
+        of_target.readiness = Readiness::NotReady { reason: reason.to_owned(), hopeless: false };
+    }
     let chosen = primary.and_then(|primary| primary.pointer("/spec/selector/matchLabels"));
     let is_primarys = chosen.is_some() && entry.and_then(|entry| entry.pointer("/spec/selector")) == chosen;
     ObservedArms {
         uid: text(canary, "/metadata/uid").unwrap_or_default().into(),
         entry: if is_primarys { Arm::Primary } else { Arm::Canary },
         primary: of_primary,
-        target: workload(Arm::Canary, Some(revision.clone()), target),
+        target: of_target,
     }
 }
 

@@ -9,6 +9,7 @@ use wingbeat_core::time::Timestamp;
 
 use super::objects::Scaled;
 use super::time::seconds;
+use crate::configs::Contents;
 use crate::object::{list, number, text};
 
 /// What a status is made from.
@@ -26,6 +27,8 @@ pub(super) struct Source<'a> {
     /// What of the spec in force is not carried out.
     pub(super) warnings: &'a [String],
     pub(super) scaled: &'a Scaled,
+    /// What is in the ConfigMaps and Secrets of the target.
+    pub(super) configs: Option<&'a Contents>,
     /// The conditions that were composed last: they may not be there yet.
     pub(super) composed: &'a Value,
 }
@@ -80,6 +83,11 @@ impl Source<'_> {
         } else {
             let kept = OF_STANDING.iter().filter_map(|field| Some(((*field).to_owned(), before.get(field)?.clone())));
             status.extend(kept);
+        }
+        let tracked = self.configs.into_iter().flat_map(Contents::tracked);
+        let tracked: Map<String, Value> = tracked.map(|(id, checksum)| (id.to_owned(), json!(checksum))).collect();
+        if !tracked.is_empty() {
+            status.insert("trackedConfigs".to_owned(), Value::Object(tracked));
         }
         status.retain(|_, value| !value.is_null());
         if let Some(generation) = self.accepted {

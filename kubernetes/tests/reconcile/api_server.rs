@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use wingbeat_kubernetes::configs::{Part, Read, ReadFailure};
 use wingbeat_kubernetes::reconcile::{Outcome, Write};
 use wingbeat_kubernetes::world::{Kind, ObjectKey};
 
@@ -23,6 +24,10 @@ pub(crate) struct ApiServer {
     pub(crate) is_incomplete: Option<String>,
     /// This write is refused.
     pub(crate) refuses: Option<&'static str>,
+    /// Reads of this object fail.
+    pub(crate) is_unreadable: Option<&'static str>,
+    /// What was read by us, in short.
+    pub(crate) reads: Vec<String>,
     /// Of this write nobody is told what came of it.
     pub(crate) is_silent: Option<&'static str>,
 }
@@ -54,7 +59,18 @@ impl ApiServer {
     /// Returns what changed since this was called last, and forgets it.
     pub(crate) fn watch(&mut self) -> Vec<(ObjectKey, Option<Value>)> {
         let changed = std::mem::take(&mut self.changed).into_iter();
-        changed.map(|key| (key.clone(), self.objects.get(&key).cloned())).collect()
+        changed.map(|key| (key.clone(), self.objects.get(&key).map(|object| observed(&key, object)))).collect()
+    }
+
+    /// Returns an object, as far as it is asked for.
+    pub(crate) fn read(&mut self, read: &Read) -> Result<Option<Value>, ReadFailure> {
+        let Read { key, part } = read;
+        self.reads.push(format!("{part:?} {:?} {}", key.kind, key.name));
+        if self.is_unreadable == Some(&key.name) {
+            return Err(ReadFailure { why: format!("{} cannot be read", key.name), is_transient: true });
+        }
+        let object = self.objects.get(key);
+        Ok(object.map(|object| if *part == Part::Whole { object.clone() } else { observed(key, object) }))
     }
 
     /// Changes an object, as somebody does; it is made if it is not there.
@@ -107,7 +123,16 @@ impl ApiServer {
         match write {
             Write::Apply(key, object) => {
                 self.log.push(short("apply", key));
-                self.edit_in(&key.namespace, key.kind, &key.name, |it| merge(it, object));
+                self.edit_in(&key.namespace, key.kind, &key.name, |it| {
+                    if key.kind.is_config() {
+                        // All that is in it is ours.
+                        for field in ["data", "binaryData"] {
+                            it.as_object_mut().unwrap().remove(field);
+                        }
+                        it["metadata"]["annotations"] = json!({});
+                    }
+                    merge(it, object);
+                });
                 Outcome::Written
             }
             Write::Scale(key, replicas) => {
@@ -201,6 +226,11 @@ impl ApiServer {
     pub(crate) fn texts(&self) -> Vec<&str> {
         self.events.iter().map(|(_, text, _)| text.as_str()).collect()
     }
+}
+
+/// Returns an object as a watch shows it: of what configures Pods, metadata alone.
+pub(crate) fn observed(key: &ObjectKey, object: &Value) -> Value {
+    if key.kind.is_config() { json!({"metadata": object["metadata"]}) } else { object.clone() }
 }
 
 fn namespace_of(object: &Value) -> String {
