@@ -151,13 +151,18 @@ impl<'a> Configs<'a> {
     pub(super) fn wanted(&self, contents: &[&Contents], keeps_before: bool) -> BTreeMap<ObjectKey, Part> {
         let mut wanted = BTreeMap::new();
         let tracked = contents.iter().flat_map(|contents| contents.tracked());
-        for key in tracked.filter_map(|(id, _)| Contents::key(id, &self.scope.name.namespace)) {
+        for (id, checksum) in tracked {
+            let Some(key) = Contents::key(id, &self.scope.name.namespace) else { continue };
             let [first, second] = self.names(key.kind, &key.name);
             if self.tracker.copied(&first, self.scope.name, self.scope.uid) == Copied::Foreign {
                 wanted.insert(second, Part::Metadata);
             }
-            if let (true, Named::Is(copy, _)) = (keeps_before, self.copy_of(key.kind, &key.name)) {
-                wanted.insert(kept_before(&copy), Part::Metadata);
+            if let (true, Named::Is(copy, holds)) = (keeps_before, self.copy_of(key.kind, &key.name)) {
+                let before = kept_before(&copy);
+                let kept = self.tracker.copied(&before, self.scope.name, self.scope.uid);
+                if holds.is_some_and(|holds| holds != checksum) || matches!(kept, Copied::Owned(Some(_))) {
+                    wanted.insert(before, Part::Metadata);
+                }
             }
             wanted.insert(first, Part::Metadata);
         }

@@ -342,6 +342,9 @@ fn of_88_secrets_the_one_that_changed_is_read() {
     set(&mut cluster, Kind::Secret, "s-17", json!({"data": {"a": "AQ=="}}));
     cluster.run_until(10, |it| it.phase() == "Progressing");
     assert_eq!(cluster.api.reads, ["Whole Secret s-17"]);
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert!(cluster.api.reads.iter().all(|it| it.contains("s-17")), "{:?}", cluster.api.reads);
+    assert_eq!(cluster.api.at(Kind::Secret, "s-17-primary", "/data/a"), json!("AQ=="));
 }
 
 /// "Back" exists in every phase (P27): the promotion cannot become ready, and what served is what the target asks for again.
