@@ -459,12 +459,12 @@ mod tests {
 
     #[test]
     fn what_changes_while_it_is_read_is_read_again_unless_that_was_it() {
-        for (read, again) in [("2", 0), ("1", 1)] {
+        for (read, reads) in [("2", 0), ("1", 1)] {
             let mut tracker = tracking(Part::Whole);
             tracker.apply(&key("a"), &object("2", ""));
             assert_eq!(tracker.take_due(NOW), [], "it is being read");
             tracker.take(&key("a"), Ok(Some(object(read, "blue"))), NOW);
-            assert_eq!(tracker.take_due(NOW).len(), again, "{read}");
+            assert_eq!(tracker.take_due(NOW).len(), reads, "{read}");
         }
         for part in [Part::Whole, Part::Metadata] {
             let mut tracker = tracking(part);
