@@ -62,6 +62,17 @@ pub(crate) struct Args {
     /// Takes Canaries of flagger.app, too, and leads by Flagger's Lease
     #[arg(long)]
     flagger_api: bool,
+    /// Rolls out changes of ConfigMaps and Secrets that targets refer to; false: they are neither watched nor copied
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    enable_config_tracking: bool,
     /// How the log on standard error looks; how much it tells is up to $WINGBEAT_LOG, like debug or wingbeat_control=warn
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -133,8 +144,10 @@ impl Replica {
         let groups: &[Group] = if args.flagger_api { &[Group::Wingbeat, Group::Flagger] } else { &[Group::Wingbeat] };
         let namespace = args.namespace.as_deref();
         let states = Arc::new(States::new(connection.clone(), clock, permits.clone(), groups, namespace));
-        let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned) };
-        let driver = Driver::start(&connection, clock, &scopes, Settings::default(), permits.clone(), states.clone());
+        let configs = args.enable_config_tracking;
+        let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned), configs };
+        let settings = Settings { tracks_configs: configs, ..Settings::default() };
+        let driver = Driver::start(&connection, clock, &scopes, settings, permits.clone(), states.clone());
         let mut told = String::new();
         while let Err(error) = states.load().await {
             let why = error.to_string();

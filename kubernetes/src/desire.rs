@@ -10,6 +10,7 @@
 //! are nothing that we need to know.
 
 mod affinity;
+mod copy;
 mod metadata;
 mod observed;
 mod owner;
@@ -19,6 +20,7 @@ mod problem;
 mod service;
 mod target;
 
+pub use copy::{ConfigCopy, kept_before};
 pub(crate) use metadata::FLUX_ANNOTATIONS;
 pub use metadata::{ARM_LABEL, CANARY_LABEL};
 pub use observed::{Observed, Settings};

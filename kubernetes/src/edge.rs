@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  API server ─► watch ─► Slots ─► driver ◄► Reconciler
+//!  API server ◄► read ◄──────────────┤
 //!                                    └► Queue ─► act ─────────────┐
 //!                                                Election ◄► lease ┼─► client ─► API server
 //!                                           canary_state ◄► state ┘
@@ -11,6 +12,7 @@ pub mod act;
 pub mod client;
 pub mod driver;
 pub mod lease;
+mod read;
 pub mod release;
 pub mod state;
 pub mod watch;

@@ -19,9 +19,12 @@
 //! makes the ReplicaSet after that. What is kept then has the new hash with the old revision, and moves as soon as the
 //! annotation does: the second row asks nothing of the hash.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use wingbeat_core::id::Revision;
 
+use crate::configs::{Content, Contents};
 use crate::object::{number, text};
 
 /// Where a Deployment's controller says which ReplicaSet is the newest.
@@ -50,6 +53,9 @@ pub struct TargetVersion {
 }
 
 /// A target's revision, with what it was taken from.
+///
+/// Beside it, and whatever became of the template, stands what was in the ConfigMaps and Secrets that it refers to: see
+/// [`FencedRevision::follow`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FencedRevision {
     /// What the cluster said.
@@ -58,6 +64,8 @@ pub struct FencedRevision {
     pub revision: Revision,
     /// The hash of the template since.
     pub hash: Revision,
+    /// What was in the ConfigMaps and Secrets that it refers to.
+    pub configs: Contents,
 }
 
 /// What became of a revision.
@@ -89,7 +97,8 @@ impl TargetVersion {
 
     /// Returns its revision where nothing is known of it.
     pub fn first(self) -> FencedRevision {
-        FencedRevision { fence: self.fence, revision: self.hash.clone(), hash: self.hash }
+        let configs = Contents::default();
+        FencedRevision { fence: self.fence, revision: self.hash.clone(), hash: self.hash, configs }
     }
 }
 
@@ -97,7 +106,8 @@ impl FencedRevision {
     /// Returns what became of it in a target.
     pub fn observe(&self, now: TargetVersion) -> Outcome {
         let kept = |now: TargetVersion| {
-            Outcome::Kept(Self { fence: now.fence, revision: self.revision.clone(), hash: now.hash })
+            let (revision, configs) = (self.revision.clone(), self.configs.clone());
+            Outcome::Kept(Self { fence: now.fence, revision, hash: now.hash, configs })
         };
         if now.fence.uid != self.fence.uid {
             return Outcome::Moved(now.first());
@@ -109,6 +119,33 @@ impl FencedRevision {
             _ if now.fence.generation == self.fence.generation || is_known || now.is_observed => kept(now),
             _ => Outcome::Pending,
         }
+    }
+}
+
+impl FencedRevision {
+    /// Takes a target as it is, with what is in the ConfigMaps and Secrets that its template refers to; nothing: that cannot be
+    /// said, and is no change. Neither is what was not known before: a controller that tracks more than the one before it
+    /// starts no rollout.
+    pub fn follow(
+        before: Option<Self>,
+        now: TargetVersion,
+        template: &Value,
+        configs: &BTreeMap<String, Option<Content>>,
+    ) -> Self {
+        let (mut fenced, is_new) = match before {
+            None => (now.first(), true),
+            Some(before) => match before.observe(now) {
+                Outcome::Kept(kept) => (kept, false),
+                Outcome::Moved(moved) => (Self { configs: before.configs, ..moved }, true),
+                Outcome::Pending => return before,
+            },
+        };
+        fenced.configs.retain(configs);
+        let is_changed = fenced.configs.take(configs);
+        if is_new || is_changed {
+            fenced.revision = fenced.configs.revision(template);
+        }
+        fenced
     }
 }
 
@@ -125,7 +162,7 @@ mod tests {
 
     fn before() -> FencedRevision {
         let now = version("u", 5, Some("2"), true, "a");
-        FencedRevision { fence: now.fence, revision: Revision::new("r"), hash: now.hash }
+        FencedRevision { revision: Revision::new("r"), ..now.first() }
     }
 
     /// Every cell: same or another target, same or another ReplicaSet, same or later generation, observed or not, same or

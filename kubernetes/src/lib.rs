@@ -5,6 +5,7 @@
 //!  api::shape ─► crds ─► YAML for kubectl
 //!  objects ─► world ─► Canaries that are concerned, ready endpoints
 //!  Canary, target ─► desire ─► primary, Services       template ─► revision ─► fence ─► "did it change?"
+//!  template ─► configs ─► what is to be read, and which revision it makes
 //!  all of them ─► reconcile ─► what the engine is given, and what is to be written; before a Canary goes, release
 //!
 //!  API server ─► edge::watch ─► slots ─► world         writes ─► edge::act ─► API server
@@ -15,6 +16,7 @@
 //! they do not know. Whatever decides has no client, clock or thread; all that acts is in [`edge`].
 
 pub mod canary_state;
+pub mod configs;
 pub mod crds;
 pub mod desire;
 pub mod edge;

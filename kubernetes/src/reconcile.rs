@@ -16,6 +16,7 @@ mod around;
 mod canary;
 mod claims;
 mod command;
+mod configs;
 mod configuration;
 mod deployment;
 mod events;
@@ -42,13 +43,15 @@ use wingbeat_core::time::{Span, Timestamp};
 pub use write::{Carrier, EventKey, Urgency, Write, WriteKey};
 
 use crate::canary_state::{self, Content};
-use crate::desire::Settings;
+use crate::configs::{Read, ReadFailure, Tracker};
+use crate::desire::{ConfigCopy, Settings};
 use crate::object::text;
 use crate::release;
 use crate::world::{Kind, ObjectKey, World};
-use around::Around;
+use around::{Around, target_name, target_of};
 use canary::{Canary, key};
 use claims::Claims;
+use configs::{Scope, tracked_references};
 use configuration::{Listeners, created};
 use events::Occurrence;
 use owner::is_owned;
@@ -67,6 +70,7 @@ pub struct Reconciler {
     settings: Settings,
     listeners: Listeners,
     claims: Claims,
+    configs: Tracker,
     canaries: BTreeMap<CanaryName, Canary>,
     /// Those that are to be evaluated.
     stale: BTreeSet<CanaryName>,
@@ -96,6 +100,8 @@ pub struct Output {
     pub change: Change,
     /// For the API server.
     pub writes: Vec<Write>,
+    /// What is to be read: what came of each is for [`Reconciler::read`].
+    pub reads: Vec<Read>,
     /// For the engine, each once.
     pub commands: Vec<Commanded>,
 }
@@ -132,6 +138,10 @@ impl Reconciler {
 
     /// Takes an object as it is now.
     pub fn apply(&mut self, kind: Kind, object: &Value) {
+        if kind.is_config() {
+            let Some(key) = ObjectKey::of(kind, object) else { return };
+            return self.stale.extend(self.configs.apply(&key, object));
+        }
         let concerned = self.world.apply(kind, object);
         if kind == Kind::Listener {
             self.listeners.apply(object);
@@ -141,6 +151,9 @@ impl Reconciler {
 
     /// Takes notice that an object is gone.
     pub fn delete(&mut self, key: &ObjectKey) {
+        if key.kind.is_config() {
+            return self.stale.extend(self.configs.delete(key));
+        }
         let concerned = self.world.delete(key);
         if key.kind == Kind::Listener {
             self.listeners.delete(&key.name);
@@ -215,12 +228,21 @@ impl Reconciler {
         }
     }
 
+    /// Takes what came of a read: the object, or nothing where there is none. Its values are kept until the next
+    /// [`Reconciler::poll`].
+    pub fn read(&mut self, key: &ObjectKey, result: Result<Option<Value>, ReadFailure>, now: Timestamp) {
+        self.stale.extend(self.configs.take(key, result, now));
+    }
+
     /// Returns the version that is known of what a write is about; nothing: it is not there.
     pub fn version(&self, write: &Write) -> Option<String> {
         let key = match write.key() {
             WriteKey::Object(key) | WriteKey::Scale(key) | WriteKey::Status(key) | WriteKey::Merge(key) => key,
             WriteKey::Record(_) | WriteKey::Note(_) | WriteKey::Event(_) => return None,
         };
+        if key.kind.is_config() {
+            return self.configs.version(&key).map(str::to_owned);
+        }
         text(&self.world.get(&key)?, "/metadata/resourceVersion").map(str::to_owned)
     }
 
@@ -242,7 +264,9 @@ impl Reconciler {
         if let Some(listeners) = self.listeners.take_changed() {
             self.change.listeners = Some(listeners);
         }
+        self.configs.forget_data();
         Output {
+            reads: self.configs.take_due(now),
             change: std::mem::take(&mut self.change),
             writes: std::mem::take(&mut self.writes),
             commands: std::mem::take(&mut self.commands),
@@ -270,7 +294,7 @@ impl Reconciler {
 
     /// Returns when there is something to do without anything happening before.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.timers.values().min().copied()
+        self.timers.values().copied().chain(self.configs.next_due()).min()
     }
 
     fn evaluate(&mut self, name: &CanaryName, now: Timestamp) {
@@ -291,7 +315,18 @@ impl Reconciler {
         let canary = self.canaries.entry(name.clone()).or_insert_with(|| Canary::new(&object, stored.as_ref()));
         let in_force = canary.in_force(&object);
         self.world.depend(name, &in_force);
+        let target = target_of(&self.world, name, &in_force);
+        let references = tracked_references(target.as_ref(), self.settings.tracks_configs);
+        let uid = text(&object, "/metadata/uid").unwrap_or_default();
+        let scope = Scope { name, uid, target: target_name(&in_force), references: &references };
+        let wanted = canary.wanted_configs(&scope.of(&self.configs));
+        self.configs.depend(name, wanted);
+        // What begins with less than all that is to be had would take the rest for a change.
+        if canary.is_new() && scope.of(&self.configs).is_pending() {
+            return;
+        }
         let around = Around {
+            configs: scope.of(&self.configs),
             name,
             object: &object,
             in_force: &in_force,
@@ -330,11 +365,16 @@ impl Reconciler {
                 (waited, evaluated)
             }
         };
+        let wanted = canary.wanted_configs(&scope.of(&self.configs));
+        self.configs.depend(name, wanted);
         for waited in waited {
             if let Some(canary) = self.canaries.get_mut(&waited) {
                 canary.is_outdated();
             }
             self.stale.insert(waited);
+        }
+        for copy in evaluated.copies {
+            self.copy(name, &object, &copy);
         }
         if let Some(due) = evaluated.due {
             self.arm(name, due);
@@ -347,6 +387,19 @@ impl Reconciler {
             if self.in_flight.contains_key(&write.key()) {
                 self.hand_out(name, write);
             }
+        }
+    }
+
+    /// Has a ConfigMap or Secret copied: what is in it is read first.
+    fn copy(&mut self, canary: &CanaryName, object: &Value, copy: &ConfigCopy) {
+        self.configs.hold(&copy.to, canary);
+        if self.in_flight.contains_key(&WriteKey::Object(copy.to.clone())) {
+            return;
+        }
+        let source = self.configs.data(&copy.from, &copy.checksum);
+        let copied = source.and_then(|source| copy.desire(object, &source, &self.settings));
+        if let Some(copied) = copied {
+            self.hand_out(canary, Write::Apply(copy.to.clone(), copied));
         }
     }
 
@@ -369,6 +422,7 @@ impl Reconciler {
         }
         self.change.observed.remove(name);
         self.timers.remove(name);
+        self.configs.forget(name);
         self.in_flight.retain(|_, in_flight| in_flight.canary != *name);
         for waited in self.claims.release(name) {
             if let Some(canary) = self.canaries.get_mut(&waited) {

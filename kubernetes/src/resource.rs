@@ -34,6 +34,10 @@ impl Resource {
     pub const DEPLOYMENT: Self = Self::namespaced("apps", "v1", "Deployment", "deployments");
     /// Services of the core group.
     pub const SERVICE: Self = Self::namespaced("", "v1", "Service", "services");
+    /// ConfigMaps of the core group.
+    pub const CONFIG_MAP: Self = Self::namespaced("", "v1", "ConfigMap", "configmaps");
+    /// Secrets of the core group.
+    pub const SECRET: Self = Self::namespaced("", "v1", "Secret", "secrets");
     /// Slices of `discovery.k8s.io`.
     pub const ENDPOINT_SLICE: Self = Self::namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
     /// Events of `events.k8s.io`.
@@ -67,6 +71,8 @@ impl Resource {
             Kind::Deployment => Self::DEPLOYMENT,
             Kind::Service => Self::SERVICE,
             Kind::EndpointSlice => Self::ENDPOINT_SLICE,
+            Kind::ConfigMap => Self::CONFIG_MAP,
+            Kind::Secret => Self::SECRET,
         }
     }
 

@@ -110,7 +110,9 @@ impl World {
             | Kind::MetricTemplate
             | Kind::AlertProvider
             | Kind::Deployment
-            | Kind::Service => None,
+            | Kind::Service
+            | Kind::ConfigMap
+            | Kind::Secret => None,
         };
         let named = [Some(Reference::Object(key.clone())), also].into_iter().flatten();
         let dependents = |reference: &Reference| self.dependents.get(reference).cloned().unwrap_or_default();
@@ -135,7 +137,9 @@ impl World {
             | Kind::AlertProvider
             | Kind::Listener
             | Kind::Deployment
-            | Kind::Service => {}
+            | Kind::Service
+            | Kind::ConfigMap
+            | Kind::Secret => {}
         }
     }
 

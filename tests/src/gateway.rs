@@ -171,6 +171,17 @@ impl Gateway {
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never quiet:\n{}", self.said()));
     }
 
+    /// Returns what the backend answers at a path: status line, header and body.
+    pub async fn answer(&self, path: &str) -> String {
+        let mut connection = TcpStream::connect(self.entry.address()).await.expect("Envoy listens");
+        let host = format!("backend.{}", self.setup.namespace);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.expect("it is sent");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("it answers");
+        answer
+    }
+
     /// Returns what Envoy counted of requests that failed, and of what may be why.
     pub async fn failures(&self) -> String {
         const COUNTED: &str =
@@ -344,7 +355,9 @@ fn program() -> PathBuf {
 pub fn beside(program: &str) -> PathBuf {
     let here = std::env::current_exe().expect("this program");
     let mut beside = here.ancestors().skip(1).take(2).map(|folder| folder.join(program));
-    beside.find(|path| path.is_file()).unwrap_or_else(|| panic!("{program} is not built: cargo build --workspace --bins"))
+    beside
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{program} is not built: cargo build --workspace --bins"))
 }
 
 /// Applies our definitions, and waits until they are served.

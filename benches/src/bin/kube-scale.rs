@@ -45,8 +45,10 @@ async fn main() -> anyhow::Result<()> {
     let count = asked("CANARIES").unwrap_or(1_000);
     let rolling = asked("ROLLING").unwrap_or(50).min(count);
     // Nobody makes Pods.
-    let options =
-        Options { controller_manager: vec!["--controllers=serviceaccount-controller".to_owned()], ..Options::default() };
+    let options = Options {
+        controller_manager: vec!["--controllers=serviceaccount-controller".to_owned()],
+        ..Options::default()
+    };
     let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?;
     let cluster = Arc::new(Cluster::start(options).await?);
     cluster.enter()?;
@@ -54,11 +56,13 @@ async fn main() -> anyhow::Result<()> {
     cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
     cluster.apply(&role(NAMESPACE)).await?;
     let api = Connection::open(&Access::Kubeconfig(cluster.kubeconfig().to_owned()), "wingbeat-bench").await?;
-    let _web = cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;
+    let _web =
+        cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;
     let workloads = tokio::spawn(keep_ready(cluster.clone(), api.clone()));
     let entry = Port::hold()?;
     let listener = json!({"address": "127.0.0.1", "port": entry.address().port(), "default": true});
-    create(&api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener).await?;
+    create(&api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener)
+        .await?;
 
     let controller = Controller::start(&cluster, "127.0.0.1:0").await?;
     let (host, port) = controller.xds.split_once(':').context("an address")?;
@@ -336,7 +340,8 @@ async fn make_ready(api: &Connection, deployment: &Value, known: &mut Known) -> 
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": endpoints,
         });
-        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{service}?fieldManager=bench");
+        let path =
+            format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/{service}?fieldManager=bench");
         call(api, "PATCH", &path, "application/apply-patch+yaml", &slice).await?;
     }
     known.insert(name, (template, revision, replicas));

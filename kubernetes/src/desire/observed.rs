@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::configs::Renames;
+
 /// What a controller was told of all targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -9,12 +11,14 @@ pub struct Settings {
     pub selector_labels: Vec<String>,
     /// Prefixes of keys of the target's labels and annotations that the primary gets; `*` is all.
     pub copied_prefixes: Vec<String>,
+    /// Whether ConfigMaps and Secrets of targets are tracked.
+    pub tracks_configs: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let labels = ["app", "name", "app.kubernetes.io/name"];
-        Self { selector_labels: labels.map(str::to_owned).to_vec(), copied_prefixes: Vec::new() }
+        Self { selector_labels: labels.map(str::to_owned).to_vec(), copied_prefixes: Vec::new(), tracks_configs: true }
     }
 }
 
@@ -29,4 +33,6 @@ pub struct Observed<'a> {
     pub existing: &'a [&'a Value],
     /// What tells this promotion from all others of this Canary: the primary's Pods are made anew when it changes.
     pub promotion: &'a str,
+    /// What the copies are called of the ConfigMaps and Secrets that the target's Pods read: the primary's read those.
+    pub renames: &'a Renames,
 }

@@ -8,6 +8,7 @@ use super::observed::{Observed, Settings};
 use super::owner::{Canary, Existing, controller_of};
 use super::problem::Problems;
 use super::target::Target;
+use crate::configs;
 use crate::object::{number, put, texts, to_json};
 
 /// What of the target's spec is the primary's too, beside its template.
@@ -75,6 +76,7 @@ pub(super) fn desire(
     pod_annotations.insert(canary.promotion_key().to_owned(), observed.promotion.to_owned());
     let mut pod = target.object.pointer("/spec/template/spec").cloned().unwrap_or_default();
     affinity::rename(&mut pod, target, &settings.selector_labels);
+    configs::rename(&mut pod, observed.renames);
     let mut spec = Map::new();
     for field in COPIED_FIELDS {
         put(&mut spec, field, target.object.pointer(&format!("/spec/{field}")).filter(|it| !it.is_null()).cloned());

@@ -15,6 +15,13 @@ use crate::failure::{Failure, Refusal};
 /// Time for a connection to an API server. One that takes longer is tried again by who needs it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// What objects are asked for as JSON.
+pub(super) const JSON: &str = "application/json";
+/// What is asked for metadata alone.
+pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// The same of a list.
+pub(super) const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
 /// Where the API server is, and who we are to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
@@ -80,9 +87,10 @@ impl Connection {
     /// Watches, and returns what is observed as it comes.
     pub(super) async fn watch(
         &self,
+        accept: &'static str,
         uri: &str,
     ) -> Result<impl Stream<Item = Result<WatchEvent<Value>, Failure>> + use<>, Failure> {
-        let request = Request::builder().method("GET").uri(uri).header("accept", "application/json").body(Vec::new());
+        let request = Request::builder().method("GET").uri(uri).header("accept", accept).body(Vec::new());
         let request = request.map_err(|error| Failure::Invalid(error.to_string()))?;
         let events = self.client.request_events::<Value>(request).await.map_err(|error| failure(&error))?;
         Ok(events.map(|event| event.map_err(|error| failure(&error))))
@@ -97,9 +105,17 @@ impl Connection {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<Value, Failure> {
-        let request = Request::builder().method(method).uri(uri).header("accept", "application/json");
+        let request = Request::builder().method(method).uri(uri).header("accept", JSON);
         let request = if body.is_empty() { request } else { request.header("content-type", content_type) };
-        let request = request.body(body).map_err(|error| Failure::Invalid(error.to_string()))?;
+        self.send_request(request.body(body), timeout).await
+    }
+
+    async fn send_request(
+        &self,
+        request: Result<Request<Vec<u8>>, http::Error>,
+        timeout: Duration,
+    ) -> Result<Value, Failure> {
+        let request = request.map_err(|error| Failure::Invalid(error.to_string()))?;
         match tokio::time::timeout(timeout, self.client.request::<Value>(request)).await {
             Ok(answer) => answer.map_err(|error| failure(&error)),
             Err(_) => Err(Failure::Timeout),
@@ -109,6 +125,12 @@ impl Connection {
     /// Reads an object or a list.
     pub async fn get(&self, uri: &str, timeout: Duration) -> Result<Value, Failure> {
         self.call("GET", uri, "", Vec::new(), timeout).await
+    }
+
+    /// Reads an object or a list in another form.
+    pub(super) async fn get_as(&self, accept: &'static str, uri: &str, timeout: Duration) -> Result<Value, Failure> {
+        let request = Request::builder().method("GET").uri(uri).header("accept", accept);
+        self.send_request(request.body(Vec::new()), timeout).await
     }
 
     /// Creates or replaces an object. A replacement is refused if the object has another version than the one in it.

@@ -4,7 +4,8 @@
 //! ```text
 //!  Observations ─┐                     ┌─► engine
 //!  Standings ────┼─► Reconciler ─► poll┼─► Writer ──► API server
-//!  outcomes ─────┘                     └─► States ──► CanaryState
+//!  outcomes ─────┤                     ├─► States ──► CanaryState
+//!  what was read ┘                     └─► Reader ◄── API server
 //! ```
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::desire::Settings;
 use crate::edge::act::Writer;
 use crate::edge::client::Connection;
 use crate::edge::lease::Leadership;
+use crate::edge::read::Reader;
 use crate::edge::state::States;
 use crate::edge::watch::{Observations, Scopes};
 use crate::failure::Failure;
@@ -38,6 +40,7 @@ pub struct Driver {
     readiness: Readiness,
     states: Arc<States>,
     writer: Writer,
+    reader: Reader,
     outcomes: Outcomes,
     /// Notes that are being written, of each canary once, and commands that are being carried out.
     tasks: JoinSet<()>,
@@ -99,6 +102,7 @@ impl Driver {
             observations: Observations::start(connection, scopes),
             readiness: Readiness::default(),
             states,
+            reader: Reader::new(connection.clone()),
             writer,
             outcomes,
             tasks: JoinSet::new(),
@@ -172,6 +176,7 @@ impl Driver {
                         self.written(&key, outcome);
                     }
                 }
+                (key, result) = self.reader.next() => self.reconciler.read(&key, result, self.clock.now()),
                 Some(_done) = self.tasks.join_next() => {}
                 Some((canary, answer)) = self.answers.waiting.recv() => {
                     self.reconciler.answered(&canary, &answer, self.clock.now());
@@ -222,6 +227,7 @@ impl Driver {
     /// Hands writes out, and returns what is for the engine.
     fn poll(&mut self) -> (EngineChange, Vec<Commanded>) {
         let output = self.reconciler.poll(self.clock.now());
+        self.reader.put(output.reads);
         for write in output.writes {
             self.carry_out(write);
         }

@@ -19,9 +19,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::configs;
 use crate::crds::Group;
 use crate::desire::CANARY_LABEL;
-use crate::edge::client::{Connection, refusal};
+use crate::edge::client::{Connection, JSON, METADATA, METADATA_LIST, refusal};
 use crate::failure::{CallError, Failure};
 use crate::object::{list, text};
 use crate::resource::{ObjectRef, Resource, Scope};
@@ -55,6 +56,8 @@ pub struct Scopes {
     pub groups: Vec<Group>,
     /// The namespace; nothing: all of them.
     pub namespace: Option<String>,
+    /// Whether ConfigMaps and Secrets are watched, as metadata.
+    pub configs: bool,
 }
 
 /// A watch of objects of a kind.
@@ -74,7 +77,9 @@ impl Scopes {
         let written = [Kind::Canary, Kind::MetricTemplate, Kind::AlertProvider];
         let written = self.groups.iter().flat_map(|group| written.map(|kind| all(kind, *group)));
         let own = [Kind::CanaryState, Kind::Listener, Kind::Deployment].map(|kind| all(kind, Group::Wingbeat));
-        written.chain(own).chain([Kind::Service, Kind::EndpointSlice].map(labelled)).collect()
+        let configs = [Kind::ConfigMap, Kind::Secret].into_iter().filter(|_| self.configs);
+        let configs = configs.map(|kind| all(kind, Group::Wingbeat));
+        written.chain(own).chain([Kind::Service, Kind::EndpointSlice].map(labelled)).chain(configs).collect()
     }
 }
 
@@ -220,7 +225,8 @@ impl Watch {
         let mut page = String::new();
         loop {
             let uri = format!("{}limit={PAGE_SIZE}{page}", self.uri());
-            let listed = self.connection.get(&uri, LIST_TIMEOUT).await?;
+            let accept = if self.source.kind.is_config() { METADATA_LIST } else { JSON };
+            let listed = self.connection.get_as(accept, &uri, LIST_TIMEOUT).await?;
             for object in list(&listed, "/items") {
                 self.apply(object.clone());
             }
@@ -250,7 +256,8 @@ impl Watch {
     /// Takes what a watch observes, and notes up to which version; none while a list is not complete: half of one is nothing to
     /// go on from.
     async fn take_events(&self, uri: &str, version: &mut Option<String>) -> Result<(), Failure> {
-        let started = tokio::time::timeout(START_TIMEOUT, self.connection.watch(uri)).await;
+        let accept = if self.source.kind.is_config() { METADATA } else { JSON };
+        let started = tokio::time::timeout(START_TIMEOUT, self.connection.watch(accept, uri)).await;
         let mut events = pin!(started.map_err(|_| Failure::Timeout)??);
         match version {
             Some(_) => self.works(),
@@ -286,7 +293,8 @@ impl Watch {
     }
 
     fn apply(&self, object: Value) {
-        self.shared.slots().apply(self.id, tidy(object, &self.source.resource));
+        let object = configs::tidy(self.source.kind, tidy(object, &self.source.resource));
+        self.shared.slots().apply(self.id, object);
         self.shared.changed.notify_one();
     }
 
@@ -375,9 +383,11 @@ mod tests {
 
     #[test]
     fn what_is_watched_is_each_group_once() {
-        let sources = |groups: &[Group]| Scopes { groups: groups.to_vec(), namespace: None }.sources().len();
-        assert_eq!((sources(&[Group::Wingbeat]), sources(&[Group::Wingbeat, Group::Flagger])), (8, 11));
-        let scopes = Scopes { groups: vec![Group::Wingbeat], namespace: None };
+        let sources =
+            |groups: &[Group]| Scopes { groups: groups.to_vec(), namespace: None, configs: true }.sources().len();
+        assert_eq!((sources(&[Group::Wingbeat]), sources(&[Group::Wingbeat, Group::Flagger])), (10, 13));
+        let scopes = Scopes { groups: vec![Group::Wingbeat], namespace: None, configs: false };
+        assert_eq!(scopes.sources().len(), 8);
         let labelled = scopes.sources().into_iter().filter(|source| source.label.is_some());
         assert_eq!(labelled.map(|source| source.kind).collect::<Vec<_>>(), [Kind::Service, Kind::EndpointSlice]);
     }

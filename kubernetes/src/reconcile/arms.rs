@@ -19,6 +19,8 @@ pub(super) struct Workloads<'a> {
     pub(super) missing: Option<u64>,
     /// How many Pods a target is given for a rollout that was scaled down after the one before.
     pub(super) to_come: Option<u64>,
+    /// Whether the target's Pods have read another ConfigMap or Secret than is there now.
+    pub(super) is_outdated: bool,
 }
 
 /// Returns how the workloads of a canary stand, and who gets requests by the name of the target's Service.
@@ -30,7 +32,7 @@ pub(super) fn observe(
     entry: Option<&Value>,
     world: &World,
 ) -> ObservedArms {
-    let Workloads { target, primary, missing, to_come } = workloads;
+    let Workloads { target, primary, missing, to_come, is_outdated } = workloads;
     let (port_name, number) = port(canary);
     let workload = |arm: Arm, revision: Option<Revision>, object: Option<&Value>| ObservedWorkload {
         revision,
@@ -50,6 +52,10 @@ pub(super) fn observe(
     if let (Some(size), Some(0)) = (to_come, target.map(replicas)) {
         let reason = format!("waiting for rollout to finish: 0 out of {size} new replicas have been updated");
         of_target.readiness = Readiness::NotReady { reason, hopeless: false };
+    }
+    if is_outdated && of_target.readiness.is_ready() {
+        let reason = "waiting for rollout to finish: its pods start again, as a ConfigMap or Secret is another one";
+        of_target.readiness = Readiness::NotReady { reason: reason.to_owned(), hopeless: false };
     }
     let chosen = primary.and_then(|primary| primary.pointer("/spec/selector/matchLabels"));
     let is_primarys = chosen.is_some() && entry.and_then(|entry| entry.pointer("/spec/selector")) == chosen;

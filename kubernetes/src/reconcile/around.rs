@@ -4,6 +4,7 @@ use serde_json::Value;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 
+use super::configs::Configs;
 use super::configuration::{Listeners, has_deployment, service_name};
 use super::owner::is_owned;
 use crate::desire::Settings;
@@ -21,6 +22,7 @@ pub(super) struct Around<'a> {
     pub(super) stored: Option<&'a Value>,
     pub(super) world: &'a World,
     pub(super) listeners: &'a Listeners,
+    pub(super) configs: Configs<'a>,
     pub(super) settings: &'a Settings,
     /// How often documents that Canaries name were different.
     pub(super) documents: u64,
@@ -45,7 +47,7 @@ impl Around<'_> {
 
     /// Returns the target that this Canary has.
     pub(super) fn target_of(&self, object: &Value) -> Option<Value> {
-        self.get(Kind::Deployment, target_name(object)).filter(|_| has_deployment(object))
+        target_of(self.world, self.name, object)
     }
 
     /// Returns its three Services, as far as they are there.
@@ -64,6 +66,12 @@ impl Around<'_> {
     pub(super) fn primary(&self) -> Option<Value> {
         self.named_as_primary().filter(|primary| is_owned(primary, self.object))
     }
+}
+
+/// Returns the target of a Canary.
+pub(super) fn target_of(world: &World, name: &CanaryName, canary: &Value) -> Option<Value> {
+    let key = ObjectKey::new(Kind::Deployment, &name.namespace, target_name(canary));
+    world.get(&key).filter(|_| has_deployment(canary))
 }
 
 /// Returns the name of the target of a Canary.

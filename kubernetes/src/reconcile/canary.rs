@@ -10,25 +10,28 @@ use wingbeat_api::desired_state::{Change, Configured, ObservedArms};
 use wingbeat_control::engine::Standing;
 use wingbeat_controller::verb::Verb;
 use wingbeat_core::id::{CanaryName, Revision};
-use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity};
+use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
 use wingbeat_core::time::{Span, Timestamp};
 
 use super::arms;
 use super::around::{Around, target_name};
 use super::claims::{Claim, Claims};
 use super::command;
+use super::configs::Configs;
 use super::configuration::{Configuration, has_deployment, service_name};
 use super::deployment::{promoted, replicas};
 use super::events::{Events, Occurrence};
 use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
-use super::record::{Accepted, Record, Template};
 use super::reasons::Reasons;
+use super::record::{Accepted, Record, Template};
 use super::relax::Relax;
 use super::status::{Leaving, Source};
 use super::write::{Write, WriteKey, differs};
-use crate::fence::{FencedRevision, Outcome, TargetVersion};
+use crate::configs::{Contents, Part};
+use crate::desire::ConfigCopy;
+use crate::fence::{FencedRevision, TargetVersion};
 use crate::object::{number, text};
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
@@ -112,6 +115,8 @@ pub(super) struct Evaluated {
     pub(super) writes: Vec<Write>,
     /// What is as it should be: needed only where something else is on its way there.
     pub(super) settled: Vec<Write>,
+    /// ConfigMaps and Secrets that are to be copied.
+    pub(super) copies: Vec<ConfigCopy>,
     pub(super) due: Option<Timestamp>,
 }
 
@@ -204,12 +209,12 @@ impl Canary {
         claims: &mut Claims,
         change: &mut Change,
     ) -> BTreeSet<CanaryName> {
-        let version = |target: &Value| {
-            let template = target.pointer("/spec/template").unwrap_or(&Value::Null);
-            TargetVersion::read(target, revision::of_template(template, &BTreeMap::new()))
-        };
-        if let Some(version) = around.target().as_ref().and_then(version) {
-            self.record.fence = Some(observed(self.record.fence.take(), version));
+        let version =
+            |target: &Value| TargetVersion::read(target, revision::of_template(template_of(target), &BTreeMap::new()));
+        if let Some(target) = around.target()
+            && let Some(version) = version(&target)
+        {
+            self.record.follow(&target, version, &around.configs.contents());
         }
         let is_same_target = target_name(around.object) == target_name(around.in_force);
         let fence = if is_same_target {
@@ -313,7 +318,9 @@ impl Canary {
         let missing = missing.and_then(|(target, primary)| missing_size(primary, target, &self.record));
         let to_come = || primary.as_ref().map_or(1, |primary| replicas(primary).max(1));
         let to_come = self.record.was_scaled_down().then(to_come);
-        let workloads = arms::Workloads { target: target.as_ref(), primary: primary.as_ref(), missing, to_come };
+        let is_outdated = self.record.has_outdated_pods();
+        let workloads =
+            arms::Workloads { target: target.as_ref(), primary: primary.as_ref(), missing, to_come, is_outdated };
         let entry = around.get(Kind::Service, service_name(around.in_force));
         let mut arms =
             arms::observe(around.name, around.in_force, &fence.revision, workloads, entry.as_ref(), around.world);
@@ -338,6 +345,23 @@ impl Canary {
         self.report(around, &problems, &mut evaluated);
         self.set_status(around, &problems, &Scaled::Right, &mut evaluated);
         evaluated
+    }
+
+    /// Returns all ConfigMaps and Secrets that matter to it, and how much of each is to be known.
+    pub(super) fn wanted_configs(&self, configs: &Configs<'_>) -> BTreeMap<ObjectKey, Part> {
+        let Record { fence, promoted, candidate, .. } = &self.record;
+        let templates = [promoted, candidate].into_iter().flatten().map(|kept| &kept.configs);
+        let contents: Vec<&Contents> = fence.iter().map(|fence| &fence.configs).chain(templates).collect();
+        let is_overwritten = |state: &State| match state.phase {
+            Phase::Initializing | Phase::Initialized { .. } | Phase::Waiting(_) | Phase::Progressing(_) => false,
+            Phase::Promoting(_) | Phase::Finalising { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => true,
+        };
+        configs.wanted(&contents, self.standing.as_ref().is_some_and(|standing| is_overwritten(&standing.state)))
+    }
+
+    /// Returns true for one of whose target nothing is known yet.
+    pub(super) const fn is_new(&self) -> bool {
+        self.record.fence.is_none()
     }
 
     /// Returns the command that its annotation gives, once.
@@ -367,14 +391,16 @@ impl Canary {
         self.guard(around, &mut plan);
         // What is not wanted any more is no trouble any more.
         self.refused_writes.retain(|refused, _| plan.writes.iter().any(|write| write.key() == *refused));
-        let mut evaluated = Evaluated { writes: plan.writes, settled: plan.settled, due: plan.due };
+        let Plan { writes, settled, copies, problems: in_the_way, due, scaled, awaits } = plan;
+        let mut evaluated = Evaluated { writes, settled, copies, due };
         let refused_writes = self.refused_writes.values();
         let wrong_command = command::given(around.object).and_then(|given| command::parse(given).err());
         let problems = self.refused.iter().chain(refused_writes).cloned();
-        let problems: Vec<String> = problems.chain(wrong_command).chain(plan.problems).collect();
+        let problems: Vec<String> =
+            problems.chain(wrong_command).chain(in_the_way).chain(around.configs.problems()).collect();
         self.report(around, &problems, &mut evaluated);
-        self.keep(around, &stored, plan.awaits, &mut evaluated);
-        self.set_status(around, &problems, &plan.scaled, &mut evaluated);
+        self.keep(around, &stored, awaits, &mut evaluated);
+        self.set_status(around, &problems, &scaled, &mut evaluated);
         evaluated.due = evaluated.due.filter(|due| *due > now);
         evaluated
     }
@@ -409,9 +435,11 @@ impl Canary {
         };
         let named = around.named_as_primary();
         let primary = named.as_ref().filter(|primary| is_owned(primary, around.object));
-        let template = target.pointer("/spec/template").cloned().unwrap_or_default();
-        let of_target = Template { revision: revision.clone(), template };
+        let template = template_of(&target).clone();
+        let configs = self.record.fence.as_ref().map(|fence| fence.configs.clone()).unwrap_or_default();
+        let of_target = Template { revision: revision.clone(), template, configs };
         let of_primary = primary.and_then(promoted);
+        let of_primary = of_primary.map(|it| Template { configs: self.record.configs_of(&it.revision), ..it });
         self.record.keep_templates(state, &of_target, of_primary.as_ref(), primary.map(replicas));
         let apex = service_name(around.in_force);
         let services = around.services();
@@ -426,6 +454,7 @@ impl Canary {
             existing: &services.iter().copied().chain(named.as_ref()).collect::<Vec<_>>(),
             services: &services,
             stored,
+            configs: around.configs,
         };
         Plan::of(&live, state, &mut self.record, around.settings, self.drained, around.now)
     }
@@ -462,6 +491,7 @@ impl Canary {
             warnings: &self.warnings,
             scaled,
             leaving: self.leaving.as_ref(),
+            configs: self.record.fence.as_ref().map(|fence| &fence.configs),
             composed: &self.conditions,
         };
         let status = source.status(around.now);
@@ -487,15 +517,9 @@ impl Canary {
     }
 }
 
-/// Returns the revision of a target that is of this version now.
-fn observed(fence: Option<FencedRevision>, version: TargetVersion) -> FencedRevision {
-    match fence {
-        None => version.first(),
-        Some(fence) => match fence.observe(version) {
-            Outcome::Kept(now) | Outcome::Moved(now) => now,
-            Outcome::Pending => fence,
-        },
-    }
+/// Returns the Pod template of a Deployment.
+fn template_of(deployment: &Value) -> &Value {
+    deployment.pointer("/spec/template").unwrap_or(&Value::Null)
 }
 
 /// Returns what a Canary is called.

@@ -5,6 +5,7 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::Readiness;
 
 use super::record::Template;
+use crate::configs::Contents;
 use crate::object::{list, number, text};
 
 /// Annotations of Pods by which primaries know what they were made from.
@@ -15,6 +16,13 @@ const REVISION_LEN: usize = 10;
 /// Returns how many pods it should have.
 pub(super) fn replicas(deployment: &Value) -> u64 {
     number(deployment, "/spec/replicas").unwrap_or(1)
+}
+
+/// Returns false once its last Pod is gone, or going.
+pub(super) fn has_pods(deployment: &Value) -> bool {
+    let of = |field: &str| number(deployment, &format!("/status/{field}")).unwrap_or(0);
+    let is_observed = number(deployment, "/metadata/generation").is_some_and(|it| of("observedGeneration") >= it);
+    !is_observed || replicas(deployment) > 0 || of("replicas") > 0
 }
 
 /// Returns whether all of its pods are of its template and available.
@@ -53,13 +61,15 @@ pub(super) fn readiness(deployment: &Value) -> Readiness {
     Readiness::Ready
 }
 
-/// Returns what a primary was made from, with its template as it runs; nothing if no promotion of ours made it.
+/// Returns what a primary was made from, with its template as it runs, and without what is in its copies of
+/// ConfigMaps and Secrets; nothing if no promotion of ours made it.
 pub(super) fn promoted(primary: &Value) -> Option<Template> {
     let template = primary.pointer("/spec/template")?;
     let annotations = template.pointer("/metadata/annotations")?;
     let promotion = PROMOTIONS.into_iter().find_map(|key| annotations.get(key)?.as_str())?;
     let is_ours = promotion.len() == REVISION_LEN && promotion.bytes().all(|it| it.is_ascii_hexdigit());
-    is_ours.then(|| Template { revision: Revision::new(promotion), template: template.clone() })
+    let configs = Contents::default();
+    is_ours.then(|| Template { revision: Revision::new(promotion), template: template.clone(), configs })
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 use wingbeat_core::id::Revision;
-use wingbeat_core::rollout::{Apex, Phase, PrimaryTemplate, State, TargetScale, workloads};
+use wingbeat_core::rollout::{Apex, DRAIN, Phase, PrimaryTemplate, State, TargetScale, workloads};
 use wingbeat_core::time::Timestamp;
 
-use super::deployment::{promoted, replicas};
+use super::configs::Configs;
+use super::deployment::{has_pods, promoted, readiness, replicas};
 use super::record::Record;
 use super::write::{Write, selects_alike, service_differs};
-use crate::desire::{Desired, Observed, Primary, Settings};
+use crate::configs::Contents;
+use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};
 use crate::object::{number, text};
 use crate::world::{Kind, ObjectKey};
 
@@ -26,6 +28,7 @@ pub(super) struct Live<'a> {
     pub(super) services: &'a [&'a Value],
     /// What is stored of the canary, which is what a restart finds.
     pub(super) stored: &'a Record,
+    pub(super) configs: Configs<'a>,
 }
 
 /// What is to be done about the objects.
@@ -34,6 +37,8 @@ pub(super) struct Plan {
     pub(super) writes: Vec<Write>,
     /// What is as it should be: needed only where something else is on its way there.
     pub(super) settled: Vec<Write>,
+    /// ConfigMaps and Secrets that are to be copied.
+    pub(super) copies: Vec<ConfigCopy>,
     /// What is in the way.
     pub(super) problems: Vec<String>,
     /// When there is something to do without anything else happening.
@@ -86,7 +91,8 @@ impl Plan {
     ) -> Self {
         let mut plan = Self::default();
         let wanted = workloads(state);
-        let desired = match live.desired(live.target, live.revision, settings) {
+        let contents = record.configs_of(live.revision);
+        let desired = match live.desired(live.target, live.revision, &contents, settings) {
             Ok(desired) => desired,
             Err(problems) => {
                 plan.problems = problems;
@@ -166,6 +172,17 @@ impl Plan {
             }
             return;
         }
+        // What its Pods read is there before they are.
+        let contents = record.configs_of(revision);
+        let template = live.primary.and_then(|primary| primary.pointer("/spec/template")).filter(|_| runs);
+        let copies = live.configs.plan(live.canary, state, &contents, template);
+        self.copies.extend(copies.copies);
+        self.problems.extend(copies.problems);
+        self.writes.extend(copies.writes);
+        let is_copied = copies.is_ready && live.knows_configs(record, revision, &contents, settings);
+        if !runs && !is_copied {
+            return;
+        }
         let primary = match live.primary_of(record, desired, revision, settings) {
             Ok(primary) => primary,
             Err(problems) => {
@@ -218,8 +235,20 @@ impl Plan {
         now: Timestamp,
     ) {
         let (has, Some(key)) = (replicas(live.target), ObjectKey::of(Kind::Deployment, live.target)) else { return };
+        let is_running = |phase: &Phase| matches!(phase, Phase::Progressing(it) if it.canary == *live.revision);
+        let restarts = record.has_outdated_pods() && has_pods(live.target) && is_running(&state.phase);
         let (transition, is_there, replicas) = match wanted {
             TargetScale::Keep => return,
+            // Pods read ConfigMaps and Secrets when they start. A change of the target's template would be somebody else's to make:
+            // it is taken to zero and up again. Where the primary cannot serve, that would leave nobody.
+            TargetScale::Up if restarts => {
+                let from = state.changed.plus(DRAIN).max(drained);
+                if now < from || !live.primary.is_some_and(|primary| readiness(primary).is_ready()) {
+                    self.due = Some(from);
+                    return;
+                }
+                (format!("{}/restart", state.rollout), has == 0, 0)
+            }
             TargetScale::Up => {
                 (format!("{}/up", state.rollout), has > 0, live.primary.map_or(1, |it| replicas(it).max(1)))
             }
@@ -262,7 +291,7 @@ impl Live<'_> {
         if let Some(kept) = record.candidate.as_ref().filter(|kept| kept.revision == *revision) {
             let mut target = self.target.clone();
             put(&mut target, kept.template.clone());
-            return self.desired(&target, revision, settings).map(|desired| Some(desired.primary));
+            return self.desired(&target, revision, &kept.configs, settings).map(|desired| Some(desired.primary));
         }
         if let Some(kept) = record.promoted.as_ref().filter(|kept| kept.revision == *revision) {
             let mut primary = desired.primary.clone();
@@ -272,8 +301,28 @@ impl Live<'_> {
         Ok((self.revision == revision).then(|| desired.primary.clone()))
     }
 
-    fn desired(&self, target: &Value, revision: &Revision, settings: &Settings) -> Result<Desired, Vec<String>> {
-        let observed = Observed { canary: self.canary, target, existing: self.existing, promotion: revision.as_str() };
+    /// Returns true unless it is not known yet what is in a ConfigMap or Secret that Pods of a revision read. A template that served
+    /// refers to copies.
+    fn knows_configs(&self, record: &Record, revision: &Revision, contents: &Contents, settings: &Settings) -> bool {
+        let candidate = record.candidate.as_ref().filter(|kept| kept.revision == *revision);
+        let template = match candidate {
+            Some(kept) => Some(&kept.template),
+            None if record.has_promoted(revision) => None,
+            None => self.target.pointer("/spec/template"),
+        };
+        template.is_none_or(|template| Configs::knows_all(template, contents, settings))
+    }
+
+    fn desired(
+        &self,
+        target: &Value,
+        revision: &Revision,
+        contents: &Contents,
+        settings: &Settings,
+    ) -> Result<Desired, Vec<String>> {
+        let renames = self.configs.renames(contents);
+        let (canary, existing, promotion) = (self.canary, self.existing, revision.as_str());
+        let observed = Observed { canary, target, existing, promotion, renames: &renames };
         Desired::of(&observed, settings).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 }

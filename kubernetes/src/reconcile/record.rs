@@ -1,11 +1,15 @@
 //! What is kept of a canary beside the engine's record: it is found again in its `CanaryState`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Phase, State};
 use wingbeat_core::time::Timestamp;
 
-use crate::fence::{Fence, FencedRevision};
+use super::deployment::has_pods;
+use crate::configs::{Content, Contents};
+use crate::fence::{Fence, FencedRevision, TargetVersion};
 use crate::object::{number, put, text};
 
 /// What is kept of a canary.
@@ -25,6 +29,8 @@ pub(super) struct Record {
     pub(super) commanded: Option<String>,
     /// The primary that was given its size, which is done once, too.
     pub(super) sized: Option<Size>,
+    /// What was in ConfigMaps and Secrets when the target's Pods started, as [`Contents::digest`] has it: they read it then.
+    pub(super) started_with: Option<String>,
     /// What the Service of the target's name chose before it led to the primary, of one that was there before.
     pub(super) entry: Option<Value>,
     /// How far the Canary's deletion is.
@@ -83,6 +89,8 @@ pub(super) struct Accepted {
 pub(super) struct Template {
     pub(super) revision: Revision,
     pub(super) template: Value,
+    /// What is in the ConfigMaps and Secrets that the target's refers to: a primary's refers to copies of these.
+    pub(super) configs: Contents,
 }
 
 impl Record {
@@ -102,6 +110,7 @@ impl Record {
                 },
                 revision: Revision::new(of("revision")?),
                 hash: Revision::new(of("hash")?),
+                configs: Contents::read(state.pointer("/status/fence/configs")),
             })
         };
         Self {
@@ -116,13 +125,14 @@ impl Record {
                 .map(|(uid, replicas)| Size { uid: uid.to_owned(), replicas }),
             entry: state.pointer("/status/entry").cloned(),
             deletion: Deletion::read(state),
+            started_with: text(state, "/status/startedWith").map(str::to_owned),
         }
     }
 
     /// Returns it as fields of the status. What is not there any more is null, for a merge.
     pub(super) fn to_json(&self) -> Value {
         let fence = self.fence.as_ref().map(|fenced| {
-            let FencedRevision { fence: Fence { uid, generation, replica_set }, revision, hash } = fenced;
+            let FencedRevision { fence: Fence { uid, generation, replica_set }, revision, hash, configs } = fenced;
             let mut fence = Map::from_iter([
                 ("uid".to_owned(), json!(uid)),
                 ("generation".to_owned(), json!(generation)),
@@ -130,6 +140,7 @@ impl Record {
                 ("hash".to_owned(), json!(hash.as_str())),
             ]);
             put(&mut fence, "replicaSet", replica_set.as_ref().map(|it| json!(it)));
+            put(&mut fence, "configs", configs.to_json());
             Value::Object(fence)
         });
         json!({
@@ -145,12 +156,41 @@ impl Record {
                 json!({"sinceMillis": since.as_millis(), "course": course.as_str()})
             }),
             "sized": self.sized.as_ref().map(|Size { uid, replicas }| json!({"uid": uid, "replicas": replicas})),
+            "startedWith": self.started_with,
         })
     }
 
     /// Returns true if the target was scaled down after a rollout, and not up again.
     pub(super) fn was_scaled_down(&self) -> bool {
         self.scaled_for.as_deref().is_some_and(|transition| transition.ends_with("/zero"))
+    }
+
+    /// Takes the target as it is, with what is in the ConfigMaps and Secrets that its template refers to.
+    pub(super) fn follow(
+        &mut self,
+        target: &Value,
+        version: TargetVersion,
+        configs: &BTreeMap<String, Option<Content>>,
+    ) {
+        let template = target.pointer("/spec/template").unwrap_or(&Value::Null);
+        let before = self.fence.clone();
+        let now = FencedRevision::follow(before.clone(), version, template, configs);
+        let is_same_pods = before.as_ref().is_some_and(|before| {
+            before.fence.uid == now.fence.uid && before.fence.replica_set == now.fence.replica_set && has_pods(target)
+        });
+        // What is tracked from now on was read before, too.
+        let was_known = before
+            .as_ref()
+            .is_some_and(|before| before.revision == now.revision && before.configs.digest() == self.started_with);
+        if !is_same_pods || was_known {
+            self.started_with = now.configs.digest();
+        }
+        self.fence = Some(now);
+    }
+
+    /// Returns true if the target's Pods have read another ConfigMap or Secret than is there now.
+    pub(super) fn has_outdated_pods(&self) -> bool {
+        self.fence.as_ref().is_some_and(|fence| fence.configs.digest() != self.started_with)
     }
 
     /// Notes that a primary was given its size; of one of which that is known, nothing.
@@ -192,8 +232,21 @@ impl Record {
             Some(canary) if target.revision == *canary && !self.has_candidate(canary) => {
                 self.candidate = Some(target.clone());
             }
+            // What could not be read at first.
+            Some(canary) if target.revision == *canary => {
+                if let Some(kept) = &mut self.candidate {
+                    kept.configs.clone_from(&target.configs);
+                }
+            }
             Some(_) => {}
         }
+    }
+
+    /// Returns what is in the ConfigMaps and Secrets of a revision, as far as that is known.
+    pub(super) fn configs_of(&self, revision: &Revision) -> Contents {
+        let kept = [&self.candidate, &self.promoted].into_iter().flatten().find(|kept| kept.revision == *revision);
+        let fenced = self.fence.as_ref().filter(|fence| fence.revision == *revision);
+        kept.map(|kept| &kept.configs).or(fenced.map(|fence| &fence.configs)).cloned().unwrap_or_default()
     }
 
     pub(super) fn has_candidate(&self, revision: &Revision) -> bool {
@@ -216,11 +269,12 @@ impl Deletion {
 impl Template {
     fn read(state: &Value, pointer: &str) -> Option<Self> {
         let kept = state.pointer(pointer)?;
-        Some(Self { revision: Revision::new(text(kept, "/revision")?), template: kept.get("template")?.clone() })
+        let (revision, template) = (Revision::new(text(kept, "/revision")?), kept.get("template")?.clone());
+        Some(Self { revision, template, configs: Contents::read(kept.get("configs")) })
     }
 
     fn to_json(&self) -> Value {
-        json!({"revision": self.revision.as_str(), "template": self.template})
+        json!({"revision": self.revision.as_str(), "template": self.template, "configs": self.configs.to_json()})
     }
 }
 
@@ -230,12 +284,21 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found_again() {
-        let template =
-            |revision: &str| Template { revision: Revision::new(revision), template: json!({"spec": {"a": 1}}) };
+        let configs = Contents::read(Some(&json!({"configmap/a": "01", "secret/b": "absent"})));
+        let template = |revision: &str| Template {
+            revision: Revision::new(revision),
+            template: json!({"spec": {"a": 1}}),
+            configs: configs.clone(),
+        };
         let fence = Fence { uid: "u".into(), generation: 3, replica_set: Some("2".into()) };
         let full = Record {
             accepted: Some(Accepted { generation: 4, spec: json!({"targetRef": {}}) }),
-            fence: Some(FencedRevision { fence, revision: Revision::new("r"), hash: Revision::new("h") }),
+            fence: Some(FencedRevision {
+                fence,
+                revision: Revision::new("r"),
+                hash: Revision::new("h"),
+                configs: configs.clone(),
+            }),
             promoted: Some(template("p")),
             candidate: Some(template("c")),
             scaled_for: Some("2/up".into()),
@@ -243,6 +306,7 @@ mod tests {
             sized: Some(Size { uid: "p".into(), replicas: 3 }),
             entry: Some(json!({"app": "backend"})),
             deletion: Some(Deletion { since: Timestamp::from_millis(7), course: Course::Leads }),
+            started_with: Some("01".into()),
         };
         for record in [full, Record::default()] {
             assert_eq!(Record::read(&json!({"status": record.to_json()})), record);

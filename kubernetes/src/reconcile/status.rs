@@ -9,6 +9,7 @@ use wingbeat_core::time::Timestamp;
 
 use super::objects::Scaled;
 use super::time::seconds;
+use crate::configs::Contents;
 use crate::object::{list, number, text};
 
 /// What a status is made from.
@@ -28,6 +29,8 @@ pub(super) struct Source<'a> {
     pub(super) scaled: &'a Scaled,
     /// How far its deletion is.
     pub(super) leaving: Option<&'a Leaving>,
+    /// What is in the ConfigMaps and Secrets of the target.
+    pub(super) configs: Option<&'a Contents>,
     /// The conditions that were composed last: they may not be there yet.
     pub(super) composed: &'a Value,
 }
@@ -98,6 +101,11 @@ impl Source<'_> {
         }
         if self.leaving.is_some() {
             status.insert("phase".to_owned(), json!(TERMINATING));
+        }
+        let tracked = self.configs.into_iter().flat_map(Contents::tracked);
+        let tracked: Map<String, Value> = tracked.map(|(id, checksum)| (id.to_owned(), json!(checksum))).collect();
+        if !tracked.is_empty() {
+            status.insert("trackedConfigs".to_owned(), Value::Object(tracked));
         }
         status.retain(|_, value| !value.is_null());
         if let Some(generation) = self.accepted {

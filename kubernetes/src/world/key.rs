@@ -24,6 +24,17 @@ pub enum Kind {
     Service,
     /// Of `discovery.k8s.io`.
     EndpointSlice,
+    /// Of the core group, watched as metadata.
+    ConfigMap,
+    /// The same.
+    Secret,
+}
+
+impl Kind {
+    /// Returns true for what Pods are configured by, which is no part of the [`World`](super::World).
+    pub const fn is_config(self) -> bool {
+        matches!(self, Self::ConfigMap | Self::Secret)
+    }
 }
 
 /// What an object is called.

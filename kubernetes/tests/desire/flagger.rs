@@ -54,7 +54,7 @@ const DIFFERENCES: [(&str, &str); 6] = [
 
 fn ours(given: &BTreeMap<String, Value>, promotion: &str, existing: &[&Value]) -> BTreeMap<String, Value> {
     let (canary, target) = (&given["Canary backend"], &given["Deployment backend"]);
-    let observed = Observed { canary, target, existing, promotion };
+    let observed = Observed { canary, target, existing, promotion, renames: &Renames::new() };
     let Desired { primary, services, .. } = Desired::of(&observed, &Settings::default()).unwrap();
     let mut sized = primary.object;
     // Given in a write of its own.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use wingbeat_kubernetes::configs::Renames;
 use wingbeat_kubernetes::desire::{Desired, Observed, Problem, Settings};
 
 mod flagger;
@@ -66,7 +67,7 @@ fn owned(kind: &str, name: &str, owner: Option<(&str, &str, &str)>) -> Value {
 }
 
 fn desired(canary: &Value, target: &Value, existing: &[&Value]) -> Result<Desired, Vec<Problem>> {
-    let observed = Observed { canary, target, existing, promotion: "p-1" };
+    let observed = Observed { canary, target, existing, promotion: "p-1", renames: &Renames::new() };
     Desired::of(&observed, &Settings::default())
 }
 

@@ -57,7 +57,8 @@ fn metadata_is_copied_by_prefix_and_nothing_of_flux_is() {
     let (canary, mut target) = (canary(json!({"port": 9898})), target());
     *target.pointer_mut("/spec/template/metadata/labels").unwrap() =
         json!({"app": "backend", "tier": "web", "kustomize.toolkit.fluxcd.io/name": "apps"});
-    let observed = Observed { canary: &canary, target: &target, existing: &[], promotion: "p" };
+    let observed =
+        Observed { canary: &canary, target: &target, existing: &[], promotion: "p", renames: &Renames::new() };
     let object = Desired::of(&observed, &settings).unwrap().primary.object;
     assert_eq!(object.pointer("/metadata/labels"), Some(&json!({"app": "backend-primary", "team": "shop"})));
     assert_eq!(object.pointer("/metadata/annotations").and_then(|all| all.get("team/contact")), Some(&json!("shop")));
@@ -76,7 +77,8 @@ fn the_first_selector_label_of_the_settings_is_taken() {
         *target.pointer_mut("/spec/template/metadata/labels").unwrap() = labels.clone();
         let selector_labels = keys.into_iter().map(str::to_owned).collect();
         let (canary, settings) = (canary(json!({"port": 1})), Settings { selector_labels, ..Settings::default() });
-        let observed = Observed { canary: &canary, target: &target, existing: &[], promotion: "p" };
+        let observed =
+            Observed { canary: &canary, target: &target, existing: &[], promotion: "p", renames: &Renames::new() };
         let desired = Desired::of(&observed, &settings).unwrap();
         assert_eq!((desired.label.key.as_str(), desired.label.value.as_str()), expected);
         let selector = desired.primary.object.pointer("/spec/selector/matchLabels").unwrap();

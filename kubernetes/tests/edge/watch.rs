@@ -74,7 +74,7 @@ impl Watched {
 }
 
 fn scopes(namespace: Option<&str>) -> Scopes {
-    Scopes { groups: vec![Group::Wingbeat, Group::Flagger], namespace: namespace.map(str::to_owned) }
+    Scopes { groups: vec![Group::Wingbeat, Group::Flagger], namespace: namespace.map(str::to_owned), configs: true }
 }
 
 fn service(place: &Place, name: &str, labels: &Value) -> Value {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use wingbeat_core::id::CanaryName;
+use wingbeat_kubernetes::configs::{Part, Read, ReadFailure};
 use wingbeat_kubernetes::reconcile::{Outcome, Write};
 use wingbeat_kubernetes::world::{Kind, ObjectKey};
 
@@ -28,6 +29,10 @@ pub(crate) struct ApiServer {
     pub(crate) refuses: Option<&'static str>,
     /// The namespace is being deleted: nothing is made in it.
     pub(crate) namespace_ends: bool,
+    /// Reads of this object fail.
+    pub(crate) is_unreadable: Option<&'static str>,
+    /// What was read by us, in short.
+    pub(crate) reads: Vec<String>,
     /// Of this write nobody is told what came of it.
     pub(crate) is_silent: Option<&'static str>,
 }
@@ -59,7 +64,18 @@ impl ApiServer {
     /// Returns what changed since this was called last, and forgets it.
     pub(crate) fn watch(&mut self) -> Vec<(ObjectKey, Option<Value>)> {
         let changed = std::mem::take(&mut self.changed).into_iter();
-        changed.map(|key| (key.clone(), self.objects.get(&key).cloned())).collect()
+        changed.map(|key| (key.clone(), self.objects.get(&key).map(|object| observed(&key, object)))).collect()
+    }
+
+    /// Returns an object, as far as it is asked for.
+    pub(crate) fn read(&mut self, read: &Read) -> Result<Option<Value>, ReadFailure> {
+        let Read { key, part } = read;
+        self.reads.push(format!("{part:?} {:?} {}", key.kind, key.name));
+        if self.is_unreadable == Some(&key.name) {
+            return Err(ReadFailure { why: format!("{} cannot be read", key.name), is_transient: true });
+        }
+        let object = self.objects.get(key);
+        Ok(object.map(|object| if *part == Part::Whole { object.clone() } else { observed(key, object) }))
     }
 
     /// Changes an object, as somebody does; it is made if it is not there.
@@ -176,6 +192,13 @@ impl ApiServer {
                     if let (Kind::Service, Some(spec)) = (key.kind, it.get_mut("spec").and_then(Value::as_object_mut)) {
                         spec.remove("selector");
                     }
+                    if key.kind.is_config() {
+                        // All that is in it is ours.
+                        for field in ["data", "binaryData"] {
+                            it.as_object_mut().unwrap().remove(field);
+                        }
+                        it["metadata"]["annotations"] = json!({});
+                    }
                     merge(it, object);
                 });
                 Outcome::Written
@@ -275,6 +298,11 @@ impl ApiServer {
     pub(crate) fn texts(&self) -> Vec<&str> {
         self.events.iter().map(|(_, text, _)| text.as_str()).collect()
     }
+}
+
+/// Returns an object as a watch shows it: of what configures Pods, metadata alone.
+pub(crate) fn observed(key: &ObjectKey, object: &Value) -> Value {
+    if key.kind.is_config() { json!({"metadata": object["metadata"]}) } else { object.clone() }
 }
 
 fn namespace_of(object: &Value) -> String {

@@ -18,7 +18,7 @@ use wingbeat_kubernetes::world::Kind;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
 use wingbeat_xds_server::model::{ServedHost, Split};
 
-use crate::api_server::{ApiServer, image, merge};
+use crate::api_server::{ApiServer, image, merge, observed};
 
 /// What a round is made of.
 pub(crate) const TICK: Span = Span::from_millis(100);
@@ -35,6 +35,7 @@ pub(crate) enum Crash {
 pub(crate) struct Cluster {
     pub(crate) api: ApiServer,
     pub(crate) reconciler: Reconciler,
+    pub(crate) settings: Settings,
     pub(crate) engine: Immediate,
     store: Memory,
     pub(crate) now: Timestamp,
@@ -104,6 +105,7 @@ impl Cluster {
         Self {
             api,
             reconciler: Reconciler::new(Settings::default()),
+            settings: Settings::default(),
             engine: Immediate::open(Box::new(store.clone()), [1; 32]).unwrap(),
             store,
             now: Timestamp::from_millis(1_764_500_000_000),
@@ -189,6 +191,10 @@ impl Cluster {
         let output = self.reconciler.poll(self.now);
         self.due = self.reconciler.next_due();
         self.configure(output.change);
+        for read in &output.reads {
+            let result = self.api.read(read);
+            self.reconciler.read(&read.key, result, self.now);
+        }
         for Commanded { canary, verb, id } in output.commands {
             assert_eq!(verb, Verb::Abort, "no test gives another one");
             let answer = self.engine.command(&canary, Command::Abort, &id, self.now).map_err(Refusal::Conflict);
@@ -260,9 +266,9 @@ impl Cluster {
     /// The controller is another process from now on: it knows what is stored.
     pub(crate) fn restart(&mut self) {
         self.engine = Immediate::open(Box::new(self.store.clone()), [2; 32]).unwrap();
-        self.reconciler = Reconciler::new(Settings::default());
+        self.reconciler = Reconciler::new(self.settings.clone());
         self.configured = false;
-        self.api.objects.iter().for_each(|(key, object)| self.reconciler.apply(key.kind, object));
+        self.api.objects.iter().for_each(|(key, object)| self.reconciler.apply(key.kind, &observed(key, object)));
     }
 
     /// What the engine stored is in the objects that it is stored in.

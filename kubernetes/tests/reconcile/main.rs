@@ -4,6 +4,7 @@
 
 mod api_server;
 mod cluster;
+mod configs;
 mod configuration;
 mod deletion;
 mod restarts;

@@ -83,7 +83,7 @@ impl Canary {
         let Handover { writes, settled, told, due, leaving } =
             Handover::of(&scene, &mut self.record, &mut self.progress);
         self.refused_writes.retain(|refused, _| writes.iter().any(|write| write.key() == *refused));
-        let mut evaluated = Evaluated { writes, settled, due };
+        let mut evaluated = Evaluated { writes, settled, due, ..Evaluated::default() };
         for (severity, text) in told {
             let occurrence = Occurrence { severity, text: &text, context: CONTEXT, at: around.now };
             evaluated.writes.push(self.events.write(around.object, &occurrence));
