@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Check => Binaries::prerequisites().await,
-        Verb::Build => build().await.map(|_| ()),
+        Verb::Build => build_all().await,
         Verb::Up { images } => up(images).await,
         Verb::Exec { command } => exec(&command).await,
     }
@@ -68,6 +68,13 @@ fn image(text: &str) -> Result<(String, PathBuf), String> {
 
 fn say(text: &str) {
     let _nobody_reads = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Builds the programs of a cluster, and those that tests run in one.
+async fn build_all() -> anyhow::Result<()> {
+    let helm = build().await?.helm().await?;
+    say(&format!("helm: {}", helm.display()));
+    Ok(())
 }
 
 async fn build() -> anyhow::Result<Binaries> {
