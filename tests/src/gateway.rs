@@ -259,7 +259,7 @@ impl Controller {
 }
 
 /// Returns the program as cargo puts it: into the folder of a bench, or into the one above that of tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let here = std::env::current_exe().expect("this program");
     let beside = here.ancestors().skip(1).take(2).map(|folder| folder.join("wingbeat"));
     beside.into_iter().find(|path| path.is_file()).expect("wingbeat is built: cargo build --package wingbeat")

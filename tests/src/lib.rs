@@ -2,6 +2,7 @@
 //! them out. Here is what they share.
 #![expect(clippy::expect_used, reason = "tests")]
 
+pub mod chart;
 pub mod control;
 pub mod fleet;
 pub mod gateway;
