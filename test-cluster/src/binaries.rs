@@ -20,6 +20,8 @@ const BUILD_TIMEOUT: Duration = Duration::from_hours(1);
 const LOCK_INTERVAL: Duration = Duration::from_millis(500);
 /// The packages that hold Kubernetes' version: clients refuse a server without one, and are known by theirs.
 const VERSION_PACKAGES: [&str; 2] = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
+/// Installs charts. It is no part of a cluster: it is built by the test that needs it.
+const HELM: Program = Program { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm" };
 /// What a cluster needs of the system: iproute2 and util-linux.
 const SYSTEM_PROGRAMS: [&str; 4] = ["ip", "mount", "nsenter", "setpriv"];
 
@@ -94,6 +96,23 @@ impl Binaries {
 
     fn missing(&self) -> Vec<&'static Program> {
         PROGRAMS.iter().filter(|program| !self.folder.join(program.name).is_file()).collect()
+    }
+
+    /// Returns helm. It is built if need be, which takes minutes.
+    pub async fn helm(&self) -> anyhow::Result<PathBuf> {
+        // A folder that was given may have it, and is not written to.
+        let folders = [Self { folder: self.folder.clone() }, Self { folder: cache()? }];
+        if let Some(found) = folders.iter().map(|of| of.folder.join(HELM.name)).find(|path| path.is_file()) {
+            return Ok(found);
+        }
+        let [_, of] = folders;
+        std::fs::create_dir_all(&of.folder).with_context(|| format!("cannot create {}", of.folder.display()))?;
+        let _lock = lock(&of.folder.join("lock")).await?;
+        let path = of.folder.join(HELM.name);
+        if !path.is_file() {
+            of.build(&HELM).await.context("cannot build helm")?;
+        }
+        Ok(path)
     }
 
     async fn build(&self, program: &Program) -> anyhow::Result<()> {
@@ -194,7 +213,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
         let modules = std::fs::read_to_string(folder.join("kubernetes/go.mod")).unwrap();
         assert!(modules.contains(&format!("require k8s.io/kubernetes v{KUBERNETES}\n")));
-        for program in &PROGRAMS {
+        for program in PROGRAMS.iter().chain([&HELM]) {
             let tools = std::fs::read_to_string(folder.join(program.module).join("tools.go")).unwrap();
             assert!(tools.contains(&format!("_ \"{}\"", program.package)), "{}", program.name);
         }

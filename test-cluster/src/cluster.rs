@@ -16,27 +16,17 @@ use tokio::sync::{mpsc as requests, oneshot};
 use crate::audit::Audit;
 use crate::binaries::Binaries;
 use crate::control_plane::ControlPlane;
-use crate::cri::{Images, Runtime};
+use crate::cri::Runtime;
 use crate::kubeconfig;
 use crate::kubelet;
 use crate::namespace::Namespace;
+use crate::options::Options;
 use crate::process;
 
 /// Time for all processes to be gone when a cluster is dropped. They are killed without warning; a moment is enough.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for kubectl to end. What is waited for with it has a shorter `--timeout`.
 const KUBECTL_TIMEOUT: Duration = Duration::from_mins(5);
-
-/// How a cluster is to be.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Which program a container of an image is.
-    pub images: Images,
-    /// More flags of the API server.
-    pub api_server: Vec<String>,
-    /// More flags of the controller manager: for hundreds of objects its 20 calls a second are few.
-    pub controller_manager: Vec<String>,
-}
 
 /// A running cluster. Dropping it ends all of its processes and waits until they are gone; should the process that holds it be
 /// killed, they are killed, too.
@@ -89,10 +79,15 @@ impl Cluster {
 
     /// The same, of this test alone.
     pub async fn for_test_alone(name: &str) -> anyhow::Result<Option<Arc<Self>>> {
+        Self::for_test_with(name, Options::default()).await
+    }
+
+    /// The same, with options.
+    pub async fn for_test_with(name: &str, options: Options) -> anyhow::Result<Option<Arc<Self>>> {
         if !Self::may_start(name).await? {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Self::start(Options::default()).await?)))
+        Ok(Some(Arc::new(Self::start(options).await?)))
     }
 
     async fn may_start(name: &str) -> anyhow::Result<bool> {
@@ -334,8 +329,7 @@ impl Running {
         for name in ["log", "pods", "kubelet", "volume-plugins"] {
             std::fs::create_dir_all(folder.join(name)).with_context(|| format!("cannot create {name}"))?;
         }
-        let flags = [&options.api_server, &options.controller_manager].map(Vec::as_slice);
-        let (mut control_plane, api) = ControlPlane::start(folder, binaries.folder(), flags).await?;
+        let (mut control_plane, api) = ControlPlane::start(folder, binaries.folder(), options).await?;
         let socket = folder.join("cri.sock");
         let node = async {
             let runtime = Runtime::serve(&socket, options.images.clone())?;

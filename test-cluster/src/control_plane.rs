@@ -10,6 +10,7 @@ use crate::api::Api;
 use crate::bind;
 use crate::kubeconfig::{self, certificate};
 use crate::namespace::NODE_ADDRESS;
+use crate::options::Options;
 use crate::process::Process;
 use crate::wait::until;
 
@@ -45,10 +46,10 @@ struct Restart {
 }
 
 impl ControlPlane {
-    /// Starts it in this folder, with more flags of API server and controller manager, and returns it with a client once Pods
-    /// can be created and get a node.
-    pub(crate) async fn start(folder: &Path, binaries: &Path, flags: [&[String]; 2]) -> anyhow::Result<(Self, Api)> {
-        let [of_server, of_manager] = flags;
+    /// Starts it in this folder, and returns it with a client once Pods can be created and get a node.
+    pub(crate) async fn start(folder: &Path, binaries: &Path, options: &Options) -> anyhow::Result<(Self, Api)> {
+        // By default, Pods are made without a token of their account; and nobody would take the taint of a new node away.
+        let unplugged = if options.has_account_tokens { "" } else { "ServiceAccount," };
         let token = write_credentials(folder)?;
         let logs = folder.join("log");
         let path = |name: &str| folder.join(name).display().to_string();
@@ -77,8 +78,7 @@ impl ControlPlane {
             format!("--service-account-key-file={}", path("sa.pub")),
             format!("--service-account-signing-key-file={}", path("sa.key")),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-            // Pods need no token to reach a kubelet; and nobody would take the taint of a new node away.
-            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
+            format!("--disable-admission-plugins={unplugged}TaintNodesByCondition"),
             "--endpoint-reconciler-type=none".to_owned(),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             format!("--audit-policy-file={}", path("audit.json")),
@@ -86,13 +86,13 @@ impl ControlPlane {
             // In megabytes; a log that is divided would be counted in part.
             "--audit-log-maxsize=1000".to_owned(),
         ];
-        let flags: Vec<String> = api_server.into_iter().chain(of_server.iter().cloned()).collect();
+        let flags: Vec<String> = api_server.into_iter().chain(options.api_server.iter().cloned()).collect();
         let api_server = Process::start("kube-apiserver", binaries, &logs, flags.clone())?;
         let (binaries_folder, certificate) = (binaries.to_owned(), certificate(folder));
         let restart =
             Restart { binaries: binaries_folder, logs: logs.clone(), flags, certificate, token: token.clone() };
         let mut this = Self { etcd, api_server, controller_manager: None, restart };
-        let api = match this.ready(folder, binaries, &logs, &token, of_manager).await {
+        let api = match this.ready(folder, binaries, &logs, &token, &options.controller_manager).await {
             Ok(api) => api,
             Err(error) => {
                 let why = format!("the log of etcd ends with:\n{}", this.etcd.tail());

@@ -2,9 +2,9 @@
 //!
 //! A container of an image runs the program that [`Images`] names, or the Pod's `command`; its `args` follow. It runs in the
 //! cluster's network and in no other namespace of its own, in a process group of its own, with the environment of the Pod and
-//! `POD_IP`, `HOSTNAME` and `IMAGE`. As all Pods share a network, a program must listen at `POD_IP` and not everywhere.
-//! Volumes are not visible at their paths; `exec`, `attach` and `port-forward` are not answered, probes and hooks that run a
-//! command are.
+//! `POD_IP`, `HOSTNAME` and `IMAGE`. As all Pods share a network, a program must listen at `POD_IP` and not everywhere: `0.0.0.0`
+//! in its arguments is replaced. One that has volumes sees them at their paths, and the machine's files beside them. Users are not
+//! changed; `exec`, `attach` and `port-forward` are not answered, probes and hooks that run a command are.
 //!
 //! | image | what comes of it |
 //! |---|---|
@@ -17,6 +17,7 @@ mod address;
 mod container;
 mod image;
 mod log;
+mod mounts;
 mod runtime;
 mod service;
 mod store;

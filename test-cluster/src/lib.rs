@@ -15,7 +15,8 @@
 //!   ports and addresses, and none meets another one or the machine's.
 //! - There is no scheduler: an admission policy sets the node of every Pod. There is no proxy either: a Service has
 //!   EndpointSlices, and nothing listens at its address. Pods have no file system and no network of their own: a container is
-//!   a process that is told its address ([`cri`]).
+//!   a process that is told its address, and sees volumes at their paths ([`cri`]).
+//! - `Binaries::helm` builds helm, for tests of charts.
 //!
 //! It runs on Linux, as root.
 
@@ -30,9 +31,11 @@ mod bind;
 mod control_plane;
 mod kubeconfig;
 mod kubelet;
+mod options;
 mod process;
 mod wait;
 
 pub use audit::Audit;
 pub use binaries::Binaries;
-pub use cluster::{Cluster, Options};
+pub use cluster::Cluster;
+pub use options::Options;

@@ -347,7 +347,8 @@ impl Controller {
     }
 }
 
-fn program() -> PathBuf {
+/// Returns our program.
+pub fn program() -> PathBuf {
     beside("wingbeat")
 }
 

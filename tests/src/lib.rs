@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests")]
 
 pub mod by_name;
+pub mod chart;
 pub mod control;
 pub mod fleet;
 pub mod gateway;

@@ -1,6 +1,6 @@
 //! `cargo xtask gen`: files that are made from others and checked in. The protobuf types of `proto/` and `test-cluster/`, written
 //! by protox and tonic's generator; the JSON schema of documents, the pages about their fields and the
-//! CustomResourceDefinitions, written from the shapes in `api/`.
+//! CustomResourceDefinitions, written from the shapes in `api/`; and what the Helm chart holds of other files.
 
 use std::path::Path;
 
@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail};
 use tonic_prost_build::Builder;
 use wingbeat_api::shape;
 use wingbeat_kubernetes::crds::Group;
+
+use crate::chart;
 
 /// Types that are made from a protobuf file.
 struct Messages {
@@ -69,23 +71,24 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     }
     for (file, text) in pages(root)? {
         if std::fs::read_to_string(root.join(file)).unwrap_or_default() != text {
-            bail!("{file} is not what api/src/shape and kubernetes/src/crds say: run cargo xtask gen");
+            bail!("{file} is not what api/src/shape, kubernetes/src/crds and deploy say: run cargo xtask gen");
         }
     }
-    Ok(())
+    chart::check(root)
 }
 
-/// Returns the files about documents, with their text.
-fn pages(root: &Path) -> anyhow::Result<[(&'static str, String); 5]> {
+/// Returns the files about documents and those of the chart, with their text.
+fn pages(root: &Path) -> anyhow::Result<Vec<(&'static str, String)>> {
     let fields = std::fs::read_to_string(root.join(FLAGGERS_FIELDS)).context("cannot read Flagger's fields")?;
     let schema = format!("{:#}\n", shape::bundle());
-    Ok([
+    let documents = [
         ("docs/schema/wingbeat.json", schema),
         ("docs/reference.md", shape::reference()),
         ("docs/flagger.md", shape::flagger_page(&fields)),
         ("deploy/crds/wingbeat.dev.yaml", Group::Wingbeat.manifest()),
         ("deploy/crds/flagger.app.yaml", Group::Flagger.manifest()),
-    ])
+    ];
+    Ok(documents.into_iter().chain(chart::pages(root)?).collect())
 }
 
 impl Messages {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod chart;
 mod circles;
 mod constants;
 mod generate;

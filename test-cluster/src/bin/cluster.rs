@@ -29,6 +29,9 @@ enum Verb {
         /// An image and the program of its containers: `IMAGE=PATH`
         #[arg(long = "image", value_parser = image)]
         images: Vec<(String, PathBuf)>,
+        /// Gives Pods the token of their service account
+        #[arg(long)]
+        account_tokens: bool,
     },
     /// Runs a command in the network of the cluster that was started last, with its kubeconfig
     Exec {
@@ -39,7 +42,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb.unwrap_or(Verb::Up { images: Vec::new() });
+    let verb = Cli::parse().verb.unwrap_or(Verb::Up { images: Vec::new(), account_tokens: false });
     // The thread that starts the cluster's programs is another one: this one only waits.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run(verb)));
@@ -55,8 +58,8 @@ fn main() -> ExitCode {
 async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Check => Binaries::prerequisites().await,
-        Verb::Build => build().await.map(|_| ()),
-        Verb::Up { images } => up(images).await,
+        Verb::Build => build_all().await,
+        Verb::Up { images, account_tokens } => up(images, account_tokens).await,
         Verb::Exec { command } => exec(&command).await,
     }
 }
@@ -70,14 +73,21 @@ fn say(text: &str) {
     let _nobody_reads = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Builds the programs of a cluster, and those that tests run in one.
+async fn build_all() -> anyhow::Result<()> {
+    let helm = build().await?.helm().await?;
+    say(&format!("helm: {}", helm.display()));
+    Ok(())
+}
+
 async fn build() -> anyhow::Result<Binaries> {
     let binaries = Binaries::ensure(&say).await?;
     say(&format!("programs: {}", binaries.folder().display()));
     Ok(binaries)
 }
 
-async fn up(images: Vec<(String, PathBuf)>) -> anyhow::Result<()> {
-    let mut options = Options::default();
+async fn up(images: Vec<(String, PathBuf)>, has_account_tokens: bool) -> anyhow::Result<()> {
+    let mut options = Options { has_account_tokens, ..Options::default() };
     for (image, program) in images {
         let program = program.canonicalize().with_context(|| format!("there is no {}", program.display()))?;
         options.images = options.images.with(&image, program);

@@ -13,13 +13,16 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::cri::log::Log;
+use crate::cri::mounts;
 use crate::cri::v1::{ContainerConfig, ContainerState};
-use crate::process::bound_to_thread;
 
 /// Time for a process group to be gone that was sent SIGKILL. One that hangs in the kernel is left to it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a shell adds to a signal to make an exit code of it.
 const SIGNALLED: i32 = 128;
+
+/// What a program is told that shall listen at all addresses.
+const EVERYWHERE: &str = "0.0.0.0";
 
 /// Where a container is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,10 @@ impl Container {
             None => (self.program.as_path(), &[][..]),
         };
         let mut command = self.environment(program);
-        command.args(args).args(&self.config.args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // All Pods share a network: each has its own address there, and none has all of them.
+        let address = self.address.to_string();
+        let own = self.config.args.iter().map(|arg| arg.replace(EVERYWHERE, &address));
+        command.args(args).args(own).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| Status::internal(format!("no process: {error}")))?;
         let group = group_of(&child)?;
         let log = Log::open(&self.log_path);
@@ -157,7 +163,7 @@ impl Container {
 
     /// Returns a program with the container's environment, in a process group of its own.
     fn environment(&self, program: &Path) -> Command {
-        let mut command = bound_to_thread(program);
+        let mut command = mounts::within(&self.config.mounts, program);
         command.env_clear().process_group(0);
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
@@ -196,7 +202,7 @@ fn exit_code(status: ExitStatus) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cri::v1::KeyValue;
+    use crate::cri::v1::{KeyValue, Mount};
 
     fn container(folder: &Path, command: &[&str], args: &[&str]) -> Arc<Container> {
         let strings = |all: &[&str]| all.iter().map(|part| (*part).to_owned()).collect();
@@ -247,6 +253,40 @@ mod tests {
         pod.start().unwrap();
         assert_eq!(code(&pod).await, 5 + 10);
         assert!(pod.run(&["true".to_owned()], KILL_TIMEOUT).await.is_err(), "it has ended");
+    }
+
+    #[tokio::test]
+    async fn volumes_are_at_their_paths_for_the_container_only() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "secret\n").unwrap();
+        // In folders that are there, and in one that is not.
+        let paths = ["/etc/wingbeat-test/tls", "/etc/wingbeat-test/ca", "/var/lib/wingbeat-test"];
+        let line = "test -s /etc/passwd && for path; do cat $path; done";
+        let files = paths.map(|path| format!("{path}/key"));
+        let args: Vec<&str> = files.iter().map(String::as_str).collect();
+        let mut of = Arc::into_inner(container(folder.path(), &["sh", "-c", line, "sh"], &args)).unwrap();
+        let host_path = folder.path().display().to_string();
+        let mount = |path: &str| Mount { container_path: path.to_owned(), host_path: host_path.clone() };
+        of.config.mounts = paths.map(mount).into();
+        let of = Arc::new(of);
+        of.start().unwrap();
+        let code = code(&of).await;
+        let log = || std::fs::read_to_string(&of.log_path).unwrap();
+        until(|| log().matches("secret").count() == 3).await;
+        assert_eq!(code, 0, "{}", log());
+        assert!(paths.iter().all(|path| !Path::new(path).exists()));
+    }
+
+    #[tokio::test]
+    async fn an_address_for_everything_is_the_pods() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = container(folder.path(), &[], &["--listen=0.0.0.0:80"]);
+        of.start().unwrap();
+        assert_eq!(code(&of).await, 0);
+        until(|| std::fs::read_to_string(&of.log_path).unwrap().ends_with("--listen=10.244.1.1:80\n")).await;
     }
 
     #[tokio::test]
