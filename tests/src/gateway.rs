@@ -1,16 +1,20 @@
 //! A cluster with a Deployment, its Canary, the controller, and an Envoy in front.
 #![expect(clippy::panic, reason = "tests")]
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+mod aftermath;
+pub mod broken;
+mod entry;
+pub mod objects;
+mod process;
+mod writes;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Child;
+use tokio::time::Instant;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
@@ -19,28 +23,29 @@ use wingbeat_test_cluster::audit::{Audit, Call};
 use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
+use entry::Entry;
+pub use process::{Controller, Log, Pod, Role, Signal};
+pub use writes::{Kind, Writes};
+
 /// The Canary, as kubectl is told.
 const CANARY: &str = "canaries.wingbeat.dev/backend";
+/// How controllers call themselves.
+const OURS: &str = "wingbeat/";
 /// Requests a second, unless something else is asked for.
 const RATE: u32 = 400;
 /// Time for something to come about; it takes some seconds, but a busy machine may be slow.
 const DEADLINE: Duration = Duration::from_mins(2);
-
-/// A running controller. Killed when dropped.
-#[derive(Debug)]
-struct Controller {
-    process: Child,
-    xds: SocketAddr,
-    said: Arc<Mutex<String>>,
-    _state: tempfile::TempDir,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Gateway {
     cluster: Arc<Cluster>,
     namespace: String,
-    controller: Controller,
+    role: Role,
+    log: Log,
+    /// The one that leads, or led last; nothing: it was taken out.
+    controller: Option<Controller>,
+    xds: Entry,
     entry: Port,
     envoy: Envoy,
 }
@@ -61,52 +66,109 @@ impl Gateway {
     /// Returns one in a cluster that nobody else has, with this analysis.
     pub async fn measured(name: &str, analysis: Value) -> anyhow::Result<Self> {
         let cluster = Cluster::start(Options::default()).await?;
-        Ok(Self::start_with(Arc::new(cluster), name, analysis).await)
+        let gateway = Self::begin(Arc::new(cluster), name, analysis).await;
+        gateway.until_phase("Initialized", DEADLINE).await;
+        Ok(gateway)
     }
 
-    async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
-        let analysis = json!({
-            "interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
-        });
-        Self::start_with(cluster, test, analysis).await
-    }
-
-    async fn start_with(cluster: Arc<Cluster>, test: &str, analysis: Value) -> Self {
-        let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        cluster.enter().expect("its network");
-        let namespace = test.trim_start_matches("real_kubernetes_").replace('_', "-");
-        install(&cluster).await;
-        cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
-        cluster.apply(&role(&namespace)).await.expect("its role");
-        let entry = Port::hold().expect("a port");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let controller = Controller::start(&cluster, &namespace, any).await;
-        let objects =
-            [deployment(&namespace), canary(&namespace, &analysis), listener(&namespace, entry.address().port())];
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        cluster.apply(&list.to_string()).await.expect("objects are created");
-        let xds = controller.xds;
-        let bootstrap = Bootstrap {
-            node_id: "edge-1".to_owned(),
-            node_cluster: namespace.clone(),
-            host: xds.ip().to_string(),
-            port: xds.port(),
-            admin: None,
-            delta: false,
-            tls: None,
-            authorization: None,
-        };
-        let envoy = envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts");
-        let gateway = Self { cluster, namespace, controller, entry, envoy };
+    /// The same in this cluster, with the analysis of tests.
+    pub async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
+        let gateway = Self::begin(cluster, test, quick()).await;
         gateway.until_phase("Initialized", DEADLINE).await;
         gateway
+    }
+
+    /// The same, and its Canary is as new as can be.
+    pub async fn begin(cluster: Arc<Cluster>, test: &str, analysis: Value) -> Self {
+        enter(&cluster).await;
+        objects::install(&cluster).await;
+        let role = Role::of_test(test);
+        objects::install_role(&cluster, &role).await;
+        let log = Log::default();
+        let controller = Controller::start(&cluster, &role, Pod::make(), &log).await;
+        Self::of(cluster, role, controller, log, analysis).await
+    }
+
+    /// The same with this controller, in the namespace of its role.
+    pub async fn of(cluster: Arc<Cluster>, role: Role, mut controller: Controller, log: Log, analysis: Value) -> Self {
+        enter(&cluster).await;
+        let namespace = role.namespace.clone();
+        let (leader, _) = controller.leads().await;
+        let xds = Entry::open().await;
+        xds.lead_to(leader);
+        let entry = Port::hold().expect("a port");
+        let objects = [
+            objects::deployment(&namespace),
+            objects::canary(&namespace, &analysis, &namespace),
+            objects::listener(&namespace, entry.address().port()),
+        ];
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        cluster.apply(&list.to_string()).await.expect("objects are created");
+        // It is ready once it listens.
+        let envoy = front(&namespace, &xds, &entry).await;
+        Self { cluster, namespace, role, log, controller: Some(controller), xds, entry, envoy }
+    }
+
+    /// Returns the cluster.
+    pub const fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Returns which controller it has.
+    pub const fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Returns the controller that leads, or led last.
+    pub fn controller(&self) -> &Controller {
+        self.controller.as_ref().expect("it was not taken out")
+    }
+
+    /// Starts a second replica, in a Pod of its own, which waits.
+    pub async fn replica(&self) -> Controller {
+        Controller::start(&self.cluster, &self.role, Pod::make(), &self.log).await
+    }
+
+    /// Waits until a replica leads, and lets Envoys connect to it. Returns the one before, and when this one led.
+    pub async fn follow(&mut self, mut leader: Controller) -> (Option<Controller>, Instant) {
+        let (xds, at) = leader.leads().await;
+        self.xds.lead_to(xds);
+        (self.controller.replace(leader), at)
+    }
+
+    /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
+    /// Returns how long nobody led.
+    pub async fn replace_controller(&mut self) -> Duration {
+        self.kill_controller().await;
+        let killed = Instant::now();
+        let next = self.replica().await;
+        let (_, at) = self.follow(next).await;
+        at.duration_since(killed)
+    }
+
+    /// Kills the controller without warning, and starts it in the same Pod, as kubelet does. Returns how long nobody led.
+    pub async fn restart_controller(&mut self) -> Duration {
+        let (pod, killed) = (self.kill_controller().await, Instant::now());
+        let next = Controller::start(&self.cluster, &self.role, pod, &self.log).await;
+        let (_, at) = self.follow(next).await;
+        at.duration_since(killed)
+    }
+
+    /// Kills the controller without warning, and returns its Pod.
+    pub async fn kill_controller(&mut self) -> Pod {
+        self.controller.take().expect("it was not taken out").kill().await
+    }
+
+    /// Returns where the audit log ends by now.
+    pub fn audit_end(&self) -> u64 {
+        self.cluster.audit_end().expect("an audit log")
     }
 
     /// Waits until the controller has not called anything but its Lease for three seconds.
     pub async fn until_quiet(&self) {
         const QUIET: Duration = Duration::from_secs(3);
         let calls = |audit: &Audit| -> u64 {
-            let ours = |call: &&Call| call.user_agent.starts_with("wingbeat/") && call.resource != "leases";
+            let ours = |call: &&Call| call.user_agent.starts_with(OURS) && call.resource != "leases";
             let all = audit.calls().iter().filter(|(call, _)| ours(call));
             all.map(|(_, count)| count).sum()
         };
@@ -147,20 +209,14 @@ impl Gateway {
         self.cluster.audit().expect("an audit log")
     }
 
-    /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
-    pub async fn replace_controller(&mut self) {
-        self.controller.process.kill().await.expect("it is killed");
-        self.controller = Controller::start(&self.cluster, &self.namespace, self.controller.xds).await;
-    }
-
-    /// Returns the namespace of the Canary and of the controller.
+    /// Returns the namespace of the Canary.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Returns what the controller wrote to its log.
+    /// Returns what controllers wrote to their logs.
     pub fn said(&self) -> String {
-        self.controller.said.lock().expect("not poisoned").clone()
+        self.log.read()
     }
 
     /// Starts requests to the backend.
@@ -196,6 +252,11 @@ impl Gateway {
         self.wait(what, object, path, value, DEADLINE).await;
     }
 
+    /// The same, within this time.
+    pub async fn until_within(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
+        self.wait(what, object, path, value, within).await;
+    }
+
     /// Waits until the controller has logged something that it had not at this place of its log, which [`Gateway::said`] gives.
     pub async fn until_said(&self, after: usize, text: &str) {
         let mut poll = tokio::time::interval(Duration::from_millis(20));
@@ -205,6 +266,20 @@ impl Gateway {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{text} is missing in:\n{}", self.said()));
+    }
+
+    /// Waits until a path of an object has a value, though the API server may be away meanwhile.
+    pub async fn until_after_all(&self, what: &str, object: &str, path: &str, value: &str) {
+        let path = format!("--output=jsonpath={path}");
+        let args = ["--namespace", &self.namespace, "--request-timeout=5s", "get", object, &path];
+        let wait = async {
+            let mut poll = tokio::time::interval(Duration::from_millis(500));
+            while self.cluster.kubectl(&args).await.ok().as_deref() != Some(value) {
+                poll.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        waited.unwrap_or_else(|_| panic!("{what} ({value}) does not come:\n{}", self.said()));
     }
 
     /// Waits until the canary is in a phase.
@@ -223,115 +298,29 @@ impl Gateway {
     }
 }
 
-impl Controller {
-    /// Starts one that leads, with an empty disk.
-    async fn start(cluster: &Cluster, namespace: &str, xds: SocketAddr) -> Self {
-        let state = tempfile::tempdir().expect("a folder");
-        let kubeconfig = cluster.kubeconfig_of(namespace, "wingbeat").await.expect("a service account");
-        let mut process = cluster
-            .command(program())
-            .env("KUBECONFIG", kubeconfig)
-            .args(["controller", "--namespace", namespace, "--lease-namespace", namespace])
-            .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0", "--state"])
-            .arg(state.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let said = Arc::<Mutex<String>>::default();
-        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
-        let heard = said.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut heard = heard.lock().expect("not poisoned");
-                heard.push_str(&line);
-                heard.push('\n');
-            }
-        });
-        let mut stdout = BufReader::new(process.stdout.take().expect("standard output")).lines();
-        let first = tokio::time::timeout(DEADLINE, stdout.next_line()).await;
-        let line = first.expect("it leads in time").expect("standard output").unwrap_or_default();
-        let addresses: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{error}: {line:?}; {}", said.lock().expect("not poisoned")));
-        let xds = addresses.get("xds").and_then(Value::as_str).expect("an address").parse().expect("an address");
-        Self { process, xds, said, _state: state }
-    }
+/// Finds an Envoy, or installs one from the machine's network, and moves the calling thread into that of the cluster.
+pub async fn enter(cluster: &Cluster) {
+    let _found = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+    cluster.enter().expect("its network");
 }
 
-/// Returns the program as cargo puts it: into the folder of a bench, or into the one above that of tests.
-fn program() -> PathBuf {
-    let here = std::env::current_exe().expect("this program");
-    let beside = here.ancestors().skip(1).take(2).map(|folder| folder.join("wingbeat"));
-    beside.into_iter().find(|path| path.is_file()).expect("wingbeat is built: cargo build --package wingbeat")
+/// Returns an analysis of ten steps of half a second.
+pub fn quick() -> Value {
+    json!({"interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"}})
 }
 
-/// Applies our definitions, and waits until they are served.
-async fn install(cluster: &Cluster) {
-    /// Held while the definitions are applied: kubectl of two tests would meet.
-    static APPLYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _alone = APPLYING.lock().await;
-    let crds = cluster.command(program()).arg("crds").output().await.expect("the program runs");
-    cluster.apply(&String::from_utf8_lossy(&crds.stdout)).await.expect("our definitions");
-    let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
-    cluster.kubectl(&wait).await.expect("they are served");
-}
-
-/// Returns the role of `deploy`, for a controller in this namespace: it may do nothing else.
-fn role(namespace: &str) -> String {
-    let documents = include_str!("../../deploy/kustomize/rbac.yaml").split("---\n");
-    let documents = documents.map(|document| {
-        let document = document.replace("namespace: wingbeat", &format!("namespace: {namespace}"));
-        // Others have theirs in the same cluster.
-        let is_binding = document.contains("kind: ClusterRoleBinding");
-        if is_binding { document.replacen("name: wingbeat", &format!("name: {namespace}"), 1) } else { document }
-    });
-    documents.collect::<Vec<String>>().join("---\n")
-}
-
-fn deployment(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "backend", "namespace": namespace},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"app": "backend"}},
-            "template": {
-                "metadata": {"labels": {"app": "backend"}},
-                "spec": {"containers": [{
-                    "name": "web",
-                    "image": "wingbeat.test/web:1.4.0",
-                    "ports": [{"name": "http", "containerPort": 8080}],
-                    "env": [{"name": "DEBUG", "value": "1"}, {"name": "KEPT", "value": "1"}],
-                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
-                    // Requests that are on their way when a Pod ends are answered.
-                    "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
-                }]},
-            },
-        },
-    })
-}
-
-fn canary(namespace: &str, analysis: &Value) -> Value {
-    json!({
-        "apiVersion": "wingbeat.dev/v1alpha1",
-        "kind": "Canary",
-        "metadata": {"name": "backend", "namespace": namespace},
-        "spec": {
-            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backend"},
-            "progressDeadlineSeconds": 60,
-            "service": {"port": 80, "targetPort": "http", "listeners": [namespace]},
-            "analysis": analysis,
-        },
-    })
-}
-
-fn listener(name: &str, port: u16) -> Value {
-    json!({
-        "apiVersion": "wingbeat.dev/v1alpha1",
-        "kind": "Listener",
-        "metadata": {"name": name},
-        // Listeners are the cluster's: without this, the Envoys of all tests would share the port.
-        "spec": {"address": "127.0.0.1", "port": port, "nodes": [name]},
-    })
+/// Starts an Envoy that is asked at this port.
+async fn front(node_cluster: &str, xds: &Entry, entry: &Port) -> Envoy {
+    let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+    let bootstrap = Bootstrap {
+        node_id: "edge-1".to_owned(),
+        node_cluster: node_cluster.to_owned(),
+        host: xds.address().ip().to_string(),
+        port: xds.address().port(),
+        admin: None,
+        delta: false,
+        tls: None,
+        authorization: None,
+    };
+    envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts")
 }

@@ -286,6 +286,8 @@ impl Canary {
     /// Leaves it alone, as what is stored of it cannot be read, and tells why.
     pub(super) fn disregard(&mut self, around: &Around<'_>, why: String) -> Evaluated {
         self.refused = vec![why];
+        // Once it can be read again, the spec is what counts.
+        self.is_outdated();
         let (problems, mut evaluated) = (self.refused.clone(), Evaluated::default());
         self.report(around, &problems, &mut evaluated);
         self.set_status(around, &problems, &Scaled::Right, &mut evaluated);
