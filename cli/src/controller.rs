@@ -37,7 +37,7 @@ use crate::daemon::ports::{self, Ports};
 use crate::daemon::{LogFormat, state_folder, stop_signal};
 use crate::output::{Outcome, Wrong};
 
-/// What the API server's audit log calls this program.
+/// How this program calls itself to the API server. Behind it is which replica it is, as in the Lease.
 const USER_AGENT: &str = concat!("wingbeat/", env!("CARGO_PKG_VERSION"));
 /// The Lease that the leader holds.
 const LEASE: &str = "wingbeat";
@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// Where the Lease is by which one of several replicas leads
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
     lease_namespace: String,
+    /// UID of the Pod that this runs in. What an earlier container of it led, this one leads at once
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
     /// Takes Canaries of flagger.app, too, and leads by Flagger's Lease
     #[arg(long)]
     flagger_api: bool,
@@ -137,7 +140,9 @@ impl Replica {
     /// Begins to watch, and to take part in the election.
     async fn connect(args: &Args) -> anyhow::Result<Self> {
         let access = args.kubeconfig.clone().map_or(Access::Environment, Access::Kubeconfig);
-        let connect = async || Connection::open(&access, USER_AGENT).await.map_err(|error| Wrong(error.to_string()));
+        let identity = Identity::of(args.pod_uid.as_deref())?;
+        let agent = format!("{USER_AGENT} ({})", identity.name);
+        let connect = async || Connection::open(&access, &agent).await.map_err(|error| Wrong(error.to_string()));
         let connection = connect().await?;
         let clock = Clock::start(Timestamp::EPOCH);
         let permits = Permits::default();
@@ -158,7 +163,10 @@ impl Replica {
             tokio::time::sleep(LOAD_RETRY_INTERVAL).await;
         }
         let name = if args.flagger_api { FLAGGERS_LEASE } else { LEASE };
-        let mut election = Election::new(&args.lease_namespace, name, &identity()?);
+        let mut election = Election::new(&args.lease_namespace, name, &identity.name);
+        if let Some(predecessors) = &identity.predecessors {
+            election.set_predecessors(predecessors);
+        }
         if let Some(epoch) = states.max_epoch().await {
             // Where somebody has deleted the Lease, it does not begin anew.
             election.set_floor(epoch.saturating_add(1));
@@ -239,10 +247,24 @@ impl Replica {
     }
 }
 
-/// Returns what no other replica is called, also not an earlier process of the same Pod.
-fn identity() -> anyhow::Result<String> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let random = random().context("there is no randomness")?;
-    let [a, b, c, d, ..] = random;
-    Ok(format!("{host}_{:08x}", u32::from_be_bytes([a, b, c, d])))
+/// What a replica is called.
+struct Identity {
+    /// As no other one is, also not an earlier process of the same Pod.
+    name: String,
+    /// What earlier processes of the same Pod are called begins with this. They have ended: a Pod has one container of a name.
+    predecessors: Option<String>,
+}
+
+impl Identity {
+    fn of(pod_uid: Option<&str>) -> anyhow::Result<Self> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        // It is part of a header, too.
+        let host: String = host.chars().filter(char::is_ascii_graphic).collect();
+        let random = random().context("there is no randomness")?;
+        let [a, b, c, d, ..] = random;
+        let pod_uid = pod_uid.map(str::trim).filter(|uid| !uid.is_empty());
+        let prefix = pod_uid.map_or_else(|| format!("{host}_"), |uid| format!("{host}_{uid}_"));
+        let name = format!("{prefix}{:08x}", u32::from_be_bytes([a, b, c, d]));
+        Ok(Self { name, predecessors: pod_uid.map(|_| prefix) })
+    }
 }

@@ -117,6 +117,15 @@ impl Slots {
         gone.into_iter().for_each(|key| self.gone(id, key));
     }
 
+    /// Takes it that the kind is not defined in the cluster, so that there are no such objects. Of a kind of which objects were listed
+    /// before, that says nothing: they are taken for gone when a watch or list says so.
+    pub fn set_undefined(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(id.0).filter(|source| !source.is_listed && source.known.is_empty()) {
+            source.is_listed = true;
+            self.is_changed = true;
+        }
+    }
+
     /// Takes it that a watch works, or why it does not. Returns true if that is new.
     pub fn set_problem(&mut self, id: SourceId, problem: Option<String>) -> bool {
         let Some(source) = self.sources.get_mut(id.0).filter(|source| source.problem != problem) else { return false };
@@ -175,6 +184,24 @@ mod tests {
 
     fn key(kind: Kind, name: &str) -> ObjectKey {
         ObjectKey::new(kind, "prod", name)
+    }
+
+    #[test]
+    fn a_kind_that_is_not_defined_is_not_waited_for_and_takes_nothing_away() {
+        let mut slots = Slots::default();
+        let (undefined, listed) = (slots.add(Kind::Canary, "canaries"), slots.add(Kind::Service, "services"));
+        slots.begin_list(listed);
+        slots.apply(listed, object("a", 1));
+        slots.set_undefined(listed);
+        slots.set_undefined(undefined);
+        let batch = slots.take().unwrap();
+        assert_eq!(batch.readiness, Readiness::Listing(["services".to_owned()].into()));
+        slots.end_list(listed);
+        assert_eq!(slots.take().unwrap().readiness, Readiness::Listed);
+        slots.set_undefined(listed);
+        assert_eq!(slots.take(), None, "what is there stays");
+        slots.apply(undefined, object("b", 1));
+        assert_eq!(slots.take().unwrap().changes.len(), 1, "it is defined by now");
     }
 
     #[test]

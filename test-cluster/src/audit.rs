@@ -1,6 +1,6 @@
 //! Calls of the API, as the API server writes them down: what a client costs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -62,9 +62,41 @@ impl Audit {
     }
 }
 
+/// Returns the calls of a user that its roles do not allow, each once, as `verb resource namespace/name`. What is refused for
+/// another reason, as in a namespace that is being deleted, is none.
+pub fn forbidden(log: &str, user: &str) -> BTreeSet<String> {
+    let events = log.lines().filter(|line| line.contains(user)).filter_map(|line| serde_json::from_str(line).ok());
+    let refused = events.filter_map(|event: Value| {
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let is_refused = text("/annotations/authorization.k8s.io~1decision") == "forbid";
+        (text("/user/username") == user && is_refused).then(|| {
+            let of = |field: &str| text(&format!("/objectRef/{field}"));
+            let what = [of("resource"), of("subresource")].join("/");
+            let what = if what == "/" { text("/requestURI") } else { what.trim_end_matches('/') };
+            format!("{} {what} {}/{}", text("/verb"), of("namespace"), of("name"))
+        })
+    });
+    refused.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_role_does_not_allow_is_found() {
+        let event = |user: &str, decision: &str| {
+            serde_json::json!({
+                "verb": "list", "user": {"username": user}, "objectRef": {"resource": "secrets", "namespace": "a"},
+                "annotations": {"authorization.k8s.io/decision": decision},
+            })
+            .to_string()
+                + "\n"
+        };
+        let log = event("wingbeat", "forbid") + &event("wingbeat", "allow") + &event("another", "forbid") + "{";
+        assert_eq!(forbidden(&log, "wingbeat"), BTreeSet::from(["list secrets a/".to_owned()]));
+        assert!(forbidden(&log, "third").is_empty());
+    }
 
     fn line(stage: &str, verb: &str, agent: &str, resource: &str, of: &str) -> String {
         let reference = serde_json::json!({"resource": resource, "subresource": of});

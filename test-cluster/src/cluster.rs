@@ -15,7 +15,7 @@ use tokio::sync::{mpsc as requests, oneshot};
 
 use crate::audit::Audit;
 use crate::binaries::Binaries;
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Disturbance};
 use crate::cri::Runtime;
 use crate::kubeconfig;
 use crate::kubelet;
@@ -34,7 +34,7 @@ const KUBECTL_TIMEOUT: Duration = Duration::from_mins(5);
 pub struct Cluster {
     /// First, so that it is dropped first: the folder is removed once nothing uses it.
     keeper: Keeper,
-    restarts: requests::Sender<RestartRequest>,
+    disturbances: requests::Sender<DisturbanceRequest>,
     namespace: Namespace,
     binaries: Binaries,
     kubeconfig: PathBuf,
@@ -47,11 +47,11 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("wingbeat-cluster-").tempdir().context("no temporary folder")?;
         let path = folder.path().to_owned();
         let (ready, started) = oneshot::channel();
-        let (restarts, requested) = requests::channel(1);
+        let (disturbances, requested) = requests::channel(1);
         let keeper = Keeper::spawn(move |stop| keep(&path, &options, ready, stop, requested))?;
         let (namespace, binaries) = started.await.context("the thread of the cluster has ended")??;
         let kubeconfig = folder.path().join("kubeconfig");
-        Ok(Self { keeper, restarts, namespace, binaries, kubeconfig, folder })
+        Ok(Self { keeper, disturbances, namespace, binaries, kubeconfig, folder })
     }
 
     /// Returns a cluster that tests share which run at the same time, each in a namespace of its own: the first one starts it,
@@ -176,6 +176,12 @@ impl Cluster {
         Ok(text)
     }
 
+    /// Returns how many bytes that log has by now.
+    pub fn audit_end(&self) -> anyhow::Result<u64> {
+        let path = self.folder.path().join("log/audit.jsonl");
+        Ok(std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len())
+    }
+
     /// Returns the end of the log of `etcd`, `kube-apiserver`, `kube-controller-manager` or `kubelet`.
     pub fn log(&self, program: &str) -> String {
         process::tail(&self.folder.path().join("log").join(format!("{program}.log")))
@@ -196,10 +202,34 @@ impl Cluster {
     /// watches loses the connection, and finds that the API server has forgotten what it was at.
     pub async fn restart_api_server(&self, flags: &[&str]) -> anyhow::Result<()> {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let (done, restarted) = oneshot::channel();
+        self.disturb(Disturbance::RestartApiServer(flags)).await
+    }
+
+    /// Stops etcd where it is (SIGSTOP): the API server's calls of it hang.
+    pub async fn pause_etcd(&self) -> anyhow::Result<()> {
+        self.disturb(Disturbance::PauseEtcd).await
+    }
+
+    /// Lets etcd go on, and waits until the API server is ready.
+    pub async fn resume_etcd(&self) -> anyhow::Result<()> {
+        self.disturb(Disturbance::ResumeEtcd).await
+    }
+
+    /// Kills etcd: the API server's calls of it fail.
+    pub async fn kill_etcd(&self) -> anyhow::Result<()> {
+        self.disturb(Disturbance::KillEtcd).await
+    }
+
+    /// Starts etcd again, with what it had stored, and waits until the API server is ready.
+    pub async fn start_etcd(&self) -> anyhow::Result<()> {
+        self.disturb(Disturbance::StartEtcd).await
+    }
+
+    async fn disturb(&self, disturbance: Disturbance) -> anyhow::Result<()> {
+        let (done, disturbed) = oneshot::channel();
         let gone = "the thread of the cluster has ended";
-        self.restarts.send(RestartRequest { flags, done }).await.ok().context(gone)?;
-        restarted.await.context(gone)?
+        self.disturbances.send(DisturbanceRequest { disturbance, done }).await.ok().context(gone)?;
+        disturbed.await.context(gone)?
     }
 
     /// Ends the cluster and waits until it is gone, as dropping it does.
@@ -254,10 +284,10 @@ impl Drop for Keeper {
     }
 }
 
-/// That the API server is to be started once more.
+/// That a part of the control plane is to be disturbed.
 #[derive(Debug)]
-struct RestartRequest {
-    flags: Vec<String>,
+struct DisturbanceRequest {
+    disturbance: Disturbance,
     done: oneshot::Sender<anyhow::Result<()>>,
 }
 
@@ -270,7 +300,7 @@ fn keep(
     options: &Options,
     ready: oneshot::Sender<Started>,
     mut stop: oneshot::Receiver<()>,
-    mut restarts: requests::Receiver<RestartRequest>,
+    mut disturbances: requests::Receiver<DisturbanceRequest>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime.context("no runtime for the cluster") {
@@ -296,14 +326,14 @@ fn keep(
                     loop {
                         let request = tokio::select! {
                             _ = &mut stop => break,
-                            Some(request) = restarts.recv() => request,
+                            Some(request) = disturbances.recv() => request,
                         };
-                        let restart = running.control_plane.restart_api_server(&request.flags);
-                        let restarted = tokio::select! {
+                        let disturb = running.control_plane.disturb(&request.disturbance);
+                        let disturbed = tokio::select! {
                             _ = &mut stop => break,
-                            restarted = restart => restarted,
+                            disturbed = disturb => disturbed,
                         };
-                        let _nobody_waits = request.done.send(restarted);
+                        let _nobody_waits = request.done.send(disturbed);
                     }
                 }
                 running.kill().await;

@@ -35,14 +35,30 @@ pub(crate) struct ControlPlane {
     restart: Restart,
 }
 
-/// What it takes to start the API server once more.
+/// What it takes to start etcd and the API server once more.
 #[derive(Debug)]
 struct Restart {
     binaries: PathBuf,
     logs: PathBuf,
+    etcd_flags: Vec<String>,
     flags: Vec<String>,
     certificate: PathBuf,
     token: String,
+}
+
+/// What happens to a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    /// The API server is killed and started with these flags beside those that it had at first.
+    RestartApiServer(Vec<String>),
+    /// etcd does nothing any more, and its connections stay.
+    PauseEtcd,
+    /// It goes on.
+    ResumeEtcd,
+    /// It is killed.
+    KillEtcd,
+    /// It is started again, with what it had stored.
+    StartEtcd,
 }
 
 impl ControlPlane {
@@ -54,18 +70,14 @@ impl ControlPlane {
         let logs = folder.join("log");
         let path = |name: &str| folder.join(name).display().to_string();
         // Nothing is to survive the machine's crash.
-        let etcd = Process::start(
-            "etcd",
-            binaries,
-            &logs,
-            [
-                format!("--data-dir={}", path("etcd")),
-                "--unsafe-no-fsync=true".to_owned(),
-                format!("--listen-client-urls={ETCD}"),
-                format!("--advertise-client-urls={ETCD}"),
-                "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-            ],
-        )?;
+        let etcd_flags = vec![
+            format!("--data-dir={}", path("etcd")),
+            "--unsafe-no-fsync=true".to_owned(),
+            format!("--listen-client-urls={ETCD}"),
+            format!("--advertise-client-urls={ETCD}"),
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+        ];
+        let etcd = Process::start("etcd", binaries, &logs, etcd_flags.clone())?;
         let api_server = [
             format!("--etcd-servers={ETCD}"),
             format!("--cert-dir={}", path("certs")),
@@ -89,8 +101,15 @@ impl ControlPlane {
         let flags: Vec<String> = api_server.into_iter().chain(options.api_server.iter().cloned()).collect();
         let api_server = Process::start("kube-apiserver", binaries, &logs, flags.clone())?;
         let (binaries_folder, certificate) = (binaries.to_owned(), certificate(folder));
-        let restart =
-            Restart { binaries: binaries_folder, logs: logs.clone(), flags, certificate, token: token.clone() };
+        let (logs_folder, token_of_api) = (logs.clone(), token.clone());
+        let restart = Restart {
+            binaries: binaries_folder,
+            logs: logs_folder,
+            etcd_flags,
+            flags,
+            certificate,
+            token: token_of_api,
+        };
         let mut this = Self { etcd, api_server, controller_manager: None, restart };
         let api = match this.ready(folder, binaries, &logs, &token, &options.controller_manager).await {
             Ok(api) => api,
@@ -147,13 +166,28 @@ impl ControlPlane {
         Ok(api)
     }
 
-    /// Kills the API server, starts it with these flags beside those that it had at first, and waits until it is ready.
-    pub(crate) async fn restart_api_server(&mut self, flags: &[String]) -> anyhow::Result<()> {
-        self.api_server.kill().await;
-        let Restart { binaries, logs, flags: first, certificate, token } = &self.restart;
-        let flags = first.iter().chain(flags).cloned();
-        self.api_server = Process::start("kube-apiserver", binaries, logs, flags)?;
-        let api = Api::new(certificate, token)?;
+    /// Disturbs it. Where something goes on or is started, it is ready when this returns.
+    pub(crate) async fn disturb(&mut self, disturbance: &Disturbance) -> anyhow::Result<()> {
+        let Restart { binaries, logs, etcd_flags, flags: first, .. } = &self.restart;
+        match disturbance {
+            Disturbance::RestartApiServer(flags) => {
+                self.api_server.kill().await;
+                let flags = first.iter().chain(flags).cloned();
+                self.api_server = Process::start("kube-apiserver", binaries, logs, flags)?;
+            }
+            Disturbance::PauseEtcd => return self.etcd.pause(true),
+            Disturbance::ResumeEtcd => self.etcd.pause(false)?,
+            Disturbance::KillEtcd => {
+                self.etcd.kill().await;
+                return Ok(());
+            }
+            Disturbance::StartEtcd => self.etcd = Process::start("etcd", binaries, logs, etcd_flags.clone())?,
+        }
+        self.until_ready().await
+    }
+
+    async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let api = Api::new(&self.restart.certificate, &self.restart.token)?;
         until("the API server is ready again", API_SERVER_TIMEOUT, &mut self.api_server, async || {
             api.is_ok("/readyz").await.then_some(())
         })

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
@@ -63,6 +64,14 @@ impl Process {
     /// Returns the end of its log.
     pub(crate) fn tail(&self) -> String {
         tail(&self.log)
+    }
+
+    /// Stops it where it is, or lets it go on: nothing of it runs in between, and what it holds stays open.
+    pub(crate) fn pause(&self, is_paused: bool) -> anyhow::Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let id = id.with_context(|| format!("{} has ended", self.name))?;
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        kill_process(id, signal).with_context(|| format!("{} cannot be sent {signal:?}", self.name))
     }
 
     /// Kills it without warning, and waits until it is gone.

@@ -11,7 +11,7 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_test_cluster::cri::Images;
 use wingbeat_test_cluster::{Cluster, Options};
 
-use crate::gateway::program;
+use crate::gateway::beside;
 
 /// Where the chart is.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/wingbeat");
@@ -49,7 +49,7 @@ impl Charts {
     /// Returns one in a cluster of this test alone, whose Pods have tokens, and where the images of the chart are there.
     pub async fn start_alone(test: &str) -> Option<Self> {
         let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        let images = Images::default().with(IMAGE, program()).with(ENVOY, envoy.path());
+        let images = Images::default().with(IMAGE, beside("wingbeat")).with(ENVOY, envoy.path());
         let options = Options { images, has_account_tokens: true, ..Options::default() };
         Some(Self::of(Cluster::for_test_with(test, options).await.expect("a cluster")?).await)
     }
@@ -115,7 +115,8 @@ impl Charts {
         let pods = self.kubectl(&["--namespace", namespace, "get", "pods", "--output=name"]).await;
         for pod in pods.lines() {
             let log = self.cluster.kubectl(&["--namespace", namespace, "logs", pod, "--tail=50"]).await;
-            said.push_str(&format!("\n{pod}:\n{}", log.unwrap_or_else(|error| format!("{error:#}"))));
+            let log = log.unwrap_or_else(|error| format!("{error:#}"));
+            said = [&said, "\n", pod, ":\n", &log].concat();
         }
         said
     }
@@ -137,9 +138,8 @@ impl Charts {
                 poll.tick().await;
             }
         };
-        if tokio::time::timeout(DEADLINE, wait).await.is_err() {
-            panic!("{what}: it never came about\n{}", self.said(namespace).await);
-        }
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(waited.is_ok(), "{what}: it never came about\n{}", self.said(namespace).await);
     }
 
     /// Applies the definitions that the chart's objects need, of others in the least form, and waits until they are served.

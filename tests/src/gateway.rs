@@ -1,16 +1,21 @@
 //! A cluster with a Deployment, its Canary, the controller, and an Envoy in front.
 #![expect(clippy::panic, reason = "tests")]
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+mod aftermath;
+pub mod broken;
+mod entry;
+pub mod objects;
+mod process;
+mod writes;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use tokio::time::Instant;
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
@@ -20,64 +25,35 @@ use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 use crate::by_name::ByName;
+use entry::Entry;
+pub use process::{Controller, Log, Pod, Role, Signal, beside};
+pub use writes::{Kind, Writes};
 
-/// The Canary of the API that a controller has, as kubectl is given it.
+/// The Canary of the API that every controller has, as kubectl is given it.
 const CANARY: &str = "canaries.wingbeat.dev/backend";
 /// The same of Flagger's.
 const FLAGGERS_CANARY: &str = "canaries.flagger.app/backend";
+/// How controllers call themselves.
+const OURS: &str = "wingbeat/";
 /// Requests a second, unless something else is asked for.
 const RATE: u32 = 400;
 /// Time for something to come about; it takes some seconds, but a busy machine may be slow.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// A running controller. Killed when dropped.
-#[derive(Debug)]
-struct Controller {
-    process: Child,
-    xds: SocketAddr,
-    said: Arc<Mutex<String>>,
-    _state: tempfile::TempDir,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Gateway {
     cluster: Arc<Cluster>,
-    setup: Setup,
-    controller: Controller,
-    entry: Port,
-    envoy: Envoy,
-}
-
-/// What is in the cluster of a gateway, beside the Listener.
-#[derive(Debug)]
-struct Setup {
     namespace: String,
     /// The Canary, as kubectl is given it.
     canary: &'static str,
-    /// Flags of the controller beside those that every one has.
-    flags: Vec<String>,
-    /// Flags of `wingbeat crds`.
-    definitions: &'static [&'static str],
-    /// What the Listener says of the Canaries that it serves.
-    serves: Value,
-    /// The Deployment, its Canary, and what that names.
-    documents: String,
-}
-
-impl Setup {
-    fn new(namespace: &str, analysis: &Value) -> Self {
-        let objects = [deployment(namespace), canary(namespace, analysis)];
-        let documents = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        Self {
-            namespace: namespace.to_owned(),
-            canary: CANARY,
-            flags: vec!["--namespace".to_owned(), namespace.to_owned()],
-            definitions: &[],
-            serves: json!({}),
-            documents,
-        }
-    }
+    role: Role,
+    log: Log,
+    /// The one that leads, or led last; nothing: it was taken out.
+    controller: Option<Controller>,
+    xds: Entry,
+    entry: Port,
+    envoy: Envoy,
 }
 
 impl Gateway {
@@ -96,65 +72,139 @@ impl Gateway {
     /// Returns one in a cluster that nobody else has, with this analysis.
     pub async fn measured(name: &str, analysis: Value) -> anyhow::Result<Self> {
         let cluster = Cluster::start(Options::default()).await?;
-        Ok(Self::start_with(Arc::new(cluster), Setup::new(name, &analysis)).await)
+        let gateway = Self::begin(Arc::new(cluster), name, analysis).await;
+        gateway.until_phase("Initialized", DEADLINE).await;
+        Ok(gateway)
     }
 
-    /// Returns one with these documents of Flagger's API in the namespace `prod`, and a controller that takes it.
+    /// Returns one with these documents of Flagger's API in the namespace `prod`, and a controller that takes it in all of the
+    /// cluster, which is of this test alone.
     pub async fn flaggers(test: &str, documents: &str) -> Option<Self> {
         let cluster = Cluster::for_test_alone(test).await.expect("a cluster")?;
-        let setup = Setup {
-            namespace: "prod".to_owned(),
-            canary: FLAGGERS_CANARY,
-            flags: vec!["--flagger-api".to_owned()],
-            definitions: &["--flagger-api"],
-            serves: json!({"default": true}),
-            documents: documents.to_owned(),
-        };
-        Some(Self::start_with(cluster, setup).await)
-    }
-
-    async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
-        let analysis = json!({
-            "interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
-        });
-        let namespace = test.trim_start_matches("real_kubernetes_").replace('_', "-");
-        Self::start_with(cluster, Setup::new(&namespace, &analysis)).await
-    }
-
-    async fn start_with(cluster: Arc<Cluster>, setup: Setup) -> Self {
-        let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
-        cluster.enter().expect("its network");
-        let namespace = &setup.namespace;
-        install(&cluster, setup.definitions).await;
-        cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-        cluster.apply(&role(namespace)).await.expect("its role");
+        enter(&cluster).await;
+        objects::install(&cluster, &["--flagger-api"]).await;
+        let role = Role { namespace: "prod".to_owned(), scope: None, flags: vec!["--flagger-api".to_owned()] };
+        objects::install_role(&cluster, &role).await;
+        let log = Log::default();
+        let controller = Controller::start(&cluster, &role, Pod::make(), &log).await;
         let entry = Port::hold().expect("a port");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let controller = Controller::start(&cluster, &setup, any).await;
-        cluster.apply(&listener(&setup, entry.address().port()).to_string()).await.expect("a Listener");
-        cluster.apply(&setup.documents).await.expect("objects are created");
-        let xds = controller.xds;
-        let bootstrap = Bootstrap {
-            node_id: "edge-1".to_owned(),
-            node_cluster: namespace.clone(),
-            host: xds.ip().to_string(),
-            port: xds.port(),
-            admin: None,
-            delta: false,
-            tls: None,
-            authorization: None,
-        };
-        let envoy = envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts");
-        let gateway = Self { cluster, setup, controller, entry, envoy };
+        let listener = objects::listener(&role.namespace, entry.address().port(), &json!({"default": true}));
+        let documents = format!("{listener}\n---\n{documents}");
+        let gateway = Self::with(cluster, role, controller, log, FLAGGERS_CANARY, entry, &documents).await;
+        gateway.until_phase("Initialized", DEADLINE).await;
+        Some(gateway)
+    }
+
+    /// The same in this cluster, with the analysis of tests.
+    pub async fn start_in(cluster: Arc<Cluster>, test: &str) -> Self {
+        let gateway = Self::begin(cluster, test, quick()).await;
         gateway.until_phase("Initialized", DEADLINE).await;
         gateway
+    }
+
+    /// The same, and its Canary is as new as can be.
+    pub async fn begin(cluster: Arc<Cluster>, test: &str, analysis: Value) -> Self {
+        enter(&cluster).await;
+        objects::install(&cluster, &[]).await;
+        let role = Role::of_test(test);
+        objects::install_role(&cluster, &role).await;
+        let log = Log::default();
+        let controller = Controller::start(&cluster, &role, Pod::make(), &log).await;
+        Self::of(cluster, role, controller, log, analysis).await
+    }
+
+    /// The same with this controller, in the namespace of its role.
+    pub async fn of(cluster: Arc<Cluster>, role: Role, controller: Controller, log: Log, analysis: Value) -> Self {
+        enter(&cluster).await;
+        let (namespace, entry) = (&role.namespace, Port::hold().expect("a port"));
+        let objects = [
+            objects::deployment(namespace),
+            objects::canary(namespace, &analysis, namespace),
+            objects::listener(namespace, entry.address().port(), &json!({})),
+        ];
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        Self::with(cluster, role, controller, log, CANARY, entry, &list).await
+    }
+
+    async fn with(
+        cluster: Arc<Cluster>,
+        role: Role,
+        mut controller: Controller,
+        log: Log,
+        canary: &'static str,
+        entry: Port,
+        documents: &str,
+    ) -> Self {
+        let namespace = role.namespace.clone();
+        let (leader, _) = controller.leads().await;
+        let xds = Entry::open().await;
+        xds.lead_to(leader);
+        cluster.apply(documents).await.expect("objects are created");
+        // It is ready once it listens.
+        let envoy = front(&namespace, &xds, &entry).await;
+        Self { cluster, namespace, canary, role, log, controller: Some(controller), xds, entry, envoy }
+    }
+
+    /// Returns the cluster.
+    pub const fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Returns which controller it has.
+    pub const fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Returns the controller that leads, or led last.
+    pub fn controller(&self) -> &Controller {
+        self.controller.as_ref().expect("it was not taken out")
+    }
+
+    /// Starts a second replica, in a Pod of its own, which waits.
+    pub async fn replica(&self) -> Controller {
+        Controller::start(&self.cluster, &self.role, Pod::make(), &self.log).await
+    }
+
+    /// Waits until a replica leads, and lets Envoys connect to it. Returns the one before, and when this one led.
+    pub async fn follow(&mut self, mut leader: Controller) -> (Option<Controller>, Instant) {
+        let (xds, at) = leader.leads().await;
+        self.xds.lead_to(xds);
+        (self.controller.replace(leader), at)
+    }
+
+    /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
+    /// Returns how long nobody led.
+    pub async fn replace_controller(&mut self) -> Duration {
+        self.kill_controller().await;
+        let killed = Instant::now();
+        let next = self.replica().await;
+        let (_, at) = self.follow(next).await;
+        at.duration_since(killed)
+    }
+
+    /// Kills the controller without warning, and starts it in the same Pod, as kubelet does. Returns how long nobody led.
+    pub async fn restart_controller(&mut self) -> Duration {
+        let (pod, killed) = (self.kill_controller().await, Instant::now());
+        let next = Controller::start(&self.cluster, &self.role, pod, &self.log).await;
+        let (_, at) = self.follow(next).await;
+        at.duration_since(killed)
+    }
+
+    /// Kills the controller without warning, and returns its Pod.
+    pub async fn kill_controller(&mut self) -> Pod {
+        self.controller.take().expect("it was not taken out").kill().await
+    }
+
+    /// Returns where the audit log ends by now.
+    pub fn audit_end(&self) -> u64 {
+        self.cluster.audit_end().expect("an audit log")
     }
 
     /// Waits until the controller has not called anything but its Lease for three seconds.
     pub async fn until_quiet(&self) {
         const QUIET: Duration = Duration::from_secs(3);
         let calls = |audit: &Audit| -> u64 {
-            let ours = |call: &&Call| call.user_agent.starts_with("wingbeat/") && call.resource != "leases";
+            let ours = |call: &&Call| call.user_agent.starts_with(OURS) && call.resource != "leases";
             let all = audit.calls().iter().filter(|(call, _)| ours(call));
             all.map(|(_, count)| count).sum()
         };
@@ -174,7 +224,7 @@ impl Gateway {
     /// Returns what the backend answers at a path: status line, header and body.
     pub async fn answer(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(self.entry.address()).await.expect("Envoy listens");
-        let host = format!("backend.{}", self.setup.namespace);
+        let host = format!("backend.{}", self.namespace);
         let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         connection.write_all(head.as_bytes()).await.expect("it is sent");
         let mut answer = String::new();
@@ -216,20 +266,9 @@ impl Gateway {
         self.cluster.apply(documents).await.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
-    /// Kills the controller without warning and starts another one, whose disk is empty: a Pod was lost, and made anew.
-    pub async fn replace_controller(&mut self) {
-        self.controller.process.kill().await.expect("it is killed");
-        self.controller = Controller::start(&self.cluster, &self.setup, self.controller.xds).await;
-    }
-
-    /// Stops the controller, and starts no other one.
-    pub async fn stop_controller(&mut self) {
-        self.controller.process.kill().await.expect("it is killed");
-    }
-
     /// Runs our program to its success, and returns what it printed.
     pub async fn wingbeat(&self, args: &[&str]) -> String {
-        let output = self.cluster.command(program()).args(args).output().await.expect("the program runs");
+        let output = self.command("wingbeat").args(args).output().await.expect("the program runs");
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{args:?}: {}", said(&output.stderr));
         said(&output.stdout)
@@ -237,17 +276,17 @@ impl Gateway {
 
     /// Starts requests to a Service by its name, past Envoy.
     pub async fn by_name(&self, service: &str) -> ByName {
-        ByName::start(&self.cluster, &self.setup.namespace, service).await
+        ByName::start(&self.cluster, &self.namespace, service).await
     }
 
-    /// Returns the namespace of the Canary and of the controller.
+    /// Returns the namespace of the Canary.
     pub fn namespace(&self) -> &str {
-        &self.setup.namespace
+        &self.namespace
     }
 
-    /// Returns what the controller wrote to its log.
+    /// Returns what controllers wrote to their logs.
     pub fn said(&self) -> String {
-        self.controller.said.lock().expect("not poisoned").clone()
+        self.log.read()
     }
 
     /// Starts requests to the backend.
@@ -259,7 +298,7 @@ impl Gateway {
     pub fn users_at(&self, rate: u32) -> Load {
         Load::start(LoadConfig {
             target: self.entry.address(),
-            host: format!("backend.{}", self.setup.namespace),
+            host: format!("backend.{}", self.namespace),
             rate,
             patience: Some(Duration::from_secs(5)),
             visitors: ANYONE,
@@ -268,7 +307,7 @@ impl Gateway {
 
     /// Runs kubectl to its success, in the namespace, and returns what it printed.
     pub async fn kubectl(&self, args: &[&str]) -> String {
-        let all = [&["--namespace", &self.setup.namespace], args].concat();
+        let all = [&["--namespace", &self.namespace], args].concat();
         self.cluster.kubectl(&all).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.said()))
     }
 
@@ -283,6 +322,11 @@ impl Gateway {
         self.wait(what, object, path, value, DEADLINE).await;
     }
 
+    /// The same, within this time.
+    pub async fn until_within(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
+        self.wait(what, object, path, value, within).await;
+    }
+
     /// Waits until the controller has logged something that it had not at this place of its log, which [`Gateway::said`] gives.
     pub async fn until_said(&self, after: usize, text: &str) {
         let mut poll = tokio::time::interval(Duration::from_millis(20));
@@ -294,140 +338,59 @@ impl Gateway {
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{text} is missing in:\n{}", self.said()));
     }
 
+    /// Waits until a path of an object has a value, though the API server may be away meanwhile.
+    pub async fn until_after_all(&self, what: &str, object: &str, path: &str, value: &str) {
+        let path = format!("--output=jsonpath={path}");
+        let args = ["--namespace", &self.namespace, "--request-timeout=5s", "get", object, &path];
+        let wait = async {
+            let mut poll = tokio::time::interval(Duration::from_millis(500));
+            while self.cluster.kubectl(&args).await.ok().as_deref() != Some(value) {
+                poll.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        waited.unwrap_or_else(|_| panic!("{what} ({value}) does not come:\n{}", self.said()));
+    }
+
     /// Waits until the canary is in a phase.
     pub async fn until_phase(&self, phase: &str, within: Duration) {
-        self.wait(phase, self.setup.canary, "{.status.phase}", phase, within).await;
+        self.wait(phase, self.canary, "{.status.phase}", phase, within).await;
     }
 
     async fn wait(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
         let condition = format!("--for=jsonpath={path}={value}");
         let timeout = format!("--timeout={}s", within.as_secs());
-        let args = ["--namespace", &self.setup.namespace, "wait", object, &condition, &timeout];
+        let args = ["--namespace", &self.namespace, "wait", object, &condition, &timeout];
         if let Err(error) = self.cluster.kubectl(&args).await {
-            let shown = self.kubectl(&["get", self.setup.canary, "--output=yaml"]).await;
+            let shown = self.kubectl(&["get", self.canary, "--output=yaml"]).await;
             panic!("{what}: {error:#}\n{shown}\n{}", self.said());
         }
     }
 }
 
-impl Controller {
-    /// Starts one that leads, with an empty disk.
-    async fn start(cluster: &Cluster, setup: &Setup, xds: SocketAddr) -> Self {
-        let namespace = &setup.namespace;
-        let state = tempfile::tempdir().expect("a folder");
-        let kubeconfig = cluster.kubeconfig_of(namespace, "wingbeat").await.expect("a service account");
-        let mut process = cluster
-            .command(program())
-            .env("KUBECONFIG", kubeconfig)
-            .args(["controller", "--lease-namespace", namespace])
-            .args(&setup.flags)
-            .args(["--listen-xds", &xds.to_string(), "--listen-http", "127.0.0.1:0", "--state"])
-            .arg(state.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let said = Arc::<Mutex<String>>::default();
-        let mut lines = BufReader::new(process.stderr.take().expect("standard error")).lines();
-        let heard = said.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut heard = heard.lock().expect("not poisoned");
-                heard.push_str(&line);
-                heard.push('\n');
-            }
-        });
-        let mut stdout = BufReader::new(process.stdout.take().expect("standard output")).lines();
-        let first = tokio::time::timeout(DEADLINE, stdout.next_line()).await;
-        let line = first.expect("it leads in time").expect("standard output").unwrap_or_default();
-        let addresses: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{error}: {line:?}; {}", said.lock().expect("not poisoned")));
-        let xds = addresses.get("xds").and_then(Value::as_str).expect("an address").parse().expect("an address");
-        Self { process, xds, said, _state: state }
-    }
+/// Finds an Envoy, or installs one from the machine's network, and moves the calling thread into that of the cluster.
+pub async fn enter(cluster: &Cluster) {
+    let _found = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+    cluster.enter().expect("its network");
 }
 
-/// Returns our program.
-pub fn program() -> PathBuf {
-    beside("wingbeat")
+/// Returns an analysis of ten steps of half a second.
+pub fn quick() -> Value {
+    json!({"interval": "500ms", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"}})
 }
 
-/// Returns a program as cargo puts it: into the folder of a bench, or into the one above that of tests.
-pub fn beside(program: &str) -> PathBuf {
-    let here = std::env::current_exe().expect("this program");
-    let mut beside = here.ancestors().skip(1).take(2).map(|folder| folder.join(program));
-    beside
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{program} is not built: cargo build --workspace --bins"))
-}
-
-/// Applies our definitions, and waits until they are served.
-pub async fn install(cluster: &Cluster, flags: &[&str]) {
-    /// Held while the definitions are applied: kubectl of two tests would meet.
-    static APPLYING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _alone = APPLYING.lock().await;
-    let crds = cluster.command(program()).arg("crds").args(flags).output().await.expect("the program runs");
-    cluster.apply(&String::from_utf8_lossy(&crds.stdout)).await.expect("our definitions");
-    let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
-    cluster.kubectl(&wait).await.expect("they are served");
-}
-
-/// Returns the role of `deploy`, for a controller in this namespace: it may do nothing else.
-pub fn role(namespace: &str) -> String {
-    let documents = include_str!("../../deploy/kustomize/rbac.yaml").split("---\n");
-    let documents = documents.map(|document| {
-        let document = document.replace("namespace: wingbeat", &format!("namespace: {namespace}"));
-        // Others have theirs in the same cluster.
-        let is_binding = document.contains("kind: ClusterRoleBinding");
-        if is_binding { document.replacen("name: wingbeat", &format!("name: {namespace}"), 1) } else { document }
-    });
-    documents.collect::<Vec<String>>().join("---\n")
-}
-
-fn deployment(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "backend", "namespace": namespace},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"app": "backend"}},
-            "template": {
-                "metadata": {"labels": {"app": "backend"}},
-                "spec": {"containers": [{
-                    "name": "web",
-                    "image": "wingbeat.test/web:1.4.0",
-                    "ports": [{"name": "http", "containerPort": 8080}],
-                    "env": [{"name": "DEBUG", "value": "1"}, {"name": "KEPT", "value": "1"}],
-                    "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
-                    // Requests that are on their way when a Pod ends are answered.
-                    "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
-                }]},
-            },
-        },
-    })
-}
-
-fn canary(namespace: &str, analysis: &Value) -> Value {
-    json!({
-        "apiVersion": "wingbeat.dev/v1alpha1",
-        "kind": "Canary",
-        "metadata": {"name": "backend", "namespace": namespace},
-        "spec": {
-            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backend"},
-            "progressDeadlineSeconds": 60,
-            "service": {"port": 80, "targetPort": "http", "listeners": [namespace]},
-            "analysis": analysis,
-        },
-    })
-}
-
-fn listener(setup: &Setup, port: u16) -> Value {
-    let name = &setup.namespace;
-    // Listeners are the cluster's: without `nodes`, the Envoys of all tests would share the port.
-    let mut spec = json!({"address": "127.0.0.1", "port": port, "nodes": [name]});
-    if let (Some(spec), Some(serves)) = (spec.as_object_mut(), setup.serves.as_object()) {
-        spec.extend(serves.clone());
-    }
-    json!({"apiVersion": "wingbeat.dev/v1alpha1", "kind": "Listener", "metadata": {"name": name}, "spec": spec})
+/// Starts an Envoy that is asked at this port.
+async fn front(node_cluster: &str, xds: &Entry, entry: &Port) -> Envoy {
+    let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await.expect("an Envoy");
+    let bootstrap = Bootstrap {
+        node_id: "edge-1".to_owned(),
+        node_cluster: node_cluster.to_owned(),
+        host: xds.address().ip().to_string(),
+        port: xds.address().port(),
+        admin: None,
+        delta: false,
+        tls: None,
+        authorization: None,
+    };
+    envoy.start(bootstrap.render(), entry.address()).await.expect("Envoy starts")
 }

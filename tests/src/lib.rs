@@ -5,12 +5,15 @@
 pub mod by_name;
 pub mod chart;
 pub mod control;
+pub mod etcd_away;
 pub mod fleet;
 pub mod gateway;
+pub mod kills;
 pub mod lab;
 pub mod names;
 pub mod rig;
 pub mod rollouts;
+pub mod takeover;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wingbeat_e2e::chart::{CHART, Charts, ENVOY, IMAGE, repository};
-use wingbeat_e2e::gateway::program;
+use wingbeat_e2e::gateway::beside;
 
 /// All that the chart can make.
 const EVERYTHING: &str = r#"
@@ -165,7 +165,7 @@ async fn real_kubernetes_chart_has_the_bootstrap_of_the_program() {
         assert_eq!(made.refused, None);
         let objects = charts.objects(&charts.file("gateway.yaml", &made.text)).await;
         let held = objects.iter().find_map(|object| object.pointer("/data/envoy.yaml")?.as_str()).expect("a bootstrap");
-        let mut bootstrap = tokio::process::Command::new(program());
+        let mut bootstrap = tokio::process::Command::new(beside("wingbeat"));
         bootstrap.args([
             "bootstrap",
             "--node=gateway",

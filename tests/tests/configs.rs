@@ -1,8 +1,10 @@
 //! ConfigMaps and Secrets in a real Kubernetes: a change of one is rolled out.
+#![expect(clippy::expect_used, reason = "tests")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use wingbeat_e2e::gateway::Gateway;
 
 /// Time in which a rollout of ten steps of half a second comes to its end, on a busy machine, too.

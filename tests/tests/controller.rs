@@ -50,6 +50,7 @@ async fn real_kubernetes_a_deployment_rolls_out_behind_an_envoy() {
     ] {
         assert!(events.contains(&text), "{text} is missing in:\n{events}");
     }
+    gateway.assert_allowed();
 }
 
 #[tokio::test]
@@ -79,6 +80,7 @@ async fn real_kubernetes_a_controller_that_is_lost_with_its_disk_is_replaced() {
     assert!(failed > 0 && tally.failed.len() < failed + 5, "{failed} of {} failed, then more", tally.finished);
     let image = gateway.words("deployment/backend-primary", "{.spec.template.spec.containers[0].image}").await;
     assert_eq!(image, ["wingbeat.test/web:1.4.1"]);
+    gateway.assert_allowed();
 }
 
 /// At rest nothing is called but the Lease, which is renewed every two seconds.
@@ -96,6 +98,7 @@ async fn real_kubernetes_at_rest_nothing_is_called() {
     assert!(others.is_empty(), "{others:?}");
     let renewals: u64 = leases.iter().map(|(_, count)| **count).sum();
     assert!((3..=7).contains(&renewals), "{leases:?}");
+    gateway.assert_allowed();
 }
 
 /// What is deployed is what this API server takes, the definitions included.

@@ -69,7 +69,7 @@ async fn real_kubernetes_a_canary_is_released_by_hand() {
     let Some(mut gateway) = Gateway::start("real_kubernetes_a_canary_is_released_by_hand").await else { return };
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     let by_name = gateway.by_name("backend").await;
-    gateway.stop_controller().await;
+    gateway.kill_controller().await;
     let said = gateway.wingbeat(&["release", "backend", "--namespace", gateway.namespace()]).await;
     for stays in ["Deployment backend-primary", "Service backend", "Service backend-primary", "Service backend-canary"]
     {

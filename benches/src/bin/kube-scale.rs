@@ -20,7 +20,8 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
 use wingbeat_demo::visitor::ANYONE;
-use wingbeat_e2e::gateway::{beside, install, role};
+use wingbeat_e2e::gateway::beside;
+use wingbeat_e2e::gateway::objects::{install, role_of};
 use wingbeat_kubernetes::edge::client::{Access, Connection};
 use wingbeat_test_cluster::namespace::NODE_ADDRESS;
 use wingbeat_test_cluster::{Cluster, Options};
@@ -54,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     cluster.enter()?;
     install(&cluster, &[]).await;
     cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
-    cluster.apply(&role(NAMESPACE)).await?;
+    cluster.apply(&role_of(NAMESPACE)).await?;
     let api = Connection::open(&Access::Kubeconfig(cluster.kubeconfig().to_owned()), "wingbeat-bench").await?;
     let _web =
         cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;

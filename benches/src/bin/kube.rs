@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use wingbeat_benches::{asked, print, quantile};
-use wingbeat_demo::load::Load;
 use wingbeat_e2e::gateway::Gateway;
+use wingbeat_e2e::gateway::broken::{fail, last_failure};
 
 /// Broken canaries.
 const ROUNDS: usize = 10;
@@ -45,8 +43,8 @@ async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
         gateway.until_said(said, "canary weight 5 ").await;
         let before = users.tally().failed.len();
         let broken = Instant::now();
-        for pod in canaries(&gateway, &format!("bad-{round}")).await {
-            post(&pod, "/answer/500").await?;
+        for pod in gateway.canaries(&format!("bad-{round}")).await {
+            fail(&pod).await;
         }
         let last = last_failure(&users, before).await;
         gateway.until_phase("Failed", PHASE).await;
@@ -133,41 +131,6 @@ fn merge(figures: &mut Value, more: Value) {
 
 fn image(kind: &str, number: impl std::fmt::Display) -> String {
     format!("web=wingbeat.test/web:{kind}-{number}")
-}
-
-/// Returns the addresses of the target's Pods with this version.
-async fn canaries(gateway: &Gateway, version: &str) -> Vec<String> {
-    let path = format!(
-        "{{range .items[?(@.spec.containers[0].image==\"wingbeat.test/web:{version}\")]}}{{.status.podIP}} {{end}}"
-    );
-    let args = ["get", "pods", "--selector=app=backend", &format!("--output=jsonpath={path}")];
-    gateway.kubectl(&args).await.split_whitespace().map(|address| format!("{address}:8080")).collect()
-}
-
-async fn post(address: &str, path: &str) -> anyhow::Result<()> {
-    let mut connection = TcpStream::connect(address).await.with_context(|| format!("cannot reach {address}"))?;
-    let head = format!("POST {path} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    connection.write_all(head.as_bytes()).await?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await?;
-    ensure!(answer.starts_with("HTTP/1.1"), "{address}: {answer:?}");
-    Ok(())
-}
-
-/// Returns when the last request failed: none does for a second and a half after it.
-async fn last_failure(users: &Load, before: usize) -> Instant {
-    const QUIET: Duration = Duration::from_millis(1_500);
-    let (mut failed, mut last) = (before, Instant::now());
-    let mut poll = tokio::time::interval(Duration::from_millis(1));
-    loop {
-        poll.tick().await;
-        let now = users.tally().failed.len();
-        if now > failed {
-            (failed, last) = (now, Instant::now());
-        } else if failed > before && last.elapsed() > QUIET {
-            return last;
-        }
-    }
 }
 
 /// Returns how often the controller has read and written since, but for its Lease and for watches, which are begun anew now and then.

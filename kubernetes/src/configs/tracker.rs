@@ -312,11 +312,10 @@ impl Tracker {
         let Some(entry) = self.entries.get(key) else { return Source::Pending };
         match &entry.known {
             Known::Unknown if entry.failures == 0 => Source::Pending,
-            Known::Unknown => Source::Unknown(entry.shown()),
             Known::Absent => Source::Absent,
             Known::There(There { is_tracked: false, .. }) => Source::Known(Content::Untracked),
             Known::There(There { checksum: Some(checksum), .. }) => Source::Known(Content::Checksum(checksum.clone())),
-            Known::There(There { checksum: None, .. }) => Source::Unknown(entry.shown()),
+            Known::Unknown | Known::There(There { checksum: None, .. }) => Source::Unknown(entry.shown()),
         }
     }
 

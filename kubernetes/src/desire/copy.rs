@@ -39,13 +39,13 @@ impl ConfigCopy {
         let labels = copied(texts(source, "/metadata/labels"), &settings.copied_prefixes);
         let annotations = source.pointer("/metadata/annotations");
         let noted = annotations.and_then(|all| all.get(TYPE_ANNOTATION)).and_then(Value::as_str);
-        let kind = (self.to.kind == Kind::Secret).then(|| noted.or(text(source, "/type")).unwrap_or("Opaque"));
+        let kind = (self.to.kind == Kind::Secret).then(|| noted.or_else(|| text(source, "/type")).unwrap_or("Opaque"));
         let mut annotations = Map::from_iter([(CHECKSUM_ANNOTATION.to_owned(), json!(self.checksum))]);
         let is_kept = self.to.name.ends_with(BEFORE_SUFFIX);
         if is_kept {
             put(&mut annotations, TYPE_ANNOTATION, kind.map(Value::from));
         }
-        let mut object = object(canary, &self.to, Value::Object(annotations))?;
+        let mut object = object(canary, &self.to, &Value::Object(annotations))?;
         if let Some(fields) = object.as_object_mut() {
             put(fields, "type", kind.map(|kind| Value::from(if is_kept { "Opaque" } else { kind })));
             for field in DATA {
@@ -62,7 +62,7 @@ impl ConfigCopy {
 
     /// Returns what keeps nothing any more. It stays, as nothing is deleted by us; it goes with the Canary.
     pub fn emptied(canary: &Value, key: &ObjectKey) -> Option<Value> {
-        let mut object = object(canary, key, json!({}))?;
+        let mut object = object(canary, key, &json!({}))?;
         if let (Kind::Secret, Some(fields)) = (key.kind, object.as_object_mut()) {
             fields.insert("type".to_owned(), json!("Opaque"));
         }
@@ -70,7 +70,7 @@ impl ConfigCopy {
     }
 }
 
-fn object(canary: &Value, key: &ObjectKey, annotations: Value) -> Option<Value> {
+fn object(canary: &Value, key: &ObjectKey, annotations: &Value) -> Option<Value> {
     let canary = Canary::read(canary, &mut Problems::default())?;
     let kind = if key.kind == Kind::Secret { "Secret" } else { "ConfigMap" };
     Some(json!({

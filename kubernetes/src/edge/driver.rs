@@ -30,6 +30,7 @@ use crate::failure::Failure;
 use crate::permit::Permits;
 use crate::reconcile::{Carrier, Commanded, EventKey, Outcome, Reconciler, Urgency, Write, WriteKey};
 use crate::slots::{Batch, Change, Readiness};
+use crate::world::Kind;
 use crate::writes::{Accepted, Channel, Report};
 
 /// Keeps the objects of a cluster as they should be.
@@ -203,6 +204,13 @@ impl Driver {
         let Batch { changes, problems: _, readiness } = batch;
         self.readiness = readiness;
         for (key, change) in changes {
+            if key.kind == Kind::CanaryState {
+                let object = match &change {
+                    Change::Applied(object) => Some(object),
+                    Change::Deleted => None,
+                };
+                self.states.observed(&CanaryName::new(&*key.namespace, &*key.name), object);
+            }
             match change {
                 Change::Applied(object) => self.reconciler.apply(key.kind, &object),
                 Change::Deleted => self.reconciler.delete(&key),

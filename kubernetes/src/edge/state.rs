@@ -166,6 +166,21 @@ impl States {
         Ok(Noted::Written)
     }
 
+    /// Takes what a watch shows of a state: nothing where it is gone. Of one that cannot be read, which nobody writes over, that is
+    /// how somebody has put it right; all others are known by what was written to them.
+    pub fn observed(&self, name: &CanaryName, object: Option<&Value>) {
+        let held = self.all().get(name).cloned();
+        // Whoever has it locked is about to find out.
+        let Some(mut held) = held.as_ref().and_then(|held| held.try_lock().ok()) else { return };
+        if !matches!(held.content, Content::Foreign { .. }) {
+            return;
+        }
+        match object {
+            Some(object) => held.set(object.clone()),
+            None => held.clear(),
+        }
+    }
+
     /// Raises the epoch of these canaries to that of this leader: whatever an earlier one still writes is refused from then on.
     pub async fn raise(&self, names: &[CanaryName]) -> Result<(), StoreError> {
         all(names.iter().map(|name| self.write(name, Update::Epoch))).await

@@ -313,6 +313,12 @@ impl Watch {
     }
 
     fn report(&self, failure: &Failure) {
+        // A cluster without Flagger's definitions has no Canaries of it. Without ours there is nothing to do at all, so that those
+        // are waited for.
+        if matches!(failure, Failure::NotFound(_)) && self.source.resource.group == Group::Flagger.as_str() {
+            self.shared.slots().set_undefined(self.id);
+            self.shared.changed.notify_one();
+        }
         let Some(problem) = problem(&self.source.resource, failure) else { return };
         if self.shared.slots().set_problem(self.id, Some(problem.clone())) {
             tracing::warn!("{problem}");
@@ -358,10 +364,12 @@ fn problem(resource: &Resource, failure: &Failure) -> Option<String> {
         return None;
     }
     if let Failure::NotFound(message) = failure {
+        let group = resource.group;
+        let flags = if group == Group::Flagger.as_str() { " --flagger-api" } else { "" };
         return Some(if resource.is_custom() {
             format!(
-                "{name} are not defined in the cluster: apply what `wingbeat crds` prints; nothing is done for Canaries \
-                 until then"
+                "{name} are not defined in the cluster: apply what `wingbeat crds{flags}` prints; nothing is done for Canaries \
+                 of {group} until then"
             )
         } else {
             format!("{name} are not served by the API server ({message}): is it Kubernetes 1.33 or later?")

@@ -341,6 +341,8 @@ impl Canary {
     /// Leaves it alone, as what is stored of it cannot be read, and tells why.
     pub(super) fn disregard(&mut self, around: &Around<'_>, why: String) -> Evaluated {
         self.refused = vec![why];
+        // Once it can be read again, the spec is what counts.
+        self.is_outdated();
         let (problems, mut evaluated) = (self.refused.clone(), Evaluated::default());
         self.report(around, &problems, &mut evaluated);
         self.set_status(around, &problems, &Scaled::Right, &mut evaluated);
@@ -437,7 +439,7 @@ impl Canary {
         let primary = named.as_ref().filter(|primary| is_owned(primary, around.object));
         let template = template_of(&target).clone();
         let configs = self.record.fence.as_ref().map(|fence| fence.configs.clone()).unwrap_or_default();
-        let of_target = Template { revision: revision.clone(), template, configs };
+        let of_target = Template { revision: revision.clone(), pods: template, configs };
         let of_primary = primary.and_then(promoted);
         let of_primary = of_primary.map(|it| Template { configs: self.record.configs_of(&it.revision), ..it });
         self.record.keep_templates(state, &of_target, of_primary.as_ref(), primary.map(replicas));

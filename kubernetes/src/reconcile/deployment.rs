@@ -69,7 +69,7 @@ pub(super) fn promoted(primary: &Value) -> Option<Template> {
     let promotion = PROMOTIONS.into_iter().find_map(|key| annotations.get(key)?.as_str())?;
     let is_ours = promotion.len() == REVISION_LEN && promotion.bytes().all(|it| it.is_ascii_hexdigit());
     let configs = Contents::default();
-    is_ours.then(|| Template { revision: Revision::new(promotion), template: template.clone(), configs })
+    is_ours.then(|| Template { revision: Revision::new(promotion), pods: template.clone(), configs })
 }
 
 #[cfg(test)]

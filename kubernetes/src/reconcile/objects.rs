@@ -290,12 +290,12 @@ impl Live<'_> {
     ) -> Result<Option<Primary>, Vec<String>> {
         if let Some(kept) = record.candidate.as_ref().filter(|kept| kept.revision == *revision) {
             let mut target = self.target.clone();
-            put(&mut target, kept.template.clone());
+            put(&mut target, kept.pods.clone());
             return self.desired(&target, revision, &kept.configs, settings).map(|desired| Some(desired.primary));
         }
         if let Some(kept) = record.promoted.as_ref().filter(|kept| kept.revision == *revision) {
             let mut primary = desired.primary.clone();
-            put(&mut primary.object, kept.template.clone());
+            put(&mut primary.object, kept.pods.clone());
             return Ok(Some(primary));
         }
         Ok((self.revision == revision).then(|| desired.primary.clone()))
@@ -306,7 +306,7 @@ impl Live<'_> {
     fn knows_configs(&self, record: &Record, revision: &Revision, contents: &Contents, settings: &Settings) -> bool {
         let candidate = record.candidate.as_ref().filter(|kept| kept.revision == *revision);
         let template = match candidate {
-            Some(kept) => Some(&kept.template),
+            Some(kept) => Some(&kept.pods),
             None if record.has_promoted(revision) => None,
             None => self.target.pointer("/spec/template"),
         };

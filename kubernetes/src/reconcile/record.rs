@@ -88,7 +88,8 @@ pub(super) struct Accepted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
     pub(super) revision: Revision,
-    pub(super) template: Value,
+    /// As a Deployment has it.
+    pub(super) pods: Value,
     /// What is in the ConfigMaps and Secrets that the target's refers to: a primary's refers to copies of these.
     pub(super) configs: Contents,
 }
@@ -246,7 +247,7 @@ impl Record {
     pub(super) fn configs_of(&self, revision: &Revision) -> Contents {
         let kept = [&self.candidate, &self.promoted].into_iter().flatten().find(|kept| kept.revision == *revision);
         let fenced = self.fence.as_ref().filter(|fence| fence.revision == *revision);
-        kept.map(|kept| &kept.configs).or(fenced.map(|fence| &fence.configs)).cloned().unwrap_or_default()
+        kept.map(|kept| &kept.configs).or_else(|| fenced.map(|fence| &fence.configs)).cloned().unwrap_or_default()
     }
 
     pub(super) fn has_candidate(&self, revision: &Revision) -> bool {
@@ -270,11 +271,11 @@ impl Template {
     fn read(state: &Value, pointer: &str) -> Option<Self> {
         let kept = state.pointer(pointer)?;
         let (revision, template) = (Revision::new(text(kept, "/revision")?), kept.get("template")?.clone());
-        Some(Self { revision, template, configs: Contents::read(kept.get("configs")) })
+        Some(Self { revision, pods: template, configs: Contents::read(kept.get("configs")) })
     }
 
     fn to_json(&self) -> Value {
-        json!({"revision": self.revision.as_str(), "template": self.template, "configs": self.configs.to_json()})
+        json!({"revision": self.revision.as_str(), "template": self.pods, "configs": self.configs.to_json()})
     }
 }
 
@@ -287,7 +288,7 @@ mod tests {
         let configs = Contents::read(Some(&json!({"configmap/a": "01", "secret/b": "absent"})));
         let template = |revision: &str| Template {
             revision: Revision::new(revision),
-            template: json!({"spec": {"a": 1}}),
+            pods: json!({"spec": {"a": 1}}),
             configs: configs.clone(),
         };
         let fence = Fence { uid: "u".into(), generation: 3, replica_set: Some("2".into()) };

@@ -9,8 +9,8 @@ use crate::cluster::{Cluster, canary, target};
 /// Returns a cluster with a canary at rest whose Pods mount a ConfigMap, and read a Secret.
 fn initialized() -> Cluster {
     let mut cluster = Cluster::new();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}, "binaryData": {"logo": "AAE="}}));
-    set(&mut cluster, Kind::Secret, "token", json!({"type": "Opaque", "data": {"token": "czNjcjN0"}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}, "binaryData": {"logo": "AAE="}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"type": "Opaque", "data": {"token": "czNjcjN0"}}));
     create(&mut cluster);
     cluster.run_until(100, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     cluster.run(5);
@@ -32,12 +32,12 @@ fn refer(target: &mut Value, name: &str) {
     pod["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "token"}}]);
 }
 
-fn set(cluster: &mut Cluster, kind: Kind, name: &str, content: Value) {
-    cluster.api.edit(kind, name, |it| merge(it, &content));
+fn set(cluster: &mut Cluster, kind: Kind, name: &str, content: &Value) {
+    cluster.api.edit(kind, name, |it| merge(it, content));
 }
 
 fn recolor(cluster: &mut Cluster, color: &str) {
-    set(cluster, Kind::ConfigMap, "settings", json!({"data": {"color": color}}));
+    set(cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": color}}));
 }
 
 fn color(cluster: &Cluster, name: &str) -> Value {
@@ -143,7 +143,7 @@ fn a_change_that_is_taken_back_in_mid_rollout_ends_it() {
 #[test]
 fn binary_data_alone_is_a_change() {
     let mut cluster = initialized();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"binaryData": {"logo": "AAI="}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"binaryData": {"logo": "AAI="}}));
     cluster.run_until(10, |it| it.phase() == "Progressing");
     cluster.run_until(600, |it| it.phase() == "Succeeded");
     assert_eq!(cluster.api.at(Kind::ConfigMap, "settings-primary", "/binaryData"), json!({"logo": "AAI="}));
@@ -153,7 +153,7 @@ fn binary_data_alone_is_a_change() {
 fn a_change_of_labels_is_read_once_and_is_none() {
     let mut cluster = initialized();
     cluster.api.reads.clear();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"metadata": {"labels": {"team": "a"}}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"metadata": {"labels": {"team": "a"}}}));
     cluster.run(50);
     assert_eq!(
         (cluster.api.reads.as_slice(), restarts(&cluster, NEW)),
@@ -166,17 +166,17 @@ fn who_says_that_it_is_not_tracked_is_shared() {
     let mut cluster = Cluster::new();
     let off =
         json!({"metadata": {"annotations": {"flagger.app/config-tracking": "disabled"}}, "data": {"color": "blue"}});
-    set(&mut cluster, Kind::ConfigMap, "settings", off);
+    set(&mut cluster, Kind::ConfigMap, "settings", &off);
     // Registry credentials belong to kubelets.
     let credentials = json!({"type": "kubernetes.io/dockerconfigjson", "data": {"a": "AA=="}});
-    set(&mut cluster, Kind::Secret, "token", credentials);
+    set(&mut cluster, Kind::Secret, "token", &credentials);
     create(&mut cluster);
     cluster.run_until(100, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     let pod = cluster.api.at(Kind::Deployment, "backend-primary", "/spec/template/spec");
     assert_eq!(pod["volumes"][0]["configMap"]["name"], json!("settings"));
     assert_eq!(pod["containers"][0]["envFrom"][0]["secretRef"]["name"], json!("token"));
     recolor(&mut cluster, "green");
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"a": "AQ=="}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"a": "AQ=="}}));
     cluster.run(50);
     assert_eq!(restarts(&cluster, NEW), 0);
     assert_eq!(cluster.api.get(Kind::ConfigMap, "settings-primary"), None);
@@ -185,7 +185,7 @@ fn who_says_that_it_is_not_tracked_is_shared() {
         &mut cluster,
         Kind::ConfigMap,
         "settings",
-        json!({"metadata": {"annotations": {"flagger.app/config-tracking": "enabled"}}}),
+        &json!({"metadata": {"annotations": {"flagger.app/config-tracking": "enabled"}}}),
     );
     cluster.run(50);
     assert_eq!(restarts(&cluster, NEW), 0);
@@ -234,8 +234,8 @@ fn what_is_tracked_from_now_on_starts_no_rollout() {
     let mut cluster = Cluster::new();
     cluster.settings.tracks_configs = false;
     cluster.restart();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}}));
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"token": "AA=="}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"token": "AA=="}}));
     create(&mut cluster);
     cluster.run_until(100, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     recolor(&mut cluster, "red");
@@ -255,7 +255,7 @@ fn what_is_tracked_from_now_on_starts_no_rollout() {
 #[test]
 fn what_is_missing_is_named_and_what_is_optional_may_be_missing() {
     let mut cluster = Cluster::new();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}}));
     create(&mut cluster);
     cluster.run(50);
     assert_eq!(cluster.api.get(Kind::Deployment, "backend-primary"), None);
@@ -268,7 +268,7 @@ fn what_is_missing_is_named_and_what_is_optional_may_be_missing() {
     let secret = "/spec/template/spec/containers/0/envFrom/0/secretRef/name";
     assert_eq!(cluster.api.at(Kind::Deployment, "backend-primary", secret), json!("token"));
     // From now on Pods would read it.
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"token": "AA=="}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"token": "AA=="}}));
     cluster.run_until(10, |it| it.phase() == "Progressing");
     cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
     assert_eq!(cluster.api.at(Kind::Deployment, "backend-primary", secret), json!("token-primary"));
@@ -281,8 +281,8 @@ fn what_is_missing_is_named_and_what_is_optional_may_be_missing() {
 #[test]
 fn a_config_map_of_two_canaries_is_promoted_for_each() {
     let mut cluster = Cluster::new();
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}}));
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"token": "AA=="}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"token": "AA=="}}));
     create(&mut cluster);
     cluster.api.edit(Kind::Deployment, "frontend", |it| {
         let mut other = target("app:1");
@@ -329,17 +329,17 @@ fn of_88_secrets_the_one_that_changed_is_read() {
         it["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!(from);
     });
     for place in 0..88 {
-        set(&mut cluster, Kind::Secret, &format!("s-{place}"), json!({"data": {"a": "AA=="}}));
+        set(&mut cluster, Kind::Secret, &format!("s-{place}"), &json!({"data": {"a": "AA=="}}));
     }
     // One that nobody refers to is nobody's business.
-    set(&mut cluster, Kind::Secret, "other", json!({"data": {"a": "AA=="}}));
+    set(&mut cluster, Kind::Secret, "other", &json!({"data": {"a": "AA=="}}));
     cluster.api.edit(Kind::Canary, "backend", |it| merge(it, &canary()));
     cluster.run_until(200, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     cluster.run(10);
     assert!(!cluster.api.reads.iter().any(|it| it.ends_with("other")));
     cluster.api.reads.clear();
-    set(&mut cluster, Kind::Secret, "other", json!({"data": {"a": "AQ=="}}));
-    set(&mut cluster, Kind::Secret, "s-17", json!({"data": {"a": "AQ=="}}));
+    set(&mut cluster, Kind::Secret, "other", &json!({"data": {"a": "AQ=="}}));
+    set(&mut cluster, Kind::Secret, "s-17", &json!({"data": {"a": "AQ=="}}));
     cluster.run_until(10, |it| it.phase() == "Progressing");
     assert_eq!(cluster.api.reads, ["Whole Secret s-17"]);
     cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
@@ -390,9 +390,9 @@ fn a_copy_that_somebody_deletes_is_made_again() {
 fn what_belongs_to_others_is_not_overwritten() {
     let mut cluster = Cluster::new();
     let others = json!({"data": {"color": "mine"}});
-    set(&mut cluster, Kind::ConfigMap, "settings-primary", others.clone());
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}}));
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"token": "AA=="}}));
+    set(&mut cluster, Kind::ConfigMap, "settings-primary", &others);
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"token": "AA=="}}));
     create(&mut cluster);
     cluster.run_until(100, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     assert_eq!(
@@ -401,10 +401,10 @@ fn what_belongs_to_others_is_not_overwritten() {
     );
     let mut cluster = Cluster::new();
     for name in ["settings-primary", "settings-backend-primary"] {
-        set(&mut cluster, Kind::ConfigMap, name, others.clone());
+        set(&mut cluster, Kind::ConfigMap, name, &others);
     }
-    set(&mut cluster, Kind::ConfigMap, "settings", json!({"data": {"color": "blue"}}));
-    set(&mut cluster, Kind::Secret, "token", json!({"data": {"token": "AA=="}}));
+    set(&mut cluster, Kind::ConfigMap, "settings", &json!({"data": {"color": "blue"}}));
+    set(&mut cluster, Kind::Secret, "token", &json!({"data": {"token": "AA=="}}));
     create(&mut cluster);
     cluster.run(30);
     assert_eq!(restarts(&cluster, "ConfigMap settings.prod cannot be copied for the primary, as"), 1);

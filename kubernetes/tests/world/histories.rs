@@ -55,7 +55,9 @@ fn event() -> impl Strategy<Value = Event> {
             | Kind::AlertProvider
             | Kind::Listener
             | Kind::Deployment
-            | Kind::Service => object(&namespace, &name, number),
+            | Kind::Service
+            | Kind::ConfigMap
+            | Kind::Secret => object(&namespace, &name, number),
         };
         Event::Apply(kind, object)
     })

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 17] = [
+pub(super) const BENCHES: [Bench; 18] = [
     Bench {
         name: "kube-gateway",
         program: "kube",
@@ -41,6 +41,23 @@ pub(super) const BENCHES: [Bench; 17] = [
             ("synced_secs", 5.0),
             ("rolling_cores", 0.5),
             ("rolling_failed", 0.0),
+        ],
+    },
+    Bench {
+        name: "kube-kill",
+        program: "kube-kill",
+        at_most: &[
+            ("healthy_failed", 0.0),
+            ("failed_after_rollback", 0.0),
+            ("ended_wrong", 0.0),
+            ("after_kill_worst_s", 15.0),
+            ("after_term_worst_s", 1.0),
+            ("takeover_failed", 0.0),
+            ("late_writes", 0.0),
+            ("etcd_paused_out_ms", 1_000.0),
+            ("etcd_paused_failed_afterwards", 0.0),
+            ("etcd_killed_out_ms", 1_000.0),
+            ("etcd_killed_failed_afterwards", 0.0),
         ],
     },
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
