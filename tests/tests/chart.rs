@@ -56,7 +56,6 @@ const REFUSED: [(&str, &str); 19] = [
     ("leaderElection.enabled=false", "always holds a Lease"),
     ("podDisruptionBudget.enabled=true", "would hold up every drain"),
     ("selectorLabels=app", "value selectorLabels"),
-    ("configTracking.enabled=true", "value configTracking"),
     ("listener.create=true", "helm upgrade --reset-then-reuse-values --set listener.create=true"),
     ("state.persistence.enabled=true,leaderElection.replicaCount=2", "each replica needs its own"),
     ("tls.enabled=false,tls.secretName=mine", "value tls.secretName"),

@@ -1,4 +1,5 @@
 //! The controller is killed in the midst of a rollout in a real Kubernetes. `SEED` says when; else it is another moment each time.
+#![expect(clippy::expect_used, reason = "tests")]
 
 use std::io::Write as _;
 use std::time::Duration;

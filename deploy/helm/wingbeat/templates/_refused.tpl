@@ -11,7 +11,6 @@ What is asked for and cannot be had is refused, with the reason: a value that do
   "prometheus" "the chart brings no Prometheus: success rate and latency are counted in Envoys. Leave it out"
   "selectorLabels" "labels by which Pods are selected cannot be chosen yet. The controller takes app, name or app.kubernetes.io/name of the target's selector. Leave it out"
   "includeLabelPrefix" "which labels are copied cannot be chosen yet. Leave it out"
-  "configTracking" "ConfigMaps and Secrets are not tracked yet. Leave it out"
   "noCrossNamespaceRefs" "references to other namespaces cannot be refused yet. Leave it out"
   "ingressAnnotationsPrefix" "Ingresses are not supported: Envoy gateways are. Leave it out"
   "ingressClass" "Ingresses are not supported: Envoy gateways are. Leave it out"
