@@ -26,6 +26,7 @@ mod owner;
 mod reasons;
 mod record;
 mod relax;
+mod size;
 mod status;
 mod time;
 mod write;

@@ -24,6 +24,15 @@ pub fn is_held(canary: &Value) -> bool {
     finalizers(canary).any(|it| it == finalizer(canary))
 }
 
+/// Returns a Canary that begins nothing and moves nothing on.
+pub(crate) fn frozen(canary: &Value) -> Value {
+    let mut canary = canary.clone();
+    if let Some(spec) = canary.pointer_mut("/spec").and_then(Value::as_object_mut) {
+        spec.insert("suspend".to_owned(), Value::Bool(true));
+    }
+    canary
+}
+
 /// Returns true once somebody has deleted an object, which stays as long as it has a finalizer.
 pub fn is_deleted(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some()

@@ -150,7 +150,9 @@ impl Charts {
         for definition in others {
             self.cluster.apply(&definition.to_string()).await.expect("others' definitions");
         }
-        let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
+        // Of one that has no conditions yet, `--for=condition` is an error.
+        let established = r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#;
+        let wait = ["wait", established, "customresourcedefinitions", "--all", "--timeout=60s"];
         self.kubectl(&wait).await;
     }
 }

@@ -1,6 +1,5 @@
 //! What people do to the objects of a controller in a real Kubernetes: a CanaryState is deleted or edited, definitions are not
 //! installed, a namespace is deleted.
-#![expect(clippy::expect_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use wingbeat_e2e::gateway::Gateway;
 
 const CANARY: &str = "canaries.wingbeat.dev/backend";
 /// The Canary is gone after this time: its Pods are ready within a few seconds, on a busy machine within more.
-const WITHIN: Duration = Duration::from_mins(1);
+const WITHIN: Duration = Duration::from_mins(3);
 
 /// Waits until an object is gone.
 async fn until_gone(gateway: &Gateway, object: &str) {

@@ -1,5 +1,4 @@
 //! The backend of the gitops-istio guide, as it is written for Flagger, where `wingbeat controller --flagger-api` is in its place.
-#![expect(clippy::expect_used, reason = "tests")]
 
 use std::process::Stdio;
 use std::time::Duration;

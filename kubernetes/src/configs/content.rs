@@ -12,8 +12,9 @@ use crate::world::{Kind, ObjectKey};
 
 /// Bytes of a digest that are kept: 8, as Flagger keeps them.
 const KEPT_BYTES: usize = 8;
-/// How what is not there is written down, and what is not tracked.
+/// How what is not there is written down.
 const ABSENT: &str = "absent";
+/// How what is not tracked is written down.
 const UNTRACKED: &str = "untracked";
 
 /// What is in one.

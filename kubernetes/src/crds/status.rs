@@ -166,7 +166,7 @@ fn of_canary_state() -> Value {
                 "description": "How far the Canary's deletion is.",
                 "properties": {
                     "sinceMillis": whole("When it was seen first, in milliseconds since 1970 by the controller's clock."),
-                    "course": text("Waits for the target, Leads to it, or GivenUp: the primary goes on to serve."),
+                    "stage": text("Waits for the target, Leads to it, or GivenUp: the primary goes on to serve."),
                 },
             },
             "sized": {

@@ -6,7 +6,8 @@ use wingbeat_core::id::{Arm, CanaryName, Revision};
 use wingbeat_core::rollout::Readiness;
 
 use super::configuration::port;
-use super::deployment::{promoted, readiness, replicas};
+use super::deployment::{promoted, readiness};
+use super::size::replicas;
 use crate::object::text;
 use crate::world::World;
 

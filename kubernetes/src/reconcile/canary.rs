@@ -19,7 +19,7 @@ use super::claims::{Claim, Claims};
 use super::command;
 use super::configs::Configs;
 use super::configuration::{Configuration, has_deployment, service_name};
-use super::deployment::{promoted, replicas};
+use super::deployment::promoted;
 use super::events::{Events, Occurrence};
 use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
@@ -27,12 +27,14 @@ use super::owner::is_owned;
 use super::reasons::Reasons;
 use super::record::{Accepted, Record, Template};
 use super::relax::Relax;
+use super::size::replicas;
 use super::status::{Leaving, Source};
 use super::write::{Write, WriteKey, differs};
 use crate::configs::{Contents, Part};
 use crate::desire::ConfigCopy;
 use crate::fence::{FencedRevision, TargetVersion};
 use crate::object::{number, text};
+use crate::release;
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
 
@@ -278,7 +280,7 @@ impl Canary {
         change: &mut Change,
     ) -> Result<BTreeSet<CanaryName>, Vec<String>> {
         let name = around.name;
-        let frozen = self.is_frozen(around).then(|| deletion::frozen(object));
+        let frozen = self.is_frozen(around).then(|| release::frozen(object));
         let object = frozen.as_ref().unwrap_or(object);
         let missing = || format!("spec.targetRef.name: there is no Deployment {}, make it", target_name(object));
         // What else is wrong is told too.

@@ -5,6 +5,7 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::Readiness;
 
 use super::record::Template;
+use super::size::replicas;
 use crate::configs::Contents;
 use crate::object::{list, number, text};
 
@@ -12,18 +13,6 @@ use crate::object::{list, number, text};
 const PROMOTIONS: [&str; 2] = ["wingbeat.dev/promotion", "flagger-id"];
 /// Hex digits of a revision: what another controller wrote there is none.
 const REVISION_LEN: usize = 10;
-
-/// Returns how many pods it should have.
-pub(super) fn replicas(deployment: &Value) -> u64 {
-    number(deployment, "/spec/replicas").unwrap_or(1)
-}
-
-/// Returns false once its last Pod is gone, or going.
-pub(super) fn has_pods(deployment: &Value) -> bool {
-    let of = |field: &str| number(deployment, &format!("/status/{field}")).unwrap_or(0);
-    let is_observed = number(deployment, "/metadata/generation").is_some_and(|it| of("observedGeneration") >= it);
-    !is_observed || replicas(deployment) > 0 || of("replicas") > 0
-}
 
 /// Returns whether all of its pods are of its template and available.
 pub(super) fn readiness(deployment: &Value) -> Readiness {

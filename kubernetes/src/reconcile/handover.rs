@@ -14,8 +14,9 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
 use wingbeat_core::time::{Span, Timestamp};
 
-use super::deployment::{promoted, readiness, replicas};
-use super::record::{Course, Deletion, Record};
+use super::deployment::{promoted, readiness};
+use super::record::{Deletion, Record, Stage};
+use super::size::replicas;
 use super::status::Leaving;
 use super::write::Write;
 use crate::object::{number, text};
@@ -30,6 +31,7 @@ const MAX_WAIT: Span = Span::from_secs(600);
 pub(super) const TAKEOVER_DRAIN: Span = Span::from_secs(10);
 /// What the target is scaled for, which is done once (P33).
 const TRANSITION: &str = "deletion/up";
+/// Where an object has its name.
 const NAME: &str = "/metadata/name";
 
 /// What is known of a Canary that is being deleted, and of what it leaves.
@@ -109,18 +111,18 @@ impl Handover {
 
     fn hand_back(mut self, scene: &Scene<'_>, target: &Value, record: &mut Record, progress: &mut Progress) -> Self {
         // What is kept of a time are its milliseconds.
-        let first = Deletion { since: Timestamp::from_millis(scene.now.as_millis()), course: Course::Waits };
+        let first = Deletion { since: Timestamp::from_millis(scene.now.as_millis()), stage: Stage::Waits };
         let before = record.deletion.unwrap_or(first);
         self.scale(scene, target, record);
-        let deletion = Deletion { course: scene.course(target, record, before), ..before };
+        let deletion = Deletion { stage: scene.stage(target, record, before), ..before };
         record.deletion = Some(deletion);
         self.tell(progress, Severity::Normal, scene.begins());
         if let Some(text) = scene.differs() {
             self.tell(progress, Severity::Warning, text);
         }
-        progress.leads_to_target = deletion.course == Course::Leads;
-        match deletion.course {
-            Course::Waits => {
+        progress.leads_to_target = deletion.stage == Stage::Leads;
+        match deletion.stage {
+            Stage::Waits => {
                 (progress.since, progress.was_apart) = (None, true);
                 self.due = Some(deletion.since.plus(MAX_WAIT));
                 self.writes.extend(scene.primary.and_then(|primary| scene.lead(primary, None)));
@@ -131,8 +133,8 @@ impl Handover {
                 let message = format!("Deployment {} gets the requests once it is ready: {why}.", scene.target_name);
                 self.waits("TargetNotReady", message)
             }
-            Course::Leads => self.drain(scene, target, record, progress),
-            Course::GivenUp => {
+            Stage::Leads => self.drain(scene, target, record, progress),
+            Stage::GivenUp => {
                 let text = scene.given_up();
                 self.tell(progress, Severity::Warning, text.clone());
                 self.writes = scene.orphan();
@@ -213,7 +215,7 @@ impl Scene<'_> {
     }
 
     /// Returns who serves by now.
-    fn course(&self, target: &Value, record: &Record, before: Deletion) -> Course {
+    fn stage(&self, target: &Value, record: &Record, before: Deletion) -> Stage {
         let has = replicas(target);
         // Whoever gave it another size after it was given ours decides.
         let is_large = has >= self.size(record) || is_scaled(record);
@@ -221,15 +223,15 @@ impl Scene<'_> {
         let is_ready = readiness(target).is_ready() && is_large && known.is_none_or(|known| known >= has);
         let available = number(target, "/status/availableReplicas").unwrap_or(0);
         let answers = available > 0 && known.is_none_or(|known| known > 0);
-        match before.course {
-            Course::GivenUp => Course::GivenUp,
-            Course::Waits | Course::Leads if is_ready => Course::Leads,
+        match before.stage {
+            Stage::GivenUp => Stage::GivenUp,
+            Stage::Waits | Stage::Leads if is_ready => Stage::Leads,
             // A Pod that is away for a moment takes nothing back.
-            Course::Leads if answers => Course::Leads,
+            Stage::Leads if answers => Stage::Leads,
             // There is nobody else.
-            Course::Waits | Course::Leads if self.primary.is_none() && has > 0 => Course::Leads,
-            Course::Waits | Course::Leads if self.now >= before.since.plus(MAX_WAIT) => Course::GivenUp,
-            Course::Waits | Course::Leads => Course::Waits,
+            Stage::Waits | Stage::Leads if self.primary.is_none() && has > 0 => Stage::Leads,
+            Stage::Waits | Stage::Leads if self.now >= before.since.plus(MAX_WAIT) => Stage::GivenUp,
+            Stage::Waits | Stage::Leads => Stage::Waits,
         }
     }
 

@@ -6,8 +6,9 @@ use wingbeat_core::rollout::{Apex, DRAIN, Phase, PrimaryTemplate, State, TargetS
 use wingbeat_core::time::Timestamp;
 
 use super::configs::Configs;
-use super::deployment::{has_pods, promoted, readiness, replicas};
+use super::deployment::{promoted, readiness};
 use super::record::Record;
+use super::size::{has_pods, replicas};
 use super::write::{Write, selects_alike, service_differs};
 use crate::configs::Contents;
 use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};

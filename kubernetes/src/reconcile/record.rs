@@ -7,7 +7,7 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Phase, State};
 use wingbeat_core::time::Timestamp;
 
-use super::deployment::has_pods;
+use super::size::has_pods;
 use crate::configs::{Content, Contents};
 use crate::fence::{Fence, FencedRevision, TargetVersion};
 use crate::object::{number, put, text};
@@ -42,12 +42,12 @@ pub(super) struct Record {
 pub(super) struct Deletion {
     /// When it was seen first.
     pub(super) since: Timestamp,
-    pub(super) course: Course,
+    pub(super) stage: Stage,
 }
 
 /// Who serves after a Canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Course {
+pub(super) enum Stage {
     /// The target, once it is ready.
     Waits,
     /// The target, which was ready and has the requests.
@@ -56,7 +56,8 @@ pub(super) enum Course {
     GivenUp,
 }
 
-impl Course {
+impl Stage {
+    /// All of them.
     const ALL: [Self; 3] = [Self::Waits, Self::Leads, Self::GivenUp];
 
     const fn as_str(self) -> &'static str {
@@ -153,8 +154,8 @@ impl Record {
             "scaledFor": self.scaled_for,
             "commanded": self.commanded,
             "entry": self.entry,
-            "deletion": self.deletion.map(|Deletion { since, course }| {
-                json!({"sinceMillis": since.as_millis(), "course": course.as_str()})
+            "deletion": self.deletion.map(|Deletion { since, stage }| {
+                json!({"sinceMillis": since.as_millis(), "stage": stage.as_str()})
             }),
             "sized": self.sized.as_ref().map(|Size { uid, replicas }| json!({"uid": uid, "replicas": replicas})),
             "startedWith": self.started_with,
@@ -262,8 +263,8 @@ impl Record {
 impl Deletion {
     fn read(state: &Value) -> Option<Self> {
         let since = Timestamp::from_millis(number(state, "/status/deletion/sinceMillis")?);
-        let course = text(state, "/status/deletion/course")?;
-        Some(Self { since, course: Course::ALL.into_iter().find(|it| it.as_str() == course)? })
+        let stage = text(state, "/status/deletion/stage")?;
+        Some(Self { since, stage: Stage::ALL.into_iter().find(|it| it.as_str() == stage)? })
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
             commanded: Some("abort/1".into()),
             sized: Some(Size { uid: "p".into(), replicas: 3 }),
             entry: Some(json!({"app": "backend"})),
-            deletion: Some(Deletion { since: Timestamp::from_millis(7), course: Course::Leads }),
+            deletion: Some(Deletion { since: Timestamp::from_millis(7), stage: Stage::Leads }),
             started_with: Some("01".into()),
         };
         for record in [full, Record::default()] {

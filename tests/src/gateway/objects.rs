@@ -12,7 +12,9 @@ pub async fn install(cluster: &Cluster, flags: &[&str]) {
     let _alone = APPLYING.lock().await;
     let crds = cluster.command(beside("wingbeat")).arg("crds").args(flags).output().await.expect("the program runs");
     cluster.apply(&String::from_utf8_lossy(&crds.stdout)).await.expect("our definitions");
-    let wait = ["wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s"];
+    // Of one that has no conditions yet, `--for=condition` is an error.
+    let established = r#"--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True"#;
+    let wait = ["wait", established, "customresourcedefinitions", "--all", "--timeout=60s"];
     cluster.kubectl(&wait).await.expect("they are served");
 }
 

@@ -128,15 +128,6 @@ impl Canary {
     }
 }
 
-/// Returns a Canary that begins nothing and moves nothing on.
-pub(super) fn frozen(canary: &Value) -> Value {
-    let mut canary = canary.clone();
-    if let Some(spec) = canary.pointer_mut("/spec").and_then(Value::as_object_mut) {
-        spec.insert("suspend".to_owned(), Value::Bool(true));
-    }
-    canary
-}
-
 /// Returns true for a write that takes requests or Pods from the target.
 fn takes(write: &Write, around: &Around<'_>) -> bool {
     let here = |kind: Kind, name: &str| ObjectKey::new(kind, &around.name.namespace, name);

@@ -1,0 +1,17 @@
+//! How many Pods a Deployment has.
+
+use serde_json::Value;
+
+use crate::object::number;
+
+/// Returns how many pods it should have.
+pub(super) fn replicas(deployment: &Value) -> u64 {
+    number(deployment, "/spec/replicas").unwrap_or(1)
+}
+
+/// Returns false once its last Pod is gone, or going.
+pub(super) fn has_pods(deployment: &Value) -> bool {
+    let of = |field: &str| number(deployment, &format!("/status/{field}")).unwrap_or(0);
+    let is_observed = number(deployment, "/metadata/generation").is_some_and(|it| of("observedGeneration") >= it);
+    !is_observed || replicas(deployment) > 0 || of("replicas") > 0
+}
