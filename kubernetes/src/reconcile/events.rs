@@ -29,7 +29,11 @@ const FLAGGER: &str = "flagger";
 
 /// The texts of a canary that were told.
 #[derive(Debug, Default)]
-pub(super) struct Events(VecDeque<Known>);
+pub(super) struct Events {
+    known: VecDeque<Known>,
+    /// When the latest one was, and how many were before it in the same millisecond: who sorts them by time has them in order.
+    latest: (Timestamp, u64),
+}
 
 #[derive(Debug)]
 struct Known {
@@ -56,15 +60,17 @@ impl Events {
         let hash = revision::hash(&json!([of("uid"), event.context, event.text]));
         let prefix: String = of("name").chars().take(MAX_PREFIX_LEN).collect();
         let key = EventKey { namespace: of("namespace").to_owned(), name: format!("{prefix}.{}", hash.as_str()) };
-        self.0.retain(|known| known.key != key || event.at.since(known.since) < MAX_SERIES);
-        if let Some(known) = self.0.iter_mut().find(|known| known.key == key) {
+        let place = if self.latest.0 == event.at { self.latest.1.saturating_add(1) } else { 0 };
+        self.latest = (event.at, place);
+        self.known.retain(|known| known.key != key || event.at.since(known.since) < MAX_SERIES);
+        if let Some(known) = self.known.iter_mut().find(|known| known.key == key) {
             known.count = known.count.saturating_add(1);
-            let series = json!({"count": known.count, "lastObservedTime": micros(event.at)});
+            let series = json!({"count": known.count, "lastObservedTime": micros(event.at, place)});
             return Write::Repeat(key, json!({"series": series}));
         }
-        self.0.push_back(Known { key: key.clone(), count: 1, since: event.at });
-        while self.0.len() > MAX_KNOWN {
-            self.0.pop_front();
+        self.known.push_back(Known { key: key.clone(), count: 1, since: event.at });
+        while self.known.len() > MAX_KNOWN {
+            self.known.pop_front();
         }
         let version = text(canary, "/apiVersion").unwrap_or_default();
         let controller = if version.starts_with("flagger.app/") { FLAGGER } else { CONTROLLER };
@@ -72,7 +78,7 @@ impl Events {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": key.name, "namespace": key.namespace},
-            "eventTime": micros(event.at),
+            "eventTime": micros(event.at, place),
             "reportingController": controller,
             "reportingInstance": controller,
             "action": "Rollout",
@@ -114,7 +120,7 @@ mod tests {
         assert_eq!(object["note"], "Halt backend.prod");
         assert_eq!((&object["reportingController"], &object["type"]), (&json!("flagger"), &json!("Warning")));
         let again = events.write(&canary, &event("Halt backend.prod"));
-        let series = json!({"series": {"count": 2, "lastObservedTime": "2025-11-30T10:53:20.123000Z"}});
+        let series = json!({"series": {"count": 2, "lastObservedTime": "2025-11-30T10:53:20.123001Z"}});
         assert_eq!(again, Write::Repeat(key.clone(), series));
         let later = Occurrence { at: event("").at.plus(MAX_SERIES), ..event("Halt backend.prod") };
         assert!(matches!(events.write(&canary, &later), Write::Event(it, _) if it == key), "it may be gone");
@@ -131,7 +137,7 @@ mod tests {
         for number in 0..1_000 {
             events.write(&canary, &event(&number.to_string()));
         }
-        assert_eq!(events.0.len(), MAX_KNOWN);
+        assert_eq!(events.known.len(), MAX_KNOWN);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Record {
             sized: text(state, "/status/sized/uid")
                 .zip(number(state, "/status/sized/replicas"))
                 .map(|(uid, replicas)| Size { uid: uid.to_owned(), replicas }),
-            entry: state.pointer("/status/entry").cloned(),
+            entry: state.pointer("/status/entry").filter(|it| !it.is_null()).cloned(),
             deletion: Deletion::read(state),
             started_with: text(state, "/status/startedWith").map(str::to_owned),
         }

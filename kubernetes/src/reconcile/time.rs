@@ -9,9 +9,10 @@ pub(super) fn seconds(at: Timestamp) -> String {
     format!("{}Z", text.split(['.', 'Z']).next().unwrap_or_default())
 }
 
-/// Returns a time to the microsecond, as in an event: one without them is refused.
-pub(super) fn micros(at: Timestamp) -> String {
-    format!("{}000Z", rfc3339(at).trim_end_matches('Z'))
+/// Returns a time to the microsecond, as in an event: one without them is refused. They tell its place in a millisecond; of more than
+/// a thousand, all others have the last one.
+pub(super) fn micros(at: Timestamp, place: u64) -> String {
+    format!("{}{:03}Z", rfc3339(at).trim_end_matches('Z'), place.min(999))
 }
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests {
     fn times_are_in_the_forms_of_an_api_server() {
         let at = Timestamp::from_millis(1_764_500_000_123);
         assert_eq!(seconds(at), "2025-11-30T10:53:20Z");
-        assert_eq!(micros(at), "2025-11-30T10:53:20.123000Z");
+        assert_eq!(micros(at, 0), "2025-11-30T10:53:20.123000Z");
+        assert_eq!(micros(at, 1_000), "2025-11-30T10:53:20.123999Z");
     }
 }

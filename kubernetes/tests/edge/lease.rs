@@ -57,7 +57,7 @@ async fn real_kubernetes_a_released_lease_is_taken_within_a_second_and_a_killed_
     let spec = &place.get("lease", "wingbeat").await["spec"];
     assert_eq!(
         (&spec["holderIdentity"], &spec["leaseTransitions"], &spec["leaseDurationSeconds"]),
-        (&"second".into(), &1.into(), &15.into())
+        (&"second".into(), &1.into(), &13.into())
     );
 
     // SIGKILL: nobody releases it.
