@@ -28,6 +28,8 @@ use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 const NAMESPACE: &str = "scale";
+/// As kubectl is given them: it may know another API's from another cluster.
+const CANARIES: &str = "canaries.wingbeat.dev";
 /// Requests a second to each canary that rolls out.
 const RATE: u32 = 20;
 /// How long nobody may do anything.
@@ -113,7 +115,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let rolled = Instant::now();
     for number in 0..rolling {
-        let canary = format!("canaries/{}", name(number));
+        let canary = format!("{CANARIES}/{}", name(number));
         wait(&cluster, &canary, "Succeeded").await?;
     }
     let took = rolled.elapsed();
@@ -265,7 +267,7 @@ async fn populate(api: &Connection, count: u64) -> anyhow::Result<()> {
 }
 
 async fn wait_for(cluster: &Cluster, phase: &str) -> anyhow::Result<()> {
-    wait(cluster, "canaries", phase).await
+    wait(cluster, CANARIES, phase).await
 }
 
 /// Waits until a Canary, or all of them, are in a phase.
@@ -273,7 +275,7 @@ async fn wait(cluster: &Cluster, canaries: &str, phase: &str) -> anyhow::Result<
     let condition = format!("--for=jsonpath={{.status.phase}}={phase}");
     let timeout = format!("--timeout={}s", DEADLINE.as_secs() / 2);
     let mut args = vec!["--namespace", NAMESPACE, "wait", canaries, &condition, &timeout];
-    if canaries == "canaries" {
+    if canaries == CANARIES {
         args.push("--all");
     }
     cluster.kubectl(&args).await?;
