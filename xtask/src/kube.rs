@@ -19,7 +19,7 @@ pub(crate) fn test(root: &Path) -> anyhow::Result<()> {
     available(root)?;
     stage("programs of Kubernetes", || build(root))?;
     stage("tests with Kubernetes", || {
-        let command = ["test", "--workspace", "--locked", "--tests", "--", "real_kubernetes_"];
+        let command = ["test", "--workspace", "--locked", "--no-fail-fast", "--tests", "--", "real_kubernetes_"];
         succeed(&mut cargo(root, &[&command[..], &["--test-threads", TEST_THREADS]].concat()))
     })
 }

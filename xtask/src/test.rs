@@ -10,7 +10,8 @@ use crate::run::{cargo, say, stage, succeed};
 
 /// Runs the tests.
 pub(crate) fn test(root: &Path, fast: bool) -> anyhow::Result<()> {
-    let command = ["test", "--workspace", "--locked"];
+    // One that fails hides none that would fail behind it.
+    let command = ["test", "--workspace", "--locked", "--no-fail-fast"];
     stage("tests without Envoy and Kubernetes", || {
         let skip = ["--", "--skip", "real_envoy_", "--skip", "real_kubernetes_"];
         succeed(&mut cargo(root, &[&command[..], &skip].concat()))
