@@ -234,6 +234,41 @@ proptest! {
         }
     }
 
+    /// A step that is adopted without being stored is none that a restart would miss: requests go to the same, and the same is
+    /// asked, whenever that comes.
+    #[test]
+    fn a_restart_goes_on_from_what_is_stored(
+        plan in maybe_suspended(),
+        happenings in prop::collection::vec((happening(), 0..2_000_u64), 1..80),
+    ) {
+        let mut world = World::new(&plan);
+        let mut stored = world.state.clone();
+        for (happening, millis) in happenings {
+            world.pass(millis);
+            let event = match happening {
+                Happening::Event(event) => event,
+                Happening::Answer(answer) => match question(&world.plan, &world.state) {
+                    Some(open) => Event::Answer(open.ticket, answer),
+                    None => continue,
+                },
+                Happening::Late(_) | Happening::Rewrite(_) => continue,
+                Happening::Restart => {
+                    world.state = stored.clone().resumed();
+                    continue;
+                }
+            };
+            let before = world.state.clone();
+            let effects = world.feed(&event);
+            if !effects.is_empty() || !world.state.resumes_as(&before) {
+                stored = world.state.clone();
+            }
+            prop_assert_eq!(project(&stored), project(&world.state));
+            let (asked, lost) = (stored.clone().resumed(), world.state.clone().resumed());
+            prop_assert_eq!(question(&world.plan, &asked), question(&world.plan, &lost));
+            prop_assert_eq!((asked.rev, asked.rollout, asked.phase.as_str()), (lost.rev, lost.rollout, lost.phase.as_str()));
+        }
+    }
+
     #[test]
     fn a_rollout_ends_when_everything_passes(plan in any_plan(), later in prop::collection::vec((any_plan(), 0..9), 0..4)) {
         let mut world = World::new(&plan);

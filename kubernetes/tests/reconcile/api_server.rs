@@ -19,6 +19,8 @@ pub(crate) struct ApiServer {
     pub(crate) events: Vec<(String, String, u64)>,
     /// What is to be written with the engine's next record of a canary.
     noted: BTreeMap<CanaryName, Value>,
+    /// How often a CanaryState was written.
+    pub(crate) stored: usize,
     /// What was written by us, in short.
     pub(crate) log: Vec<String>,
     /// A Deployment whose Pods do not become ready.
@@ -122,6 +124,7 @@ impl ApiServer {
 
     /// Writes a CanaryState, with what waited for that.
     pub(crate) fn store(&mut self, name: &CanaryName, record: Option<&str>) {
+        self.stored += 1;
         let noted = self.noted.remove(name).unwrap_or_else(|| json!({}));
         self.edit_in(&name.namespace, Kind::CanaryState, &name.name, |it| {
             merge(it, &json!({"status": {}}));

@@ -32,6 +32,24 @@ fn at_rest_nothing_is_written_and_nothing_is_due() {
     assert_eq!(cluster.due, None);
 }
 
+/// Ten steps are ten events and ten steps of the engine; all else of a rollout is written once.
+#[test]
+fn a_rollout_of_ten_steps_is_written_with_few_calls() {
+    let mut cluster = Cluster::initialized();
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["analysis"]["stepWeight"] = json!(5));
+    cluster.run(50);
+    let events = cluster.api.events.len();
+    cluster.api.log.clear();
+    cluster.api.stored = 0;
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    cluster.run(50);
+    let records = cluster.api.log.iter().filter(|it| *it == "record").count();
+    let (objects, events) = (cluster.api.log.len() - records, cluster.api.events.len() - events);
+    let written = (cluster.api.stored, objects, events);
+    assert_eq!(written, (17, 8, 18), "{:#?}, {:#?}", cluster.api.log, cluster.api.events);
+}
+
 #[test]
 fn a_healthy_revision_is_promoted() {
     let mut cluster = Cluster::initialized();

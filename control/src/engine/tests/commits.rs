@@ -34,6 +34,8 @@ const FAULTS: [Fault; 6] = [
 ];
 
 const LATE: Span = Span::from_secs(30);
+/// Steps that are stored of a rollout of five positions: one for each, and four for how it begins and ends.
+const STEPS: u64 = 9;
 
 /// Which commits a fault befalls, counted from the first one.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,8 @@ enum Befalls {
 #[derive(Debug, Default)]
 struct Seen {
     commits: u64,
+    /// Those that hold a canary's state.
+    steps: u64,
     dead: bool,
 }
 
@@ -65,6 +69,8 @@ impl Carrier for Faulty {
             let (id, writes) = (commit.id, commit.into_writes());
             let number = seen.commits;
             seen.commits += 1;
+            let is_step = |write: &Write| matches!(write, Write::Put(key, _) if key.starts_with("canary/"));
+            seen.steps += u64::from(writes.iter().any(is_step));
             let fault = self.fault.filter(|(befalls, _)| match befalls {
                 Befalls::Only(only) => number == *only,
                 Befalls::From(first) => number >= *first,
@@ -111,6 +117,8 @@ struct Life {
     /// The shares that were served, without repeats.
     weights: Vec<u16>,
     commits: u64,
+    /// Commits that hold the canary's state, if nobody dies.
+    steps: u64,
     /// How long a canary that fails everything was served.
     bad: Span,
 }
@@ -160,7 +168,8 @@ fn live(fault: Option<(Befalls, Fault)>, broken_from: Option<u16>) -> Life {
         world.traffic((100 - canary, 0), (canary, if is_bad { canary } else { 0 }));
     }
     commits = commits.max(seen.lock().unwrap().commits);
-    Life { phase: world.phase(), weights, commits, bad: Span::from_millis(100 * bad) }
+    let steps = seen.lock().unwrap().steps;
+    Life { phase: world.phase(), weights, commits, steps, bad: Span::from_millis(100 * bad) }
 }
 
 #[test]
@@ -189,6 +198,14 @@ fn every_fault_at_every_commit_converges() {
     }
     println!("commit protocol: {points} points, all converge");
     assert!(points > 150, "{points}");
+}
+
+/// What a restart finds out anew is not stored.
+#[test]
+fn a_position_costs_one_step() {
+    let undisturbed = live(None, None);
+    assert_eq!((undisturbed.phase, undisturbed.weights.as_slice()), ("Succeeded", &[10, 20, 30, 40, 50, 0][..]));
+    assert_eq!(undisturbed.steps, STEPS, "{undisturbed:?}");
 }
 
 /// From some commit on each takes 30 s: what fails is out as soon as where storing takes no time.
