@@ -46,6 +46,17 @@ impl Audit {
         of.map(|(_, count)| count).sum()
     }
 
+    /// Returns how often clients whose name begins so have read and written, but for Leases, which cost the same whatever there is to
+    /// do, and for watches, which are begun anew now and then.
+    pub fn reads_and_writes(&self, user_agent: &str) -> (u64, u64) {
+        let of = |(call, _): &(&Call, &u64)| call.user_agent.starts_with(user_agent) && call.resource != "leases";
+        self.calls.iter().filter(of).fold((0, 0), |(reads, writes), (call, count)| match call.verb.as_str() {
+            "watch" => (reads, writes),
+            "get" | "list" => (reads + count, writes),
+            _ => (reads, writes + count),
+        })
+    }
+
     /// Returns all kinds of calls, with how many there were.
     pub const fn calls(&self) -> &BTreeMap<Call, u64> {
         &self.calls

@@ -20,12 +20,12 @@ use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION, Envoy};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
 use wingbeat_demo::visitor::ANYONE;
-use wingbeat_test_cluster::audit::{Audit, Call};
+use wingbeat_test_cluster::audit::Audit;
 use wingbeat_test_cluster::{Cluster, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 use crate::by_name::ByName;
-use entry::Entry;
+pub use entry::Entry;
 pub use process::{Controller, Log, Pod, Role, Signal, beside};
 pub use writes::{Kind, Writes};
 
@@ -34,7 +34,7 @@ const CANARY: &str = "canaries.wingbeat.dev/backend";
 /// The same of Flagger's.
 const FLAGGERS_CANARY: &str = "canaries.flagger.app/backend";
 /// How controllers call themselves.
-const OURS: &str = "wingbeat/";
+pub const OURS: &str = "wingbeat/";
 /// Requests a second, unless something else is asked for.
 const RATE: u32 = 400;
 /// Time for something to come about; it takes some seconds, but a busy machine may be slow.
@@ -203,16 +203,11 @@ impl Gateway {
     /// Waits until the controller has not called anything but its Lease for three seconds.
     pub async fn until_quiet(&self) {
         const QUIET: Duration = Duration::from_secs(3);
-        let calls = |audit: &Audit| -> u64 {
-            let ours = |call: &&Call| call.user_agent.starts_with(OURS) && call.resource != "leases";
-            let all = audit.calls().iter().filter(|(call, _)| ours(call));
-            all.map(|(_, count)| count).sum()
-        };
         let wait = async {
-            let mut before = calls(&self.audit());
+            let mut before = self.audit().reads_and_writes(OURS);
             loop {
                 tokio::time::sleep(QUIET).await;
-                let now = calls(&self.audit());
+                let now = self.audit().reads_and_writes(OURS);
                 if std::mem::replace(&mut before, now) == now {
                     return;
                 }
@@ -319,12 +314,18 @@ impl Gateway {
 
     /// Waits until a path of an object has a value.
     pub async fn until(&self, what: &str, object: &str, path: &str, value: &str) {
-        self.wait(what, object, path, value, DEADLINE).await;
+        self.until_within(what, object, path, value, DEADLINE).await;
     }
 
     /// The same, within this time.
     pub async fn until_within(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
-        self.wait(what, object, path, value, within).await;
+        let condition = format!("--for=jsonpath={path}={value}");
+        let timeout = format!("--timeout={}s", within.as_secs());
+        let args = ["--namespace", &self.namespace, "wait", object, &condition, &timeout];
+        if let Err(error) = self.cluster.kubectl(&args).await {
+            let shown = self.kubectl(&["get", self.canary, "--output=yaml"]).await;
+            panic!("{what}: {error:#}\n{shown}\n{}", self.said());
+        }
     }
 
     /// Waits until the controller has logged something that it had not at this place of its log, which [`Gateway::said`] gives.
@@ -354,17 +355,7 @@ impl Gateway {
 
     /// Waits until the canary is in a phase.
     pub async fn until_phase(&self, phase: &str, within: Duration) {
-        self.wait(phase, self.canary, "{.status.phase}", phase, within).await;
-    }
-
-    async fn wait(&self, what: &str, object: &str, path: &str, value: &str, within: Duration) {
-        let condition = format!("--for=jsonpath={path}={value}");
-        let timeout = format!("--timeout={}s", within.as_secs());
-        let args = ["--namespace", &self.namespace, "wait", object, &condition, &timeout];
-        if let Err(error) = self.cluster.kubectl(&args).await {
-            let shown = self.kubectl(&["get", self.canary, "--output=yaml"]).await;
-            panic!("{what}: {error:#}\n{shown}\n{}", self.said());
-        }
+        self.until_within(phase, self.canary, "{.status.phase}", phase, within).await;
     }
 }
 

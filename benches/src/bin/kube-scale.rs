@@ -5,23 +5,23 @@
 //! `CANARIES` says how many there are (1000), `ROLLING` how many of them roll out (50).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
 use tokio::time::Instant;
 use wingbeat_benches::{asked, cpu, memory, print};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
 use wingbeat_demo::load::{Load, LoadConfig};
 use wingbeat_demo::port::Port;
 use wingbeat_demo::visitor::ANYONE;
-use wingbeat_e2e::gateway::beside;
-use wingbeat_e2e::gateway::objects::{install, role_of};
+use wingbeat_e2e::gateway::objects::{install, install_role};
+use wingbeat_e2e::gateway::{Controller, Entry, Log, OURS, Pod, Role, Signal, beside};
 use wingbeat_kubernetes::edge::client::{Access, Connection};
 use wingbeat_test_cluster::namespace::NODE_ADDRESS;
 use wingbeat_test_cluster::{Cluster, Options};
@@ -56,8 +56,8 @@ async fn main() -> anyhow::Result<()> {
     let cluster = Arc::new(Cluster::start(options).await?);
     cluster.enter()?;
     install(&cluster, &[]).await;
-    cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
-    cluster.apply(&role_of(NAMESPACE)).await?;
+    let role = Role { namespace: NAMESPACE.to_owned(), scope: None, flags: Vec::new() };
+    install_role(&cluster, &role).await;
     let api = Connection::open(&Access::Kubeconfig(cluster.kubeconfig().to_owned()), "wingbeat-bench").await?;
     let _web =
         cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;
@@ -67,13 +67,15 @@ async fn main() -> anyhow::Result<()> {
     create(&api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener)
         .await?;
 
-    let controller = Controller::start(&cluster, "127.0.0.1:0").await?;
-    let (host, port) = controller.xds.split_once(':').context("an address")?;
+    let log = Log::default();
+    let (mut controller, leader) = start(&cluster, &role, &log).await;
+    let xds = Entry::open().await;
+    xds.lead_to(leader);
     let bootstrap = Bootstrap {
         node_id: "edge-1".to_owned(),
         node_cluster: NAMESPACE.to_owned(),
-        host: host.to_owned(),
-        port: port.parse()?,
+        host: xds.address().ip().to_string(),
+        port: xds.address().port(),
         admin: None,
         delta: false,
         tls: None,
@@ -88,13 +90,15 @@ async fn main() -> anyhow::Result<()> {
     let rest = Cost::begin(&cluster, &controller)?;
     tokio::time::sleep(REST).await;
     let rest = rest.end(&cluster, &controller)?;
-    let rss = memory::resident(controller.pid()?)? / 1_024;
+    let rss = memory::resident(controller.pid())? / 1_024;
 
-    let xds = controller.xds.clone();
-    controller.stop().await?;
+    // As Kubernetes has it end: it hands its Lease back.
+    controller.signal(Signal::TERM);
+    controller.ended().await;
     let began = Instant::now();
-    let controller = Controller::start(&cluster, &xds).await?;
+    let (controller, leader) = start(&cluster, &role, &log).await;
     let synced = began.elapsed();
+    xds.lead_to(leader);
 
     let users: Vec<Load> = (0..rolling)
         .map(|number| {
@@ -147,44 +151,11 @@ fn name(number: u64) -> String {
     format!("web-{number}")
 }
 
-/// A running controller, with an empty disk.
-struct Controller {
-    process: Child,
-    xds: String,
-    _state: tempfile::TempDir,
-}
-
-impl Controller {
-    /// Starts one, and waits until it knows all of the cluster and serves it.
-    async fn start(cluster: &Cluster, xds: &str) -> anyhow::Result<Self> {
-        let state = tempfile::tempdir()?;
-        let mut process = cluster
-            .command(beside("wingbeat"))
-            .env("KUBECONFIG", cluster.kubeconfig_of(NAMESPACE, "wingbeat").await?)
-            .args(["controller", "--lease-namespace", NAMESPACE, "--listen-xds", xds, "--listen-http", "127.0.0.1:0"])
-            .arg("--state")
-            .arg(state.path())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(process.stdout.take().context("standard output")?).lines();
-        let line = tokio::time::timeout(DEADLINE, lines.next_line()).await??.context("it has ended")?;
-        let addresses: Value = serde_json::from_str(&line)?;
-        let xds = addresses.get("xds").and_then(Value::as_str).context("an address")?.to_owned();
-        Ok(Self { process, xds, _state: state })
-    }
-
-    fn pid(&self) -> anyhow::Result<u32> {
-        self.process.id().context("it has ended")
-    }
-
-    /// Has it end as Kubernetes does: it hands its Lease back.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.pid()?.to_string();
-        tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await?;
-        let ended = tokio::time::timeout(CALL, self.process.wait()).await??;
-        ensure!(ended.success(), "the controller ended with {ended}");
-        Ok(())
-    }
+/// Starts a controller, and waits until it knows all of the cluster and serves it. Returns where Envoys connect.
+async fn start(cluster: &Cluster, role: &Role, log: &Log) -> (Controller, SocketAddr) {
+    let mut controller = Controller::start(cluster, role, Pod::make(), log).await;
+    let (xds, _) = controller.leads().await;
+    (controller, xds)
 }
 
 /// What the controller takes from a moment on.
@@ -203,22 +174,19 @@ struct Spent {
 
 impl Cost {
     fn begin(cluster: &Cluster, controller: &Controller) -> anyhow::Result<Self> {
-        Ok(Self { began: Instant::now(), cpu: cpu::used(controller.pid()?)?, calls: calls(cluster)? })
+        Ok(Self { began: Instant::now(), cpu: cpu::used(controller.pid())?, calls: calls(cluster)? })
     }
 
     fn end(self, cluster: &Cluster, controller: &Controller) -> anyhow::Result<Spent> {
-        let spent = cpu::used(controller.pid()?)?.saturating_sub(self.cpu);
+        let spent = cpu::used(controller.pid())?.saturating_sub(self.cpu);
         let cores = spent.as_secs_f64() / self.began.elapsed().as_secs_f64();
         Ok(Spent { cores, calls: calls(cluster)?.saturating_sub(self.calls) })
     }
 }
 
 fn calls(cluster: &Cluster) -> anyhow::Result<u64> {
-    let audit = cluster.audit()?;
-    let ours = audit.calls().iter().filter(|(call, _)| {
-        call.user_agent.starts_with("wingbeat/") && call.resource != "leases" && call.verb != "watch"
-    });
-    Ok(ours.map(|(_, count)| count).sum())
+    let (reads, writes) = cluster.audit()?.reads_and_writes(OURS);
+    Ok(reads + writes)
 }
 
 async fn create(

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use wingbeat_benches::{asked, print, quantile};
-use wingbeat_e2e::gateway::Gateway;
 use wingbeat_e2e::gateway::broken::{fail, last_failure};
+use wingbeat_e2e::gateway::{Gateway, OURS};
 
 /// Broken canaries.
 const ROUNDS: usize = 10;
@@ -20,8 +20,6 @@ const RATE: u32 = 1_000;
 const PHASE: Duration = Duration::from_mins(2);
 /// How long nobody may do anything.
 const REST: Duration = Duration::from_mins(1);
-/// How the controller calls itself.
-const OURS: &str = "wingbeat/";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -89,15 +87,15 @@ async fn guide(figures: &mut Value) -> anyhow::Result<()> {
     gateway.until_quiet().await;
     let before = gateway.audit();
     tokio::time::sleep(REST).await;
-    let (reads, writes) = calls(&gateway, &before);
+    let (reads, writes) = gateway.audit().since(&before).reads_and_writes(OURS);
     let rest = reads + writes;
     let before = gateway.audit();
     gateway.kubectl(&["set", "image", "deployment/backend", &image("good", 0)]).await;
     gateway.until_phase("Succeeded", PHASE).await;
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     gateway.until_quiet().await;
-    let (reads, writes) = calls(&gateway, &before);
     let since = gateway.audit().since(&before);
+    let (reads, writes) = since.reads_and_writes(OURS);
     let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS));
     let by_resource: BTreeMap<String, u64> =
         ours.map(|(call, count)| (format!("{} {}", call.verb, call.resource), *count)).collect();
@@ -131,17 +129,6 @@ fn merge(figures: &mut Value, more: Value) {
 
 fn image(kind: &str, number: impl std::fmt::Display) -> String {
     format!("web=wingbeat.test/web:{kind}-{number}")
-}
-
-/// Returns how often the controller has read and written since, but for its Lease and for watches, which are begun anew now and then.
-fn calls(gateway: &Gateway, before: &wingbeat_test_cluster::audit::Audit) -> (u64, u64) {
-    let since = gateway.audit().since(before);
-    let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS) && call.resource != "leases");
-    ours.fold((0, 0), |(reads, writes), (call, count)| match call.verb.as_str() {
-        "watch" => (reads, writes),
-        "get" | "list" => (reads + count, writes),
-        _ => (reads, writes + count),
-    })
 }
 
 /// Returns milliseconds from the change that kubectl made to the controller's first write after it, by the API server's clock.

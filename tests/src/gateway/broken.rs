@@ -9,6 +9,8 @@ use wingbeat_demo::load::Load;
 
 use super::Gateway;
 
+/// Within this time a broken canary has failed its last request, or it is not taken out.
+const FAILS: Duration = Duration::from_mins(1);
 /// After the last request that failed, none does for this time.
 const QUIET: Duration = Duration::from_millis(1_500);
 
@@ -35,6 +37,11 @@ pub async fn fail(pod: &str) {
 
 /// Returns when the last request failed: none does for a second and a half after it.
 pub async fn last_failure(users: &Load, before: usize) -> Instant {
+    let last = tokio::time::timeout(FAILS, until_last_failure(users, before)).await;
+    last.expect("requests fail, and then none does any more")
+}
+
+async fn until_last_failure(users: &Load, before: usize) -> Instant {
     let (mut failed, mut last) = (before, Instant::now());
     let mut poll = tokio::time::interval(Duration::from_millis(1));
     loop {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 /// An address that leads to the replica that is ready. Connections stay where they lead, as at a Service: whoever is behind one
 /// and does not answer any more is for the client to notice.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     address: SocketAddr,
     leader: watch::Sender<Option<SocketAddr>>,
     task: JoinHandle<()>,
@@ -17,7 +17,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Opens one that leads nowhere yet.
-    pub(super) async fn open() -> Self {
+    pub async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (leader, ready) = watch::channel(None);
@@ -35,12 +35,12 @@ impl Entry {
     }
 
     /// Returns the address.
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Lets new connections lead there.
-    pub(super) fn lead_to(&self, leader: SocketAddr) {
+    pub fn lead_to(&self, leader: SocketAddr) {
         self.leader.send_replace(Some(leader));
     }
 }

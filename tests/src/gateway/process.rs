@@ -142,10 +142,15 @@ impl Controller {
         (xds.expect("an address"), at)
     }
 
+    /// Returns the id of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let id = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        kill_process(id.expect("it runs"), signal).expect("it is sent");
+        let id = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("an id"), signal).expect("it is sent");
     }
 
     /// Kills it without warning, and returns its Pod.
