@@ -23,10 +23,10 @@ mod events;
 mod handover;
 mod objects;
 mod owner;
+mod pods;
 mod reasons;
 mod record;
 mod relax;
-mod size;
 mod status;
 mod time;
 mod write;
@@ -305,8 +305,9 @@ impl Reconciler {
             return self.forget(name);
         };
         let is_leaving = release::is_deleted(&object);
-        let mut others = self.in_flight.iter().filter(|(_, in_flight)| is_leaving && in_flight.canary == *name);
-        let is_quiet = !others.any(|(key, _)| key.may_take_back());
+        let mut on_their_way = self.in_flight.iter();
+        let takes_back = |(key, of): (&WriteKey, &InFlight)| of.canary == *name && key.may_take_back();
+        let is_quiet = is_leaving && !on_their_way.any(takes_back);
         if self.canaries.get(name).is_some_and(|canary| !canary.is(&object)) {
             self.forget(name);
         }

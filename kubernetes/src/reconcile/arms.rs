@@ -7,7 +7,7 @@ use wingbeat_core::rollout::Readiness;
 
 use super::configuration::port;
 use super::deployment::{promoted, readiness};
-use super::size::replicas;
+use super::pods::replicas;
 use crate::object::text;
 use crate::world::World;
 

@@ -24,10 +24,10 @@ use super::events::{Events, Occurrence};
 use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
+use super::pods::{replicas, template_of};
 use super::reasons::Reasons;
 use super::record::{Accepted, Record, Template};
 use super::relax::Relax;
-use super::size::replicas;
 use super::status::{Leaving, Source};
 use super::write::{Write, WriteKey, differs};
 use crate::configs::{Contents, Part};
@@ -85,7 +85,8 @@ pub(super) struct Canary {
     drained: Timestamp,
     /// When it was given its finalizer last.
     held: Option<Timestamp>,
-    progress: Progress,
+    /// What was seen of its deletion.
+    handover: Progress,
     /// How far its deletion is.
     leaving: Option<Leaving>,
 }
@@ -144,7 +145,7 @@ impl Canary {
             conditions: Value::Null,
             drained: Timestamp::EPOCH,
             held: None,
-            progress: Progress::default(),
+            handover: Progress::default(),
             leaving: None,
         }
     }
@@ -392,7 +393,7 @@ impl Canary {
         let now = around.now;
         let stored = around.stored.map(Record::read).unwrap_or_default();
         let mut plan = self.plan(around, &stored);
-        self.guard(around, &mut plan);
+        self.guard(around, &stored, &mut plan);
         // What is not wanted any more is no trouble any more.
         self.refused_writes.retain(|refused, _| plan.writes.iter().any(|write| write.key() == *refused));
         let Plan { writes, settled, copies, problems: in_the_way, due, scaled, awaits } = plan;
@@ -519,11 +520,6 @@ impl Canary {
         });
         evaluated.writes.push(Write::Status(key(around.name), object));
     }
-}
-
-/// Returns the Pod template of a Deployment.
-fn template_of(deployment: &Value) -> &Value {
-    deployment.pointer("/spec/template").unwrap_or(&Value::Null)
 }
 
 /// Returns what a Canary is called.

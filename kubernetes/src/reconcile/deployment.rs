@@ -4,8 +4,8 @@ use serde_json::Value;
 use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::Readiness;
 
+use super::pods::replicas;
 use super::record::Template;
-use super::size::replicas;
 use crate::configs::Contents;
 use crate::object::{list, number, text};
 

@@ -15,8 +15,8 @@ use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
 use wingbeat_core::time::{Span, Timestamp};
 
 use super::deployment::{promoted, readiness};
+use super::pods::replicas;
 use super::record::{Deletion, Record, Stage};
-use super::size::replicas;
 use super::status::Leaving;
 use super::write::Write;
 use crate::object::{number, text};

@@ -7,8 +7,8 @@ use wingbeat_core::time::Timestamp;
 
 use super::configs::Configs;
 use super::deployment::{promoted, readiness};
+use super::pods::{has_pods, replicas};
 use super::record::Record;
-use super::size::{has_pods, replicas};
 use super::write::{Write, selects_alike, service_differs};
 use crate::configs::Contents;
 use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};

@@ -7,7 +7,7 @@ use wingbeat_core::id::Revision;
 use wingbeat_core::rollout::{Phase, State};
 use wingbeat_core::time::Timestamp;
 
-use super::size::has_pods;
+use super::pods::{has_pods, template_of};
 use crate::configs::{Content, Contents};
 use crate::fence::{Fence, FencedRevision, TargetVersion};
 use crate::object::{number, put, text};
@@ -174,9 +174,8 @@ impl Record {
         version: TargetVersion,
         configs: &BTreeMap<String, Option<Content>>,
     ) {
-        let template = target.pointer("/spec/template").unwrap_or(&Value::Null);
         let before = self.fence.clone();
-        let now = FencedRevision::follow(before.clone(), version, template, configs);
+        let now = FencedRevision::follow(before.clone(), version, template_of(target), configs);
         let is_same_pods = before.as_ref().is_some_and(|before| {
             before.fence.uid == now.fence.uid && before.fence.replica_set == now.fence.replica_set && has_pods(target)
         });

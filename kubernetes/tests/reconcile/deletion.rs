@@ -322,9 +322,17 @@ fn a_finalizer_that_somebody_takes_away_comes_back_once_a_minute() {
     assert_eq!(finalizers(&cluster), json!([FINALIZER]));
 }
 
+/// Also where the controller dies whenever it has written something.
 #[test]
 fn a_service_that_was_there_is_given_back_as_it_was() {
+    for rounds in 1..30 {
+        service_is_given_back(rounds);
+    }
+}
+
+fn service_is_given_back(rounds: usize) {
     let mut cluster = Cluster::new();
+    cluster.crash = Some((rounds, Crash::Writes(9)));
     let selector = json!({"app": "backend", "tier": "web"});
     cluster.create();
     cluster.api.edit(Kind::Deployment, "backend", |it| {
@@ -335,14 +343,12 @@ fn a_service_that_was_there_is_given_back_as_it_was() {
         let spec = json!({"selector": selector, "ports": [port]});
         merge(it, &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"labels": {"team": "a"}}, "spec": spec}));
     });
-    cluster.run_until(100, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
-    cluster.run(5);
-    cluster.restart();
+    cluster.run_until(200, |it| it.phase() == "Initialized" && it.replicas("backend") == 0);
     delete(&mut cluster, 200);
     cluster.skips_checks = true;
     cluster.run(3);
     let entry = cluster.api.get(Kind::Service, "backend").unwrap();
-    assert_eq!(entry["spec"]["selector"], selector);
+    assert_eq!(entry["spec"]["selector"], selector, "killed after {rounds} rounds");
     assert_eq!(entry["metadata"]["labels"], json!({"team": "a"}));
     assert_eq!(answers(&cluster), 2);
 }

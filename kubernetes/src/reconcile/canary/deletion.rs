@@ -10,7 +10,7 @@ use super::super::around::Around;
 use super::super::configuration::{port, service_name};
 use super::super::events::Occurrence;
 use super::super::handover::{Handover, InEngine, Scene};
-use super::super::objects::{Plan, Scaled};
+use super::super::objects::{Awaits, Plan, Scaled};
 use super::super::record::Record;
 use super::super::write::Write;
 use super::{Canary, Evaluated, key};
@@ -25,10 +25,14 @@ const CONTEXT: &str = "deletion";
 
 impl Canary {
     /// Sees to it that the Canary has its finalizer before anything is taken from the target, unless it says that nothing is
-    /// given back.
-    pub(super) fn guard(&mut self, around: &Around<'_>, plan: &mut Plan) {
+    /// given back; and that what its Service chose is stored before that is written over.
+    pub(super) fn guard(&mut self, around: &Around<'_>, stored: &Record, plan: &mut Plan) {
         if !self.is_configured() {
             return;
+        }
+        if stored.entry != self.record.entry && plan.writes.iter().any(|write| leads(write, around)) {
+            plan.writes.retain(|write| !leads(write, around));
+            plan.awaits = Awaits::Record;
         }
         let own = key(around.name);
         match (release::hands_back(around.in_force), release::is_held(around.object)) {
@@ -81,7 +85,7 @@ impl Canary {
             now: around.now,
         };
         let Handover { writes, settled, told, due, leaving } =
-            Handover::of(&scene, &mut self.record, &mut self.progress);
+            Handover::of(&scene, &mut self.record, &mut self.handover);
         self.refused_writes.retain(|refused, _| writes.iter().any(|write| write.key() == *refused));
         let mut evaluated = Evaluated { writes, settled, due, ..Evaluated::default() };
         for (severity, text) in told {
@@ -117,15 +121,21 @@ impl Canary {
         let (primary, target) = (&arms.primary.endpoints, &arms.target.endpoints);
         let or = |one: &Vec<_>, other: &Vec<_>| if one.is_empty() { other.clone() } else { one.clone() };
         let of_target = or(target, primary);
-        arms.primary.endpoints = if self.progress.leads_to_target { of_target.clone() } else { or(primary, target) };
+        arms.primary.endpoints = if self.handover.leads_to_target { of_target.clone() } else { or(primary, target) };
         arms.target.endpoints = of_target;
         arms
     }
 
     /// Takes it that its namespace goes with all that is in it.
     pub(in super::super) fn namespace_ends(&mut self) {
-        self.progress.namespace_ends = true;
+        self.handover.namespace_ends = true;
     }
+}
+
+/// Returns true for the write that leads the Service of the target's name to the primary.
+fn leads(write: &Write, around: &Around<'_>) -> bool {
+    let entry = ObjectKey::new(Kind::Service, &around.name.namespace, service_name(around.in_force));
+    matches!(write, Write::Apply(service, _) if *service == entry)
 }
 
 /// Returns true for a write that takes requests or Pods from the target.
@@ -133,7 +143,7 @@ fn takes(write: &Write, around: &Around<'_>) -> bool {
     let here = |kind: Kind, name: &str| ObjectKey::new(kind, &around.name.namespace, name);
     match write {
         Write::Scale(target, 0) => *target == here(Kind::Deployment, around.target_name()),
-        Write::Apply(service, _) => *service == here(Kind::Service, service_name(around.in_force)),
+        Write::Apply(..) => leads(write, around),
         Write::Scale(..)
         | Write::Status(..)
         | Write::Merge(..)

@@ -1,4 +1,4 @@
-//! How many Pods a Deployment has.
+//! What a Deployment says of its Pods.
 
 use serde_json::Value;
 
@@ -14,4 +14,9 @@ pub(super) fn has_pods(deployment: &Value) -> bool {
     let of = |field: &str| number(deployment, &format!("/status/{field}")).unwrap_or(0);
     let is_observed = number(deployment, "/metadata/generation").is_some_and(|it| of("observedGeneration") >= it);
     !is_observed || replicas(deployment) > 0 || of("replicas") > 0
+}
+
+/// Returns the template of its Pods.
+pub(super) fn template_of(deployment: &Value) -> &Value {
+    deployment.pointer("/spec/template").unwrap_or(&Value::Null)
 }
