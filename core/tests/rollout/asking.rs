@@ -1,6 +1,6 @@
 //! What is asked, what its answers count for, and what is waited for.
 
-use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, HookKind, PlanInput, question};
+use wingbeat_core::rollout::{AlertLevel, Answer, Command, Effect, Event, HookKind, NoData, PlanInput, question};
 use wingbeat_core::weight::BasisPoints;
 
 use crate::world::{World, by_checks, hooks, input, percent, revision};
@@ -197,6 +197,34 @@ fn a_rollback_hook_that_agrees_rolls_back() {
 }
 
 #[test]
+fn a_rollback_hook_calls_off_what_waits_for_approval() {
+    let mut world = World::new(&PlanInput { hooks: hooks(&[HookKind::Rollback, HookKind::ConfirmRollout]), ..input() });
+    world.answers.insert("the-confirm-rollout".into(), Answer::Failed("no".into()));
+    world.answers.insert("the-rollback".into(), Answer::Failed("403".into()));
+    world.feed(&revision("2"));
+    for _ in 0..3 {
+        world.interval();
+    }
+    assert_eq!(world.state.phase.as_str(), "Waiting");
+    assert_eq!(
+        world.asked[..3],
+        ["the-confirm-rollout in Waiting", "the-rollback in Waiting", "the-confirm-rollout in Waiting"]
+    );
+    world.take_texts();
+    world.answers.insert("the-rollback".into(), Answer::Passed);
+    world.interval();
+    assert_eq!(
+        world.texts,
+        [
+            "Rollback check the-rollback passed",
+            "Rolling back backend.prod manual webhook invoked",
+            "Canary failed! Scaling down backend.prod",
+        ]
+    );
+    assert_eq!(world.state.phase.as_str(), "Failed");
+}
+
+#[test]
 fn what_cannot_be_asked_counts_only_where_checks_decide() {
     for (input, failed) in [(input(), 0), (by_checks(), 2)] {
         let mut world = World::new(&PlanInput { hooks: hooks(&[HookKind::PreRollout]), ..input });
@@ -209,6 +237,23 @@ fn what_cannot_be_asked_counts_only_where_checks_decide() {
         assert_eq!(world.weight(), BasisPoints::ZERO, "it is no success either");
         let text = "Halt backend.prod advancement pre-rollout check the-pre-rollout failed connection refused";
         assert!(world.texts.iter().any(|told| told == text), "{:?}", world.texts);
+    }
+}
+
+#[test]
+fn a_metric_without_values_is_a_failed_check_unless_the_plan_holds_for_it() {
+    for (no_data, failed) in [(None, 2), (Some(NoData::Hold), 0)] {
+        let mut world = World::new(&PlanInput { no_data, threshold: Some(5), ..by_checks() });
+        world.feed(&revision("2"));
+        world.interval();
+        let text = "Halt advancement no values found for envoy metric request-success-rate probably backend.prod is \
+                    not receiving traffic: running query failed: no values found";
+        world.answers.insert("request-success-rate".into(), Answer::Unknown(text.into()));
+        world.interval();
+        world.interval();
+        assert_eq!((world.phase(), world.state.failed_checks()), ("Progressing", failed), "{no_data:?}");
+        assert_eq!(world.weight(), percent(5), "it is no success either");
+        assert_eq!(world.texts.iter().filter(|told| *told == text).count(), 2, "{:?}", world.texts);
     }
 }
 

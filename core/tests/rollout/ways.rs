@@ -1,10 +1,12 @@
 //! Ways of a rollout from its beginning to its end, as plans say.
 
-use wingbeat_core::rollout::{AlertLevel, Event, Handover, NoData, Pace, PlanInput, Readiness, Routes, Share};
+use wingbeat_core::rollout::{
+    AlertLevel, Event, Handover, HookKind, NoData, Pace, PlanInput, Readiness, Routes, Share,
+};
 use wingbeat_core::verdict::{Doubt, Verdict};
 use wingbeat_core::weight::BasisPoints;
 
-use crate::world::{World, advance, by_checks, harm, input, percent, revision, running, settled};
+use crate::world::{World, advance, by_checks, harm, hooks, input, percent, revision, running, settled};
 
 #[test]
 fn the_first_revision_serves_without_a_rollout() {
@@ -68,9 +70,12 @@ fn a_b_tests_count_their_iterations() {
     assert_eq!(world.weight(), percent(100), "as the guide shows it");
     assert!(matches!(world.routes(), Routes::Shared { share: Share::Matched }));
     let rev = world.state.rev;
-    for _ in 0..13 {
+    for _ in 0..11 {
         world.interval();
     }
+    assert_eq!(world.phase(), "Finalising", "ten iterations, Copying and Routing, one tick each");
+    world.interval();
+    assert_eq!(world.phase(), "Succeeded");
     assert_eq!(world.state.rev.get(), rev.get() + 1, "iterations change no route");
     let mut expected = vec![
         "New revision detected! Scaling up backend.prod".to_owned(),
@@ -371,4 +376,16 @@ fn analysis_can_be_skipped() {
         ]
     );
     assert_eq!(world.served(), settled("2"));
+}
+
+#[test]
+fn hooks_are_told_of_the_end_where_the_analysis_is_skipped() {
+    let hooks = hooks(&[HookKind::PreRollout, HookKind::Rollout, HookKind::PostRollout]);
+    let mut world = World::new(&PlanInput { skip_analysis: true, hooks, ..by_checks() });
+    world.feed(&revision("2"));
+    for _ in 0..3 {
+        world.interval();
+    }
+    assert_eq!(world.asked, ["the-post-rollout in Succeeded"]);
+    assert_eq!(world.texts.last().map(String::as_str), Some("Post-rollout check the-post-rollout passed"));
 }

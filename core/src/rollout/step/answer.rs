@@ -19,7 +19,7 @@ impl TransitionBuilder<'_> {
             return;
         }
         match self.state.phase.clone() {
-            Phase::Waiting(waiting) => self.confirm_rollout(waiting, answer),
+            Phase::Waiting(waiting) => self.while_waiting(waiting, answer),
             Phase::Progressing(progress) => self.in_progress(progress, answer),
             Phase::Succeeded { ended: Ended::Asking(place), .. }
             | Phase::Failed { ended: Ended::Asking(place), .. } => {
@@ -34,8 +34,39 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    fn confirm_rollout(&mut self, mut waiting: Waiting, answer: &Answer) {
+    fn while_waiting(&mut self, waiting: Waiting, answer: &Answer) {
         let Stage::Hook(kind, place) = waiting.round.stage else { return };
+        match kind {
+            HookKind::Rollback => self.call_off(waiting, place, answer),
+            HookKind::ConfirmRollout => self.confirm_rollout(waiting, place, answer),
+            HookKind::PreRollout
+            | HookKind::Rollout
+            | HookKind::ConfirmTrafficIncrease
+            | HookKind::ConfirmPromotion
+            | HookKind::PostRollout
+            | HookKind::Event => {}
+        }
+    }
+
+    /// A rollout that was not confirmed yet: nobody has had its revision.
+    fn call_off(&mut self, mut waiting: Waiting, place: usize, answer: &Answer) {
+        let (name, _) = self.hook(HookKind::Rollback, place);
+        if *answer == Answer::Passed {
+            return self.rolled_back_by(&name);
+        }
+        let others = Stage::hooks(self.plan, HookKind::Rollback, place.saturating_add(1));
+        let next = others.or_else(|| Stage::hooks(self.plan, HookKind::ConfirmRollout, 0));
+        waiting.round = waiting.round.at(next.unwrap_or(Stage::Over));
+        self.state.phase = Phase::Waiting(waiting);
+    }
+
+    fn rolled_back_by(&mut self, hook: &str) {
+        self.warning(format!("Rollback check {hook} passed"));
+        self.fail("manual webhook invoked", AlertLevel::Warn, "Rolling back manual webhook invoked");
+    }
+
+    fn confirm_rollout(&mut self, mut waiting: Waiting, place: usize, answer: &Answer) {
+        let kind = HookKind::ConfirmRollout;
         let (name, muted) = self.hook(kind, place);
         match answer {
             Answer::Passed => {
@@ -63,10 +94,7 @@ impl TransitionBuilder<'_> {
         let Stage::Hook(kind, place) = stage else { return self.metric(progress, stage, answer) };
         let (name, muted) = self.hook(kind, place);
         match (kind, answer) {
-            (HookKind::Rollback, Answer::Passed) => {
-                self.warning(format!("Rollback check {name} passed"));
-                self.fail("manual webhook invoked", AlertLevel::Warn, "Rolling back manual webhook invoked");
-            }
+            (HookKind::Rollback, Answer::Passed) => self.rolled_back_by(&name),
             (HookKind::Rollback, Answer::Failed(_) | Answer::Unknown(_) | Answer::TooFew(_)) => {
                 // Looks by evidence come too often for such news.
                 if self.plan.pace() == Pace::Checks {

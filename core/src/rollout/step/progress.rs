@@ -23,8 +23,10 @@ impl TransitionBuilder<'_> {
                 }
                 if waiting.round.stage == Stage::Over && waiting.round.due <= self.now {
                     waiting.round = waiting.round.next(self.plan, self.now);
+                    // Who waits for approval may be called off, too: from the second time on.
+                    let rollback = Stage::hooks(self.plan, HookKind::Rollback, 0).filter(|_| waiting.announced);
                     match Stage::hooks(self.plan, HookKind::ConfirmRollout, 0) {
-                        Some(first) => waiting.round.stage = first,
+                        Some(first) => waiting.round.stage = rollback.unwrap_or(first),
                         // The plan has lost its hooks meanwhile.
                         None => return self.confirmed(waiting.primary, waiting.canary, waiting.attempt),
                     }
