@@ -507,6 +507,32 @@ fn commands_leave_events() {
     }
 }
 
+/// Whoever is called may know a rollout by it.
+#[test]
+fn hooks_are_told_the_same_checksum_as_long_as_the_revision_is_the_same() {
+    let described = |world: &World| world.engine.describe(&name()).unwrap();
+    let mut world = World::new();
+    let (_, first) = described(&world);
+    world.rollout();
+    let (phase, checksum) = described(&world);
+    assert_eq!(phase, "Progressing");
+    assert_ne!(checksum, first);
+    world.traffic((90, 0), (10, 0));
+    let mut world = world.restart();
+    world.rollout();
+    world.engine.stop_learning();
+    assert_eq!(described(&world), ("Progressing".to_owned(), checksum.clone()));
+    assert_eq!(world.engine.command(&name(), Command::Promote, "1", world.now), Ok(()));
+    assert_eq!(described(&world), ("Promoting".to_owned(), checksum.clone()));
+    for _ in 0..3 {
+        world.tick();
+    }
+    assert_eq!(described(&world), ("Succeeded".to_owned(), checksum));
+    world.engine.configure(desired_state("1"), world.now);
+    world.tick();
+    assert_eq!(described(&world), ("Progressing".to_owned(), first));
+}
+
 #[test]
 fn a_command_acts_once() {
     let mut world = World::new();

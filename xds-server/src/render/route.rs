@@ -348,6 +348,14 @@ mod tests {
         assert!(mirror(&ClusterName::new("a/b/2"), BasisPoints::FULL).disable_shadow_host_suffix_append);
     }
 
+    #[test]
+    fn copies_are_sent_of_as_many_requests_as_the_share_says() {
+        let policy = mirror(&ClusterName::new("a/b/2"), BasisPoints::from_percent(30));
+        let share = FractionalPercent { numerator: 3_000, denominator: DenominatorType::TenThousand.into() };
+        assert_eq!(policy.runtime_fraction.and_then(|it| it.default_value), Some(share));
+        assert_eq!(policy.cluster, "a/b/2");
+    }
+
     /// Returns for each route which header it asks for, whether the filter is off, and its cluster.
     fn shape(host: &VirtualHost) -> Vec<(String, bool, String)> {
         let routes = virtual_host(host).routes.into_iter().map(|route| {
