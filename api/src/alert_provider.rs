@@ -9,6 +9,8 @@ pub struct Channel {
     pub format: Format,
     /// Where it is.
     pub url: String,
+    /// What a message is posted with as a bearer token.
+    pub token: Option<String>,
     /// Slack's channel.
     pub channel: String,
     /// The name that the message comes under.

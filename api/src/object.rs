@@ -60,6 +60,14 @@ impl Object {
         Self { content, report, named: named.collect() }
     }
 
+    /// Gives an AlertProvider the token that its messages are posted with.
+    pub fn with_token(mut self, token: Option<String>) -> Self {
+        if let Some(Content::Channel(channel)) = &mut self.content {
+            Arc::make_mut(channel).token = token;
+        }
+        self
+    }
+
     /// Returns what is wrong with it, each by its field.
     pub fn errors(&self) -> Vec<String> {
         self.report.errors.iter().map(|problem| by_field(&problem.field, &problem.message)).collect()
@@ -164,11 +172,12 @@ mod tests {
         json!({
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backend"},
             "autoscalerRef": {"kind": "HorizontalPodAutoscaler", "name": "backend"},
+            "upstreamRef": {"kind": "Upstream", "name": "backend"},
             "progressDeadlineSeconds": 60.0,
             "service": {"port": 9898, "portName": "http", "apex": {"labels": {"a": "b"}}, "headless": true},
             "analysis": {
                 "interval": "10s", "threshold": 10, "stepWeight": 5, "maxWeight": 50,
-                "alerts": [{"name": "on-call", "providerRef": {"name": "on-call", "namespace": "ops"}}],
+                "alerts": [{"name": "on-call", "severity": "", "providerRef": {"name": "on-call", "namespace": "ops"}}],
             },
         })
     }
@@ -194,7 +203,7 @@ mod tests {
         for api in ["wingbeat.dev/v1alpha1", "flagger.app/v1beta1"] {
             let object = canary(api, &spec());
             assert_eq!(object.errors(), Vec::<String>::new(), "{api}");
-            assert_eq!(object.warnings(), ["spec.autoscalerRef: has no effect yet"], "{api}");
+            assert_eq!(object.warnings(), ["spec.upstreamRef: has no effect yet"], "{api}");
             let config = configure(&object, std::slice::from_ref(&provider)).unwrap();
             assert_eq!((config.plan.handover(), config.plan.kind()), (Handover::Copy, "Deployment"));
             assert_eq!(config.alerts.len(), 1);

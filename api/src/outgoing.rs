@@ -10,6 +10,7 @@ use super::yaml::Node;
 use super::{metric, shape};
 use crate::alert_provider::{Channel, Format};
 use crate::hook::Hook;
+use crate::platform::Api;
 
 /// Flagger's default timeout of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +49,8 @@ pub(super) fn decode_alert(
 ) -> Option<(CanaryName, AlertLevel)> {
     let mut fields = decoder.fields(node, path, &shape::ALERT)?;
     let severity = fields.take("severity").and_then(|(node, path)| {
-        let text = decoder.text(node, &path)?;
+        // Flagger takes nothing for "not set".
+        let text = decoder.text(node, &path).filter(|text| !text.is_empty())?;
         decoder.one_of(
             node.at,
             &path,
@@ -79,11 +81,16 @@ pub(super) fn decode_channel(decoder: &mut Decoder, node: &Node) -> Option<Chann
     let channel = fields.take("channel").and_then(|(node, path)| decoder.text(node, &path));
     let username = fields.take("username").and_then(|(node, path)| decoder.text(node, &path));
     decoder.done(fields);
+    let sender = match decoder.terms.api {
+        Api::Wingbeat => "wingbeat",
+        Api::FlaggerV1Beta1 | Api::FlaggerV1Alpha3 => "flagger",
+    };
     Some(Channel {
         format: format?,
         url: url?,
+        token: None,
         channel: channel.unwrap_or_else(|| "general".to_owned()),
-        username: username.unwrap_or_else(|| "wingbeat".to_owned()),
+        username: username.unwrap_or_else(|| sender.to_owned()),
         level: AlertLevel::Info,
     })
 }

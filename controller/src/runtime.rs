@@ -15,7 +15,7 @@ use wingbeat_control::series::Series;
 use wingbeat_control::store::Store;
 use wingbeat_control::view::{EventView, ProxyView, ServerStatus};
 use wingbeat_core::id::CanaryName;
-use wingbeat_core::rollout::{Alert, Command, HookKind, Plan, Severity, Strategy, Ticket};
+use wingbeat_core::rollout::{Alert, Command, HookKind, Severity, Ticket};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::publisher::Publisher as Snapshots;
 use wingbeat_xds_server::render::Renderer;
@@ -26,7 +26,7 @@ use crate::committer::{Committer, Outcome};
 use crate::handle::{ClientEventQueue, EventLog, Handle};
 use crate::mailbox::{Mailbox, Order, ProxiesReply, Query, Report, Round};
 use crate::metrics::Rollouts;
-use crate::outbound::alert::Field;
+use crate::outbound::alert;
 use crate::outbound::messenger::{Answered, Messenger};
 use crate::proxies::Proxies;
 use crate::recorder::Recorder;
@@ -439,7 +439,7 @@ impl EngineThread {
 
     fn alert(&self, name: &CanaryName, alert: &Alert) {
         let Some(managed) = self.engine.config(name) else { return };
-        let fields = if alert.described { fields(&managed.plan) } else { Vec::new() };
+        let fields = if alert.described { alert::fields(&managed.plan) } else { Vec::new() };
         for channel in managed.alerts.iter().filter(|channel| channel.takes(alert.level)) {
             self.messenger.alert(channel, name, alert, &fields);
         }
@@ -490,26 +490,6 @@ impl EngineThread {
         }
         event
     }
-}
-
-/// Returns the plan in short, as Flagger puts it into alerts.
-fn fields(plan: &Plan) -> Vec<Field> {
-    let field = |name: &str, value: String| Field { name: name.to_owned(), value };
-    let routing = match plan.strategy() {
-        Strategy::AbTesting => "A/B Testing".to_owned(),
-        Strategy::BlueGreen => "Blue/Green".to_owned(),
-        Strategy::Weighted => {
-            let weights: Vec<String> =
-                (1..plan.positions()).filter_map(|place| Some(plan.share(place)?.shown().to_string())).collect();
-            format!("Weight steps: {} max: {}", weights.join(","), weights.last().map_or("", String::as_str))
-        }
-    };
-    vec![
-        field("Target", format!("{}/{}.{}", plan.kind(), plan.target(), plan.name().namespace)),
-        field("Failed checks threshold", plan.threshold().to_string()),
-        field("Progress deadline", format!("{}s", plan.deadline().as_millis() / 1_000)),
-        field("Traffic routing", routing),
-    ]
 }
 
 const fn command(verb: Verb) -> Command {

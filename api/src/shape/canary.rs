@@ -71,8 +71,9 @@ pub(crate) static CANARY: Object = Object::of(
         Field::new("routeRef", Kind::Object(&OBJECT_REFERENCE), NAMES_ONLY),
         Field::ignored("upstreamRef", "An upstream of Gloo.", "this server routes itself")
             .in_cluster(Kind::Object(&UPSTREAM_REFERENCE)),
-        Field::ignored("autoscalerRef", "The scaler of the workload.", NOT_SCALED)
-            .in_cluster(Kind::Object(&AUTOSCALER_REFERENCE)),
+        Field::ignored("autoscalerRef", "The scaler of the workload, of which the primary gets a copy.", NOT_SCALED)
+            .in_cluster(Kind::Object(&AUTOSCALER_REFERENCE))
+            .makes_objects(),
         Field::ignored(
             "revertOnDeletion",
             "Whether the target has its requests back before the Canary goes: so it is unless this is `false`.",

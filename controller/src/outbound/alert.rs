@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use wingbeat_api::alert_provider::{Channel, Format};
-use wingbeat_core::rollout::{Alert, AlertLevel};
+use wingbeat_core::rollout::{Alert, AlertLevel, Plan, Strategy};
+use wingbeat_core::weight::BasisPoints;
 
 /// What goes with an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,35 @@ pub struct Field {
     pub name: String,
     /// Its value.
     pub value: String,
+}
+
+/// Returns the weights of a rollout: one number where each is a step more than the one before, but for the last, which may be less.
+fn weights(plan: &Plan) -> String {
+    let weights: Vec<BasisPoints> =
+        (1..plan.positions()).filter_map(|place| Some(plan.share(place)?.shown())).collect();
+    let (first, max) = (weights.first().copied().unwrap_or_default(), weights.last().copied().unwrap_or_default());
+    let rising = (1_u16..).map(|step| first.get().saturating_mul(step).min(max.get()));
+    if weights.iter().zip(rising).all(|(weight, by_step)| weight.get() == by_step) {
+        return format!("Weight step: {first} max: {max}");
+    }
+    let weights: Vec<String> = weights.iter().map(ToString::to_string).collect();
+    format!("Weight steps: {} max: {max}", weights.join(","))
+}
+
+/// Returns the plan in short, as Flagger puts it into alerts.
+pub(crate) fn fields(plan: &Plan) -> Vec<Field> {
+    let field = |name: &str, value: String| Field { name: name.to_owned(), value };
+    let routing = match plan.strategy() {
+        Strategy::AbTesting => "A/B Testing".to_owned(),
+        Strategy::BlueGreen => "Blue/Green".to_owned(),
+        Strategy::Weighted => weights(plan),
+    };
+    vec![
+        field("Target", format!("{}/{}.{}", plan.kind(), plan.target(), plan.name().namespace)),
+        field("Failed checks threshold", plan.threshold().to_string()),
+        field("Progress deadline", format!("{}s", plan.deadline().as_millis() / 1_000)),
+        field("Traffic routing", routing),
+    ]
 }
 
 /// Returns where messages are sent.
@@ -95,30 +125,51 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wingbeat_core::id::CanaryName;
+    use wingbeat_core::rollout::PlanInput;
+
     use super::*;
 
     fn channel(format: Format, level: AlertLevel) -> Channel {
         let (channel, username) = ("general".to_owned(), "wingbeat".to_owned());
-        Channel { format, url: "http://127.0.0.1:9".to_owned(), channel, username, level }
+        Channel { format, url: "http://127.0.0.1:9".to_owned(), token: None, channel, username, level }
     }
 
     #[test]
     fn slack_gets_flaggers_message() {
-        let alert =
-            Alert { level: AlertLevel::Error, text: "Failed checks threshold reached 2".into(), described: false };
         let field = Field { name: "Target".into(), value: "Deployment/backend.prod".into() };
-        let body = body(&channel(Format::Slack, AlertLevel::Info), "prod", "backend", &alert, &[field]);
-        assert_eq!(
-            body,
-            json!({
+        for (level, color) in [(AlertLevel::Info, "good"), (AlertLevel::Warn, "good"), (AlertLevel::Error, "danger")] {
+            let alert = Alert { level, text: "Failed checks threshold reached 2".into(), described: false };
+            let fields = std::slice::from_ref(&field);
+            let body = body(&channel(Format::Slack, AlertLevel::Info), "prod", "backend", &alert, fields);
+            let expected = json!({
                 "channel": "general", "username": "wingbeat", "icon_url": "", "icon_emoji": ":rocket:",
                 "attachments": [{
-                    "color": "danger", "author_name": "backend.prod", "text": "Failed checks threshold reached 2",
+                    "color": color, "author_name": "backend.prod", "text": "Failed checks threshold reached 2",
                     "mrkdwn_in": ["text"],
                     "fields": [{"title": "Target", "value": "Deployment/backend.prod", "short": false}],
                 }],
-            })
-        );
+            });
+            assert_eq!(body, expected);
+        }
+    }
+
+    #[test]
+    fn the_weights_of_a_plan_are_in_flaggers_words() {
+        let planned = |step_weight, step_weights: &[i64], max_weight| {
+            let input = PlanInput {
+                name: Some(CanaryName::new("prod", "backend")),
+                target: "backend".into(),
+                step_weight,
+                step_weights: step_weights.to_vec(),
+                max_weight,
+                ..PlanInput::default()
+            };
+            weights(&Plan::try_new(&input).unwrap())
+        };
+        assert_eq!(planned(Some(5), &[], Some(50)), "Weight step: 5 max: 50");
+        assert_eq!(planned(Some(20), &[], Some(50)), "Weight step: 20 max: 50", "the last one is less");
+        assert_eq!(planned(None, &[1, 10, 50], None), "Weight steps: 1,10,50 max: 50");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) enum Delivery {
     /// An event, to a hook.
     Event { hook: Hook, payload: Payload },
     /// An alert, to where a channel takes it.
-    Alert { canary: CanaryName, url: String, body: Value },
+    Alert { canary: CanaryName, url: String, token: Option<String>, body: Value },
 }
 
 impl Delivery {
@@ -57,8 +57,10 @@ impl Delivery {
                     }
                 }
             }
-            Self::Alert { canary, url, body } => {
-                let sent = client.post(&url).timeout(alert_timeout).json(&body).send().await;
+            Self::Alert { canary, url, token, body } => {
+                let post = client.post(&url).timeout(alert_timeout).json(&body);
+                let post = if let Some(token) = token { post.bearer_auth(token) } else { post };
+                let sent = post.send().await;
                 let host = webhook::shown(&url);
                 match sent {
                     Ok(response) if response.status().is_success() => {}
@@ -161,7 +163,7 @@ mod tests {
 
     fn alert(name: &str, url: &str, number: usize) -> Delivery {
         let (canary, body) = (CanaryName::new("prod", name), json!({"phase": number.to_string()}));
-        Delivery::Alert { canary, url: url.to_owned(), body }
+        Delivery::Alert { canary, url: url.to_owned(), token: None, body }
     }
 
     fn key(name: &str, url: &str) -> Key {
@@ -191,6 +193,21 @@ mod tests {
         let (_, body) = heard.split_once("\r\n\r\n").unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
         body["phase"].as_str().unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_goes_with_its_message() {
+        let (listener, url) = listener().await;
+        let queues = DeliveryQueues::new(Tokio::current(), webhook::posting_client());
+        let (canary, token) = (CanaryName::new("prod", "backend"), Some("s3cr3t".to_owned()));
+        queues.push(Delivery::Alert { canary, url, token, body: json!({"phase": "1"}) });
+        let (mut stream, mut heard, mut bytes) = (accept(&listener).await, String::new(), [0; 4_096]);
+        while !heard.ends_with('}') {
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.expect("it is said").unwrap();
+            assert_ne!(read, 0, "{heard}");
+            heard.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+        }
+        assert!(heard.contains("authorization: Bearer s3cr3t\r\n"), "{heard}");
     }
 
     /// One canary's hook or channel takes connections and never answers; another's, at the same place, gets everything, in

@@ -90,6 +90,11 @@ impl Messenger {
     /// Sends an alert, once.
     pub fn alert(&self, channel: &Channel, canary: &CanaryName, alert: &Alert, fields: &[Field]) {
         let body = alert::body(channel, &canary.namespace, &canary.name, alert, fields);
-        self.deliveries.push(Delivery::Alert { canary: canary.clone(), url: alert::target(channel), body });
+        self.deliveries.push(Delivery::Alert {
+            canary: canary.clone(),
+            url: alert::target(channel),
+            token: channel.token.clone(),
+            body,
+        });
     }
 }

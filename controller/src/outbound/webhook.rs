@@ -164,6 +164,9 @@ fn parts(url: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use axum::Router;
     use axum::http::StatusCode as Status;
     use axum::response::Redirect;
@@ -175,6 +178,14 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = |status: Status, body: &'static str| post(move || async move { (status, body) });
+        // Agrees every second time.
+        let fickle = |status: Status| {
+            let agrees = Arc::new(AtomicBool::new(false));
+            post(move || {
+                let answer = if agrees.fetch_not(Ordering::Relaxed) { Status::OK } else { status };
+                async move { answer }
+            })
+        };
         let routes = Router::new()
             .route("/ok", answer(Status::OK, ""))
             .route("/accepted", answer(Status::ACCEPTED, ""))
@@ -183,6 +194,8 @@ mod tests {
             .route("/halt", answer(Status::FORBIDDEN, "Forbidden"))
             .route("/broken", answer(Status::INTERNAL_SERVER_ERROR, "command hey failed:\n\u{1b}[31mno route"))
             .route("/unknown", answer(Status::NOT_IMPLEMENTED, "never"))
+            .route("/busy", fickle(Status::SERVICE_UNAVAILABLE))
+            .route("/never", fickle(Status::NOT_IMPLEMENTED))
             .route("/page", axum::routing::get(|| async { "<html>please log in</html>" }))
             .route("/found", post(|| async { (Status::FOUND, [("location", "/page")], "") }))
             .route("/near", post(|| async { Redirect::temporary("/ok") }))
@@ -229,6 +242,20 @@ mod tests {
         );
         let Answer::Failed(why) = said("/long").await else { panic!("it refuses") };
         assert!(why.len() < 2 * MAX_EXCERPT_LEN && why.ends_with(" more)"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn who_is_busy_is_asked_again_as_often_as_the_hook_says_and_who_refuses_is_not() {
+        let (server, client) = (server().await, posting_client());
+        let said = async |path: &str, retries: u32| {
+            let hook = Hook { retries, ..hook(format!("{server}{path}")) };
+            ask(&client, &hook, &payload()).await
+        };
+        assert_eq!(said("/busy", 1).await, Answer::Passed);
+        let Answer::Unknown(why) = said("/busy", 0).await else { panic!("it was busy") };
+        assert!(why.ends_with("/busy giving up after 1 attempt(s): 503 Service Unavailable"), "{why}");
+        let Answer::Failed(why) = said("/never", 1).await else { panic!("it would agree if it was asked again") };
+        assert!(why.ends_with("/never 501 Not Implemented"), "{why}");
     }
 
     /// The page that a POST is sent to may be one to log in (B20).
