@@ -64,7 +64,13 @@ pub(crate) struct Args {
     pod_uid: Option<String>,
     /// Takes Canaries of flagger.app, too, and leads by Flagger's Lease
     #[arg(long)]
-    flagger_api: bool,
+    pub(crate) flagger_api: bool,
+    /// Keys of labels, the first that a target's selector has tells its Pods from those of the primary
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', default_value = "app,name,app.kubernetes.io/name")]
+    selector_labels: Vec<String>,
+    /// Prefixes of keys of labels and annotations of a target that its primary gets, too; * is all
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
+    include_label_prefix: Vec<String>,
     /// Rolls out changes of ConfigMaps and Secrets that targets refer to; false: they are neither watched nor copied
     #[arg(
         long,
@@ -151,7 +157,11 @@ impl Replica {
         let states = Arc::new(States::new(connection.clone(), clock, permits.clone(), groups, namespace));
         let configs = args.enable_config_tracking;
         let scopes = Scopes { groups: groups.to_vec(), namespace: namespace.map(str::to_owned), configs };
-        let settings = Settings { tracks_configs: configs, ..Settings::default() };
+        let settings = Settings {
+            selector_labels: args.selector_labels.clone(),
+            copied_prefixes: args.include_label_prefix.clone(),
+            tracks_configs: configs,
+        };
         let driver = Driver::start(&connection, clock, &scopes, settings, permits.clone(), states.clone());
         let mut told = String::new();
         while let Err(error) = states.load().await {

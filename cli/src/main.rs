@@ -1,13 +1,11 @@
 //! The binary: `wingbeat --help`.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 use wingbeat_controller::verb::Verb as Command;
 
-use crate::daemon::LogFormat;
+use crate::log::Form;
 
 mod bootstrap;
 mod check;
@@ -18,6 +16,7 @@ mod crds;
 mod daemon;
 mod demo;
 mod files;
+mod log;
 mod manual;
 mod matching;
 mod names;
@@ -110,18 +109,12 @@ enum Verb {
 
 /// A server tells what it does; other verbs say what they have to say themselves.
 fn begin_log(verb: &Verb) {
-    let (format, level) = if let Verb::Serve(serve::Args { log_format, .. })
-    | Verb::Controller(controller::Args { log_format, .. }) = verb
-    {
-        (*log_format, "info")
+    if let Verb::Serve(serve::Args { log_format, .. }) = verb {
+        log::begin(Form::of(*log_format, false), "info");
+    } else if let Verb::Controller(controller::Args { log_format, flagger_api, .. }) = verb {
+        log::begin(Form::of(*log_format, *flagger_api), "info");
     } else {
-        (LogFormat::Text, "error")
-    };
-    let filter = EnvFilter::try_from_env("WINGBEAT_LOG").unwrap_or_else(|_| level.into());
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        log::begin(Form::Text, "error");
     }
 }
 

@@ -55,7 +55,7 @@ const REFUSED: [(&str, &str); 18] = [
     ("meshProvider=istio", "istio is not supported yet"),
     ("leaderElection.enabled=false", "always holds a Lease"),
     ("podDisruptionBudget.enabled=true", "would hold up every drain"),
-    ("selectorLabels=app", "value selectorLabels"),
+    ("noCrossNamespaceRefs=true", "value noCrossNamespaceRefs"),
     ("listener.create=true", "helm upgrade --reset-then-reuse-values --set listener.create=true"),
     ("state.persistence.enabled=true,leaderElection.replicaCount=2", "each replica needs its own"),
     ("tls.enabled=false,tls.secretName=mine", "value tls.secretName"),

@@ -9,8 +9,6 @@ What is asked for and cannot be had is refused, with the reason: a value that do
   "clusterName" "alerts of the controller do not name the cluster yet. Leave it out"
   "metricsServer" "checks by Prometheus are asked where they say. Write a MetricTemplate with spec.provider.address, and name it in spec.analysis.metrics of each Canary"
   "prometheus" "the chart brings no Prometheus: success rate and latency are counted in Envoys. Leave it out"
-  "selectorLabels" "labels by which Pods are selected cannot be chosen yet. The controller takes app, name or app.kubernetes.io/name of the target's selector. Leave it out"
-  "includeLabelPrefix" "which labels are copied cannot be chosen yet. Leave it out"
   "noCrossNamespaceRefs" "references to other namespaces cannot be refused yet. Leave it out"
   "ingressAnnotationsPrefix" "Ingresses are not supported: Envoy gateways are. Leave it out"
   "ingressClass" "Ingresses are not supported: Envoy gateways are. Leave it out"
