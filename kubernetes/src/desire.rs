@@ -17,6 +17,7 @@ mod owner;
 mod ports;
 mod primary;
 mod problem;
+mod scaler;
 mod service;
 mod target;
 
@@ -27,6 +28,7 @@ pub use observed::{Observed, Settings};
 pub use owner::label_value;
 pub use primary::Primary;
 pub use problem::Problem;
+pub use scaler::{Scaling, Source, first_size, is_raised, primary_scaler_name, scaler_name};
 pub use service::Services;
 pub use target::SelectorLabel;
 

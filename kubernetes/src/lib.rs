@@ -25,6 +25,7 @@ pub mod fence;
 pub mod lease;
 mod object;
 pub mod permit;
+pub mod pod_status;
 pub mod reconcile;
 pub mod release;
 pub mod resource;

@@ -14,6 +14,7 @@
 mod arms;
 mod around;
 mod canary;
+mod channels;
 mod claims;
 mod command;
 mod configs;
@@ -27,8 +28,10 @@ mod pods;
 mod reasons;
 mod record;
 mod relax;
+mod scalers;
 mod status;
 mod time;
+mod unready;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,13 +47,15 @@ use wingbeat_core::time::{Span, Timestamp};
 pub use write::{Carrier, EventKey, Urgency, Write, WriteKey};
 
 use crate::canary_state::{self, Content};
-use crate::configs::{Read, ReadFailure, Tracker};
+use crate::configs::{Part, Read, ReadFailure, Tracker};
 use crate::desire::{ConfigCopy, Settings};
 use crate::object::text;
+use crate::pod_status::{Blocker, PodQuery};
 use crate::release;
 use crate::world::{Kind, ObjectKey, World};
 use around::{Around, target_name, target_of};
 use canary::{Canary, key};
+use channels::ChannelSecrets;
 use claims::Claims;
 use configs::{Scope, tracked_references};
 use configuration::{Listeners, created};
@@ -72,6 +77,7 @@ pub struct Reconciler {
     listeners: Listeners,
     claims: Claims,
     configs: Tracker,
+    channels: ChannelSecrets,
     canaries: BTreeMap<CanaryName, Canary>,
     /// Those that are to be evaluated.
     stale: BTreeSet<CanaryName>,
@@ -84,6 +90,7 @@ pub struct Reconciler {
     /// Events that were not handed out yet.
     writes: Vec<Write>,
     commands: Vec<Commanded>,
+    pods: Vec<PodQuery>,
     change: Change,
 }
 
@@ -103,6 +110,8 @@ pub struct Output {
     pub writes: Vec<Write>,
     /// What is to be read: what came of each is for [`Reconciler::read`].
     pub reads: Vec<Read>,
+    /// Pods that are to be listed: what came of each list is for [`Reconciler::pods`].
+    pub pods: Vec<PodQuery>,
     /// For the engine, each once.
     pub commands: Vec<Commanded>,
 }
@@ -153,6 +162,9 @@ impl Reconciler {
     /// Takes notice that an object is gone.
     pub fn delete(&mut self, key: &ObjectKey) {
         if key.kind.is_config() {
+            if self.channels.is_wanted(key) && self.channels.take(key, None) {
+                self.documents = self.documents.saturating_add(1);
+            }
             return self.stale.extend(self.configs.delete(key));
         }
         let concerned = self.world.delete(key);
@@ -232,7 +244,20 @@ impl Reconciler {
     /// Takes what came of a read: the object, or nothing where there is none. Its values are kept until the next
     /// [`Reconciler::poll`].
     pub fn read(&mut self, key: &ObjectKey, result: Result<Option<Value>, ReadFailure>, now: Timestamp) {
+        let is_channels = self.channels.is_wanted(key);
+        let is_news = is_channels && result.as_ref().is_ok_and(|object| self.channels.take(key, object.as_ref()));
         self.stale.extend(self.configs.take(key, result, now));
+        let failure = self.configs.failure(key).filter(|_| is_channels);
+        if is_news || failure.is_some_and(|why| self.channels.fail(key, why)) {
+            self.documents = self.documents.saturating_add(1);
+        }
+    }
+
+    /// Takes what came of a list of Pods. One that failed is asked for again, later.
+    pub fn pods(&mut self, query: &PodQuery, result: Result<Value, ReadFailure>, now: Timestamp) {
+        let Some(canary) = self.canaries.get_mut(&query.canary) else { return };
+        canary.take_pods(query.arm, result.ok().as_ref().and_then(Blocker::of), now);
+        self.stale.insert(query.canary.clone());
     }
 
     /// Returns the version that is known of what a write is about; nothing: it is not there.
@@ -271,6 +296,7 @@ impl Reconciler {
             change: std::mem::take(&mut self.change),
             writes: std::mem::take(&mut self.writes),
             commands: std::mem::take(&mut self.commands),
+            pods: std::mem::take(&mut self.pods),
         }
     }
 
@@ -321,10 +347,16 @@ impl Reconciler {
         let references = tracked_references(target.as_ref(), self.settings.tracks_configs);
         let uid = text(&object, "/metadata/uid").unwrap_or_default();
         let scope = Scope { name, uid, target: target_name(&in_force), references: &references };
-        let wanted = canary.wanted_configs(&scope.of(&self.configs));
+        let mut wanted = canary.wanted_configs(&scope.of(&self.configs));
+        let secrets = channels::wanted(&in_force, name, &self.world);
+        wanted.extend(secrets.iter().map(|key| (key.clone(), Part::Whole)));
         self.configs.depend(name, wanted);
+        for key in self.channels.depend(name, secrets) {
+            // It may have been read for somebody else.
+            self.configs.reread(&key);
+        }
         // What begins with less than all that is to be had would take the rest for a change.
-        if canary.is_new() && scope.of(&self.configs).is_pending() {
+        if canary.is_new() && (scope.of(&self.configs).is_pending() || self.channels.is_pending(name)) {
             return;
         }
         let around = Around {
@@ -335,6 +367,7 @@ impl Reconciler {
             stored: stored.as_ref(),
             world: &self.world,
             listeners: &self.listeners,
+            channels: &self.channels,
             settings: &self.settings,
             documents: self.documents,
             now,
@@ -342,7 +375,7 @@ impl Reconciler {
         let (waited, evaluated) = match stored.as_ref().map(canary_state::read) {
             Some(Content::Foreign { .. }) if is_leaving => {
                 let evaluated = canary.leave(&around, is_quiet);
-                canary.observe(&around, &mut self.change);
+                canary.observe(&around, &mut self.change, &mut self.pods);
                 (BTreeSet::new(), evaluated)
             }
             Some(Content::Foreign { why }) => {
@@ -355,9 +388,9 @@ impl Reconciler {
                 let around = Around { in_force: &in_force, ..around };
                 let (due, mut evaluated) = if is_leaving {
                     let evaluated = canary.leave(&around, is_quiet);
-                    (canary.observe(&around, &mut self.change), evaluated)
+                    (canary.observe(&around, &mut self.change, &mut self.pods), evaluated)
                 } else {
-                    let due = canary.observe(&around, &mut self.change);
+                    let due = canary.observe(&around, &mut self.change, &mut self.pods);
                     if let Some((verb, id)) = canary.command(&around) {
                         self.commands.push(Commanded { canary: name.clone(), verb, id });
                     }
@@ -367,7 +400,9 @@ impl Reconciler {
                 (waited, evaluated)
             }
         };
-        let wanted = canary.wanted_configs(&scope.of(&self.configs));
+        let mut wanted = canary.wanted_configs(&scope.of(&self.configs));
+        let secrets = channels::wanted(&in_force, name, &self.world);
+        wanted.extend(secrets.into_iter().map(|key| (key, Part::Whole)));
         self.configs.depend(name, wanted);
         for waited in waited {
             if let Some(canary) = self.canaries.get_mut(&waited) {

@@ -32,12 +32,17 @@ pub struct Resource {
 impl Resource {
     /// Deployments of `apps`.
     pub const DEPLOYMENT: Self = Self::namespaced("apps", "v1", "Deployment", "deployments");
+    /// HorizontalPodAutoscalers of `autoscaling`, whatever version a Canary gives.
+    pub const SCALER: Self =
+        Self::namespaced("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
     /// Services of the core group.
     pub const SERVICE: Self = Self::namespaced("", "v1", "Service", "services");
     /// ConfigMaps of the core group.
     pub const CONFIG_MAP: Self = Self::namespaced("", "v1", "ConfigMap", "configmaps");
     /// Secrets of the core group.
     pub const SECRET: Self = Self::namespaced("", "v1", "Secret", "secrets");
+    /// Pods of the core group.
+    pub const POD: Self = Self::namespaced("", "v1", "Pod", "pods");
     /// Slices of `discovery.k8s.io`.
     pub const ENDPOINT_SLICE: Self = Self::namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
     /// Events of `events.k8s.io`.
@@ -69,6 +74,7 @@ impl Resource {
                 Self { scope: Scope::Cluster, ..Self::namespaced("wingbeat.dev", "v1alpha1", "Listener", "listeners") }
             }
             Kind::Deployment => Self::DEPLOYMENT,
+            Kind::HorizontalPodAutoscaler => Self::SCALER,
             Kind::Service => Self::SERVICE,
             Kind::EndpointSlice => Self::ENDPOINT_SLICE,
             Kind::ConfigMap => Self::CONFIG_MAP,

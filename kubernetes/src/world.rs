@@ -110,6 +110,7 @@ impl World {
             | Kind::MetricTemplate
             | Kind::AlertProvider
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
             | Kind::Service
             | Kind::ConfigMap
             | Kind::Secret => None,
@@ -137,6 +138,7 @@ impl World {
             | Kind::AlertProvider
             | Kind::Listener
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
             | Kind::Service
             | Kind::ConfigMap
             | Kind::Secret => {}

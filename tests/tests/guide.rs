@@ -28,6 +28,15 @@ spec:
           readinessProbe: {httpGet: {path: /healthz, port: 9898}, periodSeconds: 1}
           lifecycle: {preStop: {sleep: {seconds: 2}}}
 ---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: backend, namespace: prod}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: backend}
+  minReplicas: 2
+  maxReplicas: 4
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 99}}}]
+---
 ";
 const METRIC_TEMPLATES: &str = "
 apiVersion: v1
@@ -74,13 +83,15 @@ async fn real_kubernetes_the_backend_of_the_guide_is_taken_over_as_it_is() {
         .spawn()
         .expect("it starts");
     gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
-    let names = gateway.kubectl(&["get", "canaries,deployments,services", "--output=name"]).await;
+    let names = gateway.kubectl(&["get", "canaries,deployments,hpa,services", "--output=name"]).await;
     assert_eq!(
         names.split_whitespace().collect::<Vec<_>>(),
         [
             "canary.flagger.app/backend",
             "deployment.apps/backend",
             "deployment.apps/backend-primary",
+            "horizontalpodautoscaler.autoscaling/backend",
+            "horizontalpodautoscaler.autoscaling/backend-primary",
             "service/backend",
             "service/backend-canary",
             "service/backend-primary",

@@ -303,6 +303,15 @@ impl Tracker {
         fresh
     }
 
+    /// Has all of an object read, though it is known what is in it.
+    pub(crate) fn reread(&mut self, key: &ObjectKey) {
+        let is_there = |entry: &Entry| matches!(entry.known, Known::There(_));
+        if self.entries.get(key).is_some_and(|entry| is_there(entry) && entry.due.is_none() && entry.reading.is_none())
+        {
+            self.plan(key, Part::Whole, Timestamp::EPOCH);
+        }
+    }
+
     fn users(&self, key: &ObjectKey) -> BTreeSet<CanaryName> {
         self.entries.get(key).map(|entry| entry.users.keys().cloned().collect()).unwrap_or_default()
     }
@@ -457,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_it_is_read_is_read_again_unless_that_was_it() {
+    fn what_changes_while_it_is_read_is_reread_unless_that_was_it() {
         for (read, reads) in [("2", 0), ("1", 1)] {
             let mut tracker = tracking(Part::Whole);
             tracker.apply(&key("a"), &object("2", ""));

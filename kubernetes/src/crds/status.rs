@@ -131,6 +131,7 @@ fn of_canary_state() -> Value {
                     "replicaSet": text("The annotation deployment.kubernetes.io/revision; of a DaemonSet, the newest ControllerRevision."),
                     "revision": text("The revision of the target's Pod template."),
                     "hash": text("The hash of that template today, which an upgrade may change where the revision stays."),
+                    "configs": contents(),
                 },
             },
             "promoted": {
@@ -139,11 +140,7 @@ fn of_canary_state() -> Value {
                 "properties": {
                     "revision": text("Its revision."),
                     "template": opaque("The primary's Pod template."),
-                    "configs": {
-                        "type": "object",
-                        "additionalProperties": {"type": "string"},
-                        "description": "Copies of ConfigMaps and Secrets, by what they are copies of.",
-                    },
+                    "configs": contents(),
                 },
             },
             "candidate": {
@@ -152,9 +149,12 @@ fn of_canary_state() -> Value {
                 "properties": {
                     "revision": text("Its revision."),
                     "template": opaque("The target's Pod template."),
+                    "configs": contents(),
                 },
             },
             "scaledFor": text("The rollout and phase that the target was scaled for, which is done once."),
+            "startedWith": text("What was in ConfigMaps and Secrets when the target's Pods started, as a hash: they read it then."),
+            "scaler": text("The primary's revision with which its scaler was copied, which is done once."),
             "commanded": text("The command that was answered last, as the annotation has it: it acts once."),
             "entry": {
                 "type": "object",
@@ -182,5 +182,13 @@ fn of_canary_state() -> Value {
                 },
             },
         },
+    })
+}
+
+fn contents() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "What was in the ConfigMaps and Secrets of its template: a checksum of each, absent, or untracked.",
     })
 }

@@ -23,7 +23,7 @@ use crate::desire::Settings;
 use crate::edge::act::Writer;
 use crate::edge::client::Connection;
 use crate::edge::lease::Leadership;
-use crate::edge::read::Reader;
+use crate::edge::read::{Done, Reader};
 use crate::edge::state::States;
 use crate::edge::watch::{Observations, Scopes};
 use crate::failure::Failure;
@@ -177,7 +177,10 @@ impl Driver {
                         self.written(&key, outcome);
                     }
                 }
-                (key, result) = self.reader.next() => self.reconciler.read(&key, result, self.clock.now()),
+                done = self.reader.next() => match done {
+                    Done::Object(key, result) => self.reconciler.read(&key, result, self.clock.now()),
+                    Done::Pods(query, result) => self.reconciler.pods(&query, result, self.clock.now()),
+                },
                 Some(_done) = self.tasks.join_next() => {}
                 Some((canary, answer)) = self.answers.waiting.recv() => {
                     self.reconciler.answered(&canary, &answer, self.clock.now());
@@ -235,7 +238,7 @@ impl Driver {
     /// Hands writes out, and returns what is for the engine.
     fn poll(&mut self) -> (EngineChange, Vec<Commanded>) {
         let output = self.reconciler.poll(self.clock.now());
-        self.reader.put(output.reads);
+        self.reader.put(output.reads, output.pods);
         for write in output.writes {
             self.carry_out(write);
         }

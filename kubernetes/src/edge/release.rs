@@ -81,7 +81,7 @@ async fn one(
 ) -> Result<Vec<ObjectRef>, CallError> {
     if !belongings.contains_key(&canary.namespace) {
         let mut here = Vec::new();
-        for resource in [Resource::DEPLOYMENT, Resource::SERVICE] {
+        for resource in [Resource::DEPLOYMENT, Resource::SCALER, Resource::SERVICE] {
             for object in all(connection, resource, Some(&canary.namespace)).await? {
                 let name = text(&object, "/metadata/name").unwrap_or_default();
                 here.push((ObjectRef::new(resource, &canary.namespace, name), object));

@@ -70,13 +70,15 @@ struct Source {
 }
 
 impl Scopes {
-    /// Returns what is watched. Deployments are people's: each may be a target. Services and slices are ours, by their label.
+    /// Returns what is watched. Deployments and their scalers are people's: each may be a target. Services and slices are ours, by
+    /// their label.
     fn sources(&self) -> Vec<Source> {
         let all = |kind: Kind, group: Group| Source { kind, resource: Resource::of(kind, group), label: None };
         let labelled = |kind: Kind| Source { label: Some(CANARY_LABEL), ..all(kind, Group::Wingbeat) };
         let written = [Kind::Canary, Kind::MetricTemplate, Kind::AlertProvider];
         let written = self.groups.iter().flat_map(|group| written.map(|kind| all(kind, *group)));
-        let own = [Kind::CanaryState, Kind::Listener, Kind::Deployment].map(|kind| all(kind, Group::Wingbeat));
+        let own = [Kind::CanaryState, Kind::Listener, Kind::Deployment, Kind::HorizontalPodAutoscaler];
+        let own = own.map(|kind| all(kind, Group::Wingbeat));
         let configs = [Kind::ConfigMap, Kind::Secret].into_iter().filter(|_| self.configs);
         let configs = configs.map(|kind| all(kind, Group::Wingbeat));
         written.chain(own).chain([Kind::Service, Kind::EndpointSlice].map(labelled)).chain(configs).collect()
@@ -393,9 +395,9 @@ mod tests {
     fn what_is_watched_is_each_group_once() {
         let sources =
             |groups: &[Group]| Scopes { groups: groups.to_vec(), namespace: None, configs: true }.sources().len();
-        assert_eq!((sources(&[Group::Wingbeat]), sources(&[Group::Wingbeat, Group::Flagger])), (10, 13));
+        assert_eq!((sources(&[Group::Wingbeat]), sources(&[Group::Wingbeat, Group::Flagger])), (11, 14));
         let scopes = Scopes { groups: vec![Group::Wingbeat], namespace: None, configs: false };
-        assert_eq!(scopes.sources().len(), 8);
+        assert_eq!(scopes.sources().len(), 9);
         let labelled = scopes.sources().into_iter().filter(|source| source.label.is_some());
         assert_eq!(labelled.map(|source| source.kind).collect::<Vec<_>>(), [Kind::Service, Kind::EndpointSlice]);
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::time::Timestamp;
 
+use super::channels::ChannelSecrets;
 use super::configs::Configs;
 use super::configuration::{Listeners, has_deployment, service_name};
 use super::owner::is_owned;
@@ -22,6 +23,7 @@ pub(super) struct Around<'a> {
     pub(super) stored: Option<&'a Value>,
     pub(super) world: &'a World,
     pub(super) listeners: &'a Listeners,
+    pub(super) channels: &'a ChannelSecrets,
     pub(super) configs: Configs<'a>,
     pub(super) settings: &'a Settings,
     /// How often documents that Canaries name were different.

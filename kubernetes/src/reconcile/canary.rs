@@ -9,7 +9,7 @@ use serde_json::Value;
 use wingbeat_api::desired_state::{Change, Configured, ObservedArms};
 use wingbeat_control::engine::Standing;
 use wingbeat_controller::verb::Verb;
-use wingbeat_core::id::{CanaryName, Revision};
+use wingbeat_core::id::{Arm, CanaryName, Revision};
 use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -25,15 +25,17 @@ use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
 use super::pods::{replicas, template_of};
-use super::reasons::Reasons;
 use super::record::{Accepted, Record, Template};
 use super::relax::Relax;
+use super::scalers::Scalers;
 use super::status::{Leaving, Source};
+use super::unready::UnreadyWorkloads;
 use super::write::{Write, WriteKey, differs};
 use crate::configs::{Contents, Part};
 use crate::desire::ConfigCopy;
 use crate::fence::{FencedRevision, TargetVersion};
 use crate::object::{number, text};
+use crate::pod_status::{Blocker, PodQuery};
 use crate::release;
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
@@ -69,6 +71,8 @@ pub(super) struct Canary {
     refused: Vec<String>,
     /// What of the spec in force is not carried out.
     warnings: Vec<String>,
+    /// Who is not alerted, and why.
+    muted: Vec<String>,
     /// Writes that the API server refuses, and why.
     refused_writes: BTreeMap<WriteKey, String>,
     /// The command that was handed on and is not answered yet.
@@ -76,8 +80,8 @@ pub(super) struct Canary {
     /// All that was wrong when that was told last.
     reported: BTreeSet<String>,
     arms: Option<Arc<ObservedArms>>,
-    /// Why target and primary are not ready, as it was given last.
-    reasons: [Reasons; 2],
+    /// Why target and primary are not ready.
+    unready: UnreadyWorkloads,
     status_written: Timestamp,
     /// The conditions that were composed last, with their times.
     conditions: Value,
@@ -136,11 +140,12 @@ impl Canary {
             spec: Spec::None,
             refused: Vec::new(),
             warnings: Vec::new(),
+            muted: Vec::new(),
             refused_writes: BTreeMap::new(),
             commanding: None,
             reported: BTreeSet::new(),
             arms: None,
-            reasons: Default::default(),
+            unready: UnreadyWorkloads::default(),
             status_written: Timestamp::EPOCH,
             conditions: Value::Null,
             drained: Timestamp::EPOCH,
@@ -287,8 +292,8 @@ impl Canary {
         // What else is wrong is told too.
         let read_as = fence.map_or_else(|| Revision::new(""), |fence| fence.revision.clone());
         let taken = claims.taken_names(name, object);
-        let read = Configuration::read(object, name, &read_as, around.world, around.listeners, &taken);
-        let Configuration { config, exposure, warnings } = match (read, fence) {
+        let read = Configuration::read(object, name, &read_as, around.world, around.listeners, around.channels, &taken);
+        let Configuration { config, exposure, warnings, muted } = match (read, fence) {
             (Ok(read), Some(_)) => read,
             (Ok(_), None) => return Err(vec![missing()]),
             (Err(problems), Some(_)) => return Err(problems),
@@ -307,19 +312,24 @@ impl Canary {
         change.canaries.insert(name.clone(), Some(Configured { config, file: None }));
         // Whoever is given a canary is given how it stands.
         self.arms = None;
-        self.warnings = warnings;
+        (self.warnings, self.muted) = (warnings, muted);
         self.spec = Spec::Generation(generation);
         Ok(waited)
     }
 
     /// Tells the engine how its workloads stand, if that is different. Returns when it has more to tell without anything happening
     /// before.
-    pub(super) fn observe(&mut self, around: &Around<'_>, change: &mut Change) -> Option<Timestamp> {
+    pub(super) fn observe(
+        &mut self,
+        around: &Around<'_>,
+        change: &mut Change,
+        pods: &mut Vec<PodQuery>,
+    ) -> Option<Timestamp> {
         let fence = self.record.fence.as_ref().filter(|_| self.is_configured())?;
         let (target, primary) = (around.target(), around.primary());
         let missing = target.as_ref().zip(primary.as_ref());
         let missing = missing.and_then(|(target, primary)| missing_size(primary, target, &self.record));
-        let to_come = || primary.as_ref().map_or(1, |primary| replicas(primary).max(1));
+        let to_come = || Scalers::of(around).first_size(primary.as_ref());
         let to_come = self.record.was_scaled_down().then(to_come);
         let is_outdated = self.record.has_outdated_pods();
         let workloads =
@@ -327,18 +337,19 @@ impl Canary {
         let entry = around.get(Kind::Service, service_name(around.in_force));
         let mut arms =
             arms::observe(around.name, around.in_force, &fence.revision, workloads, entry.as_ref(), around.world);
-        let [of_target, of_primary] = &mut self.reasons;
-        let due = [
-            of_target.keep(&mut arms.target.readiness, around.now),
-            of_primary.keep(&mut arms.primary.readiness, around.now),
-        ];
+        let due = self.unready.follow(around.name, [target.as_ref(), primary.as_ref()], &mut arms, pods, around.now);
         let arms = self.handed_over(around, arms);
         if self.arms.as_deref() != Some(&arms) {
             let arms = Arc::new(arms);
             self.arms = Some(arms.clone());
             change.observed.insert(around.name.clone(), arms);
         }
-        due.into_iter().flatten().min()
+        due
+    }
+
+    /// Takes what the Pods of a workload say.
+    pub(super) fn take_pods(&mut self, arm: Arm, blocker: Option<Blocker>, now: Timestamp) {
+        self.unready.take(arm, blocker, now);
     }
 
     /// Leaves it alone, as what is stored of it cannot be read, and tells why.
@@ -400,7 +411,7 @@ impl Canary {
         let mut evaluated = Evaluated { writes, settled, copies, due };
         let refused_writes = self.refused_writes.values();
         let wrong_command = command::given(around.object).and_then(|given| command::parse(given).err());
-        let problems = self.refused.iter().chain(refused_writes).cloned();
+        let problems = self.refused.iter().chain(&self.muted).chain(refused_writes).cloned();
         let problems: Vec<String> =
             problems.chain(wrong_command).chain(in_the_way).chain(around.configs.problems()).collect();
         self.report(around, &problems, &mut evaluated);
@@ -451,6 +462,7 @@ impl Canary {
         let entry = services.iter().find(|service| text(service, "/metadata/name") == Some(apex));
         note_entry(&mut self.record, around.object, entry, &target);
         let services: Vec<&Value> = services.iter().collect();
+        let scalers = Scalers::of(around);
         let live = Live {
             canary: around.in_force,
             target: &target,
@@ -458,6 +470,7 @@ impl Canary {
             primary,
             existing: &services.iter().copied().chain(named.as_ref()).collect::<Vec<_>>(),
             services: &services,
+            scalers: &scalers,
             stored,
             configs: around.configs,
         };
@@ -495,6 +508,8 @@ impl Canary {
             problems,
             warnings: &self.warnings,
             scaled,
+            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms)),
+            target: around.target_name(),
             leaving: self.leaving.as_ref(),
             configs: self.record.fence.as_ref().map(|fence| &fence.configs),
             composed: &self.conditions,

@@ -10,6 +10,7 @@ use wingbeat_api::object::{Exposure, Object, host_key};
 use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_xds_server::model::Listener;
 
+use super::channels::{ChannelSecrets, Provider, without_alerts};
 use crate::object::{is_true, list, text};
 use crate::world::{Kind, ObjectKey, World};
 
@@ -25,6 +26,18 @@ pub(super) struct Configuration {
     pub(super) exposure: Exposure,
     /// What is not carried out.
     pub(super) warnings: Vec<String>,
+    /// Who is not alerted, and why.
+    pub(super) muted: Vec<String>,
+}
+
+/// What a Canary names, as far as it is there.
+#[derive(Debug, Default)]
+struct Named {
+    documents: BTreeMap<DocumentId, Object>,
+    /// AlertProviders whose Secrets are being read.
+    pending: Vec<ObjectKey>,
+    /// Those whose Secrets cannot be used, and why.
+    incomplete: BTreeMap<ObjectKey, String>,
 }
 
 /// The Listeners, by name.
@@ -100,11 +113,18 @@ impl Configuration {
         revision: &Revision,
         world: &World,
         listeners: &Listeners,
+        channels: &ChannelSecrets,
         taken: &BTreeSet<String>,
     ) -> Result<Self, Vec<String>> {
-        let object = Object::read(canary);
-        let named: BTreeMap<DocumentId, Object> =
-            object.named().iter().filter_map(|id| Some((id.clone(), find(id, world)?))).collect();
+        let mut object = Object::read(canary);
+        let Named { documents: named, pending, incomplete } = Named::of(&object, world, channels);
+        let left_out: BTreeSet<ObjectKey> = incomplete.keys().cloned().chain(pending).collect();
+        if !left_out.is_empty() {
+            object = Object::read(&without_alerts(canary, &name.namespace, &left_out));
+        }
+        let muted = incomplete
+            .iter()
+            .map(|(key, why)| format!("AlertProvider {}.{} gets no alerts: {why}", key.name, key.namespace));
         let service = object.service();
         let own = service.map(|service| service.listeners.clone()).unwrap_or_default();
         let serving = listeners.serving(if own.is_empty() { annotated(canary) } else { own });
@@ -120,7 +140,9 @@ impl Configuration {
         let not_reached = taken.iter().map(|host| format!("another canary answers to {host}: this one does not"));
         let warnings = object.warnings().into_iter().chain(not_reached).collect();
         match config {
-            Ok(config) if errors.is_empty() => Ok(Self { config: Arc::new(config), exposure, warnings }),
+            Ok(config) if errors.is_empty() => {
+                Ok(Self { config: Arc::new(config), exposure, warnings, muted: muted.collect() })
+            }
             Ok(_) => Err(errors),
             Err(mut more) => {
                 more.extend(errors);
@@ -144,15 +166,32 @@ pub(super) fn port(canary: &Value) -> (&str, u16) {
     (name, number.and_then(|number| u16::try_from(number).ok()).unwrap_or(0))
 }
 
-/// A Listener is none of these: which there are is known without looking for each.
-fn find(id: &DocumentId, world: &World) -> Option<Object> {
-    let kind = match id.kind.as_str() {
-        "MetricTemplate" => Kind::MetricTemplate,
-        "AlertProvider" => Kind::AlertProvider,
-        "Listener" => Kind::Listener,
-        _ => return None,
-    };
-    Some(Object::read(&world.get(&ObjectKey::new(kind, &id.name.namespace, &id.name.name))?))
+impl Named {
+    /// A Listener is looked up like the others: which there are is known without that.
+    fn of(canary: &Object, world: &World, channels: &ChannelSecrets) -> Self {
+        let mut named = Self::default();
+        for id in canary.named() {
+            let kind = match id.kind.as_str() {
+                "MetricTemplate" => Kind::MetricTemplate,
+                "AlertProvider" => Kind::AlertProvider,
+                "Listener" => Kind::Listener,
+                _ => continue,
+            };
+            let key = ObjectKey::new(kind, &id.name.namespace, &id.name.name);
+            let Some(object) = world.get(&key) else { continue };
+            let document = if kind == Kind::AlertProvider {
+                channels.complete(&object)
+            } else {
+                Provider::Complete(Object::read(&object))
+            };
+            match document {
+                Provider::Complete(document) => drop(named.documents.insert(id.clone(), document)),
+                Provider::Pending => named.pending.push(key),
+                Provider::Incomplete(why) => drop(named.incomplete.insert(key, why)),
+            }
+        }
+        named
+    }
 }
 
 fn annotated(canary: &Value) -> Vec<String> {

@@ -8,6 +8,7 @@ use super::pods::replicas;
 use super::record::Template;
 use crate::configs::Contents;
 use crate::object::{list, number, text};
+use crate::pod_status::line;
 
 /// Annotations of Pods by which primaries know what they were made from.
 const PROMOTIONS: [&str; 2] = ["wingbeat.dev/promotion", "flagger-id"];
@@ -39,7 +40,13 @@ pub(super) fn readiness(deployment: &Value) -> Readiness {
         return not_ready(format!("deployment {name:?} is scaled to zero"));
     }
     if updated < wanted {
-        return waiting(format!("{updated} out of {wanted} new replicas have been updated"));
+        // A quota, say: there is no Pod that could tell.
+        let refused = list(deployment, "/status/conditions").iter().find(|condition| {
+            text(condition, "/type") == Some("ReplicaFailure") && text(condition, "/status") == Some("True")
+        });
+        let why = refused.and_then(|condition| text(condition, "/message")).map(|why| format!(": {}", line(why)));
+        let why = why.unwrap_or_default();
+        return waiting(format!("{updated} out of {wanted} new replicas have been updated{why}"));
     }
     if all > updated {
         return waiting(format!("{} old replicas are pending termination", all.saturating_sub(updated)));
@@ -100,6 +107,12 @@ mod tests {
                 "waiting for rollout to finish: 1 of 2 (readyThreshold 100%) updated replicas are available",
             ),
             (json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}), "ready"),
+            (
+                json!({"observedGeneration": 2, "updatedReplicas": 0, "conditions": [
+                    {"type": "ReplicaFailure", "status": "True", "message": "pods \"a\" is forbidden: exceeded quota"},
+                ]}),
+                "waiting for rollout to finish: 0 out of 2 new replicas have been updated: pods \"a\" is forbidden: exceeded quota",
+            ),
         ] {
             assert_eq!(told(&with(status)), words);
         }

@@ -119,6 +119,7 @@ mod tests {
         let Write::Event(key, object) = events.write(&canary, &event("Halt backend.prod")) else { panic!("it is new") };
         assert_eq!(object["note"], "Halt backend.prod");
         assert_eq!((&object["reportingController"], &object["type"]), (&json!("flagger"), &json!("Warning")));
+        assert_eq!(object["reason"], "Synced");
         let again = events.write(&canary, &event("Halt backend.prod"));
         let series = json!({"series": {"count": 2, "lastObservedTime": "2025-11-30T10:53:20.123001Z"}});
         assert_eq!(again, Write::Repeat(key.clone(), series));

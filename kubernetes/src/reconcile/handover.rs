@@ -44,6 +44,8 @@ pub(super) struct Scene<'a> {
     pub(super) revision: Option<&'a Revision>,
     /// The Canary's own; nothing: there is none, or it is being deleted.
     pub(super) primary: Option<&'a Value>,
+    /// What has the name of its scaler.
+    pub(super) scaler: Option<&'a Value>,
     /// The Service of the target's name.
     pub(super) entry: Option<&'a Value>,
     /// Those of the arms.
@@ -263,9 +265,10 @@ impl Scene<'_> {
         };
         let entry = led.or_else(|| self.entry.and_then(|entry| disowned(Kind::Service, entry)));
         let arms = self.arms.iter().filter_map(|service| disowned(Kind::Service, service));
-        let services: Vec<Write> = entry.into_iter().chain(arms).collect();
-        if !services.is_empty() {
-            return services;
+        let scaler = self.scaler.and_then(|scaler| disowned(Kind::HorizontalPodAutoscaler, scaler));
+        let before: Vec<Write> = entry.into_iter().chain(arms).chain(scaler).collect();
+        if !before.is_empty() {
+            return before;
         }
         self.primary.and_then(|primary| disowned(Kind::Deployment, primary)).into_iter().collect()
     }

@@ -9,6 +9,7 @@ use super::configs::Configs;
 use super::deployment::{promoted, readiness};
 use super::pods::{has_pods, replicas};
 use super::record::Record;
+use super::scalers::{ScalerPlan, Scalers};
 use super::write::{Write, selects_alike, service_differs};
 use crate::configs::Contents;
 use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};
@@ -27,6 +28,7 @@ pub(super) struct Live<'a> {
     pub(super) existing: &'a [&'a Value],
     /// The Services, as far as they are there.
     pub(super) services: &'a [&'a Value],
+    pub(super) scalers: &'a Scalers,
     /// What is stored of the canary, which is what a restart finds.
     pub(super) stored: &'a Record,
     pub(super) configs: Configs<'a>,
@@ -111,6 +113,12 @@ impl Plan {
             plan.set_template(live, state, record, &desired, &revision, settings);
         }
         plan.set_size(live, record);
+        match live.primary.map(|primary| live.scalers.plan(live.canary, primary, state, record, settings)) {
+            Some(ScalerPlan::Write(write)) => plan.writes.push(write),
+            Some(ScalerPlan::Settled(write)) => plan.settled.push(write),
+            Some(ScalerPlan::Blocked(problems)) => plan.problems.extend(problems),
+            Some(ScalerPlan::Nothing) | None => {}
+        }
         let services = [
             Some(&desired.services.primary),
             Some(&desired.services.canary),
@@ -250,9 +258,7 @@ impl Plan {
                 }
                 (format!("{}/restart", state.rollout), has == 0, 0)
             }
-            TargetScale::Up => {
-                (format!("{}/up", state.rollout), has > 0, live.primary.map_or(1, |it| replicas(it).max(1)))
-            }
+            TargetScale::Up => (format!("{}/up", state.rollout), has > 0, live.scalers.first_size(live.primary)),
             TargetScale::Zero { from } if now < from.max(drained) => {
                 self.due = (has > 0).then_some(from.max(drained));
                 return;

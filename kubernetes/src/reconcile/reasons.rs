@@ -14,13 +14,20 @@ pub(super) struct Reasons(Option<Given>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Given {
     reason: String,
+    /// What its Pods say.
+    blocker: Option<String>,
     since: Timestamp,
 }
 
 impl Reasons {
     /// Has a workload that is not ready keep the reason that was given, for its time. Returns when that is over, if another one
-    /// waits for it. Whether it is ready, or never will be, is never kept back.
-    pub(super) fn keep(&mut self, readiness: &mut Readiness, now: Timestamp) -> Option<Timestamp> {
+    /// waits for it. Whether it is ready, or never will be, and what its Pods say, is never kept back.
+    pub(super) fn keep(
+        &mut self,
+        readiness: &mut Readiness,
+        blocker: Option<&str>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let (reason, hopeless) = match readiness {
             Readiness::Ready => {
                 self.0 = None;
@@ -28,17 +35,22 @@ impl Reasons {
             }
             Readiness::NotReady { reason, hopeless } => (reason, *hopeless),
         };
-        match &self.0 {
-            Some(given) if !hopeless && given.reason != *reason && now.since(given.since) < REASON_INTERVAL => {
+        let is_news = |given: &Given| hopeless || given.blocker.as_deref() != blocker;
+        let due = match &self.0 {
+            Some(given) if !is_news(given) && given.reason == *reason => None,
+            Some(given) if !is_news(given) && now.since(given.since) < REASON_INTERVAL => {
                 reason.clone_from(&given.reason);
                 Some(given.since.plus(REASON_INTERVAL))
             }
-            Some(given) if given.reason == *reason => None,
             Some(_) | None => {
-                self.0 = Some(Given { reason: reason.clone(), since: now });
+                self.0 = Some(Given { reason: reason.clone(), blocker: blocker.map(str::to_owned), since: now });
                 None
             }
+        };
+        if let Some(blocker) = blocker {
+            *reason = format!("{reason}: {blocker}");
         }
+        due
     }
 }
 
@@ -55,7 +67,7 @@ mod tests {
         let at = |secs: u64| Timestamp::EPOCH.plus(Span::from_secs(secs));
         let mut reasons = Reasons::default();
         let mut kept = |mut readiness: Readiness, secs: u64| {
-            let due = reasons.keep(&mut readiness, at(secs));
+            let due = reasons.keep(&mut readiness, None, at(secs));
             (readiness, due)
         };
         assert_eq!(kept(not_ready("first", false), 100), (not_ready("first", false), None));
@@ -65,5 +77,18 @@ mod tests {
         assert_eq!(kept(not_ready("never", true), 111), (not_ready("never", true), None), "at once");
         assert_eq!(kept(Readiness::Ready, 112), (Readiness::Ready, None), "at once");
         assert_eq!(kept(not_ready("fourth", false), 113), (not_ready("fourth", false), None), "it was ready between");
+    }
+    #[test]
+    fn what_pods_say_comes_at_once() {
+        let (mut reasons, at) = (Reasons::default(), |secs: u64| Timestamp::EPOCH.plus(Span::from_secs(secs)));
+        let mut kept = |reason: &str, blocker: Option<&str>, secs: u64| {
+            let mut readiness = not_ready(reason, false);
+            reasons.keep(&mut readiness, blocker, at(secs));
+            readiness
+        };
+        assert_eq!(kept("first", None, 100), not_ready("first", false));
+        assert_eq!(kept("second", Some("no image"), 101), not_ready("second: no image", false));
+        assert_eq!(kept("third", Some("no image"), 102), not_ready("second: no image", false));
+        assert_eq!(kept("third", None, 103), not_ready("third", false));
     }
 }

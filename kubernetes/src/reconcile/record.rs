@@ -29,6 +29,8 @@ pub(super) struct Record {
     pub(super) commanded: Option<String>,
     /// The primary that was given its size, which is done once, too.
     pub(super) sized: Option<Size>,
+    /// The primary's revision with which its scaler was copied, which is done once.
+    pub(super) scaler: Option<Revision>,
     /// What was in ConfigMaps and Secrets when the target's Pods started, as [`Contents::digest`] has it: they read it then.
     pub(super) started_with: Option<String>,
     /// What the Service of the target's name chose before it led to the primary, of one that was there before.
@@ -127,6 +129,7 @@ impl Record {
                 .map(|(uid, replicas)| Size { uid: uid.to_owned(), replicas }),
             entry: state.pointer("/status/entry").filter(|it| !it.is_null()).cloned(),
             deletion: Deletion::read(state),
+            scaler: text(state, "/status/scaler").map(Revision::new),
             started_with: text(state, "/status/startedWith").map(str::to_owned),
         }
     }
@@ -158,6 +161,7 @@ impl Record {
                 json!({"sinceMillis": since.as_millis(), "stage": stage.as_str()})
             }),
             "sized": self.sized.as_ref().map(|Size { uid, replicas }| json!({"uid": uid, "replicas": replicas})),
+            "scaler": self.scaler.as_ref().map(Revision::as_str),
             "startedWith": self.started_with,
         })
     }
@@ -307,6 +311,7 @@ mod tests {
             sized: Some(Size { uid: "p".into(), replicas: 3 }),
             entry: Some(json!({"app": "backend"})),
             deletion: Some(Deletion { since: Timestamp::from_millis(7), stage: Stage::Leads }),
+            scaler: Some(Revision::new("p")),
             started_with: Some("01".into()),
         };
         for record in [full, Record::default()] {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use wingbeat_control::engine::{Standing, promoted_condition};
 
-use wingbeat_core::id::Revision;
+use wingbeat_core::id::{Arm, Revision};
 use wingbeat_core::rollout::{Gate, Phase, State, Strategy, project};
 use wingbeat_core::time::Timestamp;
 
@@ -27,6 +27,10 @@ pub(super) struct Source<'a> {
     /// What of the spec in force is not carried out.
     pub(super) warnings: &'a [String],
     pub(super) scaled: &'a Scaled,
+    /// The workload that has not been ready for some time, and why.
+    pub(super) late: Option<(Arm, &'a str)>,
+    /// The name of the target.
+    pub(super) target: &'a str,
     /// How far its deletion is.
     pub(super) leaving: Option<&'a Leaving>,
     /// What is in the ConfigMaps and Secrets of the target.
@@ -112,10 +116,12 @@ impl Source<'_> {
             status.insert("observedGeneration".to_owned(), json!(generation));
         }
         // After a restart, until the engine has it again: what was said last.
-        let is_promoted = |condition: &&Value| text(condition, "/type") == Some("Promoted");
-        let kept = list(before, "/conditions").iter().find(is_promoted).filter(|_| self.standing.is_none());
+        let kept = |kind: &str| {
+            let there = list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind));
+            there.filter(|_| self.standing.is_none()).cloned()
+        };
         let ours = self.conditions().into_iter().map(|it| self.timed(&it, before, now));
-        let conditions: Vec<Value> = kept.cloned().into_iter().chain(ours).collect();
+        let conditions: Vec<Value> = kept("Promoted").into_iter().chain(ours).chain(kept("Ready")).collect();
         status.insert("conditions".to_owned(), Value::Array(conditions));
         Value::Object(status)
     }
@@ -162,7 +168,22 @@ impl Source<'_> {
                 message,
             });
         }
+        conditions.extend(self.standing.map(|standing| self.ready(&standing.state.phase)));
         conditions
+    }
+
+    /// Returns whether what is to serve can. For some seconds nothing is said: every rollout waits for its Pods.
+    fn ready(&self, phase: &Phase) -> Condition {
+        let target = self.target;
+        let (status, reason, message) = match (self.late, phase) {
+            (Some((Arm::Primary, why)), _) => {
+                ("False", "PrimaryNotReady", format!("Deployment {target}-primary: {why}."))
+            }
+            (Some((Arm::Canary, why)), _) => ("False", "TargetNotReady", format!("Deployment {target}: {why}.")),
+            (None, Phase::Initializing) => ("False", "Initializing", "The primary is not ready yet.".to_owned()),
+            (None, _) => ("True", "Ready", "The workloads are ready, or on their way.".to_owned()),
+        };
+        Condition { kind: "Ready", status, reason: reason.to_owned(), message }
     }
 
     /// Returns a condition as it is written, with the times of the one that is there where it says the same.

@@ -82,7 +82,8 @@ pub enum Urgency {
 impl WriteKey {
     /// Returns what was written, of what a call wrote; nothing for an event, which nobody waits for.
     pub fn of(object: &ObjectRef, channel: &Channel) -> Option<Self> {
-        let kinds = [Kind::Canary, Kind::Deployment, Kind::Service, Kind::ConfigMap, Kind::Secret];
+        let workloads = [Kind::Deployment, Kind::HorizontalPodAutoscaler, Kind::Service];
+        let kinds = [Kind::Canary, Kind::ConfigMap, Kind::Secret].into_iter().chain(workloads);
         let kind = kinds.into_iter().find(|kind| Resource::of(*kind, Group::Wingbeat).kind == object.resource.kind)?;
         let key = ObjectKey::new(kind, &object.namespace, &object.name);
         match channel {

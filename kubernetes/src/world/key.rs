@@ -20,6 +20,8 @@ pub enum Kind {
     Listener,
     /// Of `apps`.
     Deployment,
+    /// Of `autoscaling`.
+    HorizontalPodAutoscaler,
     /// Of the core group.
     Service,
     /// Of `discovery.k8s.io`.

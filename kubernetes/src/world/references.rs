@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::key::{Kind, ObjectKey};
-use crate::desire::label_value;
+use crate::desire::{label_value, primary_scaler_name, scaler_name};
 use crate::object::{list, text};
 
 /// Something that Canaries depend on.
@@ -48,6 +48,8 @@ pub(super) fn of_canary(key: &ObjectKey, canary: &Value) -> BTreeSet<Reference> 
         let services = [service.to_owned(), format!("{service}-primary"), format!("{service}-canary")];
         references.extend(services.map(|name| here(Kind::Service, &name)));
     }
+    let scalers = [scaler_name(canary).map(str::to_owned), primary_scaler_name(canary)];
+    references.extend(scalers.into_iter().flatten().map(|name| here(Kind::HorizontalPodAutoscaler, &name)));
     for analysis in ["/spec/analysis", "/spec/canaryAnalysis"] {
         let named = |field: &str, reference: &str, kind: Kind| {
             let entries = list(canary, &format!("{analysis}/{field}")).iter();

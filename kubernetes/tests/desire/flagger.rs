@@ -59,7 +59,17 @@ fn ours(given: &BTreeMap<String, Value>, promotion: &str, existing: &[&Value]) -
     let mut sized = primary.object;
     // Given in a write of its own.
     sized["spec"]["replicas"] = primary.replicas.into();
-    let all = [sized, services.apex, services.primary, services.canary];
+    let of_target = &given["HorizontalPodAutoscaler backend"];
+    let scaling = Scaling {
+        canary,
+        of_target: Some(of_target),
+        of_primary: existing.iter().copied().find(|it| it["kind"] == of_target["kind"]),
+        primary: "backend-primary",
+        source: Source::Target,
+        floor: None,
+    };
+    let scaler = scaling.desired(&Settings::default()).unwrap().unwrap();
+    let all = [sized, services.apex, services.primary, services.canary, scaler];
     let named = all.into_iter().map(|object| {
         let of = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap().to_owned();
         (format!("{} {}", of("/kind"), of("/metadata/name")), object)
@@ -77,7 +87,7 @@ fn what_is_made_differs_from_flaggers_in_named_fields_alone() {
     let given = objects(include_str!("given.yaml"));
     let theirs = objects(include_str!("flagger-initialized.yaml"));
     let ours = ours(&given, "12e04cd2-22f6-48dc-ae50-331f144360d4", &[]);
-    assert_eq!(ours.len(), 4);
+    assert_eq!(ours.len(), 5);
     let expected: BTreeSet<String> = DIFFERENCES.iter().map(|(path, _)| (*path).to_owned()).collect();
     assert_eq!(found(&ours, &theirs), expected);
     for (path, why) in DIFFERENCES {

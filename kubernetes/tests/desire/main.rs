@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use wingbeat_kubernetes::configs::Renames;
-use wingbeat_kubernetes::desire::{Desired, Observed, Problem, Settings};
+use wingbeat_kubernetes::desire::{Desired, Observed, Problem, Scaling, Settings, Source};
 
 mod flagger;
 mod primary;

@@ -31,3 +31,28 @@ async fn real_kubernetes_takes_our_definitions_and_keeps_what_is_written() {
     let wrong = "--output=jsonpath={.items[*].status.conditions[?(@.type==\"NonStructuralSchema\")].message}";
     assert_eq!(place.kubectl(&["get", "customresourcedefinitions", wrong]).await, "");
 }
+
+/// The API server checks rules between fields by itself: what breaks them never comes to the controller.
+#[tokio::test]
+async fn real_kubernetes_refuses_an_analysis_of_two_ways_and_of_none() {
+    let Some(place) = Place::begin("real_kubernetes_refuses_an_analysis").await else { return };
+    let one_of = "use one of stepWeight, stepWeights and iterations";
+    let no_steps = "analysis has no steps, set stepWeight, stepWeights or iterations";
+    for (api, field, neither) in [
+        ("wingbeat.dev/v1alpha1", "analysis", no_steps),
+        ("flagger.app/v1beta1", "analysis", one_of),
+        ("flagger.app/v1alpha3", "canaryAnalysis", one_of),
+    ] {
+        for (analysis, wrong) in [
+            (json!({"interval": "1s", "threshold": 5, "stepWeight": 10, "iterations": 3}), one_of),
+            (json!({"interval": "1s", "threshold": 5}), neither),
+        ] {
+            let mut canary = place.canary("refused");
+            canary["apiVersion"] = json!(api);
+            canary["spec"] =
+                json!({"targetRef": canary["spec"]["targetRef"], "service": {"port": 80}, field: analysis});
+            let refused = place.cluster.apply(&canary.to_string()).await.expect_err("it is refused").to_string();
+            assert!(refused.contains(wrong), "{api}: {refused}");
+        }
+    }
+}

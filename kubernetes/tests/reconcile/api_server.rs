@@ -1,10 +1,13 @@
 //! An API server in memory, with what its controllers would do: enough of it to see a rollout through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use wingbeat_core::id::CanaryName;
 use wingbeat_kubernetes::configs::{Part, Read, ReadFailure};
+use wingbeat_kubernetes::crds::Group;
+use wingbeat_kubernetes::pod_status::PodQuery;
 use wingbeat_kubernetes::reconcile::{Outcome, Write};
 use wingbeat_kubernetes::world::{Kind, ObjectKey};
 
@@ -35,6 +38,8 @@ pub(crate) struct ApiServer {
     pub(crate) is_unreadable: Option<&'static str>,
     /// What was read by us, in short.
     pub(crate) reads: Vec<String>,
+    /// How often Pods were listed.
+    pub(crate) lists: usize,
     /// Of this write nobody is told what came of it.
     pub(crate) is_silent: Option<&'static str>,
 }
@@ -80,6 +85,26 @@ impl ApiServer {
         Ok(object.map(|object| if *part == Part::Whole { object.clone() } else { observed(key, object) }))
     }
 
+    /// Lists the Pods of a Deployment: of one that cannot be pulled, and one that is ready.
+    pub(crate) fn list(&mut self, query: &PodQuery) -> Value {
+        self.lists += 1;
+        let is_asked = |it: &&Value| {
+            let labels = it["spec"]["selector"]["matchLabels"].as_object().unwrap().iter();
+            let labels: Vec<String> = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap())).collect();
+            labels.join(",") == query.selector
+        };
+        let deployments = self.objects.iter().filter(|(key, _)| key.kind == Kind::Deployment).map(|(_, it)| it);
+        let image = deployments.into_iter().find(is_asked).map(image).unwrap_or_default();
+        let mut pods = vec![json!({"metadata": {"name": "a"}, "status": {}})];
+        if image.contains("never") {
+            let message = format!("Back-off pulling image {image:?}, attempt {}", self.lists);
+            let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": message}});
+            let status = json!({"containerStatuses": [{"name": "c", "state": waiting}]});
+            pods.push(json!({"metadata": {"name": "b"}, "status": status}));
+        }
+        json!({"items": pods})
+    }
+
     /// Changes an object, as somebody does; it is made if it is not there.
     pub(crate) fn edit(&mut self, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) -> Value {
         self.edit_in("prod", kind, name, edit)
@@ -94,6 +119,12 @@ impl ApiServer {
             object["metadata"]["namespace"] = json!(key.namespace);
         }
         edit(&mut object);
+        prune(kind, &mut object);
+        // What is empty is not there.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            let is_empty = |texts: &Value| texts.as_object().is_some_and(serde_json::Map::is_empty);
+            metadata.retain(|field, texts| !["labels", "annotations"].contains(&field.as_str()) || !is_empty(texts));
+        }
         if before.as_ref() == Some(&object) {
             return object;
         }
@@ -120,6 +151,11 @@ impl ApiServer {
         } else {
             self.remove(&key(kind, name));
         }
+    }
+
+    /// Deletes an object of another namespace.
+    pub(crate) fn delete_in(&mut self, namespace: &str, kind: Kind, name: &str) {
+        self.remove(&key_in(namespace, kind, name));
     }
 
     /// Writes a CanaryState, with what waited for that.
@@ -194,6 +230,12 @@ impl ApiServer {
                     // A selector is replaced, and not merged.
                     if let (Kind::Service, Some(spec)) = (key.kind, it.get_mut("spec").and_then(Value::as_object_mut)) {
                         spec.remove("selector");
+                    }
+                    // What is applied no more is gone.
+                    if let (Kind::HorizontalPodAutoscaler, Some(metadata)) =
+                        (key.kind, it.get_mut("metadata").and_then(Value::as_object_mut))
+                    {
+                        metadata.remove("annotations");
                     }
                     if key.kind.is_config() {
                         // All that is in it is ours.
@@ -300,6 +342,39 @@ impl ApiServer {
     /// Returns how often an event happened, by its text.
     pub(crate) fn texts(&self) -> Vec<&str> {
         self.events.iter().map(|(_, text, _)| text.as_str()).collect()
+    }
+}
+
+/// Takes out of a status what the definition of its kind does not have, as an API server does, in silence.
+fn prune(kind: Kind, object: &mut Value) {
+    static SCHEMAS: OnceLock<BTreeMap<String, Value>> = OnceLock::new();
+    let schemas = SCHEMAS.get_or_init(|| {
+        let of_kind = |definition: Value| {
+            let kind = definition["spec"]["names"]["kind"].as_str().unwrap().to_owned();
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+            (kind, schema.clone())
+        };
+        Group::Wingbeat.definitions().into_iter().map(of_kind).collect()
+    });
+    if let (Some(schema), Some(status)) = (schemas.get(&format!("{kind:?}")), object.get_mut("status")) {
+        prune_by(schema, status);
+    }
+}
+
+fn prune_by(schema: &Value, value: &mut Value) {
+    if schema["x-kubernetes-preserve-unknown-fields"] == json!(true) {
+        return;
+    }
+    let (known, others) = (&schema["properties"], &schema["additionalProperties"]);
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|field, _| known.get(field).is_some() || !others.is_null());
+            for (field, value) in fields {
+                prune_by(known.get(field).unwrap_or(others), value);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| prune_by(&schema["items"], item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

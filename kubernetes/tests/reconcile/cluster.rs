@@ -195,6 +195,10 @@ impl Cluster {
             let result = self.api.read(read);
             self.reconciler.read(&read.key, result, self.now);
         }
+        for query in &output.pods {
+            let pods = self.api.list(query);
+            self.reconciler.pods(query, Ok(pods), self.now);
+        }
         for Commanded { canary, verb, id } in output.commands {
             assert_eq!(verb, Verb::Abort, "no test gives another one");
             let answer = self.engine.command(&canary, Command::Abort, &id, self.now).map_err(Refusal::Conflict);

@@ -215,6 +215,31 @@ fn what_cannot_be_read_is_no_change_and_is_read_again() {
     cluster.run_until(600, |it| it.phase() == "Succeeded");
 }
 
+/// Five minutes in which every third read fails and labels change each second. The controller starts anew twice, with a
+/// read that fails.
+#[test]
+fn reads_that_fail_now_and_then_are_no_change_and_no_trouble() {
+    let mut cluster = initialized();
+    for second in 0..300 {
+        if second == 100 || second == 200 {
+            cluster.restart();
+            cluster.api.reads.clear();
+        }
+        let labels = json!({"metadata": {"labels": {"second": second.to_string()}}});
+        set(&mut cluster, Kind::ConfigMap, "settings", &labels);
+        for _ in 0..10 {
+            cluster.api.is_unreadable = cluster.api.reads.len().is_multiple_of(3).then_some("settings");
+            cluster.round();
+        }
+    }
+    assert!(cluster.api.reads.len() >= 100, "{:?}", cluster.api.reads);
+    assert_eq!((cluster.phase(), restarts(&cluster, NEW)), ("Initialized".to_owned(), 0));
+    assert_eq!(restarts(&cluster, "settings cannot be read"), 0, "none of them lasts");
+    cluster.api.is_unreadable = None;
+    recolor(&mut cluster, "green");
+    cluster.run_until(20, |it| it.phase() == "Progressing");
+}
+
 #[test]
 fn a_restart_finds_what_was_known_and_what_changed_meanwhile() {
     let mut cluster = initialized();

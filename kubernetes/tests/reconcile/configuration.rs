@@ -248,12 +248,12 @@ fn of_one_name_in_two_namespaces_the_second_is_served_without_the_bare_name() {
 fn what_is_not_carried_out_yet_is_told() {
     let mut cluster = Cluster::initialized();
     cluster.api.edit(Kind::Canary, "backend", |it| {
-        it["spec"]["autoscalerRef"] = json!({"kind": "HorizontalPodAutoscaler", "name": "backend"});
+        it["spec"]["upstreamRef"] = json!({"kind": "Upstream", "name": "backend"});
         it["spec"]["service"]["portName"] = json!("http");
     });
     cluster.run(5);
     let accepted = condition(&cluster, "backend", "Accepted");
-    assert_eq!(accepted["message"], json!("The spec is in force.\nspec.autoscalerRef: has no effect yet"));
+    assert_eq!(accepted["message"], json!("The spec is in force.\nspec.upstreamRef: has no effect yet"));
 }
 
 /// A quota, say, or an admission policy.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what is not there fails the test")]
 
+mod alerts;
 mod api_server;
 mod cluster;
 mod configs;
@@ -9,3 +10,5 @@ mod configuration;
 mod deletion;
 mod restarts;
 mod rollouts;
+mod scalers;
+mod unready;

@@ -78,6 +78,30 @@ fn a_healthy_revision_is_promoted() {
 }
 
 #[test]
+fn an_annotation_of_the_template_is_a_revision() {
+    let mut cluster = Cluster::initialized();
+    cluster.api.edit(Kind::Deployment, "backend", |it| {
+        it["spec"]["template"]["metadata"]["annotations"] = json!({"release": "2"});
+    });
+    cluster.run_until(10, |it| it.phase() == "Progressing");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    let annotation = "/spec/template/metadata/annotations/release";
+    assert_eq!(cluster.api.at(Kind::Deployment, "backend-primary", annotation), json!("2"));
+}
+
+/// Flagger goes beyond it where steps do not meet it.
+#[test]
+fn no_weight_is_above_the_highest_one() {
+    let mut cluster = Cluster::initialized();
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["analysis"]["stepWeight"] = json!(20));
+    cluster.run(50);
+    cluster.weights.clear();
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.weights, [0, 20, 40, 50, 0]);
+}
+
+#[test]
 fn a_broken_revision_is_rolled_back_and_scaled_down_once_it_is_drained() {
     let mut cluster = Cluster::initialized();
     cluster.errors = 10;
@@ -101,6 +125,45 @@ fn a_broken_revision_is_rolled_back_and_scaled_down_once_it_is_drained() {
     cluster.set_image("app:3");
     cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
     assert_eq!(cluster.image("backend-primary"), "app:3");
+}
+
+/// Ten minutes in which a scaler moves the primary alone.
+#[test]
+fn what_was_rolled_back_stays_away_whoever_scales_the_primary() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
+    cluster.run(120);
+    cluster.api.log.clear();
+    cluster.weights.clear();
+    for replicas in [3, 10, 3] {
+        cluster.api.edit(Kind::Deployment, "backend-primary", |it| it["spec"]["replicas"] = json!(replicas));
+        for _ in 0..2_000 {
+            cluster.round();
+            assert_eq!(cluster.replicas("backend"), 0);
+        }
+    }
+    assert!(cluster.weights.iter().all(|weight| *weight == 0), "{:?}", cluster.weights);
+    assert!(cluster.api.log.iter().all(|write| write == "status Canary backend"), "{:?}", cluster.api.log);
+}
+
+/// A template that went back has the revision of the primary again, whatever number its ReplicaSet has.
+#[test]
+fn what_goes_back_after_a_rollback_begins_nothing_and_may_come_again() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
+    cluster.set_image("app:1");
+    cluster.run(100);
+    let begun = |it: &Cluster| it.api.texts().iter().filter(|text| text.starts_with("New revision detected!")).count();
+    assert_eq!((cluster.phase(), cluster.replicas("backend"), begun(&cluster)), ("Failed".to_owned(), 0, 1));
+    assert_eq!(cluster.image("backend-primary"), "app:1");
+    cluster.errors = 0;
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!((cluster.image("backend-primary"), begun(&cluster)), ("app:2".to_owned(), 2));
 }
 
 #[test]
@@ -138,6 +201,46 @@ fn a_revision_that_comes_while_another_is_promoted_is_rolled_out_after_it() {
     cluster.run_until(900, |it| it.phase() == "Succeeded" && it.image("backend-primary") == "app:3");
 }
 
+/// Sets `suspend`, and waits until a status shows all that it is to show: it is written every ten seconds.
+fn suspend(cluster: &mut Cluster, is_suspended: bool) {
+    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["suspend"] = json!(is_suspended));
+    cluster.run(120);
+}
+
+#[test]
+fn a_suspended_rollout_stands_and_goes_on_from_where_it_stood() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:2");
+    cluster.run_until(200, |it| it.weight() == 20);
+    suspend(&mut cluster, true);
+    let (written, events) = (cluster.api.log.len(), cluster.api.events.clone());
+    cluster.api.stored = 0;
+    cluster.run(300);
+    assert_eq!((cluster.phase(), cluster.weight()), ("Progressing".to_owned(), 20));
+    assert_eq!(cluster.api.log[written..], [""; 0]);
+    assert_eq!((cluster.api.stored, &cluster.api.events), (0, &events));
+    suspend(&mut cluster, false);
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert!(cluster.weights.ends_with(&[0, 10, 20, 30, 40, 50, 0]), "{:?}", cluster.weights);
+}
+
+#[test]
+fn what_is_suspended_at_rest_begins_nothing_until_it_is_resumed() {
+    let mut cluster = Cluster::initialized();
+    suspend(&mut cluster, true);
+    cluster.api.log.clear();
+    let events = cluster.api.events.clone();
+    cluster.set_image("app:2");
+    cluster.run(300);
+    assert_eq!((cluster.phase(), cluster.replicas("backend")), ("Initialized".to_owned(), 0));
+    // Which revision the target has is kept all the same.
+    assert!(cluster.api.log.iter().all(|write| write == "record"), "{:?}", cluster.api.log);
+    assert_eq!(cluster.api.events, events);
+    suspend(&mut cluster, false);
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.image("backend-primary"), "app:2");
+}
+
 #[test]
 fn who_scales_the_target_at_rest_is_not_fought() {
     let mut cluster = Cluster::initialized();
@@ -148,6 +251,25 @@ fn who_scales_the_target_at_rest_is_not_fought() {
     let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
     assert_eq!(conditions[2]["reason"], json!("ReplicasOwnedByOthers"), "{conditions:#}");
     assert_eq!(cluster.phase(), "Initialized", "the size of a target is no revision");
+}
+
+#[test]
+fn a_target_that_has_pods_already_is_rolled_out_with_as_many() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed" && it.replicas("backend") == 0);
+    cluster.run(10);
+    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(3));
+    cluster.run(10);
+    cluster.errors = 0;
+    cluster.api.log.clear();
+    cluster.set_image("app:3");
+    cluster.run_until(300, |it| it.weight() == 50);
+    assert_eq!(cluster.replicas("backend"), 3, "the primary has 2");
+    let scaled = |write: &String| write.starts_with("scale Deployment backend to");
+    assert!(!cluster.api.log.iter().any(scaled), "{:?}", cluster.api.log);
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn event() -> impl Strategy<Value = Event> {
             | Kind::AlertProvider
             | Kind::Listener
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
             | Kind::Service
             | Kind::ConfigMap
             | Kind::Secret => object(&namespace, &name, number),

@@ -12,6 +12,7 @@ use super::super::events::Occurrence;
 use super::super::handover::{Handover, InEngine, Scene};
 use super::super::objects::{Awaits, Plan, Scaled};
 use super::super::record::Record;
+use super::super::scalers::Scalers;
 use super::super::write::Write;
 use super::{Canary, Evaluated, key};
 use crate::object::text;
@@ -65,12 +66,14 @@ impl Canary {
         let (port_name, number) = port(around.in_force);
         let endpoints = is_told.then(|| around.world.endpoints(around.name, Arm::Canary, port_name, number).len());
         let revision = self.record.fence.as_ref().map(|fence| fence.revision.clone());
+        let scalers = Scalers::of(around);
         let scene = Scene {
             canary: around.object,
             target: target.as_ref(),
             target_name: around.target_name(),
             revision: revision.as_ref(),
             primary: primary.as_ref(),
+            scaler: scalers.of_primary(),
             entry: entry.first().copied(),
             arms: &arms,
             endpoints,

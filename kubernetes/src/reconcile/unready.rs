@@ -1,0 +1,192 @@
+//! Why a workload is not ready and, of one that stays so, what its Pods say.
+
+use serde_json::Value;
+use wingbeat_api::desired_state::ObservedArms;
+use wingbeat_core::id::{Arm, CanaryName};
+use wingbeat_core::rollout::Readiness;
+use wingbeat_core::time::{Span, Timestamp};
+
+use super::pods::replicas;
+use super::reasons::Reasons;
+use crate::pod_status::{Blocker, PodQuery};
+
+/// A workload is unready for this time before its Pods are listed: 5 s. Most rollouts take less, and cost no call.
+const LIST_DELAY: Span = Span::from_secs(5);
+/// They are listed again after this time, which doubles: 10 s.
+const FIRST_INTERVAL: Span = Span::from_secs(10);
+/// What the time doubles to: 5 min. A workload that is broken for days costs a call in that time.
+const MAX_INTERVAL: Span = Span::from_secs(300);
+
+/// What is known of target and primary, while they are not ready.
+#[derive(Debug, Default)]
+pub(super) struct UnreadyWorkloads {
+    target: Unready,
+    primary: Unready,
+}
+
+#[derive(Debug, Default)]
+struct Unready {
+    listing: Listing,
+    blocker: Option<Blocker>,
+    reasons: Reasons,
+}
+
+/// When Pods are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Listing {
+    /// Not at all: the workload is ready, or has none.
+    #[default]
+    Never,
+    /// At this time, and then after an interval.
+    At(Timestamp, Span),
+    /// They are being listed.
+    UnderWay(Span),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    /// To list them at this time.
+    At(Timestamp),
+    Now,
+}
+
+impl UnreadyWorkloads {
+    /// Has both, as they are, give their reasons. Adds the Pods that are to be listed. Returns when there is more to say.
+    pub(super) fn follow(
+        &mut self,
+        canary: &CanaryName,
+        [target, primary]: [Option<&Value>; 2],
+        arms: &mut ObservedArms,
+        pods: &mut Vec<PodQuery>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let mut due = Vec::new();
+        let workloads = [
+            (&mut self.target, Arm::Canary, target, &mut arms.target.readiness),
+            (&mut self.primary, Arm::Primary, primary, &mut arms.primary.readiness),
+        ];
+        for (unready, arm, workload, readiness) in workloads {
+            match workload.filter(|it| !readiness.is_ready() && replicas(it) > 0) {
+                Some(workload) => match unready.waits(now) {
+                    Next::Nothing => {}
+                    Next::At(at) => due.push(at),
+                    Next::Now => pods.extend(PodQuery::of(canary, arm, workload)),
+                },
+                None => unready.is_over(),
+            }
+            due.extend(unready.tell(readiness, now));
+        }
+        due.into_iter().min()
+    }
+
+    /// Takes what the Pods of one say; nothing: that is not known.
+    pub(super) fn take(&mut self, arm: Arm, blocker: Option<Blocker>, now: Timestamp) {
+        match arm {
+            Arm::Canary => self.target.take(blocker, now),
+            Arm::Primary => self.primary.take(blocker, now),
+        }
+    }
+
+    /// Returns the one that has not been ready for some time, and why; the primary first.
+    pub(super) fn late<'a>(&self, arms: &'a ObservedArms) -> Option<(Arm, &'a str)> {
+        let workloads = [
+            (Arm::Primary, &self.primary, &arms.primary.readiness),
+            (Arm::Canary, &self.target, &arms.target.readiness),
+        ];
+        workloads.into_iter().find_map(|(arm, unready, readiness)| match readiness {
+            Readiness::NotReady { reason, .. } if unready.lasts() => Some((arm, reason.as_str())),
+            Readiness::NotReady { .. } | Readiness::Ready => None,
+        })
+    }
+}
+
+impl Unready {
+    /// Takes it that the workload has Pods and is not ready. Returns what is to be done.
+    fn waits(&mut self, now: Timestamp) -> Next {
+        match self.listing {
+            Listing::Never => {
+                let at = now.plus(LIST_DELAY);
+                self.listing = Listing::At(at, FIRST_INTERVAL);
+                Next::At(at)
+            }
+            Listing::At(at, _) if now < at => Next::At(at),
+            Listing::At(_, interval) => {
+                self.listing = Listing::UnderWay(interval);
+                Next::Now
+            }
+            Listing::UnderWay(_) => Next::Nothing,
+        }
+    }
+
+    /// Takes it that the workload is ready, or has no Pods.
+    fn is_over(&mut self) {
+        (self.listing, self.blocker) = (Listing::Never, None);
+    }
+
+    /// Takes what the Pods say; nothing: that is not known. The same reason is told once: a message counts seconds.
+    fn take(&mut self, blocker: Option<Blocker>, now: Timestamp) {
+        let Listing::UnderWay(interval) = self.listing else { return };
+        self.listing = Listing::At(now.plus(interval), interval.times(2).min(MAX_INTERVAL));
+        let is_same =
+            self.blocker.as_ref().zip(blocker.as_ref()).is_some_and(|(one, other)| one.reason == other.reason);
+        if !is_same {
+            self.blocker = blocker;
+        }
+    }
+
+    /// Has it give its reason for a time, with what its Pods say. Returns when there is another one to give.
+    fn tell(&mut self, readiness: &mut Readiness, now: Timestamp) -> Option<Timestamp> {
+        self.reasons.keep(readiness, self.blocker.as_ref().map(|blocker| blocker.text.as_str()), now)
+    }
+
+    /// Returns true once it was unready for some time.
+    const fn lasts(&self) -> bool {
+        match self.listing {
+            Listing::Never => false,
+            Listing::At(_, interval) => interval.as_millis() > FIRST_INTERVAL.as_millis(),
+            Listing::UnderWay(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocker(reason: &str, text: &str) -> Blocker {
+        Blocker { reason: reason.to_owned(), text: text.to_owned() }
+    }
+
+    fn text(unready: &Unready) -> Option<&str> {
+        unready.blocker.as_ref().map(|blocker| blocker.text.as_str())
+    }
+
+    #[test]
+    fn pods_are_listed_after_a_time_and_then_later_and_later() {
+        let at = |secs: u64| Timestamp::EPOCH.plus(Span::from_secs(secs));
+        let mut unready = Unready::default();
+        assert_eq!(unready.waits(at(100)), Next::At(at(105)));
+        assert_eq!((unready.waits(at(104)), unready.lasts()), (Next::At(at(105)), false));
+        assert_eq!((unready.waits(at(105)), unready.lasts()), (Next::Now, true));
+        assert_eq!(unready.waits(at(106)), Next::Nothing, "one list at a time");
+        unready.take(Some(blocker("ImagePullBackOff", "first")), at(106));
+        assert_eq!((unready.waits(at(107)), text(&unready)), (Next::At(at(116)), Some("first")));
+        assert_eq!(unready.waits(at(116)), Next::Now);
+        unready.take(Some(blocker("ImagePullBackOff", "second")), at(116));
+        assert_eq!((unready.waits(at(117)), text(&unready)), (Next::At(at(136)), Some("first")));
+        let mut now = at(136);
+        for _ in 0..10 {
+            assert_eq!(unready.waits(now), Next::Now);
+            unready.take(Some(blocker("CrashLoopBackOff", "third")), now);
+            let Next::At(next) = unready.waits(now) else { panic!("it is listed again") };
+            assert!(next.since(now) <= MAX_INTERVAL);
+            now = next;
+        }
+        assert_eq!((text(&unready), unready.lasts()), (Some("third"), true));
+        unready.is_over();
+        unready.take(Some(blocker("late", "late")), now);
+        assert_eq!((text(&unready), unready.lasts()), (None, false), "what comes late is not taken");
+    }
+}
