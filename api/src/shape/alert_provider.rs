@@ -22,7 +22,10 @@ pub(crate) static ALERT_PROVIDER: Object = Object::of("AlertProvider", &[
         .optional_in_cluster()
         .example("https://hooks.slack.com/services/T0/B0/x"),
     Field::new("channel", Kind::TEXT, "The channel of Slack and Rocket.Chat.").default("general").example("on-call"),
-    Field::new("username", Kind::TEXT, "The name that messages come under.").default("wingbeat").example("rollouts"),
+    Field::new("username", Kind::TEXT, "The name that messages come under.")
+        .default("wingbeat")
+        .flaggers_default("flagger")
+        .example("rollouts"),
     Field::refused("secretRef", "A Secret with the address.", NOT_CARRIED_OUT)
         .in_cluster(Kind::Object(&SECRET_REFERENCE)),
     Field::refused("proxy", "A proxy on the way to the address.", NOT_CARRIED_OUT).in_cluster(Kind::TEXT),
