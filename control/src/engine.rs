@@ -85,7 +85,7 @@ pub use pending::{CommandTicket, CommitId};
 pub use persisted::OpenError;
 pub use reporter::Reporter;
 pub use standing::Standing;
-pub use status::{promoted_condition, rfc3339};
+pub use status::{held_conditions, promoted_condition, rfc3339};
 
 /// Characters of an event's text; the rest is cut off.
 const MAX_EVENT_LEN: usize = 4_096;

@@ -14,6 +14,10 @@ pub(crate) fn number(value: &Value, pointer: &str) -> Option<u64> {
     value.pointer(pointer).and_then(Value::as_u64)
 }
 
+/// Where a Deployment has which field manager wrote `spec.replicas` last, if that was none of ours. An API server has no such field:
+/// of all that it notes about writes, nothing else is kept.
+pub(crate) const SCALED_BY: &str = "scaledBy";
+
 /// Returns true if `true` is at a pointer.
 pub(crate) fn is_true(value: &Value, pointer: &str) -> bool {
     value.pointer(pointer) == Some(&Value::Bool(true))

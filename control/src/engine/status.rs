@@ -12,7 +12,7 @@ use wingbeat_core::analysis::quantile;
 use wingbeat_core::counts::Counts;
 use wingbeat_core::id::{Arm, CanaryName, ClusterName, NodeId, RolloutId};
 use wingbeat_core::outcome::Outcome;
-use wingbeat_core::rollout::{Cause, Gate, Phase, Progress, Unready};
+use wingbeat_core::rollout::{Cause, Gate, Phase, Plan, Progress, Unready};
 use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_proto::convert::MAX_PODS;
 use wingbeat_xds_server::version::Version;
@@ -219,7 +219,7 @@ fn view(name: &CanaryName, canary: &Canary, trouble: &Blockers<'_>, now: Timesta
         evidence: canary.assessed.as_ref().map(|assessed| evidence(assessed, canary)),
         alpha: alpha(canary),
         nodes: nodes.map(|(id, node)| node_view(id, node, now)).collect(),
-        conditions: conditions(canary, progress, trouble).into_iter().chain(uncounted(canary)).collect(),
+        conditions: conditions(canary, trouble).into_iter().chain(uncounted(canary)).collect(),
         in_use: InUse::of(state),
     }
 }
@@ -277,15 +277,31 @@ pub fn promoted_condition(phase: &Phase, kind: &str) -> (&'static str, String) {
     }
 }
 
-fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Blockers<'_>) -> Vec<ConditionView> {
+/// Returns what people hold a rollout by: conditions that are there while it is held.
+pub fn held_conditions(plan: &Plan, phase: &Phase) -> Vec<ConditionView> {
+    let progress = if let Phase::Progressing(progress) = phase { Some(progress) } else { None };
+    let mut conditions = Vec::new();
+    if progress.is_some_and(|progress| progress.paused) {
+        let message = "The share is frozen until the rollout is resumed.".to_owned();
+        conditions.push(condition("Paused", "True", "Command", message));
+    }
+    if plan.is_suspended() {
+        let message = "Nothing is started or moved on while the canary is suspended.".to_owned();
+        conditions.push(condition("Suspended", "True", "Spec", message));
+    }
+    if let Some(Progress { gate: Some(Gate::TrafficIncrease), .. }) = progress {
+        conditions.push(condition("Waiting", "True", "TrafficIncrease", "Waiting for approval.".to_owned()));
+    }
+    conditions
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: String) -> ConditionView {
+    ConditionView { kind: kind.to_owned(), status: status.to_owned(), reason: reason.to_owned(), message }
+}
+
+fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
     let (plan, phase) = (&canary.config.plan, &canary.state.phase);
     let (status, message) = promoted_condition(phase, plan.kind());
-    let condition = |kind: &str, status: &str, reason: &str, message: String| ConditionView {
-        kind: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-    };
     let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
     // The word of the Gateway API for what has reached the data plane.
     match &trouble.proxies {
@@ -326,17 +342,7 @@ fn conditions(canary: &Canary, progress: Option<&Progress>, trouble: &Blockers<'
         let message = format!("{windows} windows of the rollout are not in its recording: {why}");
         conditions.push(condition("Recorded", "False", "RecordFailed", message));
     }
-    if progress.is_some_and(|progress| progress.paused) {
-        let message = "The share is frozen until the rollout is resumed.".to_owned();
-        conditions.push(condition("Paused", "True", "Command", message));
-    }
-    if plan.is_suspended() {
-        let message = "Nothing is started or moved on while the canary is suspended.".to_owned();
-        conditions.push(condition("Suspended", "True", "Spec", message));
-    }
-    if let Some(Progress { gate: Some(Gate::TrafficIncrease), .. }) = progress {
-        conditions.push(condition("Waiting", "True", "TrafficIncrease", "Waiting for approval.".to_owned()));
-    }
+    conditions.extend(held_conditions(plan, phase));
     let unready = match phase {
         Phase::Progressing(progress) => progress.unready.as_ref(),
         Phase::Promoting(promotion) => promotion.unready.as_ref(),

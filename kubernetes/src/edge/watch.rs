@@ -24,10 +24,11 @@ use crate::crds::Group;
 use crate::desire::CANARY_LABEL;
 use crate::edge::client::{Connection, JSON, METADATA, METADATA_LIST, refusal};
 use crate::failure::{CallError, Failure};
-use crate::object::{list, text};
+use crate::object::{SCALED_BY, list, text};
 use crate::resource::{ObjectRef, Resource, Scope};
 use crate::slots::{Batch, Slots, SourceId};
 use crate::world::Kind;
+use crate::writes::SCALE_MANAGER;
 
 /// Objects of one page of a list, where lists do not come as streams.
 const PAGE_SIZE: u32 = 500;
@@ -340,6 +341,11 @@ impl Watch {
 /// Returns an object as it is kept: with its kind, which a list leaves out, and without what an API server notes about writes,
 /// which is the larger half of many.
 fn tidy(mut object: Value, resource: &Resource) -> Value {
+    // Of a Deployment it is kept who scaled it.
+    let scaled_by = (*resource == Resource::DEPLOYMENT).then(|| scaled_by(&object)).flatten();
+    if let (Some(who), Some(fields)) = (scaled_by, object.as_object_mut()) {
+        fields.insert(SCALED_BY.to_owned(), who.into());
+    }
     if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
@@ -348,6 +354,14 @@ fn tidy(mut object: Value, resource: &Resource) -> Value {
         fields.entry("kind").or_insert_with(|| Value::from(resource.kind));
     }
     object
+}
+
+/// Returns who wrote `spec.replicas` of a Deployment last, by the name of its field manager; nothing if that was us.
+fn scaled_by(deployment: &Value) -> Option<String> {
+    let owns = |entry: &&Value| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some();
+    let owners = list(deployment, "/metadata/managedFields").iter().filter(owns);
+    let last = owners.max_by_key(|entry| text(entry, "/time").unwrap_or_default().to_owned())?;
+    text(last, "/manager").filter(|who| *who != SCALE_MANAGER).map(str::to_owned)
 }
 
 /// Returns true if the API server, or the etcd behind it, cannot send a list as a stream.
@@ -389,7 +403,27 @@ fn problem(resource: &Resource, failure: &Failure) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn of_a_deployment_it_is_kept_who_scaled_it_last() {
+        let entry = |manager: &str, second: u64, field: &str| {
+            let time = format!("2026-11-30T10:00:{second:02}Z");
+            json!({"manager": manager, "time": time, "fieldsV1": {"f:spec": {field: {}}}})
+        };
+        let tidied = |entries: &[Value], resource: &Resource| {
+            tidy(json!({"metadata": {"name": "backend", "managedFields": entries}}), resource)
+        };
+        let flux = [entry(SCALE_MANAGER, 1, "f:replicas"), entry("kustomize-controller", 2, "f:replicas")];
+        let kept = tidied(&flux, &Resource::DEPLOYMENT);
+        assert_eq!((&kept[SCALED_BY], kept.pointer("/metadata/managedFields")), (&json!("kustomize-controller"), None));
+        assert_eq!(tidied(&flux, &Resource::SERVICE).get(SCALED_BY), None);
+        let ours =
+            [entry("kubectl", 1, "f:replicas"), entry(SCALE_MANAGER, 2, "f:replicas"), entry("helm", 3, "f:paused")];
+        assert_eq!(tidied(&ours, &Resource::DEPLOYMENT).get(SCALED_BY), None);
+    }
 
     #[test]
     fn what_is_watched_is_each_group_once() {

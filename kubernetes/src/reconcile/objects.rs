@@ -13,7 +13,7 @@ use super::scalers::{ScalerPlan, Scalers};
 use super::write::{Write, selects_alike, service_differs};
 use crate::configs::Contents;
 use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};
-use crate::object::{number, text};
+use crate::object::{SCALED_BY, number, text};
 use crate::world::{Kind, ObjectKey};
 
 /// The objects of a canary, as they are.
@@ -67,8 +67,12 @@ pub(super) enum Scaled {
     /// As it should be, or on its way.
     #[default]
     Right,
-    /// Somebody gave it this many Pods after we scaled it.
-    ByOthers(u64),
+    /// Somebody gave it another size after we scaled it.
+    ByOthers {
+        replicas: u64,
+        /// Their field manager; nothing: that is not known.
+        who: Option<String>,
+    },
 }
 
 /// Returns how many Pods a primary lacks that was not given its size yet: all that it should have.
@@ -274,7 +278,10 @@ impl Plan {
             }
             (false, false) => self.writes.push(Write::Scale(key, replicas)),
             // Once: whoever holds the field would write it back, and again (P33).
-            (false, true) => self.scaled = Scaled::ByOthers(has),
+            (false, true) => {
+                let who = text(live.target, &format!("/{SCALED_BY}")).map(str::to_owned);
+                self.scaled = Scaled::ByOthers { replicas: has, who };
+            }
         }
     }
 }

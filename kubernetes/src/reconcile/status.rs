@@ -1,7 +1,8 @@
 //! What people and scripts read of a Canary: Flagger's fields, and conditions.
 
 use serde_json::{Map, Value, json};
-use wingbeat_control::engine::{Standing, promoted_condition};
+use wingbeat_control::engine::{Standing, held_conditions, promoted_condition};
+use wingbeat_control::view::ConditionView;
 
 use wingbeat_core::id::{Arm, Revision};
 use wingbeat_core::rollout::{Gate, Phase, State, Strategy, project};
@@ -64,14 +65,6 @@ pub(super) struct Leaving {
 /// What Flagger calls the phase of a Canary that is being deleted.
 const TERMINATING: &str = "Terminating";
 
-/// A condition, without times.
-struct Condition {
-    kind: &'static str,
-    status: &'static str,
-    reason: String,
-    message: String,
-}
-
 impl Source<'_> {
     /// Returns the status as it should be: what is there, where nothing is different.
     pub(super) fn status(&self, now: Timestamp) -> Value {
@@ -121,12 +114,13 @@ impl Source<'_> {
             there.filter(|_| self.standing.is_none()).cloned()
         };
         let ours = self.conditions().into_iter().map(|it| self.timed(&it, before, now));
-        let conditions: Vec<Value> = kept("Promoted").into_iter().chain(ours).chain(kept("Ready")).collect();
+        let last = ["Paused", "Suspended", "Waiting", "Ready"].into_iter().filter_map(kept);
+        let conditions: Vec<Value> = kept("Promoted").into_iter().chain(ours).chain(last).collect();
         status.insert("conditions".to_owned(), Value::Array(conditions));
         Value::Object(status)
     }
 
-    fn conditions(&self) -> Vec<Condition> {
+    fn conditions(&self) -> Vec<ConditionView> {
         let mut conditions = Vec::new();
         if let Some(Standing { state, config }) = self.standing {
             let (status, message) = promoted_condition(&state.phase, config.plan.kind());
@@ -135,12 +129,17 @@ impl Source<'_> {
                 None => (status, state.phase.as_str(), message),
             };
             let reason = reason.to_owned();
-            conditions.push(Condition { kind: "Promoted", status, reason, message });
+            conditions.push(ConditionView { kind: "Promoted".to_owned(), status: status.to_owned(), reason, message });
         }
         let accepted = if self.problems.is_empty() {
             let in_force = std::iter::once("The spec is in force.").chain(self.warnings.iter().map(String::as_str));
             let message = in_force.collect::<Vec<&str>>().join("\n");
-            Condition { kind: "Accepted", status: "True", reason: "Accepted".to_owned(), message }
+            ConditionView {
+                kind: "Accepted".to_owned(),
+                status: "True".to_owned(),
+                reason: "Accepted".to_owned(),
+                message,
+            }
         } else {
             let reason = match (self.refused, self.accepted) {
                 ([], _) => "Blocked",
@@ -148,32 +147,46 @@ impl Source<'_> {
                 (_, None) => "Invalid",
             };
             let message = self.problems.join("\n");
-            Condition { kind: "Accepted", status: "False", reason: reason.to_owned(), message }
+            ConditionView {
+                kind: "Accepted".to_owned(),
+                status: "False".to_owned(),
+                reason: reason.to_owned(),
+                message,
+            }
         };
         conditions.push(accepted);
         if let Some(Leaving { is_handed_back, reason, message }) = self.leaving {
             let status = if *is_handed_back { "True" } else { "False" };
             let (reason, message) = ((*reason).to_owned(), message.clone());
-            conditions.push(Condition { kind: "HandedBack", status, reason, message });
+            conditions.push(ConditionView {
+                kind: "HandedBack".to_owned(),
+                status: status.to_owned(),
+                reason,
+                message,
+            });
         }
-        if let Scaled::ByOthers(replicas) = self.scaled {
+        if let Scaled::ByOthers { replicas, who } = self.scaled {
+            let who = who.as_deref().unwrap_or("Somebody");
             let message = format!(
-                "Somebody gave the target {replicas} Pods after it was scaled for the rollout: it is left so. Take \
+                "{who} gave the target {replicas} Pods after it was scaled for the rollout: it is left so. Take \
                  spec.replicas out of what applies the Deployment."
             );
-            conditions.push(Condition {
-                kind: "Scaled",
-                status: "False",
+            conditions.push(ConditionView {
+                kind: "Scaled".to_owned(),
+                status: "False".to_owned(),
                 reason: "ReplicasOwnedByOthers".to_owned(),
                 message,
             });
         }
-        conditions.extend(self.standing.map(|standing| self.ready(&standing.state.phase)));
+        if let Some(Standing { state, config }) = self.standing {
+            conditions.extend(held_conditions(&config.plan, &state.phase));
+            conditions.push(self.ready(&state.phase));
+        }
         conditions
     }
 
     /// Returns whether what is to serve can. For some seconds nothing is said: every rollout waits for its Pods.
-    fn ready(&self, phase: &Phase) -> Condition {
+    fn ready(&self, phase: &Phase) -> ConditionView {
         let target = self.target;
         let (status, reason, message) = match (self.late, phase) {
             (Some((Arm::Primary, why)), _) => {
@@ -183,16 +196,16 @@ impl Source<'_> {
             (None, Phase::Initializing) => ("False", "Initializing", "The primary is not ready yet.".to_owned()),
             (None, _) => ("True", "Ready", "The workloads are ready, or on their way.".to_owned()),
         };
-        Condition { kind: "Ready", status, reason: reason.to_owned(), message }
+        ConditionView { kind: "Ready".to_owned(), status: status.to_owned(), reason: reason.to_owned(), message }
     }
 
     /// Returns a condition as it is written, with the times of the one that is there where it says the same.
-    fn timed(&self, condition: &Condition, before: &Value, now: Timestamp) -> Value {
-        let Condition { kind, status, reason, message } = condition;
+    fn timed(&self, condition: &ConditionView, before: &Value, now: Timestamp) -> Value {
+        let ConditionView { kind, status, reason, message } = condition;
         let generation = self.accepted.or_else(|| number(self.canary, "/metadata/generation"));
         let composed = self.composed.as_array().into_iter().flatten();
         let known = composed.chain(list(before, "/conditions"));
-        let there = known.into_iter().find(|it| text(it, "/type") == Some(kind));
+        let there = known.into_iter().find(|it| text(it, "/type") == Some(kind.as_str()));
         let since = |field: &str, is_same: bool| {
             let kept = there.filter(|_| is_same).and_then(|there| text(there, field));
             kept.map_or_else(|| seconds(now), str::to_owned)

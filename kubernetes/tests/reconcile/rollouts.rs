@@ -217,6 +217,8 @@ fn a_suspended_rollout_stands_and_goes_on_from_where_it_stood() {
     cluster.api.stored = 0;
     cluster.run(300);
     assert_eq!((cluster.phase(), cluster.weight()), ("Progressing".to_owned(), 20));
+    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
+    assert!(conditions.as_array().unwrap().iter().any(|it| it["type"] == "Suspended"), "{conditions:#}");
     assert_eq!(cluster.api.log[written..], [""; 0]);
     assert_eq!((cluster.api.stored, &cluster.api.events), (0, &events));
     suspend(&mut cluster, false);
@@ -278,12 +280,17 @@ fn a_target_that_is_scaled_away_in_mid_rollout_gets_no_requests() {
     cluster.set_image("app:2");
     cluster.run_until(200, |it| it.weight() == 30);
     cluster.skips_checks = true;
-    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(0));
+    cluster.api.edit(Kind::Deployment, "backend", |it| {
+        it["spec"]["replicas"] = json!(0);
+        it["scaledBy"] = json!("kubectl");
+    });
     cluster.run_until(3, |it| it.weight() == 0);
     cluster.run(30);
     assert_eq!((cluster.weight(), cluster.phase()), (0, "Progressing".to_owned()));
     let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
     assert_eq!(conditions[2]["reason"], json!("ReplicasOwnedByOthers"), "{conditions:#}");
+    let message = conditions[2]["message"].as_str().unwrap();
+    assert!(message.starts_with("kubectl gave the target 0 Pods"), "{message}");
 }
 
 #[test]
