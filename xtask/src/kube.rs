@@ -12,16 +12,23 @@ use crate::run::{cargo, stage, succeed};
 const PACKAGE: &str = "wingbeat-test-cluster";
 
 /// Tests in Kubernetes that run at a time: all of them, since they share a cluster and mostly wait for it.
-const TEST_THREADS: &str = "16";
+pub(crate) const TEST_THREADS: &str = "16";
 
 /// Runs the tests in Kubernetes. Fails where there can be no cluster, and says why.
 pub(crate) fn test(root: &Path) -> anyhow::Result<()> {
-    available(root)?;
-    stage("programs of Kubernetes", || build(root))?;
+    prepare(root)?;
     stage("tests with Kubernetes", || {
         let command = ["test", "--workspace", "--locked", "--no-fail-fast", "--tests", "--", "real_kubernetes_"];
         succeed(&mut cargo(root, &[&command[..], &["--test-threads", TEST_THREADS]].concat()))
     })
+}
+
+/// Builds what tests in Kubernetes start. Fails where there can be no cluster, and says why.
+pub(crate) fn prepare(root: &Path) -> anyhow::Result<()> {
+    available(root)?;
+    let ours = ["--bin", "wingbeat", "--bin", "wingbeat-test-web", "--bin", PACKAGE];
+    succeed(&mut cargo(root, &[&["build", "--quiet", "--workspace", "--locked"], &ours[..]].concat()))?;
+    stage("programs of Kubernetes", || build(root))
 }
 
 /// Becomes the program that does what these arguments say: Ctrl-C is for it.

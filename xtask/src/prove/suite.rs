@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::kube;
 use crate::prove::told::told;
 use crate::run::{cargo, say};
 
@@ -16,9 +17,19 @@ pub(super) struct Suite {
     tests: &'static [&'static str],
     /// True if what the tests print is a table, which is shown line by line.
     table: bool,
+    place: Place,
 }
 
-pub(super) const SUITES: [Suite; 22] = [
+/// Where tests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On this machine, one after another.
+    Here,
+    /// In a real Kubernetes, which they share.
+    Kubernetes,
+}
+
+pub(super) const SUITES: [Suite; 30] = [
     Suite {
         name: "hostile",
         claim: "hostile requests: no worker lost, all counted",
@@ -131,20 +142,71 @@ pub(super) const SUITES: [Suite; 22] = [
         table: true,
         ..suite("wingbeat-e2e", &["--test", "latency"])
     },
+    Suite {
+        name: "kube-rows",
+        claim: "rows of Flagger's behaviour, against a model of an API server",
+        ..suite("wingbeat-kubernetes", &["--test", "reconcile", "--test", "desire", "--test", "crds"])
+    },
+    Suite {
+        name: "kube-crds",
+        claim: "the API server takes our definitions, and refuses by their rules (rows 1 to 4)",
+        tests: &["real_kubernetes_"],
+        place: Place::Kubernetes,
+        ..suite("wingbeat-kubernetes", &["--test", "edge"])
+    },
+    kube(
+        "kube-guide",
+        "the guide's backend, unchanged: objects, columns and events as golden files; as v1beta1 over it, nothing is rolled out",
+        &["--test", "guide"],
+    ),
+    kube(
+        "kube-deletion",
+        "A1, A3: the target has its requests before the primary goes, failed 0",
+        &["--test", "deletion"],
+    ),
+    kube("kube-configs", "A11: a ConfigMap rolls out within 1 s, copies are equal", &["--test", "configs"]),
+    kube(
+        "kube-unready",
+        "A13: an image that cannot be pulled fails after 60 s, and Slack is told why",
+        &["--test", "unready"],
+    ),
+    kube(
+        "kube-bad-input",
+        "states deleted and edited, definitions missing, a namespace that ends, an API server that is away: the others go on",
+        &["--test", "bad_input", "--test", "api_server_away"],
+    ),
+    kube(
+        "kube-rbac",
+        "the controller with the role of deploy and of the chart, and nothing else: nothing is forbidden",
+        &["--test", "controller", "--test", "chart"],
+    ),
 ];
 
+const fn kube(name: &'static str, claim: &'static str, target: &'static [&'static str]) -> Suite {
+    let suite = suite("wingbeat-e2e", target);
+    Suite { name, claim, tests: &["real_kubernetes_"], place: Place::Kubernetes, ..suite }
+}
+
 const fn suite(package: &'static str, target: &'static [&'static str]) -> Suite {
-    Suite { name: "", claim: "", package, target, tests: &[], table: false }
+    Suite { name: "", claim: "", package, target, tests: &[], table: false, place: Place::Here }
 }
 
 impl Suite {
     /// Runs the tests; true if there were some and all passed. What they print are the figures.
     pub(super) fn run(&self, root: &Path) -> anyhow::Result<bool> {
-        let args = [&["test", "--quiet", "--locked", "--package", self.package], self.target, &["--"], self.tests];
+        // What is compiled for all tests of the workspace is not compiled again.
+        let (packages, threads) = match self.place {
+            Place::Here => (&["--package", self.package][..], "1"),
+            Place::Kubernetes => {
+                kube::prepare(root)?;
+                (&["--workspace"][..], kube::TEST_THREADS)
+            }
+        };
+        let args = [&["test", "--quiet", "--locked"][..], packages, self.target, &["--"], self.tests];
         let args: Vec<&str> = args.concat();
         let shown = format!("cargo {}", args.join(" "));
         let run = cargo(root, &args)
-            .args(["--nocapture", "--test-threads", "1"])
+            .args(["--nocapture", "--test-threads", threads])
             .output()
             .with_context(|| format!("cannot run {shown}"))?;
         let printed = String::from_utf8_lossy(&run.stdout);
