@@ -172,7 +172,7 @@ impl Replica {
             told = why;
             tokio::time::sleep(LOAD_RETRY_INTERVAL).await;
         }
-        let name = if args.flagger_api { FLAGGERS_LEASE } else { LEASE };
+        let name = lease_name(args.flagger_api);
         let mut election = Election::new(&args.lease_namespace, name, &identity.name);
         if let Some(predecessors) = &identity.predecessors {
             election.set_predecessors(predecessors);
@@ -257,16 +257,21 @@ impl Replica {
     }
 }
 
+/// Returns the name of the Lease that the leader holds.
+pub(crate) const fn lease_name(flagger_api: bool) -> &'static str {
+    if flagger_api { FLAGGERS_LEASE } else { LEASE }
+}
+
 /// What a replica is called.
-struct Identity {
+pub(crate) struct Identity {
     /// As no other one is, also not an earlier process of the same Pod.
-    name: String,
+    pub(crate) name: String,
     /// What earlier processes of the same Pod are called begins with this. They have ended: a Pod has one container of a name.
     predecessors: Option<String>,
 }
 
 impl Identity {
-    fn of(pod_uid: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn of(pod_uid: Option<&str>) -> anyhow::Result<Self> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // It is part of a header, too.
         let host: String = host.chars().filter(char::is_ascii_graphic).collect();

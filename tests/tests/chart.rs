@@ -215,6 +215,26 @@ spec:
   analysis: {interval: 500ms, threshold: 3, stepWeight: 50, maxWeight: 50, judge: {mode: guard}}
 ";
 
+/// Returns the two commands of README's section on Kubernetes, for the images of the test.
+fn commands() -> [Vec<String>; 2] {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## In Kubernetes\n").expect("the section");
+    let block = section.split("```").nth(1).and_then(|block| block.strip_prefix("console\n")).expect("its commands");
+    let here = [
+        ("deploy/helm/wingbeat", CHART),
+        ("registry.example.com/wingbeat", IMAGE),
+        ("example.com/backend", "wingbeat.test/web"),
+    ];
+    let words = |line: &str| {
+        let line = here.iter().fold(line.to_owned(), |line, (written, here)| line.replace(written, here));
+        line.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    let programs: Vec<&str> = block.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(programs, ["helm", "kubectl"]);
+    let commands: Vec<Vec<String>> = block.lines().map(words).collect();
+    commands.try_into().expect("two commands")
+}
+
 #[tokio::test]
 async fn real_kubernetes_chart_is_installed_upgraded_and_uninstalled() {
     let Some(charts) = Charts::start_alone("real_kubernetes_chart_is_installed_upgraded_and_uninstalled").await else {
@@ -223,10 +243,10 @@ async fn real_kubernetes_chart_is_installed_upgraded_and_uninstalled() {
     charts.cluster.enter().expect("its network");
     // Nothing leads from a Service's address to a Pod here, also not from that of the API server.
     let server = "env[0].name=KUBERNETES_SERVICE_HOST,env[0].value=127.0.0.1,env[1].name=KUBERNETES_SERVICE_PORT";
-    let values = format!("image.repository={IMAGE},{server}");
     let port = "env[1].value=6443";
-    let install = ["install", "wingbeat", CHART, "--namespace", NAMESPACE, "--create-namespace"];
-    let notes = charts.done(&[&install[..], &["--set", &values, "--set-string", port]].concat()).await;
+    let [install, set_image] = commands();
+    let install: Vec<&str> = install.iter().map(String::as_str).collect();
+    let notes = charts.done(&[&install[..], &["--set", server, "--set-string", port]].concat()).await;
     assert!(notes.contains("kind: Listener") && notes.contains("--xds wingbeat.wingbeat.svc:18000"), "{notes}");
     charts.wait(NAMESPACE, &["deployment/wingbeat", "--for=condition=Available"]).await;
     let (secrets, pod) = (secrets(&charts).await, names(&charts, CONTROLLER).await);
@@ -254,7 +274,7 @@ async fn real_kubernetes_chart_is_installed_upgraded_and_uninstalled() {
         ask(&format!("{pod}:{ENTRY}"), "backend.example.com").await.unwrap_or_default()
     };
     charts.reached(NAMESPACE, "users are answered", async || answer().await.ends_with("\r\n\r\n1.4.0")).await;
-    charts.kubectl(&["--namespace=prod", "set", "image", "deployment/backend", "web=wingbeat.test/web:1.4.1"]).await;
+    charts.kubectl(&set_image.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let load = async || answer().await.ends_with("\r\n\r\n1.4.1") && phase(&charts).await == "Succeeded";
     charts.reached(NAMESPACE, "a release is promoted", load).await;
 
@@ -285,7 +305,18 @@ async fn real_kubernetes_chart_is_installed_upgraded_and_uninstalled() {
     };
     charts.reached(NAMESPACE, "another one leads", follows).await;
 
+    let finalizers = async || {
+        let path = "--output=jsonpath={.metadata.finalizers}";
+        charts.kubectl(&["--namespace=prod", "get", "canary.wingbeat.dev/backend", path]).await
+    };
+    assert!(finalizers().await.contains("wingbeat.dev/finalizer"));
     charts.done(&["uninstall", "wingbeat", "--namespace", NAMESPACE]).await;
+    // Its Canaries are let go, and what serves belongs to nobody.
+    assert_eq!(finalizers().await, "");
+    let owners = "--output=jsonpath={.items[*].metadata.ownerReferences}";
+    assert_eq!(charts.kubectl(&["--namespace=prod", "get", "deployments,services", owners]).await, "");
+    let hooks = ["--namespace", NAMESPACE, "get", "jobs,roles,rolebindings", "--output=name"];
+    assert_eq!(charts.kubectl(&hooks).await, "");
     let definitions = charts.kubectl(&["get", "customresourcedefinitions", "--output=name"]).await;
     for kind in ["canaries", "canarystates", "listeners", "metrictemplates", "alertproviders"] {
         assert!(definitions.contains(&format!("{kind}.wingbeat.dev")), "{kind} is missing in:\n{definitions}");

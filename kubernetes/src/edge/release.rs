@@ -12,7 +12,7 @@ use crate::object::{list, text};
 use crate::release;
 use crate::resource::{ObjectRef, Resource};
 use crate::world::Kind;
-use crate::writes::MANAGER;
+use crate::writes::{MANAGER, SCALE_MANAGER};
 
 /// Time for one call; then it failed, and the command can be given again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +54,17 @@ pub async fn release(connection: &Connection, which: Which<'_>) -> Result<Vec<Re
         }
     }
     Ok(released)
+}
+
+/// Has no controller run any more that this Deployment runs. It may be gone already.
+pub async fn stop(connection: &Connection, namespace: &str, name: &str) -> Result<(), CallError> {
+    let controller = ObjectRef::new(Resource::DEPLOYMENT, namespace, name);
+    let uri = format!("{}?fieldManager={SCALE_MANAGER}", controller.path());
+    let body = json!({"spec": {"replicas": 0}}).to_string().into_bytes();
+    match connection.call("PATCH", &uri, "application/merge-patch+json", body, CALL_TIMEOUT).await {
+        Ok(_) | Err(Failure::NotFound(_)) => Ok(()),
+        Err(failure) => Err(CallError { action: "stopped", object: controller, failure }),
+    }
 }
 
 async fn canaries(connection: &Connection, group: Group, which: Which<'_>) -> Result<Vec<Value>, CallError> {
