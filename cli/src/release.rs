@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use wingbeat_controller::clock::Clock;
 use wingbeat_core::time::Timestamp;
+use wingbeat_kubernetes::crds::Group;
 use wingbeat_kubernetes::edge::client::{Access, Connection};
 use wingbeat_kubernetes::edge::lease::{Elector, Leadership, lease};
 use wingbeat_kubernetes::edge::release::{Released, Which, release, stop};
@@ -59,7 +60,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Outcome> {
     let namespace = args.namespace.as_deref();
     let which =
         args.name.as_deref().map_or(Which::All(namespace), |name| Which::One(namespace.unwrap_or("default"), name));
-    let released = release(&connection, which).await;
+    // A controller without Flagger's API has none of its Canaries, and its role does not know them.
+    let is_ours_alone = args.controller.is_some() && !args.flagger_api;
+    let groups: &[Group] = if is_ours_alone { &[Group::Wingbeat] } else { &[Group::Wingbeat, Group::Flagger] };
+    let released = release(&connection, groups, which).await;
     if let Some(elector) = elector {
         elector.release().await;
     }

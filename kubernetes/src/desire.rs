@@ -25,6 +25,7 @@ pub use copy::{ConfigCopy, kept_before};
 pub(crate) use metadata::FLUX_ANNOTATIONS;
 pub use metadata::{ARM_LABEL, CANARY_LABEL};
 pub use observed::{Observed, Settings};
+pub(crate) use owner::PROMOTION_KEYS;
 pub use owner::label_value;
 pub use primary::Primary;
 pub use problem::Problem;

@@ -8,8 +8,8 @@ use wingbeat_core::id::{Arm, CanaryName};
 
 use crate::object::{list, text, texts};
 
-/// Pods of a workload that are looked at: 20. One tells why; of more, the others say the same.
-pub const MAX_PODS: usize = 20;
+/// Pods of a workload that are listed: 250, those of earlier templates among them. Of more, the others say the same.
+pub const MAX_PODS: usize = 250;
 /// Characters of a message that are kept: 256. It is somebody else's, and as long as they like.
 const MAX_MESSAGE_LEN: usize = 256;
 /// What every container waits for at first.

@@ -69,6 +69,9 @@ const RETRY_INTERVAL: Span = Span::from_secs(1);
 /// nothing is written a second time within a minute.
 const RECHECK_INTERVAL: Span = Span::from_secs(90);
 
+/// Secrets of AlertProviders are read this often where Secrets are not watched: once a minute.
+const CHANNEL_INTERVAL: Span = Span::from_secs(60);
+
 /// Keeps what is in a cluster as it should be. See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -247,6 +250,10 @@ impl Reconciler {
         let is_channels = self.channels.is_wanted(key);
         let is_news = is_channels && result.as_ref().is_ok_and(|object| self.channels.take(key, object.as_ref()));
         self.stale.extend(self.configs.take(key, result, now));
+        // Where Secrets are not watched, nobody says that one is another one.
+        if is_channels && !self.settings.tracks_configs {
+            self.configs.reread(key, now.plus(CHANNEL_INTERVAL));
+        }
         let failure = self.configs.failure(key).filter(|_| is_channels);
         if is_news || failure.is_some_and(|why| self.channels.fail(key, why)) {
             self.documents = self.documents.saturating_add(1);
@@ -256,7 +263,10 @@ impl Reconciler {
     /// Takes what came of a list of Pods. One that failed is asked for again, later.
     pub fn pods(&mut self, query: &PodQuery, result: Result<Value, ReadFailure>, now: Timestamp) {
         let Some(canary) = self.canaries.get_mut(&query.canary) else { return };
-        canary.take_pods(query.arm, result.ok().as_ref().and_then(Blocker::of), now);
+        match result {
+            Ok(pods) => canary.unready.take(query.arm, Blocker::of(&pods), now),
+            Err(_) => canary.unready.fail(query.arm, now),
+        }
         self.stale.insert(query.canary.clone());
     }
 
@@ -353,7 +363,7 @@ impl Reconciler {
         self.configs.depend(name, wanted);
         for key in self.channels.depend(name, secrets) {
             // It may have been read for somebody else.
-            self.configs.reread(&key);
+            self.configs.reread(&key, Timestamp::EPOCH);
         }
         // What begins with less than all that is to be had would take the rest for a change.
         if canary.is_new() && (scope.of(&self.configs).is_pending() || self.channels.is_pending(name)) {
@@ -460,6 +470,7 @@ impl Reconciler {
         self.change.observed.remove(name);
         self.timers.remove(name);
         self.configs.forget(name);
+        self.channels.depend(name, BTreeSet::new());
         self.in_flight.retain(|_, in_flight| in_flight.canary != *name);
         for waited in self.claims.release(name) {
             if let Some(canary) = self.canaries.get_mut(&waited) {

@@ -40,15 +40,15 @@ const CONNECTING_US: f64 = 200.0;
 const BOUND: f64 = 0.01;
 
 /// How long a service takes. No quantile that is compared lies at a jump of its law: there, one request that was
-/// preempted between the log's clock and the filter's moves it by the width of the gap. None is shorter than some
-/// milliseconds: between both clocks pass tens of microseconds on a busy machine, which are a hundredth of 3 ms.
+/// preempted between the log's clock and the filter's moves it by the width of the gap. None is much shorter
+/// than 20 ms: between both clocks pass some 50 to 80 µs on a busy machine, which are a hundredth of 8 ms.
 #[derive(Debug, Clone, Copy)]
 enum Law {
-    /// Four in five take 8 ms, the others 80 ms.
+    /// Four in five take 16 ms, the others 80 ms.
     TwoPoint,
     /// The logarithm is normal, with median 20 ms and deviation 0.7.
     LogNormal,
-    /// 5 ms, and for one in fifty 20 times as much.
+    /// 16 ms, and for one in fifty ten times as much.
     Tail,
 }
 
@@ -67,9 +67,9 @@ impl Law {
     fn draw(self, draw: &mut Draw) -> f64 {
         let two = |often: f64, (usual, rare): (f64, f64), share: f64| if share < often { usual } else { rare };
         match self {
-            Self::TwoPoint => two(0.8, (8.0, 80.0), draw.share()),
+            Self::TwoPoint => two(0.8, (16.0, 80.0), draw.share()),
             Self::LogNormal => draw.log_normal(20.0, 0.7),
-            Self::Tail => two(0.98, (5.0, 100.0), draw.share()),
+            Self::Tail => two(0.98, (16.0, 160.0), draw.share()),
         }
     }
 }

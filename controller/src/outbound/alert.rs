@@ -16,8 +16,9 @@ pub struct Field {
 
 /// Returns the weights of a rollout: one number where each is a step more than the one before, but for the last, which may be less.
 fn weights(plan: &Plan) -> String {
-    let weights: Vec<BasisPoints> =
-        (1..plan.positions()).filter_map(|place| Some(plan.share(place)?.shown())).collect();
+    let weights = (1..plan.positions()).filter_map(|place| Some(plan.share(place)?.shown()));
+    // What is mirrored is no weight.
+    let weights: Vec<BasisPoints> = weights.filter(|weight| !weight.is_zero()).collect();
     let (first, max) = (weights.first().copied().unwrap_or_default(), weights.last().copied().unwrap_or_default());
     let rising = (1_u16..).map(|step| first.get().saturating_mul(step).min(max.get()));
     if weights.iter().zip(rising).all(|(weight, by_step)| weight.get() == by_step) {

@@ -303,12 +303,11 @@ impl Tracker {
         fresh
     }
 
-    /// Has all of an object read, though it is known what is in it.
-    pub(crate) fn reread(&mut self, key: &ObjectKey) {
-        let is_there = |entry: &Entry| matches!(entry.known, Known::There(_));
-        if self.entries.get(key).is_some_and(|entry| is_there(entry) && entry.due.is_none() && entry.reading.is_none())
-        {
-            self.plan(key, Part::Whole, Timestamp::EPOCH);
+    /// Has all of an object read at this time, though it is known what is in it.
+    pub(crate) fn reread(&mut self, key: &ObjectKey, at: Timestamp) {
+        let Some(entry) = self.entries.get(key) else { return };
+        if entry.known != Known::Unknown && entry.due.is_none() && entry.reading.is_none() {
+            self.plan(key, Part::Whole, at);
         }
     }
 

@@ -10,6 +10,9 @@ pub(super) const MAX_LABEL_LEN: usize = 63;
 /// Letters that are kept of a name that is longer, before a hyphen and ten digits of its hash.
 const KEPT_LEN: usize = 52;
 
+/// Annotations of Pods that change with each promotion: ours, and Flagger's.
+pub(crate) const PROMOTION_KEYS: [&str; 2] = ["wingbeat.dev/promotion", "flagger-id"];
+
 /// A Canary.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Canary<'a> {
@@ -71,9 +74,10 @@ impl<'a> Canary<'a> {
     /// Returns the annotation of Pods that changes with each promotion. With Flagger's API, it is Flagger's: a swap of the
     /// controller makes no Pod anew.
     pub(super) fn promotion_key(&self) -> &'static str {
+        let [own, flaggers] = PROMOTION_KEYS;
         match text(self.object, "/apiVersion") {
-            Some(version) if version.starts_with("flagger.app/") => "flagger-id",
-            Some(_) | None => "wingbeat.dev/promotion",
+            Some(version) if version.starts_with("flagger.app/") => flaggers,
+            Some(_) | None => own,
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::affinity;
 use super::metadata::{Texts, copied, without_toolkit};
 use super::observed::{Observed, Settings};
-use super::owner::{Canary, Existing, controller_of};
+use super::owner::{Canary, Existing, PROMOTION_KEYS, controller_of};
 use super::problem::Problems;
 use super::target::Target;
 use crate::configs;
@@ -37,6 +37,8 @@ pub(super) fn desire(
     let shown = format!("Deployment {name}.{}", canary.namespace);
     match existing {
         Existing::Absent | Existing::Owned(_) => {}
+        // It was let go, and says what was promoted into it: its Canary takes it back.
+        Existing::Unowned(primary) if was_promoted(primary) => {}
         Existing::Unowned(_) => {
             let wrong = format!("is there and belongs to nobody, where the primary of {} should be", canary.shown());
             problems.add(&shown, "", wrong, "delete it or give it another name");
@@ -99,12 +101,18 @@ pub(super) fn desire(
 /// Returns the labels by which the primary's Pods are chosen. It keeps those that it was made with: a Deployment's cannot be
 /// changed, and Services that ask for others would find nobody.
 pub(super) fn selector(primary: Existing<'_>, target: &Target<'_>) -> Texts {
-    let kept = if let Existing::Owned(primary) = primary {
+    let kept = if let Existing::Owned(primary) | Existing::Unowned(primary) = primary {
         texts(primary, "/spec/selector/matchLabels")
     } else {
         Texts::new()
     };
     if kept.is_empty() { Texts::from([(target.label.key.clone(), target.label.of_primary())]) } else { kept }
+}
+
+/// Returns true if a promotion made a Deployment's template, ours or Flagger's.
+fn was_promoted(deployment: &Value) -> bool {
+    let annotations = texts(deployment, "/spec/template/metadata/annotations");
+    PROMOTION_KEYS.iter().any(|key| annotations.contains_key(*key))
 }
 
 /// A scaler has the primary's size from its first day on. Without one, it is the target's, unless that rests at zero.

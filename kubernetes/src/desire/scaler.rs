@@ -89,6 +89,10 @@ impl Scaling<'_> {
         let there = match canary.find(&there, resource.kind, &name_of_primary) {
             Existing::Absent => None,
             Existing::Owned(object) => Some(object),
+            // It was let go with its primary.
+            Existing::Unowned(object) if text(object, "/spec/scaleTargetRef/name") == Some(self.primary) => {
+                Some(object)
+            }
             Existing::Unowned(_) => {
                 let wrong = format!(
                     "is there and belongs to nobody, where that of the primary of {} should be",

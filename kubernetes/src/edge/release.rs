@@ -42,10 +42,10 @@ pub struct Released {
 /// What belongs to Canaries and serves, by namespace.
 type Belongings = BTreeMap<String, Vec<(ObjectRef, Value)>>;
 
-/// Lets Canaries go, one after another. One that cannot be let go keeps no other one. None: there is none.
-pub async fn release(connection: &Connection, which: Which<'_>) -> Result<Vec<Released>, CallError> {
+/// Lets Canaries of these groups go, one after another. One that cannot be let go keeps no other one. None: there is none.
+pub async fn release(connection: &Connection, groups: &[Group], which: Which<'_>) -> Result<Vec<Released>, CallError> {
     let (mut belongings, mut released) = (Belongings::new(), Vec::new());
-    for group in [Group::Wingbeat, Group::Flagger] {
+    for group in groups.iter().copied() {
         for object in canaries(connection, group, which).await? {
             let of = |field: &str| text(&object, &format!("/metadata/{field}")).unwrap_or_default();
             let canary = ObjectRef::new(Resource::of(Kind::Canary, group), of("namespace"), of("name"));

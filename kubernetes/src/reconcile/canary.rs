@@ -9,7 +9,7 @@ use serde_json::Value;
 use wingbeat_api::desired_state::{Change, Configured, ObservedArms};
 use wingbeat_control::engine::Standing;
 use wingbeat_controller::verb::Verb;
-use wingbeat_core::id::{Arm, CanaryName, Revision};
+use wingbeat_core::id::{CanaryName, Revision};
 use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -35,7 +35,7 @@ use crate::configs::{Contents, Part};
 use crate::desire::ConfigCopy;
 use crate::fence::{FencedRevision, TargetVersion};
 use crate::object::{number, text};
-use crate::pod_status::{Blocker, PodQuery};
+use crate::pod_status::PodQuery;
 use crate::release;
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
@@ -81,7 +81,7 @@ pub(super) struct Canary {
     reported: BTreeSet<String>,
     arms: Option<Arc<ObservedArms>>,
     /// Why target and primary are not ready.
-    unready: UnreadyWorkloads,
+    pub(super) unready: UnreadyWorkloads,
     status_written: Timestamp,
     /// The conditions that were composed last, with their times.
     conditions: Value,
@@ -347,11 +347,6 @@ impl Canary {
         due
     }
 
-    /// Takes what the Pods of a workload say.
-    pub(super) fn take_pods(&mut self, arm: Arm, blocker: Option<Blocker>, now: Timestamp) {
-        self.unready.take(arm, blocker, now);
-    }
-
     /// Leaves it alone, as what is stored of it cannot be read, and tells why.
     pub(super) fn disregard(&mut self, around: &Around<'_>, why: String) -> Evaluated {
         self.refused = vec![why];
@@ -500,6 +495,8 @@ impl Canary {
             Spec::None => None,
             Spec::Generation(generation) => Some(generation),
         };
+        let is_served = |it: &Standing| !matches!(it.state.phase, Phase::Initializing);
+        let is_served = self.standing.as_ref().is_some_and(is_served);
         let source = Source {
             canary: around.object,
             standing: self.standing.as_ref(),
@@ -508,7 +505,7 @@ impl Canary {
             problems,
             warnings: &self.warnings,
             scaled,
-            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms)),
+            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms, is_served)),
             target: around.target_name(),
             leaving: self.leaving.as_ref(),
             configs: self.record.fence.as_ref().map(|fence| &fence.configs),

@@ -7,11 +7,10 @@ use wingbeat_core::rollout::Readiness;
 use super::pods::replicas;
 use super::record::Template;
 use crate::configs::Contents;
+use crate::desire::PROMOTION_KEYS;
 use crate::object::{list, number, text};
 use crate::pod_status::line;
 
-/// Annotations of Pods by which primaries know what they were made from.
-const PROMOTIONS: [&str; 2] = ["wingbeat.dev/promotion", "flagger-id"];
 /// Hex digits of a revision: what another controller wrote there is none.
 const REVISION_LEN: usize = 10;
 
@@ -62,7 +61,7 @@ pub(super) fn readiness(deployment: &Value) -> Readiness {
 pub(super) fn promoted(primary: &Value) -> Option<Template> {
     let template = primary.pointer("/spec/template")?;
     let annotations = template.pointer("/metadata/annotations")?;
-    let promotion = PROMOTIONS.into_iter().find_map(|key| annotations.get(key)?.as_str())?;
+    let promotion = PROMOTION_KEYS.into_iter().find_map(|key| annotations.get(key)?.as_str())?;
     let is_ours = promotion.len() == REVISION_LEN && promotion.bytes().all(|it| it.is_ascii_hexdigit());
     let configs = Contents::default();
     is_ours.then(|| Template { revision: Revision::new(promotion), pods: template.clone(), configs })

@@ -14,6 +14,7 @@ use super::write::{Write, selects_alike, service_differs};
 use crate::configs::Contents;
 use crate::desire::{ConfigCopy, Desired, Observed, Primary, Settings};
 use crate::object::{SCALED_BY, number, text};
+use crate::release;
 use crate::world::{Kind, ObjectKey};
 
 /// The objects of a canary, as they are.
@@ -214,7 +215,14 @@ impl Plan {
         };
         let Some(key) = ObjectKey::of(Kind::Deployment, &primary.object) else { return };
         if runs {
-            self.settled.push(Write::Apply(key, primary.object));
+            let write = Write::Apply(key, primary.object);
+            // One that was let go is this Canary's again.
+            let is_ours = live.primary.is_some_and(|there| release::belongs_to(there, live.canary));
+            if is_ours {
+                self.settled.push(write);
+            } else {
+                self.writes.push(write);
+            }
             return;
         }
         // Before its Pods are replaced: never fewer than there were (P29).

@@ -90,8 +90,11 @@ impl Scalers {
             Err(problems) => return ScalerPlan::Blocked(problems.iter().map(ToString::to_string).collect()),
         };
         let Some(key) = ObjectKey::of(Kind::HorizontalPodAutoscaler, &wanted) else { return ScalerPlan::Nothing };
-        // What is applied without the annotation takes it away.
-        let is_left = |there: &Value| is_raised(there) && !is_raised(&wanted);
+        // What is applied without them takes them away.
+        let has_behavior = |scaler: &Value| scaler.pointer("/spec/behavior").is_some();
+        let is_left = |there: &Value| {
+            (is_raised(there) && !is_raised(&wanted)) || (has_behavior(there) && !has_behavior(&wanted))
+        };
         if self.of_primary.as_ref().is_none_or(|there| differs(&wanted, there) || is_left(there)) {
             ScalerPlan::Write(Write::Apply(key, wanted))
         } else {

@@ -81,22 +81,36 @@ impl UnreadyWorkloads {
         due.into_iter().min()
     }
 
-    /// Takes what the Pods of one say; nothing: that is not known.
+    /// Takes what the Pods of one say; nothing: they say nothing.
     pub(super) fn take(&mut self, arm: Arm, blocker: Option<Blocker>, now: Timestamp) {
+        self.of(arm).take(blocker, now);
+    }
+
+    /// Takes it that the Pods of one cannot be listed. What they said before counts.
+    pub(super) fn fail(&mut self, arm: Arm, now: Timestamp) {
+        let _was_asked = self.of(arm).end_list(now);
+    }
+
+    const fn of(&mut self, arm: Arm) -> &mut Unready {
         match arm {
-            Arm::Canary => self.target.take(blocker, now),
-            Arm::Primary => self.primary.take(blocker, now),
+            Arm::Canary => &mut self.target,
+            Arm::Primary => &mut self.primary,
         }
     }
 
-    /// Returns the one that has not been ready for some time, and why; the primary first.
-    pub(super) fn late<'a>(&self, arms: &'a ObservedArms) -> Option<(Arm, &'a str)> {
+    /// Returns the one that has not been ready for some time, and why; the primary first. A primary that serves and has
+    /// no Pods is late at once.
+    pub(super) fn late<'a>(&self, arms: &'a ObservedArms, is_served: bool) -> Option<(Arm, &'a str)> {
         let workloads = [
             (Arm::Primary, &self.primary, &arms.primary.readiness),
             (Arm::Canary, &self.target, &arms.target.readiness),
         ];
         workloads.into_iter().find_map(|(arm, unready, readiness)| match readiness {
-            Readiness::NotReady { reason, .. } if unready.lasts() => Some((arm, reason.as_str())),
+            Readiness::NotReady { reason, .. }
+                if unready.lasts() || (is_served && arm == Arm::Primary && unready.listing == Listing::Never) =>
+            {
+                Some((arm, reason.as_str()))
+            }
             Readiness::NotReady { .. } | Readiness::Ready => None,
         })
     }
@@ -125,15 +139,23 @@ impl Unready {
         (self.listing, self.blocker) = (Listing::Never, None);
     }
 
-    /// Takes what the Pods say; nothing: that is not known. The same reason is told once: a message counts seconds.
+    /// Takes what the Pods say; nothing: they say nothing. The same reason is told once: a message counts seconds.
     fn take(&mut self, blocker: Option<Blocker>, now: Timestamp) {
-        let Listing::UnderWay(interval) = self.listing else { return };
-        self.listing = Listing::At(now.plus(interval), interval.times(2).min(MAX_INTERVAL));
+        if !self.end_list(now) {
+            return;
+        }
         let is_same =
             self.blocker.as_ref().zip(blocker.as_ref()).is_some_and(|(one, other)| one.reason == other.reason);
         if !is_same {
             self.blocker = blocker;
         }
+    }
+
+    /// Takes it that a list has come to its end. Returns false if none was asked for.
+    fn end_list(&mut self, now: Timestamp) -> bool {
+        let Listing::UnderWay(interval) = self.listing else { return false };
+        self.listing = Listing::At(now.plus(interval), interval.times(2).min(MAX_INTERVAL));
+        true
     }
 
     /// Has it give its reason for a time, with what its Pods say. Returns when there is another one to give.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use wingbeat_core::time::Span;
+use wingbeat_kubernetes::release;
 use wingbeat_kubernetes::world::Kind;
 
 use crate::api_server::merge;
@@ -431,4 +432,35 @@ fn flaggers_finalizer_is_flaggers() {
     assert_eq!(finalizers(&cluster), json!(["finalizer.flagger.app"]));
     delete(&mut cluster, 100);
     assert_handed_back(&mut cluster, "app:1");
+}
+
+/// As the chart does before it goes; what is installed again goes on with what serves.
+#[test]
+fn what_was_let_go_is_taken_back_by_a_controller_that_is_installed_again() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(20);
+    let canary = cluster.api.get(Kind::Canary, "backend").unwrap().clone();
+    for (kind, name) in [
+        (Kind::Deployment, "backend-primary"),
+        (Kind::Service, "backend"),
+        (Kind::Service, "backend-primary"),
+        (Kind::Service, "backend-canary"),
+    ] {
+        assert!(release::belongs_to(cluster.api.get(kind, name).unwrap(), &canary), "{name}");
+        cluster.api.edit(kind, name, |it| drop(it["metadata"].as_object_mut().unwrap().remove("ownerReferences")));
+    }
+    cluster.api.edit(Kind::Canary, "backend", |it| it["metadata"]["finalizers"] = json!([]));
+    let template = cluster.api.at(Kind::Deployment, "backend-primary", "/spec/template");
+    cluster.restart();
+    cluster.run(150);
+    let primary = cluster.api.get(Kind::Deployment, "backend-primary").unwrap();
+    assert!(release::belongs_to(primary, &canary));
+    assert_eq!(primary["spec"]["template"], template, "no Pod is made anew");
+    assert_eq!(finalizers(&cluster), json!([FINALIZER]));
+    let written = cluster.api.log.len();
+    cluster.run(150);
+    assert_eq!(cluster.api.log[written..], [""; 0]);
+    cluster.set_image("app:2");
+    cluster.run_until(600, |it| it.phase() == "Succeeded" && it.replicas("backend") == 0);
+    assert_eq!(cluster.image("backend-primary"), "app:2");
 }
