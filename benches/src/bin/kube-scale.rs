@@ -34,6 +34,8 @@ const CANARIES: &str = "canaries.wingbeat.dev";
 const RATE: u32 = 20;
 /// How long nobody may do anything.
 const REST: Duration = Duration::from_mins(1);
+/// Without a call for this time, what was to be done is done.
+const QUIET: Duration = Duration::from_secs(15);
 /// Time for all of them to be initialised, or rolled out.
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Time for one call.
@@ -86,10 +88,16 @@ async fn main() -> anyhow::Result<()> {
     populate(&api, count).await?;
     wait_for(&cluster, "Initialized").await?;
     let initialised = began.elapsed();
+    // What comes after, as the size of each target, is no rest.
+    until_quiet(&cluster).await?;
 
-    let rest = Cost::begin(&cluster, &controller)?;
+    let (rest, before) = (Cost::begin(&cluster, &controller)?, cluster.audit()?);
     tokio::time::sleep(REST).await;
     let rest = rest.end(&cluster, &controller)?;
+    let since = cluster.audit()?.since(&before);
+    let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS));
+    let by_resource: BTreeMap<String, u64> =
+        ours.map(|(call, count)| (format!("{} {}", call.verb, call.resource), *count)).collect();
     let rss = memory::resident(controller.pid())? / 1_024;
 
     // As Kubernetes has it end: it hands its Lease back.
@@ -136,6 +144,7 @@ async fn main() -> anyhow::Result<()> {
         "initialised_secs": initialised.as_secs_f64(),
         "rest_cores": rest.cores,
         "rest_calls": rest.calls,
+        "rest_by_resource": by_resource,
         "rss_mib": rss,
         "synced_secs": synced.as_secs_f64(),
         "rolling": rolling,
@@ -181,6 +190,18 @@ impl Cost {
         let spent = cpu::used(controller.pid())?.saturating_sub(self.cpu);
         let cores = spent.as_secs_f64() / self.began.elapsed().as_secs_f64();
         Ok(Spent { cores, calls: calls(cluster)?.saturating_sub(self.calls) })
+    }
+}
+
+/// Waits until nothing was called for some seconds.
+async fn until_quiet(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut before = calls(cluster)?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = calls(cluster)?;
+        if std::mem::replace(&mut before, now) == now {
+            return Ok(());
+        }
     }
 }
 

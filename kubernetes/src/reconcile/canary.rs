@@ -337,7 +337,18 @@ impl Canary {
         let entry = around.get(Kind::Service, service_name(around.in_force));
         let mut arms =
             arms::observe(around.name, around.in_force, &fence.revision, workloads, entry.as_ref(), around.world);
-        let due = self.unready.follow(around.name, [target.as_ref(), primary.as_ref()], &mut arms, pods, around.now);
+        // At rest nobody waits for the target.
+        let is_waited_for = |it: &Standing| match &it.state.phase {
+            Phase::Progressing(_) | Phase::Promoting(_) | Phase::Failed { on_canary: true, .. } => true,
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Finalising { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { on_canary: false, .. } => release::is_deleted(around.object),
+        };
+        let waited = target.as_ref().filter(|_| self.standing.as_ref().is_some_and(is_waited_for));
+        let due = self.unready.follow(around.name, [waited, primary.as_ref()], &mut arms, pods, around.now);
         let arms = self.handed_over(around, arms);
         if self.arms.as_deref() != Some(&arms) {
             let arms = Arc::new(arms);

@@ -56,3 +56,14 @@ fn what_stays_unready_is_looked_at_seldom() {
     cluster.run(20);
     assert_eq!(ready(&cluster).0, json!("True"));
 }
+
+#[test]
+fn a_target_that_nobody_waits_for_is_not_looked_at() {
+    let mut cluster = Cluster::initialized();
+    cluster.run(20);
+    // Somebody scales it at rest, and it does not become ready.
+    cluster.api.is_broken = Some("backend".to_owned());
+    cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(2));
+    cluster.run(200);
+    assert_eq!((cluster.api.lists, ready(&cluster).0), (0, json!("True")));
+}
