@@ -40,15 +40,14 @@ const CONNECTING_US: f64 = 200.0;
 const BOUND: f64 = 0.01;
 
 /// How long a service takes. No quantile that is compared lies at a jump of its law: there, one request that was
-/// preempted between the log's clock and the filter's moves it by the width of the gap. None is much shorter
-/// than 20 ms: between both clocks pass some 50 to 80 µs on a busy machine, which are a hundredth of 8 ms.
+/// preempted between the log's clock and the filter's moves it by the width of the gap.
 #[derive(Debug, Clone, Copy)]
 enum Law {
-    /// Four in five take 16 ms, the others 80 ms.
+    /// Four in five take 2 ms, the others 40 ms.
     TwoPoint,
     /// The logarithm is normal, with median 20 ms and deviation 0.7.
     LogNormal,
-    /// 16 ms, and for one in fifty ten times as much.
+    /// 5 ms, and for one in fifty 20 times as much.
     Tail,
 }
 
@@ -67,9 +66,9 @@ impl Law {
     fn draw(self, draw: &mut Draw) -> f64 {
         let two = |often: f64, (usual, rare): (f64, f64), share: f64| if share < often { usual } else { rare };
         match self {
-            Self::TwoPoint => two(0.8, (16.0, 80.0), draw.share()),
+            Self::TwoPoint => two(0.8, (2.0, 40.0), draw.share()),
             Self::LogNormal => draw.log_normal(20.0, 0.7),
-            Self::Tail => two(0.98, (16.0, 160.0), draw.share()),
+            Self::Tail => two(0.98, (5.0, 100.0), draw.share()),
         }
     }
 }
@@ -104,9 +103,20 @@ async fn serve(connection: TcpStream, delay: impl Fn() -> Duration) {
     let _ended = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(connection), answer).await;
 }
 
-/// What the access log says: the lengths of an arm's requests in microseconds, ascending, without waits for new
-/// connections.
-type Logged = BTreeMap<(String, String), Vec<f64>>;
+/// What the access log says of an arm's requests, in microseconds, ascending, without waits for new connections.
+///
+/// The filter is between both: it sees a request after Envoy has it, and the end of the response before that is sent on. On a busy
+/// machine Envoy takes some 50 µs for either, 1 % of 5 ms.
+#[derive(Debug, Default)]
+struct Lengths {
+    /// From the first byte to the service to the last one from it.
+    inner: Vec<f64>,
+    /// From the end of the request to the end of the response, for the user.
+    outer: Vec<f64>,
+}
+
+/// By host and revision.
+type Logged = BTreeMap<(String, String), Lengths>;
 
 /// Reads the requests by host and revision.
 fn read(log: &Path) -> Logged {
@@ -116,17 +126,20 @@ fn read(log: &Path) -> Logged {
         let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
         let text = |field: &str| line.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (host, cluster) = (text("host"), text("cluster"));
-        let took = line.get("took").and_then(Value::as_f64).expect("nanoseconds");
+        let took = |field: &str| line.get(field).and_then(Value::as_f64).expect("nanoseconds") / 1e3;
         let revision = cluster.rsplit('/').next().unwrap_or_default().to_owned();
         let waited = match text("waited").as_str() {
             "-" => 0.0,
             waited => micros(waited),
         };
         let new_connection = if waited > CONNECTING_US { waited } else { 0.0 };
-        logged.entry((host, revision)).or_default().push(took / 1e3 - new_connection);
+        let lengths = logged.entry((host, revision)).or_default();
+        lengths.inner.push(took("served"));
+        lengths.outer.push(took("took") - new_connection);
     }
-    for took in logged.values_mut() {
-        took.sort_by(f64::total_cmp);
+    for Lengths { inner, outer } in logged.values_mut() {
+        inner.sort_by(f64::total_cmp);
+        outer.sort_by(f64::total_cmp);
     }
     logged
 }
@@ -158,6 +171,7 @@ async fn real_envoy_quantiles_are_those_of_its_access_log() {
         ("cluster", "%UPSTREAM_CLUSTER_RAW%"),
         // As the filter measures: from the end of the request, its headers, to the end of the response.
         ("took", "%COMMON_DURATION(DS_RX_END:DS_TX_END:ns)%"),
+        ("served", "%COMMON_DURATION(US_TX_BEG:US_RX_END:ns)%"),
         ("waited", "%CEL(upstream.cx_pool_ready_duration)%"),
     ];
     let format = LogFormat::Json(fields.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
@@ -190,21 +204,23 @@ async fn real_envoy_quantiles_are_those_of_its_access_log() {
         Law::ALL
             .iter()
             .flat_map(|law| arms(*law))
-            .all(|(key, arm)| logged.get(&key).map_or(0, |it| count(it)) == arm.requests)
+            .all(|(key, arm)| logged.get(&key).map_or(0, |it| count(&it.outer)) == arm.requests)
     })
     .await;
     let logged = read(&file);
     let mut worst = 0.0_f64;
-    println!("law        arm      quantile  exact      reported   error");
+    println!("law        arm      quantile  service    user       reported   error");
     for (law, (key, arm)) in Law::ALL.iter().flat_map(|law| arms(*law).map(|arm| (law, arm))) {
-        let exact = &logged[&key];
+        let Lengths { inner, outer } = &logged[&key];
         let ArmView { p50_ms, p90_ms, p99_ms, .. } = arm;
         for (q, name, reported) in [(0.5, "p50", p50_ms), (0.9, "p90", p90_ms), (0.99, "p99", p99_ms)] {
-            let (exact, reported) = (nearest_rank(exact, q) / 1e3, reported.expect("there were requests"));
+            let (inner, outer) = (nearest_rank(inner, q) / 1e3, nearest_rank(outer, q) / 1e3);
+            let reported = reported.expect("there were requests");
+            let exact = reported.max(inner).min(outer);
             let error = (reported - exact) / exact;
             let word = if error.abs() <= BOUND { "PASS" } else { "FAIL" };
             println!(
-                "{:<10} {:<8} {name:<9} {exact:>7.3} ms {reported:>7.3} ms {:>+6.2} % ≤ 1 % {word}",
+                "{:<10} {:<8} {name:<9} {inner:>7.3} ms {outer:>7.3} ms {reported:>7.3} ms {:>+6.2} % ≤ 1 % {word}",
                 law.name(),
                 key.1,
                 error * 100.0
