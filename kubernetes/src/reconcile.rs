@@ -212,7 +212,7 @@ impl Reconciler {
         let (Some(object), Some(canary)) = (self.world.get(&key(name)), self.canaries.get_mut(name)) else { return };
         let context = rollout.to_string();
         let occurrence = Occurrence { severity: *severity, text, context: &context, at: *at };
-        self.writes.push(canary.events.write(&object, &occurrence));
+        self.writes.extend(canary.events.write(&object, &occurrence));
     }
 
     /// Takes what came of a write.
@@ -361,7 +361,7 @@ impl Reconciler {
         let secrets = channels::wanted(&in_force, name, &self.world);
         wanted.extend(secrets.iter().map(|key| (key.clone(), Part::Whole)));
         self.configs.depend(name, wanted);
-        for key in self.channels.depend(name, secrets) {
+        for key in self.channels.depend(name, secrets.clone()) {
             // It may have been read for somebody else.
             self.configs.reread(&key, Timestamp::EPOCH);
         }
@@ -411,7 +411,6 @@ impl Reconciler {
             }
         };
         let mut wanted = canary.wanted_configs(&scope.of(&self.configs));
-        let secrets = channels::wanted(&in_force, name, &self.world);
         wanted.extend(secrets.into_iter().map(|key| (key, Part::Whole)));
         self.configs.depend(name, wanted);
         for waited in waited {

@@ -91,10 +91,12 @@ impl Engine {
             self.carry_out(name, effects, now);
             return Fed::Adopted;
         }
-        // Facts change more often than what follows from them.
-        if effects.is_empty() && commands.is_none() && stepped.state.resumes_as(&from) {
+        // Facts change more often than what follows from them. A text that a restart finds out anew may be told once more.
+        let is_told_alone = effects.iter().all(|effect| matches!(effect, Effect::Emit(..)));
+        if is_told_alone && commands.is_none() && stepped.state.resumes_as(&from) {
             self.canaries.change(name, |canary| canary.adopt(stepped.state, now));
             self.mark_due(name);
+            self.carry_out(name, effects, now);
             return Fed::Adopted;
         }
         let commands = commands.unwrap_or_else(|| canary.commands.clone());

@@ -496,7 +496,7 @@ impl Canary {
         let context = number(around.object, "/metadata/generation").unwrap_or(0).to_string();
         for text in all.difference(&self.reported) {
             let occurrence = Occurrence { severity: Severity::Warning, text, context: &context, at: around.now };
-            evaluated.writes.push(self.events.write(around.object, &occurrence));
+            evaluated.writes.extend(self.events.write(around.object, &occurrence));
         }
         self.reported = all;
     }

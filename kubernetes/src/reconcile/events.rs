@@ -20,6 +20,9 @@ const MAX_KNOWN: usize = 64;
 /// An API server keeps an event for an hour, by default. One that comes again after this time, 50 minutes, is made anew: it may be
 /// gone.
 const MAX_SERIES: Span = Span::from_secs(50 * 60);
+/// A text that comes again is written this often at most, with how often it came by then: 10 s, the shortest interval at which Flagger
+/// looks. A canary that looks twice a second would cost as many calls.
+const REPEAT_INTERVAL: Span = Span::from_secs(10);
 /// Bytes of a canary's name that the name of an event begins with: with the hash behind it, it is shorter than 253.
 const MAX_PREFIX_LEN: usize = 200;
 /// Whose events these are.
@@ -41,6 +44,8 @@ struct Known {
     count: u64,
     /// When it was made.
     since: Timestamp,
+    /// When it was written last.
+    written: Timestamp,
 }
 
 /// Something that happened.
@@ -54,8 +59,8 @@ pub(super) struct Occurrence<'a> {
 }
 
 impl Events {
-    /// Returns what is to be written for something that happened to a Canary.
-    pub(super) fn write(&mut self, canary: &Value, event: &Occurrence<'_>) -> Write {
+    /// Returns what is to be written for something that happened to a Canary; nothing where the same was written a moment ago.
+    pub(super) fn write(&mut self, canary: &Value, event: &Occurrence<'_>) -> Option<Write> {
         let of = |field: &str| text(canary, &format!("/metadata/{field}")).unwrap_or_default();
         let hash = revision::hash(&json!([of("uid"), event.context, event.text]));
         let prefix: String = of("name").chars().take(MAX_PREFIX_LEN).collect();
@@ -65,10 +70,14 @@ impl Events {
         self.known.retain(|known| known.key != key || event.at.since(known.since) < MAX_SERIES);
         if let Some(known) = self.known.iter_mut().find(|known| known.key == key) {
             known.count = known.count.saturating_add(1);
+            if event.at.since(known.written) < REPEAT_INTERVAL {
+                return None;
+            }
+            known.written = event.at;
             let series = json!({"count": known.count, "lastObservedTime": micros(event.at, place)});
-            return Write::Repeat(key, json!({"series": series}));
+            return Some(Write::Repeat(key, json!({"series": series})));
         }
-        self.known.push_back(Known { key: key.clone(), count: 1, since: event.at });
+        self.known.push_back(Known { key: key.clone(), count: 1, since: event.at, written: event.at });
         while self.known.len() > MAX_KNOWN {
             self.known.pop_front();
         }
@@ -93,7 +102,7 @@ impl Events {
                 "namespace": key.namespace, "name": of("name"), "uid": of("uid"),
             },
         });
-        Write::Event(key, object)
+        Some(Write::Event(key, object))
     }
 }
 
@@ -116,24 +125,27 @@ mod tests {
             "metadata": {"name": "backend", "namespace": "prod", "uid": "u"},
         });
         let mut events = Events::default();
-        let Write::Event(key, object) = events.write(&canary, &event("Halt backend.prod")) else { panic!("it is new") };
+        let Some(Write::Event(key, object)) = events.write(&canary, &event("Halt backend.prod")) else {
+            panic!("it is new")
+        };
         assert_eq!(object["note"], "Halt backend.prod");
         assert_eq!((&object["reportingController"], &object["type"]), (&json!("flagger"), &json!("Warning")));
         assert_eq!(object["reason"], "Synced");
-        let again = events.write(&canary, &event("Halt backend.prod"));
-        let series = json!({"series": {"count": 2, "lastObservedTime": "2025-11-30T10:53:20.123001Z"}});
-        assert_eq!(again, Write::Repeat(key.clone(), series));
+        assert_eq!(events.write(&canary, &event("Halt backend.prod")), None, "a moment ago");
+        let again = Occurrence { at: event("").at.plus(REPEAT_INTERVAL), ..event("Halt backend.prod") };
+        let series = json!({"series": {"count": 3, "lastObservedTime": "2025-11-30T10:53:30.123000Z"}});
+        assert_eq!(events.write(&canary, &again), Some(Write::Repeat(key.clone(), series)));
         let later = Occurrence { at: event("").at.plus(MAX_SERIES), ..event("Halt backend.prod") };
-        assert!(matches!(events.write(&canary, &later), Write::Event(it, _) if it == key), "it may be gone");
-        let Write::Event(other, _) = events.write(&canary, &event("Advance backend.prod")) else {
+        assert!(matches!(events.write(&canary, &later), Some(Write::Event(it, _)) if it == key), "it may be gone");
+        let Some(Write::Event(other, _)) = events.write(&canary, &event("Advance backend.prod")) else {
             panic!("another one")
         };
         assert_ne!(other, key);
         // In another rollout it is another event; after a restart, the same one.
         let next = Occurrence { context: "3", ..event("Halt backend.prod") };
-        assert!(matches!(events.write(&canary, &next), Write::Event(it, _) if it != key));
+        assert!(matches!(events.write(&canary, &next), Some(Write::Event(it, _)) if it != key));
         assert!(
-            matches!(Events::default().write(&canary, &event("Halt backend.prod")), Write::Event(it, _) if it == key)
+            matches!(Events::default().write(&canary, &event("Halt backend.prod")), Some(Write::Event(it, _)) if it == key)
         );
         for number in 0..1_000 {
             events.write(&canary, &event(&number.to_string()));

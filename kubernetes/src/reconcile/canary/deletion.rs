@@ -93,7 +93,7 @@ impl Canary {
         let mut evaluated = Evaluated { writes, settled, due, ..Evaluated::default() };
         for (severity, text) in told {
             let occurrence = Occurrence { severity, text: &text, context: CONTEXT, at: around.now };
-            evaluated.writes.push(self.events.write(around.object, &occurrence));
+            evaluated.writes.extend(self.events.write(around.object, &occurrence));
         }
         // Of what goes, nobody reads on.
         if leaving.is_some() || !self.refused_writes.is_empty() {
