@@ -103,7 +103,7 @@ async fn lead(connection: &Connection, namespace: &str, name: &str) -> anyhow::R
             Ok(elector)
         }
         Err(_) => Err(anyhow!(
-            "the controller still holds Lease {name}.{namespace}: it may have been scaled up again, by whom is in its Deployment"
+            "Lease {name}.{namespace} is still held: a controller runs, stop what started it again, as an autoscaler or GitOps may"
         )),
     }
 }

@@ -167,7 +167,7 @@ pub(super) fn port(canary: &Value) -> (&str, u16) {
 }
 
 impl Named {
-    /// A Listener is looked up like the others: which there are is known without that.
+    /// Returns what is there of the documents that a Canary names, AlertProviders with what their Secrets hold.
     fn of(canary: &Object, world: &World, channels: &ChannelSecrets) -> Self {
         let mut named = Self::default();
         for id in canary.named() {

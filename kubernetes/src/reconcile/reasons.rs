@@ -78,6 +78,7 @@ mod tests {
         assert_eq!(kept(Readiness::Ready, 112), (Readiness::Ready, None), "at once");
         assert_eq!(kept(not_ready("fourth", false), 113), (not_ready("fourth", false), None), "it was ready between");
     }
+
     #[test]
     fn what_pods_say_comes_at_once() {
         let (mut reasons, at) = (Reasons::default(), |secs: u64| Timestamp::EPOCH.plus(Span::from_secs(secs)));
