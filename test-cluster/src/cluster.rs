@@ -164,6 +164,19 @@ impl Cluster {
         Ok(Audit::read(&self.audit_log(0)?))
     }
 
+    /// Waits until nobody whose name begins so has read or written anything for a time, as [`Audit::reads_and_writes`] counts it; for
+    /// ever, where that never comes.
+    pub async fn until_quiet(&self, user_agent: &str, quiet: Duration) -> anyhow::Result<()> {
+        let mut before = self.audit()?.reads_and_writes(user_agent);
+        loop {
+            tokio::time::sleep(quiet).await;
+            let now = self.audit()?.reads_and_writes(user_agent);
+            if std::mem::replace(&mut before, now) == now {
+                return Ok(());
+            }
+        }
+    }
+
     /// Returns the log of what the API server answered, a JSON object a line, from this byte on.
     pub fn audit_log(&self, from: u64) -> anyhow::Result<String> {
         let path = self.folder.path().join("log/audit.jsonl");

@@ -203,17 +203,9 @@ impl Gateway {
     /// Waits until the controller has not called anything but its Lease for three seconds.
     pub async fn until_quiet(&self) {
         const QUIET: Duration = Duration::from_secs(3);
-        let wait = async {
-            let mut before = self.audit().reads_and_writes(OURS);
-            loop {
-                tokio::time::sleep(QUIET).await;
-                let now = self.audit().reads_and_writes(OURS);
-                if std::mem::replace(&mut before, now) == now {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("never quiet:\n{}", self.said()));
+        let wait = self.cluster.until_quiet(OURS, QUIET);
+        let quiet = tokio::time::timeout(DEADLINE, wait).await;
+        quiet.unwrap_or_else(|_| panic!("never quiet:\n{}", self.said())).expect("an audit log");
     }
 
     /// Returns what the backend answers at a path: status line, header and body.

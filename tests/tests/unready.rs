@@ -60,10 +60,10 @@ async fn real_kubernetes_an_image_that_cannot_be_pulled_fails_and_says_why() {
     let asked = Instant::now();
     // As a scaler that cannot make up its mind: that is no progress.
     let scaling = async {
-        let mut replicas = [3, 2].into_iter().cycle();
-        loop {
-            tokio::time::sleep(SCALED).await;
-            let replicas = format!("--replicas={}", replicas.next().unwrap_or(2));
+        let mut due = tokio::time::interval_at(Instant::now() + SCALED, SCALED);
+        for replicas in [3, 2].into_iter().cycle() {
+            due.tick().await;
+            let replicas = format!("--replicas={replicas}");
             gateway.kubectl(&["scale", "deployment/backend", &replicas]).await;
         }
     };

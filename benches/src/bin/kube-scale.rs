@@ -89,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
     wait_for(&cluster, "Initialized").await?;
     let initialised = began.elapsed();
     // What comes after, as the size of each target, is no rest.
-    until_quiet(&cluster).await?;
+    tokio::time::timeout(DEADLINE, cluster.until_quiet(OURS, QUIET)).await.context("it is never quiet")??;
 
     let (rest, before) = (Cost::begin(&cluster, &controller)?, cluster.audit()?);
     tokio::time::sleep(REST).await;
@@ -190,18 +190,6 @@ impl Cost {
         let spent = cpu::used(controller.pid())?.saturating_sub(self.cpu);
         let cores = spent.as_secs_f64() / self.began.elapsed().as_secs_f64();
         Ok(Spent { cores, calls: calls(cluster)?.saturating_sub(self.calls) })
-    }
-}
-
-/// Waits until nothing was called for some seconds.
-async fn until_quiet(cluster: &Cluster) -> anyhow::Result<()> {
-    let mut before = calls(cluster)?;
-    loop {
-        tokio::time::sleep(QUIET).await;
-        let now = calls(cluster)?;
-        if std::mem::replace(&mut before, now) == now {
-            return Ok(());
-        }
     }
 }
 

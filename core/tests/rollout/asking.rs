@@ -177,6 +177,13 @@ fn checks_go_on_while_promotion_waits() {
     assert_eq!(world.phase(), "Failed");
 }
 
+/// What is told where a rollback hook agrees.
+const ROLLED_BACK: [&str; 3] = [
+    "Rollback check the-rollback passed",
+    "Rolling back backend.prod manual webhook invoked",
+    "Canary failed! Scaling down backend.prod",
+];
+
 #[test]
 fn a_rollback_hook_that_agrees_rolls_back() {
     let mut world = World::new(&PlanInput { hooks: hooks(&[HookKind::Rollback]), ..input() });
@@ -185,14 +192,7 @@ fn a_rollback_hook_that_agrees_rolls_back() {
     world.take_texts();
     world.answers.insert("the-rollback".into(), Answer::Passed);
     world.interval();
-    assert_eq!(
-        world.texts,
-        [
-            "Rollback check the-rollback passed",
-            "Rolling back backend.prod manual webhook invoked",
-            "Canary failed! Scaling down backend.prod",
-        ]
-    );
+    assert_eq!(world.texts, ROLLED_BACK);
     assert_eq!(world.alerts.last(), Some(&(AlertLevel::Warn, "Rolling back manual webhook invoked".to_owned())));
 }
 
@@ -213,14 +213,7 @@ fn a_rollback_hook_calls_off_what_waits_for_approval() {
     world.take_texts();
     world.answers.insert("the-rollback".into(), Answer::Passed);
     world.interval();
-    assert_eq!(
-        world.texts,
-        [
-            "Rollback check the-rollback passed",
-            "Rolling back backend.prod manual webhook invoked",
-            "Canary failed! Scaling down backend.prod",
-        ]
-    );
+    assert_eq!(world.texts, ROLLED_BACK);
     assert_eq!(world.state.phase.as_str(), "Failed");
 }
 
