@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::bind;
 use crate::kubeconfig::{self, certificate};
 use crate::namespace::NODE_ADDRESS;
-use crate::options::Options;
+use crate::options::{Controllers, Options};
 use crate::process::Process;
 use crate::wait::until;
 
@@ -22,9 +22,11 @@ const CONTROLLERS_TIMEOUT: Duration = Duration::from_mins(1);
 const POLICY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Where etcd listens.
 const ETCD: &str = "http://127.0.0.1:2379";
-/// Controllers that watch over nodes: the only one is there, or the test has a reason.
+/// All but those that watch over nodes: the only one is there, or the test has a reason.
 const CONTROLLERS: &str =
     "*,-nodeipam,-node-lifecycle-controller,-taint-eviction-controller,-pod-garbage-collector-controller";
+/// The one that every namespace needs. The flag cannot be given twice to that end: the two lists would be joined.
+const SERVICE_ACCOUNTS: &str = "serviceaccount-controller";
 
 /// A running control plane.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl ControlPlane {
             token: token_of_api,
         };
         let mut this = Self { etcd, api_server, controller_manager: None, restart };
-        let api = match this.ready(folder, binaries, &logs, &token, &options.controller_manager).await {
+        let api = match this.ready(folder, binaries, &logs, &token, options).await {
             Ok(api) => api,
             Err(error) => {
                 let why = format!("the log of etcd ends with:\n{}", this.etcd.tail());
@@ -128,7 +130,7 @@ impl ControlPlane {
         binaries: &Path,
         logs: &Path,
         token: &str,
-        flags: &[String],
+        options: &Options,
     ) -> anyhow::Result<Api> {
         // It signs a certificate for itself, and writes it before it listens.
         let certificate = certificate(folder);
@@ -142,6 +144,10 @@ impl ControlPlane {
         for (path, object) in bind::policy() {
             api.create(path, &object).await.context("no policy that gives Pods their node")?;
         }
+        let controllers = match options.controllers {
+            Controllers::All => CONTROLLERS,
+            Controllers::ServiceAccounts => SERVICE_ACCOUNTS,
+        };
         let manager = [
             format!("--kubeconfig={}", folder.join("kubeconfig").display()),
             format!("--service-account-private-key-file={}", folder.join("sa.key").display()),
@@ -149,9 +155,9 @@ impl ControlPlane {
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
-            format!("--controllers={CONTROLLERS}"),
+            format!("--controllers={controllers}"),
         ];
-        let manager = manager.into_iter().chain(flags.iter().cloned());
+        let manager = manager.into_iter().chain(options.controller_manager.iter().cloned());
         let manager = Process::start("kube-controller-manager", binaries, logs, manager)?;
         let manager = self.controller_manager.insert(manager);
         until("the controllers have begun", CONTROLLERS_TIMEOUT, manager, async || {

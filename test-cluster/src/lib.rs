@@ -38,4 +38,4 @@ mod wait;
 pub use audit::Audit;
 pub use binaries::Binaries;
 pub use cluster::Cluster;
-pub use options::Options;
+pub use options::{Controllers, Options};

@@ -10,10 +10,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wingbeat_benches::{asked, cpu, memory, print};
 use wingbeat_demo::envoy::{Binary, DEFAULT_VERSION};
@@ -24,7 +26,7 @@ use wingbeat_e2e::gateway::objects::{install, install_role};
 use wingbeat_e2e::gateway::{Controller, Entry, Log, OURS, Pod, Role, Signal, beside};
 use wingbeat_kubernetes::edge::client::{Access, Connection};
 use wingbeat_test_cluster::namespace::NODE_ADDRESS;
-use wingbeat_test_cluster::{Cluster, Options};
+use wingbeat_test_cluster::{Cluster, Controllers, Options};
 use wingbeat_xds_server::bootstrap::Bootstrap;
 
 const NAMESPACE: &str = "scale";
@@ -50,10 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let count = asked("CANARIES").unwrap_or(1_000);
     let rolling = asked("ROLLING").unwrap_or(50).min(count);
     // Nobody makes Pods.
-    let options = Options {
-        controller_manager: vec!["--controllers=serviceaccount-controller".to_owned()],
-        ..Options::default()
-    };
+    let options = Options { controllers: Controllers::ServiceAccounts, ..Options::default() };
     let envoy = Binary::locate(None, DEFAULT_VERSION, &|_: &str| {}).await?;
     let cluster = Arc::new(Cluster::start(options).await?);
     cluster.enter()?;
@@ -63,14 +62,28 @@ async fn main() -> anyhow::Result<()> {
     let api = Connection::open(&Access::Kubeconfig(cluster.kubeconfig().to_owned()), "wingbeat-bench").await?;
     let _web =
         cluster.command(beside("wingbeat-test-web")).env("POD_IP", NODE_ADDRESS).stdout(Stdio::null()).spawn()?;
-    let workloads = tokio::spawn(keep_ready(cluster.clone(), api.clone()));
+    let workloads = keep_ready(cluster.clone(), api.clone());
+    tokio::select! {
+        figures = measure(&cluster, &api, &role, &envoy, count, rolling) => Ok(print(&figures?)?),
+        ended = workloads => ended.context("who has Deployments ready"),
+    }
+}
+
+/// Measures the controller with so many Canaries, of which so many roll out.
+async fn measure(
+    cluster: &Cluster,
+    api: &Connection,
+    role: &Role,
+    envoy: &Binary,
+    count: u64,
+    rolling: u64,
+) -> anyhow::Result<Value> {
     let entry = Port::hold()?;
     let listener = json!({"address": "127.0.0.1", "port": entry.address().port(), "default": true});
-    create(&api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener)
-        .await?;
+    create(api, "/apis/wingbeat.dev/v1alpha1/listeners", "wingbeat.dev/v1alpha1", "Listener", "http", listener).await?;
 
     let log = Log::default();
-    let (mut controller, leader) = start(&cluster, &role, &log).await;
+    let (mut controller, leader) = start(cluster, role, &log).await;
     let xds = Entry::open().await;
     xds.lead_to(leader);
     let bootstrap = Bootstrap {
@@ -85,15 +98,15 @@ async fn main() -> anyhow::Result<()> {
     };
     let _envoy = envoy.start(bootstrap.render(), entry.address()).await?;
     let began = Instant::now();
-    populate(&api, count).await?;
-    wait_for(&cluster, "Initialized").await?;
+    populate(api, count).await?;
+    wait_for(cluster, "Initialized").await?;
     let initialised = began.elapsed();
     // What comes after, as the size of each target, is no rest.
     tokio::time::timeout(DEADLINE, cluster.until_quiet(OURS, QUIET)).await.context("it is never quiet")??;
 
-    let (rest, before) = (Cost::begin(&cluster, &controller)?, cluster.audit()?);
+    let (rest, before) = (Cost::begin(cluster, &controller)?, cluster.audit()?);
     tokio::time::sleep(REST).await;
-    let rest = rest.end(&cluster, &controller)?;
+    let rest = rest.end(cluster, &controller)?;
     let since = cluster.audit()?.since(&before);
     let ours = since.calls().iter().filter(|(call, _)| call.user_agent.starts_with(OURS));
     let by_resource: BTreeMap<String, u64> =
@@ -104,7 +117,7 @@ async fn main() -> anyhow::Result<()> {
     controller.signal(Signal::TERM);
     controller.ended().await;
     let began = Instant::now();
-    let (controller, leader) = start(&cluster, &role, &log).await;
+    let (controller, leader) = start(cluster, role, &log).await;
     let synced = began.elapsed();
     xds.lead_to(leader);
 
@@ -119,27 +132,26 @@ async fn main() -> anyhow::Result<()> {
             })
         })
         .collect();
-    let before = Cost::begin(&cluster, &controller)?;
+    let before = Cost::begin(cluster, &controller)?;
     let patch = json!({"spec": {"template": {"metadata": {"annotations": {"release": "2"}}}}});
     for number in 0..rolling {
         let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{}", name(number));
-        call(&api, "PATCH", &path, MERGE, &patch).await?;
+        call(api, "PATCH", &path, MERGE, &patch).await?;
     }
     let rolled = Instant::now();
     for number in 0..rolling {
         let canary = format!("{CANARIES}/{}", name(number));
-        wait(&cluster, &canary, "Succeeded").await?;
+        wait(cluster, &canary, "Succeeded").await?;
     }
     let took = rolled.elapsed();
-    let cost = before.end(&cluster, &controller)?;
+    let cost = before.end(cluster, &controller)?;
     let (mut finished, mut failed) = (0, 0);
     for load in users {
         let tally = load.stop(Duration::from_secs(5)).await;
         finished += tally.finished;
         failed += tally.failed.len();
     }
-    workloads.abort();
-    print(&json!({
+    Ok(json!({
         "canaries": count,
         "initialised_secs": initialised.as_secs_f64(),
         "rest_cores": rest.cores,
@@ -152,8 +164,7 @@ async fn main() -> anyhow::Result<()> {
         "rolling_cores": cost.cores,
         "rolling_requests": finished,
         "rolling_failed": failed,
-    }))?;
-    Ok(())
+    }))
 }
 
 fn name(number: u64) -> String {
@@ -259,23 +270,69 @@ async fn wait(cluster: &Cluster, canaries: &str, phase: &str) -> anyhow::Result<
     Ok(())
 }
 
-/// Says of each Deployment that all of its Pods are there, and of each arm where they are, as often as that is different.
+/// Says of each Deployment that all of its Pods are there, and of each arm where they are, as often as that is different. Ends
+/// only with what is wrong.
 async fn keep_ready(cluster: Arc<Cluster>, api: Connection) -> anyhow::Result<()> {
-    let mut watch = cluster.command("kubectl");
-    watch.args(["--namespace", NAMESPACE, "get", "deployments", "--watch", "--output=json"]).stdout(Stdio::piped());
-    let mut watch = watch.spawn().context("kubectl")?;
-    let mut lines = BufReader::new(watch.stdout.take().context("standard output")?).lines();
-    let (mut text, mut known) = (String::new(), BTreeMap::new());
-    while let Some(line) = lines.next_line().await? {
-        text.push_str(&line);
-        // The last line of an object.
-        if line == "}" {
-            let object: Value = serde_json::from_str(&text)?;
-            text.clear();
-            make_ready(&api, &object, &mut known).await?;
+    let mut workers: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    // Of one Deployment, one after the other.
+    let lanes: Vec<mpsc::UnboundedSender<Value>> = (0..AT_A_TIME)
+        .map(|_| {
+            let (to, mut from) = mpsc::unbounded_channel();
+            let api = api.clone();
+            workers.spawn(async move {
+                let mut known = Known::new();
+                while let Some(object) = from.recv().await {
+                    make_ready(&api, &object, &mut known).await?;
+                }
+                Ok(())
+            });
+            to
+        })
+        .collect();
+    // The API server ends the watch of whoever lags behind: kubectl ends then, and begins with all of them again.
+    loop {
+        watch(&cluster, &lanes, &mut workers).await?;
+    }
+}
+
+/// Hands Deployments on as kubectl shows them, until it ends.
+async fn watch(
+    cluster: &Cluster,
+    lanes: &[mpsc::UnboundedSender<Value>],
+    workers: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut kubectl = cluster.command("kubectl");
+    kubectl.args(["--namespace", NAMESPACE, "get", "deployments", "--watch", "--output=json"]).stdout(Stdio::piped());
+    let mut kubectl = kubectl.spawn().context("kubectl")?;
+    let mut lines = BufReader::new(kubectl.stdout.take().context("standard output")?).lines();
+    let mut text = String::new();
+    loop {
+        tokio::select! {
+            line = lines.next_line() => {
+                let Some(line) = line? else {
+                    let status = kubectl.wait().await?;
+                    ensure!(status.success(), "kubectl ends with {status}");
+                    return Ok(());
+                };
+                text.push_str(&line);
+                // The last line of an object.
+                if line == "}" {
+                    let mut object: Value = serde_json::from_str(&text)?;
+                    text.clear();
+                    // It begins with those that are there, in a list.
+                    let list = object.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
+                    for object in list.unwrap_or_else(|| vec![object]) {
+                        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                        let sum: usize = name.bytes().map(usize::from).sum();
+                        if let Some(lane) = lanes.get(sum % AT_A_TIME) {
+                            let _ended = lane.send(object);
+                        }
+                    }
+                }
+            }
+            Some(ended) = workers.join_next() => ended??,
         }
     }
-    Ok(())
 }
 
 /// What was said of a Deployment: its template, how often that was another one, and how many Pods it has.

@@ -8,14 +8,16 @@
 //! | `/status/NNN` | this status |
 //! | `/delay/SECONDS` | 200, this much later |
 //! | `POST /answer/NNN` | this, and from now on the same for any other path |
+//! | `POST /slow/SECONDS` | 200, and from now on any other path is answered this much later |
+//! | `/idle` | for how many milliseconds no other path was asked for |
 //! | any other | 200, or `$STATUS`: a release that fails |
 //!
-//! But for the first two, the body is JSON. It ends at SIGTERM, with code 0.
+//! But for `version`, `healthz` and `idle`, the body is JSON. It ends at SIGTERM, with code 0.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,6 +30,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// Where it listens if `$PORT` does not say.
 const DEFAULT_PORT: u16 = 8080;
@@ -42,6 +45,11 @@ struct Web {
     health: AtomicU16,
     /// What requests for nothing in particular are answered with.
     status: AtomicU16,
+    /// By how many milliseconds they are answered later.
+    delay: AtomicU64,
+    /// When the last of them came: milliseconds after it began.
+    last: AtomicU64,
+    began: Instant,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -55,7 +63,14 @@ async fn main() -> anyhow::Result<()> {
     let status: StatusCode =
         variable("STATUS").map_or(Ok(StatusCode::OK), |status| status.parse()).context("STATUS")?;
     let ok = StatusCode::OK.as_u16();
-    let web = Arc::new(Web { version, health: AtomicU16::new(ok), status: AtomicU16::new(status.as_u16()) });
+    let web = Arc::new(Web {
+        version,
+        health: AtomicU16::new(ok),
+        status: AtomicU16::new(status.as_u16()),
+        delay: AtomicU64::new(0),
+        last: AtomicU64::new(0),
+        began: Instant::now(),
+    });
     let listener = TcpListener::bind((address, port)).await;
     let listener = listener.with_context(|| format!("cannot listen at {address}:{port}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -99,15 +114,29 @@ impl Web {
             }
             ("status", Some(status)) => self.respond(status, None),
             ("delay", _) => {
-                let delay = argument.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                tokio::time::sleep(delay.unwrap_or_default().min(MAX_DELAY)).await;
+                tokio::time::sleep(delay(argument)).await;
                 self.respond(StatusCode::OK, None)
+            }
+            ("slow", _) if request.method() == Method::POST => {
+                self.delay.store(millis(delay(argument)), Ordering::Relaxed);
+                self.respond(StatusCode::OK, None)
+            }
+            ("idle", _) => {
+                let idle = millis(self.began.elapsed()).saturating_sub(self.last.load(Ordering::Relaxed));
+                self.respond(StatusCode::OK, Some(&idle.to_string()))
             }
             ("answer", Some(status)) if request.method() == Method::POST => {
                 self.status.store(status.as_u16(), Ordering::Relaxed);
                 self.respond(status, None)
             }
-            _ => self.respond(StatusCode::from_u16(self.status.load(Ordering::Relaxed)).unwrap_or_default(), None),
+            _ => {
+                self.last.store(millis(self.began.elapsed()), Ordering::Relaxed);
+                let delay = self.delay.load(Ordering::Relaxed);
+                if delay > 0 {
+                    tokio::time::sleep(Duration::from_millis(delay)).await;
+                }
+                self.respond(StatusCode::from_u16(self.status.load(Ordering::Relaxed)).unwrap_or_default(), None)
+            }
         }
     }
 
@@ -122,4 +151,14 @@ impl Web {
         }
         response
     }
+}
+
+/// Returns the delay that a path asks for.
+fn delay(argument: &str) -> Duration {
+    let delay = argument.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    delay.unwrap_or_default().min(MAX_DELAY)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
