@@ -1,7 +1,8 @@
 //! A Deployment behind an Envoy in a real Kubernetes, with the controller in the role that it is deployed with: how fast a broken
-//! canary is out, what a healthy one costs users, how fast a change is answered, and what all of it costs the API server.
+//! canary is out, and one that answers a second later (from then on to the last request that it gets), what a healthy one costs users, how fast a change is answered, and what all of it costs the API server.
 //!
-//! `HEALTHY` says for how many seconds healthy rollouts run (200), `CHANGES` how often the Deployment is changed (50).
+//! `ROUNDS` says how many canaries break (10), and how many are slow, `HEALTHY` for how many seconds healthy rollouts run (200),
+//! `CHANGES` how often the Deployment is changed (50).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +11,9 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use wingbeat_benches::{asked, print, quantile};
-use wingbeat_e2e::gateway::broken::{fail, last_failure};
+use wingbeat_e2e::gateway::broken::{fail, last_failure, last_request, slow};
 use wingbeat_e2e::gateway::{Gateway, OURS};
 
-/// Broken canaries.
-const ROUNDS: usize = 10;
 const RATE: u32 = 1_000;
 /// Time for a phase; it takes some seconds, but a busy machine may be slow.
 const PHASE: Duration = Duration::from_mins(2);
@@ -29,13 +28,14 @@ async fn main() -> anyhow::Result<()> {
     Ok(print(&figures)?)
 }
 
-/// Breaks canaries that get a twentieth, and then has healthy ones promoted.
+/// Breaks canaries that get a twentieth, has others answer a second later, and then has healthy ones promoted.
 async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
     let analysis = json!({"interval": "1s", "threshold": 3, "stepWeights": [5, 50], "judge": {"mode": "guard"}});
     let gateway = Gateway::measured("rollback", analysis).await?;
     let users = gateway.users_at(RATE);
     let (mut took, mut lost, mut after) = (Vec::new(), 0, 0);
-    for round in 0..ROUNDS {
+    let rounds = asked("ROUNDS").unwrap_or(10);
+    for round in 0..rounds {
         let said = gateway.said().len();
         gateway.kubectl(&["set", "image", "deployment/backend", &image("bad", round)]).await;
         gateway.until_said(said, "canary weight 5 ").await;
@@ -51,6 +51,20 @@ async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
         lost += failed - before;
         gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
         after += users.tally().failed.len() - failed;
+    }
+    let mut slow_took = Vec::new();
+    for round in 0..rounds {
+        let said = gateway.said().len();
+        gateway.kubectl(&["set", "image", "deployment/backend", &image("slow", round)]).await;
+        gateway.until_said(said, "canary weight 5 ").await;
+        let pods = gateway.canaries(&format!("slow-{round}")).await;
+        let broken = Instant::now();
+        for pod in &pods {
+            slow(pod).await;
+        }
+        slow_took.push(last_request(&pods).await.duration_since(broken).as_secs_f64() * 1e3);
+        gateway.until_phase("Failed", PHASE).await;
+        gateway.until("the target is scaled down", "deployment/backend", "{.spec.replicas}", "0").await;
     }
     users.mark();
     let (began, healthy) = (Instant::now(), Duration::from_secs(asked("HEALTHY").unwrap_or(200)));
@@ -68,6 +82,8 @@ async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
         "rollback_worst_ms": quantile(&mut took, 1.0),
         "rollback_lost": lost,
         "failed_after_rollback": after,
+        "slow_median_ms": quantile(&mut slow_took, 0.5),
+        "slow_worst_ms": quantile(&mut slow_took, 1.0),
         "healthy_rollouts": rollouts,
         "healthy_requests": tally.finished,
         "healthy_failed": tally.failed.len(),
@@ -80,6 +96,10 @@ async fn rollback(figures: &mut Value) -> anyhow::Result<()> {
 async fn guide(figures: &mut Value) -> anyhow::Result<()> {
     let analysis = json!({
         "interval": "1s", "threshold": 3, "stepWeight": 5, "maxWeight": 50, "judge": {"mode": "guard"},
+        "metrics": [
+            {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "30s"},
+            {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": "30s"},
+        ],
     });
     let gateway = Gateway::measured("guide", analysis).await?;
     let users = gateway.users_at(RATE);

@@ -13,6 +13,8 @@ use super::Gateway;
 const FAILS: Duration = Duration::from_mins(1);
 /// After the last request that failed, none does for this time.
 const QUIET: Duration = Duration::from_millis(1_500);
+/// A Pod that gets no request for this time gets none any more.
+const IDLE: Duration = Duration::from_millis(500);
 
 impl Gateway {
     /// Returns the addresses of the target's Pods with this version.
@@ -27,12 +29,45 @@ impl Gateway {
 
 /// Has a Pod at this address answer everything with 500 from now on.
 pub async fn fail(pod: &str) {
+    ask(pod, "POST /answer/500").await;
+}
+
+/// Has a Pod at this address answer everything a second later from now on.
+pub async fn slow(pod: &str) {
+    ask(pod, "POST /slow/1").await;
+}
+
+async fn ask(pod: &str, request: &str) -> String {
     let mut connection = TcpStream::connect(pod).await.expect("it is reached");
-    let head = "POST /answer/500 HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let head = format!("{request} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     connection.write_all(head.as_bytes()).await.expect("it reads");
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.expect("it answers");
     assert!(answer.starts_with("HTTP/1.1"), "{pod}: {answer:?}");
+    answer
+}
+
+/// Returns when the last request came to one of these Pods: none does for half a second after it.
+pub async fn last_request(pods: &[String]) -> Instant {
+    let last = tokio::time::timeout(FAILS, until_last_request(pods)).await;
+    last.expect("it gets no more requests")
+}
+
+async fn until_last_request(pods: &[String]) -> Instant {
+    let mut poll = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        poll.tick().await;
+        let mut least = Duration::MAX;
+        let now = Instant::now();
+        for pod in pods {
+            let answer = ask(pod, "GET /idle").await;
+            let idle = answer.rsplit("\r\n").next().and_then(|body| body.parse().ok()).expect("milliseconds");
+            least = least.min(Duration::from_millis(idle));
+        }
+        if least >= IDLE {
+            return now.checked_sub(least).unwrap_or(now);
+        }
+    }
 }
 
 /// Returns when the last request failed: none does for a second and a half after it.
