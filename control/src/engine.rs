@@ -34,6 +34,7 @@ use crate::engine::policy::{Policies, StalePolicies};
 use crate::engine::recording::RecordingBuffer;
 use crate::engine::standing::Standings;
 use crate::engine::status::{BlockerSources, StatusCache};
+use crate::engine::step_event::MAX_EVENT_LEN;
 use crate::engine::texts::Texts;
 use crate::engine::timeouts::NODE_TIMEOUT;
 use crate::engine::timers::Timers;
@@ -41,7 +42,7 @@ use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
 use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
 use crate::store::{Entries, Store};
-use crate::view::{EventView, ServerStatus};
+use crate::view::{ConditionView, EventView, ServerStatus};
 
 mod adoption;
 mod apply;
@@ -66,10 +67,12 @@ mod recording;
 mod reporter;
 mod reporters;
 mod rollouts;
+mod route_blockers;
 mod routes;
 pub(crate) mod simulation;
 mod standing;
 mod status;
+mod step_event;
 mod texts;
 mod tick;
 mod timeouts;
@@ -86,9 +89,6 @@ pub use persisted::OpenError;
 pub use reporter::Reporter;
 pub use standing::Standing;
 pub use status::{held_conditions, promoted_condition, rfc3339};
-
-/// Characters of an event's text; the rest is cut off.
-const MAX_EVENT_LEN: usize = 4_096;
 
 /// The engine.
 pub struct Engine {
@@ -428,6 +428,12 @@ impl Engine {
             Some((name, Standing { state: canary.state.clone(), config: canary.config.clone() }))
         };
         self.standings.take().into_iter().filter_map(standing).collect()
+    }
+
+    /// Returns why routes are not in force, at all proxies or at some, of those canaries of which that is different in the status
+    /// since it was asked last, where a cluster runs them; nothing of one whose routes are in force again.
+    pub fn route_blockers(&mut self) -> Vec<(CanaryName, Vec<ConditionView>)> {
+        self.views.take_route_blockers()
     }
 
     /// Notes that a canary may stand elsewhere.

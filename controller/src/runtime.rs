@@ -363,12 +363,12 @@ impl EngineThread {
             }
         }
         let told = self.engine.take_events();
-        if let Some(standings) = &self.standings {
-            standings.put(self.engine.standings(), &told);
-        }
         if !told.is_empty() || !self.answers.is_empty() || now.since(self.last_shown) >= PUBLISH_INTERVAL {
             self.last_shown = now;
             self.board.send_replace(Arc::new(self.engine.status(ready, now)));
+        }
+        if let Some(standings) = &self.standings {
+            standings.put(self.engine.standings(), self.engine.route_blockers(), &told);
         }
         let events: Vec<EventView> = told.iter().map(|told| self.send_event(told)).collect();
         // Also without any: some may wait for room on the disk.

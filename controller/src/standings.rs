@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use wingbeat_control::engine::{RolloutEvent, Standing};
+use wingbeat_control::view::ConditionView;
 use wingbeat_core::id::CanaryName;
 
 /// Events that wait: 10,000. With more, the oldest are lost, which loses messages and nothing else.
@@ -26,6 +27,8 @@ struct Shared {
 pub struct Waiting {
     /// Where canaries stand that stand elsewhere than before.
     pub standings: BTreeMap<CanaryName, Standing>,
+    /// Why routes of canaries are not in force, where that is different; nothing of those whose are again.
+    pub route_blockers: BTreeMap<CanaryName, Vec<ConditionView>>,
     /// What happened, oldest first.
     pub events: VecDeque<RolloutEvent>,
 }
@@ -41,11 +44,17 @@ impl Standings {
         std::mem::take(&mut *self.lock())
     }
 
-    pub(crate) fn put(&self, standings: Vec<(CanaryName, Standing)>, events: &[RolloutEvent]) {
-        if standings.is_empty() && events.is_empty() {
+    pub(crate) fn put(
+        &self,
+        standings: Vec<(CanaryName, Standing)>,
+        route_blockers: Vec<(CanaryName, Vec<ConditionView>)>,
+        events: &[RolloutEvent],
+    ) {
+        if standings.is_empty() && route_blockers.is_empty() && events.is_empty() {
             return;
         }
         let mut waiting = self.lock();
+        waiting.route_blockers.extend(route_blockers);
         waiting.standings.extend(standings);
         waiting.events.extend(events.iter().cloned());
         while waiting.events.len() > MAX_EVENTS {
@@ -79,7 +88,7 @@ mod tests {
             at: Timestamp::EPOCH,
         };
         let events: Vec<RolloutEvent> = (0..=MAX_EVENTS).map(event).collect();
-        standings.put(Vec::new(), &events);
+        standings.put(Vec::new(), Vec::new(), &events);
         standings.changed().await;
         let waiting = standings.take();
         assert_eq!((waiting.events.len(), waiting.events.front()), (MAX_EVENTS, events.get(1)));

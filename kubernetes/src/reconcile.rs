@@ -28,6 +28,7 @@ mod pods;
 mod reasons;
 mod record;
 mod relax;
+mod route_blockers;
 mod scalers;
 mod status;
 mod time;
@@ -39,6 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use wingbeat_api::desired_state::Change;
 use wingbeat_control::engine::{RolloutEvent, Standing};
+use wingbeat_control::view::ConditionView;
 use wingbeat_controller::verb::{Refusal, Verb};
 use wingbeat_core::id::{CanaryName, Revision, RolloutId};
 use wingbeat_core::rollout::Severity;
@@ -189,6 +191,14 @@ impl Reconciler {
     pub fn standing(&mut self, name: &CanaryName, standing: Standing, now: Timestamp) {
         if let Some(canary) = self.canaries.get_mut(name) {
             canary.take(standing, now);
+            self.stale.insert(name.clone());
+        }
+    }
+
+    /// Takes why the routes of a canary are not in force; nothing: they are.
+    pub fn route_blockers(&mut self, name: &CanaryName, conditions: Vec<ConditionView>, now: Timestamp) {
+        if let Some(canary) = self.canaries.get_mut(name) {
+            canary.route_blockers.take(conditions, now);
             self.stale.insert(name.clone());
         }
     }

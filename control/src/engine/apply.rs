@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Command, Effect, Event, Severity, State, recovery, step};
-use wingbeat_core::time::Timestamp;
+use wingbeat_core::time::{Span, Timestamp};
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
@@ -18,6 +18,10 @@ use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::rollout_end::RolloutEnd;
 use crate::store::StoreError;
+
+/// That a workload is not ready is stored once it lasts: 5 s. Before, its deadline begins anew with a restart; most Pods are ready by
+/// then, and two writes are saved.
+const UNREADY_STORE_DELAY: Span = Span::from_secs(5);
 
 /// What came of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,19 +92,39 @@ impl Engine {
         };
         if is_same {
             // Most events: each window of each canary is one.
+            let lasts = canary.unready_unstored.is_some_and(|since| now.since(since) >= UNREADY_STORE_DELAY);
+            let record = (lasts && canary.proposed.is_none()).then(|| canary.record());
             self.carry_out(name, effects, now);
-            return Fed::Adopted;
+            return match record {
+                Some(record) => {
+                    let proposal = Proposal { canary: name.clone(), record, effects: Vec::new(), command: None };
+                    self.propose(proposal, now)
+                }
+                None => Fed::Adopted,
+            };
         }
         // Facts change more often than what follows from them. A text that a restart finds out anew may be told once more.
         let is_told_alone = effects.iter().all(|effect| matches!(effect, Effect::Emit(..)));
-        if is_told_alone && commands.is_none() && stepped.state.resumes_as(&from) {
-            self.canaries.change(name, |canary| canary.adopt(stepped.state, now));
+        let unready = if stepped.state.resumes_as(&from) {
+            Some(canary.unready_unstored)
+        } else {
+            // That it is not ready is stored once it lasts; that it is again, if the other was.
+            let was_stored = from.unready().is_some() && canary.unready_unstored.is_none();
+            let is_same = !was_stored && stepped.state.resumes_as_but_for_unready(&from);
+            is_same.then(|| stepped.state.unready().map(|_| canary.unready_unstored.unwrap_or(now)))
+        };
+        if let Some(unready) = unready.filter(|_| is_told_alone && commands.is_none()) {
+            self.canaries.change(name, |canary| {
+                canary.unready_unstored = unready;
+                canary.adopt(stepped.state, now);
+            });
             self.mark_due(name);
             self.carry_out(name, effects, now);
             return Fed::Adopted;
         }
         let commands = commands.unwrap_or_else(|| canary.commands.clone());
-        let record = canary.record_of(stepped.state, commands);
+        let events = canary.step_events(&effects, now);
+        let record = PersistedCanary { events, ..canary.record_of(stepped.state, commands) };
         if aborts {
             // It is served at once, and stored by a later tick: a disk may hang.
             let superseded = canary.proposed;
@@ -241,6 +265,8 @@ impl Engine {
         self.canaries.change(name, |canary| {
             canary.unstored = durability == Durability::Unstored;
             canary.commands = record.commands;
+            canary.events = record.events;
+            canary.unready_unstored = None;
             canary.first_rev = record.first_rev;
             canary.adoption = adoption;
             if canary.state != record.state {
@@ -366,12 +392,13 @@ impl Engine {
             Approval::Refused(why) => return Some(Err(why)),
             Approval::Given(_) if canary.proposed.is_some() => Fed::Held,
             Approval::Given(text) => {
+                let effects = vec![Effect::Emit(Severity::Normal, text)];
                 let record = PersistedCanary {
                     commands: canary.commands_with(id),
                     adoption: Adoption::Adopted,
+                    events: canary.step_events(&effects, now),
                     ..canary.record()
                 };
-                let effects = vec![Effect::Emit(Severity::Normal, text)];
                 self.propose(Proposal { canary: name.clone(), record, effects, command: Some(ticket) }, now)
             }
         };

@@ -31,6 +31,7 @@ use crate::engine::canary::uncounted::Uncounted;
 use crate::engine::limits::Limits;
 use crate::engine::pending::{Proposed, WaitingCommands};
 use crate::engine::persisted::{PersistedCanary, StoredFormat};
+use crate::engine::step_event::StepEvent;
 use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
 
@@ -68,6 +69,8 @@ pub(super) struct Canary {
     written: Arc<CanaryConfig>,
     /// How its workloads stand, where a cluster runs them.
     pub(super) observed: Option<Arc<ObservedArms>>,
+    /// What the latest steps had to tell, where a cluster runs it.
+    pub(super) events: Vec<StepEvent>,
     /// Since when no pod of the primary's workload serves.
     primary_gone: Option<Timestamp>,
     /// Fields that were changed since, and wait for the next rollout.
@@ -84,6 +87,8 @@ pub(super) struct Canary {
     pub(super) adoption: Adoption,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
+    /// Since when a workload is not ready, while that is not stored.
+    pub(super) unready_unstored: Option<Timestamp>,
     /// The next step, while it is being stored.
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
@@ -155,7 +160,7 @@ pub(super) struct Evidence {
 
 impl Canary {
     pub(super) fn new(written: Arc<CanaryConfig>, record: PersistedCanary, now: Timestamp) -> Self {
-        let PersistedCanary { state, commands, secret, first_rev, terms, adoption } = record;
+        let PersistedCanary { state, commands, secret, first_rev, terms, adoption, events } = record;
         // A record of a version before has none: then what is written is in force.
         let amended = terms.filter(|_| state.has_rollout()).map(|terms| terms.amend(&written));
         let amended = amended.map(|(config, waiting)| (Arc::new(config), waiting));
@@ -173,7 +178,9 @@ impl Canary {
             epoch: Epoch::default(),
             first_rev,
             adoption,
+            events,
             unstored: false,
+            unready_unstored: None,
             proposed: None,
             rewritten: None,
             waiting_answer: None,

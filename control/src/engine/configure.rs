@@ -12,12 +12,13 @@ use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 use wingbeat_xds_server::version::Version;
 
-use crate::engine::Engine;
 use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::policy::StalePolicies;
+use crate::engine::step_event::StepEvent;
 use crate::engine::unconfigured::Unconfigured;
+use crate::engine::{Engine, RolloutEvent};
 
 impl Engine {
     /// Manages this and nothing else from now on. What a rollout in progress takes over of a changed spec, and what waits for
@@ -215,6 +216,7 @@ impl Engine {
         let mut canary = Canary::new(config, record, now);
         if arms.is_some() {
             self.standings.note(name);
+            self.tell_again(name, &canary, now);
         }
         if let Some(arms) = arms {
             canary.observe_arms(arms, now);
@@ -232,5 +234,18 @@ impl Engine {
             self.ledger.open(canary.epoch(), trust);
         }
         self.canaries.insert(name, canary);
+    }
+
+    /// Tells what the latest steps had to tell, if that is not long ago: who stored them may have been killed before it was written.
+    fn tell_again(&mut self, name: &CanaryName, canary: &Canary, now: Timestamp) {
+        let recent = canary.events.iter().filter(|event| event.is_recent(now));
+        let rollout = canary.state.rollout;
+        self.outbox.extend(recent.map(|StepEvent { at, severity, text }| RolloutEvent {
+            canary: name.clone(),
+            rollout,
+            severity: *severity,
+            text: text.clone(),
+            at: *at,
+        }));
     }
 }

@@ -10,6 +10,7 @@ use wingbeat_core::rollout::State;
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::{Adoption, Lineage};
 
+use crate::engine::step_event::StepEvent;
 use crate::store::{Entries, StoreError, Write};
 use crate::terms::Terms;
 
@@ -54,6 +55,9 @@ pub(super) struct PersistedCanary {
     /// Whether its routes may take the place of another state's; where an earlier version stored it, they may.
     #[serde(default)]
     pub(super) adoption: Adoption,
+    /// What the latest steps have to tell, where a cluster runs it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) events: Vec<StepEvent>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -22,6 +22,7 @@ use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::recording::RecordingBuffer;
+use crate::engine::route_blockers::RouteBlockers;
 use crate::engine::turns::Turns;
 use crate::recording::RecordingLoss;
 use crate::view::{
@@ -52,6 +53,8 @@ pub(super) struct StatusCache {
     all_are_stale: bool,
     /// When all that change with time were shown anew.
     swept: Timestamp,
+    /// Of those that a cluster runs.
+    route_blockers: RouteBlockers,
 }
 
 impl StatusCache {
@@ -83,6 +86,12 @@ impl StatusCache {
     pub(super) fn forget(&mut self, name: &CanaryName) {
         self.aging.remove(name);
         self.shown.remove_mut(&key(name));
+        self.route_blockers.forget(name);
+    }
+
+    /// Returns why routes of canaries are not in force, of those of which that is different since it was asked last.
+    pub(super) fn take_route_blockers(&mut self) -> Vec<(CanaryName, Vec<ConditionView>)> {
+        self.route_blockers.take()
     }
 
     /// Returns all of them as they are shown now. The age of what is known is as of the last second.
@@ -106,6 +115,9 @@ impl StatusCache {
         for name in stale {
             if let Some(canary) = canaries.get(&name) {
                 let trouble = troubles.of(&name, canary, canaries);
+                if canary.observed.is_some() {
+                    self.route_blockers.note(&name, route_blockers(canary, &trouble));
+                }
                 self.shown.insert_mut(key(&name), Arc::new(view(&name, canary, &trouble, now)));
             }
         }
@@ -299,10 +311,9 @@ fn condition(kind: &str, status: &str, reason: &str, message: String) -> Conditi
     ConditionView { kind: kind.to_owned(), status: status.to_owned(), reason: reason.to_owned(), message }
 }
 
-fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
-    let (plan, phase) = (&canary.config.plan, &canary.state.phase);
-    let (status, message) = promoted_condition(phase, plan.kind());
-    let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
+/// Returns why its routes are not in force, at all proxies or at some.
+fn route_blockers(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
+    let mut conditions = Vec::new();
     // The word of the Gateway API for what has reached the data plane.
     match &trouble.proxies {
         Some(ProxyBlocker::Refuse(text)) => {
@@ -324,6 +335,15 @@ fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
     if canary.is_contested() {
         conditions.push(condition("Adopted", "False", "RoutesOfAnotherState", unadopted(canary)));
     }
+    conditions
+}
+
+fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
+    let (plan, phase) = (&canary.config.plan, &canary.state.phase);
+    let (status, message) = promoted_condition(phase, plan.kind());
+    let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
+    conditions.extend(route_blockers(canary, trouble));
+
     if let Some(file) = trouble.file
         && let Some(first) = file.errors.first()
     {
@@ -343,17 +363,7 @@ fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
         conditions.push(condition("Recorded", "False", "RecordFailed", message));
     }
     conditions.extend(held_conditions(plan, phase));
-    let unready = match phase {
-        Phase::Progressing(progress) => progress.unready.as_ref(),
-        Phase::Promoting(promotion) => promotion.unready.as_ref(),
-        Phase::Finalising { unready, .. } => unready.as_ref(),
-        Phase::Initializing
-        | Phase::Initialized { .. }
-        | Phase::Waiting(_)
-        | Phase::Succeeded { .. }
-        | Phase::Failed { .. } => None,
-    };
-    if let Some(Unready { reason, .. }) = unready {
+    if let Some(Unready { reason, .. }) = canary.state.unready() {
         conditions.push(condition("Ready", "False", "CanaryNotReady", reason.clone()));
     }
     if !canary.waiting.is_empty() {

@@ -87,16 +87,6 @@ impl Round {
         Self { number: self.number, stage, due: self.due, asks: self.asks }
     }
 
-    /// Returns what tells the round from others to a restart: nothing, unless somebody is being asked.
-    #[must_use]
-    pub(super) const fn resumed(&self) -> Self {
-        let Self { number, stage, due, asks } = *self;
-        match stage {
-            Stage::Over | Stage::Entered | Stage::Judge => Self::new(Timestamp::EPOCH),
-            Stage::Hook(..) | Stage::Metric(_) => Self { number, stage, due, asks },
-        }
-    }
-
     /// Returns true if the plan asks something else than when the round began. What was answered so far may have been
     /// asked by nobody any more, and what is new would be left out: the round does not go on.
     pub(super) fn is_outdated(&self, plan: &Plan) -> bool {

@@ -262,17 +262,39 @@ impl State {
         self
     }
 
-    /// Returns true if a restart goes on from this state as from the other one. Where that one is stored, this one need not be:
-    /// how long a position lasts, and a look that nobody was asked for yet, begin anew anyway.
+    /// Returns true if a restart goes on from this state as from the other one. Where that one is stored, this one need not be: how
+    /// long a position lasts and a look begin anew anyway, and who was asked in it is asked again.
     pub fn resumes_as(&self, stored: &Self) -> bool {
+        self.unready() == stored.unready() && self.resumes_as_but_for_unready(stored)
+    }
+
+    /// Returns true if nothing else is different than whether, why and since when a workload is not ready.
+    pub fn resumes_as_but_for_unready(&self, stored: &Self) -> bool {
         let resumed = |state: &Self| {
             let mut state = state.clone().unwatched();
             if let Phase::Progressing(progress) = &mut state.phase {
-                progress.round = progress.round.resumed();
+                progress.round = Round::new(Timestamp::EPOCH);
+            }
+            if let Some(unready) = state.phase.unready_mut() {
+                *unready = None;
             }
             state
         };
         resumed(self) == resumed(stored)
+    }
+
+    /// Returns why, and since when, the workload that is waited for is not ready.
+    pub const fn unready(&self) -> Option<&Unready> {
+        match &self.phase {
+            Phase::Progressing(progress) => progress.unready.as_ref(),
+            Phase::Promoting(promotion) => promotion.unready.as_ref(),
+            Phase::Finalising { unready, .. } => unready.as_ref(),
+            Phase::Initializing
+            | Phase::Initialized { .. }
+            | Phase::Waiting(_)
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => None,
+        }
     }
 
     /// Returns the rev that an abort has which was served and could not be stored.
@@ -397,6 +419,19 @@ impl State {
 }
 
 impl Phase {
+    const fn unready_mut(&mut self) -> Option<&mut Option<Unready>> {
+        match self {
+            Self::Progressing(progress) => Some(&mut progress.unready),
+            Self::Promoting(promotion) => Some(&mut promotion.unready),
+            Self::Finalising { unready, .. } => Some(unready),
+            Self::Initializing
+            | Self::Initialized { .. }
+            | Self::Waiting(_)
+            | Self::Succeeded { .. }
+            | Self::Failed { .. } => None,
+        }
+    }
+
     /// Returns Flagger's name for the phase.
     pub const fn as_str(&self) -> &'static str {
         match self {

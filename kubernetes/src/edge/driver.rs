@@ -169,6 +169,9 @@ impl Driver {
                     for (name, standing) in waiting.standings {
                         self.reconciler.standing(&name, standing, self.clock.now());
                     }
+                    for (name, blockers) in waiting.route_blockers {
+                        self.reconciler.route_blockers(&name, blockers, self.clock.now());
+                    }
                     waiting.events.iter().for_each(|event| self.reconciler.event(event));
                 }
                 Some((key, outcome)) = self.outcomes.waiting.recv() => {

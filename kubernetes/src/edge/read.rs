@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::configs::{Part, Read, ReadFailure};
 use crate::crds::Group;
@@ -15,8 +16,11 @@ use crate::pod_status::{MAX_PODS, PodQuery};
 use crate::resource::{ObjectRef, Resource};
 use crate::world::ObjectKey;
 
-/// Reads that are under way at a time: 16. Others wait, each once.
+/// Reads of objects that are under way at a time: 16. Others wait, each once.
 const MAX_UNDER_WAY: usize = 16;
+/// Lists of Pods begin this far apart: 100 ms. Where a thousand workloads are unready at once, the API server has other things to
+/// do: the last of them says why after 100 s.
+const LIST_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for one: 5 s. Then it has failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -29,29 +33,35 @@ pub(super) enum Done {
     Pods(PodQuery, Result<Value, ReadFailure>),
 }
 
-#[derive(Debug)]
-enum Waiting {
-    Object(Read),
-    Pods(PodQuery),
-}
-
-/// Reads objects, some at a time. Dropping it ends what is under way.
+/// Reads objects, some at a time, and lists Pods at a pace of their own: none waits for the other kind. Dropping it ends what is
+/// under way.
 #[derive(Debug)]
 pub(super) struct Reader {
     connection: Connection,
-    waiting: VecDeque<Waiting>,
-    under_way: JoinSet<Done>,
+    objects: VecDeque<Read>,
+    reading: JoinSet<Done>,
+    pods: VecDeque<PodQuery>,
+    listing: JoinSet<Done>,
+    /// When the next list may begin.
+    next_list: Instant,
 }
 
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, waiting: VecDeque::new(), under_way: JoinSet::new() }
+        Self {
+            connection,
+            objects: VecDeque::new(),
+            reading: JoinSet::new(),
+            pods: VecDeque::new(),
+            listing: JoinSet::new(),
+            next_list: Instant::now(),
+        }
     }
 
     /// Takes what is to be read.
     pub(super) fn put(&mut self, reads: Vec<Read>, pods: Vec<PodQuery>) {
-        self.waiting.extend(reads.into_iter().map(Waiting::Object));
-        self.waiting.extend(pods.into_iter().map(Waiting::Pods));
+        self.objects.extend(reads);
+        self.pods.extend(pods);
         self.start();
     }
 
@@ -59,26 +69,31 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Done {
         loop {
             self.start();
-            match self.under_way.join_next().await {
-                Some(Ok(done)) => {
-                    self.start();
-                    return done;
-                }
-                // A call that panicked is none of ours: there is nothing in it that does.
-                Some(Err(_)) => {}
-                None => std::future::pending().await,
+            let ended = tokio::select! {
+                Some(ended) = self.reading.join_next() => ended,
+                Some(ended) = self.listing.join_next() => ended,
+                () = tokio::time::sleep_until(self.next_list), if !self.pods.is_empty() => continue,
+                else => std::future::pending().await,
+            };
+            // A call that panicked is none of ours: there is nothing in it that does.
+            if let Ok(done) = ended {
+                return done;
             }
         }
     }
 
     fn start(&mut self) {
-        while self.under_way.len() < MAX_UNDER_WAY {
-            let connection = self.connection.clone();
-            match self.waiting.pop_front() {
-                Some(Waiting::Object(read)) => self.under_way.spawn(read_object(connection, read)),
-                Some(Waiting::Pods(query)) => self.under_way.spawn(list_pods(connection, query)),
-                None => break,
-            };
+        while self.reading.len() < MAX_UNDER_WAY
+            && let Some(read) = self.objects.pop_front()
+        {
+            self.reading.spawn(read_object(self.connection.clone(), read));
+        }
+        let now = Instant::now();
+        if now >= self.next_list
+            && let Some(query) = self.pods.pop_front()
+        {
+            self.next_list = now + LIST_INTERVAL;
+            self.listing.spawn(list_pods(self.connection.clone(), query));
         }
     }
 }

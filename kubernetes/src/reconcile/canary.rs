@@ -1,6 +1,7 @@
 //! One canary of a cluster: what is known of it, and what follows.
 
 mod deletion;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use wingbeat_api::desired_state::{Change, Configured, ObservedArms};
 use wingbeat_control::engine::Standing;
 use wingbeat_controller::verb::Verb;
 use wingbeat_core::id::{CanaryName, Revision};
-use wingbeat_core::rollout::{DRAIN, Phase, Readiness, Severity, State};
+use wingbeat_core::rollout::{DRAIN, Phase, State};
 use wingbeat_core::time::{Span, Timestamp};
 
 use super::arms;
@@ -20,17 +21,18 @@ use super::command;
 use super::configs::Configs;
 use super::configuration::{Configuration, has_deployment, service_name};
 use super::deployment::promoted;
-use super::events::{Events, Occurrence};
+use super::events::Events;
 use super::handover::{Progress, TAKEOVER_DRAIN, note_entry};
 use super::objects::{Awaits, Live, Plan, Scaled, missing_size};
 use super::owner::is_owned;
 use super::pods::{replicas, template_of};
 use super::record::{Accepted, Record, Template};
 use super::relax::Relax;
+use super::route_blockers::RouteBlockers;
 use super::scalers::Scalers;
-use super::status::{Leaving, Source};
+use super::status::Leaving;
 use super::unready::UnreadyWorkloads;
-use super::write::{Write, WriteKey, differs};
+use super::write::{Write, WriteKey};
 use crate::configs::{Contents, Part};
 use crate::desire::ConfigCopy;
 use crate::fence::{FencedRevision, TargetVersion};
@@ -39,9 +41,6 @@ use crate::pod_status::PodQuery;
 use crate::release;
 use crate::revision;
 use crate::world::{Kind, ObjectKey};
-
-/// While only counts and weights of a status are different, it is written this often at most: 10 s (P31).
-const STATUS_INTERVAL: Span = Span::from_secs(10);
 
 /// What is kept beside the engine's record waits for this long to be written together with one: 1 s. Without one by then, it is
 /// written by itself.
@@ -82,6 +81,8 @@ pub(super) struct Canary {
     arms: Option<Arc<ObservedArms>>,
     /// Why target and primary are not ready.
     pub(super) unready: UnreadyWorkloads,
+    /// Why its routes are not in force.
+    pub(super) route_blockers: RouteBlockers,
     status_written: Timestamp,
     /// The conditions that were composed last, with their times.
     conditions: Value,
@@ -146,6 +147,7 @@ impl Canary {
             reported: BTreeSet::new(),
             arms: None,
             unready: UnreadyWorkloads::default(),
+            route_blockers: RouteBlockers::default(),
             status_written: Timestamp::EPOCH,
             conditions: Value::Null,
             drained: Timestamp::EPOCH,
@@ -481,67 +483,6 @@ impl Canary {
             configs: around.configs,
         };
         Plan::of(&live, state, &mut self.record, around.settings, self.drained, around.now)
-    }
-
-    /// Tells what is wrong, each once until it is mended, and why a first primary is not ready.
-    fn report(&mut self, around: &Around<'_>, problems: &[String], evaluated: &mut Evaluated) {
-        let mut all: BTreeSet<String> = problems.iter().cloned().collect();
-        let initializing = self.standing.as_ref().is_some_and(|it| matches!(it.state.phase, Phase::Initializing));
-        if let Some(Readiness::NotReady { reason, .. }) = self.arms.as_ref().map(|arms| &arms.primary.readiness)
-            && initializing
-            && around.primary().is_some()
-        {
-            all.insert(format!("{}-primary.{} not ready: {reason}", around.target_name(), around.name.namespace));
-        }
-        let context = number(around.object, "/metadata/generation").unwrap_or(0).to_string();
-        for text in all.difference(&self.reported) {
-            let occurrence = Occurrence { severity: Severity::Warning, text, context: &context, at: around.now };
-            evaluated.writes.extend(self.events.write(around.object, &occurrence));
-        }
-        self.reported = all;
-    }
-
-    fn set_status(&mut self, around: &Around<'_>, problems: &[String], scaled: &Scaled, evaluated: &mut Evaluated) {
-        let accepted = match self.spec {
-            Spec::None => None,
-            Spec::Generation(generation) => Some(generation),
-        };
-        let is_served = |it: &Standing| !matches!(it.state.phase, Phase::Initializing);
-        let is_served = self.standing.as_ref().is_some_and(is_served);
-        let source = Source {
-            canary: around.object,
-            standing: self.standing.as_ref(),
-            accepted,
-            refused: &self.refused,
-            problems,
-            warnings: &self.warnings,
-            scaled,
-            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms, is_served)),
-            target: around.target_name(),
-            leaving: self.leaving.as_ref(),
-            configs: self.record.fence.as_ref().map(|fence| &fence.configs),
-            composed: &self.conditions,
-        };
-        let status = source.status(around.now);
-        self.conditions = status.get("conditions").cloned().unwrap_or_default();
-        let before = around.object.get("status").unwrap_or(&Value::Null);
-        if !differs(&status, before) {
-            return;
-        }
-        let is_same = |field: &str| status.pointer(field) == before.pointer(field);
-        let waits_until = self.status_written.plus(STATUS_INTERVAL);
-        if is_same("/phase") && is_same("/conditions") && around.now < waits_until {
-            evaluated.due = Some(evaluated.due.map_or(waits_until, |due| due.min(waits_until)));
-            return;
-        }
-        self.status_written = around.now;
-        let object = serde_json::json!({
-            "apiVersion": around.object.get("apiVersion"),
-            "kind": "Canary",
-            "metadata": {"name": &*around.name.name, "namespace": &*around.name.namespace},
-            "status": status,
-        });
-        evaluated.writes.push(Write::Status(key(around.name), object));
     }
 }
 

@@ -9,6 +9,11 @@ pub(super) fn replicas(deployment: &Value) -> u64 {
     number(deployment, "/spec/replicas").unwrap_or(1)
 }
 
+/// Returns true if there are Pods of it, ready or not.
+pub(super) fn has_made_pods(deployment: &Value) -> bool {
+    number(deployment, "/status/replicas").is_some_and(|it| it > 0)
+}
+
 /// Returns false once its last Pod is gone, or going.
 pub(super) fn has_pods(deployment: &Value) -> bool {
     let of = |field: &str| number(deployment, &format!("/status/{field}")).unwrap_or(0);

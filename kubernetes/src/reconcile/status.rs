@@ -30,6 +30,8 @@ pub(super) struct Source<'a> {
     pub(super) scaled: &'a Scaled,
     /// The workload that has not been ready for some time, and why.
     pub(super) late: Option<(Arm, &'a str)>,
+    /// One is not ready, and it is not known yet whether that lasts.
+    pub(super) is_unsettled: bool,
     /// The name of the target.
     pub(super) target: &'a str,
     /// How far its deletion is.
@@ -38,6 +40,10 @@ pub(super) struct Source<'a> {
     pub(super) configs: Option<&'a Contents>,
     /// The conditions that were composed last: they may not be there yet.
     pub(super) composed: &'a Value,
+    /// Why its routes are not in force.
+    pub(super) route_blockers: &'a [&'a ConditionView],
+    /// What the status says of them that stays.
+    pub(super) kept: &'a [Value],
 }
 
 /// Fields of a status that only a standing tells. Until there is one, after a restart, they are as they were: what is not applied
@@ -109,13 +115,14 @@ impl Source<'_> {
             status.insert("observedGeneration".to_owned(), json!(generation));
         }
         // After a restart, until the engine has it again: what was said last.
-        let kept = |kind: &str| {
-            let there = list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind));
-            there.filter(|_| self.standing.is_none()).cloned()
-        };
-        let ours = self.conditions().into_iter().map(|it| self.timed(&it, before, now));
-        let last = ["Paused", "Suspended", "Waiting", "Ready"].into_iter().filter_map(kept);
-        let conditions: Vec<Value> = kept("Promoted").into_iter().chain(ours).chain(last).collect();
+        let there = |kind: &str| list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind)).cloned();
+        let kept = |kind: &str| there(kind).filter(|_| self.standing.is_none());
+        let ready = there("Ready").filter(|_| self.standing.is_none() || self.is_unsettled);
+        let ours = self.conditions().into_iter().filter(|it| ready.is_none() || it.kind != "Ready");
+        let ours: Vec<Value> = ours.map(|it| self.timed(&it, before, now)).collect();
+        let last = ["Paused", "Suspended", "Waiting"].into_iter().filter_map(kept);
+        let conditions = kept("Promoted").into_iter().chain(ours).chain(last).chain(ready);
+        let conditions: Vec<Value> = conditions.chain(self.kept.iter().cloned()).collect();
         status.insert("conditions".to_owned(), Value::Array(conditions));
         Value::Object(status)
     }
@@ -182,6 +189,7 @@ impl Source<'_> {
             conditions.extend(held_conditions(&config.plan, &state.phase));
             conditions.push(self.ready(&state.phase));
         }
+        conditions.extend(self.route_blockers.iter().map(|&condition| condition.clone()));
         conditions
     }
 

@@ -6,7 +6,7 @@ use wingbeat_core::id::{Arm, CanaryName};
 use wingbeat_core::rollout::Readiness;
 use wingbeat_core::time::{Span, Timestamp};
 
-use super::pods::replicas;
+use super::pods::{has_made_pods, replicas};
 use super::reasons::Reasons;
 use crate::pod_status::{Blocker, PodQuery};
 
@@ -72,7 +72,12 @@ impl UnreadyWorkloads {
                 Some(workload) => match unready.waits(now) {
                     Next::Nothing => {}
                     Next::At(at) => due.push(at),
-                    Next::Now => pods.extend(PodQuery::of(canary, arm, workload)),
+                    Next::Now if has_made_pods(workload) => pods.extend(PodQuery::of(canary, arm, workload)),
+                    // There is nothing to list: why none was made, its conditions say.
+                    Next::Now => {
+                        let _was_asked = unready.end_list(now);
+                        due.extend(unready.next_list());
+                    }
                 },
                 None => unready.is_over(),
             }
@@ -96,6 +101,14 @@ impl UnreadyWorkloads {
             Arm::Canary => &mut self.target,
             Arm::Primary => &mut self.primary,
         }
+    }
+
+    /// Returns true if one is not ready, and it is not known yet whether that lasts: so it is after a restart, too.
+    pub(super) fn is_unsettled(&self, arms: &ObservedArms) -> bool {
+        let workloads = [(&self.primary, &arms.primary.readiness), (&self.target, &arms.target.readiness)];
+        workloads
+            .iter()
+            .any(|(unready, readiness)| !readiness.is_ready() && unready.listing != Listing::Never && !unready.lasts())
     }
 
     /// Returns the one that has not been ready for some time, and why; the primary first. A primary that serves and has
@@ -134,6 +147,14 @@ impl Unready {
         }
     }
 
+    /// Returns when its Pods are to be listed next, where that is known.
+    const fn next_list(&self) -> Option<Timestamp> {
+        match self.listing {
+            Listing::At(at, _) => Some(at),
+            Listing::Never | Listing::UnderWay(_) => None,
+        }
+    }
+
     /// Takes it that the workload is ready, or has no Pods.
     fn is_over(&mut self) {
         (self.listing, self.blocker) = (Listing::Never, None);
@@ -163,12 +184,11 @@ impl Unready {
         self.reasons.keep(readiness, self.blocker.as_ref().map(|blocker| blocker.text.as_str()), now)
     }
 
-    /// Returns true once it was unready for some time.
+    /// Returns true once it was unready for some time, and its Pods were asked why.
     const fn lasts(&self) -> bool {
         match self.listing {
             Listing::Never => false,
-            Listing::At(_, interval) => interval.as_millis() > FIRST_INTERVAL.as_millis(),
-            Listing::UnderWay(_) => true,
+            Listing::At(_, interval) | Listing::UnderWay(interval) => interval.as_millis() > FIRST_INTERVAL.as_millis(),
         }
     }
 }
@@ -191,10 +211,11 @@ mod tests {
         let mut unready = Unready::default();
         assert_eq!(unready.waits(at(100)), Next::At(at(105)));
         assert_eq!((unready.waits(at(104)), unready.lasts()), (Next::At(at(105)), false));
-        assert_eq!((unready.waits(at(105)), unready.lasts()), (Next::Now, true));
+        assert_eq!((unready.waits(at(105)), unready.lasts()), (Next::Now, false));
         assert_eq!(unready.waits(at(106)), Next::Nothing, "one list at a time");
         unready.take(Some(blocker("ImagePullBackOff", "first")), at(106));
         assert_eq!((unready.waits(at(107)), text(&unready)), (Next::At(at(116)), Some("first")));
+        assert!(unready.lasts());
         assert_eq!(unready.waits(at(116)), Next::Now);
         unready.take(Some(blocker("ImagePullBackOff", "second")), at(116));
         assert_eq!((unready.waits(at(117)), text(&unready)), (Next::At(at(136)), Some("first")));

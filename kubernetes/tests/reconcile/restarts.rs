@@ -34,6 +34,34 @@ proptest! {
     }
 }
 
+/// What is told of a step is stored with it: who dies between the two leaves it to the next.
+#[test]
+fn wherever_it_dies_each_text_is_told_once() {
+    let texts = |crash: Option<(usize, Crash)>, is_broken: bool| {
+        let mut cluster = Cluster::initialized();
+        cluster.errors = if is_broken { 10 } else { 0 };
+        cluster.crash = crash.map(|(rounds, crash)| (cluster.rounds + rounds, crash));
+        cluster.set_image("app:2");
+        let phase = if is_broken { "Failed" } else { "Succeeded" };
+        cluster.run_until(600, |it| it.phase() == phase && it.replicas("backend") == 0);
+        cluster.run(20);
+        let counted = |text: &str| cluster.api.texts().iter().filter(|it| **it == text).count();
+        let of_steps = cluster.api.texts().into_iter().filter(|text| {
+            let is_of_step =
+                ["New revision", "Starting", "Advance", "Copying", "Routing", "Promotion", "Canary failed"];
+            is_of_step.iter().any(|it| text.starts_with(it))
+        });
+        of_steps.map(|text| (counted(text), text.to_owned())).collect::<std::collections::BTreeSet<_>>()
+    };
+    for is_broken in [false, true] {
+        let whole = texts(None, is_broken);
+        assert!(whole.iter().all(|(count, _)| *count == 1), "{whole:?}");
+        for rounds in (1..if is_broken { 40 } else { 160 }).step_by(2) {
+            assert_eq!(texts(Some((rounds, Crash::Engine)), is_broken), whole, "killed in round {rounds}");
+        }
+    }
+}
+
 /// What the primary runs is what was promoted: a template that failed is not taken for it.
 #[test]
 fn where_the_state_is_lost_a_rollout_begins_from_what_the_primary_runs() {

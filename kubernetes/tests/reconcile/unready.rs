@@ -1,13 +1,18 @@
 //! Pods that do not become ready, and what people are told of them.
 
 use serde_json::{Value, json};
+use wingbeat_control::view::ConditionView;
 use wingbeat_kubernetes::world::Kind;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, name};
+
+fn condition(cluster: &Cluster, kind: &str) -> Option<Value> {
+    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
+    conditions.as_array().unwrap().iter().find(|it| it["type"] == kind).cloned()
+}
 
 fn ready(cluster: &Cluster) -> (Value, Value, String) {
-    let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
-    let ready = conditions.as_array().unwrap().iter().find(|it| it["type"] == "Ready").unwrap();
+    let ready = condition(cluster, "Ready").unwrap();
     (ready["status"].clone(), ready["reason"].clone(), ready["message"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -66,4 +71,62 @@ fn a_target_that_nobody_waits_for_is_not_looked_at() {
     cluster.api.edit(Kind::Deployment, "backend", |it| it["spec"]["replicas"] = json!(2));
     cluster.run(200);
     assert_eq!((cluster.api.lists, ready(&cluster).0), (0, json!("True")));
+}
+
+#[test]
+fn a_restart_does_not_say_ready_before_it_knows() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:never");
+    cluster.run(100);
+    let since = |cluster: &Cluster| condition(cluster, "Ready").unwrap()["lastTransitionTime"].clone();
+    let (before, began) = (ready(&cluster), since(&cluster));
+    assert!(before.0 == json!("False") && before.2.contains("ImagePullBackOff"), "{before:?}");
+    cluster.restart();
+    for _ in 0..100 {
+        cluster.round();
+        let now = ready(&cluster);
+        assert_eq!((&now.1, since(&cluster)), (&before.1, began.clone()));
+        assert!(now.2.contains("ImagePullBackOff"), "{now:?}");
+    }
+}
+
+#[test]
+fn what_keeps_routes_from_proxies_is_a_condition_once_it_lasts() {
+    let mut cluster = Cluster::initialized();
+    let blocker = ConditionView {
+        kind: "Programmed".to_owned(),
+        status: "False".to_owned(),
+        reason: "Refused".to_owned(),
+        message: "Envoy edge-1 refuses routes and goes on with the last good ones: no".to_owned(),
+    };
+    let told = |cluster: &mut Cluster, conditions: &[ConditionView]| {
+        let now = cluster.now;
+        cluster.reconciler.route_blockers(&name(), conditions.to_vec(), now);
+    };
+    told(&mut cluster, std::slice::from_ref(&blocker));
+    cluster.run(20);
+    told(&mut cluster, &[]);
+    cluster.run(60);
+    assert_eq!(condition(&cluster, "Programmed"), None, "it was over before it was written");
+    told(&mut cluster, std::slice::from_ref(&blocker));
+    cluster.run(60);
+    let shown = condition(&cluster, "Programmed").unwrap();
+    assert_eq!((&shown["status"], &shown["reason"]), (&json!("False"), &json!("Refused")));
+    assert_eq!(shown["message"], json!(blocker.message));
+    // A new process is told so by the Envoy that comes back.
+    cluster.restart();
+    cluster.run(30);
+    told(&mut cluster, std::slice::from_ref(&blocker));
+    for _ in 0..100 {
+        cluster.round();
+        assert_eq!(condition(&cluster, "Programmed"), Some(shown.clone()), "and nothing is written meanwhile");
+    }
+    told(&mut cluster, &[]);
+    cluster.run(2);
+    assert_eq!(condition(&cluster, "Programmed"), None);
+    // One that does not come back, or takes them now.
+    told(&mut cluster, &[]);
+    cluster.restart();
+    cluster.run(100);
+    assert_eq!(condition(&cluster, "Programmed"), None);
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::{Epoch, Rev};
-use wingbeat_core::rollout::{Phase, State};
+use wingbeat_core::rollout::{Effect, Phase, State};
+use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::version::Version;
 
 use crate::engine::adoption::adoption_in;
 use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
+use crate::engine::step_event::{MAX_STEP_EVENTS, StepEvent};
 use crate::terms::Terms;
 
 /// Command ids that are remembered, so that a repeated command acts once.
@@ -30,7 +32,19 @@ impl Canary {
         let first_rev = self.first_rev_in(&state);
         let adoption = adoption_in(self.adoption, &state);
         let secret = self.secret.clone();
-        PersistedCanary { state, commands, secret, first_rev, terms, adoption }
+        PersistedCanary { state, commands, secret, first_rev, terms, adoption, events: self.events.clone() }
+    }
+
+    /// Returns what is stored with a step that has this to tell, and what steps just before it had: where a cluster runs it, an event
+    /// that is written again is the same object.
+    pub(in crate::engine) fn step_events(&self, effects: &[Effect], now: Timestamp) -> Vec<StepEvent> {
+        if self.observed.is_none() {
+            return Vec::new();
+        }
+        let before = self.events.iter().filter(|event| event.is_recent(now)).cloned();
+        let mut events: Vec<StepEvent> = before.chain(StepEvent::of(effects, now)).collect();
+        events.drain(..events.len().saturating_sub(MAX_STEP_EVENTS));
+        events
     }
 
     /// Returns what filters and ledger know the latest rollout by.

@@ -1,0 +1,71 @@
+//! Why routes of canaries are not in force, for whoever keeps the status of their objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wingbeat_core::id::CanaryName;
+
+use crate::view::ConditionView;
+
+/// Conditions of canaries whose routes are not in force, and of which that changed since it was asked for last. At most as many as are
+/// managed; of those that no cluster runs, none.
+#[derive(Debug, Default)]
+pub(super) struct RouteBlockers {
+    now: BTreeMap<CanaryName, Vec<ConditionView>>,
+    changed: BTreeSet<CanaryName>,
+}
+
+impl RouteBlockers {
+    /// Takes what is in the way of a canary's routes; nothing: they are in force.
+    pub(super) fn note(&mut self, name: &CanaryName, conditions: Vec<ConditionView>) {
+        if self.now.get(name).map_or(&[][..], Vec::as_slice) == conditions {
+            return;
+        }
+        self.changed.insert(name.clone());
+        if conditions.is_empty() {
+            self.now.remove(name);
+        } else {
+            self.now.insert(name.clone(), conditions);
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Vec<(CanaryName, Vec<ConditionView>)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed.map(|name| (name.clone(), self.now.get(&name).cloned().unwrap_or_default())).collect()
+    }
+
+    pub(super) fn forget(&mut self, name: &CanaryName) {
+        self.now.remove(name);
+        self.changed.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(message: &str) -> ConditionView {
+        ConditionView {
+            kind: "Programmed".to_owned(),
+            status: "False".to_owned(),
+            reason: "Refused".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_changed_is_taken_once_and_what_ended_is_empty() {
+        let (name, mut blockers) = (CanaryName::new("prod", "backend"), RouteBlockers::default());
+        blockers.note(&name, Vec::new());
+        assert_eq!(blockers.take(), [], "in force from the beginning");
+        blockers.note(&name, vec![refused("one")]);
+        blockers.note(&name, vec![refused("one")]);
+        assert_eq!(blockers.take(), [(name.clone(), vec![refused("one")])]);
+        blockers.note(&name, vec![refused("one")]);
+        assert_eq!(blockers.take(), []);
+        blockers.note(&name, Vec::new());
+        assert_eq!(blockers.take(), [(name.clone(), Vec::new())]);
+        blockers.note(&name, vec![refused("two")]);
+        blockers.forget(&name);
+        assert_eq!(blockers.take(), []);
+    }
+}

@@ -1,0 +1,43 @@
+//! What a step has to tell, as it is stored with it.
+
+use serde::{Deserialize, Serialize};
+use wingbeat_core::foreign::ForeignText;
+use wingbeat_core::rollout::{Effect, Severity};
+use wingbeat_core::time::{Span, Timestamp};
+
+/// Characters of an event's text; the rest is cut off.
+pub(super) const MAX_EVENT_LEN: usize = 4_096;
+/// Who goes on with a canary tells what its last step had to tell, if that is not older than this: 1 min. Another replica leads after
+/// 15 s; an API server keeps events for an hour, and one that is gone is not to come again.
+const RETOLD_WITHIN: Span = Span::from_secs(60);
+
+/// Events of a canary's latest steps that are stored with it: 8. Older ones were told.
+pub(super) const MAX_STEP_EVENTS: usize = 8;
+
+/// An event of a step: who is killed between the two leaves it to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StepEvent {
+    pub(super) at: Timestamp,
+    pub(super) severity: Severity,
+    pub(super) text: String,
+}
+
+impl StepEvent {
+    /// Returns true if it may not be told yet.
+    pub(super) fn is_recent(&self, now: Timestamp) -> bool {
+        now.since(self.at) < RETOLD_WITHIN
+    }
+
+    /// Returns what effects tell.
+    pub(super) fn of(effects: &[Effect], now: Timestamp) -> Vec<Self> {
+        let event = |effect: &Effect| match effect {
+            Effect::Emit(severity, text) => {
+                // Some of it are the words of hooks, metrics and proxies.
+                let text = ForeignText::new(text, MAX_EVENT_LEN).into_string();
+                Some(Self { at: now, severity: *severity, text })
+            }
+            Effect::Alert(_) | Effect::Refuse(_) => None,
+        };
+        effects.iter().filter_map(event).collect()
+    }
+}
