@@ -93,7 +93,7 @@ impl Engine {
         if is_same {
             // Most events: each window of each canary is one.
             let lasts = canary.unready_unstored.is_some_and(|since| now.since(since) >= UNREADY_STORE_DELAY);
-            let record = (lasts && canary.proposed.is_none()).then(|| canary.record());
+            let record = (lasts && ticket.is_none() && canary.proposed.is_none()).then(|| canary.record());
             self.carry_out(name, effects, now);
             return match record {
                 Some(record) => {

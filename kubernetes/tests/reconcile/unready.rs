@@ -130,3 +130,17 @@ fn what_keeps_routes_from_proxies_is_a_condition_once_it_lasts() {
     cluster.run(100);
     assert_eq!(condition(&cluster, "Programmed"), None);
 }
+
+#[test]
+fn restarts_put_a_deadline_off_by_seconds_at_most() {
+    let mut cluster = Cluster::initialized();
+    cluster.set_image("app:never");
+    let began = cluster.rounds;
+    for _ in 0..7 {
+        // The first one comes before it is stored since when it waits.
+        cluster.run(if cluster.rounds == began { 30 } else { 100 });
+        cluster.restart();
+    }
+    cluster.run_until(60, |it| it.phase() == "Failed");
+    assert!(cluster.api.texts().iter().any(|text| text.contains("progress deadline exceeded")));
+}
