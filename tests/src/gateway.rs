@@ -126,6 +126,21 @@ impl Gateway {
         Self::with(cluster, role, controller, log, CANARY, entry, &list).await
     }
 
+    /// The same with these objects in place of those that tests have in common, and a Listener of the role's namespace.
+    pub async fn of_objects(
+        cluster: Arc<Cluster>,
+        role: Role,
+        controller: Controller,
+        log: Log,
+        mut items: Vec<Value>,
+    ) -> Self {
+        enter(&cluster).await;
+        let entry = Port::hold().expect("a port");
+        items.push(objects::listener(&role.namespace, entry.address().port(), &json!({})));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+        Self::with(cluster, role, controller, log, CANARY, entry, &list).await
+    }
+
     async fn with(
         cluster: Arc<Cluster>,
         role: Role,
@@ -148,6 +163,11 @@ impl Gateway {
     /// Returns the cluster.
     pub const fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    /// Returns the Envoy in front.
+    pub const fn envoy(&self) -> &Envoy {
+        &self.envoy
     }
 
     /// Returns which controller it has.

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     at_most: &'static [(&'static str, f64)],
 }
 
-pub(super) const BENCHES: [Bench; 18] = [
+pub(super) const BENCHES: [Bench; 19] = [
     Bench {
         name: "kube-gateway",
         program: "kube",
@@ -23,6 +23,8 @@ pub(super) const BENCHES: [Bench; 18] = [
             ("rollback_median_ms", 1_000.0),
             ("rollback_worst_ms", 1_000.0),
             ("failed_after_rollback", 0.0),
+            ("slow_median_ms", 1_000.0),
+            ("slow_worst_ms", 1_000.0),
             ("healthy_failed", 0.0),
             ("react_p50_ms", 50.0),
             ("react_p99_ms", 500.0),
@@ -60,6 +62,7 @@ pub(super) const BENCHES: [Bench; 18] = [
             ("etcd_killed_failed_afterwards", 0.0),
         ],
     },
+    Bench { name: "kube-lines", program: "kube-lines", at_most: &[("failed", 0.0)] },
     Bench { name: "push", program: "push", at_most: &[("median_ms", 5.0), ("p99_ms", 25.0), ("lost", 0.0)] },
     Bench { name: "xds-10000", program: "xds-clients", at_most: &[("worst_ms", 1_000.0)] },
     Bench {
