@@ -18,11 +18,14 @@ const FAILED: usize = 300;
 /// For how long users are watched afterwards.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 
+/// How who scales by the scale subresource is named: an API server notes no field manager of it.
+const BY_SCALE: &str = "Who scales by the scale subresource, as `kubectl scale` does,";
+
 /// Scales the target to zero while it has 30 % of the requests: as people do, and as who edits the Deployment.
 pub(crate) async fn show(cluster: &Arc<Cluster>, report: &mut Report) -> anyhow::Result<()> {
     let patch = json!({"spec": {"replicas": 0}}).to_string();
     for (name, what, command, who) in [
-        ("a6", "kubectl scale", vec!["scale", TARGET, "--replicas=0"], "kubectl"),
+        ("a6", "kubectl scale", vec!["scale", TARGET, "--replicas=0"], BY_SCALE),
         ("a6-patch", "kubectl patch", vec!["patch", TARGET, "--patch", &patch], "kubectl-patch"),
     ] {
         take_away(cluster, report, name, what, &command, who).await?;
