@@ -356,8 +356,8 @@ fn tidy(mut object: Value, resource: &Resource) -> Value {
     object
 }
 
-/// Returns who wrote `spec.replicas` of a Deployment last, by the name of its field manager; nothing if that was us, or came by the
-/// scale subresource.
+/// Returns who wrote `spec.replicas` of a Deployment last, by the name of its field manager; nothing if that was us, or if it was
+/// scaled to zero by the scale subresource.
 fn scaled_by(deployment: &Value) -> Option<String> {
     let owns = |entry: &&Value| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some();
     let owners = list(deployment, "/metadata/managedFields").iter().filter(owns);

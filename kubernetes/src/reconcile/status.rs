@@ -173,7 +173,7 @@ impl Source<'_> {
             });
         }
         if let Scaled::ByOthers { replicas, who } = self.scaled {
-            // The API server notes no field manager there.
+            // The API server notes no field manager of who scales to zero there.
             let who = who.as_deref().unwrap_or("Who scales by the scale subresource, as `kubectl scale` does,");
             let message = format!(
                 "{who} gave the target {replicas} Pods after it was scaled for the rollout: it is left so. Take \

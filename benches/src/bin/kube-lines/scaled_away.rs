@@ -18,7 +18,7 @@ const FAILED: usize = 300;
 /// For how long users are watched afterwards.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 
-/// How who scales by the scale subresource is named: an API server notes no field manager of it.
+/// How who scales to zero by the scale subresource is named: an API server notes no field manager then.
 const BY_SCALE: &str = "Who scales by the scale subresource, as `kubectl scale` does,";
 
 /// Scales the target to zero while it has 30 % of the requests: as people do, and as who edits the Deployment.
