@@ -132,6 +132,8 @@ pub struct Engine {
     front_changed: bool,
     views: StatusCache,
     standings: Standings,
+    /// Events that may have been written before a restart.
+    retold: Vec<RolloutEvent>,
     charted: Charted,
     event_journal: EventJournal,
     texts: Texts,
@@ -231,6 +233,7 @@ impl Engine {
             front_changed: true,
             views: StatusCache::default(),
             standings: Standings::default(),
+            retold: Vec::new(),
             charted: Charted::default(),
             event_journal: EventJournal::open(entries),
             texts: Texts::open(entries)?,
@@ -408,6 +411,11 @@ impl Engine {
     /// Takes the events that are to be published.
     pub fn take_events(&mut self) -> Vec<RolloutEvent> {
         std::mem::take(&mut self.outbox)
+    }
+
+    /// Takes events of just before a restart, for whoever writes each event as one object: hooks and journal may have had them.
+    pub fn take_retold(&mut self) -> Vec<RolloutEvent> {
+        std::mem::take(&mut self.retold)
     }
 
     /// Returns the alerts that are to be sent, and forgets them.

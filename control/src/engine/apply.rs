@@ -123,7 +123,7 @@ impl Engine {
             return Fed::Adopted;
         }
         let commands = commands.unwrap_or_else(|| canary.commands.clone());
-        let events = canary.step_events(&effects, now);
+        let events = canary.step_events(&effects, stepped.state.rollout, now);
         let record = PersistedCanary { events, ..canary.record_of(stepped.state, commands) };
         if aborts {
             // It is served at once, and stored by a later tick: a disk may hang.
@@ -396,7 +396,7 @@ impl Engine {
                 let record = PersistedCanary {
                     commands: canary.commands_with(id),
                     adoption: Adoption::Adopted,
-                    events: canary.step_events(&effects, now),
+                    events: canary.step_events(&effects, canary.state.rollout, now),
                     ..canary.record()
                 };
                 self.propose(Proposal { canary: name.clone(), record, effects, command: Some(ticket) }, now)

@@ -16,7 +16,6 @@ use crate::engine::around::Around;
 use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::policy::StalePolicies;
-use crate::engine::step_event::StepEvent;
 use crate::engine::unconfigured::Unconfigured;
 use crate::engine::{Engine, RolloutEvent};
 
@@ -239,13 +238,12 @@ impl Engine {
     /// Tells what the latest steps had to tell, if that is not long ago: who stored them may have been killed before it was written.
     fn tell_again(&mut self, name: &CanaryName, canary: &Canary, now: Timestamp) {
         let recent = canary.events.iter().filter(|event| event.is_recent(now));
-        let rollout = canary.state.rollout;
-        self.outbox.extend(recent.map(|StepEvent { at, severity, text }| RolloutEvent {
+        self.retold.extend(recent.map(|event| RolloutEvent {
             canary: name.clone(),
-            rollout,
-            severity: *severity,
-            text: text.clone(),
-            at: *at,
+            rollout: event.rollout,
+            severity: event.severity,
+            text: event.text.clone(),
+            at: event.at,
         }));
     }
 }

@@ -33,9 +33,12 @@ impl RouteBlockers {
         changed.map(|name| (name.clone(), self.now.get(&name).cloned().unwrap_or_default())).collect()
     }
 
+    /// Takes it that a canary is gone. One that is made anew under its name may have been given what was in this one's way: it is told
+    /// that nothing is.
     pub(super) fn forget(&mut self, name: &CanaryName) {
-        self.now.remove(name);
-        self.changed.remove(name);
+        if self.now.remove(name).is_some() {
+            self.changed.insert(name.clone());
+        }
     }
 }
 
@@ -65,6 +68,8 @@ mod tests {
         blockers.note(&name, Vec::new());
         assert_eq!(blockers.take(), [(name.clone(), Vec::new())]);
         blockers.note(&name, vec![refused("two")]);
+        blockers.forget(&name);
+        assert_eq!(blockers.take(), [(name.clone(), Vec::new())]);
         blockers.forget(&name);
         assert_eq!(blockers.take(), []);
     }

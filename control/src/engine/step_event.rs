@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use wingbeat_core::foreign::ForeignText;
+use wingbeat_core::id::RolloutId;
 use wingbeat_core::rollout::{Effect, Severity};
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -17,6 +18,9 @@ pub(super) const MAX_STEP_EVENTS: usize = 8;
 /// An event of a step: who is killed between the two leaves it to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StepEvent {
+    /// The rollout that it is of: the next one may have begun since.
+    #[serde(default)]
+    pub(super) rollout: RolloutId,
     pub(super) at: Timestamp,
     pub(super) severity: Severity,
     pub(super) text: String,
@@ -28,13 +32,13 @@ impl StepEvent {
         now.since(self.at) < RETOLD_WITHIN
     }
 
-    /// Returns what effects tell.
-    pub(super) fn of(effects: &[Effect], now: Timestamp) -> Vec<Self> {
+    /// Returns what effects of a step tell that leads to this rollout.
+    pub(super) fn of(effects: &[Effect], rollout: RolloutId, now: Timestamp) -> Vec<Self> {
         let event = |effect: &Effect| match effect {
             Effect::Emit(severity, text) => {
                 // Some of it are the words of hooks, metrics and proxies.
                 let text = ForeignText::new(text, MAX_EVENT_LEN).into_string();
-                Some(Self { at: now, severity: *severity, text })
+                Some(Self { rollout, at: now, severity: *severity, text })
             }
             Effect::Alert(_) | Effect::Refuse(_) => None,
         };

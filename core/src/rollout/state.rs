@@ -250,13 +250,15 @@ impl State {
     }
 
     /// Returns the state of a canary that nobody followed for a time: the step's clock begins anew, since nobody saw
-    /// whether its share flowed in between.
+    /// whether its share flowed in between. So does a look: the stage that is stored may be one of long ago, and what was asked
+    /// before it is not to be skipped.
     #[must_use]
     pub fn unwatched(mut self) -> Self {
         if let Phase::Progressing(progress) = &mut self.phase {
             progress.clock = StepClock::Standing(Span::ZERO);
-            if progress.round.stage == Stage::Judge {
-                progress.round.stage = Stage::Over;
+            match progress.round.stage {
+                Stage::Over | Stage::Entered => {}
+                Stage::Hook(..) | Stage::Metric(_) | Stage::Judge => progress.round.stage = Stage::Over,
             }
         }
         self

@@ -269,6 +269,10 @@ proptest! {
                 (state.rev, state.rollout, state.phase.as_str(), state.failed_checks(), state.unready().cloned())
             };
             prop_assert_eq!(found(&stored), found(&world.state));
+            // A look begins anew: none goes on where an old one was, past what is asked before.
+            if matches!(stored.phase, wingbeat_core::rollout::Phase::Progressing(_)) {
+                prop_assert_eq!(question(&world.plan, &stored.clone().resumed()), None);
+            }
         }
     }
 

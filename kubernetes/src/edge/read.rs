@@ -61,7 +61,14 @@ impl Reader {
     /// Takes what is to be read.
     pub(super) fn put(&mut self, reads: Vec<Read>, pods: Vec<PodQuery>) {
         self.objects.extend(reads);
-        self.pods.extend(pods);
+        for query in pods {
+            // One that was ready meanwhile, and is not again, keeps its place.
+            let is_same = |queued: &&mut PodQuery| queued.canary == query.canary && queued.arm == query.arm;
+            match self.pods.iter_mut().find(is_same) {
+                Some(queued) => *queued = query,
+                None => self.pods.push_back(query),
+            }
+        }
         self.start();
     }
 

@@ -118,10 +118,14 @@ impl Source<'_> {
         let there = |kind: &str| list(before, "/conditions").iter().find(|it| text(it, "/type") == Some(kind)).cloned();
         let kept = |kind: &str| there(kind).filter(|_| self.standing.is_none());
         let ready = there("Ready").filter(|_| self.standing.is_none() || self.is_unsettled);
-        let ours = self.conditions().into_iter().filter(|it| ready.is_none() || it.kind != "Ready");
-        let ours: Vec<Value> = ours.map(|it| self.timed(&it, before, now)).collect();
+        let (of_routes, ours): (Vec<ConditionView>, Vec<ConditionView>) =
+            self.conditions().into_iter().partition(|it| self.route_blockers.iter().any(|other| other.kind == it.kind));
+        let is_kept = ready.is_some();
+        let ours = ours.iter().filter(|it| !is_kept || it.kind != "Ready").map(|it| self.timed(it, before, now));
         let last = ["Paused", "Suspended", "Waiting"].into_iter().filter_map(kept);
-        let conditions = kept("Promoted").into_iter().chain(ours).chain(last).chain(ready);
+        let of_routes = of_routes.iter().map(|it| self.timed(it, before, now));
+        // Another order would be a difference.
+        let conditions = kept("Promoted").into_iter().chain(ours).chain(last).chain(ready).chain(of_routes);
         let conditions: Vec<Value> = conditions.chain(self.kept.iter().cloned()).collect();
         status.insert("conditions".to_owned(), Value::Array(conditions));
         Value::Object(status)

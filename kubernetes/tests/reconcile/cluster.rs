@@ -226,7 +226,7 @@ impl Cluster {
         if crash == Some(Crash::Engine) {
             return self.restart();
         }
-        for event in self.engine.take_events() {
+        for event in self.engine.take_retold().into_iter().chain(self.engine.take_events()) {
             self.reconciler.event(&event);
         }
         for (name, standing) in self.engine.standings() {

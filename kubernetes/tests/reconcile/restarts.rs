@@ -62,6 +62,20 @@ fn wherever_it_dies_each_text_is_told_once() {
     }
 }
 
+#[test]
+fn what_is_told_again_is_of_the_rollout_that_it_was_told_of() {
+    let mut cluster = Cluster::initialized();
+    cluster.errors = 10;
+    cluster.set_image("app:2");
+    cluster.run_until(300, |it| it.phase() == "Failed");
+    cluster.set_image("app:3");
+    cluster.run_until(50, |it| it.phase() == "Progressing");
+    cluster.restart();
+    cluster.run(5);
+    let failed = cluster.api.texts().iter().filter(|text| text.starts_with("Canary failed!")).count();
+    assert_eq!((cluster.phase().as_str(), failed), ("Progressing", 1));
+}
+
 /// What the primary runs is what was promoted: a template that failed is not taken for it.
 #[test]
 fn where_the_state_is_lost_a_rollout_begins_from_what_the_primary_runs() {

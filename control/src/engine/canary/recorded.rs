@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wingbeat_api::desired_state::CanaryConfig;
-use wingbeat_core::id::{Epoch, Rev};
+use wingbeat_core::id::{Epoch, Rev, RolloutId};
 use wingbeat_core::rollout::{Effect, Phase, State};
 use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::version::Version;
@@ -37,12 +37,17 @@ impl Canary {
 
     /// Returns what is stored with a step that has this to tell, and what steps just before it had: where a cluster runs it, an event
     /// that is written again is the same object.
-    pub(in crate::engine) fn step_events(&self, effects: &[Effect], now: Timestamp) -> Vec<StepEvent> {
+    pub(in crate::engine) fn step_events(
+        &self,
+        effects: &[Effect],
+        rollout: RolloutId,
+        now: Timestamp,
+    ) -> Vec<StepEvent> {
         if self.observed.is_none() {
             return Vec::new();
         }
         let before = self.events.iter().filter(|event| event.is_recent(now)).cloned();
-        let mut events: Vec<StepEvent> = before.chain(StepEvent::of(effects, now)).collect();
+        let mut events: Vec<StepEvent> = before.chain(StepEvent::of(effects, rollout, now)).collect();
         events.drain(..events.len().saturating_sub(MAX_STEP_EVENTS));
         events
     }
