@@ -39,6 +39,7 @@ use crate::engine::texts::Texts;
 use crate::engine::timeouts::NODE_TIMEOUT;
 use crate::engine::timers::Timers;
 use crate::engine::unconfigured::{Unconfigured, UnconfiguredCanaries};
+use crate::engine::unready_record::UnreadyRecord;
 use crate::recording::{JudgedWindow, RecordingLoss};
 use crate::rollout_end::RolloutEnd;
 use crate::store::{Entries, Store};
@@ -79,6 +80,7 @@ mod timeouts;
 mod timers;
 mod turns;
 mod unconfigured;
+mod unready_record;
 
 pub use commit::{Commanded, Commit};
 pub use entries::cluster_lineage;
@@ -87,6 +89,7 @@ pub use fleet::MAX_IDLE_REPORT_INTERVAL;
 pub use pending::{CommandTicket, CommitId};
 pub use persisted::OpenError;
 pub use reporter::Reporter;
+pub use route_blockers::{CONNECTED, PROGRAMMED, ROUTE_CONDITIONS};
 pub use standing::Standing;
 pub use status::{held_conditions, promoted_condition, rfc3339};
 
@@ -196,7 +199,9 @@ impl Engine {
                 let evidence = read_or_leave_aside::<Evidence>(entries, &evidence_key(&name))?;
                 let away_since = read_or_leave_aside(entries, &away_key(&name))?;
                 let (unstored, proposed) = (false, None);
-                unconfigured.insert(name, Unconfigured { record, evidence, unstored, away_since, proposed });
+                let unready_record = UnreadyRecord::Stored;
+                let stored = Unconfigured { record, evidence, unstored, away_since, proposed, unready_record };
+                unconfigured.insert(name, stored);
             }
         }
         let (lineage, unstored_lineage) = lineage(entries, &random)?;

@@ -368,8 +368,9 @@ impl EngineThread {
             self.board.send_replace(Arc::new(self.engine.status(ready, now)));
         }
         if let Some(standings) = &self.standings {
-            let events = [self.engine.take_retold(), told.clone()].concat();
-            standings.put(self.engine.standings(), self.engine.route_blockers(), &events);
+            let mut events = self.engine.take_retold();
+            events.extend(told.iter().cloned());
+            standings.put(self.engine.standings(), self.engine.route_blockers(), events);
         }
         let events: Vec<EventView> = told.iter().map(|told| self.send_event(told)).collect();
         // Also without any: some may wait for room on the disk.

@@ -48,7 +48,7 @@ impl Standings {
         &self,
         standings: Vec<(CanaryName, Standing)>,
         route_blockers: Vec<(CanaryName, Vec<ConditionView>)>,
-        events: &[RolloutEvent],
+        events: Vec<RolloutEvent>,
     ) {
         if standings.is_empty() && route_blockers.is_empty() && events.is_empty() {
             return;
@@ -56,7 +56,7 @@ impl Standings {
         let mut waiting = self.lock();
         waiting.route_blockers.extend(route_blockers);
         waiting.standings.extend(standings);
-        waiting.events.extend(events.iter().cloned());
+        waiting.events.extend(events);
         while waiting.events.len() > MAX_EVENTS {
             waiting.events.pop_front();
         }
@@ -88,7 +88,7 @@ mod tests {
             at: Timestamp::EPOCH,
         };
         let events: Vec<RolloutEvent> = (0..=MAX_EVENTS).map(event).collect();
-        standings.put(Vec::new(), Vec::new(), &events);
+        standings.put(Vec::new(), Vec::new(), events.clone());
         standings.changed().await;
         let waiting = standings.take();
         assert_eq!((waiting.events.len(), waiting.events.front()), (MAX_EVENTS, events.get(1)));

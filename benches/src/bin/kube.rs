@@ -1,5 +1,6 @@
 //! A Deployment behind an Envoy in a real Kubernetes, with the controller in the role that it is deployed with: how fast a broken
-//! canary is out, and one that answers a second later (from then on to the last request that it gets), what a healthy one costs users, how fast a change is answered, and what all of it costs the API server.
+//! canary is out, and one that answers a second later (from then on to the last request that it gets), what a healthy one costs
+//! users, how fast a change is answered, and what all of it costs the API server.
 //!
 //! `ROUNDS` says how many canaries break (10), and how many are slow, `HEALTHY` for how many seconds healthy rollouts run (200),
 //! `CHANGES` how often the Deployment is changed (50).

@@ -8,20 +8,17 @@ use std::sync::Arc;
 use wingbeat_api::desired_state::CanaryConfig;
 use wingbeat_core::id::CanaryName;
 use wingbeat_core::rollout::{Command, Effect, Event, Severity, State, recovery, step};
-use wingbeat_core::time::{Span, Timestamp};
+use wingbeat_core::time::Timestamp;
 use wingbeat_xds_server::lineage::Adoption;
 
 use crate::engine::canary::Canary;
 use crate::engine::commit::{Checkpointed, Commanded, MAX_WAITING_COMMANDS, Proposal, Purpose, Recovery};
 use crate::engine::pending::{CommandTicket, CommitId, Proposed, WaitingCommand};
 use crate::engine::persisted::{PersistedCanary, entry, evidence_key};
+use crate::engine::unready_record::UnreadyRecord;
 use crate::engine::{Engine, RolloutAlert, status};
 use crate::rollout_end::RolloutEnd;
 use crate::store::StoreError;
-
-/// That a workload is not ready is stored once it lasts: 5 s. Before, its deadline begins anew with a restart; most Pods are ready by
-/// then, and two writes are saved.
-const UNREADY_STORE_DELAY: Span = Span::from_secs(5);
 
 /// What came of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +89,8 @@ impl Engine {
         };
         if is_same {
             // Most events: each window of each canary is one.
-            let lasts = canary.unready_unstored.is_some_and(|since| now.since(since) >= UNREADY_STORE_DELAY);
-            let record = (lasts && ticket.is_none() && canary.proposed.is_none()).then(|| canary.record());
+            let is_due = canary.unready_record.is_due(now) && ticket.is_none() && canary.proposed.is_none();
+            let record = is_due.then(|| canary.record());
             self.carry_out(name, effects, now);
             return match record {
                 Some(record) => {
@@ -105,17 +102,12 @@ impl Engine {
         }
         // Facts change more often than what follows from them. A text that a restart finds out anew may be told once more.
         let is_told_alone = effects.iter().all(|effect| matches!(effect, Effect::Emit(..)));
-        let unready = if stepped.state.resumes_as(&from) {
-            Some(canary.unready_unstored)
-        } else {
-            // That it is not ready is stored once it lasts; that it is again, if the other was.
-            let was_stored = from.unready().is_some() && canary.unready_unstored.is_none();
-            let is_same = !was_stored && stepped.state.resumes_as_but_for_unready(&from);
-            is_same.then(|| stepped.state.unready().map(|_| canary.unready_unstored.unwrap_or(now)))
-        };
-        if let Some(unready) = unready.filter(|_| is_told_alone && commands.is_none()) {
+        if is_told_alone
+            && commands.is_none()
+            && let Some(unready_record) = canary.unready_record.after(&from, &stepped.state, now)
+        {
             self.canaries.change(name, |canary| {
-                canary.unready_unstored = unready;
+                canary.unready_record = unready_record;
                 canary.adopt(stepped.state, now);
             });
             self.mark_due(name);
@@ -184,7 +176,10 @@ impl Engine {
                 }
             }
             Purpose::Step(proposal) => {
-                let Proposal { canary: name, command, .. } = *proposal;
+                let Proposal { canary: name, record, command, .. } = *proposal;
+                self.canaries.change(&name, |canary| {
+                    canary.unready_record = canary.unready_record.refused(&record.state);
+                });
                 if let Some(ticket) = command {
                     self.commits.reply(ticket, Err(error.to_string()));
                 }
@@ -266,7 +261,7 @@ impl Engine {
             canary.unstored = durability == Durability::Unstored;
             canary.commands = record.commands;
             canary.events = record.events;
-            canary.unready_unstored = None;
+            canary.unready_record = UnreadyRecord::Stored;
             canary.first_rev = record.first_rev;
             canary.adoption = adoption;
             if canary.state != record.state {

@@ -32,6 +32,7 @@ use crate::engine::limits::Limits;
 use crate::engine::pending::{Proposed, WaitingCommands};
 use crate::engine::persisted::{PersistedCanary, StoredFormat};
 use crate::engine::step_event::StepEvent;
+use crate::engine::unready_record::UnreadyRecord;
 use crate::recording::JudgedWindow;
 use crate::rollout_end::End;
 
@@ -87,8 +88,8 @@ pub(super) struct Canary {
     pub(super) adoption: Adoption,
     /// The state could not be stored: an abort that is served already.
     pub(super) unstored: bool,
-    /// Since when a workload is not ready, while that is not stored.
-    pub(super) unready_unstored: Option<Timestamp>,
+    /// Whether it is stored since when a workload is not ready.
+    pub(super) unready_record: UnreadyRecord,
     /// The next step, while it is being stored.
     pub(super) proposed: Option<Proposed>,
     /// What was written since, and is taken over once it is.
@@ -180,7 +181,7 @@ impl Canary {
             adoption,
             events,
             unstored: false,
-            unready_unstored: None,
+            unready_record: UnreadyRecord::Stored,
             proposed: None,
             rewritten: None,
             waiting_answer: None,

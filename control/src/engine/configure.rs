@@ -17,6 +17,7 @@ use crate::engine::canary::Canary;
 use crate::engine::persisted::PersistedCanary;
 use crate::engine::policy::StalePolicies;
 use crate::engine::unconfigured::Unconfigured;
+use crate::engine::unready_record::UnreadyRecord;
 use crate::engine::{Engine, RolloutEvent};
 
 impl Engine {
@@ -133,6 +134,7 @@ impl Engine {
             self.commits.reply(waiting.ticket, Err(format!("{name} is not configured any more")));
         }
         let (record, evidence, unstored) = (canary.record(), canary.evidence(), canary.unstored);
+        let unready_record = canary.unready_record;
         // Nobody takes in what is reported of it meanwhile.
         self.ledger.close(canary.epoch());
         self.views.forget(name);
@@ -143,7 +145,7 @@ impl Engine {
             // What was decided of it went with its object; one that is made anew under its name is another one.
             self.unconfigured.forget(name);
         } else {
-            let away = Unconfigured { record, evidence, unstored, away_since: None, proposed };
+            let away = Unconfigured { record, evidence, unstored, away_since: None, proposed, unready_record };
             self.unconfigured.insert(name.clone(), away);
         }
         self.stale_policies.note(name);
@@ -202,6 +204,7 @@ impl Engine {
         self.stale_policies.note(name);
         let unconfigured = self.unconfigured.attach(name);
         let proposed = unconfigured.as_ref().and_then(|unconfigured| unconfigured.proposed);
+        let unready_record = unconfigured.as_ref().map_or(UnreadyRecord::Stored, |it| it.unready_record);
         let fresh = || (PersistedCanary { adoption: Adoption::Open, ..PersistedCanary::default() }, None, false);
         let (mut record, evidence, unstored) = unconfigured
             .map_or_else(fresh, |unconfigured| (unconfigured.record, unconfigured.evidence, unconfigured.unstored));
@@ -221,6 +224,7 @@ impl Engine {
             canary.observe_arms(arms, now);
         }
         canary.unstored = unstored;
+        canary.unready_record = unready_record;
         canary.proposed = proposed.filter(|proposed| self.commits.is_under_way(proposed.id));
         // Open windows were written down with the evidence, and belong to the same rollout.
         let goes_on = evidence.is_some_and(|evidence| canary.restore(evidence, now));

@@ -22,7 +22,7 @@ use crate::engine::canaries::Canaries;
 use crate::engine::canary::{Canary, Node};
 use crate::engine::clients::Clients;
 use crate::engine::recording::RecordingBuffer;
-use crate::engine::route_blockers::RouteBlockers;
+use crate::engine::route_blockers::{ADOPTED, CONNECTED, PROGRAMMED, RouteBlockers};
 use crate::engine::turns::Turns;
 use crate::recording::RecordingLoss;
 use crate::view::{
@@ -115,10 +115,11 @@ impl StatusCache {
         for name in stale {
             if let Some(canary) = canaries.get(&name) {
                 let trouble = troubles.of(&name, canary, canaries);
+                let view = view(&name, canary, &trouble, now);
                 if canary.observed.is_some() {
-                    self.route_blockers.note(&name, route_blockers(canary, &trouble));
+                    self.route_blockers.note(&name, &view.conditions);
                 }
-                self.shown.insert_mut(key(&name), Arc::new(view(&name, canary, &trouble, now)));
+                self.shown.insert_mut(key(&name), Arc::new(view));
             }
         }
         &self.shown
@@ -311,39 +312,30 @@ fn condition(kind: &str, status: &str, reason: &str, message: String) -> Conditi
     ConditionView { kind: kind.to_owned(), status: status.to_owned(), reason: reason.to_owned(), message }
 }
 
-/// Returns why its routes are not in force, at all proxies or at some.
-fn route_blockers(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
-    let mut conditions = Vec::new();
-    // The word of the Gateway API for what has reached the data plane.
-    match &trouble.proxies {
-        Some(ProxyBlocker::Refuse(text)) => {
-            conditions.push(condition("Programmed", "False", "Refused", (*text).to_owned()));
-        }
-        Some(ProxyBlocker::LackCluster(text)) => {
-            conditions.push(condition("Programmed", "False", "ClusterMissing", text.clone()));
-        }
-        Some(ProxyBlocker::Absent(None)) => {
-            let message = "No Envoy takes configuration: start one with what `wingbeat bootstrap` prints.".to_owned();
-            conditions.push(condition("Connected", "False", "NoProxies", message));
-        }
-        Some(ProxyBlocker::Absent(Some(why))) => {
-            let message = format!("No Envoy takes configuration, and one that tries cannot: {why}.");
-            conditions.push(condition("Connected", "False", "TlsMismatch", message));
-        }
-        None => {}
-    }
-    if canary.is_contested() {
-        conditions.push(condition("Adopted", "False", "RoutesOfAnotherState", unadopted(canary)));
-    }
-    conditions
-}
-
 fn conditions(canary: &Canary, trouble: &Blockers<'_>) -> Vec<ConditionView> {
     let (plan, phase) = (&canary.config.plan, &canary.state.phase);
     let (status, message) = promoted_condition(phase, plan.kind());
     let mut conditions = vec![condition("Promoted", status, phase.as_str(), message)];
-    conditions.extend(route_blockers(canary, trouble));
-
+    match &trouble.proxies {
+        Some(ProxyBlocker::Refuse(text)) => {
+            conditions.push(condition(PROGRAMMED, "False", "Refused", (*text).to_owned()));
+        }
+        Some(ProxyBlocker::LackCluster(text)) => {
+            conditions.push(condition(PROGRAMMED, "False", "ClusterMissing", text.clone()));
+        }
+        Some(ProxyBlocker::Absent(None)) => {
+            let message = "No Envoy takes configuration: start one with what `wingbeat bootstrap` prints.".to_owned();
+            conditions.push(condition(CONNECTED, "False", "NoProxies", message));
+        }
+        Some(ProxyBlocker::Absent(Some(why))) => {
+            let message = format!("No Envoy takes configuration, and one that tries cannot: {why}.");
+            conditions.push(condition(CONNECTED, "False", "TlsMismatch", message));
+        }
+        None => {}
+    }
+    if canary.is_contested() {
+        conditions.push(condition(ADOPTED, "False", "RoutesOfAnotherState", unadopted(canary)));
+    }
     if let Some(file) = trouble.file
         && let Some(first) = file.errors.first()
     {
@@ -382,9 +374,13 @@ pub(super) fn would_serve(canary: &Canary) -> String {
 pub(super) fn unadopted(canary: &Canary) -> String {
     let (name, service) = (canary.config.plan.name(), &canary.config.service);
     let (namespace, name) = (&name.namespace, &name.name);
+    let (restore, approve) = if canary.observed.is_some() {
+        ("apply its CanaryState from a backup", "wingbeat.dev/command: approve/1".to_owned())
+    } else {
+        ("restore the state folder and start again", format!("wingbeat approve {namespace}/{name}"))
+    };
     format!(
-        "Proxies have routes of {} from a state that is not here, and keep them: restore the state folder and start again, or \
-         `wingbeat approve {namespace}/{name}` makes {} the primary. Until then no rollout of it begins or goes on, and these proxies \
+        "Proxies have routes of {} from a state that is not here, and keep them: {restore}, or `{approve}` makes {} the primary. Until then no rollout of it begins or goes on, and these proxies \
          take nothing new of all that is on listener {}.",
         service.hosts.join(", "),
         would_serve(canary),

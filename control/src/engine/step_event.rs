@@ -8,14 +8,14 @@ use wingbeat_core::time::{Span, Timestamp};
 
 /// Characters of an event's text; the rest is cut off.
 pub(super) const MAX_EVENT_LEN: usize = 4_096;
-/// Who goes on with a canary tells what its last step had to tell, if that is not older than this: 1 min. Another replica leads after
-/// 15 s; an API server keeps events for an hour, and one that is gone is not to come again.
+/// Who goes on with a canary tells events of its last steps that are not older than this: 1 min. Another replica leads after 15 s;
+/// older ones are lost where they were not written.
 const RETOLD_WITHIN: Span = Span::from_secs(60);
 
 /// Events of a canary's latest steps that are stored with it: 8. Older ones were told.
 pub(super) const MAX_STEP_EVENTS: usize = 8;
 
-/// An event of a step: who is killed between the two leaves it to the next.
+/// An event of a step. Who is killed before it is written leaves it to the next leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StepEvent {
     /// The rollout that it is of: the next one may have begun since.
@@ -27,7 +27,7 @@ pub(super) struct StepEvent {
 }
 
 impl StepEvent {
-    /// Returns true if it may not be told yet.
+    /// Returns true if it may not have been told.
     pub(super) fn is_recent(&self, now: Timestamp) -> bool {
         now.since(self.at) < RETOLD_WITHIN
     }

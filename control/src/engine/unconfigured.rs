@@ -9,6 +9,7 @@ use wingbeat_core::time::{Span, Timestamp};
 
 use crate::engine::canary::Evidence;
 use crate::engine::persisted::{PersistedCanary, away_key, encode, entry, evidence_key, record_key};
+use crate::engine::unready_record::UnreadyRecord;
 use crate::store::Write;
 
 /// How long a canary is kept that no document names: 30 days. One that returns later is taken for new.
@@ -29,6 +30,8 @@ pub(super) struct Unconfigured {
     pub(super) away_since: Option<Timestamp>,
     /// A step of it that is being stored.
     pub(super) proposed: Option<Proposed>,
+    /// Whether it is stored since when a workload is not ready.
+    pub(super) unready_record: UnreadyRecord,
 }
 
 /// What is being written of those that are away.
@@ -194,6 +197,7 @@ mod tests {
             unstored: false,
             away_since: None,
             proposed: None,
+            unready_record: UnreadyRecord::Stored,
         };
         dormants.insert(name(number), unconfigured);
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wingbeat_core::id::Rev;
 use wingbeat_core::rollout::{
-    Answer, Command, Effect, Event, Facts, Handover, HookKind, MetricInput, MetricSource, Pace, Plan, PlanInput,
+    Answer, Command, Effect, Event, Facts, Handover, HookKind, MetricInput, MetricSource, Pace, Phase, Plan, PlanInput,
     Readiness, State, Ticket, next_timeout, project, question, step,
 };
 use wingbeat_core::time::{Span, Timestamp};
@@ -270,7 +270,7 @@ proptest! {
             };
             prop_assert_eq!(found(&stored), found(&world.state));
             // A look begins anew: none goes on where an old one was, past what is asked before.
-            if matches!(stored.phase, wingbeat_core::rollout::Phase::Progressing(_)) {
+            if matches!(stored.phase, Phase::Progressing(_)) {
                 prop_assert_eq!(question(&world.plan, &stored.clone().resumed()), None);
             }
         }

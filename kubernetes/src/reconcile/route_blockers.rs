@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use wingbeat_control::engine::{CONNECTED, PROGRAMMED, ROUTE_CONDITIONS};
 use wingbeat_control::view::ConditionView;
 use wingbeat_core::time::{Span, Timestamp};
 
@@ -10,12 +11,9 @@ use crate::object::{list, text};
 
 /// A condition lasts for this time before it is written: 5 s. A proxy that is sent other routes answers in a tenth of one.
 const DELAY: Span = Span::from_secs(5);
-/// One that says that no Envoy is connected lasts for this time: 60 s. An Envoy tries again after 30 s at most.
+/// One that says that no Envoy is connected lasts for this time, 60 s, and what was written before a restart stays as long: an Envoy
+/// tries again after 30 s at most, and says then what it refuses.
 const CONNECTED_DELAY: Span = Span::from_secs(60);
-/// The condition that says so.
-const CONNECTED: &str = "Connected";
-/// What the engine tells.
-const KINDS: [&str; 3] = ["Programmed", CONNECTED, "Adopted"];
 
 /// What the engine says of the routes, and since when.
 #[derive(Debug, Default)]
@@ -46,23 +44,40 @@ impl RouteBlockers {
         lasting.map(|(_, condition)| condition).collect()
     }
 
-    /// Returns what a status says of the routes and is to stay: a new leader knows after a time whether it is still so.
+    /// Returns what a status says of the routes and is to stay: while Envoys come back to a new leader, and what the last of them said
+    /// until it is written that there is none.
     pub(super) fn kept(&mut self, status: &Value, now: Timestamp) -> Vec<Value> {
-        let begun = *self.begun.get_or_insert(now);
+        let begins = now < self.begun.get_or_insert(now).plus(CONNECTED_DELAY);
+        let nobody_says = self.conditions.get(CONNECTED).is_some_and(|(since, _)| now < since.plus(CONNECTED_DELAY));
         let is_kept = |condition: &&Value| {
-            let kind = text(condition, "/type").filter(|kind| KINDS.contains(kind));
-            kind.is_some_and(|kind| now < begun.plus(delay(kind)) && !self.conditions.contains_key(kind))
+            let kind = text(condition, "/type").filter(|kind| ROUTE_CONDITIONS.contains(kind));
+            kind.is_some_and(|kind| {
+                !self.conditions.contains_key(kind) && (begins || (nobody_says && kind == PROGRAMMED))
+            })
         };
         list(status, "/conditions").iter().filter(is_kept).cloned().collect()
     }
 
     /// Returns when there will be more to write, or less, without anything happening before.
     pub(super) fn due(&self, kept: &[Value], now: Timestamp) -> Option<Timestamp> {
-        let begun = self.begun.unwrap_or(now);
-        let kept = kept.iter().filter_map(|it| Some(begun.plus(delay(text(it, "/type")?))));
+        let begun = self.begun.unwrap_or(now).plus(CONNECTED_DELAY);
         let waiting = self.conditions.values().map(|(since, it)| since.plus(delay(&it.kind)));
-        waiting.chain(kept).filter(|at| *at > now).min()
+        waiting.chain((!kept.is_empty()).then_some(begun)).filter(|at| *at > now).min()
     }
+}
+
+/// Returns conditions without the messages of those that are about the routes: an Envoy's errors may be other ones each time.
+pub(super) fn without_messages(conditions: &[Value]) -> Vec<Value> {
+    let bare = |condition: &Value| {
+        let mut condition = condition.clone();
+        if let Some(fields) = condition.as_object_mut()
+            && fields.get("type").and_then(Value::as_str).is_some_and(|kind| ROUTE_CONDITIONS.contains(&kind))
+        {
+            fields.retain(|field, _| field != "message" && field != "lastUpdateTime");
+        }
+        condition
+    };
+    conditions.iter().map(bare).collect()
 }
 
 fn delay(kind: &str) -> Span {
@@ -108,11 +123,32 @@ mod tests {
         let mut blockers = RouteBlockers::default();
         let status = json!({"conditions": [{"type": "Programmed"}, {"type": "Connected"}, {"type": "Ready"}]});
         let kept = blockers.kept(&status, at(100));
-        assert_eq!((kept.len(), blockers.due(&kept, at(100))), (2, Some(at(105))));
-        blockers.take(vec![condition("Programmed", "still")], at(104));
-        let kept = blockers.kept(&status, at(104));
-        assert_eq!((kept.len(), blockers.lasting(&status, at(104)).len()), (1, 1), "the engine knows it already");
-        assert_eq!(blockers.due(&kept, at(109)), Some(at(160)));
+        assert_eq!((kept.len(), blockers.due(&kept, at(100))), (2, Some(at(160))));
+        blockers.take(vec![condition("Programmed", "still")], at(130));
+        let kept = blockers.kept(&status, at(130));
+        assert_eq!((kept.len(), blockers.lasting(&status, at(130)).len()), (1, 1), "the engine knows it already");
+        assert_eq!(blockers.due(&kept, at(135)), Some(at(160)));
         assert_eq!(blockers.kept(&status, at(160)).len(), 0);
+    }
+
+    #[test]
+    fn what_an_envoy_refuses_stays_until_it_is_written_that_none_is_there() {
+        let mut blockers = RouteBlockers::default();
+        let status = json!({"conditions": [{"type": "Programmed"}]});
+        assert_eq!(blockers.kept(&status, at(0)).len(), 1);
+        blockers.take(vec![condition("Connected", "none")], at(100));
+        assert_eq!((blockers.kept(&status, at(159)).len(), blockers.kept(&status, at(160)).len()), (1, 0));
+        blockers.take(Vec::new(), at(161));
+        assert_eq!(blockers.kept(&status, at(161)).len(), 0, "they are in force");
+    }
+
+    #[test]
+    fn only_messages_about_routes_are_left_out() {
+        let conditions = |message: &str| {
+            let of = |kind: &str| json!({"type": kind, "status": "False", "reason": "R", "message": message});
+            [of("Programmed"), of("Ready")]
+        };
+        let (one, other) = (without_messages(&conditions("one")), without_messages(&conditions("other")));
+        assert_eq!((one[0] == other[0], one[1] == other[1]), (true, false));
     }
 }

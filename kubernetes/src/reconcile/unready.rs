@@ -14,6 +14,9 @@ use crate::pod_status::{Blocker, PodQuery};
 const LIST_DELAY: Span = Span::from_secs(5);
 /// They are listed again after this time, which doubles: 10 s.
 const FIRST_INTERVAL: Span = Span::from_secs(10);
+/// What the Pods say is waited for this long before it is told that the workload is not ready: 5 s. Where many are listed, it is told
+/// without a reason, which comes later.
+const REASON_TIMEOUT: Span = Span::from_secs(5);
 /// What the time doubles to: 5 min. A workload that is broken for days costs a call in that time.
 const MAX_INTERVAL: Span = Span::from_secs(300);
 
@@ -39,15 +42,15 @@ enum Listing {
     Never,
     /// At this time, and then after an interval.
     At(Timestamp, Span),
-    /// They are being listed.
-    UnderWay(Span),
+    /// They are being listed, since then; after that, they are again after an interval.
+    UnderWay(Timestamp, Span),
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
-    /// To list them at this time.
+    /// To look again at this time.
     At(Timestamp),
     Now,
 }
@@ -104,23 +107,23 @@ impl UnreadyWorkloads {
     }
 
     /// Returns true if one is not ready, and it is not known yet whether that lasts: so it is after a restart, too.
-    pub(super) fn is_unsettled(&self, arms: &ObservedArms) -> bool {
+    pub(super) fn is_unsettled(&self, arms: &ObservedArms, now: Timestamp) -> bool {
         let workloads = [(&self.primary, &arms.primary.readiness), (&self.target, &arms.target.readiness)];
-        workloads
-            .iter()
-            .any(|(unready, readiness)| !readiness.is_ready() && unready.listing != Listing::Never && !unready.lasts())
+        workloads.iter().any(|(unready, readiness)| {
+            !readiness.is_ready() && unready.listing != Listing::Never && !unready.lasts(now)
+        })
     }
 
     /// Returns the one that has not been ready for some time, and why; the primary first. A primary that serves and has
     /// no Pods is late at once.
-    pub(super) fn late<'a>(&self, arms: &'a ObservedArms, is_served: bool) -> Option<(Arm, &'a str)> {
+    pub(super) fn late<'a>(&self, arms: &'a ObservedArms, is_served: bool, now: Timestamp) -> Option<(Arm, &'a str)> {
         let workloads = [
             (Arm::Primary, &self.primary, &arms.primary.readiness),
             (Arm::Canary, &self.target, &arms.target.readiness),
         ];
         workloads.into_iter().find_map(|(arm, unready, readiness)| match readiness {
             Readiness::NotReady { reason, .. }
-                if unready.lasts() || (is_served && arm == Arm::Primary && unready.listing == Listing::Never) =>
+                if unready.lasts(now) || (is_served && arm == Arm::Primary && unready.listing == Listing::Never) =>
             {
                 Some((arm, reason.as_str()))
             }
@@ -140,10 +143,11 @@ impl Unready {
             }
             Listing::At(at, _) if now < at => Next::At(at),
             Listing::At(_, interval) => {
-                self.listing = Listing::UnderWay(interval);
+                self.listing = Listing::UnderWay(now, interval);
                 Next::Now
             }
-            Listing::UnderWay(_) => Next::Nothing,
+            Listing::UnderWay(since, _) if now < since.plus(REASON_TIMEOUT) => Next::At(since.plus(REASON_TIMEOUT)),
+            Listing::UnderWay(..) => Next::Nothing,
         }
     }
 
@@ -151,7 +155,7 @@ impl Unready {
     const fn next_list(&self) -> Option<Timestamp> {
         match self.listing {
             Listing::At(at, _) => Some(at),
-            Listing::Never | Listing::UnderWay(_) => None,
+            Listing::Never | Listing::UnderWay(..) => None,
         }
     }
 
@@ -174,7 +178,7 @@ impl Unready {
 
     /// Takes it that a list has come to its end. Returns false if none was asked for.
     fn end_list(&mut self, now: Timestamp) -> bool {
-        let Listing::UnderWay(interval) = self.listing else { return false };
+        let Listing::UnderWay(_, interval) = self.listing else { return false };
         self.listing = Listing::At(now.plus(interval), interval.times(2).min(MAX_INTERVAL));
         true
     }
@@ -184,11 +188,12 @@ impl Unready {
         self.reasons.keep(readiness, self.blocker.as_ref().map(|blocker| blocker.text.as_str()), now)
     }
 
-    /// Returns true once it was unready for some time, and its Pods were asked why.
-    const fn lasts(&self) -> bool {
+    /// Returns true once it was unready for some time, and its Pods were asked why, if they answer soon.
+    fn lasts(&self, now: Timestamp) -> bool {
         match self.listing {
             Listing::Never => false,
-            Listing::At(_, interval) | Listing::UnderWay(interval) => interval.as_millis() > FIRST_INTERVAL.as_millis(),
+            Listing::At(_, interval) => interval > FIRST_INTERVAL,
+            Listing::UnderWay(since, interval) => interval > FIRST_INTERVAL || now >= since.plus(REASON_TIMEOUT),
         }
     }
 }
@@ -210,12 +215,13 @@ mod tests {
         let at = |secs: u64| Timestamp::EPOCH.plus(Span::from_secs(secs));
         let mut unready = Unready::default();
         assert_eq!(unready.waits(at(100)), Next::At(at(105)));
-        assert_eq!((unready.waits(at(104)), unready.lasts()), (Next::At(at(105)), false));
-        assert_eq!((unready.waits(at(105)), unready.lasts()), (Next::Now, false));
-        assert_eq!(unready.waits(at(106)), Next::Nothing, "one list at a time");
+        assert_eq!((unready.waits(at(104)), unready.lasts(at(104))), (Next::At(at(105)), false));
+        assert_eq!((unready.waits(at(105)), unready.lasts(at(105))), (Next::Now, false));
+        assert_eq!(unready.waits(at(106)), Next::At(at(110)), "one list at a time");
+        assert_eq!((unready.waits(at(110)), unready.lasts(at(110))), (Next::Nothing, true), "it waits for others");
         unready.take(Some(blocker("ImagePullBackOff", "first")), at(106));
         assert_eq!((unready.waits(at(107)), text(&unready)), (Next::At(at(116)), Some("first")));
-        assert!(unready.lasts());
+        assert!(unready.lasts(at(107)));
         assert_eq!(unready.waits(at(116)), Next::Now);
         unready.take(Some(blocker("ImagePullBackOff", "second")), at(116));
         assert_eq!((unready.waits(at(117)), text(&unready)), (Next::At(at(136)), Some("first")));
@@ -227,9 +233,9 @@ mod tests {
             assert!(next.since(now) <= MAX_INTERVAL);
             now = next;
         }
-        assert_eq!((text(&unready), unready.lasts()), (Some("third"), true));
+        assert_eq!((text(&unready), unready.lasts(now)), (Some("third"), true));
         unready.is_over();
         unready.take(Some(blocker("late", "late")), now);
-        assert_eq!((text(&unready), unready.lasts()), (None, false), "what comes late is not taken");
+        assert_eq!((text(&unready), unready.lasts(now)), (None, false), "what comes late is not taken");
     }
 }

@@ -16,6 +16,7 @@ use wingbeat_kubernetes::desire::Settings;
 use wingbeat_kubernetes::reconcile::{Commanded, Reconciler};
 use wingbeat_kubernetes::world::Kind;
 use wingbeat_proto::v1::{ClusterReport, Count, ReportRequest};
+use wingbeat_xds_server::client_event::{ClientEvent, ClientEventKind};
 use wingbeat_xds_server::model::{ServedHost, Split};
 
 use crate::api_server::{ApiServer, image, merge, observed};
@@ -102,7 +103,7 @@ impl Cluster {
         });
         api.edit(Kind::Listener, "public", |it| merge(it, &listener));
         let store = Memory::default();
-        Self {
+        let mut cluster = Self {
             api,
             reconciler: Reconciler::new(Settings::default()),
             settings: Settings::default(),
@@ -123,7 +124,9 @@ impl Cluster {
             commands: Vec::new(),
             skips_checks: false,
             freezes_states: false,
-        }
+        };
+        cluster.connect();
+        cluster
     }
 
     /// Returns a cluster with a canary that is at rest.
@@ -232,6 +235,10 @@ impl Cluster {
         for (name, standing) in self.engine.standings() {
             self.reconciler.standing(&name, standing, self.now);
         }
+        let _board = self.engine.status(true, self.now);
+        for (name, conditions) in self.engine.route_blockers() {
+            self.reconciler.route_blockers(&name, conditions, self.now);
+        }
         self.check();
     }
 
@@ -273,6 +280,17 @@ impl Cluster {
         self.reconciler = Reconciler::new(self.settings.clone());
         self.configured = false;
         self.api.objects.iter().for_each(|(key, object)| self.reconciler.apply(key.kind, &observed(key, object)));
+        self.connect();
+    }
+
+    /// Something happens to the Envoy.
+    pub(crate) fn envoy(&mut self, what: ClientEventKind) {
+        self.engine.observe(&ClientEvent { node: "edge-1".to_owned(), stream: 1, what }, self.now);
+    }
+
+    /// The Envoy takes configuration.
+    pub(crate) fn connect(&mut self) {
+        self.envoy(ClientEventKind::Connected { source: Some("10.0.0.1".to_owned()), node_cluster: String::new() });
     }
 
     /// What the engine stored is in the objects that it is stored in.

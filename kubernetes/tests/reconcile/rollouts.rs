@@ -32,11 +32,18 @@ fn at_rest_nothing_is_written_and_nothing_is_due() {
     assert_eq!(cluster.due, None);
 }
 
-/// Ten steps are ten events and ten steps of the engine; all else of a rollout is written once.
+/// Ten steps are ten events and ten steps of the engine, whatever is asked before each; all else of a rollout is written once.
 #[test]
 fn a_rollout_of_ten_steps_is_written_with_few_calls() {
     let mut cluster = Cluster::initialized();
-    cluster.api.edit(Kind::Canary, "backend", |it| it["spec"]["analysis"]["stepWeight"] = json!(5));
+    let metrics = json!([
+        {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "1m"},
+        {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": "30s"},
+    ]);
+    cluster.api.edit(Kind::Canary, "backend", |it| {
+        it["spec"]["analysis"]["stepWeight"] = json!(5);
+        it["spec"]["analysis"]["metrics"] = metrics.clone();
+    });
     cluster.run(50);
     let events = cluster.api.events.len();
     cluster.api.log.clear();

@@ -1,10 +1,13 @@
 //! Pods that do not become ready, and what people are told of them.
 
-use serde_json::{Value, json};
-use wingbeat_control::view::ConditionView;
-use wingbeat_kubernetes::world::Kind;
+use std::collections::BTreeSet;
 
-use crate::cluster::{Cluster, name};
+use serde_json::{Value, json};
+use wingbeat_kubernetes::world::Kind;
+use wingbeat_xds_server::client_event::{ClientEventKind, Nack};
+use wingbeat_xds_server::kind::Kind as ResourceKind;
+
+use crate::cluster::Cluster;
 
 fn condition(cluster: &Cluster, kind: &str) -> Option<Value> {
     let conditions = cluster.api.at(Kind::Canary, "backend", "/status/conditions");
@@ -90,45 +93,61 @@ fn a_restart_does_not_say_ready_before_it_knows() {
     }
 }
 
+/// An Envoy that refuses the routes of the canary's host, or has them as they are.
+fn refuses(cluster: &mut Cluster, is_refused: bool) {
+    let hosts: BTreeSet<String> = is_refused.then(|| "prod/backend".to_owned()).into_iter().collect();
+    if is_refused {
+        let culprits = Some(hosts.iter().cloned().collect());
+        let names = vec!["public".to_owned()];
+        let error = "no".to_owned();
+        cluster.envoy(ClientEventKind::Refused(Nack { kind: ResourceKind::Routes, names, culprits, error }));
+    }
+    cluster.envoy(ClientEventKind::Refuses(ResourceKind::Routes, hosts));
+}
+
 #[test]
 fn what_keeps_routes_from_proxies_is_a_condition_once_it_lasts() {
     let mut cluster = Cluster::initialized();
-    let blocker = ConditionView {
-        kind: "Programmed".to_owned(),
-        status: "False".to_owned(),
-        reason: "Refused".to_owned(),
-        message: "Envoy edge-1 refuses routes and goes on with the last good ones: no".to_owned(),
-    };
-    let told = |cluster: &mut Cluster, conditions: &[ConditionView]| {
-        let now = cluster.now;
-        cluster.reconciler.route_blockers(&name(), conditions.to_vec(), now);
-    };
-    told(&mut cluster, std::slice::from_ref(&blocker));
+    refuses(&mut cluster, true);
     cluster.run(20);
-    told(&mut cluster, &[]);
+    refuses(&mut cluster, false);
     cluster.run(60);
     assert_eq!(condition(&cluster, "Programmed"), None, "it was over before it was written");
-    told(&mut cluster, std::slice::from_ref(&blocker));
+    refuses(&mut cluster, true);
     cluster.run(60);
     let shown = condition(&cluster, "Programmed").unwrap();
     assert_eq!((&shown["status"], &shown["reason"]), (&json!("False"), &json!("Refused")));
-    assert_eq!(shown["message"], json!(blocker.message));
-    // A new process is told so by the Envoy that comes back.
+    assert_eq!(
+        shown["message"],
+        json!("Envoy edge-1 refuses routes (prod/backend) and goes on with the last good ones: no")
+    );
+    // A new process is told so by the Envoy, which is back half a minute later.
     cluster.restart();
-    cluster.run(30);
-    told(&mut cluster, std::slice::from_ref(&blocker));
-    for _ in 0..100 {
+    cluster.envoy(ClientEventKind::Left);
+    for round in 0..900 {
+        if round == 300 {
+            cluster.connect();
+            refuses(&mut cluster, true);
+        }
         cluster.round();
-        assert_eq!(condition(&cluster, "Programmed"), Some(shown.clone()), "and nothing is written meanwhile");
+        assert_eq!(condition(&cluster, "Programmed"), Some(shown.clone()), "nothing is written meanwhile");
     }
-    told(&mut cluster, &[]);
-    cluster.run(2);
+    refuses(&mut cluster, false);
+    cluster.run(3);
     assert_eq!(condition(&cluster, "Programmed"), None);
-    // One that does not come back, or takes them now.
-    told(&mut cluster, &[]);
-    cluster.restart();
-    cluster.run(100);
-    assert_eq!(condition(&cluster, "Programmed"), None);
+}
+
+#[test]
+fn that_there_is_no_envoy_is_a_condition_after_a_minute() {
+    let mut cluster = Cluster::initialized();
+    cluster.envoy(ClientEventKind::Left);
+    cluster.run(590);
+    assert_eq!(condition(&cluster, "Connected"), None, "it may come back");
+    cluster.run(30);
+    assert_eq!(condition(&cluster, "Connected").unwrap()["reason"], json!("NoProxies"));
+    cluster.connect();
+    cluster.run(30);
+    assert_eq!(condition(&cluster, "Connected"), None);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -13,6 +14,8 @@ use super::Gateway;
 const FAILS: Duration = Duration::from_mins(1);
 /// After the last request that failed, none does for this time.
 const QUIET: Duration = Duration::from_millis(1_500);
+/// Time for a web service to answer what is not for users.
+const ANSWER: Duration = Duration::from_secs(5);
 /// A Pod that gets no request for this time gets none any more.
 const IDLE: Duration = Duration::from_millis(500);
 
@@ -29,22 +32,27 @@ impl Gateway {
 
 /// Has a Pod at this address answer everything with 500 from now on.
 pub async fn fail(pod: &str) {
-    ask(pod, "POST /answer/500").await;
+    ask(pod, "POST /answer/500").await.expect("it answers");
 }
 
 /// Has a Pod at this address answer everything a second later from now on.
 pub async fn slow(pod: &str) {
-    ask(pod, "POST /slow/1").await;
+    ask(pod, "POST /slow/1").await.expect("it answers");
 }
 
-async fn ask(pod: &str, request: &str) -> String {
-    let mut connection = TcpStream::connect(pod).await.expect("it is reached");
-    let head = format!("{request} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    connection.write_all(head.as_bytes()).await.expect("it reads");
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.expect("it answers");
-    assert!(answer.starts_with("HTTP/1.1"), "{pod}: {answer:?}");
-    answer
+/// Asks the web service of a Pod for what is not for users, as `GET /idle`, and returns the body of its answer.
+pub async fn ask(pod: &str, request: &str) -> anyhow::Result<String> {
+    let exchange = async {
+        let mut connection = TcpStream::connect(pod).await?;
+        let head = format!("{request} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        connection.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(ANSWER, exchange).await.with_context(|| format!("{pod}: {request}"))??;
+    let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{pod}: {request}: {answer:?}"))?;
+    Ok(body.to_owned())
 }
 
 /// Returns when the last request came to one of these Pods: none does for half a second after it.
@@ -60,8 +68,7 @@ async fn until_last_request(pods: &[String]) -> Instant {
         let mut least = Duration::MAX;
         let now = Instant::now();
         for pod in pods {
-            let answer = ask(pod, "GET /idle").await;
-            let idle = answer.rsplit("\r\n").next().and_then(|body| body.parse().ok()).expect("milliseconds");
+            let idle = ask(pod, "GET /idle").await.expect("it answers").parse().expect("milliseconds");
             least = least.min(Duration::from_millis(idle));
         }
         if least >= IDLE {

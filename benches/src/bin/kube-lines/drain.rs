@@ -8,9 +8,10 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use wingbeat_e2e::gateway::broken::ask;
 use wingbeat_test_cluster::Cluster;
 
-use crate::pods::{Pods, Seen, ask};
+use crate::pods::{Pods, Seen};
 use crate::report::Report;
 use crate::scene::{CANARY, GRACE, PHASE, RATE, REPLICAS, Scene, release, scaled_down, seconds};
 

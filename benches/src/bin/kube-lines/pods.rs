@@ -1,22 +1,18 @@
-//! Pods, as they come and go, and what their web services are asked.
+//! Pods, as they come and go.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wingbeat_e2e::gateway::Gateway;
 
 use crate::scene::PHASE;
-
-/// Time for a web service to answer what is not for users.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// What was seen of a Pod, and when.
 #[derive(Debug, Clone, Default)]
@@ -129,22 +125,5 @@ fn note(all: &mut BTreeMap<String, Seen>, event: &Value, now: Instant) {
     if text("/type") == Some("DELETED") {
         pod.deleted.get_or_insert(now);
         pod.gone.get_or_insert(now);
-    }
-}
-
-/// Asks the web service of a Pod for what is not for users, as `GET /idle`, and returns the body of its answer.
-pub(crate) async fn ask(pod: &str, request: &str) -> anyhow::Result<String> {
-    let exchange = async {
-        let mut connection = TcpStream::connect(pod).await?;
-        let head = format!("{request} HTTP/1.1\r\nhost: web\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-        connection.write_all(head.as_bytes()).await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = tokio::time::timeout(ANSWER, exchange).await.with_context(|| format!("{pod}: {request}"))??;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
-        Some(_) | None => bail!("{pod}: {request}: {answer:?}"),
     }
 }

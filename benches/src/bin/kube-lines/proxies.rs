@@ -13,8 +13,8 @@ use crate::scene::PHASE;
 
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// Weights of a route are of this many.
-const WHOLE: u64 = 100;
+/// A percent of the weights of a route, which add up to 10,000.
+const PERCENT: u64 = 100;
 
 /// A share in percent, and since when there is it.
 pub(crate) type Change = (Timestamp, u64);
@@ -89,7 +89,7 @@ fn weight(dump: &Value) -> Option<u64> {
         Value::Object(fields) => {
             if let Some(clusters) = fields.get("weighted_clusters").and_then(|it| it.get("clusters")) {
                 let of_canary = clusters.pointer("/1/weight").and_then(Value::as_u64);
-                return Some(of_canary.unwrap_or_default() / WHOLE);
+                return Some(of_canary.unwrap_or_default() / PERCENT);
             }
             if fields.contains_key("cluster") {
                 return Some(0);

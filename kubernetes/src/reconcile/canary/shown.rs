@@ -10,12 +10,13 @@ use wingbeat_core::time::Span;
 use super::super::around::Around;
 use super::super::events::Occurrence;
 use super::super::objects::Scaled;
+use super::super::route_blockers::without_messages;
 use super::super::status::Source;
 use super::super::write::{Write, differs};
 use super::{Canary, Evaluated, Spec, key};
-use crate::object::number;
+use crate::object::{list, number, text};
 
-/// While only counts and weights of a status are different, it is written this often at most: 10 s (P31).
+/// While only counts and weights of a status are different, or what an Envoy says, it is written this often at most: 10 s (P31).
 const STATUS_INTERVAL: Span = Span::from_secs(10);
 
 impl Canary {
@@ -63,8 +64,8 @@ impl Canary {
             problems,
             warnings: &self.warnings,
             scaled,
-            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms, is_served)),
-            is_unsettled: self.arms.as_ref().is_some_and(|arms| self.unready.is_unsettled(arms)),
+            late: self.arms.as_ref().and_then(|arms| self.unready.late(arms, is_served, around.now)),
+            is_unsettled: self.arms.as_ref().is_some_and(|arms| self.unready.is_unsettled(arms, around.now)),
             target: around.target_name(),
             leaving: self.leaving.as_ref(),
             configs: self.record.fence.as_ref().map(|fence| &fence.configs),
@@ -77,9 +78,10 @@ impl Canary {
         if !differs(&status, before) {
             return;
         }
-        let is_same = |field: &str| status.pointer(field) == before.pointer(field);
+        let conditions = |status: &Value| without_messages(list(status, "/conditions"));
+        let is_same = text(&status, "/phase") == text(before, "/phase") && conditions(&status) == conditions(before);
         let waits_until = self.status_written.plus(STATUS_INTERVAL);
-        if is_same("/phase") && is_same("/conditions") && around.now < waits_until {
+        if is_same && around.now < waits_until {
             evaluated.due = Some(evaluated.due.map_or(waits_until, |due| due.min(waits_until)));
             return;
         }
